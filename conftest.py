@@ -1,0 +1,3 @@
+"""pytest enters here; everything else is in `suite.plugin`."""
+
+pytest_plugins = ["suite.plugin"]

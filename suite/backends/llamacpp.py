@@ -1,0 +1,147 @@
+"""llama.cpp, through the low-level calls of llama-cpp-python (the high-level class copies all logits)."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from suite.backends.base import Weights
+from suite.errors import MeasurementError
+from suite.scoring import TokenTree
+
+logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
+
+_MICRO_BATCH = 512
+"""Tokens computed at once (llama.cpp's own default of --ubatch-size)."""
+
+
+class LlamaCpp:
+    """A GGUF model; weights are memory-mapped, the cache is F16, as the command-line tools do by default."""
+
+    def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = options.get("n_gpu_layers", 0)
+        if options["device"] == "cuda" and not llama_cpp.llama_supports_gpu_offload():
+            raise MeasurementError("this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on")
+        self._checkpoint = checkpoint
+        self._threads = threads
+        self._model = llama_cpp.llama_model_load_from_file(str(checkpoint).encode(), params)
+        if not self._model:
+            raise MeasurementError(f"llama.cpp cannot load {checkpoint}: see its log above this line")
+        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._context: Any = None
+        self._batch: Any = None
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        limit = llama_cpp.llama_max_parallel_sequences()
+        if sequences > limit:
+            raise MeasurementError(f"{sequences} sequences in one batch, llama.cpp takes {limit}: lower the budget")
+        self._free_context()
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = tokens
+        params.n_batch = tokens
+        params.n_ubatch = min(tokens, _MICRO_BATCH)
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = self._threads
+        # One buffer for all sequences, so that cells of a shared beginning are shared.
+        params.kv_unified = True
+        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if not self._context:
+            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: see its log above this line")
+        self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        self._clear()
+        batch, size = self._batch, len(tree.ids)
+        batch.n_tokens = size
+        np.ctypeslib.as_array(batch.token, (size,))[:] = tree.ids
+        np.ctypeslib.as_array(batch.pos, (size,))[:] = tree.positions
+        np.ctypeslib.as_array(batch.n_seq_id, (size,))[:] = [len(m) for m in tree.members]
+        for node, members in enumerate(tree.members):
+            row = batch.seq_id[node]
+            for index, member in enumerate(members):
+                row[index] = member
+        wanted = np.ctypeslib.as_array(batch.logits, (size,))
+        wanted[:] = 0
+        wanted[tree.rows] = 1
+        self._decode(batch)
+        # The rows asked for lie one after the other, in the order of the batch.
+        logits = llama_cpp.llama_get_logits(self._context)
+        return np.ctypeslib.as_array(logits, (len(tree.rows), self._n_vocab))
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        self._clear()
+        tokens = (llama_cpp.llama_token * len(ids))(*ids)
+        self._decode(llama_cpp.llama_batch_get_one(tokens, len(ids)))
+        return self._top()
+
+    def decode(self, token: int, count: int) -> int:
+        buffer = (llama_cpp.llama_token * 1)(token)
+        batch = llama_cpp.llama_batch_get_one(buffer, 1)
+        for _ in range(count):
+            self._decode(batch)
+            buffer[0] = self._top()
+        return int(buffer[0])
+
+    def _decode(self, batch: Any) -> None:
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status != 0:
+            raise MeasurementError(f"llama_decode returned {status} for a batch of {batch.n_tokens} tokens")
+
+    def _top(self) -> int:
+        logits = llama_cpp.llama_get_logits_ith(self._context, -1)  # waits for the computation
+        return int(np.ctypeslib.as_array(logits, (self._n_vocab,)).argmax())
+
+    def _clear(self) -> None:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+
+    def _free_context(self) -> None:
+        if self._context:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            self._context = self._batch = None
+
+    def weights(self) -> Weights:
+        return Weights(
+            bytes=llama_cpp.llama_model_size(self._model),
+            parameters=llama_cpp.llama_model_n_params(self._model),
+            file_bytes=self._checkpoint.stat().st_size,
+        )
+
+    def tokenize(self, text: str) -> list[int]:
+        data = text.encode()
+        room = len(data) + 8
+        tokens = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, False)
+        if count < 0:
+            raise MeasurementError(f"llama_tokenize returned {count} for {len(data)} bytes")
+        return list(tokens[:count])
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        return {"llama.cpp": llama_commit(), "llama_system": llama_cpp.llama_print_system_info().decode().strip()}
+
+    def device_peak_bytes(self) -> dict[str, int]:
+        return {}
+
+    def reset_device_peak(self) -> None:
+        """llama.cpp keeps no peak: its device buffers are allocated once, in `reserve`."""
+
+
+def llama_commit() -> str:
+    """Version and commit that ggml was built from, as its library says."""
+    from llama_cpp._ggml import libggml as library
+
+    library.ggml_version.restype = library.ggml_commit.restype = ctypes.c_char_p
+    return f"ggml {library.ggml_version().decode()} ({library.ggml_commit().decode()})"
+
+
+load = LlamaCpp

@@ -1,0 +1,210 @@
+"""One baseline file and the raw file it names: what is in them, reading, writing.
+
+The raw file is named by its content, so replacing the summary is the one step that changes a baseline:
+whoever reads sees the old pair or the new pair, whenever the writer dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import suppress
+from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import Field
+
+from suite.errors import QuantgateError
+from suite.files import hash_of
+from suite.records import FORMAT, Measurement, Metric, Record, Scalar
+from suite.storage import damaged, parse_toml, write_bytes, write_toml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+V = TypeVar("V")
+
+RAW_FIELDS = {"samples", "weights", "raw"}
+"""Fields of a metric that are long and live in the raw file; the others are in the summary."""
+
+
+class Origin(Record):
+    """Where values come from: the day and the job that measured them, and why a person accepted them."""
+
+    created: str
+    reason: str
+    fingerprint: str
+    environment: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class Baseline(Measurement):
+    """An accepted measurement; `created`, `reason`, `fingerprint`, `environment` are the latest update's.
+
+    A partial update (`-k perplexity`) replaces what it measured and keeps the rest: `kept` has the
+    origin of each metric that an earlier update left. Ask `origin`, which knows both.
+    """
+
+    reason: str
+    path: Path
+    machine: str | None = None
+    """The machine whose absolute timings are in it."""
+    kept: dict[str, Origin] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
+    """SHA-256 of each summary that this was read from: tells whether another run changed it since."""
+
+    @property
+    def latest(self) -> Origin:
+        """Of the latest update."""
+        return Origin.model_validate(self.model_dump(include=set(Origin.model_fields)))
+
+    def origin(self, metric: str) -> Origin:
+        """When, why and in which environment `metric` was measured."""
+        return self.kept.get(metric) or self.latest
+
+
+class _RawFile(Record):
+    file: str
+    sha256: str
+
+
+class _Entry(Metric):
+    earlier: str | None = None
+    """Under which name of `[earlier]` the origin of a kept metric is."""
+
+
+class _Summary(Record):
+    """The summary file, key by key."""
+
+    format: int = Field(ge=1)
+    cell: str
+    tier: str
+    machine: str | None = None
+    created: str
+    reason: str
+    fingerprint: str
+    raw: _RawFile
+    environment: dict[str, Scalar] = Field(default_factory=dict)
+    earlier: dict[str, Origin] = Field(default_factory=dict)
+    metrics: dict[str, _Entry]
+
+
+def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline | None:
+    """The baseline whose summary is `path`; None: no file. Raises InputError for a damaged or newer one."""
+    if (parsed := parse_toml(path, _Summary)) is None:
+        return None
+    summary, content = parsed
+    for key, expected in {"cell": cell, "tier": tier, "machine": machine}.items():
+        if (found := getattr(summary, key)) != expected:
+            raise damaged(path, f"{key} is {found!r}, but by its place the file is of {expected!r}")
+    for name, entry in summary.metrics.items():
+        if entry.earlier is not None and entry.earlier not in summary.earlier:
+            raise damaged(path, f"metrics.{name}.earlier: there is no [earlier.{entry.earlier}]")
+    if summary.raw.file != _raw_name(path, summary.raw.sha256):
+        raise damaged(path, f"raw.file: {summary.raw.file!r} does not fit the summary's name and raw.sha256")
+    raw_path = path.with_name(summary.raw.file)
+    try:
+        raw = raw_path.read_bytes()
+    except OSError as error:
+        if parse_toml(path, _Summary) != parsed:  # an update came between the two reads: take its pair
+            return read_file(path, cell, tier, machine)
+        raise damaged(raw_path, f"cannot be read ({error.strerror}), raw.file of {path.name}") from error
+    if hashlib.sha256(raw).hexdigest() != summary.raw.sha256:
+        raise damaged(raw_path, f"truncated or changed: its SHA-256 is not raw.sha256 of {path.name}")
+    try:
+        long: dict[str, dict[str, Any]] = json.loads(raw)
+        metrics = {
+            name: Metric(**entry.model_dump(exclude={"earlier", *RAW_FIELDS}), **long.get(name, {}))
+            for name, entry in summary.metrics.items()
+        }
+    except ValueError as error:
+        raise damaged(raw_path, f"not what quantgate writes: {error}") from error
+    return Baseline(
+        **summary.model_dump(include={"format", "cell", "tier", "machine", *Origin.model_fields}),
+        metrics=metrics,
+        kept={name: summary.earlier[m.earlier] for name, m in summary.metrics.items() if m.earlier},
+        digests={str(path): hashlib.sha256(content).hexdigest()},
+        complete=True,
+        path=path,
+    )
+
+
+def write_file(baseline: Baseline, command: str) -> list[Path]:
+    """Put a baseline in its place; the two files written. Equal baselines give equal bytes.
+
+    Raises QuantgateError where a value cannot be kept or a file cannot be written; the old pair stays.
+    """
+    path = baseline.path
+    raw = _raw_json(path, baseline.metrics)
+    sha256 = hashlib.sha256(raw).hexdigest()
+    raw_path = path.with_name(_raw_name(path, sha256))
+    summary = _Summary(
+        # Not the wall times of the run (seconds, phases): they are timings of an unnamed machine.
+        **baseline.model_dump(include={"cell", "tier", "machine", "created", "reason", "fingerprint"}),
+        format=FORMAT,
+        raw=_RawFile(file=raw_path.name, sha256=sha256),
+        environment=_sorted(baseline.environment),
+        earlier=_sorted({_origin_id(origin): origin for origin in baseline.kept.values()}),
+        metrics={
+            name: _Entry(
+                **metric.model_dump(exclude={"conditions", *RAW_FIELDS}),
+                conditions=_sorted(metric.conditions),
+                earlier=_origin_id(baseline.kept[name]) if name in baseline.kept else None,
+            )
+            for name, metric in _sorted(baseline.metrics).items()
+        },
+    )
+    # exclude_none drops absent fields only; a None inside conditions or environment stays.
+    data = summary.model_dump(exclude_none=True, exclude={"metrics": {"__all__": RAW_FIELDS}})
+    if not baseline.kept:
+        del data["earlier"]
+    try:
+        write_bytes(raw_path, raw)
+        write_toml(path, command, data)
+    finally:
+        _sweep(path)
+    return [path, raw_path]
+
+
+def _sorted(table: Mapping[str, V]) -> dict[str, V]:
+    return dict(sorted(table.items()))
+
+
+def _origin_id(origin: Origin) -> str:
+    return f"{origin.created}-{hash_of(origin.model_dump())[:8]}"
+
+
+def _raw_name(summary: Path, sha256: str) -> str:
+    return f"{summary.stem}.{sha256[:12]}.json"
+
+
+def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
+    """One line per field, so that a diff shows which field of which metric changed."""
+    blocks = []
+    for name, metric in sorted(metrics.items()):
+        fields = {key: getattr(metric, key) for key in sorted(RAW_FIELDS)}
+        try:
+            lines = [
+                f'  "{key}": {json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)}'
+                for key, value in fields.items()
+                if value is not None and value != {}
+            ]
+        except ValueError as error:
+            raise QuantgateError(
+                f"{path}: not written: metrics.{name}.raw has a non-finite number"
+            ) from error
+        if lines:
+            blocks.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    return ("{\n" + ",\n".join(blocks) + "\n}\n").encode()
+
+
+def _sweep(path: Path) -> None:
+    """Remove what updates left beside the summary `path`, now or in a crash: all that it does not name."""
+    parsed = parse_toml(path, _Summary)
+    named = parsed[0].raw.file if parsed else ""
+    stem, raw = re.escape(path.stem), r"[0-9a-f]{12}\.json"
+    ours = re.compile(rf"{stem}\.{raw}|\.{stem}\.({raw}|toml)\..+")  # the latter: temporary files
+    for file in path.parent.glob("*"):
+        if ours.fullmatch(file.name) and file.name != named:
+            with suppress(OSError):  # the next update tries again
+                file.unlink()

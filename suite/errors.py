@@ -1,0 +1,22 @@
+"""The errors a user can meet, each of which says what to do."""
+
+from __future__ import annotations
+
+
+class QuantgateError(Exception):
+    """Base of every error that this suite raises on purpose; its text is meant for the user."""
+
+
+class InputError(QuantgateError):
+    """The user's input (a file, an option) is wrong: file, key and remedy are in the text.
+
+    Reported by pytest as a usage error (exit status 4).
+    """
+
+
+class AssetError(QuantgateError):
+    """A model or data set could not be had, or is not what it should be."""
+
+
+class MeasurementError(QuantgateError):
+    """A cell could not be measured: crash, time-out, non-finite logits, missing kernel."""

@@ -1,0 +1,169 @@
+"""The verdict on one metric of one cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from suite.judge.statistics import Difference, flips, log_ratio, mcnemar, paired_difference
+from suite.judge.tolerances import Tolerance
+from suite.records import Metric, Status, Verdict
+
+
+def judge(
+    cell: str,
+    name: str,
+    measured: Metric,
+    baseline: Metric | None,
+    tolerance: Tolerance,
+    alpha: float,
+    environment: Sequence[str] = (),
+    reproduce: str = "",
+) -> Verdict:
+    """Hold `measured` against `baseline`.
+
+    `regression`: worse by more than the tolerance, and more than noise explains at level `alpha`;
+    `inconclusive`: worse by more than the tolerance, but noise may explain it; `improvement`: better by more than
+    the tolerance and than noise explains; `pass`: anything else. Different conditions: `not comparable`.
+    """
+    verdict = Verdict(
+        cell=cell,
+        metric=name,
+        status=Status.NO_BASELINE,
+        measured=measured.value,
+        unit=measured.unit,
+        environment=list(environment),
+        reproduce=reproduce,
+    )
+    if baseline is None:
+        return verdict.model_copy(update={"text": "no baseline is stored; `pytest --update-baselines --reason ...` writes one"})
+    verdict = verdict.model_copy(update={"baseline": baseline.value})
+    different = first_difference(baseline, measured)
+    if different:
+        return verdict.model_copy(update={"status": Status.NOT_COMPARABLE, "text": different})
+    change, unit, evidence = _change(measured, baseline, tolerance, alpha)
+    limit = tolerance.relative if tolerance.relative is not None else tolerance.absolute
+    status = _status(change, _worse_sign(measured), float(limit or 0.0), tolerance.floor, baseline, unit)
+    significant = change.p < alpha
+    if status in (Status.REGRESSION, Status.IMPROVEMENT) and not significant:
+        status = Status.INCONCLUSIVE if status == Status.REGRESSION else Status.PASS
+    finite = math.isfinite(change.low)
+    return verdict.model_copy(
+        update={
+            "status": status,
+            "change": change.estimate,
+            "change_low": change.low if finite and change.low != change.high else None,
+            "change_high": change.high if finite and change.low != change.high else None,
+            "change_unit": unit,
+            "tolerance": limit,
+            "text": _text(status, change, alpha, evidence),
+        }
+    )
+
+
+def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, text: str = "") -> Verdict:
+    """For a metric without a gate: shown beside the others, never fails."""
+    return Verdict(
+        cell=cell,
+        metric=name,
+        status=Status.PASS,
+        measured=measured.value,
+        baseline=baseline.value if baseline else None,
+        unit=measured.unit,
+        text=text or "recorded, not gated",
+    )
+
+
+def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
+    """`error`: there is no measurement to judge."""
+    return Verdict(cell=cell, metric=name, status=Status.ERROR, text=text, reproduce=reproduce)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Status:
+    """The status of a case: the worst of its metrics."""
+    order = list(Status)
+    return min((v.status for v in verdicts), key=order.index, default=Status.PASS)
+
+
+def first_difference(baseline: Metric, measured: Metric) -> str:
+    """Why two metrics may not be compared: the first condition that differs, in words; empty when none does."""
+    if baseline.kind != measured.kind:
+        return f"the baseline is of kind {baseline.kind}, the measurement of kind {measured.kind}"
+    for key in dict.fromkeys([*baseline.conditions, *measured.conditions]):
+        old, new = baseline.conditions.get(key), measured.conditions.get(key)
+        if old != new:
+            return f"{key} differs: {old} in the baseline, {new} measured"
+    if measured.kind == "paired" and len(measured.samples or ()) != len(baseline.samples or ()):
+        return f"{len(baseline.samples or ())} samples in the baseline, {len(measured.samples or ())} measured"
+    return ""
+
+
+def _worse_sign(metric: Metric) -> int:
+    return 1 if metric.better == "lower" else -1
+
+
+def _change(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float
+) -> tuple[Difference, Literal["relative", "absolute"], str]:
+    """The signed change in the tolerance's terms, with its interval, and the evidence in words."""
+    relative = tolerance.relative is not None
+    if measured.kind == "paired":
+        return _paired_change(measured, baseline, tolerance, alpha)
+    if measured.kind == "rounds":
+        difference = log_ratio(baseline.samples or [], measured.samples or [], alpha)
+        # Samples are seconds; for tokens/s more is better and the sign turns.
+        turned = _negated(difference) if measured.better == "higher" else difference
+        evidence = f"{len(baseline.samples or ())} rounds against {len(measured.samples or ())}"
+        return _mapped(turned, math.expm1), "relative", evidence
+    plain = measured.value - baseline.value
+    if relative:
+        plain = plain / baseline.value if baseline.value else math.copysign(math.inf, plain) if plain else 0.0
+    return Difference(plain, plain, plain, 0.0 if plain else 1.0), "relative" if relative else "absolute", ""
+
+
+def _paired_change(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float
+) -> tuple[Difference, Literal["relative", "absolute"], str]:
+    old, new = baseline.samples or [], measured.samples or []
+    difference = paired_difference(old, new, measured.weights, alpha, tolerance.noise)
+    evidence = f"paired over {len(new)}"
+    if set(old) | set(new) <= {0.0, 1.0}:
+        lost, gained = flips(old, new)
+        difference = difference._replace(p=mcnemar(lost, gained))
+        evidence = f"{lost} items lost, {gained} gained of {len(new)}, exact McNemar test"
+    if tolerance.relative is None:
+        return difference, "absolute", evidence
+    if measured.link == "exp":
+        return _mapped(difference, math.expm1), "relative", evidence
+    return _mapped(difference, lambda x: x / baseline.value), "relative", evidence
+
+
+def _mapped(difference: Difference, function: Callable[[float], float]) -> Difference:
+    return Difference(function(difference.estimate), function(difference.low), function(difference.high), difference.p)
+
+
+def _negated(difference: Difference) -> Difference:
+    return Difference(-difference.estimate, -difference.high, -difference.low, difference.p)
+
+
+def _status(
+    change: Difference, sign: int, limit: float, floor: float, baseline: Metric, unit: str
+) -> Status:
+    size = abs(change.estimate) * (abs(baseline.value) if unit == "relative" and baseline.value else 1.0)
+    if abs(change.estimate) <= limit or size <= floor:
+        return Status.PASS
+    return Status.REGRESSION if sign * change.estimate > 0 else Status.IMPROVEMENT
+
+
+def _text(status: Status, change: Difference, alpha: float, evidence: str) -> str:
+    tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""
+    match status:
+        case Status.REGRESSION:
+            return f"worse by more than the tolerance{tail}"
+        case Status.IMPROVEMENT:
+            return f"better by more than the tolerance{tail}: take it into the baseline"
+        case Status.INCONCLUSIVE:
+            return f"worse by more than the tolerance, but this sample cannot tell it from noise{tail}, level {alpha:g}"
+        case _:
+            return "equal to the last digit" if change.estimate == 0 else f"within tolerance{tail}"

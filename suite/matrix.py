@@ -1,0 +1,304 @@
+"""Which cells exist: reads and validates matrix.toml (models, backends, schemes, tiers)."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import tomllib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from suite.errors import InputError
+from suite.records import Record
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+MATRIX = FIXTURES / "matrix.toml"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Source(Record):
+    """Where a checkpoint comes from: exactly one of `asset`, `hub`, `path`."""
+
+    asset: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    file: str | None = None
+    """Which file of the asset or hub repository (GGUF); None: the folder (safetensors)."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
+            raise ValueError("give exactly one of asset, hub, path")
+        if self.hub is not None and self.revision is None:
+            raise ValueError("a hub source needs a revision (a commit hash), or the weights may change silently")
+        return self
+
+
+class Model(Record):
+    """A checkpoint and its licence."""
+
+    license: str
+    weights: Source | None = None
+    gguf: Source | None = None
+    add_bos: bool | None = None
+    """Put the beginning-of-sequence token before each text; None: as the tokenizer does."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Model:
+        if self.weights is None and self.gguf is None:
+            raise ValueError("give weights, gguf or both")
+        return self
+
+
+class Scheme(BaseModel):
+    """One way to hold the weights. Keys beyond these go to the backend as they are."""
+
+    model_config = {"extra": "allow", "frozen": True}
+    bits: float = Field(gt=0, le=64)
+    device: Literal["cpu", "cuda"] = "cpu"
+    reference: str | None = None
+    """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"device": self.device, **(self.model_extra or {})}
+
+
+class BackendEntry(Record):
+    """Schemes of a backend, the kind of checkpoint it loads, and the cell that its timings are held against."""
+
+    checkpoint: Literal["safetensors", "gguf"]
+    reference: str
+    schemes: dict[str, Scheme]
+
+
+class Tier(Record):
+    """A set of cells and what is measured of them; `workload[group]` holds a metric group's options."""
+
+    time_limit: float = Field(gt=0)
+    cells: list[str]
+    workload: dict[str, dict[str, Any]]
+
+
+class Cell(Record):
+    """Model x backend x scheme. `id` is also its path below baselines/."""
+
+    model: str
+    backend: str
+    scheme: str
+    bits: float
+    options: dict[str, Any]
+    checkpoint: Literal["safetensors", "gguf"]
+    reference: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.model}/{self.backend}/{self.scheme}"
+
+    @property
+    def marks(self) -> list[str]:
+        """Names that -m and -k know this cell by."""
+        return [self.model, self.backend, self.scheme, f"bits{self.bits:g}"]
+
+
+class Matrix(Record):
+    """The validated file. `path` is for messages and the reproducing command."""
+
+    path: Path
+    models: dict[str, Model]
+    backends: dict[str, BackendEntry]
+    tiers: dict[str, Tier]
+
+    def cell(self, cell_id: str) -> Cell:
+        model, backend, scheme = cell_id.split("/")
+        entry = self.backends[backend]
+        found = entry.schemes[scheme]
+        return Cell(
+            model=model,
+            backend=backend,
+            scheme=scheme,
+            bits=found.bits,
+            options=found.options,
+            checkpoint=entry.checkpoint,
+            reference=f"{model}/{found.reference or entry.reference}",
+        )
+
+    def tier(self, name: str) -> Tier:
+        if name not in self.tiers:
+            raise InputError(f"{self.path}: no tier {name!r}. {_allowed(name, self.tiers)}")
+        return self.tiers[name]
+
+    def cells(self, tier: str) -> list[Cell]:
+        """Cells of a tier in the order of the file; a pattern stands for all ids it matches."""
+        ids: dict[str, None] = {}
+        for pattern in self.tier(tier).cells:
+            ids.update(dict.fromkeys(i for i in self._ids() if fnmatchcase(i, pattern)))
+        return [self.cell(i) for i in ids]
+
+    def _ids(self) -> list[str]:
+        return [
+            f"{model}/{backend}/{scheme}"
+            for model in self.models
+            for backend, entry in self.backends.items()
+            for scheme in entry.schemes
+        ]
+
+    def check_patterns(self) -> None:
+        """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
+        ids = self._ids()
+        for name, tier in self.tiers.items():
+            for pattern in tier.cells:
+                if any(fnmatchcase(i, pattern) for i in ids):
+                    continue
+                raise InputError(f"{self.path}: tiers.{name}.cells: {pattern!r} {self._why_unknown(pattern)}")
+
+    def _why_unknown(self, pattern: str) -> str:
+        parts = pattern.split("/")
+        if len(parts) != 3:
+            return "is not of the form model/backend/scheme."
+        model, backend, scheme = parts
+        if not any(fnmatchcase(m, model) for m in self.models):
+            return f"names no known model: {model!r}. {_allowed(model, self.models)}"
+        if not any(fnmatchcase(b, backend) for b in self.backends):
+            return f"names no known backend: {backend!r}. {_allowed(backend, self.backends)}"
+        known = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
+        return f"names no known scheme of {backend}: {scheme!r}. {_allowed(scheme, known)}"
+
+
+def metric_groups() -> list[str]:
+    """The metric groups: modules of suite.measure that have `Options` (the name starts with no underscore)."""
+    import suite.measure
+
+    return [m.name for m in pkgutil.iter_modules(suite.measure.__path__) if not m.name.startswith("_")]
+
+
+def load_matrix(path: Path | None = None) -> Matrix:
+    """Read `path` (default: fixtures/matrix.toml); backends that it lacks come from the default file.
+
+    Raises InputError naming file, key and allowed values.
+    """
+    own = path is not None and path.resolve() != MATRIX.resolve()
+    path = path or MATRIX
+    raw = read_toml(path)
+    if own:
+        raw["backends"] = _merge(read_toml(MATRIX)["backends"], raw.get("backends", {}))
+    tiers = raw.get("tiers", {})
+    if not isinstance(tiers, dict):
+        raise InputError(f"{path}: tiers must be tables: [tiers.smoke] ...")
+    raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
+    matrix = validate(Matrix, {"path": path, **raw}, path)
+    matrix.check_patterns()
+    for name, tier in matrix.tiers.items():
+        for group, options in tier.workload.items():
+            check_options(path, f"tiers.{name}.{group}", group, options)
+    return matrix
+
+
+def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]) -> None:
+    """Validate a metric group's options against `suite.measure.<group>.Options`."""
+    if group not in metric_groups():
+        raise InputError(f"{path}: {where}: unknown key. {_allowed(group, [*metric_groups(), *_TIER_KEYS])}")
+    validate(importlib.import_module(f"suite.measure.{group}").Options, options, path, where)
+
+
+_TIER_KEYS = ("extends", "time_limit", "cells")
+
+
+def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A tier with what it extends merged in: cells are added, options overridden key by key."""
+    if name in seen:
+        raise InputError(f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}")
+    if name not in tiers:
+        raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {_allowed(name, tiers)}")
+    own = tiers[name]
+    if not isinstance(own, dict):
+        raise InputError(f"{path}: tiers.{name}: must be a table")
+    workload = {k: v for k, v in own.items() if k not in _TIER_KEYS}
+    for key, value in workload.items():
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {_allowed(key, _TIER_KEYS)}")
+    flat = {"workload": workload, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
+    if "extends" not in own:
+        return flat
+    base = _tier(path, tiers, own["extends"], (*seen, name))
+    return {
+        "time_limit": flat.get("time_limit", base.get("time_limit")),
+        "cells": [*base.get("cells", []), *flat.get("cells", [])],
+        "workload": _merge(base["workload"], workload),
+    }
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+# --- reading TOML with messages a person can act on; used by every TOML file of the suite ---------------
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises InputError: missing, unreadable, malformed (with line and column)."""
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: is not valid TOML: {error}") from None
+
+
+def validate(model: type[M], data: Mapping[str, Any], path: Path, where: str = "") -> M:
+    """Build `model` from `data`. Raises InputError that lists file, key, what is wrong, what is allowed."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(e, path, where, model) for e in error.errors()]
+        raise InputError("\n".join(lines)) from None
+
+
+def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
+    key = ".".join([*([where] if where else []), *(str(p) for p in error["loc"])])
+    if error["type"] == "extra_forbidden":
+        known = _fields(model, error["loc"][:-1])
+        return f"{path}: {key}: unknown key. {_allowed(str(error['loc'][-1]), known)}"
+    if error["type"] == "missing":
+        return f"{path}: {key}: is missing; add it"
+    return f"{path}: {key}: {error['msg']} (got {error['input']!r})"
+
+
+def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
+    """Names of the fields at `loc`: follows model and dict-of-model annotations."""
+    current: Any = model
+    for part in loc:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = current.model_fields[part].annotation if part in current.model_fields else None
+        else:
+            current = _last_model(current)
+        if current is None:
+            return []
+    found = current if isinstance(current, type) else _last_model(current)
+    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []
+
+
+def _last_model(annotation: Any) -> Any:
+    models = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return models[-1] if models else None
+
+
+def _allowed(name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(names)}"

@@ -1,0 +1,14 @@
+"""One file per metric group. `suite/measure/<group>.py` offers
+
+`Options`: pydantic model of the keys that matrix.toml may give the group in a tier, with defaults;
+`measure(session, parts) -> dict[str, Metric]`: the metrics of one loaded model, by full name. `parts` are the
+parts of the group that the collected cases need (`arc_easy` of `accuracy/arc_easy`; empty: all of it).
+
+Groups run in the order of `ORDER`: memory first, before anything else has left traces in the process.
+These files import neither torch nor a backend, so that the parent process can validate options with them.
+"""
+
+from __future__ import annotations
+
+ORDER = ["memory", "throughput"]
+"""Groups that run first, in this order; the others follow by name."""

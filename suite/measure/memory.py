@@ -1,0 +1,60 @@
+"""Memory: weights as loaded, and the process's peak resident memory by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from suite.records import Metric, Record
+from suite.run.session import Session
+
+
+class Options(Record):
+    """prompt, decode: tokens of the prefill and decode phases whose peaks are taken."""
+
+    prompt: int = Field(default=512, ge=1)
+    decode: int = Field(default=8, ge=1)
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """Bytes of weights, bits per weight, file size, and peaks in bytes for load, prefill and decode.
+
+    `peak_<phase>_anonymous` is the highest sampled anonymous resident memory (heap, activations, weights that
+    are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
+    A phase's file-backed share is in `raw`: memory-mapped weights count there, and are the kernel's to drop.
+    """
+    options = session.options("memory", Options)
+    backend = session.backend
+    backend.reserve(options.prompt + options.decode, 1)
+    prompt = session.prompt(options.prompt)
+    peaks = {"load": session.load_peak}
+    with session.memory_phase() as peaks["prefill"]:
+        token = backend.prefill(prompt)
+    with session.memory_phase() as peaks["decode"]:
+        backend.decode(token, options.decode)
+
+    weights = backend.weights()
+    source = {"source": session.source_hash}
+    phase_conditions = {**source, "prompt": options.prompt, "decode": options.decode}
+    metrics = {
+        "memory/weight_bytes": _exact(weights.bytes, "bytes", source),
+        "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", source),
+        "memory/file_bytes": _exact(weights.file_bytes, "bytes", source),
+    }
+    for phase, peak in peaks.items():
+        metrics[f"memory/peak_{phase}_anonymous"] = _level(peak.anonymous, phase_conditions, peak.as_dict())
+    highest = max(p.resident for p in peaks.values())
+    metrics["memory/peak_resident"] = _level(highest, phase_conditions, {})
+    for kind in peaks["prefill"].device:
+        highest = max(p.device.get(kind, 0) for p in peaks.values())
+        metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, {})
+    return metrics
+
+
+def _exact(value: float, unit: str, conditions: dict[str, object]) -> Metric:
+    return Metric(kind="exact", value=value, unit=unit, better="lower", conditions=conditions)
+
+
+def _level(value: float, conditions: dict[str, object], raw: dict[str, int]) -> Metric:
+    return Metric(kind="level", value=value, unit="bytes", better="lower", conditions=conditions, raw=raw)

@@ -1,0 +1,38 @@
+"""Parity of the backend's own tokenizer with the model's: the same ids for the same texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from suite.records import Metric, Record
+from suite.run.session import Session
+
+
+class Options(Record):
+    """text: name in tasks.toml, of which the first `characters` are split into lines and compared,
+    beside a few lines that tokenizers are known to differ on (`suite.prepare.workload.HARD_LINES`)."""
+
+    text: str
+    characters: int = Field(default=20000, ge=1)
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """`tokenizer/mismatches`: number of lines whose ids differ from those of the model's own tokenizer."""
+    lines = session.tokenizer_lines()
+    wrong = []
+    for number, (text, ids) in enumerate(lines):
+        if session.backend.tokenize(text) != ids:
+            wrong.append(text)
+        session.progress(number + 1, len(lines))
+    return {
+        "tokenizer/mismatches": Metric(
+            kind="exact",
+            value=float(len(wrong)),
+            unit="lines",
+            better="lower",
+            conditions={"source": session.source_hash, "lines": len(lines)},
+            raw={"first mismatches": wrong[:5]},
+        )
+    }

@@ -1,0 +1,252 @@
+"""Maker of a workload: the texts and tasks of a tier as token ids of one model, in a folder of JSON files."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from suite.errors import AssetError, InputError, MeasurementError
+from suite.files import hash_of
+from suite.prepare.checkpoints import Report, whole
+from suite.run.session import Choice, Item, Task, Text
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+HARD_LINES = [
+    "don't can't I'LL they've",
+    "    four spaces,\ta tab,  two spaces",
+    "1234567890 3.14159 1,000,000 0x1F",
+    "naïve café Zürich Ελληνικά русский",
+    "日本語の文章と中文字符",
+    "עברית العربية",
+    "👩‍👩‍👧‍👦 family 🇩🇪 flag ✅",
+    "def f(x):\n    return x ** 2  # square\n\n\nprint(f(3))",
+    "line one\r\nline two\r\n",
+    "e\u0301 composed later, \u00a0no-break space, zero\u200bwidth",
+    "$\\frac{1}{2}$ & <b>bold</b> {{braces}} \\n not a newline",
+    "   ",
+]
+"""Lines that tokenizers are known to differ on."""
+
+
+def make_workload(
+    output: Path,
+    *,
+    report: Report,
+    tokenizer: str,
+    add_bos: bool | None,
+    texts: dict[str, dict[str, Any]],
+    tasks: dict[str, dict[str, Any]],
+    lines: dict[str, Any] | None,
+) -> None:
+    """Write `meta.json`, `text-<name>.json`, `task-<name>.json` and `lines.json` below `output`.
+
+    texts: by name, where it lies and `tokens`, how many are needed. tasks: by name, where its documents lie
+    (empty: lm-eval finds them) and `items`. tokenizer: a folder, or a GGUF file.
+    """
+    encoder = Encoder(Path(tokenizer), add_bos)
+    steps = len(texts) + len(tasks) + 1
+    with whole(output, folder=True) as work:
+        for number, (name, spec) in enumerate(texts.items()):
+            report(f"tokenize {name}", number, steps)
+            (work / f"text-{name}.json").write_text(encoder.text(name, spec).model_dump_json())
+        for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
+            report(f"prepare task {name}", number, steps)
+            (work / f"task-{name}.json").write_text(make_task(name, spec, encoder).model_dump_json())
+        if lines is not None:
+            sample = [s for s in read_text(lines)[: lines["characters"]].splitlines() if s.strip()]
+            pairs = [(line, encoder.encode(line)) for line in [*HARD_LINES, *sample]]
+            (work / "lines.json").write_text(json.dumps(pairs))
+        (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
+
+
+class Encoder:
+    """The model's own tokenizer."""
+
+    def __init__(self, source: Path, add_bos: bool | None) -> None:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        where, gguf = (source.parent, source.name) if source.is_file() else (source, None)
+        try:
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                where, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+            )
+        except Exception as error:
+            raise AssetError(f"{source}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
+        self.vocabulary = len(self.tokenizer)
+        self.bos: int | None = self.tokenizer.bos_token_id if add_bos else None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, name: str, spec: dict[str, Any]) -> Text:
+        """The first `spec["tokens"]` tokens of a text. Raises InputError where it is too short."""
+        needed = spec["tokens"]
+        content = read_text(spec)[: 16 * needed]  # tokens of natural text have 3 to 5 characters
+        encoded = self.tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)
+        ids = list(encoded["input_ids"])[:needed]
+        if len(ids) < needed:
+            raise InputError(f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower windows or n_ctx")
+        ends = [0]
+        for character in content:
+            ends.append(ends[-1] + len(character.encode()))
+        offsets = encoded["offset_mapping"]
+        last = offsets[needed][0] if needed < len(offsets) else offsets[needed - 1][1]
+        starts = [ends[begin] for begin, _ in offsets[:needed]] + [ends[last]]
+        return Text(ids=ids, starts=starts, bos=self.bos, hash=hash_of([self.bos, ids]))
+
+
+def read_text(spec: dict[str, Any]) -> str:
+    """Content of a text: a plain file (`path`), or a column of a data set, joined."""
+    if "path" in spec:
+        return Path(spec["path"]).read_text(encoding="utf-8")
+    rows = _load_rows(spec)
+    values = dict.fromkeys(str(row[spec["column"]]) for row in rows)  # a passage may stand under many questions
+    return str(spec.get("joiner", "\n\n")).join(values)
+
+
+def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
+    """The first items of an lm-eval task: its documents, prompts and choices, tokenized as lm-eval does."""
+    task = load_task(name, spec)
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
+        raise InputError(
+            f"task {name!r} has output type {task.OUTPUT_TYPE!r}; quantgate scores multiple_choice and loglikelihood tasks"
+        )
+    task.build_all_requests(limit=spec["items"], rank=0, world_size=1)
+    encode = _recorder(encoder)
+    items, documents, prompts = [], [], []
+    for _, group in itertools.groupby(task.instances, key=lambda request: request.doc_id):
+        requests = sorted(group, key=lambda request: request.idx)
+        document = requests[0].doc
+        documents.append(document)
+        prompts.append([r.args for r in requests])
+        if task.OUTPUT_TYPE == "multiple_choice":
+            choices = task.doc_to_choice(document)
+            gold = _gold(task, document, choices)
+        else:
+            choices, gold = [requests[0].args[1]], [0]
+        items.append(
+            Item(
+                choices=[
+                    Choice(context=context, continuation=continuation, characters=len(text))
+                    for (context, continuation), text in zip(encode(requests), choices, strict=True)
+                ],
+                gold=gold,
+            )
+        )
+    if len(items) < spec["items"]:
+        raise InputError(f"task {name!r} has {len(items)} items, the tier asks for {spec['items']}: lower `items`")
+    own = [m for m in ("acc", "acc_norm") if m in task._metric_fn_list]
+    if not own:
+        raise InputError(f"task {name!r} has neither acc nor acc_norm among its metrics ({', '.join(task._metric_fn_list)})")
+    return Task(
+        name=name,
+        version=str(task.VERSION),
+        output_type=task.OUTPUT_TYPE,
+        metrics=own,
+        items=items,
+        data_hash=hash_of(documents),
+        prompt_hash=hash_of(prompts),
+        token_hash=hash_of([[c.model_dump() for c in i.choices] for i in items]),
+    )
+
+
+def load_task(name: str, spec: dict[str, Any]) -> Any:
+    """lm-eval's task object, its documents taken from `spec` where that says where they lie."""
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import _yaml_loader
+
+    config = dict(_yaml_loader.load_yaml(_task_file(name), resolve_func=True))
+    if spec.get("split"):
+        import datasets
+
+        split = spec["split"]
+        rows = _load_rows(spec)
+        data = datasets.DatasetDict({split: rows})
+        config.update({k: None for k in ("training_split", "validation_split", "test_split", "fewshot_split")})
+        config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
+    try:
+        return ConfigurableTask(config=config)
+    except Exception as error:
+        raise AssetError(
+            f"task {name!r}: its data cannot be loaded ({type(error).__name__}: {error}); "
+            "without a hub, add an entry to fixtures/tasks.toml"
+        ) from error
+
+
+def _task_file(name: str) -> Path:
+    """The YAML file of a task. Reading all of lm-eval's files for its index takes ten seconds, this does not."""
+    import lm_eval.tasks
+
+    root = Path(lm_eval.tasks.__file__).parent
+    wanted = {f"task: {name}", f'task: "{name}"', f"task: '{name}'"}
+    for file in sorted(root.rglob("*.yaml")):
+        data = file.read_bytes()
+        if name.encode() in data and wanted & {line.strip() for line in data.decode(errors="replace").splitlines()}:
+            return file
+    raise InputError(f"task {name!r} is not one of lm-evaluation-harness (`lm-eval ls tasks` lists them)")
+
+
+def _load_rows(spec: dict[str, Any]) -> Any:
+    import datasets
+
+    datasets.disable_progress_bars()
+    if "jsonl" in spec:
+        with gzip.open(spec["jsonl"], "rt", encoding="utf-8") as file:
+            rows = datasets.Dataset.from_list([{"text": spec["text"].format_map(json.loads(line))} for line in file])
+    elif "folder" in spec:
+        rows = datasets.load_from_disk(spec["folder"])
+    else:
+        rows = datasets.load_dataset(spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"])
+    for new, old in spec.get("columns", {}).items():
+        rows = rows.rename_column(old, new)
+    return rows
+
+
+def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
+    """Numbers of the right choices, by the rules of lm-eval's process_results."""
+    gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+    numbers = gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
+    if not all(0 <= n < len(choices) for n in numbers):
+        raise MeasurementError(f"a document's gold answer {gold!r} is not among its {len(choices)} choices: {document}")
+    return [int(n) for n in numbers]
+
+
+def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:
+    """lm-eval's own tokenization of (context, continuation), recorded instead of scored."""
+    from lm_eval.api.model import TemplateLM
+
+    class Recorder(TemplateLM):  # type: ignore[misc]
+        backend = "causal"
+
+        @property
+        def eot_token_id(self) -> int:
+            return int(encoder.tokenizer.eos_token_id)
+
+        @property
+        def prefix_token_id(self) -> int:
+            bos = encoder.tokenizer.bos_token_id
+            return int(bos if bos is not None else encoder.tokenizer.eos_token_id)
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            bos = [encoder.bos] if encoder.bos is not None and add_special_tokens is not False else []
+            return [*bos, *encoder.encode(string)]
+
+        def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
+            return [(context, continuation) for _, context, continuation in requests]
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+            raise NotImplementedError
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+            raise NotImplementedError
+
+    recorder = Recorder()
+    return lambda requests: recorder.loglikelihood(list(requests), disable_tqdm=True)

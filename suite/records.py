@@ -1,0 +1,147 @@
+"""The records that pass between the parts: what is written to disk is one of these, validated.
+
+Flow: `Job` (parent to measuring process) -> `Measurement` (one cell, on disk) -> `Verdict` (judge).
+A baseline is a `Measurement` that a person accepted, with its provenance (`suite.baselines`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT = 1
+"""Version of the records on disk; a file with a larger one was written by a newer quantgate."""
+
+Scalar = str | int | float | bool | None
+
+
+class Record(BaseModel):
+    """Base: immutable, unknown keys refused, non-finite floats refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Metric(Record):
+    """One measured number, with everything the judge needs to hold it against another.
+
+    kind:
+      "paired"  `samples` belong one by one to the units (windows, items) of the workload, with
+                `weights` (scored tokens; None: all 1); value = link(weighted mean of samples).
+      "rounds"  `samples` are repeated timings of the same work in seconds; value is in `unit`.
+      "exact"   a count that does not vary between runs (bytes, mismatches).
+      "level"   a scalar that varies a little between runs and has no samples (peak memory).
+      "ratio"   one measurement relative to another of the same run (throughput against reference).
+
+    conditions: whatever must be equal before two values may be compared (hash of tokens, n_ctx ...).
+    raw: further values kept beside the baseline (log-likelihood of every choice); never judged here.
+    """
+
+    kind: Literal["paired", "rounds", "exact", "level", "ratio"]
+    value: float
+    unit: str
+    better: Literal["lower", "higher"]
+    stderr: float | None = None
+    link: Literal["identity", "exp"] = "identity"
+    samples: list[float] | None = None
+    weights: list[float] | None = None
+    conditions: dict[str, Scalar] = Field(default_factory=dict)
+    raw: dict[str, Any] = Field(default_factory=dict)
+
+
+class Measurement(Record):
+    """Everything one run recorded of one cell.
+
+    metrics: by name, `<group>` or `<group>/<part>`: `perplexity`, `accuracy/arc_easy/acc`,
+    `memory/weight_bytes`, `throughput/decode`.
+    environment: versions of whatever can change a number, machine, hashes.
+    complete: False while the measuring process has metrics left to do.
+    """
+
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    cell: str
+    tier: str
+    fingerprint: str
+    """Hash of the job (cell, workload, code, library versions): equal for equal work, see `plan`."""
+    requests: list[str] = Field(default_factory=list)
+    created: str
+    seconds: float = 0.0
+    environment: dict[str, Scalar] = Field(default_factory=dict)
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    phases: dict[str, float] = Field(default_factory=dict)
+    """Wall time in seconds of each phase of the measuring process."""
+    complete: bool = False
+
+
+class Status(StrEnum):
+    """What the judge can say. Order: the worst first (a case takes the worst of its metrics)."""
+
+    REGRESSION = "regression"
+    ERROR = "error"
+    NOT_COMPARABLE = "not comparable"
+    NO_BASELINE = "no baseline"
+    INCONCLUSIVE = "inconclusive"
+    IMPROVEMENT = "improvement"
+    PASS = "pass"
+
+
+class Verdict(Record):
+    """What the judge says of one metric of one cell."""
+
+    cell: str
+    metric: str
+    status: Status
+    measured: float | None = None
+    baseline: float | None = None
+    unit: str = ""
+    change: float | None = None
+    """Signed change in the tolerance's terms (`change_unit`): relative (0.01 = 1 %) or absolute."""
+    change_low: float | None = None
+    change_high: float | None = None
+    """Interval of `change`; None where the metric has no samples."""
+    change_unit: Literal["relative", "absolute"] = "relative"
+    tolerance: float | None = None
+    text: str = ""
+    """Why: one line."""
+    environment: list[str] = Field(default_factory=list)
+    """What changed in the environment since the baseline: `torch 2.12.0 -> 2.13.0`."""
+    reproduce: str = ""
+    """The command that shows it again."""
+    confirmed: str = ""
+    """For timings: what the second measurement said."""
+
+
+class Job(Record):
+    """What a measuring process is asked to do. All paths are absolute and exist."""
+
+    kind: Literal["measure"] = "measure"
+    cell: str
+    tier: str
+    fingerprint: str
+    backend: str
+    scheme_options: dict[str, Any]
+    weights: Path
+    """Checkpoint as this backend takes it: a folder with safetensors, or a GGUF file."""
+    source_hash: str
+    """Identity of the source checkpoint (before quantization); a condition of every comparison."""
+    workload: Path
+    """Folder with the tokenized texts and items (`suite.prepare.workload`)."""
+    requests: list[str]
+    """Metric requests: `perplexity`, `accuracy/arc_easy`, `memory`, `throughput/decode` ..."""
+    options: dict[str, dict[str, Any]]
+    """Per metric group: the tier's settings (n_ctx, rounds, budget ...)."""
+    threads: int
+    output: Path
+
+
+class Preparation(Record):
+    """What a process is asked to make in the cache, once: a checkpoint in some scheme, a tokenized workload."""
+
+    kind: Literal["prepare"] = "prepare"
+    title: str
+    maker: str
+    """`module:function`, called as function(output, report=..., **arguments)."""
+    arguments: dict[str, Any]
+    output: Path

@@ -1,0 +1,1 @@
+"""From collected cases to measurements: plan, one process per cell, the process itself."""

@@ -1,0 +1,87 @@
+"""What can change a number: library versions, processor, operating system."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+PACKAGES = [
+    "torch", "transformers", "bitsandbytes", "llama-cpp-python", "accelerate", "safetensors", "tokenizers",
+    "numpy", "datasets", "lm_eval", "gguf",
+]  # fmt: skip
+"""Distributions whose version can change a measured number."""
+
+Facts = dict[str, str | int | float | bool | None]
+
+
+def describe() -> Facts:
+    """Environment of this process, as recorded with each measurement."""
+    return {**versions(), **machine()}
+
+
+@functools.cache
+def versions() -> Facts:
+    """Versions of Python and of `PACKAGES`, and the hash of llama.cpp's libraries (a local build keeps its version)."""
+    found: Facts = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@functools.cache
+def machine() -> Facts:
+    """The machine's fingerprint: what makes timings comparable."""
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "os": f"{platform.system()} {platform.machine()}",
+        "governor": governor.read_text().strip() if governor.exists() else None,
+    }
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+@functools.cache
+def llama_library_hash() -> str:
+    """SHA-256 (12 digits) over llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
+    return _hash_files("llama_cpp", "lib/*.so")
+
+
+@functools.cache
+def suite_code_hash() -> str:
+    """SHA-256 (12 digits) over the code that measures; a record made by other code is not reused."""
+    root = Path(__file__).parent.parent
+    files = [root / "scoring.py", *(f for d in ("backends", "measure", "run", "prepare") for f in (root / d).glob("*.py"))]
+    return _digest(sorted(files))
+
+
+def _hash_files(package: str, pattern: str) -> str:
+    spec = importlib.util.find_spec(package)  # finds without importing
+    if spec is None or not spec.submodule_search_locations:
+        return "absent"
+    return _digest(sorted(Path(spec.submodule_search_locations[0]).glob(pattern)))
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,158 @@
+"""What a metric is given while its cell's process runs: the loaded model, the workload, phases, progress."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from suite.records import Record
+
+if TYPE_CHECKING:
+    from suite.backends.base import Backend
+    from suite.records import Job
+
+R = TypeVar("R", bound=Record)
+
+
+class Text(Record):
+    """A tokenized text. `starts[i]` is the byte at which token i begins; one more entry closes the last.
+    bos: beginning-of-sequence token that stands in for a window's first token; None: the model has none."""
+
+    ids: list[int]
+    starts: list[int]
+    bos: int | None
+    hash: str
+
+    def bytes_between(self, first: int, last: int) -> int:
+        """UTF-8 bytes of the tokens first..last-1."""
+        return self.starts[last] - self.starts[first]
+
+
+class Choice(Record):
+    """One continuation of a context, as token ids; `characters` is the choice's length in lm-eval's acc_norm."""
+
+    context: list[int]
+    continuation: list[int]
+    characters: int
+
+
+class Item(Record):
+    """One document of a task; `gold` lists the numbers of the right choices."""
+
+    choices: list[Choice]
+    gold: list[int]
+
+
+class Task(Record):
+    """The first items of an lm-evaluation-harness task, tokenized. Hashes: of documents, prompts, token ids."""
+
+    name: str
+    version: str
+    output_type: str
+    metrics: list[str]
+    items: list[Item]
+    data_hash: str
+    prompt_hash: str
+    token_hash: str
+
+
+@dataclass
+class Peak:
+    """Highest memory of a phase, in bytes. resident: the kernel's high-water mark; anonymous and file:
+    sampled every few milliseconds; device: by kind, on an accelerator."""
+
+    resident: int = 0
+    anonymous: int = 0
+    file: int = 0
+    device: dict[str, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, int]:
+        flat = asdict(self)
+        return {**{k: v for k, v in flat.items() if k != "device"}, **flat["device"]}
+
+
+class Session:
+    """One loaded model with the work it is given. Built by the worker, handed to each metric in turn."""
+
+    def __init__(self, job: Job, report: Callable[[str, float, float], None]) -> None:
+        self._job = job
+        self._report = report
+        self.phase = "load"
+        self.backend: Backend
+        self.load_peak = Peak()
+        self.load_seconds = 0.0
+        self.source_hash = job.source_hash
+        self.threads = job.threads
+
+    def load(self, loader: Callable[[Path, dict[str, Any], int], Backend]) -> None:
+        """Load the checkpoint, taking time and peak memory."""
+        with self.memory_phase() as self.load_peak:
+            begin = time.perf_counter()
+            self.backend = loader(self._job.weights, self._job.scheme_options, self._job.threads)
+            self.load_seconds = time.perf_counter() - begin
+
+    def options(self, group: str, model: type[R]) -> R:
+        return model.model_validate(self._job.options.get(group, {}))
+
+    def progress(self, done: float, total: float) -> None:
+        """Tell the parent how far the present phase is."""
+        self._report(self.phase, done, total)
+
+    def text(self, name: str) -> Text:
+        return Text.model_validate_json((self._job.workload / f"text-{name}.json").read_bytes())
+
+    def task(self, name: str) -> Task:
+        return Task.model_validate_json((self._job.workload / f"task-{name}.json").read_bytes())
+
+    def tokenizer_lines(self) -> list[tuple[str, list[int]]]:
+        """Texts and their ids by the model's own tokenizer."""
+        return [(text, ids) for text, ids in json.loads((self._job.workload / "lines.json").read_bytes())]
+
+    def prompt(self, length: int) -> list[int]:
+        """Random token ids, the same on every run, as llama-bench feeds them; timing does not depend on text."""
+        vocabulary = json.loads((self._job.workload / "meta.json").read_bytes())["vocabulary"]
+        return random.Random(0).choices(range(vocabulary), k=length)  # noqa: S311
+
+    @contextmanager
+    def memory_phase(self) -> Iterator[Peak]:
+        """Measure the process's memory while the block runs; the yielded Peak is filled when it ends."""
+        peak = Peak()
+        backend = getattr(self, "backend", None)
+        if backend:
+            backend.reset_device_peak()
+        # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
+        Path("/proc/self/clear_refs").write_text("5")
+        stop = threading.Event()
+        sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
+        sampler.start()
+        try:
+            yield peak
+        finally:
+            stop.set()
+            sampler.join()
+            peak.resident = _status()["VmHWM"]
+            if hasattr(self, "backend"):
+                peak.device = self.backend.device_peak_bytes()
+
+
+def _sample(peak: Peak, stop: threading.Event) -> None:
+    while True:
+        status = _status()
+        peak.anonymous = max(peak.anonymous, status["RssAnon"])
+        peak.file = max(peak.file, status["RssFile"] + status["RssShmem"])
+        if stop.wait(0.005):
+            return
+
+
+def _status() -> dict[str, int]:
+    """The memory lines of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
+    return {key: int(value.removesuffix(" kB")) * 1024 for key, value in pairs}

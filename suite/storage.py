@@ -1,0 +1,125 @@
+"""Records kept in git as TOML: read with a remedy in each error, written whole, by one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from suite.errors import InputError, QuantgateError
+from suite.files import write_atomic
+from suite.matrix import validate
+from suite.records import FORMAT, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOCK_SECONDS = 10.0
+"""How long a writer waits for another one, which holds the lock for milliseconds."""
+
+R = TypeVar("R", bound=Record)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+def checked_name(what: str, name: str) -> str:
+    """`name` itself. Raises InputError where it cannot be part of a path (separators, `..`, `@` ...)."""
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{what} {name!r}: it becomes part of a file name; only letters, digits and . _ + - are allowed,"
+            " starting with a letter or digit"
+        )
+    return name
+
+
+def one_line(text: str) -> str:
+    """Printable and on one line, so that it can stand in a comment."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def damaged(path: Path, problem: str) -> InputError:
+    """The error for a file in git that is not what was written."""
+    remedy = f"restore it with `git checkout -- {path}`, or delete it and update again"
+    return InputError(f"{path}: {problem}; {remedy}")
+
+
+def parse_toml(path: Path, model: type[R]) -> tuple[R, bytes] | None:
+    """A file as a record, and its bytes; None: no such file.
+
+    Raises InputError for a file that is unreadable, corrupted, has a wrong key, or is of a newer format.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        data = _swapped(tomllib.loads(content.decode()), [], None)
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise damaged(path, f"corrupted: {error}") from error
+    found = data.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise InputError(
+            f"{path}: format = {found} was written by a newer quantgate (this one reads up to {FORMAT});"
+            " upgrade quantgate"
+        )
+    try:
+        return validate(model, data, path), content
+    except InputError as error:
+        raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
+
+
+def write_toml(path: Path, comment: str, data: dict[str, Any]) -> None:
+    """Write `data` under a comment line. Raises QuantgateError, see `write_bytes`."""
+    import tomli_w
+
+    # TOML has no null. A condition of None is compared later and must come back, so it is written as [],
+    # which no scalar can be. Floats are written with `repr`, so they come back to the last digit.
+    write_bytes(path, f"# {one_line(comment)}\n\n{tomli_w.dumps(_swapped(data, None, []))}".encode())
+
+
+def _swapped(value: Any, old: object, new: object) -> Any:
+    if isinstance(value, dict):
+        return {key: _swapped(item, old, new) for key, item in value.items()}
+    return new if value == old else value
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file in one step. Raises QuantgateError naming it; what was there before is untouched."""
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        why = error.strerror or error
+        raise QuantgateError(
+            f"{path}: could not be written ({why}); what was there before is untouched"
+        ) from error
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the write lock of `root`: a file outside it, since `root` is in git.
+
+    Raises InputError when another run keeps it for longer than `LOCK_SECONDS`.
+    """
+    from filelock import FileLock, Timeout
+
+    user = getattr(os, "getuid", int)()  # a lock file left by another user could not be opened
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"quantgate-{user}-{key}.lock"
+    lock = FileLock(path, timeout=LOCK_SECONDS)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"{root}: another run is updating it (lock {path}); run again when it has finished"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
