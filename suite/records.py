@@ -65,6 +65,8 @@ class Measurement(Record):
     tier: str
     fingerprint: str
     """Hash of the job (cell, workload, code, library versions): equal for equal work, see `plan`."""
+    run: str = ""
+    """Name of the pytest run that measured it."""
     requests: list[str] = Field(default_factory=list)
     created: str
     seconds: float = 0.0
@@ -120,6 +122,7 @@ class Job(Record):
     cell: str
     tier: str
     fingerprint: str
+    run: str = ""
     backend: str
     scheme_options: dict[str, Any]
     weights: Path

@@ -118,7 +118,7 @@ def _change(
         return _mapped(turned, math.expm1), "relative", evidence
     plain = measured.value - baseline.value
     if relative:
-        plain = plain / baseline.value if baseline.value else math.copysign(math.inf, plain) if plain else 0.0
+        plain = plain / baseline.value if baseline.value else math.copysign(1.0, plain) if plain else 0.0
     return Difference(plain, plain, plain, 0.0 if plain else 1.0), "relative" if relative else "absolute", ""
 
 

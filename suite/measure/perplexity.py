@@ -25,7 +25,7 @@ class Options(Record):
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`perplexity` = exp(mean negative log-likelihood per scored token, nats); `bits_per_byte` of the same tokens."""
+    """`perplexity` = exp(mean negative log-likelihood per scored token, nats); `perplexity/bits_per_byte` of the same."""
     options = session.options("perplexity", Options)
     text = session.text(options.text)
     start = first_scored(options)
@@ -62,7 +62,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             weights=tokens.astype(float).tolist(),
             conditions=conditions,
         ),
-        "bits_per_byte": Metric(
+        "perplexity/bits_per_byte": Metric(
             kind="paired",
             value=float(nll.sum() / sum(scored_bytes) / math.log(2)),
             unit="bits/byte",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from suite.report.words import delta, duration, lines_of, plural
 if TYPE_CHECKING:
     from suite.report import RunInfo
 
-LOG_LINES = 12
+LOG_LINES = 15
 """Of an error's log, the last so many lines are shown."""
 
 
@@ -47,7 +48,8 @@ class Finding:
         """The reason, then the last lines of the log where there is one."""
         first = self.verdicts[0]
         reason, *log = lines_of(first.text) or first.environment[:1] or [str(self.status)]
-        return [f"{line[:400]} ..." if len(line) > 400 else line for line in (reason, *log[-LOG_LINES:])]
+        lines = [reason, *textwrap.dedent("\n".join(log[-LOG_LINES:])).splitlines()]
+        return [f"{line[:400]} ..." if len(line) > 400 else line for line in lines]
 
 
 def findings(verdicts: list[Verdict]) -> list[Finding]:

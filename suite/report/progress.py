@@ -57,7 +57,8 @@ class Progress:
         self._clock = clock
         self._tick = tick
         self._live = file.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
-        self._number = 0
+        self._numbers: dict[str, int] = {}
+        """In the order of their coming; a cell that is measured again keeps its number."""
         self._running: _Running | None = None
         self._seconds: list[float] = []
         self._phases: dict[str, list[float]] = {}
@@ -69,12 +70,16 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing and wipe the line."""
         self._end()
 
     def start(self, cell: str, planned_phases: list[str]) -> None:
         """A cell's process starts."""
         self._end()
-        self._number += 1
+        self._numbers.setdefault(cell, len(self._numbers) + 1)
         now = self._clock()
         self._running = _Running(cell, list(planned_phases), begin=now, phase_begin=now)
         if self._live:
@@ -83,7 +88,7 @@ class Progress:
             self._ticker.start()
         else:
             phases = f" ({', '.join(planned_phases)})" if planned_phases else ""
-            self.note(f"{self._place()} {cell}: started{phases}")
+            self.note(f"cell {self._place(cell)} {cell}: started{phases}")
 
     def event(self, cell: str, phase: str, done: float, total: float) -> None:
         """The cell's process says how far its present phase is."""
@@ -105,13 +110,12 @@ class Progress:
         if running is not None and running.cell == cell:
             self._end()
             self._learn(running, seconds)
-        else:
-            self._number += 1
+        self._numbers.setdefault(cell, len(self._numbers) + 1)
         if not self._live:
             took = f" ({duration(seconds)})" if seconds else ""
-            left = self._run_left() if self._number < self._total else None
+            left = self._run_left() if len(self._numbers) < self._total else None
             rest = f", about {duration(left)} left" if left else ""
-            self.note(f"{self._place()} {cell}: {outcome}{took}{rest}")
+            self.note(f"cell {self._place(cell)} {cell}: {outcome}{took}{rest}")
 
     def note(self, text: str) -> None:
         """A line that stays. It begins at the cursor: have pytest end its own line before."""
@@ -121,8 +125,8 @@ class Progress:
             self._write(f"{' '.join(clean(text).split())}\n")
         self._draw()
 
-    def _place(self) -> str:
-        return f"cell {self._number}/{max(self._total, self._number)}"
+    def _place(self, cell: str) -> str:
+        return f"{self._numbers[cell]}/{max(self._total, len(self._numbers))}"
 
     def _end(self) -> None:
         """No cell runs any more: the line is wiped, whatever follows finds the cursor where it was."""
@@ -164,7 +168,7 @@ class Progress:
         if not self._seconds:
             return None
         mean = sum(self._seconds) / len(self._seconds)
-        left = mean * max(0, self._total - self._number)
+        left = mean * max(0, self._total - len(self._numbers))
         if self._running:
             cell = self._cell_left(self._running)
             left += max(0.0, mean - (self._clock() - self._running.begin)) if cell is None else cell
@@ -182,7 +186,7 @@ class Progress:
 
     def _line(self, running: _Running) -> str:
         """As much as fits into one line of the terminal; a longer one would wrap and could not be wiped."""
-        place, label = f"[{self._number}/{self._total}]", running.cell.partition("/")[2] or running.cell
+        place, label = f"[{self._place(running.cell)}]", running.cell.partition("/")[2] or running.cell
         phase = f"{running.phase or 'starting'} {running.share:4.0%}"
         full = round(running.share * BAR)
         bar = f"[{'#' * full}{'.' * (BAR - full)}]"

@@ -62,7 +62,7 @@ COLUMNS = (
 """What the table shows of a cell. The one place that knows metrics by name: a line adds a column."""
 
 SAME_CASE = {"bits_per_byte": "perplexity"}
-"""Metric groups that are judged in the pytest case of another group."""
+"""Metrics that are judged in the pytest case of another."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ def _change(column: Column, verdicts: list[Verdict]) -> str:
 
 
 def counts(verdicts: list[Verdict]) -> dict[Status, int]:
-    """Cases by status, the worst first. A case is one metric group of one cell: its worst verdict."""
+    """Cases by status, the worst first. A case is a cell and a metric without its last part."""
     cases: dict[tuple[str, str], list[Status]] = {}
     for verdict in verdicts:
-        group = verdict.metric.partition("/")[0]
-        cases.setdefault((verdict.cell, SAME_CASE.get(group, group)), []).append(verdict.status)
+        case = verdict.metric.rpartition("/")[0] or verdict.metric
+        cases.setdefault((verdict.cell, SAME_CASE.get(case, case)), []).append(verdict.status)
     found = Counter(worst(statuses) for statuses in cases.values())
     return {status: found[status] for status in Status if found[status]}

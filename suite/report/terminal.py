@@ -145,8 +145,8 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
     reason, *log = finding.cause
     if status == Status.IMPROVEMENT:
         values = [quantity(value, first.unit) for value in (first.baseline, first.measured)]
-        head += f"  {first.metric} {' -> '.join(values)}"
-        head += f" ({delta(first.change, first)})" if first.change is not None else ""
+        change = f" ({delta(first.change, first)})" if first.change is not None else ""
+        head += f"  {first.metric} {_held([' -> '.join(values) + change])}"
     elif status == Status.NO_BASELINE:
         head += f"  ({plural(len(finding.verdicts), 'metric')})"
     elif status == Status.INCONCLUSIVE:

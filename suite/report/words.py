@@ -24,8 +24,8 @@ def quantity(value: float | None, unit: str = "") -> str:
         return DASH
     if unit == "fraction":
         return f"{value * 100:.2f} %"
-    if unit == "ratio":
-        return f"{value:.3f}"
+    if unit == "x":
+        return f"{value:.3f} x"
     text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:#.5g}"
     return f"{text} {unit}".rstrip()
 

@@ -65,11 +65,10 @@ def llama_library_hash() -> str:
 
 
 @functools.cache
-def suite_code_hash() -> str:
-    """SHA-256 (12 digits) over the code that measures; a record made by other code is not reused."""
+def suite_code_hash(*folders: str) -> str:
+    """SHA-256 (12 digits) over the code in these folders of suite/; what other code made is not reused."""
     root = Path(__file__).parent.parent
-    files = [root / "scoring.py", *(f for d in ("backends", "measure", "run", "prepare") for f in (root / d).glob("*.py"))]
-    return _digest(sorted(files))
+    return _digest(sorted([root / "scoring.py", *(f for d in folders for f in (root / d).glob("*.py"))]))
 
 
 def _hash_files(package: str, pattern: str) -> str:

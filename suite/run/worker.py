@@ -72,6 +72,7 @@ def run(job: Job) -> None:
         cell=job.cell,
         tier=job.tier,
         fingerprint=job.fingerprint,
+        run=job.run,
         requests=job.requests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=time.perf_counter() - begin,

@@ -141,7 +141,7 @@ def test_a_terminal_that_cannot_gets_the_plain_lines(
 def test_a_terminal_shows_cell_phase_share_and_times(clock: Clock) -> None:
     file = Screen()
     with Progress(file, 4, clock) as progress:
-        run_cell(progress, clock)
+        run_cell(progress, clock, "m/b/first")
         progress.start(CELL, PHASES)
         clock.now += 10
         progress.event(CELL, "perplexity", 0, 4)
@@ -149,6 +149,14 @@ def test_a_terminal_shows_cell_phase_share_and_times(clock: Clock) -> None:
         progress.event(CELL, "perplexity", 1, 4)
         # 30 s of perplexity at this pace, then 20 s of memory as in the first cell, then 2 cells of 60 s.
         assert shown(file) == "[2/4] llamacpp/Q4_K_M perplexity  25% 20 s, 50 s left, run 2 min 50 s left"
+
+
+def test_a_cell_that_is_measured_again_keeps_its_number(clock: Clock) -> None:
+    file = io.StringIO()
+    with Progress(file, 2, clock) as progress:
+        for cell in ("m/b/1", "m/b/2", "m/b/1"):
+            run_cell(progress, clock, cell)
+    assert [line.split()[1] for line in file.getvalue().splitlines()[::2]] == ["1/2", "2/2", "1/2"]
 
 
 def test_the_bar_is_there_when_it_fits(clock: Clock) -> None:
@@ -200,6 +208,7 @@ def test_odd_events_do_no_harm(clock: Clock) -> None:
         progress.event(CELL, "load", 1, 2)
         progress.start(CELL, [])
         progress.event("other/cell/x", "load", 1, 2)
+        assert "load" not in file.getvalue()
         progress.event(CELL, "x" * 200, 5, 2)
         progress.event(CELL, "unplanned", 1, 0)
         progress.event(CELL, "unplanned", -1, 2)
@@ -216,6 +225,13 @@ def test_the_times_go_on_between_events() -> None:
                 break
             progress._stop.wait(0.01)
     assert len(file.seen) > before + 3
+
+
+def test_a_file_that_lacks_a_character_gets_a_question_mark(clock: Clock) -> None:
+    binary = io.BytesIO()
+    with Progress(io.TextIOWrapper(binary, encoding="ascii"), 1, clock) as progress:
+        progress.start("modèle/b/s", [])
+    assert binary.getvalue() == b"cell 1/1 mod?le/b/s: started\n"
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ INFO = RunInfo(
     commit="1a2b3c4",
 )
 CHANGED = ["llama_cpp_python 0.3.36 -> 0.3.37", "torch 2.12.0 -> 2.13.0"]
-LOG = (
+LOG = "ended with signal 11\n" + "".join(f"    | line {n}\n" for n in range(30)) + "    | \x1b[31mlast\x1b[0m [bold]x[/bold]"
     "ended with signal 11\n"
     + "\n".join(f"line {n}" for n in range(30))
     + "\n\x1b[31mlast\x1b[0m [bold]x[/bold]"
@@ -66,7 +66,7 @@ def cell(name: str, perplexity: float) -> list[Verdict]:
         verdict(name, "memory/peak_resident", measured=290e6, unit="bytes"),
         verdict(name, "memory/peak_decode_anonymous", measured=200e6, unit="bytes"),
         verdict(name, "throughput/prefill", measured=232.4, unit="tokens/s", **recorded),
-        verdict(name, "throughput/prefill_ratio", measured=1.1, unit="ratio"),
+        verdict(name, "throughput/prefill_ratio", measured=1.1, unit="x"),
         verdict(name, "throughput/decode", measured=99.44, unit="tokens/s", **recorded),
         verdict(name, "divergence/mean", measured=0.0123, unit="nats"),
     ]
@@ -178,11 +178,9 @@ def test_rows_are_grouped_by_model_in_first_seen_order_with_their_worst_verdict(
 
 
 def test_counts_are_over_cases_and_a_case_takes_its_worst_metric() -> None:
-    assert counts(cell("m/b/s", 20.0)) == {
-        Status.PASS: 5
-    }  # perplexity, accuracy, memory, throughput, divergence
+    assert counts(cell("m/b/s", 20.0)) == {Status.PASS: 6}  # accuracy by task
     two = changed(cell("m/b/s", 20.0), "bits_per_byte|accuracy/.*|memory/peak_.*", Status.REGRESSION)
-    assert counts(two) == {Status.REGRESSION: 3, Status.PASS: 2}
+    assert counts(two) == {Status.REGRESSION: 4, Status.PASS: 2}
     assert list(counts(example()))[:2] == [Status.REGRESSION, Status.ERROR]
 
 
@@ -218,7 +216,7 @@ def test_a_regression_is_told_in_full() -> None:
     for part in (
         "baseline 24.810, measured 27.112, +9.28 % (+8.91 % to +9.65 %), tolerance 0.5 %",
         "all 16 windows",
-        "baseline 1.100, measured 0.310, -71.0 %",
+        "baseline 1.100 x, measured 0.310 x, -71.0 %",
         "measured again: 0.32",
         f"since the baseline: {', '.join(CHANGED)}",
         'pytest "suite/test_perplexity.py::test_perplexity[smollm2-135m/llamacpp/Q4_K_M]" --tier smoke',
@@ -232,7 +230,7 @@ def test_an_error_is_told_once_with_its_metrics_and_the_end_of_its_log() -> None
     assert text.count("ended with signal 11") == 1
     assert "metrics: perplexity, bits_per_byte, accuracy/arc/acc, " in text
     assert "memory/* (4)" in text
-    assert "line 29" in text
+    assert "\n    | line 29\n" in text
     assert "line 5\n" not in text
     assert "last [bold]x[/bold]" in text  # neither escape sequences nor rich's markup
     assert text.count("nf4-dq]") == 1  # any case of the cell shows it
@@ -249,6 +247,51 @@ def test_one_cause_in_several_cells_is_one_finding() -> None:
     assert "m/b/0, m/b/1, m/b/2, m/b/3 and 5 more cells" in rendered(many)
 
 
+def test_cells_without_baseline_are_one_finding_whatever_their_text() -> None:
+    new = [verdict(f"m/b/{n}", "perplexity", Status.NO_BASELINE, text=f"no file m/b/{n}") for n in range(3)]
+    assert "○ no baseline  m/b/0, m/b/1, m/b/2  (3 metrics)" in rendered(new)
+
+
+def test_what_two_metrics_say_alike_is_said_once() -> None:
+    both = changed(cell("m/b/s", 20.0), "perplexity|bits_per_byte", Status.REGRESSION, text="all 16 windows")
+    assert rendered(both).count("all 16 windows") == 1
+
+
+def test_a_log_line_of_any_length_is_cut() -> None:
+    text = rendered([verdict("m/b/s", "perplexity", Status.ERROR, text="why\n" + "x" * 100_000)])
+    assert 300 < text.count("x") < 600
+
+
+def test_numbers_are_not_parted_from_their_units() -> None:
+    lines = [line.strip() for width in range(60, 100) for line in rendered(example(), width).splitlines()]
+    assert [line for line in lines if re.match(r"%|pp[ ,)]|to [+-]", line)] == []
+
+
+def test_a_tiny_change_is_not_called_zero() -> None:
+    grown = {"baseline": 1e8, "measured": 1e8 + 512, "change": 5.12e-6, "tolerance": 0.0, "unit": "bytes"}
+    text = rendered([verdict("m/b/s", "memory/file_bytes", Status.REGRESSION, **grown)])
+    assert "baseline 100,000,000 bytes, measured 100,000,512 bytes, +0.0005 %, tolerance 0 %" in text
+
+
+def test_an_absolute_change_is_in_the_metrics_unit() -> None:
+    more = {
+        "baseline": 0.0,
+        "measured": 3.0,
+        "change": 3.0,
+        "tolerance": 0.0,
+        "unit": "lines",
+        "change_unit": "absolute",
+    }
+    text = rendered([verdict("m/b/s", "tokenizer/mismatches", Status.REGRESSION, **more)])
+    assert "baseline 0 lines, measured 3 lines, +3 lines, tolerance 0 lines" in text
+
+
+def test_each_model_heads_its_cells() -> None:
+    lines = [line.split() for line in rendered(example()).splitlines()]
+    assert lines.index(["smollm2-135m"]) < lines.index(["gemma"])
+    assert lines.count(["gemma"]) == 1
+
+
 def test_the_other_verdicts_are_short() -> None:
     text = rendered(example())
     assert "≠ not comparable  gemma/llamacpp/F16\n  machine a, not b" in text
@@ -261,10 +304,10 @@ def test_the_other_verdicts_are_short() -> None:
 
 def test_counts_come_last() -> None:
     *_, run, last = rendered(example()).splitlines()
-    assert run == "35 cases in 7 cells, 1 cell skipped, 9 min 40 s, exit status 1 (regression)"
+    assert run == "42 cases in 7 cells, 1 cell skipped, 9 min 40 s, exit status 1 (regression)"
     assert (
         last
-        == "2 regressions, 5 errors, 1 not comparable, 2 no baseline, 1 inconclusive, 1 improvement, 23 pass"
+        == "2 regressions, 6 errors, 1 not comparable, 2 no baseline, 1 inconclusive, 1 improvement, 29 pass"
     )
 
 
@@ -308,6 +351,12 @@ def test_a_broken_command_still_is_the_same_command(width: int) -> None:
     assert shlex.split(joined) == shlex.split(command)
 
 
+def test_a_long_word_in_single_quotes_is_left_whole() -> None:
+    command = f"pytest 'suite/test_perplexity.py::test_perplexity[{'x' * 100}]'"
+    text = rendered([verdict("m/b/s", "perplexity", Status.ERROR, reproduce=command)], 80)
+    assert command.split()[1] in text.splitlines()
+
+
 def test_colour_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal: dict[str, Any] = {"force_terminal": True, "color_system": "standard"}
@@ -336,7 +385,7 @@ def test_nothing_judged() -> None:
 def test_markdown_begins_with_the_outcome_and_has_everything() -> None:
     text = to_markdown(example(), INFO)
     lines = text.splitlines()
-    assert lines[0].startswith("## quantgate smoke: 2 regressions, 5 errors")
+    assert lines[0].startswith("## quantgate smoke: 2 regressions, 6 errors")
     assert "perplexity of smollm2-135m/llamacpp/Q4_K_M by +9.28 %, and 1 further metric." in lines[2]
     assert "| cell | bpw | perplexity | accuracy mean |" in text
     assert "**27.112 +9.3 % ✗**" in line_with(text, "Q4_K_M` | 6.21")

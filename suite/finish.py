@@ -1,0 +1,110 @@
+"""The end of a run: accepted baselines, exit status, summary, reports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suite import baselines
+from suite.baselines import Update
+from suite.errors import QuantgateError
+from suite.records import Status
+from suite.report import RunInfo, append_job_summary, write_report
+
+if TYPE_CHECKING:
+    from suite.plugin import State
+
+EXIT = {Status.REGRESSION: 1, Status.ERROR: 10, Status.NOT_COMPARABLE: 11, Status.NO_BASELINE: 12}
+"""Exit status by the worst failing verdict; pytest's own (2 to 5) keep their meaning."""
+
+
+def exit_status(state: State, pytest_status: int, refused: bool) -> int:
+    """pytest's status, made more precise where only verdicts failed."""
+    if pytest_status not in (0, 1):
+        return pytest_status
+    if state.foreign_failures or (refused and not pytest_status):
+        return 1
+    if pytest_status == 0:
+        return 0
+    found = {v.status for v in state.verdicts}
+    if state.option.update_baselines:
+        found -= {Status.REGRESSION, Status.NOT_COMPARABLE}
+    return next((code for status, code in EXIT.items() if status in found), 1)
+
+
+def update_baselines(state: State) -> list[Update | QuantgateError]:
+    """Make the run's measurements the baselines of the selected cells; each on its own, a refusal stops no other."""
+    outcome: list[Update | QuantgateError] = []
+    selected = dict.fromkeys(n.cell.id for n in state.needs)
+    finished = state.runner.finished()
+    for cell in selected:
+        if cell not in finished:
+            continue  # its cases say why
+        try:
+            old = baselines.read(state.baselines, cell, state.option.tier, state.option.machine)
+            update = baselines.plan_update(finished[cell], old, state.verdicts, state.option.machine)
+            baselines.write_update(
+                state.baselines,
+                update,
+                reason=state.option.reason,
+                accept_regressions=state.option.accept_regressions,
+                command=state.command,
+            )
+            outcome.append(update)
+        except QuantgateError as error:
+            outcome.append(error)
+    return outcome
+
+
+def summarize(state: State, reporter: Any, status: int) -> None:
+    """Write summary and reports: terminal, --report, GitHub's job summary."""
+    from rich.console import Console
+
+    from suite.report.markdown import to_markdown
+    from suite.report.terminal import render_summary
+
+    writer = reporter._tw
+    console = Console(
+        file=writer._file, force_terminal=writer.hasmarkup, width=writer.fullwidth, no_color=not writer.hasmarkup,
+        highlight=False,
+    )  # fmt: skip
+    info = run_info(state, status)
+    render_summary(state.verdicts, info, console)
+    for one in state.updates:
+        if isinstance(one, QuantgateError):
+            console.print(f"not updated: {one}", style="red", markup=False)
+        else:
+            console.print(baselines.format_update(one))
+    if state.option.report is not None:
+        for path in write_report(state.option.report, state.verdicts, info):
+            console.print(f"wrote {path}", markup=False)
+    if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        append_job_summary(job_summary, to_markdown(state.verdicts, info))
+
+
+def run_info(state: State, status: int) -> RunInfo:
+    """The run itself, for the reports."""
+    finished = state.runner.finished() if state.needs else {}
+    environment = next((m.environment for m in finished.values()), {})
+    place = state.fingerprint
+    return RunInfo(
+        tier=state.option.tier,
+        seconds=time.monotonic() - state.begin,
+        machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads",
+        environment=environment,
+        exit_status=str(status),
+        skipped=list(state.skipped.items()),
+        commit=_commit(state.root),
+        matrix=str(state.option.matrix or ""),
+    )
+
+
+def _commit(root: Path) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

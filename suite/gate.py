@@ -1,0 +1,155 @@
+"""What a case is given: `gate.check()` measures, judges, and turns the verdict into pytest's outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suite import baselines
+from suite.errors import QuantgateError
+from suite.judge import Tolerances, judge, no_result, recorded, worst
+from suite.records import Measurement, Status, Verdict
+from suite.report.words import comparison
+from suite.run.plan import Need
+from suite.run.runner import Runner
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What of the command line bears on judging."""
+
+    baselines: Path
+    tier: str
+    tolerances: Tolerances
+    machine: str | None
+    require_baselines: bool
+    updating: bool
+    command: str
+    """How the reproducing command begins: `pytest --tier smoke`."""
+
+
+@dataclass
+class Replay:
+    """A timer that gives recorded rounds to pytest-benchmark: it is read before and after each round."""
+
+    rounds: list[float] = field(default_factory=list)
+    _reads: int = 0
+
+    def __call__(self) -> float:
+        index, second = divmod(self._reads, 2)
+        self._reads += 1
+        return self.rounds[index] if second and index < len(self.rounds) else 0.0
+
+
+class Gate:
+    """One case: a cell and one of its metric requests."""
+
+    def __init__(self, need: Need, nodeid: str, runner: Runner, rules: Rules, replay: Replay):
+        self._need = need
+        self._nodeid = nodeid
+        self._runner = runner
+        self._rules = rules
+        self._replay = replay
+        self.verdicts: list[Verdict] = []
+
+    def report_rounds(self, benchmark: Any) -> None:
+        """Hand the rounds that the cell's process timed to pytest-benchmark: its table, JSON, comparison."""
+        try:
+            measured = self._runner.measurement(self._need.cell)
+        except QuantgateError:
+            return  # `check` reports it
+        name = self._need.request
+        metric = measured.metrics[name]
+        self._replay.rounds = metric.samples or []
+        benchmark.group = name.removeprefix("throughput/")
+        benchmark.extra_info.update(
+            {"cell": self._need.cell.id, metric.unit: metric.value, "bits": self._need.cell.bits, **metric.conditions}
+        )
+        benchmark.pedantic(lambda: None, rounds=len(self._replay.rounds), iterations=1)
+
+    def check(self) -> None:
+        """Judge every metric of the request; pass, skip or fail accordingly."""
+        try:
+            measured = self._runner.measurement(self._need.cell)
+            self.verdicts = list(self._judged(measured))
+            if worst(self.verdicts) == Status.REGRESSION and self._need.request.startswith("throughput/"):
+                self._confirm()
+        except QuantgateError as error:
+            self.verdicts = [no_result(self._need.cell.id, self._need.request, str(error), self._reproduce())]
+        self._conclude()
+
+    def _judged(self, measured: Measurement) -> Iterator[Verdict]:
+        rules, cell = self._rules, self._need.cell.id
+        baseline = baselines.read(rules.baselines, cell, rules.tier, rules.machine)
+        known = baseline.metrics if baseline else {}
+        names = [n for n in measured.metrics if self._belongs(n)]
+        for name in names:
+            metric = measured.metrics[name]
+            tolerance = rules.tolerances.of(name, cell)
+            if tolerance is None:
+                yield recorded(cell, name, metric, known.get(name))
+            elif metric.kind == "rounds" and rules.machine is None:
+                yield recorded(cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio")
+            else:
+                changed = (
+                    baselines.changed_environment(baseline.origin(name).environment, measured.environment)
+                    if baseline and name in known
+                    else []
+                )
+                yield judge(
+                    cell, name, metric, known.get(name), tolerance, rules.tolerances.alpha, changed, self._reproduce()
+                )
+        for name in known:
+            if self._belongs(name) and name not in measured.metrics:
+                yield no_result(cell, name, "is in the baseline, but was not measured", self._reproduce())
+
+    def _belongs(self, name: str) -> bool:
+        request = self._need.request
+        return name == request or name.startswith(f"{request}/") or name == f"{request}_ratio"
+
+    def _confirm(self) -> None:
+        """A timing that looks worse is measured again in fresh processes; both must say so."""
+        second = {v.metric: v for v in self._judged(self._runner.again(self._need.cell, self._need.request))}
+        confirmed = []
+        for first in self.verdicts:
+            other = second.get(first.metric, first)
+            if first.status != Status.REGRESSION:
+                confirmed.append(first)
+                continue
+            said = "; ".join(comparison(other)[:1]) or other.status
+            real = other.status == Status.REGRESSION
+            words = f"measured again in fresh processes: {'the same' if real else 'not seen again'} ({said})"
+            confirmed.append((first if real else other).model_copy(update={"confirmed": words}))
+        self.verdicts = confirmed
+
+    def _conclude(self) -> None:
+        status = worst(self.verdicts)
+        said = "\n".join(describe(v) for v in self.verdicts if v.status == status)
+        failing = [Status.ERROR]
+        if not self._rules.updating:  # what an update takes or refuses is said by the update
+            failing += [Status.REGRESSION, Status.NOT_COMPARABLE]
+            if self._rules.require_baselines:
+                failing.append(Status.NO_BASELINE)
+        if status in failing:
+            pytest.fail(said, pytrace=False)
+        if status in (Status.NO_BASELINE, Status.INCONCLUSIVE):
+            pytest.skip(said)
+
+    def _reproduce(self) -> str:
+        return f"{self._rules.command} '{self._nodeid}'"
+
+
+def describe(verdict: Verdict) -> str:
+    """A verdict in full, as the failure text of its case."""
+    lines = [f"{verdict.status}: {verdict.metric} of {verdict.cell}", *comparison(verdict)]
+    lines += [line for line in verdict.text.splitlines() if line.strip()]
+    if verdict.confirmed:
+        lines.append(verdict.confirmed)
+    lines += [f"environment: {change}" for change in verdict.environment]
+    if verdict.reproduce:
+        lines.append(f"again: {verdict.reproduce}")
+    return "\n  ".join(lines)

@@ -1,0 +1,287 @@
+"""Everything that is pytest's: options, which cases exist, fixtures, outcome, summary."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suite import __version__, finish
+from suite.baselines import Update, check_machine
+from suite.errors import InputError, QuantgateError
+from suite.gate import Gate, Replay, Rules
+from suite.judge import load_tolerances
+from suite.matrix import Cell, Matrix, load_matrix, metric_groups
+from suite.prepare.supply import Supply
+from suite.records import Verdict
+from suite.report.progress import Progress
+from suite.run.environment import machine
+from suite.run.hardware import missing_hardware
+from suite.run.plan import Need, make_plan
+from suite.run.runner import Runner, Settings, run_name
+
+STATE = pytest.StashKey["State"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of the suite; README has them in one table."""
+    group = parser.getgroup("quantgate", "quantgate: regression gate for quantized language models")
+    add = group.addoption
+    add("--tier", default="smoke", help="which cells and workloads: smoke (default), nightly, full, or one of your matrix")
+    add("--matrix", type=Path, metavar="PATH", help="your own matrix.toml: models, tiers, schemes")
+    add("--text", type=Path, metavar="PATH", help="plain text file that perplexity is taken on instead of the tier's text")
+    add("--threads", type=int, metavar="N", help="threads of each measuring process (default: the cores of this machine)")
+    add("--baselines", type=Path, metavar="DIR", help="where baselines are kept (default: baselines/)")
+    add("--require-baselines", action="store_true", help="a case without baseline fails instead of being skipped")
+    add("--update-baselines", action="store_true", help="make this run's measurements the baselines of the selected cells")
+    add("--reason", default="", metavar="TEXT", help="why the baselines change; kept in them")
+    add("--accept-regressions", action="store_true", help="with --update-baselines: also values worse than tolerance")
+    add("--machine", metavar="NAME", help="gate absolute timings too: this machine is NAME, and its fingerprint must match")
+    add("--results", type=Path, metavar="DIR", help="where measurements and logs go (default: .quantgate/)")
+    add("--reuse", action="store_true", help="take measurements of an earlier or interrupted run where nothing has changed")
+    add("--report", type=Path, metavar="DIR", help="write report.md and report.json there")
+
+
+class State:
+    """What one pytest run knows. Files are read when the first case is collected, not before."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.option = config.option
+        self.begin = time.monotonic()
+        self.needs: list[Need] = []
+        self.skipped: dict[str, str] = {}
+        self.verdicts: list[Verdict] = []
+        self.updates: list[Update | QuantgateError] = []
+        self.foreign_failures = 0
+        self.matrix: Matrix = load_matrix(self.option.matrix)
+        self.tier = self.matrix.tier(self.option.tier)
+        self.cells = {c.id: c for c in self.matrix.cells(self.option.tier)}
+        self.root = config.rootpath
+        self.threads = self.option.threads or len(os.sched_getaffinity(0))
+        self.baselines = self.option.baselines or self.root / "baselines"
+        self.results = (self.option.results or self.root / ".quantgate").resolve()
+        self.progress_file = _own_stdout(config)
+        self.supply = Supply(
+            self.matrix, self.tier, self.threads, self.results / "logs", self._event, self.option.text
+        )
+        self._runner: Runner | None = None
+        self.progress: Progress | None = None
+
+    @property
+    def command(self) -> str:
+        """How the command that repeats a case begins."""
+        words = ["pytest", "--tier", self.option.tier]
+        words += ["--matrix", str(self.option.matrix)] if self.option.matrix else []
+        words += ["--machine", self.option.machine] if self.option.machine else []
+        return " ".join(words)
+
+    def check(self) -> None:
+        """Refuse options that do not fit together. Raises InputError."""
+        if self.option.update_baselines and not self.option.reason.strip():
+            raise InputError('--update-baselines needs --reason "why the values change"')
+        if self.option.text is not None and not self.option.text.is_file():
+            raise InputError(f"--text {self.option.text}: no such file")
+        if self.option.threads is not None and self.option.threads < 1:
+            raise InputError(f"--threads {self.option.threads}: must be 1 or more")
+        if self.option.machine:
+            check_machine(self.baselines, self.option.machine, self.fingerprint, create=self.option.update_baselines)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of this machine, with the threads that are used."""
+        return {**machine(), "threads": self.threads}
+
+    def reason_to_skip(self, cell: Cell) -> str:
+        """Why this machine leaves the cell out; empty when it does not."""
+        return missing_hardware(cell) or self.supply.available(self.matrix.models[cell.model])
+
+    @property
+    def runner(self) -> Runner:
+        if self._runner is None:
+            plan = make_plan(self.needs, self.cells)
+            self.progress = Progress(self.progress_file, len(plan.cells))
+            settings = Settings(
+                tier_name=self.option.tier,
+                threads=self.threads,
+                results=self.results,
+                reuse=self.option.reuse,
+                run=run_name(uuid.uuid4),
+            )
+            self._runner = Runner(self.matrix, self.tier, settings, plan, self.supply, self.progress)
+        return self._runner
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            baselines=self.baselines,
+            tier=self.option.tier,
+            tolerances=load_tolerances(),
+            machine=self.option.machine,
+            require_baselines=self.option.require_baselines,
+            updating=self.option.update_baselines,
+            command=self.command,
+        )
+
+    def _event(self, phase: str, done: float, total: float) -> None:
+        if self.progress is not None:
+            self.progress.event(self.runner.current, phase, done, total)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register marks; refuse what does not fit together before anything is collected."""
+    add = config.addinivalue_line
+    add("markers", "gate(request, each=None): the metric request a case needs of its cell; one case per entry of `each`")
+    try:
+        state = State(config)
+        if _parallel(config) and state.option.update_baselines:
+            raise InputError("--update-baselines does not go with -n: one process writes baselines")
+        state.check()
+    except InputError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.stash[STATE] = state
+    config.pluginmanager.register(Collector(state), "quantgate-collector")
+    marks = {m for c in state.cells.values() for m in c.marks} | set(metric_groups())
+    for mark in sorted(marks):
+        add("markers", f"{mark}: cases of this model, backend, scheme, nominal bits or metric")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One case per cell of the tier (and per entry of the workload's `each`)."""
+    marker = metafunc.definition.get_closest_marker("gate")
+    if marker is None or "gate" not in metafunc.fixturenames:
+        return
+    state = metafunc.config.stash[STATE]
+    request: str = marker.args[0]
+    group = request.split("/")[0]
+    options = state.tier.workload.get(group)
+    parameters = []
+    for cell in state.cells.values() if options is not None else ():
+        reason = state.reason_to_skip(cell)
+        if reason:
+            state.skipped[cell.id] = reason
+        for part in (options or {})[marker.kwargs["each"]] if "each" in marker.kwargs else [""]:
+            marks = [getattr(pytest.mark, name) for name in dict.fromkeys([*cell.marks, group])]
+            if reason:
+                marks.append(pytest.mark.skip(reason=reason))
+            need = Need(cell, f"{request}/{part}" if part else request)
+            parameters.append(pytest.param(need, id=f"{cell.id}/{part}" if part else cell.id, marks=marks))
+    metafunc.parametrize("gate", parameters, indirect=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The plan is what is left after -k and -m; a cell's cases come together, references first."""
+    state = config.stash[STATE]
+    order: dict[str, int] = {cell: n for n, cell in enumerate(state.cells)}
+    items.sort(key=lambda item: order.get(need.cell.id, -1) if (need := _need(item)) else -1)
+    state.needs = [n for i in items if (n := _need(i)) and n.cell.id not in state.skipped]
+
+
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Timings taken while other cells run beside are worthless."""
+    if any("test_throughput.py::" in i for i in ids):
+        raise pytest.UsageError(
+            "-n measures cells side by side, and throughput cases are selected: their timings would be worthless. "
+            "Leave -n out, or deselect them with -m 'not throughput'."
+        )
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """The case's cell and metric: `gate.check()`."""
+    state = request.config.stash[STATE]
+    replay = Replay()
+    request.node.add_marker(pytest.mark.benchmark(timer=replay))
+    gate = Gate(request.param, request.node.nodeid, state.runner, state.rules, replay)
+    yield gate
+    for verdict in gate.verdicts:
+        request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
+    request.node.stash[_VERDICTS] = gate.verdicts
+
+
+_VERDICTS = pytest.StashKey[list[Verdict]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Verdicts travel with the report of the teardown phase, across pytest-xdist's processes too."""
+    report: Any = yield
+    if report.when == "teardown" and _VERDICTS in item.stash:
+        report.quantgate = [v.model_dump(mode="json") for v in item.stash[_VERDICTS]]
+    if report.when == "call":
+        report.quantgate_case = _need(item) is not None
+    return report
+
+
+class Collector:
+    """Gathers verdicts where the reports arrive: in the controlling process."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self._state.verdicts.extend(Verdict.model_validate(v) for v in getattr(report, "quantgate", []))
+        if report.failed and not getattr(report, "quantgate_case", False):
+            self._state.foreign_failures += 1
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write accepted baselines, then say with the exit status what was found."""
+    state = session.config.stash[STATE]
+    if _is_worker(session.config) or session.config.option.collectonly:
+        return
+    if state.option.update_baselines and state.needs and exitstatus in (0, 1):
+        state.updates = finish.update_baselines(state)
+    refused = any(isinstance(one, QuantgateError) for one in state.updates)
+    session.exitstatus = finish.exit_status(state, int(exitstatus), refused)
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """The table, each regression in full, updates, reports."""
+    state = config.stash[STATE]
+    if state.verdicts and not config.option.collectonly:
+        finish.summarize(state, terminalreporter, int(exitstatus))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    state = config.stash[STATE]
+    return (
+        f"quantgate {__version__}: tier {state.option.tier} of {state.matrix.path.name}, {len(state.cells)} cells, "
+        f"{state.threads} threads, baselines in {state.baselines}"
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    state = config.stash.get(STATE, None)
+    if state is not None:
+        if state.progress is not None:
+            state.progress.close()
+        state.progress_file.close()
+
+
+def _need(item: pytest.Item) -> Need | None:
+    callspec = getattr(item, "callspec", None)
+    found = callspec.params.get("gate") if callspec else None
+    return found if isinstance(found, Need) else None
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _parallel(config: pytest.Config) -> bool:
+    return _is_worker(config) or bool(getattr(config.option, "numprocesses", None))
+
+
+def _own_stdout(config: pytest.Config) -> Any:
+    """A duplicate of standard output that pytest does not capture; nowhere in a process of pytest-xdist."""
+    if _is_worker(config):
+        return Path(os.devnull).open("w")
+    return os.fdopen(os.dup(1), "w")

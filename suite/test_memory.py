@@ -1,0 +1,10 @@
+"""Weights do not take more bytes than before, nor the process more memory while loading, in prefill, in decode."""
+
+import pytest
+
+from suite.gate import Gate
+
+
+@pytest.mark.gate("memory")
+def test_memory(gate: Gate) -> None:
+    gate.check()

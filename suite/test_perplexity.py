@@ -1,0 +1,10 @@
+"""Perplexity on the tier's text does not rise by more than its tolerance."""
+
+import pytest
+
+from suite.gate import Gate
+
+
+@pytest.mark.gate("perplexity")
+def test_perplexity(gate: Gate) -> None:
+    gate.check()

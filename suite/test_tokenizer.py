@@ -1,0 +1,10 @@
+"""The backend's own tokenizer gives the ids that the model's tokenizer gives."""
+
+import pytest
+
+from suite.gate import Gate
+
+
+@pytest.mark.gate("tokenizer")
+def test_tokenizer(gate: Gate) -> None:
+    gate.check()
