@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from contextlib import suppress
-from pathlib import Path  # noqa: TC003 - pydantic needs it at run time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field

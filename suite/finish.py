@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from suite import baselines
 from suite.baselines import Update
-from suite.errors import QuantgateError
+from suite.errors import InputError, QuantgateError
 from suite.records import Status
 from suite.report import RunInfo, append_job_summary, write_report
 
@@ -78,11 +78,14 @@ def summarize(state: State, reporter: Any, status: int) -> None:
             console.print(f"not updated: {one}", style="red", markup=False)
         else:
             console.print(baselines.format_update(one))
-    if state.option.report is not None:
-        for path in write_report(state.option.report, state.verdicts, info):
-            console.print(f"wrote {path}", markup=False)
-    if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        append_job_summary(job_summary, to_markdown(state.verdicts, info))
+    try:
+        if state.option.report is not None:
+            for path in write_report(state.option.report, state.verdicts, info):
+                console.print(f"wrote {path}", markup=False)
+        if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            append_job_summary(job_summary, to_markdown(state.verdicts, info))
+    except InputError as error:  # the run itself is told; a report that cannot be written does not change it
+        console.print(str(error), style="red", markup=False)
 
 
 def run_info(state: State, status: int) -> RunInfo:
@@ -104,7 +107,12 @@ def run_info(state: State, status: int) -> RunInfo:
 
 def _commit(root: Path) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)  # noqa: S607
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

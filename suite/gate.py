@@ -67,7 +67,12 @@ class Gate:
         self._replay.rounds = metric.samples or []
         benchmark.group = name.removeprefix("throughput/")
         benchmark.extra_info.update(
-            {"cell": self._need.cell.id, metric.unit: metric.value, "bits": self._need.cell.bits, **metric.conditions}
+            {
+                "cell": self._need.cell.id,
+                metric.unit: metric.value,
+                "bits": self._need.cell.bits,
+                **metric.conditions,
+            }
         )
         benchmark.pedantic(lambda: None, rounds=len(self._replay.rounds), iterations=1)
 
@@ -93,7 +98,9 @@ class Gate:
             if tolerance is None:
                 yield recorded(cell, name, metric, known.get(name))
             elif metric.kind == "rounds" and rules.machine is None:
-                yield recorded(cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio")
+                yield recorded(
+                    cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio"
+                )
             else:
                 changed = (
                     baselines.changed_environment(baseline.origin(name).environment, measured.environment)
@@ -101,7 +108,14 @@ class Gate:
                     else []
                 )
                 yield judge(
-                    cell, name, metric, known.get(name), tolerance, rules.tolerances.alpha, changed, self._reproduce()
+                    cell,
+                    name,
+                    metric,
+                    known.get(name),
+                    tolerance,
+                    rules.tolerances.alpha,
+                    changed,
+                    self._reproduce(),
                 )
         for name in known:
             if self._belongs(name) and name not in measured.metrics:
@@ -120,7 +134,7 @@ class Gate:
             if first.status != Status.REGRESSION:
                 confirmed.append(first)
                 continue
-            said = "; ".join(comparison(other)[:1]) or other.status
+            said = ", ".join(comparison(other)[1:3]) or other.status
             real = other.status == Status.REGRESSION
             words = f"measured again in fresh processes: {'the same' if real else 'not seen again'} ({said})"
             confirmed.append((first if real else other).model_copy(update={"confirmed": words}))

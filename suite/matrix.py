@@ -37,7 +37,9 @@ class Source(Record):
         if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
             raise ValueError("give exactly one of asset, hub, path")
         if self.hub is not None and self.revision is None:
-            raise ValueError("a hub source needs a revision (a commit hash), or the weights may change silently")
+            raise ValueError(
+                "a hub source needs a revision (a commit hash), or the weights may change silently"
+            )
         return self
 
 
@@ -214,7 +216,9 @@ _TIER_KEYS = ("extends", "time_limit", "cells")
 def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """A tier with what it extends merged in: cells are added, options overridden key by key."""
     if name in seen:
-        raise InputError(f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}")
+        raise InputError(
+            f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}"
+        )
     if name not in tiers:
         raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {_allowed(name, tiers)}")
     own = tiers[name]
@@ -293,7 +297,9 @@ def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
 
 
 def _last_model(annotation: Any) -> Any:
-    models = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+    models = [
+        a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
+    ]
     return models[-1] if models else None
 
 

@@ -32,18 +32,52 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of the suite; README has them in one table."""
     group = parser.getgroup("quantgate", "quantgate: regression gate for quantized language models")
     add = group.addoption
-    add("--tier", default="smoke", help="which cells and workloads: smoke (default), nightly, full, or one of your matrix")
+    add(
+        "--tier",
+        default="smoke",
+        help="which cells and workloads: smoke (default), nightly, full, or one of your matrix",
+    )
     add("--matrix", type=Path, metavar="PATH", help="your own matrix.toml: models, tiers, schemes")
-    add("--text", type=Path, metavar="PATH", help="plain text file that perplexity is taken on instead of the tier's text")
-    add("--threads", type=int, metavar="N", help="threads of each measuring process (default: the cores of this machine)")
+    add(
+        "--text",
+        type=Path,
+        metavar="PATH",
+        help="plain text file that perplexity is taken on instead of the tier's text",
+    )
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each measuring process (default: the cores of this machine)",
+    )
     add("--baselines", type=Path, metavar="DIR", help="where baselines are kept (default: baselines/)")
-    add("--require-baselines", action="store_true", help="a case without baseline fails instead of being skipped")
-    add("--update-baselines", action="store_true", help="make this run's measurements the baselines of the selected cells")
+    add(
+        "--require-baselines",
+        action="store_true",
+        help="a case without baseline fails instead of being skipped",
+    )
+    add(
+        "--update-baselines",
+        action="store_true",
+        help="make this run's measurements the baselines of the selected cells",
+    )
     add("--reason", default="", metavar="TEXT", help="why the baselines change; kept in them")
-    add("--accept-regressions", action="store_true", help="with --update-baselines: also values worse than tolerance")
-    add("--machine", metavar="NAME", help="gate absolute timings too: this machine is NAME, and its fingerprint must match")
+    add(
+        "--accept-regressions",
+        action="store_true",
+        help="with --update-baselines: also values worse than tolerance",
+    )
+    add(
+        "--machine",
+        metavar="NAME",
+        help="gate absolute timings too: this machine is NAME, and its fingerprint must match",
+    )
     add("--results", type=Path, metavar="DIR", help="where measurements and logs go (default: .quantgate/)")
-    add("--reuse", action="store_true", help="take measurements of an earlier or interrupted run where nothing has changed")
+    add(
+        "--reuse",
+        action="store_true",
+        help="take measurements of an earlier or interrupted run where nothing has changed",
+    )
     add("--report", type=Path, metavar="DIR", help="write report.md and report.json there")
 
 
@@ -90,7 +124,9 @@ class State:
         if self.option.threads is not None and self.option.threads < 1:
             raise InputError(f"--threads {self.option.threads}: must be 1 or more")
         if self.option.machine:
-            check_machine(self.baselines, self.option.machine, self.fingerprint, create=self.option.update_baselines)
+            check_machine(
+                self.baselines, self.option.machine, self.fingerprint, create=self.option.update_baselines
+            )
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -99,13 +135,13 @@ class State:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Why this machine leaves the cell out; empty when it does not."""
-        return missing_hardware(cell) or self.supply.available(self.matrix.models[cell.model])
+        return missing_hardware(cell) or self.supply.refused(cell.model)
 
     @property
     def runner(self) -> Runner:
         if self._runner is None:
             plan = make_plan(self.needs, self.cells)
-            self.progress = Progress(self.progress_file, len(plan.cells))
+            self.progress = Progress(self.progress_file, len(plan.cells), fresh_line=self._fresh_line)
             settings = Settings(
                 tier_name=self.option.tier,
                 threads=self.threads,
@@ -128,6 +164,12 @@ class State:
             command=self.command,
         )
 
+    def _fresh_line(self) -> None:
+        """End the line that pytest has begun (`suite/test_memory.py ..`)."""
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.ensure_newline()
+
     def _event(self, phase: str, done: float, total: float) -> None:
         if self.progress is not None:
             self.progress.event(self.runner.current, phase, done, total)
@@ -136,7 +178,10 @@ class State:
 def pytest_configure(config: pytest.Config) -> None:
     """Register marks; refuse what does not fit together before anything is collected."""
     add = config.addinivalue_line
-    add("markers", "gate(request, each=None): the metric request a case needs of its cell; one case per entry of `each`")
+    add(
+        "markers",
+        "gate(request, each=None): the metric request a case needs of its cell; one case per entry of `each`",
+    )
     try:
         state = State(config)
         if _parallel(config) and state.option.update_baselines:
@@ -146,9 +191,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     config.stash[STATE] = state
     config.pluginmanager.register(Collector(state), "quantgate-collector")
-    marks = {m for c in state.cells.values() for m in c.marks} | set(metric_groups())
-    for mark in sorted(marks):
-        add("markers", f"{mark}: cases of this model, backend, scheme, nominal bits or metric")
+    # What no case of this tier has is still a name that -m may use.
+    for name in sorted({*metric_groups(), *(m for c in state.cells.values() for m in c.marks)}):
+        _mark(config, name)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -166,7 +211,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if reason:
             state.skipped[cell.id] = reason
         for part in (options or {})[marker.kwargs["each"]] if "each" in marker.kwargs else [""]:
-            marks = [getattr(pytest.mark, name) for name in dict.fromkeys([*cell.marks, group])]
+            names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
+            marks = [_mark(metafunc.config, name) for name in names]
             if reason:
                 marks.append(pytest.mark.skip(reason=reason))
             need = Need(cell, f"{request}/{part}" if part else request)
@@ -243,8 +289,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.exitstatus = finish.exit_status(state, int(exitstatus), refused)
 
 
-def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """The table, each regression in full, updates, reports."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> Any:
+    """The table, each regression in full, updates, reports: last on the screen, after pytest-benchmark's."""
+    yield
     state = config.stash[STATE]
     if state.verdicts and not config.option.collectonly:
         finish.summarize(state, terminalreporter, int(exitstatus))
@@ -270,6 +318,16 @@ def _need(item: pytest.Item) -> Need | None:
     callspec = getattr(item, "callspec", None)
     found = callspec.params.get("gate") if callspec else None
     return found if isinstance(found, Need) else None
+
+
+def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
+    """A mark by its name, registered."""
+    if not any(line.startswith(f"{name}:") for line in config.getini("markers")):
+        config.addinivalue_line(
+            "markers", f"{name}: cases of this model, backend, scheme, nominal bits or metric"
+        )
+    mark: pytest.MarkDecorator = getattr(pytest.mark, name)
+    return mark
 
 
 def _is_worker(config: pytest.Config) -> bool:

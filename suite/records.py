@@ -86,7 +86,7 @@ class Status(StrEnum):
     NO_BASELINE = "no baseline"
     INCONCLUSIVE = "inconclusive"
     IMPROVEMENT = "improvement"
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105
 
 
 class Verdict(Record):
@@ -137,6 +137,14 @@ class Job(Record):
     """Per metric group: the tier's settings (n_ctx, rounds, budget ...)."""
     threads: int
     output: Path
+
+
+class Needs(Record):
+    """What a metric group needs of the workload: tokens of texts, items of tasks, characters of lines, by name."""
+
+    texts: dict[str, int] = Field(default_factory=dict)
+    tasks: dict[str, int] = Field(default_factory=dict)
+    lines: dict[str, int] = Field(default_factory=dict)
 
 
 class Preparation(Record):

@@ -106,7 +106,9 @@ def build_tree(sequences: Sequence[TokenSequence]) -> TokenTree:
     row_of = {node: row for row, node in enumerate(tree.rows)}
     for sequence, path in zip(sequences, paths, strict=True):
         nodes = path[sequence.start - 1 :]
-        tree.targets.append([(row_of[n], t) for n, t in zip(nodes, sequence.ids[sequence.start :], strict=True)])
+        tree.targets.append(
+            [(row_of[n], t) for n, t in zip(nodes, sequence.ids[sequence.start :], strict=True)]
+        )
     return tree
 
 

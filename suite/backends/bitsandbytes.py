@@ -32,7 +32,7 @@ class BitsAndBytes(Transformers):
     def logical_count(self, parameter: torch.Tensor) -> int:
         if isinstance(parameter, bitsandbytes.nn.Params4bit):
             return int(torch.Size(parameter.quant_state.shape).numel())
-        return parameter.numel()
+        return int(parameter.numel())
 
 
 load = BitsAndBytes

@@ -30,7 +30,9 @@ class LlamaCpp:
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = options.get("n_gpu_layers", 0)
         if options["device"] == "cuda" and not llama_cpp.llama_supports_gpu_offload():
-            raise MeasurementError("this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on")
+            raise MeasurementError(
+                "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
+            )
         self._checkpoint = checkpoint
         self._threads = threads
         self._model = llama_cpp.llama_model_load_from_file(str(checkpoint).encode(), params)
@@ -44,7 +46,9 @@ class LlamaCpp:
     def reserve(self, tokens: int, sequences: int) -> None:
         limit = llama_cpp.llama_max_parallel_sequences()
         if sequences > limit:
-            raise MeasurementError(f"{sequences} sequences in one batch, llama.cpp takes {limit}: lower the budget")
+            raise MeasurementError(
+                f"{sequences} sequences in one batch, llama.cpp takes {limit}: lower the budget"
+            )
         self._free_context()
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
@@ -56,7 +60,9 @@ class LlamaCpp:
         params.kv_unified = True
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: see its log above this line")
+            raise MeasurementError(
+                f"llama.cpp cannot make a context of {tokens} tokens: see its log above this line"
+            )
         self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
@@ -127,7 +133,10 @@ class LlamaCpp:
         return list(tokens[:count])
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        return {"llama.cpp": llama_commit(), "llama_system": llama_cpp.llama_print_system_info().decode().strip()}
+        return {
+            "llama.cpp": llama_commit(),
+            "llama_system": llama_cpp.llama_print_system_info().decode().strip(),
+        }
 
     def device_peak_bytes(self) -> dict[str, int]:
         return {}

@@ -71,7 +71,7 @@ class Transformers:
 
     def _step(self, ids: torch.Tensor) -> int:
         output = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        return int(output.logits[0, -1].argmax())  # reading the value waits for the device
+        return int(output.logits[0, -1].argmax().item())  # reading the value waits for the device
 
     def weights(self) -> Weights:
         seen: set[int] = set()
@@ -92,7 +92,7 @@ class Transformers:
 
     def logical_count(self, parameter: torch.Tensor) -> int:
         """Number of weights of one parameter before packing."""
-        return parameter.numel()
+        return int(parameter.numel())
 
     def tokenize(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])

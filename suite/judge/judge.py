@@ -37,7 +37,9 @@ def judge(
         reproduce=reproduce,
     )
     if baseline is None:
-        return verdict.model_copy(update={"text": "no baseline is stored; `pytest --update-baselines --reason ...` writes one"})
+        return verdict.model_copy(
+            update={"text": "no baseline is stored; `pytest --update-baselines --reason ...` writes one"}
+        )
     verdict = verdict.model_copy(update={"baseline": baseline.value})
     different = first_difference(baseline, measured)
     if different:
@@ -95,7 +97,9 @@ def first_difference(baseline: Metric, measured: Metric) -> str:
         if old != new:
             return f"{key} differs: {old} in the baseline, {new} measured"
     if measured.kind == "paired" and len(measured.samples or ()) != len(baseline.samples or ()):
-        return f"{len(baseline.samples or ())} samples in the baseline, {len(measured.samples or ())} measured"
+        return (
+            f"{len(baseline.samples or ())} samples in the baseline, {len(measured.samples or ())} measured"
+        )
     return ""
 
 
@@ -140,16 +144,16 @@ def _paired_change(
 
 
 def _mapped(difference: Difference, function: Callable[[float], float]) -> Difference:
-    return Difference(function(difference.estimate), function(difference.low), function(difference.high), difference.p)
+    return Difference(
+        function(difference.estimate), function(difference.low), function(difference.high), difference.p
+    )
 
 
 def _negated(difference: Difference) -> Difference:
     return Difference(-difference.estimate, -difference.high, -difference.low, difference.p)
 
 
-def _status(
-    change: Difference, sign: int, limit: float, floor: float, baseline: Metric, unit: str
-) -> Status:
+def _status(change: Difference, sign: int, limit: float, floor: float, baseline: Metric, unit: str) -> Status:
     size = abs(change.estimate) * (abs(baseline.value) if unit == "relative" and baseline.value else 1.0)
     if abs(change.estimate) <= limit or size <= floor:
         return Status.PASS

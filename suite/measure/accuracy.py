@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from suite.records import Metric, Record
+from suite.records import Metric, Needs, Record
 from suite.run.session import Item, Session, Task
 from suite.scoring import Scored, TokenSequence, score
 
@@ -23,6 +23,11 @@ class Options(Record):
     budget: int = Field(default=512, ge=16)
 
 
+def needs(options: Options) -> Needs:
+    """The items of each task."""
+    return Needs(tasks=dict.fromkeys(options.tasks, options.items))
+
+
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """`accuracy/<task>/acc` and, for multiple choice, `accuracy/<task>/acc_norm`; value and samples 0 to 1."""
     options = session.options("accuracy", Options)
@@ -30,7 +35,10 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     names = [t for t in options.tasks if t in parts or not parts]
     for number, name in enumerate(names):
         task = session.task(name)
-        groups = [[TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices] for item in task.items]
+        groups = [
+            [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
+            for item in task.items
+        ]
 
         def progress(done: int, total: int, number: int = number) -> None:
             session.progress(number + done / total, len(names))
@@ -60,7 +68,7 @@ def _metrics(session: Session, options: Options, task: Task, scored: list[list[S
         f"accuracy/{task.name}/{metric}": Metric(
             kind="paired",
             value=float(np.mean(values)),
-            unit="",
+            unit="fraction",
             better="higher",
             stderr=float(np.std(values, ddof=1) / math.sqrt(len(values))),
             samples=values,

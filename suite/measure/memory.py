@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from suite.records import Metric, Record
+from suite.records import Metric, Record, Scalar
 from suite.run.session import Session
 
 
@@ -35,7 +35,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         backend.decode(token, options.decode)
 
     weights = backend.weights()
-    source = {"source": session.source_hash}
+    source: dict[str, Scalar] = {"source": session.source_hash}
     phase_conditions = {**source, "prompt": options.prompt, "decode": options.decode}
     metrics = {
         "memory/weight_bytes": _exact(weights.bytes, "bytes", source),
@@ -52,9 +52,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
-def _exact(value: float, unit: str, conditions: dict[str, object]) -> Metric:
+def _exact(value: float, unit: str, conditions: dict[str, Scalar]) -> Metric:
     return Metric(kind="exact", value=value, unit=unit, better="lower", conditions=conditions)
 
 
-def _level(value: float, conditions: dict[str, object], raw: dict[str, int]) -> Metric:
+def _level(value: float, conditions: dict[str, Scalar], raw: dict[str, int]) -> Metric:
     return Metric(kind="level", value=value, unit="bytes", better="lower", conditions=conditions, raw=raw)

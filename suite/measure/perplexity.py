@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from suite.records import Metric, Record
+from suite.records import Metric, Needs, Record
 from suite.run.session import Session, Text
 from suite.scoring import TokenSequence, score
 
@@ -25,7 +25,7 @@ class Options(Record):
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`perplexity` = exp(mean negative log-likelihood per scored token, nats); `perplexity/bits_per_byte` of the same."""
+    """`perplexity` = exp(mean negative log-likelihood of the scored tokens, nats); `perplexity/bits_per_byte`."""
     options = session.options("perplexity", Options)
     text = session.text(options.text)
     start = first_scored(options)
@@ -39,7 +39,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     per_token = nll / tokens
     mean = float(nll.sum() / tokens.sum())
     stderr = float(per_token.std(ddof=1) / math.sqrt(len(windows)))
-    scored_bytes = [text.bytes_between(i * options.n_ctx + start, (i + 1) * options.n_ctx) for i in range(options.windows)]
+    scored_bytes = [
+        text.bytes_between(i * options.n_ctx + start, (i + 1) * options.n_ctx) for i in range(options.windows)
+    ]
     conditions = {
         "source": session.source_hash,
         "tokens": text.hash,
@@ -86,6 +88,6 @@ def first_scored(options: Options) -> int:
     return 1 if options.protocol == "full" else options.n_ctx // 2 + 1
 
 
-def text_tokens(options: Options) -> int:
-    """How many tokens of the text the windows take."""
-    return options.n_ctx * options.windows
+def needs(options: Options) -> Needs:
+    """The tokens that the windows take."""
+    return Needs(texts={options.text: options.n_ctx * options.windows})

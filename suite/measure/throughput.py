@@ -35,14 +35,22 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
     works: dict[str, tuple[Callable[[], object], Callable[[], object], int | None]] = {
         "prefill": (lambda: None, lambda: backend.prefill(prompt), options.prompt),
-        "decode": (lambda: backend.prefill(prompt[:1]), lambda: backend.decode(prompt[1], options.decode), options.decode),
+        "decode": (
+            lambda: backend.prefill(prompt[:1]),
+            lambda: backend.decode(prompt[1], options.decode),
+            options.decode,
+        ),
         "time_to_first_token": (lambda: None, lambda: backend.prefill(short), None),
     }
     wanted = [name for name in works if name in parts or not parts]
     metrics = {}
     for number, name in enumerate(wanted):
         prepare, work, tokens = works[name]
-        rounds = _time(prepare, work, options, lambda done, n=number: session.progress(n + done, len(wanted)))
+
+        def progress(done: float, number: int = number) -> None:
+            session.progress(number + done, len(wanted))
+
+        rounds = _time(prepare, work, options, progress)
         metrics[f"throughput/{name}"] = _metric(session, options, rounds, tokens)
     if "load" in parts or not parts:
         metrics["throughput/load"] = _metric(session, options, [session.load_seconds], None)

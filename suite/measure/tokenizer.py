@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from suite.records import Metric, Record
+from suite.records import Metric, Needs, Record
 from suite.run.session import Session
 
 
@@ -16,6 +16,11 @@ class Options(Record):
 
     text: str
     characters: int = Field(default=20000, ge=1)
+
+
+def needs(options: Options) -> Needs:
+    """The text whose lines are compared."""
+    return Needs(lines={options.text: options.characters})
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:

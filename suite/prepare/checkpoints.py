@@ -54,9 +54,13 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     except Exception as error:
-        raise AssetError(f"{source}: transformers cannot read this GGUF ({type(error).__name__}: {error}); "
-                         "is the file cut off, or of an architecture that transformers does not know?") from error  # fmt: skip
-    tied = set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+        raise AssetError(
+            f"{source}: transformers cannot read this GGUF ({type(error).__name__}: {error}); "
+            "is the file cut off, or of an architecture that transformers does not know?"
+        ) from error
+    tied = (
+        set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
+    )
     tensors = {k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}
     with whole(output, folder=True) as work:
         save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
@@ -84,8 +88,9 @@ def quantize_gguf(output: Path, *, report: Report, gguf: str, ftype: str, thread
     with whole(output, folder=False) as work:
         status = llama_cpp.llama_model_quantize(os.fsencode(gguf), os.fsencode(work), params)
         if status != 0:
-            raise AssetError(f"{gguf}: llama.cpp cannot quantize this file to {ftype} (status {status}); "
-                             "is it cut off? Its log is above this line.")  # fmt: skip
+            raise AssetError(
+                f"{gguf}: llama.cpp cannot quantize this file to {ftype} (status {status}); is it cut off?"
+            )
 
 
 def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, file: str | None) -> None:

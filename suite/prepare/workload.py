@@ -42,7 +42,7 @@ def make_workload(
     add_bos: bool | None,
     texts: dict[str, dict[str, Any]],
     tasks: dict[str, dict[str, Any]],
-    lines: dict[str, Any] | None,
+    lines: list[dict[str, Any]],
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json` and `lines.json` below `output`.
 
@@ -58,10 +58,12 @@ def make_workload(
         for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
             report(f"prepare task {name}", number, steps)
             (work / f"task-{name}.json").write_text(make_task(name, spec, encoder).model_dump_json())
-        if lines is not None:
-            sample = [s for s in read_text(lines)[: lines["characters"]].splitlines() if s.strip()]
-            pairs = [(line, encoder.encode(line)) for line in [*HARD_LINES, *sample]]
-            (work / "lines.json").write_text(json.dumps(pairs))
+        samples = [
+            s for spec in lines for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()
+        ]
+        (work / "lines.json").write_text(
+            json.dumps([(s, encoder.encode(s)) for s in [*HARD_LINES, *samples]])
+        )
         (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
 
 
@@ -78,7 +80,9 @@ class Encoder:
                 where, gguf_file=gguf, local_files_only=True, trust_remote_code=False
             )
         except Exception as error:
-            raise AssetError(f"{source}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
+            raise AssetError(
+                f"{source}: its tokenizer cannot be read ({type(error).__name__}: {error})"
+            ) from error
         self.vocabulary = len(self.tokenizer)
         self.bos: int | None = self.tokenizer.bos_token_id if add_bos else None
 
@@ -93,7 +97,9 @@ class Encoder:
         encoded = self.tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)
         ids = list(encoded["input_ids"])[:needed]
         if len(ids) < needed:
-            raise InputError(f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower windows or n_ctx")
+            raise InputError(
+                f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower windows or n_ctx"
+            )
         ends = [0]
         for character in content:
             ends.append(ends[-1] + len(character.encode()))
@@ -108,7 +114,9 @@ def read_text(spec: dict[str, Any]) -> str:
     if "path" in spec:
         return Path(spec["path"]).read_text(encoding="utf-8")
     rows = _load_rows(spec)
-    values = dict.fromkeys(str(row[spec["column"]]) for row in rows)  # a passage may stand under many questions
+    values = dict.fromkeys(
+        str(row[spec["column"]]) for row in rows
+    )  # a passage may stand under many questions
     return str(spec.get("joiner", "\n\n")).join(values)
 
 
@@ -117,7 +125,8 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     task = load_task(name, spec)
     if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
         raise InputError(
-            f"task {name!r} has output type {task.OUTPUT_TYPE!r}; quantgate scores multiple_choice and loglikelihood tasks"
+            f"task {name!r} has output type {task.OUTPUT_TYPE!r}; "
+            "quantgate scores multiple_choice and loglikelihood tasks"
         )
     task.build_all_requests(limit=spec["items"], rank=0, world_size=1)
     encode = _recorder(encoder)
@@ -142,10 +151,14 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
             )
         )
     if len(items) < spec["items"]:
-        raise InputError(f"task {name!r} has {len(items)} items, the tier asks for {spec['items']}: lower `items`")
+        raise InputError(
+            f"task {name!r} has {len(items)} items, the tier asks for {spec['items']}: lower `items`"
+        )
     own = [m for m in ("acc", "acc_norm") if m in task._metric_fn_list]
     if not own:
-        raise InputError(f"task {name!r} has neither acc nor acc_norm among its metrics ({', '.join(task._metric_fn_list)})")
+        raise InputError(
+            f"task {name!r} has neither acc nor acc_norm among its metrics ({', '.join(task._metric_fn_list)})"
+        )
     return Task(
         name=name,
         version=str(task.VERSION),
@@ -170,7 +183,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         split = spec["split"]
         rows = _load_rows(spec)
         data = datasets.DatasetDict({split: rows})
-        config.update({k: None for k in ("training_split", "validation_split", "test_split", "fewshot_split")})
+        config.update(dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split")))
         config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
     try:
         return ConfigurableTask(config=config)
@@ -189,7 +202,9 @@ def _task_file(name: str) -> Path:
     wanted = {f"task: {name}", f'task: "{name}"', f"task: '{name}'"}
     for file in sorted(root.rglob("*.yaml")):
         data = file.read_bytes()
-        if name.encode() in data and wanted & {line.strip() for line in data.decode(errors="replace").splitlines()}:
+        if name.encode() in data and wanted & {
+            line.strip() for line in data.decode(errors="replace").splitlines()
+        }:
             return file
     raise InputError(f"task {name!r} is not one of lm-evaluation-harness (`lm-eval ls tasks` lists them)")
 
@@ -200,11 +215,15 @@ def _load_rows(spec: dict[str, Any]) -> Any:
     datasets.disable_progress_bars()
     if "jsonl" in spec:
         with gzip.open(spec["jsonl"], "rt", encoding="utf-8") as file:
-            rows = datasets.Dataset.from_list([{"text": spec["text"].format_map(json.loads(line))} for line in file])
+            rows = datasets.Dataset.from_list(
+                [{"text": spec["text"].format_map(json.loads(line))} for line in file]
+            )
     elif "folder" in spec:
         rows = datasets.load_from_disk(spec["folder"])
     else:
-        rows = datasets.load_dataset(spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"])
+        rows = datasets.load_dataset(
+            spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"]
+        )
     for new, old in spec.get("columns", {}).items():
         rows = rows.rename_column(old, new)
     return rows
@@ -213,9 +232,13 @@ def _load_rows(spec: dict[str, Any]) -> Any:
 def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
     """Numbers of the right choices, by the rules of lm-eval's process_results."""
     gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    numbers = gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
+    numbers = (
+        gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
+    )
     if not all(0 <= n < len(choices) for n in numbers):
-        raise MeasurementError(f"a document's gold answer {gold!r} is not among its {len(choices)} choices: {document}")
+        raise MeasurementError(
+            f"a document's gold answer {gold!r} is not among its {len(choices)} choices: {document}"
+        )
     return [int(n) for n in numbers]
 
 

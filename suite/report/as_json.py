@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from suite.errors import InputError
 from suite.records import Record, Status, Verdict
-from suite.report import RunInfo  # noqa: TC001  (pydantic reads it)
+from suite.report import RunInfo
 from suite.report.summary import counts
 
 FORMAT = 1

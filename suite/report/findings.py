@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from suite.records import Status, Verdict
 from suite.report.summary import counts, unique
-from suite.report.words import delta, duration, lines_of, plural
+from suite.report.words import delta, difference, duration, lines_of, listed, plural
 
 if TYPE_CHECKING:
     from suite.report import RunInfo
@@ -32,6 +32,12 @@ class Finding:
     @property
     def metrics(self) -> list[str]:
         return unique(v.metric for v in self.verdicts)
+
+    @property
+    def subject(self) -> str:
+        """The metrics in short; of a single one also by how much it changed."""
+        change = f" {difference(self.verdicts[0])}" if len(self.verdicts) == 1 else ""
+        return f"{listed(self.metrics)}{change}".rstrip()
 
     @property
     def environment(self) -> list[str]:

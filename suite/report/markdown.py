@@ -100,7 +100,7 @@ def _finding(finding: Finding) -> str:
     if status == Status.NO_BASELINE:
         return f"- {head} ({plural(len(finding.verdicts), 'metric')})\n\n"
     if status == Status.INCONCLUSIVE:
-        return f"- {head} {code(listed(finding.metrics))}: {escape(reason)}\n\n"
+        return f"- {head} {escape(finding.subject)}: {escape(reason)}\n\n"
     text = f"### {head}\n\n"
     if status == Status.REGRESSION:
         text += _metric_table(finding.verdicts)

@@ -47,15 +47,22 @@ class Progress:
     """Shows the progress of a run of `total_cells` cells in `file`, and nowhere else.
 
     Under pytest, take a duplicate of descriptor 1 in `pytest_configure`: in a fixture it is captured.
+    fresh_line: called before a line that stays, to end one that someone else has begun.
     """
 
     def __init__(
-        self, file: TextIO, total_cells: int, clock: Callable[[], float] = time.monotonic, tick: float = TICK
+        self,
+        file: TextIO,
+        total_cells: int,
+        clock: Callable[[], float] = time.monotonic,
+        tick: float = TICK,
+        fresh_line: Callable[[], None] = lambda: None,
     ) -> None:
         self._file = file
         self._total = total_cells
         self._clock = clock
         self._tick = tick
+        self._fresh_line = fresh_line
         self._live = file.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
         self._numbers: dict[str, int] = {}
         """In the order of their coming; a cell that is measured again keeps its number."""
@@ -118,7 +125,8 @@ class Progress:
             self.note(f"cell {self._place(cell)} {cell}: {outcome}{took}{rest}")
 
     def note(self, text: str) -> None:
-        """A line that stays. It begins at the cursor: have pytest end its own line before."""
+        """A line that stays."""
+        self._fresh_line()
         with self._lock:
             if self._running and self._live:
                 self._write(BELOW + BACK)

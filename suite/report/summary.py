@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -50,7 +51,7 @@ class Column:
 
 COLUMNS = (
     Column("bpw", "", 2, 4, ("memory/bits_per_weight",)),
-    Column("perplexity", "", 3, 7, ("perplexity",), ("bits_per_byte",)),
+    Column("perplexity", "", 3, 7, ("perplexity",), ("perplexity/*",)),
     Column(
         "accuracy", "mean", 1, 6, ("accuracy/*/acc_norm", "accuracy/*/acc"), ("accuracy/*",), percent=True
     ),
@@ -61,8 +62,12 @@ COLUMNS = (
 )
 """What the table shows of a cell. The one place that knows metrics by name: a line adds a column."""
 
-SAME_CASE = {"bits_per_byte": "perplexity"}
-"""Metrics that are judged in the pytest case of another."""
+CASES = (
+    (r"(throughput/.+?)(_ratio)?", r"\1"),
+    (r"(accuracy/[^/]+)/.+", r"\1"),
+    (r"(?!accuracy/)([^/]+)/.+", r"\1"),
+)
+"""Which pytest case judges a metric: the first pattern that fits it, else the metric itself."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +164,16 @@ def _change(column: Column, verdicts: list[Verdict]) -> str:
 
 
 def counts(verdicts: list[Verdict]) -> dict[Status, int]:
-    """Cases by status, the worst first. A case is a cell and a metric without its last part."""
+    """Cases by status, the worst first, as pytest counts them: a case takes its worst metric."""
     cases: dict[tuple[str, str], list[Status]] = {}
     for verdict in verdicts:
-        case = verdict.metric.rpartition("/")[0] or verdict.metric
-        cases.setdefault((verdict.cell, SAME_CASE.get(case, case)), []).append(verdict.status)
+        cases.setdefault((verdict.cell, _case(verdict.metric)), []).append(verdict.status)
     found = Counter(worst(statuses) for statuses in cases.values())
     return {status: found[status] for status in Status if found[status]}
+
+
+def _case(metric: str) -> str:
+    for pattern, case in CASES:
+        if match := re.fullmatch(pattern, metric):
+            return match.expand(case)
+    return metric

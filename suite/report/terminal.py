@@ -150,7 +150,7 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
     elif status == Status.NO_BASELINE:
         head += f"  ({plural(len(finding.verdicts), 'metric')})"
     elif status == Status.INCONCLUSIVE:
-        head += f"  {listed(finding.metrics)}: {reason}"
+        head += f"  {_held(finding.subject.split(', '))}: {reason}"
     title = _lines(head, width, hanging=4)
     title.stylize(STYLES[status], 0, len(f"? {status}"))
     parts: list[RenderableType] = [title]
@@ -207,12 +207,14 @@ def _command(command: str, width: int) -> Text:
         else:
             lines.append(word)
     indent = " " * 4 if max(map(len, lines)) + 6 <= width else ""
-    text = " \\\n".join(indent + line for line in lines)
-    text = "\n".join(_folded(line, width) for line in text.splitlines())
+    text = " \\\n".join(indent + _folded(line, width - 2) for line in lines)
     return Text(text, "bold", no_wrap=True, overflow="ignore")
 
 
-def _folded(line: str, width: int) -> str:
-    if len(line) <= width or "'" in line:  # nothing is joined again inside of single quotes
-        return line
-    return "\\\n".join(line[at : at + width - 1] for at in range(0, len(line), width - 1))
+def _folded(word: str, width: int) -> str:
+    """Single quotes are closed and opened again: in them, nothing that ends a line would be joined."""
+    if len(word) <= width:
+        return word
+    quote = "'" if word[0] == word[-1] == "'" else ""
+    inner, step = word.strip(quote or None), width - 3
+    return "\\\n".join(f"{quote}{inner[at : at + step]}{quote}" for at in range(0, len(inner), step))

@@ -41,7 +41,9 @@ class Settings:
 class Runner:
     """One pytest run's measurements. `measurement` gives a cell's record or raises why there is none."""
 
-    def __init__(self, matrix: Matrix, tier: Tier, settings: Settings, plan: Plan, supply: Supply, progress: Progress):
+    def __init__(
+        self, matrix: Matrix, tier: Tier, settings: Settings, plan: Plan, supply: Supply, progress: Progress
+    ):
         self._matrix = matrix
         self._tier = tier
         self._settings = settings
@@ -94,10 +96,13 @@ class Runner:
         requests = self._plan.requests[cell.id]
         output = self._output(cell)
         output.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(output.with_suffix(".lock")):  # pytest-xdist: another process may be measuring this cell
+        with FileLock(
+            output.with_suffix(".lock")
+        ):  # pytest-xdist: another process may be measuring this cell
             fingerprint = self._fingerprint(cell)
             found = self._stored(output, fingerprint, requests)
             if found is not None:
+                self._progress.finish(cell.id, 0.0, "reused")
                 return found
             self._earlier_error(output)
             try:
@@ -152,7 +157,9 @@ class Runner:
         except MeasurementError:
             return None
         ours = record.run == self._settings.run or self._settings.reuse
-        whole = record.complete and record.fingerprint == fingerprint and set(requests) <= set(record.requests)
+        whole = (
+            record.complete and record.fingerprint == fingerprint and set(requests) <= set(record.requests)
+        )
         return record if ours and whole else None
 
     def _earlier_error(self, output: Path) -> None:
@@ -196,7 +203,9 @@ def read_measurement(path: Path) -> Measurement:
     except FileNotFoundError:
         raise MeasurementError(f"{path}: the process ended well but left no measurement") from None
     except ValidationError as error:
-        raise MeasurementError(f"{path}: is not a measurement of this version: {error.errors()[0]['msg']}") from None
+        raise MeasurementError(
+            f"{path}: is not a measurement of this version: {error.errors()[0]['msg']}"
+        ) from None
 
 
 def _add_ratios(measured: Measurement, reference: Measurement | None, cell: Cell) -> Measurement:

@@ -37,11 +37,8 @@ INFO = RunInfo(
     commit="1a2b3c4",
 )
 CHANGED = ["llama_cpp_python 0.3.36 -> 0.3.37", "torch 2.12.0 -> 2.13.0"]
-LOG = "ended with signal 11\n" + "".join(f"    | line {n}\n" for n in range(30)) + "    | \x1b[31mlast\x1b[0m [bold]x[/bold]"
-    "ended with signal 11\n"
-    + "\n".join(f"line {n}" for n in range(30))
-    + "\n\x1b[31mlast\x1b[0m [bold]x[/bold]"
-)
+TAIL = [*(f"line {n}" for n in range(30)), "\x1b[31mlast\x1b[0m [bold]x[/bold]"]
+LOG = "ended with signal 11" + "".join(f"\n    | {line}" for line in TAIL)
 
 
 def verdict(cell: str, metric: str, status: Status = Status.PASS, **values: Any) -> Verdict:
@@ -57,7 +54,7 @@ def cell(name: str, perplexity: float) -> list[Verdict]:
     recorded: dict[str, Any] = {"baseline": None, "change": None, "tolerance": None}
     return [
         verdict(name, "perplexity", measured=perplexity),
-        verdict(name, "bits_per_byte", measured=perplexity / 28, unit="bits/byte"),
+        verdict(name, "perplexity/bits_per_byte", measured=perplexity / 28, unit="bits/byte"),
         verdict(name, "accuracy/arc/acc", measured=0.30, unit="fraction"),
         verdict(name, "accuracy/arc/acc_norm", measured=0.40, unit="fraction"),
         verdict(name, "accuracy/lambada/acc", measured=0.45, unit="fraction"),
@@ -113,7 +110,8 @@ def example() -> list[Verdict]:
             cell("gemma/llamacpp/Q8_0", 21.1),
             "throughput/decode",
             Status.INCONCLUSIVE,
-            text="too noisy to say",
+            change=-0.2,
+            text="too noisy",
         ),
     ]
 
@@ -178,9 +176,21 @@ def test_rows_are_grouped_by_model_in_first_seen_order_with_their_worst_verdict(
 
 
 def test_counts_are_over_cases_and_a_case_takes_its_worst_metric() -> None:
-    assert counts(cell("m/b/s", 20.0)) == {Status.PASS: 6}  # accuracy by task
-    two = changed(cell("m/b/s", 20.0), "bits_per_byte|accuracy/.*|memory/peak_.*", Status.REGRESSION)
-    assert counts(two) == {Status.REGRESSION: 4, Status.PASS: 2}
+    assert counts(cell("m/b/s", 20.0)) == {Status.PASS: 7}  # accuracy by task, speed by kind
+    two = changed(
+        cell("m/b/s", 20.0), "perplexity/bits_per_byte|accuracy/.*|memory/peak_.*", Status.REGRESSION
+    )
+    assert counts(two) == {Status.REGRESSION: 4, Status.PASS: 3}
+    assert counts(changed(cell("m/b/s", 20.0), "throughput/prefill.*", Status.ERROR))[Status.ERROR] == 1
+    failed = [
+        "perplexity",
+        "accuracy/arc",
+        "accuracy/lambada",
+        "memory",
+        "throughput/prefill",
+        "throughput/decode",
+    ]
+    assert counts([verdict("m/b/s", request, Status.ERROR) for request in failed]) == {Status.ERROR: 6}
     assert list(counts(example()))[:2] == [Status.REGRESSION, Status.ERROR]
 
 
@@ -228,12 +238,21 @@ def test_a_regression_is_told_in_full() -> None:
 def test_an_error_is_told_once_with_its_metrics_and_the_end_of_its_log() -> None:
     text = rendered(example())
     assert text.count("ended with signal 11") == 1
-    assert "metrics: perplexity, bits_per_byte, accuracy/arc/acc, " in text
+    assert "metrics: perplexity, perplexity/bits_per_byte, accuracy/arc/acc, " in text
     assert "memory/* (4)" in text
     assert "\n    | line 29\n" in text
     assert "line 5\n" not in text
     assert "last [bold]x[/bold]" in text  # neither escape sequences nor rich's markup
     assert text.count("nf4-dq]") == 1  # any case of the cell shows it
+
+
+def test_a_cell_that_failed_as_a_whole_is_a_row_of_dashes() -> None:
+    """Its verdicts carry the requests: no metric has come of them."""
+    requests = ["perplexity", "accuracy/arc", "memory", "throughput/prefill"]
+    failed = [verdict("m/b/bad", request, Status.ERROR, text="killed") for request in requests]
+    text = rendered([*failed, *cell("m/b/good", 20.0)])
+    assert line_with(text, "b/bad").split()[1:] == ["-"] * 7 + ["error"]
+    assert "metrics: perplexity, accuracy/arc, memory, throughput/prefill" in text
 
 
 def test_one_cause_in_several_cells_is_one_finding() -> None:
@@ -253,7 +272,9 @@ def test_cells_without_baseline_are_one_finding_whatever_their_text() -> None:
 
 
 def test_what_two_metrics_say_alike_is_said_once() -> None:
-    both = changed(cell("m/b/s", 20.0), "perplexity|bits_per_byte", Status.REGRESSION, text="all 16 windows")
+    both = changed(
+        cell("m/b/s", 20.0), "perplexity|perplexity/bits_per_byte", Status.REGRESSION, text="all 16 windows"
+    )
     assert rendered(both).count("all 16 windows") == 1
 
 
@@ -295,7 +316,7 @@ def test_each_model_heads_its_cells() -> None:
 def test_the_other_verdicts_are_short() -> None:
     text = rendered(example())
     assert "≠ not comparable  gemma/llamacpp/F16\n  machine a, not b" in text
-    assert "? inconclusive  gemma/llamacpp/Q8_0  throughput/decode: too noisy to say" in text
+    assert "? inconclusive  gemma/llamacpp/Q8_0  throughput/decode -20.0 %: too noisy" in text
     assert "○ no baseline  gemma/llamacpp/Q2_K  (5 metrics)" in text
     assert "↑ improvement  smollm2-135m/llamacpp/Q4_0  perplexity 29.594 -> 28.100 (-5.05 %)" in text
     assert "pytest --update-baselines --reason" in text
@@ -304,10 +325,10 @@ def test_the_other_verdicts_are_short() -> None:
 
 def test_counts_come_last() -> None:
     *_, run, last = rendered(example()).splitlines()
-    assert run == "42 cases in 7 cells, 1 cell skipped, 9 min 40 s, exit status 1 (regression)"
+    assert run == "49 cases in 7 cells, 1 cell skipped, 9 min 40 s, exit status 1 (regression)"
     assert (
         last
-        == "2 regressions, 6 errors, 1 not comparable, 2 no baseline, 1 inconclusive, 1 improvement, 29 pass"
+        == "2 regressions, 7 errors, 1 not comparable, 2 no baseline, 1 inconclusive, 1 improvement, 35 pass"
     )
 
 
@@ -340,21 +361,17 @@ def test_columns_without_any_value_are_left_out() -> None:
     assert "accuracy" not in rendered(only).splitlines()[1]
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
 @pytest.mark.parametrize("width", [50, 60, 80, 100])
-def test_a_broken_command_still_is_the_same_command(width: int) -> None:
-    command = example()[13].reproduce
-    assert "Q4_K_M" in command
-    lines = rendered(example(), width).splitlines()
-    first = next(n for n, line in enumerate(lines) if line.strip() == "reproduce:") + 1
-    last = next(n for n in range(first, len(lines)) if not lines[n].endswith("\\"))
-    joined = "\n".join(lines[first : last + 1]).replace("\\\n", "")  # as a shell does
-    assert shlex.split(joined) == shlex.split(command)
-
-
-def test_a_long_word_in_single_quotes_is_left_whole() -> None:
-    command = f"pytest 'suite/test_perplexity.py::test_perplexity[{'x' * 100}]'"
-    text = rendered([verdict("m/b/s", "perplexity", Status.ERROR, reproduce=command)], 80)
-    assert command.split()[1] in text.splitlines()
+def test_a_broken_command_still_is_the_same_command(width: int, quote: str) -> None:
+    node = "suite/test_throughput.py::test_time_to_first_token[smollm2-135m/bitsandbytes/nf4-dq/x]"
+    command = f"pytest --tier smoke {quote}{node}{quote} --machine here"
+    text = rendered([verdict("m/b/s", "perplexity", Status.ERROR, reproduce=command)], width)
+    told = text[text.index("reproduce:\n") :].split("\n\n")[0].removeprefix("reproduce:\n")
+    assert max(map(len, told.splitlines())) <= width
+    shell = ["bash", "-c", f"pytest() {{ printf '%s\\n' \"$@\"; }}\n{told}"]
+    run = subprocess.run(shell, capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines() == ["--tier", "smoke", node, "--machine", "here"]
 
 
 def test_colour_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +402,7 @@ def test_nothing_judged() -> None:
 def test_markdown_begins_with_the_outcome_and_has_everything() -> None:
     text = to_markdown(example(), INFO)
     lines = text.splitlines()
-    assert lines[0].startswith("## quantgate smoke: 2 regressions, 6 errors")
+    assert lines[0].startswith("## quantgate smoke: 2 regressions, 7 errors")
     assert "perplexity of smollm2-135m/llamacpp/Q4_K_M by +9.28 %, and 1 further metric." in lines[2]
     assert "| cell | bpw | perplexity | accuracy mean |" in text
     assert "**27.112 +9.3 % ✗**" in line_with(text, "Q4_K_M` | 6.21")

@@ -1,0 +1,136 @@
+"""Where weights and data come from: an asset, a hub repository at a revision, a local path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from suite.assets import Asset, cache_dir, fetch, load_assets, sha256_of
+from suite.errors import AssetError, InputError
+from suite.files import hash_of
+from suite.matrix import FIXTURES, Model, Source, read_toml
+
+ASSETS = FIXTURES / "assets.toml"
+TASKS = FIXTURES / "tasks.toml"
+
+Make = Callable[[Path, str, str, Callable[[], dict[str, Any]]], None]
+"""Called as (output, title, maker, arguments) where something has to be made in its own process."""
+
+
+class Sources:
+    """Finds and identifies what the matrix at `path` names. Identifying never fetches an asset or a repository.
+
+    Methods raise AssetError and InputError, and what `make` raises.
+    """
+
+    def __init__(
+        self, path: Path, text: Path | None, make: Make, on_progress: Callable[[str, float, float], None]
+    ):
+        self._path = path
+        self._own_text = text
+        self._make = make
+        self._on_progress = on_progress
+        self._assets = load_assets(ASSETS)
+        self._data = read_toml(TASKS)
+        self._fetched: dict[str, Path] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def refused(self, model: Model) -> str:
+        """Which licence terms the user has not accepted yet, and how to; empty when there are none."""
+        for source in (model.weights, model.gguf):
+            asset = self._assets.get(source.asset) if source and source.asset else None
+            if asset and not asset.accepted:
+                return f"{asset.licence}: set {asset.opt_in}=1 to accept"
+        return ""
+
+    def locate(self, source: Source) -> Path:
+        """The file or folder of a source, fetched where needed."""
+        if source.asset is not None:
+            folder = self._asset(source.asset)
+        elif source.hub is not None:
+            key = hash_of([source.hub, source.revision, source.file])
+            folder = cache_dir() / "hub" / f"{source.hub.replace('/', '--')}-{key}"
+            if not folder.exists():
+                arguments = {"hub": source.hub, "revision": source.revision, "file": source.file}
+                self._make(
+                    folder,
+                    f"fetch {source.hub}",
+                    "suite.prepare.checkpoints:hub_checkpoint",
+                    lambda: arguments,
+                )
+        else:
+            folder = self._local(source)
+        found = folder / source.file if source.file else folder
+        if not found.exists():
+            raise AssetError(f"{found}: no such file or folder (named by {self._path})")
+        return found
+
+    def identity(self, source: Source) -> Any:
+        """What pins the content of a source; a local path is hashed, as nothing else pins it."""
+        if source.asset is not None:
+            return [[p.sha256 for p in self._pinned(source.asset).parts], source.file]
+        if source.hub is not None:
+            return [source.hub, source.revision, source.file]
+        path = self.locate(source)
+        if path not in self._hashes:
+            files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("*.json")])
+            if not any(f.suffix in (".safetensors", ".gguf") for f in files):
+                raise AssetError(
+                    f"{path}: holds no safetensors (other formats are not loaded: they can run code)"
+                )
+            self._hashes[path] = hash_of([sha256_of(f) for f in files])
+        return self._hashes[path]
+
+    def text_identity(self, name: str) -> Any:
+        """What pins a text."""
+        return self._entry("texts", name, self._checksums)
+
+    def text(self, name: str) -> dict[str, Any]:
+        """Where a text lies, for `suite.prepare.workload`."""
+        return self._entry("texts", name, self._asset)
+
+    def task_identity(self, name: str) -> Any:
+        """What pins a task's documents."""
+        return self._entry("tasks", name, self._checksums)
+
+    def task(self, name: str) -> dict[str, Any]:
+        """Where a task's documents lie; empty: lm-eval finds them itself."""
+        return self._entry("tasks", name, self._asset)
+
+    def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
+        if kind == "texts" and self._own_text is not None:
+            return {"path": str(self._own_text), "sha256": sha256_of(self._own_text)}
+        if kind == "texts" and name not in self._data["texts"]:
+            known = ", ".join(self._data["texts"])
+            raise InputError(f"{self._path}: no text {name!r}. Known in {TASKS.name}: {known}")
+        entry = dict(self._data[kind].get(name, {}))
+        asset = entry.pop("asset", None)
+        if asset is None:
+            return entry
+        root = place(asset)
+        if not isinstance(root, Path):
+            return {**entry, "asset": root}
+        return {**entry, **{k: str(root / entry[k]) for k in ("folder", "jsonl") if k in entry}}
+
+    def _checksums(self, asset: str) -> list[str]:
+        return [p.sha256 for p in self._pinned(asset).parts]
+
+    def _pinned(self, name: str) -> Asset:
+        if name not in self._assets:
+            raise InputError(
+                f"{self._path}: no asset {name!r}. Known in {ASSETS.name}: {', '.join(self._assets)}"
+            )
+        return self._assets[name]
+
+    def _asset(self, name: str) -> Path:
+        if name not in self._fetched:
+            self._pinned(name)
+            self._fetched[name] = fetch(name, self._assets, progress=self._on_progress)
+        return self._fetched[name]
+
+    def _local(self, source: Source) -> Path:
+        """A path of the matrix file is relative to that file."""
+        assert source.path is not None
+        path = source.path.expanduser()
+        return path if path.is_absolute() else self._path.parent / path
