@@ -29,7 +29,7 @@ def exit_status(state: State, pytest_status: int, refused: bool) -> int:
         return 1
     if pytest_status == 0:
         return 0
-    found = {v.status for v in state.verdicts}
+    found = {v.status for v in state.verdicts if not v.by_machine}
     if state.option.update_baselines:
         found -= {Status.REGRESSION, Status.NOT_COMPARABLE}
     return next((code for status, code in EXIT.items() if status in found), 1)

@@ -105,6 +105,8 @@ class Verdict(Record):
     """Interval of `change`; None where the metric has no samples."""
     change_unit: Literal["relative", "absolute"] = "relative"
     tolerance: float | None = None
+    by_machine: bool = False
+    """Of `not comparable`: only the machine differs (kernels, threads), which is nobody's fault."""
     text: str = ""
     """Why: one line."""
     environment: list[str] = Field(default_factory=list)

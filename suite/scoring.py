@@ -153,7 +153,8 @@ def _score_tree(tree: TokenTree, logits: NDArray[np.float32]) -> list[Scored]:
     top = logits.argmax(axis=1)
     # log-sum-exp in float32 with a float64 sum, as llama.cpp's perplexity tool does.
     peak = logits[np.arange(len(top)), top]
-    norm = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64))
+    with np.errstate(invalid="ignore"):  # infinite logits become NaN here and are refused below
+        norm = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1, dtype=np.float64))
     if not np.isfinite(norm).all():
         bad = int(np.flatnonzero(~np.isfinite(norm))[0])
         raise MeasurementError(

@@ -53,7 +53,7 @@ class Backend(Protocol):
         """Token ids of `text` by this backend's own tokenizer, without special tokens."""
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        """What of this backend can change a number: versions, kernels, dtype, device."""
+        """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
 
     def device_peak_bytes(self) -> dict[str, int]:
         """Peak accelerator memory since `reset_device_peak`, by kind; empty on the CPU."""

@@ -135,7 +135,7 @@ class LlamaCpp:
     def facts(self) -> dict[str, str | int | float | bool | None]:
         return {
             "llama.cpp": llama_commit(),
-            "llama_system": llama_cpp.llama_print_system_info().decode().strip(),
+            "kernels": llama_cpp.llama_print_system_info().decode().strip(),
         }
 
     def device_peak_bytes(self) -> dict[str, int]:

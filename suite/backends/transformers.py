@@ -17,6 +17,7 @@ import transformers
 from numpy.typing import NDArray
 
 from suite.backends.base import Weights
+from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
 
 
@@ -106,13 +107,12 @@ class Transformers:
     def facts(self) -> dict[str, str | int | float | bool | None]:
         facts: dict[str, str | int | float | bool | None] = {
             "attention": "sdpa",
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "kernels": f"{torch.backends.cpu.get_cpu_capability()} {instruction_sets()}",
             "mkl": torch.backends.mkl.is_available(),
             "mkldnn": torch.backends.mkldnn.is_available(),
         }
         if self._device.type == "cuda":
-            facts["gpu"] = torch.cuda.get_device_name(self._device)
-            facts["cuda"] = torch.version.cuda
+            facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
         return facts
 
     def device_peak_bytes(self) -> dict[str, int]:

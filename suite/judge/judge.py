@@ -10,6 +10,9 @@ from suite.judge.statistics import Difference, flips, log_ratio, mcnemar, paired
 from suite.judge.tolerances import Tolerance
 from suite.records import Metric, Status, Verdict
 
+MACHINE_CONDITIONS = {"kernels", "threads"}
+"""Conditions that another machine changes without anyone's doing."""
+
 
 def judge(
     cell: str,
@@ -41,16 +44,18 @@ def judge(
             update={"text": "no baseline is stored; `pytest --update-baselines --reason ...` writes one"}
         )
     verdict = verdict.model_copy(update={"baseline": baseline.value})
-    different = first_difference(baseline, measured)
+    different, by_machine = first_difference(baseline, measured)
     if different:
-        return verdict.model_copy(update={"status": Status.NOT_COMPARABLE, "text": different})
+        return verdict.model_copy(
+            update={"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
+        )
     change, unit, evidence = _change(measured, baseline, tolerance, alpha)
     limit = tolerance.relative if tolerance.relative is not None else tolerance.absolute
     status = _status(change, _worse_sign(measured), float(limit or 0.0), tolerance.floor, baseline, unit)
     significant = change.p < alpha
     if status in (Status.REGRESSION, Status.IMPROVEMENT) and not significant:
         status = Status.INCONCLUSIVE if status == Status.REGRESSION else Status.PASS
-    finite = math.isfinite(change.low)
+    finite = math.isfinite(change.low) and math.isfinite(change.high)
     return verdict.model_copy(
         update={
             "status": status,
@@ -88,19 +93,22 @@ def worst(verdicts: Iterable[Verdict]) -> Status:
     return min((v.status for v in verdicts), key=order.index, default=Status.PASS)
 
 
-def first_difference(baseline: Metric, measured: Metric) -> str:
-    """Why two metrics may not be compared: the first condition that differs, in words; empty when none does."""
+def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
+    """Why two metrics may not be compared: the first condition that differs, in words (empty when none does),
+    and whether nothing but the machine differs."""
     if baseline.kind != measured.kind:
-        return f"the baseline is of kind {baseline.kind}, the measurement of kind {measured.kind}"
-    for key in dict.fromkeys([*baseline.conditions, *measured.conditions]):
+        return f"the baseline is of kind {baseline.kind}, the measurement of kind {measured.kind}", False
+    keys = dict.fromkeys([*baseline.conditions, *measured.conditions])
+    differing = [k for k in keys if baseline.conditions.get(k) != measured.conditions.get(k)]
+    for key in sorted(differing, key=lambda k: k in MACHINE_CONDITIONS):
         old, new = baseline.conditions.get(key), measured.conditions.get(key)
-        if old != new:
-            return f"{key} differs: {old} in the baseline, {new} measured"
+        return f"{key} differs: {old} in the baseline, {new} measured", key in MACHINE_CONDITIONS
     if measured.kind == "paired" and len(measured.samples or ()) != len(baseline.samples or ()):
         return (
-            f"{len(baseline.samples or ())} samples in the baseline, {len(measured.samples or ())} measured"
+            f"{len(baseline.samples or ())} samples in the baseline, {len(measured.samples or ())} measured",
+            False,
         )
-    return ""
+    return "", False
 
 
 def _worse_sign(metric: Metric) -> int:
@@ -119,7 +127,7 @@ def _change(
         # Samples are seconds; for tokens/s more is better and the sign turns.
         turned = _negated(difference) if measured.better == "higher" else difference
         evidence = f"{len(baseline.samples or ())} rounds against {len(measured.samples or ())}"
-        return _mapped(turned, math.expm1), "relative", evidence
+        return _mapped(turned, _growth), "relative", evidence
     plain = measured.value - baseline.value
     if relative:
         plain = plain / baseline.value if baseline.value else math.copysign(1.0, plain) if plain else 0.0
@@ -139,14 +147,23 @@ def _paired_change(
     if tolerance.relative is None:
         return difference, "absolute", evidence
     if measured.link == "exp":
-        return _mapped(difference, math.expm1), "relative", evidence
-    return _mapped(difference, lambda x: x / baseline.value), "relative", evidence
+        return _mapped(difference, _growth), "relative", evidence
+    base = baseline.value or 1.0  # an accuracy of 0: the change as it is
+    return _mapped(difference, lambda x: x / base), "relative", evidence
 
 
 def _mapped(difference: Difference, function: Callable[[float], float]) -> Difference:
     return Difference(
         function(difference.estimate), function(difference.low), function(difference.high), difference.p
     )
+
+
+def _growth(log_change: float) -> float:
+    """exp(x) - 1; infinite where a float cannot hold it."""
+    try:
+        return math.expm1(log_change)
+    except OverflowError:
+        return math.inf
 
 
 def _negated(difference: Difference) -> Difference:

@@ -26,6 +26,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """
     options = session.options("memory", Options)
     backend = session.backend
+    weights = backend.weights()  # before the first forward pass: kernels may repack what was loaded
     backend.reserve(options.prompt + options.decode, 1)
     prompt = session.prompt(options.prompt)
     peaks = {"load": session.load_peak}
@@ -34,9 +35,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     with session.memory_phase() as peaks["decode"]:
         backend.decode(token, options.decode)
 
-    weights = backend.weights()
     source: dict[str, Scalar] = {"source": session.source_hash}
-    phase_conditions = {**source, "prompt": options.prompt, "decode": options.decode}
+    phase_conditions = {
+        **source,
+        "prompt": options.prompt,
+        "decode": options.decode,
+        "kernels": session.kernels,
+    }
     metrics = {
         "memory/weight_bytes": _exact(weights.bytes, "bytes", source),
         "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", source),

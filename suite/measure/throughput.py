@@ -86,6 +86,7 @@ def _metric(session: Session, options: Options, rounds: list[float], tokens: int
         conditions={
             "source": session.source_hash,
             "threads": session.threads,
+            "kernels": session.kernels,
             "prompt": options.prompt,
             "decode": options.decode,
             "first_token": options.first_token,

@@ -113,10 +113,9 @@ def read_text(spec: dict[str, Any]) -> str:
     """Content of a text: a plain file (`path`), or a column of a data set, joined."""
     if "path" in spec:
         return Path(spec["path"]).read_text(encoding="utf-8")
-    rows = _load_rows(spec)
-    values = dict.fromkeys(
-        str(row[spec["column"]]) for row in rows
-    )  # a passage may stand under many questions
+    values = [str(row[spec["column"]]) for row in _load_rows(spec)]
+    if spec.get("distinct"):
+        values = list(dict.fromkeys(values))
     return str(spec.get("joiner", "\n\n")).join(values)
 
 

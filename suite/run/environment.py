@@ -51,6 +51,14 @@ def machine() -> Facts:
     }
 
 
+@functools.cache
+def instruction_sets() -> str:
+    """The processor's instruction sets that numeric libraries choose their kernels by."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return " ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags)
+
+
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -98,6 +98,11 @@ class Session:
             self.backend = loader(self._job.weights, self._job.scheme_options, self._job.threads)
             self.load_seconds = time.perf_counter() - begin
 
+    @property
+    def kernels(self) -> str:
+        """Which kernels the backend chose for this processor: a condition of memory peaks and timings."""
+        return str(self.backend.facts()["kernels"])
+
     def options(self, group: str, model: type[R]) -> R:
         return model.model_validate(self._job.options.get(group, {}))
 

@@ -1,0 +1,429 @@
+"""The verdict on one metric: every status, its text, the signs, and numbers that can be shown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from suite.judge import Tolerance, judge, no_result, recorded, worst
+from suite.records import Metric, Status, Verdict
+
+CELL = "smollm2-135m/llamacpp/Q4_K_M"
+ALPHA = 0.001
+ONE_PERCENT = Tolerance(metric="perplexity", relative=0.01, noise=0.05)
+OLD = [3.10, 2.71, 3.52, 3.30, 2.95, 3.05, 3.61, 3.22]
+"""Negative log-likelihood per token of eight windows."""
+JITTER = [0.001, -0.002, 0.0015, 0.0, -0.001, 0.002, -0.0005, 0.0005]
+
+
+def perplexity(samples: list[float], **changes: Any) -> Metric:
+    fields: dict[str, Any] = {
+        "kind": "paired",
+        "value": math.exp(sum(samples) / len(samples)),
+        "unit": "",
+        "better": "lower",
+        "link": "exp",
+        "samples": samples,
+        "weights": [511.0] * len(samples),
+        "conditions": {"source": "w1", "tokens": "t1", "n_ctx": 512},
+    }
+    return Metric(**fields | changes)
+
+
+def grown(by: float) -> list[float]:
+    """Perplexity larger by a share, a little differently in each window."""
+    return [x + math.log1p(by) + j for x, j in zip(OLD, JITTER, strict=True)]
+
+
+def accuracy(right: list[int], **changes: Any) -> Metric:
+    samples = [float(x) for x in right]
+    fields: dict[str, Any] = {
+        "kind": "paired",
+        "value": sum(samples) / len(samples),
+        "unit": "fraction",
+        "better": "higher",
+        "samples": samples,
+    }
+    return Metric(**fields | changes)
+
+
+def rounds(seconds: list[float], better: str = "higher", **changes: Any) -> Metric:
+    median = float(np.median(seconds))
+    value = 100 / median if better == "higher" else median
+    fields = {"kind": "rounds", "value": value, "unit": "tokens/s", "better": better, "samples": seconds}
+    return Metric.model_validate(fields | changes)
+
+
+def plain(value: float, kind: str = "exact", better: str = "lower") -> Metric:
+    return Metric.model_validate({"kind": kind, "value": value, "unit": "bytes", "better": better})
+
+
+def judged(
+    measured: Metric, baseline: Metric | None, tolerance: Tolerance = ONE_PERCENT, alpha: float = ALPHA
+) -> Verdict:
+    verdict = judge(CELL, tolerance.metric, measured, baseline, tolerance, alpha)
+    return Verdict.model_validate(verdict.model_dump())  # NaN and infinity are refused here
+
+
+def relative(limit: float, **more: Any) -> Tolerance:
+    return Tolerance(metric="some/metric", relative=limit, **more)
+
+
+def absolute(limit: float, **more: Any) -> Tolerance:
+    return Tolerance(metric="some/metric", absolute=limit, **more)
+
+
+# --- each status ----------------------------------------------------------------------------------
+
+
+def test_no_baseline_says_how_to_write_one() -> None:
+    verdict = judged(perplexity(OLD), None)
+    assert verdict.status == Status.NO_BASELINE
+    assert "pytest --update-baselines --reason" in verdict.text
+    assert verdict.measured == perplexity(OLD).value
+    assert (verdict.baseline, verdict.change) == (None, None)
+
+
+def test_equal_is_a_pass_to_the_last_digit() -> None:
+    verdict = judged(perplexity(OLD), perplexity(OLD))
+    assert (verdict.status, verdict.text, verdict.change) == (Status.PASS, "equal to the last digit", 0.0)
+
+
+def test_worse_within_the_tolerance_passes_however_certain() -> None:
+    verdict = judged(perplexity(grown(0.009)), perplexity(OLD))
+    assert verdict.status == Status.PASS
+    assert verdict.text.startswith("within tolerance (paired over 8, p = ")
+    assert verdict.change_low is not None
+    assert verdict.change_low > 0, "it is certain that it got worse"
+
+
+def test_worse_by_more_is_a_regression_with_the_whole_evidence() -> None:
+    environment = ["torch 2.12.0 -> 2.13.0"]
+    command = "pytest --tier smoke 'suite/test_perplexity.py'"
+    old, new = perplexity(OLD), perplexity(grown(0.03))
+    verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment, command)
+    assert verdict.status == Status.REGRESSION
+    assert verdict.text.startswith("worse by more than the tolerance (paired over 8, p = ")
+    assert (verdict.cell, verdict.metric, verdict.reproduce) == (CELL, "perplexity", command)
+    assert (verdict.baseline, verdict.measured, verdict.tolerance) == (old.value, new.value, 0.01)
+    assert verdict.environment == environment
+
+
+def test_better_by_more_is_an_improvement_to_take() -> None:
+    verdict = judged(perplexity(grown(-0.03)), perplexity(OLD))
+    assert verdict.status == Status.IMPROVEMENT
+    assert verdict.text.startswith("better by more than the tolerance (")
+    assert verdict.text.endswith("take it into the baseline")
+
+
+SPREAD = [0.4, -0.3, 0.2, -0.1, 0.35, -0.25, 0.15, -0.05]
+
+
+def test_worse_by_more_but_within_noise_is_inconclusive() -> None:
+    wide = relative(0.01)  # without a noise cap the data's own spread counts
+    verdict = judged(perplexity([x + d for x, d in zip(OLD, SPREAD, strict=True)]), perplexity(OLD), wide)
+    assert verdict.change is not None
+    assert verdict.change > 0.01
+    assert verdict.status == Status.INCONCLUSIVE
+    assert "cannot tell it from noise" in verdict.text
+    assert verdict.text.endswith("level 0.001")
+
+
+def test_better_by_more_but_within_noise_is_only_a_pass() -> None:
+    wide = relative(0.01)
+    verdict = judged(perplexity([x - d for x, d in zip(OLD, SPREAD, strict=True)]), perplexity(OLD), wide)
+    assert verdict.change is not None
+    assert verdict.change < -0.01
+    assert verdict.status == Status.PASS
+    assert verdict.text.startswith("within tolerance")
+
+
+def test_no_result_is_an_error_with_its_reason() -> None:
+    verdict = no_result(CELL, "perplexity", "was killed by SIGSEGV", "pytest again")
+    assert (verdict.status, verdict.text, verdict.reproduce) == (
+        Status.ERROR, "was killed by SIGSEGV", "pytest again",
+    )  # fmt: skip
+
+
+def test_a_metric_without_a_gate_is_shown_and_passes_however_bad() -> None:
+    verdict = recorded(CELL, "memory/peak", plain(9e9), plain(1.0))
+    assert (verdict.status, verdict.measured, verdict.baseline, verdict.change) == (
+        Status.PASS,
+        9e9,
+        1.0,
+        None,
+    )
+    assert verdict.text == "recorded, not gated"
+    assert recorded(CELL, "throughput/load", plain(1.0), None, "why not").text == "why not"
+
+
+def test_a_case_takes_the_worst_of_its_metrics() -> None:
+    order = [
+        Status.REGRESSION, Status.ERROR, Status.NOT_COMPARABLE, Status.NO_BASELINE,
+        Status.INCONCLUSIVE, Status.IMPROVEMENT, Status.PASS,
+    ]  # fmt: skip
+    verdicts = [Verdict(cell=CELL, metric=str(s), status=s) for s in order]
+    for number, status in enumerate(order):
+        assert worst(reversed(verdicts[number:])) == status
+    assert worst([]) == Status.PASS
+
+
+# --- not comparable -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"conditions": {"source": "w1", "tokens": "t2", "n_ctx": 256}}, "tokens differs: t1 in the baseline, t2 measured"),
+        ({"conditions": {"source": "w1", "tokens": "t1"}}, "n_ctx differs: 512 in the baseline, None measured"),
+        (
+            {"conditions": {"source": "w1", "tokens": "t1", "n_ctx": 512, "protocol": "half"}},
+            "protocol differs: None in the baseline, half measured",
+        ),
+        ({"kind": "level"}, "the baseline is of kind paired, the measurement of kind level"),
+        ({"samples": OLD[:4]}, "8 samples in the baseline, 4 measured"),
+    ],
+)  # fmt: skip
+def test_different_conditions_are_named_not_judged(changes: dict[str, Any], text: str) -> None:
+    verdict = judged(perplexity(grown(0.5), **changes), perplexity(OLD))
+    assert (verdict.status, verdict.text, verdict.change) == (Status.NOT_COMPARABLE, text, None)
+
+
+def test_a_condition_that_is_none_on_both_sides_is_equal() -> None:
+    conditions = {"limit": None}
+    assert (
+        judged(perplexity(OLD, conditions=conditions), perplexity(OLD, conditions={})).status == Status.PASS
+    )
+
+
+# --- paired ---------------------------------------------------------------------------------------
+
+
+def test_the_change_of_a_perplexity_is_relative() -> None:
+    """The link is exp: the mean difference of log-likelihoods is the log of the ratio of perplexities."""
+    verdict = judged(perplexity(grown(0.03)), perplexity(OLD))
+    ratio = perplexity(grown(0.03)).value / perplexity(OLD).value
+    assert verdict.change == pytest.approx(ratio - 1)
+    differences = [math.log1p(0.03) + j for j in JITTER]
+    half = stats.t(7).isf(ALPHA) * np.std(differences, ddof=1) / math.sqrt(8)
+    middle = np.mean(differences)
+    assert verdict.change_low == pytest.approx(math.expm1(middle - half))
+    assert verdict.change_high == pytest.approx(math.expm1(middle + half))
+    assert verdict.change_unit == "relative"
+
+
+def test_the_weights_of_the_windows_count() -> None:
+    """All of the loss is in a window of a hundred tokens: that is little of the text."""
+    new = [x + j for x, j in zip(OLD, JITTER, strict=True)]
+    new[0] += 0.15
+    light = [10.0, *[1000.0] * 7]
+    assert judged(perplexity(new, weights=light), perplexity(OLD, weights=light)).status == Status.PASS
+    assert judged(perplexity(new), perplexity(OLD)).change == pytest.approx(math.expm1(0.15 / 8), rel=0.02)
+
+
+@pytest.mark.parametrize("broken", [2.0, 20.0, 600.0])
+def test_a_broken_candidate_is_a_regression_however_wide_it_spreads(broken: float) -> None:
+    new = [*OLD[:7], OLD[7] + broken]
+    verdict = judged(perplexity(new), perplexity(OLD))
+    assert verdict.status == Status.REGRESSION
+    assert verdict.change_low is not None
+    assert verdict.change_low > 0.01
+    assert judged(perplexity(new), perplexity(OLD), relative(0.01)).status == Status.INCONCLUSIVE
+
+
+def test_a_mean_is_held_relative_to_its_baseline() -> None:
+    """Bits per byte: no link."""
+    old = perplexity([1.0, 1.2, 0.8, 1.0], value=1.0, link="identity", weights=None)
+    new = perplexity([1.1, 1.31, 0.89, 1.1], value=1.1, link="identity", weights=None)
+    verdict = judged(new, old, relative(0.05))
+    assert verdict.status == Status.REGRESSION
+    assert verdict.change == pytest.approx(0.1)
+    doubled = perplexity([2.0, 2.4, 1.6, 2.0], value=2.0, link="identity", weights=None)
+    assert judged(doubled, old, relative(0.05)).change == pytest.approx(1.0)
+    assert judged(new, old, absolute(0.2)).status == Status.PASS
+    assert judged(new, old, absolute(0.2)).change_unit == "absolute"
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "status"),
+    [
+        (12, 0, Status.REGRESSION),
+        (0, 12, Status.IMPROVEMENT),
+        (9, 3, Status.INCONCLUSIVE),
+        (3, 9, Status.PASS),
+        (2, 0, Status.PASS),
+        (12, 12, Status.PASS),
+    ],
+)
+def test_accuracy_is_better_when_higher_and_judged_by_its_flips(
+    lost: int, gained: int, status: Status
+) -> None:
+    old = [1] * lost + [0] * gained + [1, 0] * ((100 - lost - gained) // 2)
+    new = [0] * lost + [1] * gained + [1, 0] * ((100 - lost - gained) // 2)
+    verdict = judged(accuracy(new), accuracy(old), absolute(0.05))
+    assert verdict.status == status
+    assert verdict.change == pytest.approx((gained - lost) / 100)
+    assert verdict.change_unit == "absolute"
+    if lost != gained:
+        assert f"{lost} items lost, {gained} gained of 100, exact McNemar test" in verdict.text
+
+
+def test_accuracy_needs_more_flips_than_the_interval_alone_would_ask_for() -> None:
+    """Nine of nine flips: (1/2)^9 is above 0.001, and the exact test is what counts."""
+    old, new = [1] * 9 + [0] * 91, [0] * 100
+    assert judged(accuracy(new), accuracy(old), absolute(0.05)).status == Status.INCONCLUSIVE
+    assert judged(accuracy(new), accuracy(old), absolute(0.05), alpha=0.0021).status == Status.REGRESSION
+
+
+def test_from_an_accuracy_of_zero_there_is_still_a_change() -> None:
+    verdict = judged(accuracy([1] * 50 + [0] * 50), accuracy([0] * 100), relative(0.1))
+    assert (verdict.status, verdict.change) == (Status.IMPROVEMENT, 0.5)
+
+
+# --- exact, level, ratio --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("new", "status"), [(1000.0, Status.PASS), (1001.0, Status.REGRESSION), (999.0, Status.IMPROVEMENT)]
+)
+@pytest.mark.parametrize("tolerance", [relative(0.0), absolute(0.0)])
+def test_an_exact_metric_may_not_change_at_all(new: float, status: Status, tolerance: Tolerance) -> None:
+    verdict = judged(plain(new), plain(1000.0), tolerance)
+    assert verdict.status == status
+    assert verdict.change == pytest.approx((new - 1000) / (1000 if tolerance.relative is not None else 1))
+    assert (verdict.change_low, verdict.change_high) == (None, None), "one number has no interval"
+
+
+@pytest.mark.parametrize("tolerance", [relative(0.0), absolute(0.0)])
+def test_the_first_mismatch_is_a_regression(tolerance: Tolerance) -> None:
+    """From a baseline of zero there is no relative change; it counts as all of it."""
+    assert judged(plain(3.0), plain(0.0), tolerance).status == Status.REGRESSION
+    assert judged(plain(0.0), plain(0.0), tolerance).status == Status.PASS
+    assert judged(plain(3.0), plain(0.0), relative(0.0)).change == 1.0
+
+
+@pytest.mark.parametrize(
+    ("new", "better", "status"),
+    [
+        (0.30, "higher", Status.REGRESSION),
+        (0.45, "higher", Status.PASS),
+        (1.70, "higher", Status.IMPROVEMENT),
+        (1.70, "lower", Status.REGRESSION),
+        (0.30, "lower", Status.IMPROVEMENT),
+    ],
+)
+def test_the_sign_of_worse_is_the_metrics(new: float, better: str, status: Status) -> None:
+    verdict = judged(plain(new, "ratio", better), plain(1.0, "ratio", better), relative(0.6))
+    assert verdict.status == status
+    assert verdict.change == pytest.approx(new - 1)
+
+
+def test_a_change_below_the_floor_does_not_count() -> None:
+    tolerance = relative(0.15, floor=32e6)
+    small, large = plain(40e6, "level"), plain(400e6, "level")
+    assert judged(plain(70e6, "level"), small, tolerance).status == Status.PASS  # +75 %, 30 MB
+    assert judged(plain(73e6, "level"), small, tolerance).status == Status.REGRESSION  # 33 MB
+    assert judged(plain(440e6, "level"), large, tolerance).status == Status.PASS  # 40 MB, 10 %
+    assert judged(plain(470e6, "level"), large, tolerance).status == Status.REGRESSION
+    assert judged(plain(5e6, "level"), small, tolerance).status == Status.IMPROVEMENT
+
+
+def test_the_floor_of_a_perplexity_is_in_its_own_unit() -> None:
+    new, old = perplexity(grown(0.03)), perplexity(OLD)
+    step = new.value - old.value
+    assert judged(new, old, relative(0.01, floor=step * 1.01)).status == Status.PASS
+    assert judged(new, old, relative(0.01, floor=step * 0.99)).status == Status.REGRESSION
+
+
+# --- rounds ---------------------------------------------------------------------------------------
+
+FAST, SLOW = [0.500, 0.502, 0.499, 0.501, 0.500], [0.625, 0.627, 0.624, 0.626, 0.625]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "better", "status", "change"),
+    [
+        (FAST, SLOW, "higher", Status.REGRESSION, -0.2),  # tokens/s: 25 % more seconds, 20 % fewer tokens
+        (SLOW, FAST, "higher", Status.IMPROVEMENT, 0.25),
+        (FAST, SLOW, "lower", Status.REGRESSION, 0.25),
+        (SLOW, FAST, "lower", Status.IMPROVEMENT, -0.2),
+        (FAST, FAST, "higher", Status.PASS, 0.0),
+    ],
+)
+def test_rounds_are_seconds_and_their_sign_turns_for_tokens_per_second(
+    old: list[float], new: list[float], better: str, status: Status, change: float
+) -> None:
+    verdict = judged(rounds(new, better), rounds(old, better), relative(0.1))
+    assert verdict.status == status
+    assert verdict.change == pytest.approx(change, abs=1e-3)
+    assert verdict.change_low is not None
+    assert verdict.change_high is not None
+    assert verdict.change_low < change < verdict.change_high
+    assert verdict.change_unit == "relative"
+
+
+def test_rounds_that_scatter_are_inconclusive() -> None:
+    noisy = [0.45, 0.9, 0.5, 1.2, 0.48]
+    verdict = judged(rounds(noisy), rounds(FAST), relative(0.1))
+    assert verdict.status == Status.INCONCLUSIVE
+    assert "5 rounds against 5" in verdict.text
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_single_round_shows_a_change_without_an_interval(better: str) -> None:
+    """Loading is timed once."""
+    verdict = judged(
+        rounds([4.0], better), rounds([2.0], better), relative(0.5 if better == "lower" else 0.4)
+    )
+    assert verdict.status == Status.INCONCLUSIVE
+    assert verdict.change == pytest.approx(1.0 if better == "lower" else -0.5)
+    assert (verdict.change_low, verdict.change_high) == (None, None)
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")
+def test_rounds_without_any_spread_are_judged_too() -> None:
+    same = judged(rounds([0.5] * 3), rounds([0.5] * 3), relative(0.1))
+    assert (same.status, same.text) == (Status.PASS, "equal to the last digit")
+    assert judged(rounds([0.8] * 3), rounds([0.5] * 3), relative(0.1)).status == Status.REGRESSION
+
+
+# --- whatever comes in ----------------------------------------------------------------------------
+
+_samples = st.lists(st.floats(0, 600), min_size=2, max_size=10)
+
+
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+@given(
+    st.integers(2, 10).flatmap(
+        lambda n: st.tuples(*(st.lists(st.floats(0, 600), min_size=n, max_size=n) for _ in range(2)))
+    ),
+    st.sampled_from([relative(0.01), relative(0.01, noise=0.05), absolute(0.05)]),
+    st.sampled_from(["exp", "identity"]),
+    st.sampled_from(["lower", "higher"]),
+)
+def test_no_number_of_a_verdict_is_infinite_and_its_status_follows_from_them(
+    samples: tuple[list[float], list[float]], tolerance: Tolerance, link: str, better: str
+) -> None:
+    old, new = samples
+    metrics = [
+        perplexity(
+            s, link=link, better=better, value=np.mean(s) if link == "identity" else math.exp(np.mean(s))
+        )
+        for s in (old, new)
+    ]
+    verdict = judged(metrics[1], metrics[0], tolerance)
+    assert verdict.change is not None
+    worse = verdict.change * (1 if better == "lower" else -1)
+    limit = tolerance.relative or tolerance.absolute or 0.0
+    if verdict.status in (Status.REGRESSION, Status.INCONCLUSIVE):
+        assert worse > limit
+    elif verdict.status == Status.IMPROVEMENT:
+        assert worse < -limit
+    elif worse > limit:
+        pytest.fail(f"a {worse:+.3g} change passed: {verdict}")
