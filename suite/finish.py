@@ -73,6 +73,8 @@ def summarize(state: State, reporter: Any, status: int) -> None:
     )  # fmt: skip
     info = run_info(state, status)
     render_summary(state.verdicts, info, console)
+    if state.option.update_baselines and status not in (0, 1):
+        console.print("the run did not end well: no baseline was updated", style="red")
     for one in state.updates:
         if isinstance(one, QuantgateError):
             console.print(f"not updated: {one}", style="red", markup=False)

@@ -152,6 +152,29 @@ class Matrix(Record):
             for scheme in entry.schemes
         ]
 
+    def check_names(self) -> None:
+        """Raise InputError for a name that cannot be part of a cell's id, which is also its path."""
+        from suite.storage import checked_name
+
+        for kind, names in (("models", self.models), ("tiers", self.tiers)):
+            for name in names:
+                checked_name(f"{self.path}: {kind}:", name)
+        for backend, entry in self.backends.items():
+            for scheme in entry.schemes:
+                checked_name(f"{self.path}: backends.{backend}.schemes:", scheme)
+
+    def check_references(self) -> None:
+        """Raise InputError for a reference that is no backend/scheme: timings would silently go without."""
+        known = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
+        for backend, entry in self.backends.items():
+            keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
+            for key, reference in {"reference": entry.reference, **keys}.items():
+                if reference is not None and reference not in known:
+                    raise InputError(
+                        f"{self.path}: backends.{backend}.{key}: no backend/scheme {reference!r}. "
+                        f"{_allowed(reference, known)}"
+                    )
+
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
         ids = self._ids()
@@ -181,6 +204,20 @@ def metric_groups() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(suite.measure.__path__) if not m.name.startswith("_")]
 
 
+def known_backends() -> list[str]:
+    """Names of the backends: the files of suite/backends/ but for the protocol's own."""
+    import suite.backends
+
+    return [m.name for m in pkgutil.iter_modules(suite.backends.__path__) if m.name != "base"]
+
+
+def backend_files() -> list[str]:
+    """The backends that there is code for: modules of suite.backends but the protocol's."""
+    import suite.backends
+
+    return [m.name for m in pkgutil.iter_modules(suite.backends.__path__) if m.name != "base"]
+
+
 def load_matrix(path: Path | None = None) -> Matrix:
     """Read `path` (default: fixtures/matrix.toml); backends that it lacks come from the default file.
 
@@ -189,13 +226,26 @@ def load_matrix(path: Path | None = None) -> Matrix:
     own = path is not None and path.resolve() != MATRIX.resolve()
     path = path or MATRIX
     raw = read_toml(path)
+    for key, value in raw.items():
+        if key not in _TABLES:
+            raise InputError(f"{path}: {key}: unknown key. {_allowed(key, _TABLES)}")
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
     if own:
         raw["backends"] = _merge(read_toml(MATRIX)["backends"], raw.get("backends", {}))
+    for name in raw["backends"]:
+        if name not in backend_files():
+            raise InputError(f"{path}: backends.{name}: unknown backend. {_allowed(name, backend_files())}")
     tiers = raw.get("tiers", {})
-    if not isinstance(tiers, dict):
-        raise InputError(f"{path}: tiers must be tables: [tiers.smoke] ...")
     raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
     matrix = validate(Matrix, {"path": path, **raw}, path)
+    for backend in matrix.backends:
+        if backend not in known_backends():
+            raise InputError(
+                f"{path}: backends.{backend}: no such backend. {_allowed(backend, known_backends())}"
+            )
+    matrix.check_names()
+    matrix.check_references()
     matrix.check_patterns()
     for name, tier in matrix.tiers.items():
         for group, options in tier.workload.items():
@@ -210,6 +260,7 @@ def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]
     validate(importlib.import_module(f"suite.measure.{group}").Options, options, path, where)
 
 
+_TABLES = ("models", "backends", "tiers")
 _TIER_KEYS = ("extends", "time_limit", "cells")
 
 
@@ -229,11 +280,16 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
         if not isinstance(value, dict):
             raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {_allowed(key, _TIER_KEYS)}")
     flat = {"workload": workload, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
+    if not isinstance(flat.get("cells", []), list):
+        raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
     if "extends" not in own:
         return flat
+    if not isinstance(own["extends"], str):
+        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {_allowed('', tiers)}")
     base = _tier(path, tiers, own["extends"], (*seen, name))
     return {
-        "time_limit": flat.get("time_limit", base.get("time_limit")),
+        **base,
+        **flat,
         "cells": [*base.get("cells", []), *flat.get("cells", [])],
         "workload": _merge(base["workload"], workload),
     }

@@ -123,6 +123,7 @@ class State:
             raise InputError(f"--text {self.option.text}: no such file")
         if self.option.threads is not None and self.option.threads < 1:
             raise InputError(f"--threads {self.option.threads}: must be 1 or more")
+        self.supply.check()
         if self.option.machine:
             check_machine(
                 self.baselines, self.option.machine, self.fingerprint, create=self.option.update_baselines
@@ -169,6 +170,7 @@ class State:
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.ensure_newline()
+            reporter.flush()
 
     def _event(self, phase: str, done: float, total: float) -> None:
         if self.progress is not None:

@@ -53,7 +53,10 @@ def _metrics(session: Session, options: Options, task: Task, scored: list[list[S
     for item, choices in zip(task.items, scored, strict=True):
         for metric, value in item_metrics(task, item, choices).items():
             samples.setdefault(metric, []).append(value)
-    loglikelihoods = [[s.total for s in choices] for choices in scored]
+    raw = {
+        "loglikelihoods": [[s.total for s in choices] for choices in scored],
+        "gold": [item.gold for item in task.items],
+    }
     conditions = {
         "source": session.source_hash,
         "task": task.name,
@@ -73,7 +76,7 @@ def _metrics(session: Session, options: Options, task: Task, scored: list[list[S
             stderr=float(np.std(values, ddof=1) / math.sqrt(len(values))),
             samples=values,
             conditions=conditions,
-            raw={"loglikelihoods": loglikelihoods} if metric == "acc" else {},
+            raw=raw if metric == "acc" else {},
         )
         for metric, values in samples.items()
     }

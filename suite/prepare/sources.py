@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from suite.matrix import FIXTURES, Model, Source, read_toml
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
+
 
 Make = Callable[[Path, str, str, Callable[[], dict[str, Any]]], None]
 """Called as (output, title, maker, arguments) where something has to be made in its own process."""
@@ -98,6 +101,11 @@ class Sources:
         """Where a task's documents lie; empty: lm-eval finds them itself."""
         return self._entry("tasks", name, self._asset)
 
+    def check_task(self, name: str) -> None:
+        """Raise InputError for a task that neither tasks.toml nor lm-evaluation-harness knows."""
+        if name not in self._data["tasks"]:
+            task_file(name)
+
     def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
         if kind == "texts" and self._own_text is not None:
             return {"path": str(self._own_text), "sha256": sha256_of(self._own_text)}
@@ -134,3 +142,20 @@ class Sources:
         assert source.path is not None
         path = source.path.expanduser()
         return path if path.is_absolute() else self._path.parent / path
+
+
+def task_file(name: str) -> Path:
+    """The YAML file of an lm-evaluation-harness task, found by reading, without importing the package: its own index
+    of all tasks takes ten seconds. Raises InputError: unknown task."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")
+    line = re.compile(
+        rb"""^["']?task["']?:\s*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.MULTILINE
+    )
+    for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml")):
+        if line.search(file.read_bytes()):
+            return file
+    raise InputError(
+        f"unknown task {name!r}: lm-evaluation-harness has none of this name (`lm-eval ls tasks` lists them)"
+    )

@@ -46,6 +46,13 @@ class Supply:
         """Which licence terms of the model the user has not accepted; empty when there are none."""
         return self._sources.refused(self._matrix.models[model])
 
+    def check(self) -> None:
+        """Raise InputError for a text or task that nobody knows."""
+        for text in [*self._needs.texts, *self._needs.lines]:
+            self._sources.text_identity(text)
+        for task in self._needs.tasks:
+            self._sources.check_task(task)
+
     def source_hash(self, model: str) -> str:
         """Identity of the model's weights before any quantization."""
         entry = self._matrix.models[model]
@@ -77,7 +84,11 @@ class Supply:
             "tasks": {t: self._sources.task_identity(t) for t in self._needs.tasks},
         }
         return hash_of(
-            [self.source_hash(model), asked, _makers("transformers", "tokenizers", "lm_eval", "datasets")]
+            [
+                self.source_hash(model),
+                asked,
+                _makers("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
+            ]
         )
 
     def workload(self, model: str) -> Path:
@@ -107,7 +118,7 @@ class Supply:
             return self._sources.locate(model.weights)
         assert model.gguf is not None
         gguf = model.gguf
-        key = hash_of([self.source_hash(name), "safetensors", _makers("transformers", "gguf")])
+        key = hash_of([self.source_hash(name), "safetensors", _makers("checkpoints", "transformers", "gguf")])
         output = cache_dir() / "checkpoints" / f"{name}-safetensors-{key}"
         maker = "suite.prepare.checkpoints:safetensors_from_gguf"
         self._make(
@@ -116,7 +127,9 @@ class Supply:
         return output
 
     def _quantized(self, name: str, source: Path, ftype: str) -> Path:
-        key = hash_of([self.source_hash(name), ftype, _makers("llama-cpp-python"), llama_library_hash()])
+        key = hash_of(
+            [self.source_hash(name), ftype, _makers("checkpoints", "llama-cpp-python"), llama_library_hash()]
+        )
         output = cache_dir() / "checkpoints" / f"{name}-{ftype}-{key}.gguf"
         arguments = {"gguf": str(source), "ftype": ftype, "threads": self._threads}
         maker = "suite.prepare.checkpoints:quantize_gguf"
@@ -159,5 +172,6 @@ def needs_of(tier: Tier) -> Needs:
     return Needs(texts=texts, tasks=tasks, lines=lines)
 
 
-def _makers(*packages: str) -> list[Any]:
-    return [*(versions()[p] for p in packages), suite_code_hash("prepare")]
+def _makers(code: str, *packages: str) -> list[Any]:
+    """What made a thing: the module of suite/prepare and the packages it used."""
+    return [suite_code_hash(f"prepare/{code}.py"), *(versions()[p] for p in packages)]

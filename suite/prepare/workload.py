@@ -13,6 +13,7 @@ from typing import Any
 from suite.errors import AssetError, InputError, MeasurementError
 from suite.files import hash_of
 from suite.prepare.checkpoints import Report, whole
+from suite.prepare.sources import task_file
 from suite.run.session import Choice, Item, Task, Text
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -175,7 +176,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
     from lm_eval.api.task import ConfigurableTask
     from lm_eval.tasks import _yaml_loader
 
-    config = dict(_yaml_loader.load_yaml(_task_file(name), resolve_func=True))
+    config = dict(_yaml_loader.load_yaml(task_file(name), resolve_func=True))
     if spec.get("split"):
         import datasets
 
@@ -191,21 +192,6 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
             f"task {name!r}: its data cannot be loaded ({type(error).__name__}: {error}); "
             "without a hub, add an entry to fixtures/tasks.toml"
         ) from error
-
-
-def _task_file(name: str) -> Path:
-    """The YAML file of a task. Reading all of lm-eval's files for its index takes ten seconds, this does not."""
-    import lm_eval.tasks
-
-    root = Path(lm_eval.tasks.__file__).parent
-    wanted = {f"task: {name}", f'task: "{name}"', f"task: '{name}'"}
-    for file in sorted(root.rglob("*.yaml")):
-        data = file.read_bytes()
-        if name.encode() in data and wanted & {
-            line.strip() for line in data.decode(errors="replace").splitlines()
-        }:
-            return file
-    raise InputError(f"task {name!r} is not one of lm-evaluation-harness (`lm-eval ls tasks` lists them)")
 
 
 def _load_rows(spec: dict[str, Any]) -> Any:

@@ -73,10 +73,10 @@ def llama_library_hash() -> str:
 
 
 @functools.cache
-def suite_code_hash(*folders: str) -> str:
-    """SHA-256 (12 digits) over the code in these folders of suite/; what other code made is not reused."""
+def suite_code_hash(*patterns: str) -> str:
+    """SHA-256 (12 digits) over these files of suite/; what other code made is not reused."""
     root = Path(__file__).parent.parent
-    return _digest(sorted([root / "scoring.py", *(f for d in folders for f in (root / d).glob("*.py"))]))
+    return _digest(sorted(f for pattern in patterns for f in root.glob(pattern)))
 
 
 def _hash_files(package: str, pattern: str) -> str:

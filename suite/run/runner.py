@@ -183,7 +183,7 @@ class Runner:
                 self._tier.workload,
                 versions(),
                 llama_library_hash(),
-                suite_code_hash("backends", "measure", "run"),
+                suite_code_hash("scoring.py", "backends/*.py", "measure/*.py", "run/*.py"),
                 self._settings.threads,
             ]
         )
