@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -51,7 +52,7 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
                 update,
                 reason=state.option.reason,
                 accept_regressions=state.option.accept_regressions,
-                command=state.command,
+                command=shlex.join(["pytest", *state.inputs]),
             )
             outcome.append(update)
         except QuantgateError as error:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from suite.errors import InputError
 from suite.records import Record
+from suite.toml_input import allowed, read_toml, validate
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 MATRIX = FIXTURES / "matrix.toml"
-
-M = TypeVar("M", bound=BaseModel)
 
 
 class Source(Record):
@@ -134,7 +131,7 @@ class Matrix(Record):
 
     def tier(self, name: str) -> Tier:
         if name not in self.tiers:
-            raise InputError(f"{self.path}: no tier {name!r}. {_allowed(name, self.tiers)}")
+            raise InputError(f"{self.path}: no tier {name!r}. {allowed(name, self.tiers)}")
         return self.tiers[name]
 
     def cells(self, tier: str) -> list[Cell]:
@@ -172,7 +169,7 @@ class Matrix(Record):
                 if reference is not None and reference not in known:
                     raise InputError(
                         f"{self.path}: backends.{backend}.{key}: no backend/scheme {reference!r}. "
-                        f"{_allowed(reference, known)}"
+                        f"{allowed(reference, known)}"
                     )
 
     def check_patterns(self) -> None:
@@ -190,11 +187,11 @@ class Matrix(Record):
             return "is not of the form model/backend/scheme."
         model, backend, scheme = parts
         if not any(fnmatchcase(m, model) for m in self.models):
-            return f"names no known model: {model!r}. {_allowed(model, self.models)}"
+            return f"names no known model: {model!r}. {allowed(model, self.models)}"
         if not any(fnmatchcase(b, backend) for b in self.backends):
-            return f"names no known backend: {backend!r}. {_allowed(backend, self.backends)}"
+            return f"names no known backend: {backend!r}. {allowed(backend, self.backends)}"
         known = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
-        return f"names no known scheme of {backend}: {scheme!r}. {_allowed(scheme, known)}"
+        return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, known)}"
 
 
 def metric_groups() -> list[str]:
@@ -211,13 +208,6 @@ def known_backends() -> list[str]:
     return [m.name for m in pkgutil.iter_modules(suite.backends.__path__) if m.name != "base"]
 
 
-def backend_files() -> list[str]:
-    """The backends that there is code for: modules of suite.backends but the protocol's."""
-    import suite.backends
-
-    return [m.name for m in pkgutil.iter_modules(suite.backends.__path__) if m.name != "base"]
-
-
 def load_matrix(path: Path | None = None) -> Matrix:
     """Read `path` (default: fixtures/matrix.toml); backends that it lacks come from the default file.
 
@@ -228,22 +218,19 @@ def load_matrix(path: Path | None = None) -> Matrix:
     raw = read_toml(path)
     for key, value in raw.items():
         if key not in _TABLES:
-            raise InputError(f"{path}: {key}: unknown key. {_allowed(key, _TABLES)}")
+            raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")
         if not isinstance(value, dict):
             raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
     if own:
         raw["backends"] = _merge(read_toml(MATRIX)["backends"], raw.get("backends", {}))
-    for name in raw["backends"]:
-        if name not in backend_files():
-            raise InputError(f"{path}: backends.{name}: unknown backend. {_allowed(name, backend_files())}")
+    for backend in raw["backends"]:
+        if backend not in known_backends():
+            raise InputError(
+                f"{path}: backends.{backend}: no such backend. {allowed(backend, known_backends())}"
+            )
     tiers = raw.get("tiers", {})
     raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
     matrix = validate(Matrix, {"path": path, **raw}, path)
-    for backend in matrix.backends:
-        if backend not in known_backends():
-            raise InputError(
-                f"{path}: backends.{backend}: no such backend. {_allowed(backend, known_backends())}"
-            )
     matrix.check_names()
     matrix.check_references()
     matrix.check_patterns()
@@ -256,7 +243,7 @@ def load_matrix(path: Path | None = None) -> Matrix:
 def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]) -> None:
     """Validate a metric group's options against `suite.measure.<group>.Options`."""
     if group not in metric_groups():
-        raise InputError(f"{path}: {where}: unknown key. {_allowed(group, [*metric_groups(), *_TIER_KEYS])}")
+        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*metric_groups(), *_TIER_KEYS])}")
     validate(importlib.import_module(f"suite.measure.{group}").Options, options, path, where)
 
 
@@ -271,21 +258,21 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
             f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}"
         )
     if name not in tiers:
-        raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {_allowed(name, tiers)}")
+        raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {allowed(name, tiers)}")
     own = tiers[name]
     if not isinstance(own, dict):
         raise InputError(f"{path}: tiers.{name}: must be a table")
     workload = {k: v for k, v in own.items() if k not in _TIER_KEYS}
     for key, value in workload.items():
         if not isinstance(value, dict):
-            raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {_allowed(key, _TIER_KEYS)}")
+            raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
     flat = {"workload": workload, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
     if not isinstance(flat.get("cells", []), list):
         raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
     if "extends" not in own:
         return flat
     if not isinstance(own["extends"], str):
-        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {_allowed('', tiers)}")
+        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {allowed('', tiers)}")
     base = _tier(path, tiers, own["extends"], (*seen, name))
     return {
         **base,
@@ -301,66 +288,3 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
         out[key] = _merge(out[key], value) if both else value
     return out
-
-
-# --- reading TOML with messages a person can act on; used by every TOML file of the suite ---------------
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises InputError: missing, unreadable, malformed (with line and column)."""
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: is not valid TOML: {error}") from None
-
-
-def validate(model: type[M], data: Mapping[str, Any], path: Path, where: str = "") -> M:
-    """Build `model` from `data`. Raises InputError that lists file, key, what is wrong, what is allowed."""
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        lines = [_explain(e, path, where, model) for e in error.errors()]
-        raise InputError("\n".join(lines)) from None
-
-
-def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
-    key = ".".join([*([where] if where else []), *(str(p) for p in error["loc"])])
-    if error["type"] == "extra_forbidden":
-        known = _fields(model, error["loc"][:-1])
-        return f"{path}: {key}: unknown key. {_allowed(str(error['loc'][-1]), known)}"
-    if error["type"] == "missing":
-        return f"{path}: {key}: is missing; add it"
-    return f"{path}: {key}: {error['msg']} (got {error['input']!r})"
-
-
-def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
-    """Names of the fields at `loc`: follows model and dict-of-model annotations."""
-    current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[part].annotation if part in current.model_fields else None
-        else:
-            current = _last_model(current)
-        if current is None:
-            return []
-    found = current if isinstance(current, type) else _last_model(current)
-    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []
-
-
-def _last_model(annotation: Any) -> Any:
-    models = [
-        a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
-    ]
-    return models[-1] if models else None
-
-
-def _allowed(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Allowed: {', '.join(names)}"

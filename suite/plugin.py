@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from suite.report.progress import Progress
 from suite.run.environment import machine
 from suite.run.hardware import missing_hardware
 from suite.run.plan import Need, make_plan
-from suite.run.runner import Runner, Settings, run_name
+from suite.run.runner import Runner, Settings
 
 STATE = pytest.StashKey["State"]()
 
@@ -110,10 +111,14 @@ class State:
     @property
     def command(self) -> str:
         """How the command that repeats a case begins."""
-        words = ["pytest", "--tier", self.option.tier]
-        words += ["--matrix", str(self.option.matrix)] if self.option.matrix else []
-        words += ["--machine", self.option.machine] if self.option.machine else []
-        return " ".join(words)
+        option = self.option
+        judged = {"--threads": option.threads, "--baselines": option.baselines, "--machine": option.machine}
+        return shlex.join(["pytest", "--tier", option.tier, *self.inputs, *_words(judged)])
+
+    @property
+    def inputs(self) -> list[str]:
+        """The options that name the user's own input."""
+        return _words({"--matrix": self.option.matrix, "--text": self.option.text})
 
     def check(self) -> None:
         """Refuse options that do not fit together. Raises InputError."""
@@ -148,7 +153,7 @@ class State:
                 threads=self.threads,
                 results=self.results,
                 reuse=self.option.reuse,
-                run=run_name(uuid.uuid4),
+                run=_run_name(self.config),
             )
             self._runner = Runner(self.matrix, self.tier, settings, plan, self.supply, self.progress)
         return self._runner
@@ -226,6 +231,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The plan is what is left after -k and -m; a cell's cases come together, references first."""
     state = config.stash[STATE]
+    # Where the tier does not measure a metric, pytest puts a skipped case that stands for none.
+    items[:] = [i for i in items if _need(i) or not i.get_closest_marker("gate")]
     order: dict[str, int] = {cell: n for n, cell in enumerate(state.cells)}
     items.sort(key=lambda item: order.get(need.cell.id, -1) if (need := _need(item)) else -1)
     state.needs = [n for i in items if (n := _need(i)) and n.cell.id not in state.skipped]
@@ -332,8 +339,19 @@ def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
     return mark
 
 
+def _words(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line, without those that were not given."""
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
+
+
+def _run_name(config: pytest.Config) -> str:
+    """Of this run; the processes of pytest-xdist share theirs, so that each cell is measured by one of them."""
+    shared = getattr(config, "workerinput", {}).get("testrunuid")
+    return shared or uuid.uuid4().hex
 
 
 def _parallel(config: pytest.Config) -> bool:

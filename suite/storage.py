@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from suite.errors import InputError, QuantgateError
 from suite.files import write_atomic
-from suite.matrix import validate
 from suite.records import FORMAT, Record
+from suite.toml_input import validate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

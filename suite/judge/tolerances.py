@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from suite.matrix import FIXTURES, read_toml, validate
+from suite.matrix import FIXTURES
 from suite.records import Record
+from suite.toml_input import read_toml, validate
 
 TOLERANCES = FIXTURES / "tolerances.toml"
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from suite.errors import MeasurementError
 from suite.records import Metric, Needs, Record
 from suite.run.session import Session, Text
 from suite.scoring import TokenSequence, score
@@ -38,6 +39,10 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     tokens = np.array([len(w.ids) - start for w in windows])
     per_token = nll / tokens
     mean = float(nll.sum() / tokens.sum())
+    if mean > 600:  # exp(709) is the largest float; a uniform guess over any vocabulary is below 20
+        raise MeasurementError(
+            f"the mean negative log-likelihood is {mean:.0f} nats per token, too much for a perplexity: broken weights"
+        )
     stderr = float(per_token.std(ddof=1) / math.sqrt(len(windows)))
     scored_bytes = [
         text.bytes_between(i * options.n_ctx + start, (i + 1) * options.n_ctx) for i in range(options.windows)

@@ -37,7 +37,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "prefill": (lambda: None, lambda: backend.prefill(prompt), options.prompt),
         "decode": (
             lambda: backend.prefill(prompt[:1]),
-            lambda: backend.decode(prompt[1], options.decode),
+            lambda: backend.decode(prompt[-1], options.decode),
             options.decode,
         ),
         "time_to_first_token": (lambda: None, lambda: backend.prefill(short), None),

@@ -11,7 +11,8 @@ from typing import Any
 from suite.assets import Asset, cache_dir, fetch, load_assets, sha256_of
 from suite.errors import AssetError, InputError
 from suite.files import hash_of
-from suite.matrix import FIXTURES, Model, Source, read_toml
+from suite.matrix import FIXTURES, Model, Source
+from suite.toml_input import read_toml
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
@@ -86,7 +87,9 @@ class Sources:
         return self._hashes[path]
 
     def text_identity(self, name: str) -> Any:
-        """What pins a text."""
+        """What pins a text; the user's own file by its content alone, wherever it lies."""
+        if self._own_text is not None:
+            return sha256_of(self._own_text)
         return self._entry("texts", name, self._checksums)
 
     def text(self, name: str) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def run_isolated(
         finally:
             os.close(write_fd)
     try:
-        _follow(read_fd, time.monotonic() + timeout, on_progress)
+        _follow(read_fd, process, time.monotonic() + timeout, on_progress)
         status = process.wait(timeout=10)  # the pipe is closed: the process is at its end
     except (TimeoutError, subprocess.TimeoutExpired):
         raise MeasurementError(f"took longer than its time limit of {timeout:g} s{_tail(log)}") from None
@@ -80,14 +80,22 @@ def _environment(progress_fd: int, threads: int | None) -> dict[str, str]:
     return environment
 
 
-def _follow(fd: int, deadline: float, on_progress: OnProgress) -> None:
-    """Hand progress lines on until the process closes the pipe. Raises TimeoutError at `deadline`."""
+def _follow(fd: int, process: subprocess.Popen[bytes], deadline: float, on_progress: OnProgress) -> None:
+    """Hand progress lines on until the process closes the pipe, or has ended while a fork of it holds the pipe.
+
+    Raises TimeoutError at `deadline`.
+    """
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)
         while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            left = deadline - time.monotonic()
+            if not selector.select(min(1.0, max(0.0, left))):
+                if process.poll() is not None:
+                    return
+                if left <= 0:
+                    raise TimeoutError
+                continue
             chunk = os.read(fd, 65536)
             if not chunk:
                 return

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 from pydantic import ValidationError
@@ -22,9 +20,6 @@ from suite.report.progress import Progress
 from suite.run.environment import llama_library_hash, suite_code_hash, versions
 from suite.run.isolate import run_isolated
 from suite.run.plan import Plan
-
-RUN_VARIABLE = "QUANTGATE_RUN"
-"""Environment variable that names this pytest run; the processes of pytest-xdist inherit it."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +220,3 @@ def _add_ratios(measured: Measurement, reference: Measurement | None, cell: Cell
                 conditions={**conditions, "reference": cell.reference},
             )
     return measured.model_copy(update={"metrics": {**measured.metrics, **ratios}})
-
-
-def run_name(make: Callable[[], Any]) -> str:
-    """This run's name: the controller's, which its worker processes inherit."""
-    return os.environ.setdefault(RUN_VARIABLE, str(make()))
