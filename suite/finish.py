@@ -78,17 +78,17 @@ def summarize(state: State, reporter: Any, status: int) -> None:
         console.print("the run did not end well: no baseline was updated", style="red")
     for one in state.updates:
         if isinstance(one, QuantgateError):
-            console.print(f"not updated: {one}", style="red", markup=False)
+            console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)
         else:
             console.print(baselines.format_update(one))
     try:
         if state.option.report is not None:
             for path in write_report(state.option.report, state.verdicts, info):
-                console.print(f"wrote {path}", markup=False)
+                console.print(f"wrote {path}", markup=False, soft_wrap=True)
         if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             append_job_summary(job_summary, to_markdown(state.verdicts, info))
     except InputError as error:  # the run itself is told; a report that cannot be written does not change it
-        console.print(str(error), style="red", markup=False)
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
 
 
 def run_info(state: State, status: int) -> RunInfo:

@@ -128,6 +128,10 @@ class State:
             raise InputError(f"--text {self.option.text}: no such file")
         if self.option.threads is not None and self.option.threads < 1:
             raise InputError(f"--threads {self.option.threads}: must be 1 or more")
+        for name in ("results", "baselines", "report"):
+            folder: Path | None = getattr(self.option, name)
+            if folder is not None and folder.exists() and not folder.is_dir():
+                raise InputError(f"--{name} {folder}: is a file, not a folder; name another")
         self.supply.check()
         if self.option.machine:
             check_machine(

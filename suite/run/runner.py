@@ -57,6 +57,8 @@ class Runner:
                 self._done[cell.id] = self._with_ratios(cell, self._measure(cell))
             except QuantgateError as error:
                 self._done[cell.id] = error
+            except OSError as error:  # a folder that cannot be written, a disk that is full
+                self._done[cell.id] = _in_words(error)
         found = self._done[cell.id]
         if isinstance(found, QuantgateError):
             raise found
@@ -141,7 +143,7 @@ class Runner:
             outcome = "measured"
             return record
         except OSError as error:
-            raise MeasurementError(f"{error.filename or output}: {error.strerror or error}") from error
+            raise _in_words(error) from error
         finally:
             self._progress.finish(cell.id, time.monotonic() - begin, outcome)
 
@@ -185,6 +187,10 @@ class Runner:
 
 
 _ERRORS: dict[str, type[QuantgateError]] = {e.__name__: e for e in (AssetError, InputError, MeasurementError)}
+
+
+def _in_words(error: OSError) -> MeasurementError:
+    return MeasurementError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _error_record(run: str, error: QuantgateError) -> bytes:

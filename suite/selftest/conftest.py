@@ -1,21 +1,24 @@
-"""What the end-to-end tests share: the tiny model, a folder with a matrix of it, and real pytest runs there."""
+"""What the end-to-end tests share: the tiny model, a user's folder with a matrix of it, real pytest runs there."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import tomli_w
 
+from suite.records import Measurement, Verdict
+from suite.report.as_json import from_json
 from suite.selftest.tiny import TEXT, TinyModel, tiny_model
 
 REPO = Path(__file__).parents[2]
@@ -25,101 +28,147 @@ Table = dict[str, Any]
 
 @dataclass(frozen=True)
 class Result:
-    """How a run of pytest ended, and all it printed (stderr too)."""
+    """What a run left: exit status, all it printed (stderr too), and what it did."""
 
     status: int
     output: str
+    cases: dict[str, str] = field(default_factory=dict)
+    """passed, failed or skipped by case: `perplexity[tiny/llamacpp/F16]`."""
+    measured: list[str] = field(default_factory=list)
+    """Cells that a process was started for, in this order; `<cell>.again` for a second look."""
+    verdicts: list[Verdict] = field(default_factory=list)
 
-    def outcomes(self) -> dict[str, str]:
-        """PASSED, FAILED, SKIPPED, ERROR by case, `perplexity[tiny/llamacpp/F16]`; needs -v."""
-        line = re.compile(r"^(?:\[gw\d+\].*?)?(?:\S+/)?test_\w+\.py::test_(\S+\]) (\w+)", re.MULTILINE)
-        turned = re.compile(r"^\[gw\d+\] \[ *\d+%\] (\w+) \S*test_\w+\.py::test_(\S+\])", re.MULTILINE)
-        found = {name: outcome for outcome, name in turned.findall(self.output)}
-        return found or dict(line.findall(self.output))
+    def verdict(self, cell: str, metric: str) -> Verdict:
+        """The one on this metric."""
+        (found,) = (v for v in self.verdicts if (v.cell, v.metric) == (cell, metric))
+        return found
+
+    def failed(self) -> list[str]:
+        """The cases that failed."""
+        return [case for case, outcome in self.cases.items() if outcome == "failed"]
 
 
 @dataclass
 class Project:
-    """A user's folder: matrix, text, baselines, results."""
+    """A user's folder: matrix, text, baselines, results. `options` are given where a run does not say otherwise."""
 
     folder: Path
     matrix: Table
     environment: dict[str, str]
-    options: list[str] = field(default_factory=list)
+    options: Table = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.options = {
+            "--matrix": self.matrix_file,
+            "--text": self.text,
+            "--baselines": self.baselines,
+            "--results": self.results,
+            "--report": self.folder / "report",
+            "--threads": 1,
+        }
+
+    @property
+    def matrix_file(self) -> Path:
+        return self.folder / "matrix.toml"
+
+    @property
+    def text(self) -> Path:
+        return self.folder / "text.txt"
 
     @property
     def baselines(self) -> Path:
         return self.folder / "baselines"
 
     @property
-    def text(self) -> Path:
-        return self.folder / "text.txt"
+    def results(self) -> Path:
+        return self.folder / "results"
 
     def write(self) -> None:
-        """Put matrix and text in place."""
+        """Put the matrix in place, and the text where there is none."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "matrix.toml").write_text(tomli_w.dumps(self.matrix))
+        self.matrix_file.write_text(tomli_w.dumps(self.matrix))
         if not self.text.exists():
             self.text.write_text(TEXT)
 
-    def command(self, *arguments: str) -> list[str]:
-        """pytest as a user starts it, over all cases; no cache of pytest's, one thread."""
-        own = {
-            "--matrix": self.folder / "matrix.toml",
-            "--baselines": self.baselines,
-            "--results": self.folder / "results",
-            "--text": self.text,
-            "--threads": 1,
-        }
-        defaults = [w for name, value in own.items() if name not in arguments for w in (name, str(value))]
-        cases = (
-            []
-            if any("::" in a for a in arguments)
-            else [str(f) for f in sorted((REPO / "suite").glob("test_*.py"))]
-        )
-        return [
-            *(sys.executable, "-m", "pytest", "-c", str(REPO / "pyproject.toml"), "--rootdir", str(REPO)),
-            *("-p", "no:cacheprovider"),
-            *cases,
-            *defaults,
-            *arguments,
-        ]
-
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start pytest in a session of its own; matrix and text are written first."""
-        self.write()
+        """Start pytest as a user does, over all cases."""
+        spy = self.folder / "spy"
+        for old in (spy, self.folder / "report"):
+            shutil.rmtree(old, ignore_errors=True)
+        spy.mkdir(parents=True)
+        (self.folder / "junit.xml").unlink(missing_ok=True)
+        own = [w for n, value in self.options.items() if n not in arguments for w in (n, str(value))]
         return subprocess.Popen(
-            self.command(*arguments),
+            [
+                *(sys.executable, "-m", "pytest", "-c", str(REPO / "pyproject.toml"), "--rootdir", str(REPO)),
+                *(f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")),  # faster
+                "-psuite.selftest.spy",
+                *(str(file) for file in sorted((REPO / "suite").glob("test_*.py"))),
+                f"--junitxml={self.folder / 'junit.xml'}",
+                *own,
+                *arguments,
+            ],
             cwd=self.folder,
-            env=self.environment | environment,
+            env=self.environment | {"QUANTGATE_SPY": str(spy)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
+        )
+
+    def finish(self, process: subprocess.Popen[str]) -> Result:
+        """Wait for a started run."""
+        with process:
+            try:
+                output, _ = process.communicate(timeout=120)
+            except BaseException:
+                process.terminate()
+                raise
+        junit, report = self.folder / "junit.xml", self.folder / "report" / "report.json"
+        return Result(
+            status=process.returncode,
+            output=output,
+            cases=_cases(junit) if junit.exists() else {},
+            measured=self._measured(),
+            verdicts=from_json(report.read_text())[0] if report.exists() else [],
         )
 
     def run(self, *arguments: str, **environment: str) -> Result:
-        """pytest to its end."""
-        process = self.start(*arguments, **environment)
-        try:
-            output, _ = process.communicate(timeout=120)
-        finally:
-            process.kill()
-        return Result(process.returncode, output)
+        """One run of pytest with the present matrix."""
+        self.write()
+        return self.finish(self.start(*arguments, **environment))
 
     def update(self, *arguments: str) -> Result:
         """A run that makes its measurements the baselines."""
         return self.run("--update-baselines", "--reason", "selftest", *arguments)
 
-    def measurement(self, cell: str, tier: str = "smoke") -> Any:
+    def _measured(self) -> list[str]:
+        started = self.folder / "spy" / "started"
+        files = [Path(line) for line in started.read_text().splitlines()] if started.exists() else []
+        names = [f.relative_to(self.results.resolve()).as_posix().removesuffix(".job.json") for f in files]
+        return [name.partition("/")[2] for name in names if not name.startswith("logs/")]
+
+    def parent(self) -> Any:
+        """What the spy noted of the latest run's pytest process."""
+        return json.loads((self.folder / "spy" / "parent.json").read_bytes())
+
+    def measurement(self, cell: str, tier: str = "smoke") -> Measurement:
         """The record that the latest run left of a cell."""
-        return json.loads((self.folder / "results" / tier / f"{cell}.json").read_bytes())
+        return Measurement.model_validate_json((self.results / tier / f"{cell}.json").read_bytes())
 
     def copy(self, folder: Path) -> Project:
         """The same with all that runs left, elsewhere."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        return Project(folder, json.loads(json.dumps(self.matrix)), self.environment)
+        shutil.copytree(self.folder, folder)
+        return Project(folder, deepcopy(self.matrix), self.environment)
+
+
+def _cases(junit: Path) -> dict[str, str]:
+    outcomes = {}
+    for case in ElementTree.parse(junit).iter("testcase"):
+        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
+        name = case.attrib.get("name", "").removeprefix("test_")  # an interrupted one has none
+        outcomes[name] = {"failure": "failed"}.get(kind := kinds.pop(), kind) if kinds else "passed"
+    return outcomes
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -139,19 +188,19 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("environment")
     (folder / "tmp").mkdir()
     foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_", "COV_", "PYTHONDONTWRITEBYTECODE")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | {
         "QUANTGATE_CACHE": str(folder / "cache"),
         "TMPDIR": str(folder / "tmp"),
-        "PYTHONPYCACHEPREFIX": str(folder / "pycache"),
+        "PYTHONPATH": str(REPO),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
 
 def tiny_matrix(tiny: TinyModel) -> Table:
-    """Two llama.cpp cells in `smoke`; `timed` takes their timings, which a busy machine may spoil."""
+    """Two cells of llama.cpp; timings, which a busy machine may spoil, are in a tier of their own."""
     return {
         "models": {
             "tiny": {
@@ -169,8 +218,7 @@ def tiny_matrix(tiny: TinyModel) -> Table:
                 "tokenizer": {"text": "boolq", "characters": 300},
             },
             "timed": {
-                "time_limit": 60.0,
-                "cells": ["tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"],
+                "extends": "smoke",
                 "throughput": {"prompt": 64, "decode": 8, "first_token": 8, "rounds": 4, "seconds": 1.0},
             },
         },
@@ -181,8 +229,8 @@ def tiny_matrix(tiny: TinyModel) -> Table:
 def make_project(
     tiny: TinyModel, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Project]:
-    """Makes new projects of the tiny model."""
-    return lambda: Project(tmp_path_factory.mktemp("project"), tiny_matrix(tiny), environment)
+    """Makes new projects of the tiny model; checkpoints and tokenized texts are made once for all."""
+    return lambda: Project(tmp_path_factory.mktemp("project") / "p", tiny_matrix(tiny), environment)
 
 
 @pytest.fixture
@@ -193,7 +241,7 @@ def project(make_project: Callable[[], Project]) -> Project:
 
 @pytest.fixture(scope="session")
 def accepted(make_project: Callable[[], Project]) -> Project:
-    """Measured and accepted once; tests work on copies of it (`baselined`)."""
+    """Measured and accepted once; tests work on copies (`baselined`)."""
     project = make_project()
     result = project.update()
     assert result.status == 0, result.output

@@ -180,8 +180,14 @@ def test_a_case_takes_the_worst_of_its_metrics() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"conditions": {"source": "w1", "tokens": "t2", "n_ctx": 256}}, "tokens differs: t1 in the baseline, t2 measured"),
-        ({"conditions": {"source": "w1", "tokens": "t1"}}, "n_ctx differs: 512 in the baseline, None measured"),
+        (
+            {"conditions": {"source": "w1", "tokens": "t2", "n_ctx": 256}},
+            "tokens differs: t1 in the baseline, t2 measured",
+        ),
+        (
+            {"conditions": {"source": "w1", "tokens": "t1"}},
+            "n_ctx differs: 512 in the baseline, None measured",
+        ),
         (
             {"conditions": {"source": "w1", "tokens": "t1", "n_ctx": 512, "protocol": "half"}},
             "protocol differs: None in the baseline, half measured",
@@ -189,10 +195,35 @@ def test_a_case_takes_the_worst_of_its_metrics() -> None:
         ({"kind": "level"}, "the baseline is of kind paired, the measurement of kind level"),
         ({"samples": OLD[:4]}, "8 samples in the baseline, 4 measured"),
     ],
-)  # fmt: skip
+)
 def test_different_conditions_are_named_not_judged(changes: dict[str, Any], text: str) -> None:
-    verdict = judged(perplexity(grown(0.5), **changes), perplexity(OLD))
+    verdict = judged(perplexity(**({"samples": grown(0.5)} | changes)), perplexity(OLD))
     assert (verdict.status, verdict.text, verdict.change) == (Status.NOT_COMPARABLE, text, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text", "by_machine"),
+    [
+        (
+            {"kernels": "avx2"},
+            {"kernels": "avx512f"},
+            "kernels differs: avx2 in the baseline, avx512f measured",
+            True,
+        ),
+        ({"threads": 2}, {"threads": 4}, "threads differs: 2 in the baseline, 4 measured", True),
+        (
+            {"kernels": "a", "source": "x"},
+            {"kernels": "b", "source": "y"},
+            "source differs: x in the baseline, y measured",
+            False,
+        ),
+    ],
+)
+def test_another_machine_is_told_from_another_work(
+    old: dict[str, Any], new: dict[str, Any], text: str, by_machine: bool
+) -> None:
+    verdict = judged(rounds(FAST, conditions=new), rounds(FAST, conditions=old), relative(0.1))
+    assert (verdict.status, verdict.text, verdict.by_machine) == (Status.NOT_COMPARABLE, text, by_machine)
 
 
 def test_a_condition_that_is_none_on_both_sides_is_equal() -> None:
@@ -239,15 +270,16 @@ def test_a_broken_candidate_is_a_regression_however_wide_it_spreads(broken: floa
 
 def test_a_mean_is_held_relative_to_its_baseline() -> None:
     """Bits per byte: no link."""
-    old = perplexity([1.0, 1.2, 0.8, 1.0], value=1.0, link="identity", weights=None)
-    new = perplexity([1.1, 1.31, 0.89, 1.1], value=1.1, link="identity", weights=None)
+    old = perplexity([4.0, 4.8, 3.2, 4.0], value=4.0, link="identity", weights=None)
+    new = perplexity([4.4, 5.24, 3.56, 4.4], value=4.4, link="identity", weights=None)
     verdict = judged(new, old, relative(0.05))
     assert verdict.status == Status.REGRESSION
     assert verdict.change == pytest.approx(0.1)
-    doubled = perplexity([2.0, 2.4, 1.6, 2.0], value=2.0, link="identity", weights=None)
+    doubled = perplexity([8.0, 9.6, 6.4, 8.0], value=8.0, link="identity", weights=None)
     assert judged(doubled, old, relative(0.05)).change == pytest.approx(1.0)
-    assert judged(new, old, absolute(0.2)).status == Status.PASS
-    assert judged(new, old, absolute(0.2)).change_unit == "absolute"
+    plain_change = judged(new, old, absolute(0.5))
+    assert (plain_change.status, plain_change.change_unit) == (Status.PASS, "absolute")
+    assert plain_change.change == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -275,8 +307,8 @@ def test_accuracy_is_better_when_higher_and_judged_by_its_flips(
 
 
 def test_accuracy_needs_more_flips_than_the_interval_alone_would_ask_for() -> None:
-    """Nine of nine flips: (1/2)^9 is above 0.001, and the exact test is what counts."""
-    old, new = [1] * 9 + [0] * 91, [0] * 100
+    """Nine of nine flips of 32 items: Student's t says 0.0008, the exact test (1/2)^9, and that is what counts."""
+    old, new = [1] * 9 + [0] * 23, [0] * 32
     assert judged(accuracy(new), accuracy(old), absolute(0.05)).status == Status.INCONCLUSIVE
     assert judged(accuracy(new), accuracy(old), absolute(0.05), alpha=0.0021).status == Status.REGRESSION
 
@@ -394,8 +426,6 @@ def test_rounds_without_any_spread_are_judged_too() -> None:
 
 
 # --- whatever comes in ----------------------------------------------------------------------------
-
-_samples = st.lists(st.floats(0, 600), min_size=2, max_size=10)
 
 
 @settings(max_examples=100, deadline=None, database=None, derandomize=True)

@@ -1,0 +1,89 @@
+"""What the tests of `suite.run.isolate` let a process do: makers, called as (output, report=..., **arguments)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Report = Callable[[str, float, float], None]
+
+
+def make_file(output: Path, *, report: Report, text: str) -> None:
+    """End well."""
+    print(f"writing {text}")
+    output.write_text(text)
+
+
+def count(output: Path, *, report: Report, steps: int) -> None:
+    """Report each step, slowly enough for each to be sent."""
+    for step in range(steps):
+        report("counting", step, steps)
+        time.sleep(0.11)
+    report("last", 0, 1)
+
+
+def say_and_exit(output: Path, *, report: Report, lines: int, status: int) -> None:
+    """Print, with empty lines in between, and end with an exit status."""
+    for number in range(lines):
+        print(f"line {number}\n")
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def refuse(output: Path, *, report: Report, error: str, text: str) -> None:
+    """Raise one of the suite's errors, or a builtin one."""
+    import builtins
+
+    from suite import errors
+
+    raise (getattr(errors, error, None) or getattr(builtins, error))(text)
+
+
+def kill_self(output: Path, *, report: Report, name: str) -> None:
+    """End by a signal."""
+    print(f"sending {name}", flush=True)
+    os.kill(os.getpid(), getattr(signal, name))
+    time.sleep(60)
+
+
+def sleep_forever(output: Path, *, report: Report) -> None:
+    """Start a process that sleeps, write both process numbers, sleep."""
+    child = subprocess.Popen(["sleep", "600"])
+    output.write_text(f"{os.getpid()} {child.pid}")
+    print("gone to sleep", flush=True)
+    report("sleeping", 0, 1)
+    time.sleep(600)
+
+
+def leave_child(output: Path, *, report: Report) -> None:
+    """End well, but leave a process behind."""
+    child = subprocess.Popen(["sleep", "600"])
+    output.write_text(f"{os.getpid()} {child.pid}")
+
+
+def leave_fork(output: Path, *, report: Report) -> None:
+    """End well, but leave a forked copy behind: it holds whatever is open."""
+    child = os.fork()
+    if not child:
+        time.sleep(600)
+        os._exit(0)
+    output.write_text(f"{os.getpid()} {child}")
+
+
+def dump(output: Path, *, report: Report) -> None:
+    """Write down what the process was given."""
+    import json
+
+    facts = {
+        "environment": dict(os.environ),
+        "folder": str(Path.cwd()),
+        "stdin": sys.stdin.read(),
+        "session": os.getsid(0),
+        "process": os.getpid(),
+    }
+    output.write_text(json.dumps(facts))

@@ -1,0 +1,531 @@
+"""The gate end to end: real runs of pytest that measure a tiny model and judge it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from suite import baselines
+from suite.baseline_file import write_file
+from suite.records import Measurement, Status, Verdict
+from suite.selftest.conftest import REPO, Project, Result, tree
+
+if TYPE_CHECKING:
+    from suite.records import Metric
+    from suite.selftest.tiny import TinyModel
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+CASES = [f"{case}[{cell}]" for cell in (F16, Q4) for case in ("memory", "perplexity", "tokenizer")]
+HEAVY = {"torch", "transformers", "llama_cpp", "bitsandbytes", "lm_eval", "datasets"}
+
+
+def break_quantizer(project: Project, ftype: str = "Q2_K") -> None:
+    """Q4_K_M silently makes something else."""
+    project.matrix["backends"] = {"llamacpp": {"schemes": {"Q4_K_M": {"bits": 4, "ftype": ftype}}}}
+
+
+def exact(measurement: Measurement) -> dict[str, Metric]:
+    """The metrics that two runs must agree on to the last digit."""
+    return {n: m for n, m in measurement.metrics.items() if m.kind in ("paired", "exact")}
+
+
+def statuses(result: Result, *cells: str) -> set[Status]:
+    return {v.status for v in result.verdicts if v.cell in cells}
+
+
+# --- baselines: none, first, again -------------------------------------------------------------------
+
+
+def test_without_baselines_cases_are_skipped_and_counted(project: Project) -> None:
+    result = project.run()
+    assert result.status == 0
+    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "skipped")
+    assert result.measured == [F16, Q4]
+    assert result.verdict(Q4, "perplexity").status == Status.NO_BASELINE
+    assert f"{len(CASES)} no baseline" in result.output
+    assert "--update-baselines" in result.output
+    assert not project.baselines.exists()
+
+
+def test_required_baselines_fail_where_they_are_missing(project: Project) -> None:
+    result = project.run("--require-baselines", "-k", F16)
+    assert result.status == 12
+    assert result.failed() == [case for case in CASES if F16 in case]
+    assert "no baseline is stored" in result.output
+
+
+def test_update_without_a_reason_is_a_usage_error(project: Project) -> None:
+    result = project.run("--update-baselines")
+    assert result.status == 4
+    assert "--update-baselines needs --reason" in result.output
+    assert result.measured == []
+
+
+def test_update_prints_old_and_new_and_the_next_run_is_green(project: Project) -> None:
+    first = project.update()
+    assert first.status == 0
+    for cell in (F16, Q4):
+        assert (project.baselines / cell / "smoke.toml").is_file()
+    value = exact(project.measurement(Q4))["perplexity"].value
+    assert re.search(rf"perplexity \(\) +│ +- +│ +{value:.6g} +│ +first", first.output)
+
+    second = project.update()
+    assert second.status == 0
+    assert re.search(rf"perplexity \(\) +│ +{value:.6g} +│ +{value:.6g} +│ +none", second.output)
+
+    third = project.run("--require-baselines")
+    assert third.status == 0
+    assert {c: third.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert statuses(third, F16, Q4) == {Status.PASS}
+
+
+def test_two_runs_agree_to_the_last_digit(baselined: Project) -> None:
+    before = {cell: baselined.measurement(cell) for cell in (F16, Q4)}
+    result = baselined.run()
+    assert result.status == 0
+    assert result.measured == [F16, Q4]
+    for cell in (F16, Q4):
+        after = baselined.measurement(cell)
+        assert after.run != before[cell].run
+        assert exact(after) == exact(before[cell])
+        assert {"perplexity", "perplexity/bits_per_byte", "memory/bits_per_weight"} <= set(exact(after))
+        assert result.verdict(cell, "perplexity").text == "equal to the last digit"
+
+
+# --- something got worse -----------------------------------------------------------------------------
+
+
+def test_a_broken_quantizer_is_found_and_told(baselined: Project) -> None:
+    good = exact(baselined.measurement(Q4))["perplexity"].value
+    break_quantizer(baselined)
+    result = baselined.run()
+    assert result.status == 1
+    assert result.failed() == [f"perplexity[{Q4}]"]
+    assert statuses(result, F16) == {Status.PASS}
+    # Fewer bits: better by more than the tolerance, which fails nothing.
+    assert result.verdict(Q4, "memory/bits_per_weight").status == Status.IMPROVEMENT
+
+    verdict = result.verdict(Q4, "perplexity")
+    bad = exact(baselined.measurement(Q4))["perplexity"].value
+    assert verdict.status == Status.REGRESSION
+    assert (verdict.baseline, verdict.measured) == (good, bad)
+    assert verdict.change == pytest.approx(bad / good - 1)
+    assert verdict.change is not None
+    assert verdict.change_low is not None
+    assert verdict.change_high is not None
+    assert verdict.tolerance == 0.01
+    assert verdict.change_low < verdict.change < verdict.change_high
+    told = result.output.partition("FAILURES")[2]
+    for words in (
+        f"regression: perplexity of {Q4}",
+        f"baseline {good:.4f}",
+        f"measured {bad:.4f}",
+        f"+{100 * verdict.change:.1f} % (+{100 * verdict.change_low:.1f} % to +{100 * verdict.change_high:.1f} %)",
+        "tolerance 1 %",
+        verdict.reproduce,
+    ):
+        assert words in told
+
+
+def test_the_reproducing_command_shows_it_again(baselined: Project, tmp_path: Path) -> None:
+    break_quantizer(baselined)
+    first = baselined.run("-k", f"perplexity and {Q4}")
+    command = first.verdict(Q4, "perplexity").reproduce
+    again = subprocess.run(
+        f"{command} --results {shlex.quote(str(tmp_path / 'again'))}",
+        shell=True,
+        cwd=REPO,
+        env=baselined.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert again.returncode == 1, again.stdout
+    assert f"regression: perplexity of {Q4}" in again.stdout
+    assert f"measured {first.verdict(Q4, 'perplexity').measured:.4f}" in again.stdout
+    assert "1 failed" in again.stdout
+
+
+def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> None:
+    before = tree(baselined.baselines)
+    break_quantizer(baselined)
+    refused = baselined.update("-k", Q4)
+    assert refused.status == 1
+    assert f"{Q4} (smoke): the baseline is not updated" in refused.output
+    assert "--accept-regressions" in refused.output
+    assert tree(baselined.baselines) == before
+
+    accepted = baselined.update("-k", Q4, "--accept-regressions")
+    assert accepted.status == 0
+    changed = {name for name, data in tree(baselined.baselines).items() if before.get(name) != data}
+    assert {Path(name).parent.as_posix() for name in changed} == {Q4}
+    assert baselined.run().status == 0
+
+
+# --- what is selected is what is measured ------------------------------------------------------------
+
+
+def test_k_perplexity_measures_perplexity_alone(baselined: Project) -> None:
+    result = baselined.run("-k", "perplexity")
+    assert result.status == 0
+    assert result.measured == [F16, Q4]
+    for cell in (F16, Q4):
+        assert set(baselined.measurement(cell).metrics) == {"perplexity", "perplexity/bits_per_byte"}
+        assert baselined.measurement(cell).requests == ["perplexity"]
+
+
+def test_m_selects_by_scheme_backend_bits_and_metric(project: Project) -> None:
+    collect = ("--collect-only", "-q", "--matrix", str(REPO / "fixtures/matrix.toml"))
+
+    def cases(*arguments: str) -> list[str]:
+        return [line for line in project.run(*collect, *arguments).output.splitlines() if "::" in line]
+
+    everything = cases()
+    for expression, kept in {
+        "bits8 and not throughput": r"test_(?!prefill|decode|time|load).*/(int8|Q8_0)[]/]",
+        "bitsandbytes and hellaswag or Q4_K_M and decode": r"/bitsandbytes/.*/hellaswag]|decode.*/Q4_K_M]",
+    }.items():
+        selected = cases("-m", expression)
+        assert selected == [case for case in everything if re.search(kept, case)]
+        assert 0 < len(selected) < len(everything)
+
+
+# --- --reuse -----------------------------------------------------------------------------------------
+
+
+def test_reuse_takes_earlier_measurements(baselined: Project) -> None:
+    before = tree(baselined.results)
+    result = baselined.run("--reuse")
+    assert result.status == 0
+    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert result.measured == []
+    records = {name: data for name, data in before.items() if name.endswith("/F16.json")}
+    assert records
+    assert records.items() <= tree(baselined.results).items()
+
+
+def test_reuse_measures_what_changed(baselined: Project) -> None:
+    select = ("--reuse", "-k", "memory")
+    break_quantizer(baselined)
+    assert baselined.run(*select).measured == [Q4]
+    assert baselined.run(*select, "--threads", "2").measured == [F16, Q4]
+    assert baselined.run(*select, "--threads", "2").measured == []
+    baselined.matrix["tiers"]["smoke"]["perplexity"]["protocol"] = "half"
+    assert baselined.run(*select, "--threads", "2").measured == [F16, Q4]
+
+
+def test_reuse_measures_what_was_not_asked_for_before(baselined: Project) -> None:
+    baselined.run("-k", "perplexity and F16")
+    assert baselined.run("--reuse", "-k", "F16").measured == [F16]
+    assert baselined.run("--reuse", "-k", "perplexity and F16").measured == []
+
+
+# --- a cell that cannot be measured ------------------------------------------------------------------
+
+
+def worker(pytest_process: subprocess.Popen[str], cell: str) -> psutil.Process:
+    """The process that measures `cell`, as soon as there is one."""
+    parent, deadline = psutil.Process(pytest_process.pid), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for child in parent.children(recursive=True):
+            try:
+                if child.cmdline()[-1].endswith(f"{cell}.job.json"):
+                    return child
+            except (psutil.Error, IndexError):
+                continue  # it ended, or is not yet what it will be
+        time.sleep(0.005)
+    raise AssertionError(f"no process for {cell}")
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project, name: str) -> None:
+    baselined.write()
+    process = baselined.start()
+    worker(process, F16).send_signal(signal.Signals[name])
+    result = baselined.finish(process)
+    assert result.status == 10
+    assert result.failed() == [case for case in CASES if F16 in case]
+    assert statuses(result, F16) == {Status.ERROR}
+    assert statuses(result, Q4) == {Status.PASS}
+    assert f"was killed by {name}" in result.verdict(F16, "perplexity").text
+    assert f"full log: {baselined.results / 'smoke' / F16}.log" in result.output
+
+
+def test_a_time_limit_ends_a_cell(baselined: Project) -> None:
+    baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
+    result = baselined.run("-k", Q4)
+    assert result.status == 10
+    assert "took longer than its time limit of 0.05 s" in result.verdict(Q4, "perplexity").text
+    assert not worker_left(baselined)
+
+
+def worker_left(project: Project) -> list[psutil.Process]:
+    """Measuring processes of this project that are still there."""
+    folder = str(project.folder)
+    found = psutil.process_iter(["cmdline"])
+    return [
+        p for p in found if any(folder in word for word in p.info["cmdline"] or ()) and p.pid != os.getpid()
+    ]
+
+
+def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project, tiny: TinyModel) -> None:
+    import gguf
+
+    path = baselined.folder / "huge.gguf"
+    path.write_bytes(tiny.gguf.read_bytes())
+    weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(path, "r+").tensors}
+    weights["blk.1.ffn_norm.weight"][3] = 3e38  # a float, but not one to multiply
+    del weights  # writes the mapped file
+    baselined.matrix["models"]["broken"] = {
+        **baselined.matrix["models"]["tiny"],
+        "gguf": {"path": path.name},
+    }
+    baselined.matrix["tiers"]["smoke"]["cells"].append("broken/llamacpp/F16")
+    result = baselined.run()
+    assert result.status == 10
+    assert statuses(result, F16, Q4) == {Status.PASS}
+    verdict = result.verdict("broken/llamacpp/F16", "perplexity")
+    assert verdict.status == Status.ERROR
+    assert "ended with exit status 1" in verdict.text
+    assert "the model's logits are not finite" in verdict.text
+    assert verdict.text.splitlines()[0] in result.output
+
+
+def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyModel) -> None:
+    project.write()
+    (project.folder / "half.gguf").write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
+    project.matrix["models"]["half"] = {**project.matrix["models"]["tiny"], "gguf": {"path": "half.gguf"}}
+    project.matrix["tiers"]["smoke"]["cells"].append("half/llamacpp/F16")
+    result = project.update()
+    assert result.status == 10
+    assert not (project.baselines / "half").exists()
+    assert (project.baselines / F16 / "smoke.toml").exists()
+
+
+def test_another_text_is_not_comparable(baselined: Project) -> None:
+    text = baselined.text.read_text()
+    baselined.text.write_text(text[100:] + text[:100])
+    result = baselined.run("-k", "perplexity")
+    assert result.status == 11
+    verdict = result.verdict(Q4, "perplexity")
+    assert verdict.status == Status.NOT_COMPARABLE
+    old = baselines.read(baselined.baselines, Q4, "smoke")
+    assert old is not None
+    was = old.metrics["perplexity"].conditions["tokens"]
+    now = exact(baselined.measurement(Q4))["perplexity"].conditions["tokens"]
+    assert was != now
+    assert verdict.text == f"tokens differs: {was} in the baseline, {now} measured"
+    assert verdict.text in result.output
+
+
+# --- throughput --------------------------------------------------------------------------------------
+
+
+def test_recorded_rounds_are_pytest_benchmarks(project: Project) -> None:
+    file = project.folder / "benchmark.json"
+    result = project.run("--tier", "timed", "-m", "throughput", f"--benchmark-json={file}")
+    assert result.status == 0
+    found = {
+        entry["name"].removeprefix("test_"): entry for entry in json.loads(file.read_bytes())["benchmarks"]
+    }
+    for cell in (F16, Q4):
+        metrics = project.measurement(cell, "timed").metrics
+        for kind in ("prefill", "decode", "time_to_first_token", "load"):
+            metric, entry = metrics[f"throughput/{kind}"], found[f"{kind}[{cell}]"]
+            assert entry["stats"]["data"] == metric.samples
+            assert entry["stats"]["rounds"] == len(metric.samples or ())
+            assert entry["extra_info"][metric.unit] == metric.value
+            assert entry["extra_info"]["cell"] == cell
+        assert metrics["throughput/decode"].unit == "tokens/s"
+        assert metrics["throughput/decode"].value == pytest.approx(
+            8 / found[f"decode[{cell}]"]["stats"]["median"]
+        )
+    assert "benchmark 'decode': 2 tests" in result.output
+
+
+def test_timings_are_gated_as_ratio_everywhere(project: Project) -> None:
+    result = project.run("--tier", "timed", "-k", f"decode and {Q4}")
+    assert set(result.measured) == {F16, Q4}  # the reference too, which no case asked for
+    fast, slow = (project.measurement(c, "timed").metrics["throughput/decode"] for c in (Q4, F16))
+    assert result.verdict(Q4, "throughput/decode_ratio").measured == pytest.approx(fast.value / slow.value)
+    # An absolute timing is shown and never fails.
+    assert result.verdict(Q4, "throughput/decode").status == Status.PASS
+
+
+@pytest.fixture
+def timed(project: Project) -> Project:
+    """With baselines of decoding on the machine `bench`."""
+    result = project.update("--tier", "timed", "--machine", "bench", "-k", "decode")
+    assert result.status == 0, result.output
+    assert (project.baselines / "machines/bench.toml").is_file()
+    return project
+
+
+def faster(project: Project, metric: str, machine: str | None) -> None:
+    """Make believe that the baseline of Q4_K_M was a hundred times as fast."""
+    old = baselines.read(project.baselines, Q4, "timed", machine)
+    assert old is not None
+    was = old.metrics[metric]
+    changed = was.model_copy(
+        update={"value": 100 * was.value, "samples": [s / 100 for s in was.samples] if was.samples else None}
+    )
+    path = baselines.baseline_path(project.baselines, Q4, "timed", machine)
+    names = [n for n, m in old.metrics.items() if (m.kind == "rounds") == (machine is not None)]
+    metrics = {n: old.metrics[n] for n in names} | {metric: changed}
+    write_file(old.model_copy(update={"metrics": metrics, "path": path, "kept": {}}), "test")
+
+
+def test_a_named_machine_gates_absolute_timings(timed: Project) -> None:
+    faster(timed, "throughput/decode", "bench")
+    result = timed.run("--tier", "timed", "-k", f"decode and {Q4}", "--machine", "bench")
+    assert result.status == 1
+    verdict = result.verdict(Q4, "throughput/decode")
+    assert verdict.status == Status.REGRESSION
+    # A slow moment is not a regression: measured again, with its reference, before it is called one.
+    assert result.measured[2:] == [f"{F16}.again", f"{Q4}.again"]
+    assert "measured again in fresh processes: the same" in verdict.confirmed
+    assert verdict.confirmed in result.output
+
+
+def test_a_lost_kernel_fails_on_any_machine(timed: Project) -> None:
+    faster(timed, "throughput/decode_ratio", None)
+    result = timed.run("--tier", "timed", "-k", f"decode and {Q4}")
+    assert result.status == 1
+    assert result.verdict(Q4, "throughput/decode_ratio").status == Status.REGRESSION
+    assert result.measured[2:] == [f"{F16}.again", f"{Q4}.again"]
+
+
+def test_another_machine_under_the_same_name_is_refused(timed: Project) -> None:
+    result = timed.run("--tier", "timed", "--machine", "bench", "--threads", "2")
+    assert result.status == 4
+    assert "machines/bench.toml: this is not the machine recorded as 'bench': threads 1 -> 2" in result.output
+    assert "give it another name" in result.output
+    assert result.measured == []
+
+
+def test_an_unknown_machine_is_refused(project: Project) -> None:
+    result = project.run("--tier", "timed", "--machine", "nowhere")
+    assert result.status == 4
+    assert "no machine 'nowhere' is recorded; --update-baselines --machine nowhere" in result.output
+    assert not (project.baselines / "machines").exists()
+
+
+# --- reports -----------------------------------------------------------------------------------------
+
+
+def test_reports_and_properties_carry_the_verdicts(baselined: Project, tmp_path: Path) -> None:
+    break_quantizer(baselined)
+    report, summary = tmp_path / "some/report", tmp_path / "summary.md"
+    summary.write_text("before\n")
+    result = baselined.run("--report", str(report), GITHUB_STEP_SUMMARY=str(summary))
+    assert result.status == 1
+
+    junit = ElementTree.parse(baselined.folder / "junit.xml")
+    case = next(c for c in junit.iter("testcase") if c.attrib["name"] == f"test_perplexity[{Q4}]")
+    properties = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
+    assert properties["verdict perplexity"] == "regression"
+    assert properties["verdict perplexity/bits_per_byte"] == "pass"
+
+    found: dict[str, Any] = json.loads((report / "report.json").read_bytes())
+    verdicts = [Verdict.model_validate(v) for v in found["verdicts"]]
+    assert [(v.cell, v.metric) for v in verdicts if v.status == Status.REGRESSION] == [(Q4, "perplexity")]
+    assert found["info"]["exit_status"].startswith("1")
+    markdown = (report / "report.md").read_text()
+    assert "1 regression" in markdown
+    assert Q4 in markdown
+    assert summary.read_text().startswith("before\n## quantgate smoke: 1 regression")
+    assert f"wrote {report}/report.md" in result.output
+
+
+# --- side by side, interrupted, light ----------------------------------------------------------------
+
+
+def test_xdist_measures_each_cell_once(baselined: Project) -> None:
+    result = baselined.run("-n", "2", "-m", "not throughput")
+    assert result.status == 0
+    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert sorted(result.measured) == [F16, Q4]
+    assert statuses(result, F16, Q4) == {Status.PASS}
+
+
+def test_xdist_passes_a_failure_on_without_trying_twice(baselined: Project) -> None:
+    baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
+    result = baselined.run("-n", "2", "-m", "not throughput")
+    assert result.status == 10
+    assert sorted(result.measured) == [F16, Q4]
+    assert set(result.failed()) == set(CASES)
+
+
+def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:
+    result = project.run("--tier", "timed", "-n", "2")
+    assert result.status == 4
+    assert "-m 'not throughput'" in result.output
+    assert "Traceback" not in result.output
+    assert result.measured == []
+
+
+def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
+    baselined.write()
+    before = baselined.measurement(F16).run
+    process = baselined.start()
+    child = worker(process, Q4)
+    process.send_signal(signal.SIGINT)
+    result = baselined.finish(process)
+    assert result.status == 2
+    assert not child.is_running()
+    assert not worker_left(baselined)
+    assert baselined.measurement(F16).run != before
+
+    rest = baselined.run("--reuse")
+    assert rest.status == 0
+    assert rest.measured == [Q4]
+
+
+def test_the_parent_stays_light(baselined: Project) -> None:
+    """Measured on the main job's own matrix: 2 s and 200 MB are what the project promises."""
+    nightly = ("--collect-only", "-q", "--tier", "nightly", "--matrix", str(REPO / "fixtures/matrix.toml"))
+    result = baselined.run(*nightly)
+    assert result.status == 0
+    assert result.output.count("::test_perplexity[smollm2-135m/") > 20
+    parent = baselined.parent()
+    assert not HEAVY & set(parent["modules"])
+    assert parent["peak_mb"] < 200
+    assert parent["cpu_seconds"] < 2
+
+    assert baselined.run().status == 0
+    parent = baselined.parent()
+    assert not HEAVY & set(parent["modules"])
+    assert parent["peak_mb"] < 200
+
+
+# --- transformers and bitsandbytes -------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_transformers_and_bitsandbytes_agree_with_llamacpp_and_themselves(project: Project) -> None:
+    full, int8, nf4 = "tiny/transformers/fp32", "tiny/bitsandbytes/int8", "tiny/bitsandbytes/nf4"
+    project.matrix["tiers"]["smoke"]["cells"] = [full, int8, nf4, F16]
+    assert project.update().status == 0
+    found = {cell: project.measurement(cell) for cell in (full, int8, nf4, F16)}
+    samples = {cell: m.metrics["perplexity"].samples or [] for cell, m in found.items()}
+    assert samples[F16] == pytest.approx(samples[full], abs=1e-2)
+    assert samples[F16] != samples[full]
+    bpw = {cell: m.metrics["memory/bits_per_weight"].value for cell, m in found.items()}
+    assert 4 < bpw[nf4] < bpw[int8] < bpw[F16] < bpw[full] == 32
+    assert {m.metrics["tokenizer/mismatches"].value for m in found.values()} == {0}
+
+    again = project.run("-k", "nf4")
+    assert again.status == 0
+    assert exact(project.measurement(nf4)) == exact(found[nf4])
+    assert statuses(again, nf4) == {Status.PASS}

@@ -1,0 +1,702 @@
+"""Metrics: exact values from a model whose log-probabilities are known, and lm-evaluation-harness's own verdicts."""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import random
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+
+from suite.backends.base import Weights
+from suite.errors import MeasurementError
+from suite.measure import accuracy, memory, perplexity, throughput, tokenizer
+from suite.records import Job, Needs
+from suite.run.session import Choice, Item, Session, Task, Text
+from suite.scoring import Scored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from suite.records import Metric
+    from suite.scoring import TokenTree
+    from suite.selftest.tiny import TinyModel
+
+VOCABULARY = 7
+MB = 2**20
+
+
+class Bigrams:
+    """A model whose next token depends on the present one alone; notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.table = np.random.default_rng(3).normal(0, 2, (VOCABULARY, VOCABULARY)).astype(np.float32)
+        self.calls: list[Any] = []
+        self.trees: list[TokenTree] = []
+
+    def logprob(self, before: int, token: int) -> float:
+        row = self.table[before].astype(float)
+        return float(row[token] - np.log(np.exp(row).sum()))
+
+    def total(self, ids: Sequence[int], start: int) -> float:
+        """Log-probability of the tokens from `start` on."""
+        return sum(self.logprob(a, b) for a, b in list(pairwise(ids))[start - 1 :])
+
+    def likeliest(self, token: int, count: int) -> list[int]:
+        """The greedy continuation."""
+        found = []
+        for _ in range(count):
+            token = int(self.table[token].argmax())
+            found.append(token)
+        return found
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        self.calls.append(("reserve", tokens, sequences))
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        self.trees.append(tree)
+        found: NDArray[np.float32] = self.table[[tree.ids[row] for row in tree.rows]]
+        return found
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        self.calls.append(("prefill", len(ids)))
+        return int(ids[-1])
+
+    def decode(self, token: int, count: int) -> int:
+        self.calls.append(("decode", token, count))
+        return token
+
+    def weights(self) -> Weights:
+        self.calls.append("weights")
+        return Weights(bytes=1000, parameters=1600, file_bytes=1234)
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(c) for c in text]
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        return {"kernels": "by hand"}
+
+    def device_peak_bytes(self) -> dict[str, int]:
+        return {}
+
+    def reset_device_peak(self) -> None:
+        self.calls.append("reset")
+
+
+def hold_memory() -> None:
+    """64 MB for a moment that the sampler, which looks every few milliseconds, cannot miss."""
+    block = np.ones(64 * MB, dtype=np.uint8)
+    time.sleep(0.1)
+    del block
+
+
+class Here:
+    """A session of a fake backend, its workload in a folder, the progress it reported."""
+
+    def __init__(self, folder: Path, backend: Any = None) -> None:
+        self.folder = folder
+        self.backend = backend or Bigrams()
+        self.progress: list[tuple[str, float, float]] = []
+        self.options: dict[str, dict[str, Any]] = {}
+        self.write("meta.json", json.dumps({"vocabulary": VOCABULARY}))
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def session(self) -> Session:
+        job = Job(
+            cell="tiny/fake/f", tier="smoke", fingerprint="x", backend="fake", scheme_options={}, threads=2,
+            weights=self.folder, source_hash="w1", workload=self.folder, requests=[], options=self.options,
+            output=self.folder / "out.json",
+        )  # fmt: skip
+        session = Session(job, lambda *event: self.progress.append(event))
+        session.load(lambda checkpoint, options, threads: self.backend)
+        return session
+
+    def measure(self, module: Any, *parts: str, **options: Any) -> dict[str, Metric]:
+        group = module.__name__.rpartition(".")[2]
+        self.options = {group: options}
+        session = self.session()
+        session.phase = group
+        metrics: dict[str, Metric] = module.measure(session, parts)
+        return metrics
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Here:
+    return Here(tmp_path)
+
+
+# --- perplexity -----------------------------------------------------------------------------------
+
+N_CTX, WINDOWS = 8, 3
+IDS = [random.Random(5).randrange(1, VOCABULARY) for _ in range(N_CTX * WINDOWS)]
+STARTS = [0, *np.cumsum([1 + (7 * n) % 5 for n in range(len(IDS))]).tolist()]
+"""Tokens of one to five bytes."""
+
+
+def with_text(here: Here, bos: int | None = None) -> Bigrams:
+    here.write("text-t.json", Text(ids=IDS, starts=STARTS, bos=bos, hash="t1").model_dump_json())
+    assert isinstance(here.backend, Bigrams)
+    return here.backend
+
+
+def windows(bos: int | None = None) -> list[list[int]]:
+    found = [IDS[n : n + N_CTX] for n in range(0, len(IDS), N_CTX)]
+    return found if bos is None else [[bos, *ids[1:]] for ids in found]
+
+
+@pytest.mark.parametrize("bos", [None, 0])
+@pytest.mark.parametrize(("protocol", "start", "scored"), [("full", 1, 7), ("half", 5, 3)])
+def test_perplexity_is_the_exponential_of_the_mean_over_the_scored_tokens(
+    here: Here, protocol: str, start: int, scored: int, bos: int | None
+) -> None:
+    model = with_text(here, bos)
+    found = here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS, protocol=protocol)
+    nll = [-model.total(ids, start) for ids in windows(bos)]
+    metric = found["perplexity"]
+    assert metric.value == pytest.approx(math.exp(sum(nll) / (scored * WINDOWS)), rel=1e-6)
+    assert metric.samples == pytest.approx([x / scored for x in nll], rel=1e-6)
+    assert metric.weights == [scored] * WINDOWS
+    error = np.std([x / scored for x in nll], ddof=1) / math.sqrt(WINDOWS)
+    assert metric.stderr == pytest.approx(metric.value * error, rel=1e-6)
+    assert (metric.kind, metric.link, metric.better) == ("paired", "exp", "lower")
+    assert metric.conditions == {
+        "source": "w1", "tokens": "t1", "text": "t", "n_ctx": N_CTX, "windows": WINDOWS,
+        "protocol": protocol, "scored tokens": scored * WINDOWS,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "start"), [("full", 1), ("half", 5)])
+def test_bits_per_byte_counts_the_bytes_of_the_scored_tokens(here: Here, protocol: str, start: int) -> None:
+    model = with_text(here)
+    found = here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS, protocol=protocol)
+    bits = [-model.total(ids, start) / math.log(2) for ids in windows()]
+    size = [STARTS[(n + 1) * N_CTX] - STARTS[n * N_CTX + start] for n in range(WINDOWS)]
+    metric = found["perplexity/bits_per_byte"]
+    assert metric.value == pytest.approx(sum(bits) / sum(size), rel=1e-6)
+    assert metric.samples == pytest.approx([b / s for b, s in zip(bits, size, strict=True)], rel=1e-6)
+    assert metric.weights == size
+    assert metric.value == pytest.approx(np.average(metric.samples or [], weights=size)), (
+        "as the judge takes it"
+    )
+    assert metric.link == "identity"
+    assert metric.conditions["scored bytes"] == sum(size)
+
+
+def test_the_value_is_what_the_judge_makes_of_samples_and_weights(here: Here) -> None:
+    with_text(here)
+    metric = here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS)["perplexity"]
+    mean = np.average(metric.samples or [], weights=metric.weights)
+    assert metric.value == pytest.approx(math.exp(mean))
+
+
+def test_windows_are_scored_one_at_a_time_and_fed_but_for_their_last_token(here: Here) -> None:
+    model = with_text(here, bos=0)
+    here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS)
+    assert [tree.ids for tree in model.trees] == [ids[:-1] for ids in windows(bos=0)]
+    assert all(tree.is_chain for tree in model.trees)
+
+
+def test_a_perplexity_beyond_any_number_is_an_error_that_says_so(here: Here) -> None:
+    with_text(here).table *= 1000
+    with pytest.raises(MeasurementError, match=r"log-likelihood is \d{4} nats per token.*broken weights"):
+        here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS)
+
+
+def test_llamacpps_protocol_scores_half_a_window_less_one() -> None:
+    """llama-perplexity at n_ctx 512 counts 255 tokens of each window."""
+    options = perplexity.Options(text="t", n_ctx=512, protocol="half")
+    assert 512 - perplexity.first_scored(options) == 255
+
+
+def test_fewer_windows_take_the_beginning_of_the_text(here: Here) -> None:
+    model = with_text(here)
+    metric = here.measure(perplexity, text="t", n_ctx=N_CTX, windows=2)["perplexity"]
+    assert metric.value == pytest.approx(
+        math.exp(-sum(model.total(w, 1) for w in windows()[:2]) / 14), rel=1e-6
+    )
+
+
+def test_what_the_metrics_need_of_the_workload() -> None:
+    assert perplexity.needs(perplexity.Options(text="t", n_ctx=16, windows=4)) == Needs(texts={"t": 64})
+    assert accuracy.needs(accuracy.Options(tasks=["a", "b"], items=5)) == Needs(tasks={"a": 5, "b": 5})
+    assert tokenizer.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+CONTEXTS = [[1, 2], [3, 4, 5], [2, 6], [6, 1, 1]]
+
+
+def task(name: str, output_type: str, metrics: list[str], items: list[Item]) -> Task:
+    return Task(
+        name=name, version="1.0", output_type=output_type, metrics=metrics, items=items,
+        data_hash="d", prompt_hash="p", token_hash="k",
+    )  # fmt: skip
+
+
+def choice_task(here: Here) -> tuple[list[list[list[int]]], list[list[int]]]:
+    """Three choices of one to three tokens, of which the lengths in characters favour others than the totals do."""
+    source = random.Random(12)
+    continuations = [
+        [[source.randrange(VOCABULARY) for _ in range(k + 1)] for k in range(3)] for _ in CONTEXTS
+    ]
+    gold = [[0], [1], [2], [0, 2]]
+    items = [
+        Item(
+            choices=[
+                Choice(context=c, continuation=k, characters=1 + 9 * n) for n, k in enumerate(options)
+            ],
+            gold=g,
+        )
+        for c, options, g in zip(CONTEXTS, continuations, gold, strict=True)
+    ]  # fmt: skip
+    here.write(
+        "task-choose.json", task("choose", "multiple_choice", ["acc", "acc_norm"], items).model_dump_json()
+    )
+    return continuations, gold
+
+
+def test_multiple_choice_takes_the_likeliest_choice_and_the_likeliest_by_length(here: Here) -> None:
+    continuations, gold = choice_task(here)
+    found = here.measure(accuracy, tasks=["choose"], items=4)
+    totals = [
+        [here.backend.total([*c, *k], len(c)) for k in options]
+        for c, options in zip(CONTEXTS, continuations, strict=True)
+    ]
+    plain = [float(int(np.argmax(t)) in g) for t, g in zip(totals, gold, strict=True)]
+    normed = [
+        float(int(np.argmax(np.array(t) / [1, 10, 19])) in g) for t, g in zip(totals, gold, strict=True)
+    ]
+    assert plain != normed, "or the test could not tell them apart"
+    assert list(found) == ["accuracy/choose/acc", "accuracy/choose/acc_norm"]
+    for metric, expected in zip(found.values(), (plain, normed), strict=True):
+        assert metric.samples == expected
+        assert metric.value == pytest.approx(np.mean(expected))
+        assert metric.stderr == pytest.approx(np.std(expected, ddof=1) / 2)
+        assert (metric.kind, metric.better, metric.unit, metric.weights) == (
+            "paired",
+            "higher",
+            "fraction",
+            None,
+        )
+        assert metric.conditions == {
+            "source": "w1", "task": "choose", "task version": "1.0", "items": 4,
+            "data": "d", "prompts": "p", "tokens": "k", "budget": 512,
+        }  # fmt: skip
+    raw = found["accuracy/choose/acc"].raw["loglikelihoods"]
+    assert [x for row in raw for x in row] == pytest.approx([x for row in totals for x in row], abs=1e-5)
+
+
+def greedy_task(here: Here, name: str = "last") -> None:
+    """The first item's continuation is what greedy decoding gives; of the second, the first token only."""
+    model = here.backend
+    right = model.likeliest(CONTEXTS[0][-1], 2)
+    first = model.likeliest(CONTEXTS[1][-1], 1)[0]
+    wrong = (model.likeliest(first, 1)[0] + 1) % VOCABULARY
+    items = [
+        Item(choices=[Choice(context=CONTEXTS[0], continuation=right, characters=5)], gold=[0]),
+        Item(choices=[Choice(context=CONTEXTS[1], continuation=[first, wrong], characters=5)], gold=[0]),
+    ]
+    here.write(f"task-{name}.json", task(name, "loglikelihood", ["acc"], items).model_dump_json())
+
+
+def test_a_loglikelihood_task_asks_for_the_greedy_continuation_whole(here: Here) -> None:
+    greedy_task(here)
+    found = here.measure(accuracy, tasks=["last"], items=2)
+    assert list(found) == ["accuracy/last/acc"]
+    assert found["accuracy/last/acc"].samples == [1.0, 0.0]
+    assert found["accuracy/last/acc"].value == 0.5
+
+
+def test_only_the_tasks_that_cases_need_are_done(here: Here) -> None:
+    greedy_task(here)
+    options: dict[str, Any] = {"tasks": ["choose", "last", "other"], "items": 2}
+    assert list(here.measure(accuracy, "last", **options)) == ["accuracy/last/acc"]
+    choice_task(here)
+    greedy_task(here, "other")
+    every = here.measure(accuracy, **options)
+    assert {name.split("/")[1] for name in every} == {"choose", "last", "other"}
+
+
+def test_progress_of_accuracy_runs_over_all_tasks(here: Here) -> None:
+    choice_task(here)
+    greedy_task(here)
+    here.measure(accuracy, tasks=["choose", "last"], items=2, budget=16)
+    assert {phase for phase, _, _ in here.progress} == {"accuracy"}
+    shares = [done / total for _, done, total in here.progress]
+    assert shares == sorted(shares)
+    assert 0.5 in shares
+    assert shares[-1] == 1.0
+
+
+# --- accuracy, held against lm-evaluation-harness -------------------------------------------------
+
+
+def scored(loglikelihood: float, greedy: bool) -> Scored:
+    return Scored(np.array([loglikelihood]), np.array([greedy]))
+
+
+def assert_as_lm_eval(theirs: Any, document: Any, ours: Task, item: Item, source: random.Random) -> None:
+    """Random log-likelihoods, coarse ones too, so that there are ties."""
+    for steps in (2, 10_000):
+        results = [(-source.randint(1, steps) / steps * 30, source.random() < 0.5) for _ in item.choices]
+        expected = {
+            k: float(v) for k, v in theirs.process_results(document, results).items() if k in ours.metrics
+        }
+        assert set(expected) == set(ours.metrics)
+        assert accuracy.item_metrics(ours, item, [scored(*r) for r in results]) == expected
+
+
+def in_memory(documents: list[dict[str, Any]], **config: Any) -> Any:
+    """A task of lm-eval whose documents are these."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+
+    data = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
+    return ConfigurableTask(
+        config={"task": "own", "custom_dataset": lambda **_: data, "test_split": "test", **config}
+    )
+
+
+def metric_list(*names: str) -> list[dict[str, Any]]:
+    return [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in names]
+
+
+def test_items_of_multiple_choice_are_judged_as_lm_eval_does() -> None:
+    source = random.Random(2)
+    documents: list[dict[str, Any]] = [
+        {"q": f"question {n}", "choices": ["x" * source.randint(1, 12) for _ in range(4)], "label": n % 4}
+        for n in range(40)
+    ]
+    theirs = in_memory(
+        documents, output_type="multiple_choice", doc_to_text="{{q}}", doc_to_choice="{{choices}}",
+        doc_to_target="label", metric_list=metric_list("acc", "acc_norm"),
+    )  # fmt: skip
+    for document in documents:
+        item = Item(
+            choices=[Choice(context=[1], continuation=[1], characters=len(c)) for c in document["choices"]],
+            gold=[document["label"]],
+        )
+        ours = task("own", "multiple_choice", ["acc", "acc_norm"], [item])
+        assert_as_lm_eval(theirs, document, ours, item, source)
+
+
+def test_items_of_loglikelihood_tasks_are_judged_as_lm_eval_does() -> None:
+    documents = [{"text": "the last word"}, {"text": "another one"}]
+    theirs = in_memory(
+        documents, output_type="loglikelihood", doc_to_text="{{text.split(' ')[0]}}",
+        doc_to_target="{{text.split(' ')[-1]}}", metric_list=metric_list("perplexity", "acc"),
+    )  # fmt: skip
+    item = Item(choices=[Choice(context=[1], continuation=[2], characters=4)], gold=[0])
+    ours = task("own", "loglikelihood", ["acc"], [item])
+    for greedy in (True, False):
+        theirs_says = theirs.process_results(documents[0], [(-3.0, greedy)])
+        assert accuracy.item_metrics(ours, item, [scored(-3.0, greedy)]) == {"acc": float(theirs_says["acc"])}
+        assert theirs_says["acc"] == greedy
+
+
+TASKS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
+    "arc_easy": (
+        "validation",
+        lambda n: {
+            "question": f"How many are {n}?",
+            # Some items of ARC name their choices by number.
+            "choices": {
+                "text": [f"{n}", "many", "none", "it depends"],
+                "label": list("ABCD" if n % 2 else "1234"),
+            },
+            "answerKey": "ABCD"[n % 4] if n % 2 else "1234"[n % 4],
+        },
+    ),
+    "hellaswag": (
+        "validation",
+        lambda n: {
+            "activity_label": "Baking",
+            "ctx_a": f"A man takes {n} eggs.",
+            "ctx_b": "he",
+            "endings": ["breaks them. [substeps] Then", "eats", "[title] sells all of them", "waits a while"],
+            "label": str(n % 4),
+        },
+    ),
+    "piqa": (
+        "validation",
+        lambda n: {"goal": f"Boil {n} eggs", "sol1": "Use water.", "sol2": "Use a hat.", "label": n % 2},
+    ),
+    "winogrande": (
+        "validation",
+        lambda n: {
+            "sentence": f"Ann gave Bo {n} eggs because _ was kind.",
+            "option1": "Ann",
+            "option2": "Bo",
+            "answer": "12"[n % 2],
+        },
+    ),
+    "lambada_openai": ("test", lambda n: {"text": f"He had {n} eggs and ate every single egg"}),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_tasks_of_smoke_are_judged_as_lm_eval_does(name: str, tiny: TinyModel, tmp_path: Path) -> None:
+    """From documents, through `make_task`, to the metrics: gold answers and lengths come from lm-eval's prompts."""
+    import datasets
+
+    from suite.prepare.workload import Encoder, load_task, make_task
+
+    split, document_of = TASKS[name]
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list([document_of(n) for n in range(8)]).save_to_disk(tmp_path / "documents")
+    spec = {"folder": str(tmp_path / "documents"), "split": split, "items": 8}
+    ours = make_task(name, spec, Encoder(tiny.safetensors, None))
+    theirs = load_task(name, spec)
+    documents = list(theirs.eval_docs)
+    assert len(ours.items) == len(documents) == 8
+    source = random.Random(4)
+    for item, document in zip(ours.items, documents, strict=True):
+        for _ in range(5):
+            assert_as_lm_eval(theirs, document, ours, item, source)
+
+
+# --- throughput -----------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time passes when work is done."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(throughput, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "made"),
+    [(1.0, 7), (3.0, 4), (4.0, 3), (100.0, 3), (2.0, 5)],
+)
+def test_rounds_stop_by_number_or_time_but_there_are_three(clock: Clock, seconds: float, made: int) -> None:
+    told: list[float] = []
+    done: list[str] = []
+
+    def prepare() -> None:
+        done.append("prepare")
+        clock.now += 1000
+
+    def work() -> None:
+        done.append("work")
+        clock.now += seconds if len(done) > 2 else 50  # the first round warms up
+
+    options = throughput.Options(rounds=7, seconds=10.0)
+    rounds = throughput._time(prepare, work, options, told.append)
+    assert rounds == [seconds] * made, "neither the warm-up nor the preparation is timed"
+    assert done == ["prepare", "work"] * (made + 1)
+    assert told == [(n + 1) / 7 for n in range(made)]
+
+
+class Timed(Bigrams):
+    """Takes a second for a prompt and, for each token decoded, a quarter."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def prefill(self, ids: Sequence[int]) -> int:
+        self._clock.now += len(ids) / 64
+        return super().prefill(ids)
+
+    def decode(self, token: int, count: int) -> int:
+        self._clock.now += count / 4
+        return super().decode(token, count)
+
+
+OPTIONS: dict[str, Any] = {"prompt": 64, "decode": 8, "first_token": 16, "rounds": 3}
+
+
+def test_throughput_is_tokens_by_the_median_round(clock: Clock, tmp_path: Path) -> None:
+    here = Here(tmp_path, Timed(clock))
+    found = here.measure(throughput, **OPTIONS)
+    assert {name: m.value for name, m in found.items() if "load" not in name} == {
+        "throughput/prefill": 64.0, "throughput/decode": 4.0, "throughput/time_to_first_token": 0.25,
+    }  # fmt: skip
+    units = {name.partition("/")[2]: (m.unit, m.better, m.samples) for name, m in found.items()}
+    assert units["prefill"] == ("tokens/s", "higher", [1.0] * 3)
+    assert units["decode"] == ("tokens/s", "higher", [2.0] * 3)
+    assert units["time_to_first_token"] == ("s", "lower", [0.25] * 3)
+    assert units["load"][:2] == ("s", "lower")
+    assert len(units["load"][2] or []) == 1
+    for metric in found.values():
+        assert metric.kind == "rounds"
+        assert metric.conditions == {
+            "source": "w1", "threads": 2, "kernels": "by hand", "prompt": 64, "decode": 8, "first_token": 16,
+        }  # fmt: skip
+
+
+def test_one_slow_round_does_not_move_the_value(clock: Clock, tmp_path: Path) -> None:
+    class Stumbles(Timed):
+        def prefill(self, ids: Sequence[int]) -> int:
+            clock.now += 30 if len(self.calls) == 2 else 0
+            return super().prefill(ids)
+
+    found = Here(tmp_path, Stumbles(clock)).measure(throughput, "prefill", **OPTIONS)["throughput/prefill"]
+    assert sorted(found.samples or []) == [1.0, 1.0, 31.0]
+    assert found.value == 64.0
+
+
+def test_decoding_starts_from_one_token_of_context(here: Here) -> None:
+    here.measure(throughput, "decode", **OPTIONS)
+    assert here.backend.calls[0] == ("reserve", 64, 1)
+    works = [call[::2] if call[0] == "decode" else call for call in here.backend.calls[1:]]
+    assert works == [("prefill", 1), ("decode", 8)] * 4
+
+
+def test_a_prompt_of_one_token_is_enough(here: Here) -> None:
+    assert set(here.measure(throughput, prompt=1, decode=1, first_token=1)) == {
+        f"throughput/{name}" for name in ("prefill", "decode", "time_to_first_token", "load")
+    }
+
+
+@pytest.mark.parametrize("part", ["prefill", "decode", "time_to_first_token", "load"])
+def test_only_the_timings_that_cases_need_are_made(here: Here, part: str) -> None:
+    assert list(here.measure(throughput, part, **OPTIONS)) == [f"throughput/{part}"]
+    works = {call[0] for call in here.backend.calls} - {"reserve"}
+    assert works == {"load": set(), "decode": {"prefill", "decode"}}.get(part, {"prefill"})
+
+
+def test_prompts_are_the_same_every_time_and_within_the_vocabulary(here: Here) -> None:
+    prompt = here.session().prompt(500)
+    assert prompt == here.session().prompt(500)
+    assert prompt[:20] == here.session().prompt(20)
+    assert set(prompt) == set(range(VOCABULARY))
+
+
+# --- memory and tokenizer -------------------------------------------------------------------------
+
+
+def test_memory_has_sizes_exactly_and_the_peak_of_each_phase(here: Here) -> None:
+    found = here.measure(memory, prompt=32, decode=4)
+    exact = {name: m.value for name, m in found.items() if m.kind == "exact"}
+    assert exact == {"memory/weight_bytes": 1000, "memory/bits_per_weight": 5.0, "memory/file_bytes": 1234}
+    levels = {name.partition("/")[2] for name, m in found.items() if m.kind == "level"}
+    assert levels == {
+        f"peak_{p}" for p in ("load_anonymous", "prefill_anonymous", "decode_anonymous", "resident")
+    }
+    conditions = {"source": "w1", "prompt": 32, "decode": 4, "kernels": "by hand"}
+    for metric in found.values():
+        assert metric.conditions == ({"source": "w1"} if metric.kind == "exact" else conditions)
+        assert metric.better == "lower"
+        assert metric.value > 0
+    calls = [call for call in here.backend.calls if call != "reset"]
+    assert calls[:3] == ["weights", ("reserve", 36, 1), ("prefill", 32)]
+    assert calls[3][0::2] == ("decode", 4)
+
+
+def test_each_phase_has_its_own_peak(tmp_path: Path) -> None:
+    class Hungry(Bigrams):
+        def prefill(self, ids: Sequence[int]) -> int:
+            hold_memory()
+            return super().prefill(ids)
+
+    found = Here(tmp_path, Hungry()).measure(memory, prompt=32, decode=4)
+    prefill, decode = (found[f"memory/peak_{phase}_anonymous"] for phase in ("prefill", "decode"))
+    assert prefill.value - decode.value > 48 * MB
+    assert prefill.raw["anonymous"] == prefill.value
+    assert found["memory/peak_resident"].value == max(prefill.raw["resident"], decode.raw["resident"])
+
+
+def test_the_peaks_of_an_accelerator_are_metrics_where_there_is_one(tmp_path: Path) -> None:
+    class Accelerated(Bigrams):
+        def device_peak_bytes(self) -> dict[str, int]:
+            resets = self.calls.count("reset")
+            return {"cuda_allocated": [100, 900, 500][resets], "cuda_reserved": 1000}
+
+    found = Here(tmp_path, Accelerated()).measure(memory, prompt=32, decode=4)
+    assert found["memory/peak_cuda_allocated"].value == 900
+    assert found["memory/peak_cuda_reserved"].value == 1000
+    assert found["memory/peak_load_anonymous"].raw["cuda_allocated"] == 100
+
+
+def resident() -> tuple[int, int]:
+    """Anonymous and other resident bytes of this process, by psutil."""
+    info = psutil.Process().memory_info()
+    return info.rss - info.shared, info.shared
+
+
+def test_an_allocation_counts_as_anonymous_memory(here: Here) -> None:
+    session = here.session()
+    anonymous, shared = resident()
+    with session.memory_phase() as peak:
+        hold_memory()
+    assert 60 * MB < peak.anonymous - anonymous < 80 * MB
+    assert peak.file - shared < 8 * MB
+    assert peak.resident - anonymous - shared > 60 * MB
+    with session.memory_phase() as later:
+        pass
+    assert peak.anonymous - later.anonymous > 48 * MB, "a phase does not inherit the peak of an earlier one"
+    assert peak.resident - later.resident > 48 * MB
+
+
+def test_a_mapped_file_counts_as_file_backed_memory(here: Here) -> None:
+    """As llama.cpp maps its weights."""
+    file = here.folder / "weights"
+    with file.open("wb") as handle:
+        handle.truncate(64 * MB)
+    session = here.session()
+    anonymous, shared = resident()
+    with session.memory_phase() as peak, file.open("rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        with mapped:
+            assert int(np.frombuffer(mapped, dtype=np.uint8)[::4096].sum()) == 0  # touches every page
+            time.sleep(0.1)
+    assert 60 * MB < peak.file - shared < 80 * MB
+    assert peak.anonymous - anonymous < 8 * MB
+    assert peak.resident - anonymous - shared > 60 * MB
+
+
+def test_loading_is_timed_and_its_peak_taken(here: Here) -> None:
+    session = here.session()
+    anonymous, _ = resident()
+
+    def load(checkpoint: Path, options: dict[str, Any], threads: int) -> Any:
+        assert (checkpoint, options, threads) == (here.folder, {}, 2)
+        hold_memory()
+        return here.backend
+
+    session.load(load)
+    assert session.load_peak.anonymous - anonymous > 48 * MB
+    assert 0 < session.load_seconds < 60
+
+
+def test_an_error_in_a_phase_ends_the_sampling(here: Here) -> None:
+    import threading
+
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), here.session().memory_phase():
+        _ = 1 / 0
+    assert threading.active_count() == before
+
+
+def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:
+    lines = [("ab", [97, 98]), ("cd", [99]), ("", []), ("ef", [102, 101]), ("gh", [103, 104])]
+    here.write("lines.json", json.dumps(lines))
+    found = here.measure(tokenizer, text="t")["tokenizer/mismatches"]
+    assert (found.value, found.kind, found.better) == (2, "exact", "lower")
+    assert found.raw == {"first mismatches": ["cd", "ef"]}
+    assert found.conditions == {"source": "w1", "lines": 5}
+    assert here.progress[-1] == ("tokenizer", 5, 5)

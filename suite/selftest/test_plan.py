@@ -1,0 +1,61 @@
+"""The plan: which requests the collected cases make of which cells."""
+
+from __future__ import annotations
+
+import pytest
+
+from suite.matrix import Cell, load_matrix
+from suite.run.plan import Need, Plan, make_plan
+
+CELLS = {cell.id: cell for cell in load_matrix().cells("smoke")}
+FULL = "smollm2-135m/llamacpp/F16"
+Q4 = "smollm2-135m/llamacpp/Q4_K_M"
+NF4 = "smollm2-135m/bitsandbytes/nf4"
+FP32 = "smollm2-135m/transformers/fp32"
+
+
+def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
+    return make_plan([Need(CELLS[cell], request) for cell, request in needs], cells)
+
+
+def test_requests_are_kept_per_cell_in_the_order_of_collection() -> None:
+    plan = planned((Q4, "perplexity"), (FULL, "memory"), (Q4, "accuracy/piqa"), (Q4, "accuracy/arc_easy"))
+    assert plan.requests == {Q4: ["perplexity", "accuracy/piqa", "accuracy/arc_easy"], FULL: ["memory"]}
+    assert list(plan.requests) == [Q4, FULL]
+    assert plan.cells == {Q4: CELLS[Q4], FULL: CELLS[FULL]}
+
+
+def test_what_two_cases_need_is_measured_once() -> None:
+    assert planned((Q4, "perplexity"), (Q4, "memory"), (Q4, "perplexity")).requests == {
+        Q4: ["perplexity", "memory"]
+    }
+
+
+@pytest.mark.parametrize("request_", ["perplexity", "accuracy/piqa", "memory", "tokenizer"])
+def test_quality_and_memory_need_no_reference(request_: str) -> None:
+    assert list(planned((Q4, request_)).cells) == [Q4]
+
+
+@pytest.mark.parametrize(("cell", "reference"), [(Q4, FULL), (NF4, FP32)])
+def test_timings_add_the_same_timing_of_the_reference(cell: str, reference: str) -> None:
+    plan = planned((cell, "memory"), (cell, "throughput/decode"))
+    assert plan.requests == {cell: ["memory", "throughput/decode"], reference: ["throughput/decode"]}
+    assert plan.cells[reference] == CELLS[reference]
+
+
+def test_a_reference_is_timed_for_itself_once() -> None:
+    assert planned((FULL, "throughput/load")).requests == {FULL: ["throughput/load"]}
+    plan = planned((FULL, "throughput/load"), (Q4, "throughput/load"), (Q4, "throughput/decode"))
+    assert plan.requests == {
+        FULL: ["throughput/load", "throughput/decode"],
+        Q4: ["throughput/load", "throughput/decode"],
+    }
+
+
+def test_a_reference_that_is_not_in_the_tier_is_left_out() -> None:
+    plan = planned((Q4, "throughput/decode"), cells={Q4: CELLS[Q4]})
+    assert plan.requests == {Q4: ["throughput/decode"]}
+
+
+def test_nothing_collected_is_an_empty_plan() -> None:
+    assert planned() == Plan()

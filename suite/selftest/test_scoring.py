@@ -1,0 +1,371 @@
+"""Scoring through prefix trees: the numbers of one sequence at a time, on a model of arithmetic and on real ones."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from suite.errors import MeasurementError
+from suite.scoring import TokenSequence, TokenTree, batches, build_tree, score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from suite.backends.base import Backend
+    from suite.selftest.tiny import TinyModel
+
+VOCABULARY = 6
+"""Few tokens: random sequences then share much."""
+
+
+def sequence(ids: str, start: int) -> TokenSequence:
+    """`sequence("abcd", 2)` scores c and d."""
+    return TokenSequence(tuple(ord(c) - ord("a") for c in ids), start)
+
+
+def ids_of(tree: TokenTree) -> str:
+    return "".join(chr(token + ord("a")) for token in tree.ids)
+
+
+def targets_of(tree: TokenTree) -> list[list[tuple[int, str]]]:
+    """Per sequence: the node whose logits are wanted, and the token that they are wanted for."""
+    return [[(tree.rows[row], chr(token + ord("a"))) for row, token in pairs] for pairs in tree.targets]
+
+
+# --- the tree -------------------------------------------------------------------------------------
+
+
+def test_a_single_sequence_is_a_chain_without_its_last_token() -> None:
+    tree = build_tree([sequence("abca", 2)])
+    assert (ids_of(tree), tree.positions, tree.parents) == ("abc", [0, 1, 2], [-1, 0, 1])
+    assert tree.is_chain
+    assert tree.rows == [1, 2]
+    assert targets_of(tree) == [[(1, "c"), (2, "a")]]
+    assert tree.mask().tolist() == np.tri(3, dtype=bool).tolist()
+
+
+def test_choices_share_their_context() -> None:
+    tree = build_tree([sequence("abcde", 2), sequence("abdce", 2), sequence("abf", 2)])
+    #            a  b  c  d  d  c: the third choice adds no node, its only own token is never fed
+    assert ids_of(tree) == "abcddc"
+    assert tree.positions == [0, 1, 2, 3, 2, 3]
+    assert tree.parents == [-1, 0, 1, 2, 1, 4]
+    assert tree.members == [[0, 1, 2], [0, 1, 2], [0], [0], [1], [1]]
+    assert tree.rows == [1, 2, 3, 4, 5]
+    assert targets_of(tree) == [[(1, "c"), (2, "d"), (3, "e")], [(1, "d"), (4, "c"), (5, "e")], [(1, "f")]]
+    assert not tree.is_chain
+    visible = [
+        "".join(c if seen else "." for c, seen in zip("abcddc", row, strict=True)) for row in tree.mask()
+    ]
+    assert visible == ["a.....", "ab....", "abc...", "abcd..", "ab..d.", "ab..dc"]
+
+
+def test_identical_sequences_are_computed_once_and_scored_twice() -> None:
+    tree = build_tree([sequence("abc", 1), sequence("abc", 1)])
+    assert ids_of(tree) == "ab"
+    assert tree.members == [[0, 1], [0, 1]]
+    assert targets_of(tree) == [[(0, "b"), (1, "c")]] * 2
+    assert not tree.is_chain, "two sequences: a backend that takes sequence numbers has to be told of both"
+
+
+def test_a_sequence_that_begins_another_adds_nothing() -> None:
+    tree = build_tree([sequence("abcd", 1), sequence("abc", 2), sequence("abcde", 4)])
+    assert ids_of(tree) == "abcd"
+    assert tree.members == [[0, 1, 2], [0, 1, 2], [0, 2], [2]]
+    assert targets_of(tree) == [[(0, "b"), (1, "c"), (2, "d")], [(1, "c")], [(3, "e")]]
+
+
+def test_sequences_with_nothing_in_common_do_not_see_each_other() -> None:
+    """Other tokens in between do not matter: they share nothing once the first token differs."""
+    tree = build_tree([sequence("abc", 1), sequence("bbc", 1)])
+    assert ids_of(tree) == "abbb"
+    assert tree.parents == [-1, 0, -1, 2]
+    assert tree.positions == [0, 1, 0, 1]
+    assert tree.mask().tolist() == np.kron(np.eye(2), np.tri(2)).astype(bool).tolist()
+
+
+def test_only_what_is_scored_is_asked_for() -> None:
+    tree = build_tree([sequence("abcdef", 5), sequence("abcdea", 4)])
+    assert tree.rows == [3, 4]
+    assert tree.targets == [[(1, 5)], [(0, 4), (1, 0)]]
+
+
+@pytest.mark.parametrize("start", [-1, 0, 3, 4])
+def test_the_first_token_has_no_context_and_something_must_be_scored(start: int) -> None:
+    with pytest.raises(ValueError, match=f"start {start} must be in 1..2"):
+        sequence("abc", start)
+
+
+sequences = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=9).flatmap(
+    lambda ids: st.builds(TokenSequence, st.just(tuple(ids)), st.integers(1, len(ids) - 1))
+)
+groups = st.lists(st.lists(sequences, min_size=1, max_size=4), min_size=1, max_size=6)
+quick = settings(max_examples=80, deadline=None, database=None, derandomize=True)
+
+
+@quick
+@given(st.lists(sequences, min_size=1, max_size=8))
+def test_a_tree_has_each_beginning_once_and_each_path_is_its_sequence(items: list[TokenSequence]) -> None:
+    tree = build_tree(items)
+    beginnings = {s.ids[:end] for s in items for end in range(1, len(s.ids))}
+    assert len(tree.ids) == len(beginnings)
+    mask = tree.mask()
+    for node, parent in enumerate(tree.parents):
+        assert parent < node
+        assert mask[node].sum() == tree.positions[node] + 1, "it sees as many as come before it, and itself"
+        path = tuple(tree.ids[n] for n in np.flatnonzero(mask[node]))
+        assert path in beginnings
+        assert tree.members[node] == [n for n, s in enumerate(items) if s.ids[:-1][: len(path)] == path]
+    assert tree.rows == sorted(set(tree.rows))
+    for item, pairs in zip(items, tree.targets, strict=True):
+        assert tuple(token for _, token in pairs) == item.ids[item.start :]
+        positions = [tree.positions[tree.rows[row]] for row, _ in pairs]
+        assert positions == list(range(item.start - 1, len(item.ids) - 1))
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def test_batches_are_filled_with_whole_groups() -> None:
+    one, two = [sequence("abcd", 1)], [sequence("abc", 1), sequence("abdf", 1)]  # 3 and 3 tokens
+    assert list(batches([one, two, one, two, one], 6)) == [one + two, one + two, one]
+    assert list(batches([one, two, one, two, one], 8)) == [one + two, one + two, one]
+    assert list(batches([one, two, one, two, one], 9)) == [one + two + one, two + one]
+    assert list(batches([], 9)) == []
+
+
+def test_a_group_larger_than_the_budget_goes_alone_and_whole() -> None:
+    small, large = [sequence("ab", 1)], [sequence("abcdef", 1), sequence("fedcba", 1)]
+    assert list(batches([small, large, small], 4)) == [small, large, small]
+
+
+@quick
+@given(groups, st.integers(1, 30))
+def test_no_batch_splits_a_group_or_exceeds_the_budget(items: list[list[TokenSequence]], budget: int) -> None:
+    found = list(batches(items, budget))
+    assert [s for batch in found for s in batch] == [s for group in items for s in group]
+    rest = iter(items)
+    for batch in found:
+        inside: list[list[TokenSequence]] = []
+        while sum(map(len, inside)) < len(batch):
+            inside.append(next(rest))
+        assert [s for group in inside for s in group] == batch
+        assert len(inside) == 1 or len(build_tree(batch).ids) <= budget
+
+
+# --- score, with a model that is arithmetic -------------------------------------------------------
+
+
+class Arithmetic:
+    """Its logits follow from the tokens that a node sees, and from their positions: a mask that lets it see a
+    neighbour, or a position that is off by one, gives other numbers."""
+
+    def __init__(self) -> None:
+        self.reserved: list[tuple[int, int]] = []
+        self.sizes: list[tuple[int, int]] = []
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        self.reserved.append((tokens, sequences))
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        self.sizes.append((len(tree.ids), len(tree.targets)))
+        mask = tree.mask()
+        seen = [
+            sorted((tree.positions[n], tree.ids[n]) for n in np.flatnonzero(mask[row])) for row in tree.rows
+        ]
+        return np.array([arithmetic(pairs) for pairs in seen], dtype=np.float32)
+
+
+def arithmetic(seen: list[tuple[int, int]]) -> list[float]:
+    """Logits after `seen`, (position, token) in order."""
+    source = random.Random(repr(seen))
+    return [source.uniform(-8, 8) for _ in range(VOCABULARY)]
+
+
+def by_hand(item: TokenSequence) -> tuple[list[float], list[bool]]:
+    """Log-probability of each scored token, and whether it is the likeliest: one sequence, no tree, no batch."""
+    logprobs, greedy = [], []
+    for position in range(item.start, len(item.ids)):
+        logits = np.array(arithmetic(list(enumerate(item.ids[:position]))), dtype=np.float32).astype(float)
+        logprobs.append(float(logits[item.ids[position]] - np.log(np.exp(logits).sum())))
+        greedy.append(bool(logits[item.ids[position]] == logits.max()))
+    return logprobs, greedy
+
+
+def scored_by(backend: Any, items: list[list[TokenSequence]], budget: int) -> list[list[Any]]:
+    return score(backend, items, budget)
+
+
+@quick
+@given(groups, st.integers(1, 60))
+def test_scores_are_those_of_each_sequence_alone(items: list[list[TokenSequence]], budget: int) -> None:
+    found = scored_by(Arithmetic(), items, budget)
+    assert [len(group) for group in found] == [len(group) for group in items]
+    for group, results in zip(items, found, strict=True):
+        for item, result in zip(group, results, strict=True):
+            logprobs, greedy = by_hand(item)
+            assert result.logprobs.tolist() == pytest.approx(logprobs, abs=1e-5)
+            assert result.total == pytest.approx(sum(logprobs), abs=1e-4)
+            assert result.greedy.tolist() == greedy
+            assert result.all_greedy == all(greedy)
+
+
+ITEMS = [
+    [sequence("abcde", 2), sequence("abdce", 2)],  # 6 tokens
+    [sequence("fabc", 1)],  # 3
+    [sequence("ab", 1), sequence("ac", 1), sequence("ad", 1)],  # 1
+]
+
+
+def test_room_is_made_once_for_the_largest_batch() -> None:
+    backend = Arithmetic()
+    scored_by(backend, ITEMS, 4)
+    assert backend.sizes == [(6, 2), (4, 4)]
+    assert backend.reserved == [(6, 4)]
+
+
+def test_progress_is_told_in_tokens() -> None:
+    told: list[tuple[int, int]] = []
+    backend: Any = Arithmetic()
+    score(backend, ITEMS, 4, lambda done, total: told.append((done, total)))
+    assert told == [(6, 10), (10, 10)]
+
+
+def test_nothing_to_score_does_not_trouble_the_backend() -> None:
+    backend = Arithmetic()
+    assert scored_by(backend, [], 100) == []
+    assert backend.reserved == []
+
+
+# --- logits that no healthy model gives -----------------------------------------------------------
+
+
+class Broken(Arithmetic):
+    """Puts a value into the logits of one row."""
+
+    def __init__(self, row: int, column: int | slice, value: float) -> None:
+        super().__init__()
+        self._place = (row, column)
+        self._value = value
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        found = super().logits(tree)
+        found[self._place] = self._value
+        return found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_an_error_that_says_where(value: float) -> None:
+    """Row 1 is node 2 here: the first two tokens are context."""
+    with pytest.raises(MeasurementError) as caught:
+        scored_by(Broken(1, 3, value), [[sequence("abcde", 2)]], 100)
+    assert "the model's logits are not finite (first at token 2 of a batch of 4)" in str(caught.value)
+    assert "broken weights" in str(caught.value)
+
+
+def test_logits_that_are_all_minus_infinity_are_an_error() -> None:
+    with pytest.raises(MeasurementError, match="not finite"):
+        scored_by(Broken(0, slice(None), -np.inf), [[sequence("abc", 1)]], 100)
+
+
+def test_a_scored_token_that_is_impossible_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="a scored token has probability 0"):
+        scored_by(Broken(0, 1, -np.inf), [[sequence("abc", 1)]], 100)
+
+
+def test_another_token_may_be_impossible() -> None:
+    """A vocabulary that is padded has logits of minus infinity."""
+    (found,) = scored_by(Broken(0, 5, -np.inf), [[sequence("abc", 1)]], 100)[0]
+    assert np.isfinite(found.logprobs).all()
+    assert found.logprobs[0] > by_hand(sequence("abc", 1))[0][0], "the others share its probability"
+
+
+def test_large_logits_do_not_overflow() -> None:
+    (found,) = scored_by(Broken(0, slice(None), 1e6), [[sequence("abc", 1)]], 100)[0]
+    assert found.logprobs[0] == pytest.approx(-np.log(VOCABULARY))
+
+
+# --- real models ----------------------------------------------------------------------------------
+
+
+def questions(vocabulary: int) -> list[list[TokenSequence]]:
+    """Items as accuracy has them: shared contexts, a continuation of one token, one that begins another, two
+    that are the same, contexts that begin alike; and one long sequence."""
+    source = random.Random(1)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(source.randrange(1, vocabulary) for _ in range(count))
+
+    context, other = tokens(12), tokens(7)
+    end = tokens(5)
+    return [
+        [
+            TokenSequence(context + end, 12),
+            TokenSequence(context + end[:2], 12),
+            TokenSequence(context + tokens(1), 12),
+        ],
+        [TokenSequence(context[:6] + tokens(4), 6), TokenSequence(context[:6] + end, 6)],
+        [TokenSequence(other + end, 7), TokenSequence(other + end, 7), TokenSequence((end[0], *other), 1)],
+        [TokenSequence(tokens(40), 1)],
+    ]
+
+
+def assert_equal_to_one_at_a_time(backend: Backend, vocabulary: int, tolerance: float) -> None:
+    items = questions(vocabulary)
+    alone = [[score(backend, [[s]], 512)[0][0] for s in group] for group in items]
+    spread = np.std([x for group in alone for s in group for x in s.logprobs])
+    assert spread > 100 * tolerance, "the model tells tokens apart, or this would prove nothing"
+    for budget in (512, 30, 1):
+        together = score(backend, items, budget)
+        for found, expected in zip(together, alone, strict=True):
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a.logprobs, b.logprobs, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def random_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers with random weights, large enough that attention matters."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("random-llama")
+    config = transformers.LlamaConfig(
+        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path) -> None:
+    from suite.backends.transformers import load
+
+    backend = load(random_llama, {"device": "cpu", "dtype": "float32"}, 1)
+    assert_equal_to_one_at_a_time(backend, 300, 1e-4)
+
+
+def test_a_tree_through_llamacpp_is_each_sequence_alone(tiny: TinyModel) -> None:
+    """llama.cpp's cache holds half-precision numbers, in both ways of scoring."""
+    from suite.backends.llamacpp import load
+
+    backend = load(tiny.gguf, {"device": "cpu"}, 1)
+    assert_equal_to_one_at_a_time(backend, 512, 5e-3)
+
+
+def test_transformers_and_llamacpp_agree_on_the_same_weights(tiny: TinyModel) -> None:
+    from suite.backends import llamacpp, transformers
+
+    items = questions(512)
+    ours = score(transformers.load(tiny.safetensors, {"device": "cpu", "dtype": "float32"}, 1), items, 512)
+    theirs = score(llamacpp.load(tiny.gguf, {"device": "cpu"}, 1), items, 512)
+    for a, b in zip((s for g in ours for s in g), (s for g in theirs for s in g), strict=True):
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-2)

@@ -1,0 +1,205 @@
+"""tolerances.toml: which entry counts, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from suite.errors import InputError
+from suite.judge import load_tolerances
+from suite.matrix import load_matrix, metric_groups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from suite.judge import Tolerances
+
+Q4 = "smollm2-135m/llamacpp/Q4_K_M"
+
+
+def loaded(folder: Path, text: str) -> Tolerances:
+    file = folder / "tolerances.toml"
+    file.write_text(text)
+    return load_tolerances(file)
+
+
+def refusal(folder: Path, text: str) -> str:
+    """The message, which begins with the file's name."""
+    with pytest.raises(InputError) as caught:
+        loaded(folder, text)
+    prefix = f"{folder / 'tolerances.toml'}: "
+    assert str(caught.value).startswith(prefix)
+    return str(caught.value).removeprefix(prefix)
+
+
+def entry(keys: str) -> str:
+    return f"alpha = 0.001\n[[tolerance]]\n{keys}\n"
+
+
+LAYERS = """
+alpha = 0.01
+[[tolerance]]
+metric = "accuracy/*"
+absolute = 0.05
+[[tolerance]]
+metric = "perplexity"
+relative = 0.01
+[[tolerance]]
+metric = "perplexity"
+cell = "*/llamacpp/Q2_*"
+relative = 0.03
+reason = "two bits"
+[[tolerance]]
+metric = "perplexity"
+cell = "gemma/*"
+relative = 0.02
+reason = "short windows"
+"""
+
+
+@pytest.mark.parametrize(
+    ("metric", "cell", "limit"),
+    [
+        ("perplexity", Q4, 0.01),
+        ("perplexity", "smollm2-135m/llamacpp/Q2_K", 0.03),
+        ("perplexity", "gemma/llamacpp/F16", 0.02),
+        ("perplexity", "gemma/llamacpp/Q2_K", 0.02),  # two exceptions match: the last one counts
+        ("accuracy/piqa/acc_norm", Q4, 0.05),
+    ],
+)
+def test_the_last_entry_that_matches_counts(tmp_path: Path, metric: str, cell: str, limit: float) -> None:
+    found = loaded(tmp_path, LAYERS).of(metric, cell)
+    assert found is not None
+    assert limit in (found.relative, found.absolute)
+
+
+def test_an_entry_below_overrides_an_exception_above(tmp_path: Path) -> None:
+    again = '[[tolerance]]\nmetric = "perpl*"\nrelative = 0.5\n'
+    found = loaded(tmp_path, LAYERS + again).of("perplexity", "gemma/llamacpp/Q2_K")
+    assert found is not None
+    assert found.relative == 0.5
+
+
+@pytest.mark.parametrize(
+    "metric", ["memory/peak_resident", "perplexity/bits_per_byte", "Perplexity", "accuracy"]
+)
+def test_a_metric_without_an_entry_is_not_gated(tmp_path: Path, metric: str) -> None:
+    assert loaded(tmp_path, LAYERS).of(metric, Q4) is None
+
+
+def test_the_level_is_read(tmp_path: Path) -> None:
+    assert loaded(tmp_path, LAYERS).alpha == 0.01
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            'metric = "p"\nrelative = 0.1\ncell = "*/llamacpp/*"',
+            "tolerance.0: Value error, an exception for a cell needs a reason",
+        ),
+        (
+            'metric = "p"\nrelative = 0.1\nabsolute = 0.1',
+            "tolerance.0: Value error, give exactly one of relative, absolute",
+        ),
+        ('metric = "p"', "tolerance.0: Value error, give exactly one of relative, absolute"),
+        (
+            'metric = "p"\nrelativ = 0.1',
+            "tolerance.0.relativ: unknown key. Did you mean 'relative'? "
+            "Allowed: absolute, cell, floor, metric, noise, reason, relative",
+        ),
+        ("relative = 0.1", "tolerance.0.metric: is missing; add it"),
+        (
+            'metric = "p"\nrelative = -0.1',
+            "tolerance.0.relative: Input should be greater than or equal to 0 (got -0.1)",
+        ),
+        ('metric = "p"\nrelative = inf', "tolerance.0.relative: Input should be a finite number (got inf)"),
+        (
+            'metric = "p"\nrelative = 0.1\nnoise = 0.0',
+            "tolerance.0.noise: Input should be greater than 0 (got 0.0)",
+        ),
+        (
+            'metric = "p"\nrelative = 0.1\nfloor = -1',
+            "tolerance.0.floor: Input should be greater than or equal to 0",
+        ),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_file_and_key(tmp_path: Path, keys: str, message: str) -> None:
+    assert message in refusal(tmp_path, entry(keys))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[[tolerance]]\nmetric = "p"\nrelative = 0.1', "alpha: is missing; add it"),
+        ("alpha = 0.5\ntolerance = []", "alpha: Input should be less than 0.5 (got 0.5)"),
+        ("alpha = 0\ntolerance = []", "alpha: Input should be greater than 0 (got 0)"),
+        ("alpha = 0.1", "tolerance: is missing; add it"),
+        (
+            "alpha = 0.1\ntolerence = []",
+            "tolerence: unknown key. Did you mean 'tolerance'? Allowed: alpha, tolerance",
+        ),
+        ("alpha = ", "is not valid TOML: "),
+    ],
+)
+def test_a_wrong_file_is_refused_by_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    assert message in refusal(tmp_path, text)
+
+
+def test_an_exception_with_a_reason_is_taken(tmp_path: Path) -> None:
+    keys = 'metric = "p"\nrelative = 0.1\ncell = "*/llamacpp/*"\nreason = "measured on 2026-07-01"'
+    assert loaded(tmp_path, entry(keys)).tolerance[0].reason == "measured on 2026-07-01"
+
+
+# --- the file that is shipped ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "perplexity",
+        "accuracy/hellaswag/acc_norm",
+        "accuracy/lambada_openai/acc",
+        "memory/weight_bytes",
+        "memory/bits_per_weight",
+        "memory/peak_resident",
+        "memory/peak_load_anonymous",
+        "tokenizer/mismatches",
+        "throughput/prefill",
+        "throughput/decode",
+        "throughput/time_to_first_token",
+        "throughput/load",
+        "throughput/prefill_ratio",
+        "throughput/decode_ratio",
+    ],
+)
+def test_the_shipped_file_gates_every_metric_of_the_issue(metric: str) -> None:
+    assert load_tolerances().of(metric, Q4) is not None
+
+
+def test_the_shipped_file_allows_no_change_of_what_does_not_vary() -> None:
+    for metric in ("memory/weight_bytes", "memory/bits_per_weight", "tokenizer/mismatches"):
+        found = load_tolerances().of(metric, Q4)
+        assert found is not None
+        assert (found.relative or found.absolute or 0.0) == 0.0
+
+
+def test_the_shipped_perplexity_gate_is_not_loosened_by_a_broken_candidate() -> None:
+    found = load_tolerances().of("perplexity", Q4)
+    assert found is not None
+    assert found.noise is not None
+
+
+def test_every_shipped_entry_is_of_a_metric_group_and_of_a_cell_that_exist() -> None:
+    """A tolerance for what nothing is called gates nothing."""
+    from fnmatch import fnmatchcase
+
+    matrix = load_matrix()
+    ids = [cell.id for tier in matrix.tiers for cell in matrix.cells(tier)]
+    for tolerance in load_tolerances().tolerance:
+        assert tolerance.metric.split("/")[0] in metric_groups()
+        assert any(fnmatchcase(cell, tolerance.cell) for cell in ids)
