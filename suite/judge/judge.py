@@ -52,8 +52,8 @@ def judge(
     change, unit, evidence = _change(measured, baseline, tolerance, alpha)
     limit = tolerance.relative if tolerance.relative is not None else tolerance.absolute
     status = _status(change, _worse_sign(measured), float(limit or 0.0), tolerance.floor, baseline, unit)
-    significant = change.p < alpha
-    if status in (Status.REGRESSION, Status.IMPROVEMENT) and not significant:
+    unproven = status in (Status.REGRESSION, Status.IMPROVEMENT) and change.p >= alpha
+    if unproven:
         status = Status.INCONCLUSIVE if status == Status.REGRESSION else Status.PASS
     finite = math.isfinite(change.low) and math.isfinite(change.high)
     return verdict.model_copy(
@@ -64,7 +64,7 @@ def judge(
             "change_high": change.high if finite and change.low != change.high else None,
             "change_unit": unit,
             "tolerance": limit,
-            "text": _text(status, change, alpha, evidence),
+            "text": _text(status, change, alpha, evidence, unproven),
         }
     )
 
@@ -177,7 +177,7 @@ def _status(change: Difference, sign: int, limit: float, floor: float, baseline:
     return Status.REGRESSION if sign * change.estimate > 0 else Status.IMPROVEMENT
 
 
-def _text(status: Status, change: Difference, alpha: float, evidence: str) -> str:
+def _text(status: Status, change: Difference, alpha: float, evidence: str, unproven: bool) -> str:
     tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""
     match status:
         case Status.REGRESSION:
@@ -186,5 +186,7 @@ def _text(status: Status, change: Difference, alpha: float, evidence: str) -> st
             return f"better by more than the tolerance{tail}: take it into the baseline"
         case Status.INCONCLUSIVE:
             return f"worse by more than the tolerance, but this sample cannot tell it from noise{tail}, level {alpha:g}"
+        case _ if unproven:
+            return f"better, but this sample cannot tell it from noise{tail}"
         case _:
             return "equal to the last digit" if change.estimate == 0 else f"within tolerance{tail}"

@@ -28,7 +28,7 @@ def describe() -> Facts:
 
 @functools.cache
 def versions() -> Facts:
-    """Versions of Python and of `PACKAGES`, and the hash of llama.cpp's libraries (a local build keeps its version)."""
+    """Versions of Python and of `PACKAGES`; None for a package that is not installed."""
     found: Facts = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
