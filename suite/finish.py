@@ -44,6 +44,8 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
     for cell in selected:
         if cell not in finished:
             continue  # its cases say why
+        if state.option.machine is None and all(m.kind == "rounds" for m in finished[cell].metrics.values()):
+            continue  # timings of an unnamed machine: nothing that a baseline keeps
         try:
             old = baselines.read(state.baselines, cell, state.option.tier, state.option.machine)
             update = baselines.plan_update(finished[cell], old, state.verdicts, state.option.machine)
@@ -105,6 +107,8 @@ def run_info(state: State, status: int) -> RunInfo:
         skipped=list(state.skipped.items()),
         commit=_commit(state.root),
         matrix=str(state.option.matrix or ""),
+        updating=state.option.update_baselines,
+        options=[*state.inputs, *state.circumstances],
     )
 
 

@@ -111,14 +111,20 @@ class State:
     @property
     def command(self) -> str:
         """How the command that repeats a case begins."""
-        option = self.option
-        judged = {"--threads": option.threads, "--baselines": option.baselines, "--machine": option.machine}
-        return shlex.join(["pytest", "--tier", option.tier, *self.inputs, *_words(judged)])
+        return shlex.join(["pytest", "--tier", self.option.tier, *self.inputs, *self.circumstances])
 
     @property
     def inputs(self) -> list[str]:
         """The options that name the user's own input."""
         return _words({"--matrix": self.option.matrix, "--text": self.option.text})
+
+    @property
+    def circumstances(self) -> list[str]:
+        """The other options that bear on what is measured and judged."""
+        option = self.option
+        return _words(
+            {"--threads": option.threads, "--baselines": option.baselines, "--machine": option.machine}
+        )
 
     def check(self) -> None:
         """Refuse options that do not fit together. Raises InputError."""
@@ -176,10 +182,12 @@ class State:
 
     def _fresh_line(self) -> None:
         """End the line that pytest has begun (`suite/test_memory.py ..`)."""
-        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            reporter.ensure_newline()
-            reporter.flush()
+        find = self.config.pluginmanager.get_plugin
+        reporter, capture = find("terminalreporter"), find("capturemanager")
+        if reporter is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.flush()
 
     def _event(self, phase: str, done: float, total: float) -> None:
         if self.progress is not None:
@@ -344,8 +352,12 @@ def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
 
 
 def _words(options: dict[str, Any]) -> list[str]:
-    """Options as words of a command line, without those that were not given."""
-    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    """Options as words of a command line, without those that were not given.
+
+    With `=`: pytest looks for its rootdir before it knows our options, and takes a path that stands alone for a
+    folder of tests.
+    """
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
 
 
 def _is_worker(config: pytest.Config) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class LlamaCpp:
     def facts(self) -> dict[str, str | int | float | bool | None]:
         return {
             "llama.cpp": llama_commit(),
-            "kernels": llama_cpp.llama_print_system_info().decode().strip(),
+            "kernels": kernels(),
         }
 
     def device_peak_bytes(self) -> dict[str, int]:
@@ -143,6 +144,12 @@ class LlamaCpp:
 
     def reset_device_peak(self) -> None:
         """llama.cpp keeps no peak: its device buffers are allocated once, in `reserve`."""
+
+
+def kernels() -> str:
+    """Instruction sets and features that this build of llama.cpp uses here."""
+    info = llama_cpp.llama_print_system_info().decode()
+    return " ".join(re.findall(r"(\w+) = 1", info))
 
 
 def llama_commit() -> str:

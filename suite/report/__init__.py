@@ -36,6 +36,10 @@ class RunInfo(Record):
     commit: str = ""
     matrix: str = ""
     """Path of the user's own matrix (`--matrix`); empty for the built-in one."""
+    updating: bool = False
+    """Whether this run's values become the baseline."""
+    options: list[str] = Field(default_factory=list)
+    """What an update has to repeat of the command line: `--matrix PATH`, `--text PATH` ..."""
 
 
 def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:

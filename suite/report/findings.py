@@ -81,13 +81,14 @@ def findings(verdicts: list[Verdict]) -> list[Finding]:
 
 
 def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
-    """The command that takes improvements and first values into the baseline; empty without any."""
+    """The command that takes improvements and first values into the baseline; empty where there are none, or where
+    this run does it."""
     cells = unique(v.cell for v in verdicts if v.status in (Status.IMPROVEMENT, Status.NO_BASELINE))
-    if not cells:
+    if not cells or info.updating:
         return ""
     command = f'pytest --update-baselines --reason "..." --tier {info.tier}'
-    if info.matrix:
-        command += f" --matrix {shlex.quote(info.matrix)}"
+    if info.options:
+        command += f" {shlex.join(info.options)}"
     if len(cells) == len({v.cell for v in verdicts}):
         return command
     # Never without a choice: that would also take in what drifted within its tolerance.

@@ -120,9 +120,9 @@ class Project:
         """Wait for a started run."""
         with process:
             try:
-                output, _ = process.communicate(timeout=120)
+                output, _ = process.communicate(timeout=60)
             except BaseException:
-                process.terminate()
+                process.kill()
                 raise
         junit, report = self.folder / "junit.xml", self.folder / "report" / "report.json"
         return Result(

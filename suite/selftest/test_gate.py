@@ -44,18 +44,35 @@ def statuses(result: Result, *cells: str) -> set[Status]:
     return {v.status for v in result.verdicts if v.cell in cells}
 
 
+def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
+    """Run what a message told; the records of that run go elsewhere."""
+    return subprocess.run(
+        f"{command} --results {shlex.quote(str(project.folder / 'elsewhere'))} -p no:cacheprovider",
+        shell=True,
+        cwd=REPO,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 # --- baselines: none, first, again -------------------------------------------------------------------
 
 
 def test_without_baselines_cases_are_skipped_and_counted(project: Project) -> None:
     result = project.run()
     assert result.status == 0
-    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "skipped")
+    assert result.cases == dict.fromkeys(CASES, "skipped")
     assert result.measured == [F16, Q4]
     assert result.verdict(Q4, "perplexity").status == Status.NO_BASELINE
     assert f"{len(CASES)} no baseline" in result.output
-    assert "--update-baselines" in result.output
     assert not project.baselines.exists()
+    # What it says to do, does it.
+    report = (project.folder / "report/report.md").read_text()
+    (command,) = re.findall(r"^pytest --update-baselines.*", report, re.MULTILINE)
+    assert shell(project, command).returncode == 0
+    assert project.run("--reuse").cases == dict.fromkeys(CASES, "passed")
 
 
 def test_required_baselines_fail_where_they_are_missing(project: Project) -> None:
@@ -86,7 +103,7 @@ def test_update_prints_old_and_new_and_the_next_run_is_green(project: Project) -
 
     third = project.run("--require-baselines")
     assert third.status == 0
-    assert {c: third.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert third.cases == dict.fromkeys(CASES, "passed")
     assert statuses(third, F16, Q4) == {Status.PASS}
 
 
@@ -138,19 +155,11 @@ def test_a_broken_quantizer_is_found_and_told(baselined: Project) -> None:
         assert words in told
 
 
-def test_the_reproducing_command_shows_it_again(baselined: Project, tmp_path: Path) -> None:
+def test_the_reproducing_command_shows_it_again(baselined: Project) -> None:
     break_quantizer(baselined)
     first = baselined.run("-k", f"perplexity and {Q4}")
     command = first.verdict(Q4, "perplexity").reproduce
-    again = subprocess.run(
-        f"{command} --results {shlex.quote(str(tmp_path / 'again'))}",
-        shell=True,
-        cwd=REPO,
-        env=baselined.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    again = shell(baselined, command)
     assert again.returncode == 1, again.stdout
     assert f"regression: perplexity of {Q4}" in again.stdout
     assert f"measured {first.verdict(Q4, 'perplexity').measured:.4f}" in again.stdout
@@ -193,8 +202,8 @@ def test_m_selects_by_scheme_backend_bits_and_metric(project: Project) -> None:
 
     everything = cases()
     for expression, kept in {
-        "bits8 and not throughput": r"test_(?!prefill|decode|time|load).*/(int8|Q8_0)[]/]",
-        "bitsandbytes and hellaswag or Q4_K_M and decode": r"/bitsandbytes/.*/hellaswag]|decode.*/Q4_K_M]",
+        "bits8 and not throughput": r"(accuracy|memory|perplexity|tokenizer)\[.*/(int8|Q8_0)[]/]",
+        "bitsandbytes and hellaswag or Q4_K_M and decode": r"/bitsandbytes/.*/hellaswag]|decode\[.*/Q4_K_M]",
     }.items():
         selected = cases("-m", expression)
         assert selected == [case for case in everything if re.search(kept, case)]
@@ -208,7 +217,7 @@ def test_reuse_takes_earlier_measurements(baselined: Project) -> None:
     before = tree(baselined.results)
     result = baselined.run("--reuse")
     assert result.status == 0
-    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert result.cases == dict.fromkeys(CASES, "passed")
     assert result.measured == []
     records = {name: data for name, data in before.items() if name.endswith("/F16.json")}
     assert records
@@ -454,7 +463,7 @@ def test_reports_and_properties_carry_the_verdicts(baselined: Project, tmp_path:
 def test_xdist_measures_each_cell_once(baselined: Project) -> None:
     result = baselined.run("-n", "2", "-m", "not throughput")
     assert result.status == 0
-    assert {c: result.cases[c] for c in CASES} == dict.fromkeys(CASES, "passed")
+    assert result.cases == dict.fromkeys(CASES, "passed")
     assert sorted(result.measured) == [F16, Q4]
     assert statuses(result, F16, Q4) == {Status.PASS}
 
@@ -480,6 +489,7 @@ def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     before = baselined.measurement(F16).run
     process = baselined.start()
     child = worker(process, Q4)
+    child.suspend()  # it ends only if it is ended
     process.send_signal(signal.SIGINT)
     result = baselined.finish(process)
     assert result.status == 2
@@ -513,19 +523,14 @@ def test_the_parent_stays_light(baselined: Project) -> None:
 
 
 @pytest.mark.slow
-def test_transformers_and_bitsandbytes_agree_with_llamacpp_and_themselves(project: Project) -> None:
-    full, int8, nf4 = "tiny/transformers/fp32", "tiny/bitsandbytes/int8", "tiny/bitsandbytes/nf4"
-    project.matrix["tiers"]["smoke"]["cells"] = [full, int8, nf4, F16]
+def test_three_backends_agree(project: Project) -> None:
+    full, nf4 = "tiny/transformers/fp32", "tiny/bitsandbytes/nf4"
+    project.matrix["tiers"]["smoke"]["cells"] = [full, nf4, F16]
     assert project.update().status == 0
-    found = {cell: project.measurement(cell) for cell in (full, int8, nf4, F16)}
+    found = {cell: project.measurement(cell) for cell in (full, nf4, F16)}
     samples = {cell: m.metrics["perplexity"].samples or [] for cell, m in found.items()}
     assert samples[F16] == pytest.approx(samples[full], abs=1e-2)
     assert samples[F16] != samples[full]
     bpw = {cell: m.metrics["memory/bits_per_weight"].value for cell, m in found.items()}
-    assert 4 < bpw[nf4] < bpw[int8] < bpw[F16] < bpw[full] == 32
+    assert 4 < bpw[nf4] < bpw[F16] < bpw[full] == 32
     assert {m.metrics["tokenizer/mismatches"].value for m in found.values()} == {0}
-
-    again = project.run("-k", "nf4")
-    assert again.status == 0
-    assert exact(project.measurement(nf4)) == exact(found[nf4])
-    assert statuses(again, nf4) == {Status.PASS}
