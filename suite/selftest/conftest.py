@@ -239,16 +239,24 @@ def project(make_project: Callable[[], Project]) -> Project:
     return make_project()
 
 
+@dataclass(frozen=True)
+class Accepted:
+    """A project whose measurements were made its baselines, and the run that did."""
+
+    project: Project
+    result: Result
+
+
 @pytest.fixture(scope="session")
-def accepted(make_project: Callable[[], Project]) -> Project:
+def accepted(make_project: Callable[[], Project]) -> Accepted:
     """Measured and accepted once; tests work on copies (`baselined`)."""
     project = make_project()
     result = project.update()
     assert result.status == 0, result.output
-    return project
+    return Accepted(project, result)
 
 
 @pytest.fixture
-def baselined(accepted: Project, tmp_path: Path) -> Project:
+def baselined(accepted: Accepted, tmp_path: Path) -> Project:
     """A project with baselines and the measurements they were made from."""
-    return accepted.copy(tmp_path / "project")
+    return accepted.project.copy(tmp_path / "project")
