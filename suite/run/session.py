@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import random
 import threading
@@ -132,6 +134,9 @@ class Session:
         backend = getattr(self, "backend", None)
         if backend:
             backend.reset_device_peak()
+        # What an earlier phase freed and the allocator kept is not this phase's.
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
         # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
         Path("/proc/self/clear_refs").write_text("5")
         stop = threading.Event()
