@@ -74,7 +74,8 @@ def run_isolated(
 
 
 def _environment(progress_fd: int, threads: int | None) -> dict[str, str]:
-    environment = {**os.environ, "QUANTGATE_PROGRESS_FD": str(progress_fd), "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "QUANTGATE_PROGRESS_FD": str(progress_fd), "PYTHONPATH": path}
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
     return environment

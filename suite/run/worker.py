@@ -6,9 +6,11 @@ the log that the parent made of stdout and stderr.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -28,6 +30,7 @@ _last = 0.0
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job named on the command line; exit status 1 with the error as last line of the log."""
+    _end_with_parent()
     raw = json.loads(Path(arguments[0]).read_bytes())
     try:
         if raw["kind"] == "prepare":
@@ -101,6 +104,12 @@ def report(phase: str, done: float, total: float) -> None:
     _last = now
     line = json.dumps({"phase": phase, "done": done, "total": total}) + "\n"
     os.write(int(fd), line.encode())
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone, however that ended; see prctl(2)."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _order(group: str) -> tuple[int, str]:

@@ -87,3 +87,8 @@ def dump(output: Path, *, report: Report) -> None:
         "process": os.getpid(),
     }
     output.write_text(json.dumps(facts))
+
+
+def write_pythonpath(output: Path, *, report: Report) -> None:
+    """Write where this process looks for modules first."""
+    output.write_text(os.environ["PYTHONPATH"])

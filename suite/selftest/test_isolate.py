@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -209,3 +211,25 @@ def test_without_a_number_of_threads_the_users_own_setting_stays(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert json.loads(start(tmp_path, "dump").read_text())["environment"]["OMP_NUM_THREADS"] == "5"
+
+
+def test_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
+    code = "import sys, pathlib, suite.selftest.test_isolate as t; t.start(pathlib.Path(sys.argv[1]), 'sleep_forever')"
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT)
+    made = tmp_path / "made"
+    end = time.monotonic() + 30
+    while not (made.exists() and len(made.read_text().split()) == 2) and time.monotonic() < end:
+        time.sleep(0.02)
+    worker, child = map(int, made.read_text().split())
+    parent.kill()
+    parent.wait()
+    try:
+        assert gone(worker)
+    finally:
+        os.kill(child, signal.SIGKILL)  # a child of the worker is out of the kernel's reach here
+
+
+def test_the_users_own_pythonpath_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/somewhere/of/theirs")
+    path = start(tmp_path, "write_pythonpath").read_text().split(os.pathsep)
+    assert path == [str(ROOT), "/somewhere/of/theirs"]
