@@ -144,6 +144,14 @@ def test_better_by_more_but_within_noise_is_only_a_pass() -> None:
     assert "cannot tell it from noise" in verdict.text
 
 
+def test_a_better_ratio_is_never_an_improvement() -> None:
+    """Two numbers make it; the reference may have been slow."""
+    old = Metric(kind="ratio", value=1.0, unit="x", better="higher")
+    new = old.model_copy(update={"value": 3.0})
+    assert judged(new, old, relative(0.6)).status == Status.PASS
+    assert judged(old.model_copy(update={"value": 0.3}), old, relative(0.6)).status == Status.REGRESSION
+
+
 def test_no_result_is_an_error_with_its_reason() -> None:
     verdict = no_result(CELL, "perplexity", "was killed by SIGSEGV", "pytest again")
     assert (verdict.status, verdict.text, verdict.reproduce) == (
@@ -351,7 +359,7 @@ def test_the_first_mismatch_is_a_regression(tolerance: Tolerance) -> None:
     ],
 )
 def test_the_sign_of_worse_is_the_metrics(new: float, better: str, status: Status) -> None:
-    verdict = judged(plain(new, "ratio", better), plain(1.0, "ratio", better), relative(0.6))
+    verdict = judged(plain(new, "level", better), plain(1.0, "level", better), relative(0.6))
     assert verdict.status == status
     assert verdict.change == pytest.approx(new - 1)
 
