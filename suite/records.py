@@ -6,6 +6,7 @@ A baseline is a `Measurement` that a person accepted, with its provenance (`suit
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +88,11 @@ class Status(StrEnum):
     INCONCLUSIVE = "inconclusive"
     IMPROVEMENT = "improvement"
     PASS = "pass"  # noqa: S105
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The first in the order of `Status`; `pass` for none."""
+    return min(statuses, key=list(Status).index, default=Status.PASS)
 
 
 class Verdict(Record):

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Loaded by several threads, the peak memory of loading varies by half from run to run.
+# One tensor at a time, in the same order on every run. The peak of loading varies all the same where
+# bitsandbytes quantizes meanwhile, see fixtures/tolerances.toml.
 os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

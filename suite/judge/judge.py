@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from suite import records
 from suite.judge.statistics import Difference, flips, log_ratio, mcnemar, paired_difference
 from suite.judge.tolerances import Tolerance
 from suite.records import Metric, Status, Verdict
@@ -92,8 +93,7 @@ def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
 
 def worst(verdicts: Iterable[Verdict]) -> Status:
     """The status of a case: the worst of its metrics."""
-    order = list(Status)
-    return min((v.status for v in verdicts), key=order.index, default=Status.PASS)
+    return records.worst(v.status for v in verdicts)
 
 
 def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from suite.records import Status, Verdict
+from suite.records import Status, Verdict, worst
 from suite.report.words import DASH, signed
 
 if TYPE_CHECKING:
@@ -97,11 +97,6 @@ class Row:
 def unique(items: Iterable[str]) -> list[str]:
     """Without repetitions, in first-seen order."""
     return list(dict.fromkeys(items))
-
-
-def worst(statuses: Iterable[Status]) -> Status:
-    """`Status` is declared with the worst first."""
-    return min(statuses, key=list(Status).index, default=Status.PASS)
 
 
 def rows(verdicts: list[Verdict]) -> list[Row]:
