@@ -76,6 +76,8 @@ class Metric(Estimate):
     """Of rounds: how many of `samples`, in their order, each process timed; None: one process timed all."""
     beside: str | None = None
     """Of an A/B run: its name. Process i was measured beside process i of the other side's metric."""
+    in_turns: bool = False
+    """Of rounds that were measured so: round k of process i and round k of the one beside it followed one another."""
     weights: list[float] | None = None
     conditions: dict[str, Scalar] = Field(default_factory=dict)
     raw: dict[str, Any] = Field(default_factory=dict)
@@ -91,11 +93,16 @@ class Metric(Estimate):
         return self.kind in NESTED
 
     @property
-    def medians(self) -> list[float]:
-        """Of rounds: the median round of each process, in seconds."""
+    def rounds(self) -> list[list[float]]:
+        """Of rounds: those of each process, in seconds."""
         samples = self.samples or []
         ends = [0, *accumulate(self.processes or [len(samples)])]
-        return [statistics.median(samples[a:b]) for a, b in pairwise(ends) if b > a]
+        return [samples[a:b] for a, b in pairwise(ends) if b > a]
+
+    @property
+    def medians(self) -> list[float]:
+        """Of rounds: the median round of each process, in seconds."""
+        return list(map(statistics.median, self.rounds))
 
     @property
     def per_process(self) -> list[float]:
@@ -257,6 +264,8 @@ class Job(Record):
     options: dict[str, dict[str, Any]]
     """Per metric group: the tier's settings (n_ctx, rounds, budget ...)."""
     threads: int
+    first: bool = True
+    """Of a process that works in turns with another one: whether it begins each of them (`suite.run.turns`)."""
     asked: float = Field(default_factory=time.monotonic)
     """When the process was asked for, by the clock that all processes of a machine share."""
     reference: str = ""

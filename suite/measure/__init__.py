@@ -3,6 +3,8 @@
 `Options`: pydantic model of the keys that matrix.toml may give the group in a tier, with defaults;
 `measure(session, parts) -> dict[str, Metric]`: the metrics of one loaded model, by full name. `parts` are the
 parts of the group that the collected cases need (`arc_easy` of `accuracy/arc_easy`; empty: all of it).
+A group that `Options` gives `processes` varies between processes; one with `in_turns` works turn by turn
+(`Session.turns`), so that two processes can be measured side by side.
 `needs(options) -> Needs`, where the group takes texts or tasks from the workload.
 
 Groups run in the order of `ORDER`: memory first, before anything else has left traces in the process.

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -14,6 +15,7 @@ from suite.records import Metric, Record
 from suite.run.environment import machine
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
+from suite.run.turns import Turns
 
 
 class Options(Record):
@@ -21,8 +23,10 @@ class Options(Record):
     generate: time the library's own generation loop too, where it has one.
     rounds: how many in each process, and more until they have taken `least` seconds; after `seconds` no further one
     begins.
-    processes: how many are timed. They differ by more than the rounds of one, so they are what the judge goes by."""
+    processes: how many are timed. They differ by more than the rounds of one, so they are what the judge goes by.
+    in_turns: rounds of two processes may alternate (`suite.run.turns`)."""
 
+    in_turns: ClassVar[bool] = True
     prompt: int = Field(default=512, ge=1)
     decode: int = Field(default=32, ge=1)
     first_token: int = Field(default=32, ge=1)
@@ -82,8 +86,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             session.progress(number + done, len(wanted))
 
         watch = Watch()
-        with watched(watch):
-            rounds = _time(works[name], options, progress)
+        with watched(watch, lambda: session.turns.aside):
+            rounds = _time(works[name], options, session.turns, progress)
         metrics[f"throughput/{name}"] = _metric(session, options, rounds, works[name], watch)
     if "load" in parts or not parts:
         metrics["throughput/load"] = _metric(
@@ -92,15 +96,23 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
-def _time(kind: Kind, options: Options, progress: Callable[[float], None]) -> list[float]:
-    kind.prepare()
-    kind.work(kind.warm_up)
-    rounds: list[float] = []
-    while (len(rounds) < options.rounds or sum(rounds) < options.least) and sum(rounds) < options.seconds:
+def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float], None]) -> list[float]:
+    """Seconds of each round, after a warm-up. Of two processes in turns both end after the same round: the seconds that
+    count are the mean of both."""
+
+    def timed(count: int) -> float:
         kind.prepare()
         begin = time.perf_counter()
-        kind.work(kind.tokens)
-        rounds.append(time.perf_counter() - begin)
+        kind.work(count)
+        return time.perf_counter() - begin
+
+    turns.take(lambda: timed(kind.warm_up))
+    rounds: list[float] = []
+    spent = 0.0
+    while (len(rounds) < options.rounds or spent < options.least) and spent < options.seconds:
+        mine, theirs = turns.take(lambda: timed(kind.tokens))
+        rounds.append(mine)
+        spent += (mine + theirs) / 2
         progress(min(1.0, len(rounds) / options.rounds))
     return rounds
 
@@ -118,6 +130,7 @@ def _metric(
         better="lower" if tokens is None else "higher",
         samples=rounds,
         processes=[len(rounds)],
+        in_turns=session.turns.shared and kind is not None,
         conditions={
             "source": session.source_hash,
             "threads": session.threads,

@@ -12,24 +12,27 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from suite.run.turns import DESCRIPTOR
+
 
 def serve(descriptor: int) -> Path | None:
     """Fork for each job that comes over the socket; returns in each forked process, which finds its job's file named,
     and, without one, in this process when the other side has closed the socket.
 
     A message has the path of a job's file (none: there is no job yet) and the modules that are to be imported before it
-    is begun, with two descriptors: of its log, and of the pipe for its progress. The answer is how its process ended:
-    exit status, or minus the number of a signal; 0 where there is no job.
+    is begun, with the descriptors of its log, of the pipe for its progress and, if it works in turns with another one,
+    of their connection (`suite.run.turns`). The answer is how its process ended: exit status, or minus the number of a
+    signal; 0 where there is no job.
     """
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
     server = os.getpid()
     imported: set[str] = set()
     while True:
-        message, descriptors, _, _ = socket.recv_fds(control, 2**16, 2)
+        message, descriptors, _, _ = socket.recv_fds(control, 2**16, 3)
         if not message:
             return None
-        output, progress = descriptors
+        output, progress, *turns = descriptors
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
@@ -52,8 +55,11 @@ def serve(descriptor: int) -> Path | None:
             control.close()
             _settle(server)
             os.environ["QUANTGATE_PROGRESS_FD"] = str(progress)
+            if turns:
+                os.environ[DESCRIPTOR] = str(turns[0])
             return Path(file)
-        os.close(progress)
+        for descriptor in (progress, *turns):
+            os.close(descriptor)
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         # What it has left running ends with it; until it is waited for, nobody else has its number.
         with suppress(ProcessLookupError):

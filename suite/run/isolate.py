@@ -16,8 +16,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -26,11 +27,9 @@ import psutil
 from suite.errors import MeasurementError
 from suite.files import write_atomic
 from suite.records import Job, Preparation
+from suite.run.ends import reason, tail
 
 ROOT = Path(__file__).parent.parent.parent
-TAIL = 12
-"""Lines of a failed process's log that its error shows."""
-
 WORKER = (sys.executable, "-m", "suite.run.worker")
 OnProgress = Callable[[str, float, float], None]
 
@@ -68,39 +67,17 @@ class Server:
         on_progress: OnProgress = unheard,
         modules: Sequence[str] = (),
     ) -> None:
-        """Run `job` to its end. Whatever it prints is in `log`.
+        """Run `job` to its end, as `run_together` does."""
+        run_together([Task(self, job, log, on_progress, modules)], timeout=timeout)
 
-        modules: what the server imports first, unless it has done so. One that has imported anything else is replaced.
-        What is not to be forked once it is imported, such as CUDA, is left to the job.
-
-        Raises MeasurementError saying why it failed (exit status, signal, time-out) with the last lines of the log;
-        on any exception, Ctrl-C included, the process, its children and the server are killed first.
-        """
-        self.wait(timeout)
-        deadline = time.monotonic() + timeout
-        log.parent.mkdir(parents=True, exist_ok=True)
-        file = log.with_suffix(".job.json")
-        write_atomic(file, job.model_dump_json(indent=1).encode())
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
+    def ended(self, timeout: float) -> int:
+        """How the server ended, which closed its connection: exit status, or minus the number of a signal. Raises
+        TimeoutError."""
+        assert self._process is not None
         try:
-            with log.open("wb") as output:
-                control = self._send(str(file), modules, output.fileno(), writer)
-            status = _follow(control, reader, deadline, on_progress)
-            if status is None:
-                assert self._process is not None
-                status = self._process.wait(max(0.0, deadline - time.monotonic()))
-        except (TimeoutError, subprocess.TimeoutExpired):
-            self.close()
-            raise MeasurementError(f"took longer than its time limit of {timeout:g} s{_tail(log)}") from None
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            os.close(reader)
-            os.close(writer)
-        if status != 0:
-            raise MeasurementError(f"{_reason(status)}{_tail(log)}")
+            return self._process.wait(max(0.0, timeout))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
 
     def load(self, modules: Sequence[str], log: Path) -> None:
         """Import `modules` before there is a job, so that several servers do so side by side: `wait` for each of them.
@@ -109,7 +86,7 @@ class Server:
             return
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            self._send("", modules, output.fileno(), output.fileno())
+            self.send("", modules, output.fileno(), output.fileno())
         self._loading = True
 
     def wait(self, timeout: float) -> None:
@@ -144,11 +121,12 @@ class Server:
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _send(self, file: str, modules: Sequence[str], output: int, progress: int) -> socket.socket:
-        """Tell the server, started where there is none, of a job or (no file) of modules alone."""
+    def send(self, file: str, modules: Sequence[str], output: int, *descriptors: int) -> socket.socket:
+        """Tell the server, started where there is none, of a job or (no file) of modules alone. The connection on which
+        it answers; what is printed goes to `output`, and `descriptors` are for the job."""
         control = self._running(output, set(modules))
         with suppress(BrokenPipeError):  # whoever waits for an answer sees that the server has ended
-            socket.send_fds(control, [os.fsencode("\0".join([file, *modules]))], [output, progress])
+            socket.send_fds(control, [os.fsencode("\0".join([file, *modules]))], [output, *descriptors])
         return control
 
     def _running(self, output: int, modules: set[str]) -> socket.socket:
@@ -173,6 +151,124 @@ class Server:
         return self._control
 
 
+@dataclass(frozen=True)
+class Task:
+    """A job for a server.
+
+    log: takes whatever the job prints. modules: what the server imports first, unless it has done so; one that has
+    imported anything else is replaced. What is not to be forked once it is imported, such as CUDA, is left to the job.
+    place: where the job runs, in words; the beginning of its error.
+    """
+
+    server: Server
+    job: Job | Preparation
+    log: Path
+    on_progress: OnProgress = unheard
+    modules: Sequence[str] = ()
+    place: str = ""
+
+    def failed(self, why: str) -> MeasurementError:
+        """With the last lines of the log."""
+        return MeasurementError(f"{self.place}{why}{tail(self.log)}")
+
+
+def run_together(tasks: Sequence[Task], *, timeout: float) -> None:
+    """Run the jobs of different servers at the same time, all to their end; two of them work in turns
+    (`suite.run.turns`).
+
+    Raises MeasurementError of the first that failed, saying why (exit status, signal, time-out) with the last lines of
+    its log; the others are killed first. On any exception, Ctrl-C included, all processes, their children and their
+    servers are.
+    """
+    for task in tasks:
+        task.server.wait(timeout)
+    deadline = time.monotonic() + timeout
+    running: list[_Running] = []
+    try:
+        with ExitStack() as stack:
+            for task, turns in zip(tasks, stack.enter_context(_connection(len(tasks))), strict=True):
+                running.append(stack.enter_context(_started(task, turns)))
+            # Only the two processes hold it now: each sees when the other has ended.
+            failed = _follow(running, deadline)
+    except TimeoutError:
+        _close(tasks)
+        late = next((one.task for one in running if not one.ended), tasks[0])
+        raise late.failed(f"took longer than its time limit of {timeout:g} s") from None
+    except BaseException:
+        _close(tasks)
+        raise
+    if failed is not None:
+        one, status = failed
+        _close([other.task for other in running if not other.ended])
+        raise one.task.failed(reason(status))
+
+
+def _close(tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        task.server.close()
+
+
+@contextmanager
+def _connection(count: int) -> Iterator[list[socket.socket | None]]:
+    """For each of two processes its end; none for a single one."""
+    if count == 1:
+        yield [None]
+        return
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        yield [one, other]
+
+
+@dataclass(eq=False)
+class _Running:
+    """A task whose job a server has been given. progress: where it tells how far it is."""
+
+    task: Task
+    control: socket.socket
+    progress: int
+    ended: bool = False
+    _pending: bytes = b""
+
+    def hear(self, said: bool, deadline: float) -> int | None:
+        """Hand progress lines on. How the process ended, if that was `said`: exit status, or minus the number of a
+        signal."""
+        try:
+            end = self.control.recv(64) if said else None
+        except ConnectionResetError:  # the server ended before it had read the job
+            end = b""
+        # Whatever the process wrote before its end was said is in the pipe by now.
+        with suppress(BlockingIOError):
+            while True:
+                self._pending += os.read(self.progress, 65536)
+        *lines, self._pending = self._pending.split(b"\n")
+        for line in lines:
+            event = json.loads(line)
+            self.task.on_progress(event["phase"], event["done"], event["total"])
+        if end is None:
+            return None
+        return int(end) if end else self.task.server.ended(deadline - time.monotonic())
+
+
+@contextmanager
+def _started(task: Task, turns: socket.socket | None) -> Iterator[_Running]:
+    """Give the server the job, and with it the end of a connection, which is closed here."""
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    file = task.log.with_suffix(".job.json")
+    write_atomic(file, task.job.model_dump_json(indent=1).encode())
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    try:
+        with task.log.open("wb") as output:
+            partner = [turns.fileno()] if turns else []
+            control = task.server.send(str(file), task.modules, output.fileno(), writer, *partner)
+        if turns:
+            turns.close()
+        yield _Running(task, control, reader)
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
 def run_isolated(
     job: Job | Preparation,
     log: Path,
@@ -182,7 +278,7 @@ def run_isolated(
     threads: int | None = None,
     command: Sequence[str] = WORKER,
 ) -> None:
-    """Run `job` with a server of its own; see `Server.run`."""
+    """Run `job` with a server of its own; see `run_together`."""
     with Server(command, threads) as server:
         server.run(job, log, timeout=timeout, on_progress=on_progress)
 
@@ -199,31 +295,28 @@ def _environment(threads: int | None) -> dict[str, str]:
     return environment
 
 
-def _follow(control: socket.socket, progress: int, deadline: float, on_progress: OnProgress) -> int | None:
-    """Hand progress lines on until the server says how the process ended: exit status, or minus the number of a
-    signal. None: the server itself has ended. Raises TimeoutError at `deadline`."""
-    pending = b""
+def _follow(running: Sequence[_Running], deadline: float) -> tuple[_Running, int] | None:
+    """Wait until all have ended well, or one has not: which, and how. Raises TimeoutError at `deadline`."""
     with selectors.DefaultSelector() as selector:
-        selector.register(control, selectors.EVENT_READ)
-        selector.register(progress, selectors.EVENT_READ)
-        while True:
-            ready = [key.fileobj for key, _ in selector.select(max(0.0, deadline - time.monotonic()))]
+        for one in running:
+            for source in (one.control, one.progress):
+                selector.register(source, selectors.EVENT_READ, one)
+        while any(not one.ended for one in running):
+            ready: dict[_Running, bool] = {}
+            for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
+                ready[key.data] = ready.get(key.data, False) or key.fileobj is key.data.control
             if not ready:
                 raise TimeoutError
-            try:
-                said = control.recv(64) if control in ready else None
-            except ConnectionResetError:  # the server ended before it had read the job
-                said = b""
-            # Whatever the process wrote before its end was said is in the pipe by now.
-            with suppress(BlockingIOError):
-                while True:
-                    pending += os.read(progress, 65536)
-            *lines, pending = pending.split(b"\n")
-            for line in lines:
-                event = json.loads(line)
-                on_progress(event["phase"], event["done"], event["total"])
-            if said is not None:
-                return int(said) if said else None
+            for one, said in ready.items():
+                status = one.hear(said, deadline)
+                if status is None:
+                    continue
+                one.ended = True
+                if status != 0:
+                    return one, status
+                for source in (one.control, one.progress):
+                    selector.unregister(source)
+    return None
 
 
 def _kill(leader: int) -> None:
@@ -231,19 +324,3 @@ def _kill(leader: int) -> None:
     for kill in (os.killpg, os.kill):
         with suppress(ProcessLookupError):
             kill(leader, signal.SIGKILL)
-
-
-def _reason(status: int) -> str:
-    if status > 0:
-        return f"ended with exit status {status}"
-    name = signal.Signals(-status).name
-    hint = {
-        "SIGKILL": ": out of memory?",
-        "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
-    }
-    return f"was killed by {name}{hint.get(name, '')}"
-
-
-def _tail(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-TAIL:]
-    return "".join(f"\n    | {line}" for line in lines) + f"\n    full log: {log}"

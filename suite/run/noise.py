@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,8 @@ class Counters:
     throttled: int | None
 
     @classmethod
-    def now(cls) -> Self:
+    def now(cls, aside: float = 0.0) -> Self:
+        """aside: processor seconds that count as the process's own."""
         cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
         steal = getattr(cpu, "steal", 0.0)
         # guest time is counted in user and nice already
@@ -49,7 +50,7 @@ class Counters:
             total=total,
             busy=total - idle - steal,
             steal=steal,
-            own=own.user + own.system + own.children_user + own.children_system,
+            own=own.user + own.system + own.children_user + own.children_system + aside,
             load=os.getloadavg()[0],
             throttled=_throttled(),
         )
@@ -70,11 +71,14 @@ def disturbance(before: Counters, after: Counters, mhz: float | None) -> Disturb
 
 
 @contextmanager
-def watched(watch: Watch) -> Iterator[None]:
-    """Add to `watch` what disturbed the block."""
-    before = Counters.now()
+def watched(watch: Watch, aside: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+    """Add to `watch` what disturbed the block.
+
+    aside: processor seconds until now of another process, whose work meanwhile disturbed nothing: it has its turns.
+    """
+    before = Counters.now(aside())
     yield
-    watch.found.append(disturbance(before, Counters.now(), _mhz()))
+    watch.found.append(disturbance(before, Counters.now(aside()), _mhz()))
 
 
 def _share(value: float) -> float:

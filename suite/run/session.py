@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from suite.records import Record
 from suite.run.noise import Watch, watched
+from suite.run.turns import Turns
 
 if TYPE_CHECKING:
     from suite.backends.base import Backend
@@ -91,9 +92,12 @@ class Peak:
 class Session:
     """One loaded model with the work it is given. Built by the worker, handed to each metric in turn."""
 
-    def __init__(self, job: Job, report: Callable[[str, float, float], None]) -> None:
+    def __init__(
+        self, job: Job, report: Callable[[str, float, float], None], turns: Turns | None = None
+    ) -> None:
         self._job = job
         self._report = report
+        self.turns = turns or Turns()
         self.phase = "load"
         self.backend: Backend
         self.load_peak = Peak()

@@ -27,6 +27,7 @@ from suite.records import Job, Measurement, Preparation
 from suite.run.environment import describe
 from suite.run.fork import end_with_parent, serve
 from suite.run.session import Session
+from suite.run.turns import inherited
 
 _last = 0.0
 
@@ -75,22 +76,33 @@ def work(file: Path) -> None:
 
 def run(job: Job) -> None:
     """Measure one cell; the record is complete only when every requested metric is in it."""
-    session = Session(job, report)
+    turns = inherited(job.first)
+    session = Session(job, report, turns)
     backend = importlib.import_module(f"suite.backends.{job.backend}")
-    begin = time.monotonic()  # it is the same clock in all processes of a machine
+
+    def clock() -> float:
+        """Monotonic, which is the same in all processes of a machine; it stands still in another process's turn."""
+        return time.monotonic() - turns.waited
+
+    def load() -> float:
+        session.load(backend.load)
+        return session.load_seconds
+
+    turns.meet()
+    begin = clock()
     phases = {"start": begin - job.asked}
     session.progress(0, 1)
-    session.load(backend.load)
-    phases["load"] = time.monotonic() - begin
+    turns.take(load)
+    phases["load"] = clock() - begin
     groups = list(dict.fromkeys(r.split("/")[0] for r in job.requests))
     metrics = {}
     for group in sorted(groups, key=_order):
-        mark = time.monotonic()
+        mark = clock()
         session.phase = group
         session.progress(0, 1)
         parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
         metrics.update(importlib.import_module(f"suite.measure.{group}").measure(session, parts))
-        phases[group] = time.monotonic() - mark
+        phases[group] = clock() - mark
     record = Measurement(
         cell=job.cell,
         tier=job.tier,
@@ -98,7 +110,7 @@ def run(job: Job) -> None:
         run=job.run,
         requests=job.requests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=time.monotonic() - job.asked,
+        seconds=clock() - job.asked,
         environment={**describe(), "threads": job.threads, **session.backend.facts()},
         metrics=metrics,
         phases=phases,

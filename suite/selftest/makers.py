@@ -124,6 +124,38 @@ def multiply(output: Path, *, report: Report) -> None:
     output.write_text(json.dumps({"wrong": wrong, "threads": len(os.listdir("/proc/self/task"))}))  # noqa: PTH208
 
 
+def alternate(
+    output: Path, *, report: Report, name: str, first: bool, book: str, turns: int, end: str = ""
+) -> None:
+    """Write the name into `book` turn by turn; in the third, end the way `end` says."""
+    from suite.run.turns import inherited
+
+    mine = inherited(first)
+    mine.meet()
+    output.write_text(str(os.getpid()))
+    for number in range(turns):
+
+        def work(number: int = number) -> float:
+            report(f"{name} {number}", number, turns)
+            if number == 2:
+                _end(end)
+            with Path(book).open("a") as file:
+                file.write(f"{name}{number} ")
+            return float(number)
+
+        mine.take(work)
+    report("done", 1, 1)
+
+
+def _end(how: str) -> None:
+    if how == "error":
+        raise ValueError("a kernel is missing")
+    if how == "signal":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "hang":
+        time.sleep(600)
+
+
 def write_pythonpath(output: Path, *, report: Report) -> None:
     """Write where this process looks for modules first."""
     output.write_text(os.environ["PYTHONPATH"])

@@ -19,7 +19,17 @@ import pytest
 
 from suite.errors import MeasurementError
 from suite.records import Preparation
-from suite.run.isolate import ROOT, TAIL, WORKER, OnProgress, Server, run_isolated
+from suite.run.ends import TAIL
+from suite.run.isolate import (
+    ROOT,
+    WORKER,
+    OnProgress,
+    Server,
+    Task,
+    run_isolated,
+    run_together,
+    unheard,
+)
 
 
 def preparation(folder: Path, maker: str, **arguments: Any) -> Preparation:
@@ -502,6 +512,67 @@ def test_a_server_keeps_nothing_of_its_jobs_open(server: Server, tmp_path: Path)
         theirs.append(psutil.Process(found["parent"]).num_fds())
     assert own[0] == own[2]
     assert theirs[0] == theirs[2]
+
+
+# --- two in turns ------------------------------------------------------------------------------------
+
+
+def in_turns(folder: Path, *, timeout: float = 60, on_progress: OnProgress = unheard, **ends: str) -> None:
+    """Two processes, `old` and `new`, write into one book in turns; `ends`: how a side ends in its third turn."""
+    with Server() as one, Server() as other:
+        tasks = [
+            Task(
+                server,
+                preparation(
+                    folder / name, "alternate", name=name, first=first, book=str(folder / "book"), turns=6,
+                    end=ends.get(name, ""),
+                ),
+                folder / name / "a.log",
+                on_progress,
+                place=f"{name}: ",
+            )
+            for server, name, first in ((one, "old", True), (other, "new", False))
+        ]  # fmt: skip
+        run_together(tasks, timeout=timeout)
+
+
+def test_two_processes_work_turn_by_turn(tmp_path: Path) -> None:
+    before = psutil.Process().num_fds()
+    in_turns(tmp_path)
+    book = [f"{name}{number}" for number in range(6) for name in ("old", "new")]
+    assert (tmp_path / "book").read_text().split() == book
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize("side", ["old", "new"])
+@pytest.mark.parametrize(
+    ("end", "said"), [("error", "ended with exit status 1"), ("signal", "was killed by SIGSEGV")]
+)
+def test_when_one_of_two_fails_its_error_is_told_and_the_other_is_ended(
+    tmp_path: Path, side: str, end: str, said: str
+) -> None:
+    before = psutil.Process().num_fds()
+    with pytest.raises(MeasurementError) as caught:
+        in_turns(tmp_path, **{side: end})
+    assert str(caught.value).startswith(f"{side}: {said}\n")
+    assert f"full log: {tmp_path / side / 'a.log'}" in str(caught.value)
+    assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize("end", ["time limit", "Ctrl-C"])
+def test_two_that_are_given_up_leave_no_process(tmp_path: Path, end: str) -> None:
+    """One hangs, the other waits for its turn."""
+    before = psutil.Process().num_fds()
+
+    def interrupt(phase: str, done: float, total: float) -> None:
+        if phase == "new 2" and end == "Ctrl-C":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else MeasurementError):
+        in_turns(tmp_path, timeout=10 if end == "time limit" else 60, on_progress=interrupt, new="hang")
+    assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
+    assert psutil.Process().num_fds() == before
 
 
 @pytest.mark.slow

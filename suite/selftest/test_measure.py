@@ -21,6 +21,7 @@ from suite.measure import _budget, accuracy, decoding, memory, perplexity, throu
 from suite.records import Disturbance, Job, Needs
 from suite.run.environment import machine
 from suite.run.session import Choice, Item, Session, Task, Text
+from suite.run.turns import Turns
 from suite.scoring import Scored, TokenSequence
 
 if TYPE_CHECKING:
@@ -812,7 +813,7 @@ def test_rounds_stop_by_number_or_time_but_there_is_one(clock: Clock, seconds: f
         clock.now += seconds if tokens == 8 else 50
 
     kind = throughput.Kind("case", work, tokens=8, warm_up=1, prepare=prepare)
-    rounds = throughput._time(kind, throughput.Options(rounds=7, seconds=10.0), told.append)
+    rounds = throughput._time(kind, throughput.Options(rounds=7, seconds=10.0), Turns(), told.append)
     assert rounds == [seconds] * made, "neither the warm-up nor the preparation is timed"
     assert done == ["prepare", 1, *["prepare", 8] * made]
     assert told == [(n + 1) / 7 for n in range(made)]
@@ -827,7 +828,9 @@ def test_short_rounds_go_on_until_they_have_taken_long_enough(
 
     kind = throughput.Kind("case", work, tokens=8, warm_up=1)
     told: list[float] = []
-    rounds = throughput._time(kind, throughput.Options(rounds=3, least=0.5, seconds=5.0), told.append)
+    rounds = throughput._time(
+        kind, throughput.Options(rounds=3, least=0.5, seconds=5.0), Turns(), told.append
+    )
     assert len(rounds) == made
     assert told[-1] <= 1.0
 

@@ -1,0 +1,27 @@
+"""How a process ended badly, in words."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+TAIL = 12
+"""Lines of a failed process's log that its error shows."""
+
+
+def reason(status: int) -> str:
+    """status: the exit status, or minus the number of a signal."""
+    if status > 0:
+        return f"ended with exit status {status}"
+    name = signal.Signals(-status).name
+    hint = {
+        "SIGKILL": ": out of memory?",
+        "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
+    }
+    return f"was killed by {name}{hint.get(name, '')}"
+
+
+def tail(log: Path) -> str:
+    """The last lines of its log, and where the rest is."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-TAIL:]
+    return "".join(f"\n    | {line}" for line in lines) + f"\n    full log: {log}"
