@@ -6,12 +6,15 @@ every error bar here comes from the spread BETWEEN processes (Kalibera and Jones
 Reasonable Time, ISMM 2013, section 3: the variance of the mean is dominated by the highest level).
 
 What is compared is the mean over processes of the logarithm of a process's value (its median round): a ratio of
-geometric means, whose interval is symmetric in "twice as fast" and "half as fast".
+geometric means, whose interval is symmetric in "twice as fast" and "half as fast". Of two processes whose rounds
+alternated it is the median logarithm of the ratios of their rounds, each to the one beside it: what the machine's speed
+did between one round and the next few cancels in it.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -49,11 +52,7 @@ def spread(old: Sequence[float], new: Sequence[float], *, paired: bool) -> Sprea
     spread to judge by: the standard error is infinite.
     """
     if paired:
-        differences = [b - a for a, b in zip(old, new, strict=True)]
-        mean, variance = _moments(differences)
-        n = len(differences)
-        sd = math.sqrt(variance)
-        return Spread(mean, sd / math.sqrt(n), n - 1, sd, n, True)
+        return _of_pairs([b - a for a, b in zip(old, new, strict=True)])
     (mean_old, v_old), (mean_new, v_new) = _moments(old), _moments(new)
     n = min(len(old), len(new))
     if n < 2:
@@ -62,6 +61,13 @@ def spread(old: Sequence[float], new: Sequence[float], *, paired: bool) -> Sprea
     parts = a**2 / (len(old) - 1) + b**2 / (len(new) - 1)
     df = (a + b) ** 2 / parts if parts else len(old) + len(new) - 2
     return Spread(mean_new - mean_old, math.sqrt(a + b), df, math.sqrt((v_old + v_new) / 2), n, False)
+
+
+def _of_pairs(differences: Sequence[float]) -> Spread:
+    mean, variance = _moments(differences)
+    n = len(differences)
+    sd = math.sqrt(variance)
+    return Spread(mean, sd / math.sqrt(n), n - 1, sd, n, True)
 
 
 def change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> Change:
@@ -74,7 +80,7 @@ def evidence(measured: Metric, baseline: Metric) -> str:
     """What was compared, in words."""
     old, new = baseline.process_count, measured.process_count
     if pairs(measured, baseline):
-        return f"{new} pairs of processes"
+        return f"{new} pairs of processes{', round by round' if _matched(measured, baseline) else ''}"
     return f"{old} against {new} processes"
 
 
@@ -82,6 +88,23 @@ def pairs(measured: Metric, baseline: Metric) -> bool:
     """Whether process i of one was measured beside process i of the other."""
     same = measured.beside is not None and measured.beside == baseline.beside
     return same and measured.process_count == baseline.process_count > 1
+
+
+def _matched(measured: Metric, baseline: Metric) -> bool:
+    """Whether, of a pair, round k of one process was timed beside round k of the other."""
+    return measured.in_turns and baseline.in_turns and measured.processes == baseline.processes
+
+
+def log_ratios(measured: Metric, baseline: Metric) -> list[float]:
+    """Of pairs, all of whose values are above 0: the logarithm of new by old in each."""
+    if not _matched(measured, baseline):
+        values = zip(baseline.per_process, measured.per_process, strict=True)
+        return [math.log(new) - math.log(old) for old, new in values]
+    sign = -1 if measured.better == "higher" else 1  # work by time: the longer, the less
+    return [
+        sign * statistics.median([math.log(b / a) for a, b in zip(old, new, strict=True)])
+        for old, new in zip(baseline.rounds, measured.rounds, strict=True)
+    ]
 
 
 def smallest_shown(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> float:
@@ -164,7 +187,9 @@ def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[b
     if not relative:
         return False, spread(old, new, paired=paired)
     if min(old) > 0 and min(new) > 0:
-        return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=paired)
+        if paired:
+            return True, _of_pairs(log_ratios(measured, baseline))
+        return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
     # A value of 0 has no logarithm: from nothing to something counts as doubled, and is never certain.
     grown = 0.0 if measured.value == baseline.value else math.log(2) if measured.value > 0 else -math.inf
     return True, Spread(grown, math.inf if grown else 0.0, 1, math.inf, 1, paired)
@@ -186,7 +211,8 @@ def _detectable(df: float, alpha: float) -> float:
 def _differ(measured: Metric, baseline: Metric) -> str:
     old, new = baseline.per_process, measured.per_process
     if pairs(measured, baseline):
-        ratios = [b / a for a, b in zip(old, new, strict=True) if a > 0]
+        both = min(*old, *new) > 0
+        ratios = list(map(math.exp, log_ratios(measured, baseline))) if both else []
         return f"the ratios of the pairs differ by up to {_range(ratios)}"
     if _above(old) > _above(new):
         return f"the baseline's processes differ by up to {_range(old)}"

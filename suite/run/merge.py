@@ -74,6 +74,7 @@ def _merged(name: str, metrics: Sequence[Metric]) -> Metric:
     }
     if first.kind == "rounds":
         update["processes"] = [n for m in metrics for n in m.processes or [len(m.samples or ())]]
+        update["in_turns"] = all(metric.in_turns for metric in metrics)
         seconds = statistics.median(median for metric in metrics for median in metric.medians)
         work = first.value * statistics.median(first.medians)  # tokens, where the value is a rate
         update["value"] = work / seconds if first.better == "higher" else seconds

@@ -44,6 +44,11 @@ def record(requests: list[str], seconds: float = 1.0, **metrics: Metric) -> Meas
 PERPLEXITY = Metric(kind="paired", value=2.0, unit="", better="lower", samples=[0.5, 0.9])
 
 
+def test_rounds_are_in_turns_where_those_of_all_processes_are() -> None:
+    parts = [record([], t=rounds([1.0], in_turns=turns)) for turns in (True, True, False)]
+    assert [merge(parts[:2]).metrics["t"].in_turns, merge(parts).metrics["t"].in_turns] == [True, False]
+
+
 def test_samples_of_all_processes_and_the_value_of_the_middle_one() -> None:
     found = merge(
         [

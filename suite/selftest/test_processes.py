@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from suite.judge import Tolerance, judge, processes, restless
-from suite.judge.processes import change, needed, pairs, smallest_shown, spread
+from suite.judge.processes import change, evidence, log_ratios, needed, pairs, smallest_shown, spread
 from suite.records import Metric, Status
 
 ALPHA = 0.01
@@ -175,6 +175,69 @@ def test_a_test_of_rounds_would_raise_alarms_that_this_one_does_not() -> None:
         by_process += change(timed(new), timed(old), TIGHT).at(ALPHA).p < ALPHA
     assert by_process <= 500 * 2 * ALPHA + 3 * math.sqrt(500 * 2 * ALPHA)
     assert by_rounds > 4 * (by_process + 1)
+
+
+def wandering(source: np.random.Generator, count: int, factor: float) -> tuple[Metric, Metric]:
+    """Old and new of pairs in turns, new taking `factor` times as long, on a machine whose speed wanders by a tenth
+    from one turn to the next; the processes themselves differ by 1 %."""
+    old, new = [], []
+    for _ in range(count):
+        speed = np.exp(np.cumsum(source.normal(0, 0.1, 8)))
+        own, other = np.exp(source.normal(0, 0.01, 2))
+        old.append((0.5 * own * speed * np.exp(source.normal(0, 0.02, 8))).tolist())
+        new.append((0.5 * other * factor * speed * np.exp(source.normal(0, 0.02, 8))).tolist())
+    one, two = (timed(side, beside="run", in_turns=True) for side in (old, new))
+    return one, two
+
+
+def test_a_pair_in_turns_is_worth_the_median_ratio_of_its_rounds() -> None:
+    old = timed([[1.0, 2.0, 4.0], [1.0, 1.0]], beside="run", in_turns=True)
+    new = timed([[1.1, 4.0, 4.8], [0.9, 0.9]], beside="run", in_turns=True)
+    slower = [math.log(1.2), math.log(0.9)]
+    assert log_ratios(new, old) == pytest.approx([-x for x in slower])
+    seconds = [m.model_copy(update={"better": "lower"}) for m in (new, old)]
+    assert log_ratios(*seconds) == pytest.approx(slower)
+    assert evidence(new, old) == "2 pairs of processes, round by round"
+    unmatched = [m.model_copy(update={"in_turns": False}) for m in (new, old)]
+    assert log_ratios(*unmatched) == pytest.approx([-math.log(2.0), -math.log(0.9)])
+    assert evidence(*unmatched) == "2 pairs of processes"
+    # One had a round more, which its partner did not see: medians.
+    uneven = timed([[1.1, 4.0, 4.8, 4.8], [0.9, 0.9]], beside="run", in_turns=True)
+    assert log_ratios(uneven, old) == pytest.approx([math.log(2.0 / 4.4), -math.log(0.9)])
+
+
+def test_turns_find_a_slower_side_that_pairs_one_after_the_other_do_not() -> None:
+    source = np.random.default_rng(5)
+    found: dict[bool, list[Status]] = {True: [], False: []}
+    for _ in range(200):
+        old, new = wandering(source, 6, 1.08)
+        # The same processes, but not in turns: the rounds of one side belong to other times.
+        for turns in found:
+            sides = (new, old) if turns else (apart(source, new), apart(source, old))
+            found[turns].append(judge("c", "throughput/decode", *sides, TIGHT, ALPHA).status)
+    assert found[True].count(Status.REGRESSION) >= 190
+    assert found[False].count(Status.REGRESSION) <= 20
+
+
+def apart(source: np.random.Generator, metric: Metric) -> Metric:
+    """The processes one after the other, each when the machine has another speed."""
+    rounds = [
+        [x * speed for x in process]
+        for process, speed in zip(
+            metric.rounds, np.exp(source.normal(0, 0.2, len(metric.rounds))), strict=True
+        )
+    ]
+    return timed(rounds, beside="run")
+
+
+def test_turns_of_equals_raise_no_more_alarms_than_the_level_says() -> None:
+    source = np.random.default_rng(6)
+    found = [
+        judge("c", "throughput/decode", new, old, TIGHT, 0.05).status
+        for old, new in (wandering(source, 5, 1.0) for _ in range(1000))
+    ]
+    for red in (Status.REGRESSION, Status.IMPROVEMENT):
+        assert found.count(red) <= 50 + 3 * math.sqrt(50)
 
 
 @pytest.mark.parametrize(("count", "paired"), [(3, False), (6, False), (6, True)])
