@@ -168,7 +168,8 @@ class State:
             if self.against is None:
                 self._runner = Runner(self.matrix, self.tier, settings, plan, self.supply, self.progress)
             else:
-                old = replace(settings, worker=self.against.worker)
+                place = "in the environment that is compared against: "
+                old = replace(settings, worker=self.against.worker, place=place)
                 self._runner = Against(
                     self.tier,
                     plan,

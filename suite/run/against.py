@@ -1,5 +1,5 @@
-"""A/B: two environments measured here, process by process in alternation, so that what the machine does meanwhile
-falls on both."""
+"""A/B: two environments measured here in pairs of processes, so that what the machine does meanwhile falls on both:
+timings round by round in turns (`suite.run.turns`), memory peaks one process after the other, each alone."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
-from suite.errors import MeasurementError, QuantgateError
+from suite.errors import QuantgateError
 from suite.files import write_atomic
 from suite.matrix import Cell, Tier
 from suite.records import Measurement, Spent
 from suite.report.progress import Progress
-from suite.run.bench import Bench, remembered
+from suite.run.bench import Bench, measured, remembered
 from suite.run.merge import merge
-from suite.run.plan import Plan, repeated
+from suite.run.plan import Plan, in_turns, repeated
 from suite.run.runner import numbered, shown
 
 Side = Literal["old", "new"]
@@ -77,28 +77,29 @@ class Against:
 
     def _measure(self, cell: Cell, requests: Sequence[str], name: str) -> Sides:
         """First a process of each side that measures what does not vary between processes (or only loads: the
-        checkpoint and the libraries are in the page cache afterwards), then the pairs."""
+        checkpoint and the libraries are in the page cache afterwards), then the pairs: what is timed in turns, by two
+        processes that live at the same time; anything else by two that have the machine for themselves."""
         self.current = cell.id
         run = f"{self._run} {name}".strip()
         requests = self._possible(cell, requests)
         varying = repeated(requests, self._tier.workload)
-        steps: list[tuple[Side, list[str]]] = [
-            (side, [r for r in requests if r not in varying]) for side in ("old", "new")
+        timed = in_turns(varying, self._tier.workload)
+        alone = [r for r in varying if r not in timed]
+        steps: list[tuple[Sequence[Side], list[str]]] = [
+            ((side,), [r for r in requests if r not in varying]) for side in ("old", "new")
         ]
-        if varying:
-            order = alternation(self._pairs, f"{run} {cell.id}")
-            steps += [(side, varying) for pair in order for side in pair]
+        for pair in alternation(self._pairs, f"{run} {cell.id}") if varying else ():
+            steps += [((side,), alone) for side in pair if alone]
+            steps += [(pair, timed)] if timed else []
         parts: dict[Side, list[Measurement]] = {"old": [], "new": []}
         with shown(self._progress, cell, [asked for _, asked in steps]):
-            for number, (side, asked) in enumerate(steps):
-                label = ".".join(filter(None, [name, side, str(len(parts[side]) or "")]))
+            for number, (sides, asked) in enumerate(steps):
+                labels = [".".join(filter(None, [name, side, str(len(parts[side]) or "")])) for side in sides]
+                benches = [self._benches[side] for side in sides]
                 events = numbered(self._progress, cell, number, len(steps))
-                try:
-                    parts[side].append(self._benches[side].run(cell, asked, label, events))
-                except QuantgateError as error:
-                    if side == "new":
-                        raise
-                    raise MeasurementError(f"in the environment that is compared against: {error}") from error
+                records = measured(list(zip(benches, labels, strict=True)), cell, asked, events)
+                for side, record in zip(sides, records, strict=True):
+                    parts[side].append(record)
         found = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
@@ -118,10 +119,10 @@ class Against:
 
 
 def alternation(pairs: int, seed: str) -> list[tuple[Side, Side]]:
-    """The order of the processes. Each side is first equally often (of an odd number, once more or less), so a drift of
-    the machine, and whatever the first of a pair leaves behind for the second, cancel in the mean. Which pair begins
-    with which side is drawn anew for each `seed`: what the machine does in a rhythm of its own falls on neither side
-    for long (Fisher, The Design of Experiments, 1935, chapter 3)."""
+    """Which side of each pair begins: runs first, or works first in each turn. Each side does so equally often (of an
+    odd number, once more or less), so a drift of the machine, and whatever the first leaves behind for the second,
+    cancel in the mean. Which pair begins with which side is drawn anew for each `seed`: what the machine does in a
+    rhythm of its own falls on neither side for long (Fisher, The Design of Experiments, 1935, chapter 3)."""
     orders: list[tuple[Side, Side]] = [("old", "new"), ("new", "old")]
     drawn = [orders[number % 2] for number in range(pairs)]
     random.Random(seed).shuffle(drawn)  # noqa: S311 - no secret

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +19,7 @@ from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
 from suite.records import Job, Measurement, Spent
 from suite.run.environment import suite_code_hash
-from suite.run.isolate import WORKER, Server
+from suite.run.isolate import WORKER, OnProgress, Server, Task, run_together, unheard
 
 T = TypeVar("T")
 
@@ -36,6 +38,8 @@ class Settings:
     run: str
     worker: Sequence[str] = WORKER
     """Command of the measuring process: another interpreter, another environment."""
+    place: str = ""
+    """Where that is, in words; the beginning of its errors."""
 
 
 class Bench:
@@ -58,50 +62,61 @@ class Bench:
         cell: Cell,
         requests: Sequence[str],
         name: str = "",
-        on_progress: Callable[[str, float, float], None] = lambda phase, done, total: None,
+        on_progress: OnProgress = unheard,
         following: Sequence[str] = (),
     ) -> Measurement:
         """The record of one process that was asked for `requests`; its log is named after the cell and `name`.
 
         following: names of further processes of the cell; what their servers import is imported now, side by side.
         """
+        [record] = measured([(self, name)], cell, requests, on_progress, following)
+        return record
+
+    @contextmanager
+    def asked(
+        self, cell: Cell, requests: Sequence[str], name: str, number: int, count: int, following: Sequence[str]
+    ) -> Iterator[Asked]:
+        """What process `number` of `count` that live at the same time is to be asked for while the block runs."""
         begin = time.monotonic()
         log = self.file(cell, name).with_suffix(".log")
         output = log.with_suffix(".part.json")
-        phases: dict[str, float] = {}
-        forward: dict[str, float] = {}
+        asked: Asked | None = None
         try:
-            job = Job(
-                cell=cell.id,
-                tier=self._settings.tier_name,
-                fingerprint=self.fingerprint(cell),
-                run=self._settings.run,
-                backend=cell.backend,
-                scheme_options=cell.options,
-                weights=self._supply.checkpoint(cell),
-                source_hash=self._supply.source_hash(cell.model),
-                workload=self._supply.workload(cell.model),
-                requests=list(requests),
-                options=self._tier.workload,
-                threads=self._settings.threads,
-                reference=cell.reference,
-                logprobs=self._logprobs(cell, requests),
-                output=output,
-            )
-            modules, limit = self._modules(cell), self._tier.time_limit
-            server = self._server(name)
+            with _told(self._settings.place):
+                job = Job(
+                    cell=cell.id,
+                    tier=self._settings.tier_name,
+                    fingerprint=self.fingerprint(cell),
+                    run=self._settings.run,
+                    backend=cell.backend,
+                    scheme_options=cell.options,
+                    weights=self._supply.checkpoint(cell),
+                    source_hash=self._supply.source_hash(cell.model),
+                    workload=self._supply.workload(cell.model),
+                    requests=list(requests),
+                    options=self._tier.workload,
+                    threads=self._settings.threads,
+                    first=number == 0,
+                    reference=cell.reference,
+                    logprobs=self._logprobs(cell, requests),
+                    output=output,
+                )
+            modules, server = self._modules(cell), self._server(name)
             if following and modules:
                 self._load(cell, modules, [name, *following])
-            server.run(job, log, timeout=limit, on_progress=on_progress, modules=modules)
-            record = read_measurement(output)
-            phases, forward = {"prepare": job.asked - begin, **record.phases}, record.forward
-            return record
+            task = Task(server, job, log, modules=modules, place=self._settings.place)
+            asked = Asked(job, task, self._tier.time_limit)
+            yield asked
         except OSError as error:
             raise in_words(error) from error
         finally:
             output.unlink(missing_ok=True)
             self._keep(KEPT)
-            seconds = time.monotonic() - begin
+            seconds = (time.monotonic() - begin) / count  # they take turns: the time is that of all
+            phases: dict[str, float] = {}
+            forward: dict[str, float] = {}
+            if asked and (record := asked.record):
+                phases, forward = {"prepare": asked.job.asked - begin, **record.phases}, record.forward
             self.spent.append(Spent(cell=cell.id, seconds=seconds, phases=phases, forward=forward))
 
     def _server(self, name: str) -> Server:
@@ -169,6 +184,55 @@ class Bench:
                 self._settings.threads,
             ]
         )
+
+
+@dataclass
+class Asked:
+    """A process that is asked for. limit: seconds that it may take. record: what it has left."""
+
+    job: Job
+    task: Task
+    limit: float
+    record: Measurement | None = None
+
+    def read(self) -> Measurement:
+        """Read the record. Raises MeasurementError."""
+        with _told(self.task.place):
+            self.record = read_measurement(self.job.output)
+        return self.record
+
+
+def measured(
+    benches: Sequence[tuple[Bench, str]],
+    cell: Cell,
+    requests: Sequence[str],
+    on_progress: OnProgress = unheard,
+    following: Sequence[str] = (),
+) -> list[Measurement]:
+    """The records of one process of each bench, whose log is named after the cell and the name given with it. Two
+    processes live at the same time and work in turns; the first begins each, and tells how far they are.
+
+    following: as in `Bench.run`.
+    """
+    with ExitStack() as stack:
+        asked = [
+            stack.enter_context(bench.asked(cell, requests, name, number, len(benches), following))
+            for number, (bench, name) in enumerate(benches)
+        ]
+        first, *others = (one.task for one in asked)
+        run_together([replace(first, on_progress=on_progress), *others], timeout=math.fsum(one.limit for one in asked))
+        return [one.read() for one in asked]
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """Errors begin with where they happened."""
+    try:
+        yield
+    except QuantgateError as error:
+        if not place:
+            raise
+        raise MeasurementError(f"{place}{error}") from error
 
 
 def remembered(done: dict[str, T | QuantgateError], cell: str, measure: Callable[[], T]) -> T:

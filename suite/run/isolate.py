@@ -103,6 +103,14 @@ class Server:
                 self.close()
         self._loading = False
 
+    def send(self, file: str, modules: Sequence[str], output: int, *descriptors: int) -> socket.socket:
+        """Tell the server, started where there is none, of a job or (no file) of modules alone. The connection on which
+        it answers; what is printed goes to `output`, and `descriptors` are for the job."""
+        control = self._running(output, set(modules))
+        with suppress(BrokenPipeError):  # whoever waits for an answer sees that the server has ended
+            socket.send_fds(control, [os.fsencode("\0".join([file, *modules]))], [output, *descriptors])
+        return control
+
     def close(self) -> None:
         """Kill the server and what it has forked."""
         if self._process is not None:
@@ -120,14 +128,6 @@ class Server:
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    def send(self, file: str, modules: Sequence[str], output: int, *descriptors: int) -> socket.socket:
-        """Tell the server, started where there is none, of a job or (no file) of modules alone. The connection on which
-        it answers; what is printed goes to `output`, and `descriptors` are for the job."""
-        control = self._running(output, set(modules))
-        with suppress(BrokenPipeError):  # whoever waits for an answer sees that the server has ended
-            socket.send_fds(control, [os.fsencode("\0".join([file, *modules]))], [output, *descriptors])
-        return control
 
     def _running(self, output: int, modules: set[str]) -> socket.socket:
         """The connection with a server that has imported nothing but of `modules`; one that is started now prints to

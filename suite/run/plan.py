@@ -62,6 +62,11 @@ def repeated(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]])
     return [r for r in requests if _processes(r, workload) is not None]
 
 
+def in_turns(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The requests of groups whose rounds can alternate with those of another process."""
+    return [r for r in requests if getattr(_options(r, workload), "in_turns", False)]
+
+
 def per_process(requests: Sequence[str], workload: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """What each process of a cell is asked for: the first for everything, the next ones for what is to be
     measured in several processes (`processes` of a group's options in the tier)."""
@@ -71,8 +76,9 @@ def per_process(requests: Sequence[str], workload: Mapping[str, Mapping[str, Any
 
 def _processes(request: str, workload: Mapping[str, Mapping[str, Any]]) -> int | None:
     """None: the group's metrics do not vary between processes."""
+    return getattr(_options(request, workload), "processes", None)
+
+
+def _options(request: str, workload: Mapping[str, Mapping[str, Any]]) -> object:
     group = request.split("/")[0]
-    options = importlib.import_module(f"suite.measure.{group}").Options.model_validate(
-        workload.get(group, {})
-    )
-    return getattr(options, "processes", None)
+    return importlib.import_module(f"suite.measure.{group}").Options.model_validate(workload.get(group, {}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from suite.matrix import Cell, load_matrix
-from suite.run.plan import Need, Plan, make_plan
+from suite.run.plan import Need, Plan, in_turns, make_plan, repeated
 
 CELLS = {cell.id: cell for cell in load_matrix().cells("smoke")}
 FULL = "smollm2-135m/llamacpp/F16"
@@ -67,3 +67,9 @@ def test_a_reference_that_is_not_in_the_tier_is_left_out() -> None:
 
 def test_nothing_collected_is_an_empty_plan() -> None:
     assert planned() == Plan()
+
+
+def test_timings_alone_can_be_measured_in_turns() -> None:
+    requests = ["perplexity", "memory", "throughput/decode", "throughput/load", "tokenizer"]
+    assert in_turns(requests, {}) == ["throughput/decode", "throughput/load"]
+    assert repeated(requests, {}) == ["memory", "throughput/decode", "throughput/load"]
