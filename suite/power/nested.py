@@ -90,13 +90,19 @@ def neighbours(
     run: Run, count: int, random: np.random.Generator
 ) -> tuple[list[Measurement], list[Measurement]]:
     """Both sides of an A/B of equals, `count` processes each: a pair are two that ran one after the other, in either
-    role. Process i of a side belongs to process i of the other.
+    role, or the two of a recorded pair where those worked in turns. Process i of a side belongs to process i of the
+    other.
 
     Raises InputError for fewer than four recorded processes.
     """
     if len(run) < 4:
         raise InputError(f"an A/B is replayed from four recorded processes or more, not from {len(run)}")
-    firsts = random.integers(len(run) - 1, size=count)
+    matched = any(metric.in_turns for metric in run[0].metrics.values())
+    firsts = (
+        2 * random.integers(len(run) // 2, size=count)
+        if matched
+        else random.integers(len(run) - 1, size=count)
+    )
     turned = random.integers(2, size=count)
     return [run[i + t] for i, t in zip(firsts, turned, strict=True)], [
         run[i + 1 - t] for i, t in zip(firsts, turned, strict=True)

@@ -354,6 +354,23 @@ def test_the_sides_of_an_ab_are_neighbours_in_either_order() -> None:
         nested.neighbours(run[:3], 5, random())
 
 
+def test_the_sides_of_an_ab_in_turns_are_those_that_shared_them() -> None:
+    found = timings(SECONDS)
+    shared = {n: m.model_copy(update={"in_turns": True}) for n, m in found.metrics.items()}
+    run = nested.split(found.model_copy(update={"metrics": shared}), "throughput")
+    place = {id(part): number for number, part in enumerate(run)}
+    one, other = nested.neighbours(run, 200, random())
+    assert {(place[id(a)], place[id(b)]) for a, b in zip(one, other, strict=True)} == {
+        (0, 1),
+        (1, 0),
+        (2, 3),
+        (3, 2),
+    }
+    first, again = (merge(side).metrics["throughput/decode"] for side in (one, other))
+    assert first.in_turns
+    assert again.in_turns
+
+
 def test_baseline_and_measurement_are_of_different_runs_where_there_are_two() -> None:
     assert {str(nested.two_sides(2, random(seed))) for seed in range(20)} == {"([0], [1])", "([1], [0])"}
     assert nested.two_sides(1, random()) == ([0], [0])
