@@ -74,7 +74,13 @@ class Bench:
 
     @contextmanager
     def asked(
-        self, cell: Cell, requests: Sequence[str], name: str, number: int, count: int, following: Sequence[str]
+        self,
+        cell: Cell,
+        requests: Sequence[str],
+        name: str,
+        number: int,
+        count: int,
+        following: Sequence[str],
     ) -> Iterator[Asked]:
         """What process `number` of `count` that live at the same time is to be asked for while the block runs."""
         begin = time.monotonic()
@@ -220,7 +226,8 @@ def measured(
             for number, (bench, name) in enumerate(benches)
         ]
         first, *others = (one.task for one in asked)
-        run_together([replace(first, on_progress=on_progress), *others], timeout=math.fsum(one.limit for one in asked))
+        limit = math.fsum(one.limit for one in asked)
+        run_together([replace(first, on_progress=on_progress), *others], timeout=limit)
         return [one.read() for one in asked]
 
 

@@ -136,7 +136,7 @@ def alternate(
     for number in range(turns):
 
         def work(number: int = number) -> float:
-            report(f"{name} {number}", number, turns)
+            report(f"{name} {number}", 0, 1)  # the first of a phase is not held back
             if number == 2:
                 _end(end)
             with Path(book).open("a") as file:

@@ -517,7 +517,9 @@ def test_a_server_keeps_nothing_of_its_jobs_open(server: Server, tmp_path: Path)
 # --- two in turns ------------------------------------------------------------------------------------
 
 
-def in_turns(folder: Path, *, timeout: float = 60, on_progress: OnProgress = unheard, **ends: str) -> None:
+def in_turns(
+    folder: Path, ends: dict[str, str], *, timeout: float = 60, on_progress: OnProgress = unheard
+) -> None:
     """Two processes, `old` and `new`, write into one book in turns; `ends`: how a side ends in its third turn."""
     with Server() as one, Server() as other:
         tasks = [
@@ -538,7 +540,7 @@ def in_turns(folder: Path, *, timeout: float = 60, on_progress: OnProgress = unh
 
 def test_two_processes_work_turn_by_turn(tmp_path: Path) -> None:
     before = psutil.Process().num_fds()
-    in_turns(tmp_path)
+    in_turns(tmp_path, {})
     book = [f"{name}{number}" for number in range(6) for name in ("old", "new")]
     assert (tmp_path / "book").read_text().split() == book
     assert psutil.Process().num_fds() == before
@@ -553,7 +555,7 @@ def test_when_one_of_two_fails_its_error_is_told_and_the_other_is_ended(
 ) -> None:
     before = psutil.Process().num_fds()
     with pytest.raises(MeasurementError) as caught:
-        in_turns(tmp_path, **{side: end})
+        in_turns(tmp_path, {side: end})
     assert str(caught.value).startswith(f"{side}: {said}\n")
     assert f"full log: {tmp_path / side / 'a.log'}" in str(caught.value)
     assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
@@ -569,8 +571,9 @@ def test_two_that_are_given_up_leave_no_process(tmp_path: Path, end: str) -> Non
         if phase == "new 2" and end == "Ctrl-C":
             raise KeyboardInterrupt
 
+    limit = 10 if end == "time limit" else 60
     with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else MeasurementError):
-        in_turns(tmp_path, timeout=10 if end == "time limit" else 60, on_progress=interrupt, new="hang")
+        in_turns(tmp_path, {"new": "hang"}, timeout=limit, on_progress=interrupt)
     assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
     assert psutil.Process().num_fds() == before
 

@@ -71,5 +71,6 @@ def test_nothing_collected_is_an_empty_plan() -> None:
 
 def test_timings_alone_can_be_measured_in_turns() -> None:
     requests = ["perplexity", "memory", "throughput/decode", "throughput/load", "tokenizer"]
-    assert in_turns(requests, {}) == ["throughput/decode", "throughput/load"]
-    assert repeated(requests, {}) == ["memory", "throughput/decode", "throughput/load"]
+    workload = load_matrix().tier("smoke").workload
+    assert in_turns(requests, workload) == ["throughput/decode", "throughput/load"]
+    assert repeated(requests, workload) == ["memory", "throughput/decode", "throughput/load"]
