@@ -11,7 +11,7 @@ from suite.judge import processes
 from suite.judge.sensitivity import is_right_or_wrong
 from suite.judge.statistics import (
     Change,
-    Difference,
+    Interval,
     differences,
     flips,
     growth,
@@ -64,10 +64,9 @@ def judge(
     limit = tolerance.limit(unchanged=not environment)
     beyond = max(limit, tolerance.floor / abs(before) if relative and before else tolerance.floor)
     worse = change.estimate if measured.better == "lower" else -change.estimate
-    proven = change.p < alpha
     if worse > beyond:
-        status = Status.REGRESSION if proven else Status.INCONCLUSIVE
-    elif worse < -beyond and proven and not measured.relative:
+        status = Status.REGRESSION if found.p < alpha else Status.INCONCLUSIVE
+    elif worse < -beyond and not measured.relative and found.p < alpha:
         # Not relative to a reference: one that happened to be slow, or got worse, makes all others look better.
         status = Status.IMPROVEMENT
     elif (alpha <= processes.SURE and _worse_end(measured, change) <= beyond) or _worse_end(
@@ -80,16 +79,14 @@ def judge(
     if measured.nested and status == Status.INCONCLUSIVE:
         evidence = processes.why_unsure(measured, baseline, tolerance, alpha)
     interval = change.low != change.high and math.isfinite(change.low) and math.isfinite(change.high)
-    known |= {
-        "status": status,
-        "change": change.estimate,
-        "change_low": change.low if interval else None,
-        "change_high": change.high if interval else None,
-        "change_unit": "relative" if relative else "absolute",
-        "tolerance": limit,
-        "detectable": baseline.detectable if environment else None,
-        "text": _text(status, change, worse > beyond, alpha, evidence),
-    }
+    known["status"] = status
+    known["change"] = change.estimate
+    known["change_low"] = change.low if interval else None
+    known["change_high"] = change.high if interval else None
+    known["change_unit"] = "relative" if relative else "absolute"
+    known["tolerance"] = limit
+    known["detectable"] = baseline.detectable if environment else None
+    known["text"] = _text(status, found, worse > beyond, alpha, evidence)
     if not math.isfinite(change.estimate):
         return Verdict(**known)  # refuses it
     return _BLANK.having(known)
@@ -162,16 +159,19 @@ def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> 
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
 
 
-def _worse_end(measured: Metric, change: Difference) -> float:
+def _worse_end(measured: Metric, change: Interval) -> float:
     """The limit of the change for the worse, positive where that is a loss."""
     return change.high if measured.better == "lower" else -change.low
 
 
-def _text(status: Status, change: Difference, beyond: bool, alpha: float, evidence: str) -> str:
+def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:
+    """Why; with p where it was asked for: a change within tolerance may well be certain."""
+    if status == Status.PASS:
+        if change.estimate == 0:
+            return "equal to the last digit"
+        return f"within tolerance ({evidence})" if evidence else "within tolerance"
     tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""
     match status:
-        case Status.PASS:
-            return "equal to the last digit" if change.estimate == 0 else f"within tolerance{tail}"
         case Status.REGRESSION:
             return f"worse by more than the tolerance{tail}"
         case Status.IMPROVEMENT:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from operator import sub
+from operator import mul, sub
 from typing import Any, NamedTuple
 
 POWER = 0.95
 """With which chance a change of the minimum detectable size is detected."""
 
 
-class Difference(NamedTuple):
-    """Estimate of new minus old with a two-sided interval, and the one-sided chance (p) that a difference this
-    large, in the direction it has, comes from noise alone."""
+class Interval(NamedTuple):
+    """Estimate of new minus old between its limits."""
 
     estimate: float
     low: float
     high: float
-    p: float
 
 
 class Change(NamedTuple):
@@ -35,20 +33,29 @@ class Change(NamedTuple):
     terms: Callable[[float], float] | None = None
     exact: float | None = None
 
-    def at(self, alpha: float) -> Difference:
-        """With the interval that has `alpha` on each side."""
-        estimate, se, df, terms, p = self
+    def at(self, alpha: float) -> Interval:
+        """The interval that has `alpha` on each side."""
+        estimate, se, df, terms, _ = self
         low = high = estimate
-        if math.isinf(se):
-            low, high, chance = -math.inf, math.inf, 0.5
-        elif se == 0:
-            chance = 0.0 if estimate else 1.0
-        else:
-            half, chance = quantile(df, alpha) * se, _tail(df, abs(estimate) / se)
+        if se == math.inf:
+            low, high = -math.inf, math.inf
+        elif se:
+            half = quantile(df, alpha) * se
             low, high = estimate - half, estimate + half
         if terms is not None:
             estimate, low, high = terms(estimate), terms(low), terms(high)
-        return Difference(estimate, low, high, chance if p is None else p)
+        return Interval(estimate, low, high)
+
+    @property
+    def p(self) -> float:
+        """The one-sided chance that a difference this large, in the direction it has, comes from noise alone."""
+        if self.exact is not None:
+            return self.exact
+        if self.se == math.inf:
+            return 0.5
+        if self.se == 0:
+            return 0.0 if self.estimate else 1.0
+        return _tail(self.df, abs(self.estimate) / self.se)
 
 
 @cache
@@ -92,13 +99,13 @@ def mean_difference(
     moves = differences(old, new)
     if weights:
         total = math.fsum(weights)
-        estimate = math.fsum([w * d for w, d in zip(weights, moves, strict=True)]) / total
-        squares = [(w * (d - estimate)) ** 2 for w, d in zip(weights, moves, strict=True)]
+        estimate = math.fsum(map(mul, weights, moves)) / total
+        rest = [w * (d - estimate) for w, d in zip(weights, moves, strict=True)]
     else:
         total = n
         estimate = math.fsum(moves) / n
-        squares = [(d - estimate) ** 2 for d in moves]
-    se = math.sqrt(n / (n - 1) * math.fsum(squares)) / total
+        rest = [d - estimate for d in moves]
+    se = math.sqrt(n / (n - 1) * math.fsum(map(mul, rest, rest))) / total
     if noise is not None and se > noise / math.sqrt(n):  # unequal weights make it fewer units: a wider cap
         cap = noise / math.sqrt(effective_units(weights) if weights else n)
         if se > cap:
@@ -123,10 +130,12 @@ def root_mean_square(
     old: Sequence[float], new: Sequence[float], weights: Sequence[float] | None = None
 ) -> float:
     """Weighted root mean square of new - old, in the unit of the samples."""
-    squares = [d**2 for d in differences(old, new)]
+    moves = differences(old, new)
     if not weights:
-        return math.sqrt(math.fsum(squares) / len(squares))
-    weighted = [w * square for w, square in zip(weights, squares, strict=True)]
+        return math.sqrt(math.fsum(map(mul, moves, moves)) / len(moves))
+    if len(weights) != len(moves):
+        raise ValueError(f"{len(weights)} weights of {len(moves)} units")
+    weighted = map(mul, map(mul, moves, moves), weights)
     return math.sqrt(math.fsum(weighted) / math.fsum(weights))
 
 

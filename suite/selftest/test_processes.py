@@ -71,12 +71,11 @@ def test_an_old_record_is_one_process() -> None:
 
 def test_unpaired_processes_are_compared_by_welchs_test() -> None:
     old, new = [0.50, 0.52, 0.49, 0.51, 0.55], [0.60, 0.71, 0.58]
-    found = change(
-        timed([[x] for x in new], better="lower"), timed([[x] for x in old], better="lower"), TIGHT
-    ).at(ALPHA)
+    test = change(timed([[x] for x in new], better="lower"), timed([[x] for x in old], better="lower"), TIGHT)
+    found = test.at(ALPHA)
     theirs = stats.ttest_ind(np.log(new), np.log(old), equal_var=False)
     interval = theirs.confidence_interval(1 - 2 * ALPHA)
-    assert found.p == pytest.approx(theirs.pvalue / 2)
+    assert test.p == pytest.approx(theirs.pvalue / 2)
     assert (found.low, found.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
     assert found.estimate == pytest.approx(stats.gmean(new) / stats.gmean(old) - 1)
 
@@ -84,13 +83,14 @@ def test_unpaired_processes_are_compared_by_welchs_test() -> None:
 def test_pairs_are_compared_by_the_paired_test() -> None:
     old, new = [0.50, 0.70, 0.90, 0.61], [0.55, 0.76, 1.00, 0.66]
     sides = [timed([[x] for x in side], better="lower", beside="a run") for side in (new, old)]
-    found = change(sides[0], sides[1], TIGHT).at(ALPHA)
+    test = change(sides[0], sides[1], TIGHT)
+    found = test.at(ALPHA)
     theirs = stats.ttest_rel(np.log(new), np.log(old))
     interval = theirs.confidence_interval(1 - 2 * ALPHA)
-    assert found.p == pytest.approx(theirs.pvalue / 2)
+    assert test.p == pytest.approx(theirs.pvalue / 2)
     assert (found.low, found.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
     apart = sides[1].model_copy(update={"beside": None})
-    assert change(sides[0], apart, TIGHT).at(ALPHA).p > 20 * found.p, "what both share no longer cancels"
+    assert change(sides[0], apart, TIGHT).p > 20 * test.p, "what both share no longer cancels"
 
 
 @pytest.mark.parametrize(("one", "other"), [("a", "b"), (None, None), ("a", None)])
@@ -103,10 +103,10 @@ def test_processes_of_different_runs_are_no_pairs(one: str | None, other: str | 
 
 def test_an_absolute_tolerance_is_judged_on_the_plain_scale() -> None:
     old, new = [10.0, 11.0, 12.0], [14.0, 15.0, 17.0]
-    found = change(level(new), level(old), Tolerance(metric="m", absolute=1.0)).at(ALPHA)
+    test = change(level(new), level(old), Tolerance(metric="m", absolute=1.0))
     theirs = stats.ttest_ind(new, old, equal_var=False)
-    assert found.estimate == pytest.approx(np.mean(new) - np.mean(old))
-    assert found.p == pytest.approx(theirs.pvalue / 2)
+    assert test.estimate == pytest.approx(np.mean(new) - np.mean(old))
+    assert test.p == pytest.approx(theirs.pvalue / 2)
 
 
 def test_more_rounds_in_a_process_are_no_more_evidence() -> None:
@@ -172,7 +172,7 @@ def test_a_test_of_rounds_would_raise_alarms_that_this_one_does_not() -> None:
         old, new = (drawn(source, 3, between=0.03, within=0.003) for _ in range(2))
         flat = [np.log([x for p in side for x in p]) for side in (old, new)]
         by_rounds += bool(stats.ttest_ind(*flat).pvalue / 2 < ALPHA)
-        by_process += change(timed(new), timed(old), TIGHT).at(ALPHA).p < ALPHA
+        by_process += change(timed(new), timed(old), TIGHT).p < ALPHA
     assert by_process <= 500 * 2 * ALPHA + 3 * math.sqrt(500 * 2 * ALPHA)
     assert by_rounds > 4 * (by_process + 1)
 

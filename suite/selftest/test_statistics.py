@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from scipy import stats
 
 from suite.judge.statistics import (
     Change,
-    Difference,
     detectable_flips,
     detectable_mean,
     flips,
@@ -46,10 +45,18 @@ def sample(seed: int, size: int = 12) -> tuple[list[float], list[float]]:
 # --- the difference of paired samples -------------------------------------------------------------
 
 
+class Difference(NamedTuple):
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
 def paired_difference(
     old: list[float], new: list[float], weights: list[float] | None, alpha: float, noise: float | None = None
 ) -> Difference:
-    return Change(*mean_difference(old, new, weights, noise)).at(alpha)
+    change = Change(*mean_difference(old, new, weights, noise))
+    return Difference(*change.at(alpha), change.p)
 
 
 @pytest.mark.parametrize("weights", [None, [7.0] * 12])
