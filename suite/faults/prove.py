@@ -118,10 +118,8 @@ class Proof:
         tier, plan = self.matrix.tier(self.tier), Plan()
         for group in groups:
             plan.add(cell, group)
-        faulty, clean = (
-            self._settings(fault),
-            replace(self._settings(fault), worker=WORKER, place="without the fault: "),
-        )
+        faulty = self._settings(fault)
+        clean = replace(faulty, worker=WORKER, place="without the fault: ")
         runner: Runner | Against = Runner(self.matrix, tier, faulty, plan, self.supply, self.progress)
         if beside_clean:
             benches: dict[Side, Bench] = {

@@ -119,10 +119,10 @@ class Against:
 
 
 def alternation(pairs: int, seed: str) -> list[tuple[Side, Side]]:
-    """Which side of each pair begins: runs first, or works first in each turn. Each side does so equally often (of an
-    odd number, once more or less), so a drift of the machine, and whatever the first leaves behind for the second,
-    cancel in the mean. Which pair begins with which side is drawn anew for each `seed`: what the machine does in a
-    rhythm of its own falls on neither side for long (Fisher, The Design of Experiments, 1935, chapter 3)."""
+    """Which side of each pair begins: runs first, or works first in the first turn. Each side does so equally often
+    (of an odd number, once more or less), so a drift of the machine, and whatever the first leaves behind for the
+    second, cancel in the mean. Which pair begins with which side is drawn anew for each `seed`: what the machine does
+    in a rhythm of its own falls on neither side for long (Fisher, The Design of Experiments, 1935, chapter 3)."""
     orders: list[tuple[Side, Side]] = [("old", "new"), ("new", "old")]
     drawn = [orders[number % 2] for number in range(pairs)]
     random.Random(seed).shuffle(drawn)  # noqa: S311 - no secret

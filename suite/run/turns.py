@@ -25,8 +25,8 @@ _LONGEST = 0.1
 class Turns:
     """A process's turns; without a partner, they are all its own.
 
-    partner: connection with the other process, which keeps messages apart. first: whether each turn is begun by this
-    process, and ended by the other.
+    partner: connection with the other process, which keeps messages apart. first: whether the first turn is begun by
+    this process and ended by the other; the next one is begun by the other, and so on: neither always follows.
     """
 
     def __init__(self, partner: socket.socket | None = None, first: bool = True) -> None:
@@ -55,6 +55,7 @@ class Turns:
         self._say(mine)
         if self._first:
             theirs = self._hear()
+        self._first = not self._first
         return mine, mine if theirs is None else theirs
 
     def _say(self, seconds: float) -> None:

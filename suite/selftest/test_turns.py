@@ -22,7 +22,7 @@ Both = tuple[Turns, Turns]
 
 @pytest.fixture
 def both() -> Iterator[Both]:
-    """Who begins each turn, and who ends it."""
+    """Who begins the first turn, and who ends it."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
         yield Turns(one, first=True), Turns(other, first=False)
@@ -34,7 +34,7 @@ def at_once(both: Both, work: Callable[[Turns, int], R]) -> list[R]:
         return list(pool.map(work, both, (0, 1)))
 
 
-def test_each_turn_is_begun_by_one_and_ended_by_the_other(both: Both) -> None:
+def test_turns_are_begun_by_one_and_the_other_alternately(both: Both) -> None:
     seen: list[tuple[int, int, str]] = []
 
     def side(turns: Turns, name: int) -> list[tuple[float, float]]:
@@ -49,7 +49,7 @@ def test_each_turn_is_begun_by_one_and_ended_by_the_other(both: Both) -> None:
         return [turns.take(partial(work, number)) for number in range(20)]
 
     one, other = at_once(both, side)
-    assert seen == [(n, name, at) for n in range(20) for name in (0, 1) for at in ("begin", "end")]
+    assert seen == [(n, (n + i) % 2, at) for n in range(20) for i in (0, 1) for at in ("begin", "end")]
     assert one == [(float(n), 10.0 + n) for n in range(20)]
     assert other == [(10.0 + n, float(n)) for n in range(20)]
 
