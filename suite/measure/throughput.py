@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from pydantic import Field
@@ -24,7 +25,9 @@ class Options(Record):
     rounds: how many in each process, and more until they have taken `least` seconds; after `seconds` no further one
     begins.
     processes: how many are timed. They differ by more than the rounds of one, so they are what the judge goes by.
-    in_turns: rounds of two processes may alternate (`suite.run.turns`)."""
+    in_turns: rounds of two processes may alternate (`suite.run.turns`). turns: then they do for so many seconds of each
+    process at least. A machine's speed changes within tenths of a second, so many short rounds tell two processes apart
+    far better than a few long ones of the same time: `decode_turn` is how many tokens one decodes, of `decode`."""
 
     in_turns: ClassVar[bool] = True
     prompt: int = Field(default=512, ge=1)
@@ -35,19 +38,23 @@ class Options(Record):
     least: float = Field(default=0.0, ge=0)
     seconds: float = Field(default=5.0, gt=0)
     processes: int = Field(default=3, ge=1)
+    turns: float = Field(default=1.5, ge=0)
+    decode_turn: int = Field(default=4, ge=1)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of timing. case: the part of the group that asks for it. work: called with how many tokens to process:
-    `tokens` in a round, `warm_up` before the first. rate: the value is tokens/s, else seconds."""
+    """One kind of timing. case: the part of the group that asks for it. work: called with the first of the tokens to
+    process and their number: `tokens` in a round, `warm_up` before the first. rate: the value is tokens/s, else
+    seconds. whole: rounds that go on where the last one ended are prepared anew after so many tokens."""
 
     case: str
-    work: Callable[[int], object]
+    work: Callable[[int, int], object]
     tokens: int
     warm_up: int
     rate: bool = True
     prepare: Callable[[], object] = lambda: None
+    whole: int = 0
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -62,22 +69,23 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     backend.reserve(max(options.prompt, options.first_token, options.decode + 1), 1)
     ids = session.prompt(max(options.prompt, options.first_token, options.decode))
 
-    def prefill(count: int) -> None:
-        backend.prefill(ids[:count])
+    def prefill(first: int, count: int) -> None:
+        backend.prefill(ids[first : first + count])
 
-    def decode(count: int) -> None:
-        backend.decode(ids[:count])
+    def decode(first: int, count: int) -> None:
+        backend.decode(ids[first : first + count])
 
+    turn = min(options.decode, options.decode_turn) if session.turns.shared else options.decode
     works = {
         "prefill": Kind("prefill", prefill, options.prompt, options.prompt),
-        "decode": Kind("decode", decode, options.decode, 1, prepare=lambda: prefill(1)),
+        "decode": Kind("decode", decode, turn, 1, prepare=lambda: prefill(0, 1), whole=options.decode),
         "time_to_first_token": Kind(
             "time_to_first_token", prefill, options.first_token, options.first_token, rate=False
         ),
     }
     if options.generate and isinstance(backend, Generates):
         loop = backend.generate
-        works["decode/generate"] = Kind("decode", lambda count: loop(ids[:1], count), options.decode, 1)
+        works["decode/generate"] = Kind("decode", lambda _, count: loop(ids[:1], count), options.decode, 1)
     wanted = [name for name, kind in works.items() if kind.case in parts or not parts]
     metrics = {}
     for number, name in enumerate(wanted):
@@ -100,20 +108,25 @@ def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float]
     """Seconds of each round, after a warm-up. Of two processes in turns both end after the same round: the seconds that
     count are the mean of both."""
 
-    def timed(count: int) -> float:
-        kind.prepare()
+    def timed(first: int, count: int) -> float:
+        if first == 0:
+            kind.prepare()
         begin = time.perf_counter()
-        kind.work(count)
+        kind.work(first, count)
         return time.perf_counter() - begin
 
-    turns.take(lambda: timed(kind.warm_up))
+    least, most = options.least, options.seconds
+    if turns.shared:
+        least, most = options.turns, max(options.turns, most)
+    turns.take(lambda: timed(0, kind.warm_up))
     rounds: list[float] = []
-    spent = 0.0
-    while (len(rounds) < options.rounds or spent < options.least) and spent < options.seconds:
-        mine, theirs = turns.take(lambda: timed(kind.tokens))
+    first, spent = 0, 0.0
+    while (len(rounds) < options.rounds or spent < least) and spent < most:
+        mine, theirs = turns.take(partial(timed, first, kind.tokens))
         rounds.append(mine)
         spent += (mine + theirs) / 2
-        progress(min(1.0, len(rounds) / options.rounds))
+        first = first + kind.tokens if first + 2 * kind.tokens <= kind.whole else 0
+        progress(min(1.0, len(rounds) / options.rounds, spent / least if least else 1.0))
     return rounds
 
 

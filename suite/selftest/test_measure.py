@@ -808,7 +808,7 @@ def test_rounds_stop_by_number_or_time_but_there_is_one(clock: Clock, seconds: f
         done.append("prepare")
         clock.now += 1000
 
-    def work(tokens: int) -> None:
+    def work(first: int, tokens: int) -> None:
         done.append(tokens)
         clock.now += seconds if tokens == 8 else 50
 
@@ -823,7 +823,7 @@ def test_rounds_stop_by_number_or_time_but_there_is_one(clock: Clock, seconds: f
 def test_short_rounds_go_on_until_they_have_taken_long_enough(
     clock: Clock, seconds: float, made: int
 ) -> None:
-    def work(tokens: int) -> None:
+    def work(first: int, tokens: int) -> None:
         clock.now += seconds
 
     kind = throughput.Kind("case", work, tokens=8, warm_up=1)

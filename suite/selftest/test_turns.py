@@ -110,14 +110,34 @@ def test_two_processes_of_different_speed_end_after_the_same_round(
     def side(turns: Turns, name: int) -> list[float]:
         clock.now = 0.0
 
-        def work(count: int) -> None:
+        def work(first: int, count: int) -> None:
             clock.now += (1.0, 3.0)[name] if count == 8 else 100.0
 
         kind = throughput.Kind("case", work, tokens=8, warm_up=1)
-        options = throughput.Options(rounds=2, least=9.0, seconds=50.0)
+        options = throughput.Options(rounds=2, turns=9.0)
         return throughput._time(kind, options, turns, lambda share: None)
 
     assert at_once(both, side) == [[1.0] * 5, [3.0] * 5], "2 s a round in the mean"
+
+
+def test_of_a_generation_a_few_tokens_are_decoded_in_each_turn(both: Both) -> None:
+    """It goes on where the last turn ended, and begins anew when it is whole."""
+
+    def side(turns: Turns, name: int) -> list[tuple[int, int]]:
+        done: list[tuple[int, int]] = []
+
+        def work(first: int, count: int) -> None:
+            done.append((first, count))
+            time.sleep(0.01)
+
+        prepare = partial(done.append, (-1, 0))
+        kind = throughput.Kind("decode", work, tokens=3, warm_up=1, prepare=prepare, whole=8)
+        throughput._time(kind, throughput.Options(rounds=5, turns=0.04), turns, lambda share: None)
+        return done
+
+    one, other = at_once(both, side)
+    assert one == other
+    assert one[:7] == [(-1, 0), (0, 1), (-1, 0), (0, 3), (3, 3), (-1, 0), (0, 3)]
 
 
 @pytest.mark.parametrize("end", ["before", "between"])
