@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,17 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from suite.assets import Progress
+from suite.errors import MeasurementError
 from suite.matrix import Cell, Matrix, Tier
 from suite.peers import build, harness, parse
 from suite.peers.config import Config
-from suite.peers.tools import Ran, Tools
+from suite.peers.slices import Program, take_turns
+from suite.peers.tools import Ran, Tools, ran
 from suite.prepare.supply import Supply, needs_of
 from suite.records import Measurement, Preparation
-from suite.run.bench import Bench, Settings
-from suite.run.isolate import run_isolated
+from suite.run.bench import Asked, Bench, Settings
+from suite.run.ends import reason
+from suite.run.isolate import WORKER, environment, run_isolated
 from suite.run.session import Task
 
 TIER = "peers"
@@ -30,14 +33,6 @@ TIME_LIMIT = 3600.0
 A = TypeVar("A")
 B = TypeVar("B")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The record that one of the suite's processes left, and seconds from its start to its end."""
-
-    record: Measurement
-    seconds: float
 
 
 class Ours:
@@ -74,34 +69,40 @@ class Ours:
         folder = self.supply.workload(self._model)
         return Task.model_validate_json((folder / f"task-{name}.json").read_bytes())
 
-    def measure(self, name: str, *requests: str) -> Measured:
+    def measure(self, name: str, *requests: str) -> Measurement:
         """Measure a cell in a process of its own. Raises QuantgateError."""
-        cell = self.cell(name)
-        self.supply.checkpoint(cell)  # made before the time is taken
-        self.supply.workload(self._model)
-        begin = time.perf_counter()
-        record = self._bench.run(cell, requests)
-        return Measured(record, time.perf_counter() - begin)
+        return self._bench.run(self.cell(name), requests)
+
+    def asked(self, name: str, requests: Sequence[str]) -> AbstractContextManager[Asked]:
+        """What a process of a cell is to be asked for, for whoever starts it."""
+        return self._bench.asked(self.cell(name), requests, "", number=0, count=1, following=())
 
 
 @dataclass
-class Pair(Generic[A, B]):
-    """The same work on both sides, in turns: whatever slows the machine down for a while meets both."""
+class Pairs(Generic[A, B]):
+    """The same work on both sides, again and again. pair: measures both; called with how many there are already."""
 
-    ours: Callable[[], A]
-    peer: Callable[[], B]
-    taken: tuple[list[A], list[B]] = field(default_factory=lambda: ([], []))
+    pair: Callable[[int], tuple[A, B]]
+    taken: list[tuple[A, B]] = field(default_factory=list)
 
     def take(self, count: int) -> tuple[list[A], list[B]]:
-        """At least `count` of each side; what is missing is measured, the one that begins changing each time."""
-        while len(self.taken[1]) < count:
-            turns: list[Callable[[], None]] = [
-                lambda: self.taken[0].append(self.ours()),
-                lambda: self.taken[1].append(self.peer()),
-            ]
-            for turn in turns if len(self.taken[1]) % 2 == 0 else reversed(turns):
-                turn()
-        return self.taken
+        """At least `count` of each side; what is missing is measured."""
+        while len(self.taken) < count:
+            self.taken.append(self.pair(len(self.taken)))
+        return [ours for ours, _ in self.taken], [peer for _, peer in self.taken]
+
+
+def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callable[[int], tuple[A, B]]:
+    """Measures both sides, the one that begins changing each time: for work of minutes, in which whatever slows the
+    machine down for a while meets both."""
+
+    def pair(number: int) -> tuple[A, B]:
+        if number % 2 == 0:
+            return ours(), peer()
+        theirs = peer()
+        return ours(), theirs
+
+    return pair
 
 
 @dataclass
@@ -136,12 +137,12 @@ class Bed:
         """The suite's processes for a workload: options by metric group."""
         return self.once(f"{workload} {text}", lambda: Ours(self, workload, text))
 
-    def noted(self, measured: Measured) -> Measured:
+    def noted(self, record: Measurement) -> Measurement:
         """The same; if it is one of llama.cpp, its kernels are remembered."""
-        facts = measured.record.environment
+        facts = record.environment
         if "llama.cpp" in facts:
             self.kernels.setdefault("suite", set()).add(str(facts["kernels"]))
-        return measured
+        return record
 
     # --- peers
 
@@ -153,10 +154,32 @@ class Bed:
 
     def tool(self, name: str, arguments: list[str], log: str) -> Ran:
         """Run one of llama.cpp's tools."""
-        ran = self.tools.run(name, arguments, log)
-        if kernels := parse.kernels(ran.output + ran.log):
+        return self._heard(self.tools.run(name, arguments, log))
+
+    def _heard(self, found: Ran) -> Ran:
+        """The same; what a tool says of its kernels is remembered."""
+        if kernels := parse.kernels(found.output + found.log):
             self.kernels.setdefault("tools", set()).add(kernels)
-        return ran
+        return found
+
+    def beside(
+        self, ours: Ours, cell: str, requests: Sequence[str], name: str, arguments: list[str], log: str
+    ) -> tuple[Measurement, Ran]:
+        """One process of the suite and one of llama.cpp's tools in turns (`suite.peers.slices`). Raises
+        QuantgateError."""
+        theirs = self.tools.program(name, arguments, log)
+        with ours.asked(cell, requests) as asked:
+            mine = Program(
+                [*WORKER, str(asked.task.file())], environment(self.threads), asked.task.log, asked.task.log
+            )
+            try:
+                ended = take_turns([mine, theirs], self.tools.folder / build.PRELOADED, timeout=TIME_LIMIT)
+            except TimeoutError:
+                raise MeasurementError(f"{cell} and {name} took longer than {TIME_LIMIT:g} s") from None
+            if ended[0].status:
+                raise asked.task.failed(reason(ended[0].status))
+            record = self.noted(asked.read())
+        return record, self._heard(ran(theirs, ended[1]))
 
     def made(self, name: str, maker: Callable[..., None], **arguments: Any) -> Path:
         """A file among the results, made anew in a process of its own."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from suite.files import hash_of
 from suite.peers import harness, parse, tools
-from suite.peers.bed import Bed, Measured, Ours, Pair
+from suite.peers.bed import Bed, Ours, Pairs, one_after_the_other
 from suite.peers.config import Config, Shots, TimedShots
 from suite.peers.outcome import Check, agreement, gain, largest_difference, share
 from suite.records import Measurement
@@ -81,7 +81,7 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
     ours = bed.ours(accuracy={"tasks": options.tasks, "items": items, "fewshot": shots.examples})
     size = options.batch_size
     theirs = bed.once(f"lm-eval {shots}", lambda: bed.lm_eval(ours, size, softmax=options.softmax)[size])
-    record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks))).record
+    record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks)))
     tie = None if cell == REFERENCE else limit
     what = "judged otherwise" if tie is None else f"predicted otherwise, but for ties within {tie:g} nats"
     difference, other = apart(ours, dict.fromkeys(ours.tasks, record), theirs, tie)
@@ -129,9 +129,10 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
     ours, size = workload(items), bed.once(f"batch size {shots.examples}", trial)
 
     def mine() -> dict[str, Measurement]:
-        return {name: ours.measure(REFERENCE, f"accuracy/{name}").record for name in ours.tasks}
+        return {name: ours.measure(REFERENCE, f"accuracy/{name}") for name in ours.tasks}
 
-    records, scores = Pair(mine, lambda: bed.lm_eval(ours, size)[size]).take(bed.repeats)
+    pair = one_after_the_other(mine, lambda: bed.lm_eval(ours, size)[size])
+    records, scores = Pairs(pair).take(bed.repeats)
     here = [{name: record.phases["accuracy"] for name, record in run.items()} for run in records]
     there = [{name: task.seconds for name, task in run.items()} for run in scores]
     difference, other = apart(ours, records[-1], scores[-1], None)
@@ -156,7 +157,8 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Of one run; seconds: of the whole process."""
+    """Of one run; seconds: of the whole process, ours without its imports: of a run's cells the first alone has
+    them."""
 
     value: float
     seconds: float
@@ -176,23 +178,22 @@ def perplexity_time(scheme: str, bed: Bed) -> list[Check]:
     return [share("wall time", *seconds, bed.config.perplexity.time)]
 
 
-def perplexities(scheme: str, bed: Bed) -> Pair[Perplexity, Perplexity]:
-    """Both sides on the same text, in llama.cpp's protocol."""
+def perplexities(scheme: str, bed: Bed) -> Pairs[Perplexity, Perplexity]:
+    """Both sides on the same text, in llama.cpp's protocol, in turns."""
     options = bed.config.perplexity
     size = {"n_ctx": options.n_ctx, "windows": options.windows}
     ours = bed.ours(bed.text, perplexity={"text": options.text, "protocol": "half", **size})
     cell = f"llamacpp/{scheme}"
 
-    def mine() -> Perplexity:
-        measured = bed.noted(ours.measure(cell, "perplexity"))
-        return Perplexity(measured.record.metrics["perplexity"].value, measured.seconds)
-
-    def peer() -> Perplexity:
+    def pair(number: int) -> tuple[Perplexity, Perplexity]:
         arguments = tools.perplexity(ours.checkpoint(cell), plain_text(bed, ours, options.text), **size)
-        ran = bed.tool("llama-perplexity", arguments, f"perplexity-{scheme}")
-        return Perplexity(parse.perplexity(ran.output + ran.log), ran.seconds)
+        record, ran = bed.beside(
+            ours, cell, ["perplexity"], "llama-perplexity", arguments, f"perplexity-{scheme}"
+        )
+        mine = Perplexity(record.metrics["perplexity"].value, record.seconds - record.phases["start"])
+        return mine, Perplexity(parse.perplexity(ran.output + ran.log), ran.seconds)
 
-    return bed.once(f"perplexity {scheme}", lambda: Pair(mine, peer))
+    return bed.once(f"perplexity {scheme}", lambda: Pairs(pair))
 
 
 def same_divergence(scheme: str, bed: Bed) -> list[Check]:
@@ -201,7 +202,7 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
     size = {"n_ctx": options.n_ctx, "windows": options.windows}
     ours = bed.ours(divergence={"text": options.text, "protocol": "half", **size})
     bed.once("divergence reference", lambda: ours.measure("llamacpp/F16", "divergence"))
-    metrics = bed.noted(ours.measure(f"llamacpp/{scheme}", "divergence")).record.metrics
+    metrics = bed.noted(ours.measure(f"llamacpp/{scheme}", "divergence")).metrics
     logits = bed.results / "made" / f"logits-{scheme}.bin"
     try:
         text = plain_text(bed, ours, options.text)
@@ -233,25 +234,24 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
 
 
 def throughput(scheme: str, bed: Bed) -> list[Check]:
-    """Tokens/s of prefill and decoding: the median of each process's rounds, the median of these."""
+    """Tokens/s of prefill and decoding, both sides in turns: the median of each process's rounds, the median of
+    these."""
     options = bed.config.throughput
     size = {"prompt": options.prompt, "decode": options.decode, "rounds": options.rounds}
     ours = bed.ours(throughput={**size, "seconds": 600.0})
     cell = f"llamacpp/{scheme}"
 
-    def mine() -> tuple[float, float]:
-        found: Measured = bed.noted(ours.measure(cell, "throughput/prefill", "throughput/decode"))
-        metrics = found.record.metrics
-        return metrics["throughput/prefill"].value, metrics["throughput/decode"].value
-
-    def peer() -> tuple[float, float]:
-        ran = bed.tool("llama-bench", tools.bench(ours.checkpoint(cell), **size), f"bench-{scheme}")
-        return (
+    def pair(number: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        requests = ["throughput/prefill", "throughput/decode"]
+        arguments = tools.bench(ours.checkpoint(cell), **size)
+        record, ran = bed.beside(ours, cell, requests, "llama-bench", arguments, f"bench-{scheme}")
+        prefill, decode = (record.metrics[request].value for request in requests)
+        return (prefill, decode), (
             statistics.median(parse.rates(ran.output, options.prompt, 0)),
             statistics.median(parse.rates(ran.output, 0, options.decode)),
         )
 
-    a, b = Pair(mine, peer).take(bed.repeats)
+    a, b = Pairs(pair).take(bed.repeats)
     return [
         agreement(what, [run[i] for run in a], [run[i] for run in b], "tokens/s", options.relative)
         for i, what in enumerate((f"prefill {options.prompt}", f"decode {options.decode}"))

@@ -143,7 +143,7 @@ class Server:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=ROOT,
-                    env=_environment(self._threads),
+                    env=environment(self._threads),
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
@@ -166,6 +166,13 @@ class Task:
     on_progress: OnProgress = unheard
     modules: Sequence[str] = ()
     place: str = ""
+
+    def file(self) -> Path:
+        """Where the job now stands, for its process."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        file = self.log.with_suffix(".job.json")
+        write_atomic(file, self.job.model_dump_json(indent=1).encode())
+        return file
 
     def failed(self, why: str) -> MeasurementError:
         """With the last lines of the log."""
@@ -252,9 +259,7 @@ class _Running:
 @contextmanager
 def _started(task: Task, turns: socket.socket | None) -> Iterator[_Running]:
     """Give the server the job, and with it the end of a connection, which is closed here."""
-    task.log.parent.mkdir(parents=True, exist_ok=True)
-    file = task.log.with_suffix(".job.json")
-    write_atomic(file, task.job.model_dump_json(indent=1).encode())
+    file = task.file()
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     try:
@@ -288,11 +293,12 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
-def _environment(threads: int | None) -> dict[str, str]:
-    environment = {**os.environ, "PYTHONPATH": python_path()}
+def environment(threads: int | None) -> dict[str, str]:
+    """Of a process that measures with so many threads (None: the user's own setting)."""
+    variables = {**os.environ, "PYTHONPATH": python_path()}
     if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    return environment
+        variables["OMP_NUM_THREADS"] = str(threads)
+    return variables
 
 
 def _follow(running: Sequence[_Running], deadline: float) -> tuple[_Running, int] | None:

@@ -20,7 +20,7 @@ from suite.errors import InputError, MeasurementError
 from suite.matrix import load_matrix
 from suite.peers import __main__ as command_line
 from suite.peers import build, harness, parse, tools
-from suite.peers.bed import Bed, Pair
+from suite.peers.bed import Bed, Pairs, one_after_the_other
 from suite.peers.catalogue import Entry, catalogue
 from suite.peers.config import load_config
 from suite.peers.outcome import (
@@ -259,7 +259,7 @@ def test_sides_take_turns_and_what_was_taken_is_kept() -> None:
         order.append(name)
         return len(order)
 
-    pair = Pair(lambda: side("ours"), lambda: side("peer"))
+    pair = Pairs(one_after_the_other(lambda: side("ours"), lambda: side("peer")))
     assert pair.take(1) == ([1], [2])
     ours, peer = pair.take(3)
     assert order == ["ours", "peer", "peer", "ours", "ours", "peer"]
