@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Stat
 from suite.backends.base import Weights
 from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
+
+COLUMNS = 1024
+"""Of the vocabulary, projected at once: their logits stay in the processor's cache while they are written."""
 
 _sdpa = transformers.AttentionInterface()["sdpa"]
 
@@ -92,6 +97,10 @@ class Transformers:
         self._cache: Any = None
         self._room = 0
         self._logits: Any = None
+        head = self._model.get_output_embeddings()
+        # A quantized one has kernels of its own.
+        self._head = head if type(head) is torch.nn.Linear and self._device.type == "cpu" else None
+        self._projected = torch.empty(0)
 
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of from_pretrained that quantize; none here."""
@@ -100,19 +109,46 @@ class Transformers:
     def reserve(self, tokens: int, sequences: int) -> None:
         self._cache = None
         self._room = tokens
+        self._projected = torch.empty(0)
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         self._keep(tree)
-        output = self._model(
-            input_ids=torch.tensor([tree.ids], device=self._device),
-            position_ids=torch.tensor([tree.positions], device=self._device),
-            attention_mask=None if tree.is_chain else self._masks(tree),
-            logits_to_keep=torch.tensor(tree.rows, device=self._device),
-            past_key_values=self._cache,
-            use_cache=self._cache is not None,
-        )
+        with self._projecting():
+            output = self._model(
+                input_ids=torch.tensor([tree.ids], device=self._device),
+                position_ids=torch.tensor([tree.positions], device=self._device),
+                attention_mask=None if tree.is_chain else self._masks(tree),
+                logits_to_keep=torch.tensor(tree.rows, device=self._device),
+                past_key_values=self._cache,
+                use_cache=self._cache is not None,
+            )
         logits: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return logits
+
+    @contextmanager
+    def _projecting(self) -> Iterator[None]:
+        """Have the model's output projection put the logits where those of the batch before were: fresh memory for a
+        hundred megabytes, batch after batch, costs a fifth of the projection's time. The sums are the same."""
+        if self._head is None:
+            yield
+            return
+        self._head.forward = self._project
+        try:
+            yield
+        finally:
+            del self._head.forward
+
+    def _project(self, hidden: Any) -> Any:
+        """Logits [1, rows, vocabulary] of states [1, rows, size]."""
+        weight, bias = self._head.weight, self._head.bias
+        shape = hidden.shape[1], len(weight)
+        if self._projected.numel() < math.prod(shape):
+            self._projected = weight.new_empty(math.prod(shape))
+        logits = self._projected[: math.prod(shape)].view(shape)
+        for begin in range(0, len(weight), COLUMNS):
+            part = slice(begin, begin + COLUMNS)
+            torch.mm(hidden[0], weight[part].t(), out=logits[:, part])
+        return (logits if bias is None else logits.add_(bias))[None]
 
     def _keep(self, tree: TokenTree) -> None:
         """Leave in the cache what the tree continues, and have one where it is continued."""

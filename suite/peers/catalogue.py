@@ -121,7 +121,7 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
     def trial() -> int:
         seconds = {
             size: sum(task.seconds for task in tasks.values())
-            for size, tasks in bed.lm_eval(workload(min(options.trial, items)), *options.batch_sizes).items()
+            for size, tasks in bed.lm_eval(workload(min(shots.trial, items)), *options.batch_sizes).items()
         }
         return min(seconds, key=lambda size: seconds[size])
 

@@ -59,18 +59,19 @@ class Divergence(Record):
 
 
 class TimedShots(Shots):
-    """How often the suite's time must fit into lm-eval's, in total and (None: anything) for each task."""
+    """How often the suite's time must fit into lm-eval's, in total and (None: anything) for each task. trial: items of
+    each task that lm-eval's batch size is chosen by."""
 
+    trial: Count
     total: Bound
     each: Bound | None = None
 
 
 class Scoring(Record):
-    """trial: items of each task that lm-eval's batch size is chosen by."""
+    """Time of scoring."""
 
     tasks: list[str]
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
-    trial: Count
     zero_shot: TimedShots
     five_shot: TimedShots
 
