@@ -462,6 +462,41 @@ def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, 
     assert_equal_to_one_at_a_time(backend, asked(300), 1e-4)
 
 
+@pytest.mark.parametrize("kind", ["LlamaConfig", "PhiConfig"])
+def test_the_vocabulary_is_projected_in_parts_as_the_model_does_it(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Phi's projection has a bias. The parts do not divide the vocabulary."""
+    import torch
+    import transformers
+
+    from suite.backends import transformers as backend
+
+    config = getattr(transformers, kind)(
+        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=256, initializer_range=0.2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for parameter in model.lm_head.parameters():
+            torch.nn.init.normal_(parameter)
+        model.save_pretrained(tmp_path)
+    monkeypatch.setattr(backend, "COLUMNS", 128)
+    loaded = backend.load(tmp_path, {"device": "cpu", "dtype": "float32"}, 1)
+    head = loaded._head
+    trees = plan(questions(300), 64)
+    loaded.reserve(64, 3)
+    for tree in trees:
+        loaded._head = None
+        whole = loaded.logits(tree).copy()
+        loaded._head = head
+        np.testing.assert_allclose(loaded.logits(tree), whole, rtol=1e-5, atol=1e-5)
+        assert "forward" not in vars(head), "whatever else the model is used for has its own projection"
+    largest = max(len(tree.rows) for tree in trees)
+    assert loaded._projected.numel() <= 300 * largest, "one batch's logits, not all of them"
+
+
 @pytest.mark.parametrize(
     ("asked", "within"),
     [(questions, 5e-3), (questions_with_examples, 1.5e-2)],
