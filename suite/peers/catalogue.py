@@ -13,7 +13,7 @@ from suite.files import hash_of
 from suite.peers import harness, parse, tools
 from suite.peers.bed import Bed, Ours, Pairs, one_after_the_other
 from suite.peers.config import Config, Shots, TimedShots
-from suite.peers.outcome import Check, agreement, gain, largest_difference, share
+from suite.peers.outcome import Check, agreement, gain, largest_difference, paired, share
 from suite.records import Measurement
 
 REFERENCE = "transformers/fp32"
@@ -175,7 +175,7 @@ def perplexity_time(scheme: str, bed: Bed) -> list[Check]:
     """Wall time of both."""
     ours, theirs = perplexities(scheme, bed).take(bed.repeats)
     seconds = [run.seconds for run in ours], [run.seconds for run in theirs]
-    return [share("wall time", *seconds, bed.config.perplexity.time)]
+    return [paired(share("wall time", *seconds, bed.config.perplexity.time))]
 
 
 def perplexities(scheme: str, bed: Bed) -> Pairs[Perplexity, Perplexity]:
@@ -234,8 +234,8 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
 
 
 def throughput(scheme: str, bed: Bed) -> list[Check]:
-    """Tokens/s of prefill and decoding, both sides in turns: the median of each process's rounds, the median of
-    these."""
+    """Tokens/s of prefill and decoding, both sides in turns: the median of each process's rounds, and the median ratio
+    of a pair."""
     options = bed.config.throughput
     size = {"prompt": options.prompt, "decode": options.decode, "rounds": options.rounds}
     ours = bed.ours(throughput={**size, "seconds": 600.0})
@@ -251,9 +251,9 @@ def throughput(scheme: str, bed: Bed) -> list[Check]:
             statistics.median(parse.rates(ran.output, 0, options.decode)),
         )
 
-    a, b = Pairs(pair).take(bed.repeats)
+    a, b = Pairs(pair).take(max(bed.repeats, options.pairs))
     return [
-        agreement(what, [run[i] for run in a], [run[i] for run in b], "tokens/s", options.relative)
+        paired(agreement(what, [run[i] for run in a], [run[i] for run in b], "tokens/s", options.relative))
         for i, what in enumerate((f"prefill {options.prompt}", f"decode {options.decode}"))
     ]
 

@@ -77,11 +77,12 @@ class Scoring(Record):
 
 
 class Throughput(Record):
-    """prompt, decode: tokens. rounds: in each process."""
+    """prompt, decode: tokens. rounds: in each process. pairs: of processes in turns, at least."""
 
     prompt: Count
     decode: Count
     rounds: Count
+    pairs: Count
     schemes: list[str]
     relative: Bound
 

@@ -92,6 +92,12 @@ def share(what: str, ours: Sequence[float], peer: Sequence[float], limit: float)
     )  # fmt: skip
 
 
+def paired(check: Check) -> Check:
+    """The same by the median ratio of a pair: for sides that met the same machine pair by pair."""
+    ratio = statistics.median([a / b for a, b in zip(check.ours_all, check.peer_all, strict=True)])
+    return check.model_copy(update={"found": ratio if check.found_unit == "x" else abs(ratio - 1)})
+
+
 def gain(what: str, ours: Sequence[float], peer: Sequence[float], limit: float | None) -> Check:
     """Median seconds of the peer are at least `limit` times ours."""
     return share(what, ours, peer, 1.0).model_copy(

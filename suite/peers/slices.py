@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-SLICE = 0.05
+SLICE = 0.03
 """Seconds of a turn: many to a second, and long beside what it costs to stop and to go on."""
 
 

@@ -31,6 +31,7 @@ from suite.peers.outcome import (
     gain,
     largest_difference,
     other_predictions,
+    paired,
     share,
 )
 from suite.peers.table import failed, in_one_line, lines, number, to_json, to_markdown
@@ -136,6 +137,16 @@ def test_agreement_is_of_medians_and_in_both_directions() -> None:
     assert agreement("prefill", [103.1], [100.0], "tokens/s", 0.03).outcome == Outcome.OUTSIDE
     assert agreement("prefill", [102.9], [100.0], "tokens/s", 0.03).outcome == Outcome.WITHIN
     assert agreement("prefill", [50.0], [100.0], "tokens/s", None).outcome == Outcome.SHOWN
+
+
+def test_of_pairs_it_is_the_median_ratio() -> None:
+    """Each pair met another machine; what the medians of the sides say is off."""
+    ours, peer = [100.0, 49.0, 81.0], [100.0, 50.0, 80.0]
+    assert paired(agreement("decode", ours, peer, "tokens/s", 0.03)).found == pytest.approx(0.0)
+    assert paired(agreement("decode", ours, [2 * p for p in peer], "tokens/s", 0.03)).found == pytest.approx(
+        0.5
+    )
+    assert paired(share("time", [2.0, 30.0, 1.0], [1.0, 10.0, 1.0], 1.05)).found == 2.0
 
 
 @pytest.mark.parametrize(("ours", "outcome"), [(10.4, Outcome.WITHIN), (10.6, Outcome.OUTSIDE)])
