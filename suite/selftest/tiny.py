@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from suite.pocket.bpe import save_tokenizer, train_tokenizer
+from suite.prepare.gguf import write_llama
+
 TEXT = """\
 The miller rose before the sun and opened the sluice, and the wheel began to turn. Two sacks of rye stood by the
 door; the third was gone. He counted again, for he had been wrong before, and again he found two. Outside, the dog
@@ -38,7 +41,6 @@ a ladder and a lamp, and who said that he trusted the ice more than either.
 """What the tokenizer and the model are made from, and what perplexity is taken on."""
 
 VOCABULARY = 512
-SPECIAL = "<|endoftext|>"
 STEPS = 80
 """Of training: perplexity on the text falls to about 2, and rises by a fifth from Q4_K_M to Q2_K."""
 
@@ -57,33 +59,12 @@ def tiny_model(folder: Path) -> TinyModel:
 
     transformers.utils.logging.set_verbosity_error()
     model = TinyModel(folder / "safetensors", folder / "tiny.gguf")
-    tokenizer = _tokenizer()
+    tokenizer = train_tokenizer(TEXT.splitlines(), VOCABULARY)
     llama = _trained(tokenizer.encode(TEXT).ids)
     llama.save_pretrained(model.safetensors)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=SPECIAL, eos_token=SPECIAL, model_max_length=512
-    ).save_pretrained(model.safetensors)
-    write_gguf(model.gguf, llama, tokenizer)
+    save_tokenizer(tokenizer, model.safetensors, context=512)
+    write_llama(model.gguf, llama.config, llama.state_dict(), json.loads(tokenizer.to_str()))
     return model
-
-
-def _tokenizer() -> Any:
-    """Byte-level BPE with GPT-2's splitting, which llama.cpp knows as `gpt-2`."""
-    import tokenizers
-
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        TEXT.splitlines(),
-        tokenizers.trainers.BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=[SPECIAL],
-            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return tokenizer
 
 
 def _trained(ids: list[int]) -> Any:
@@ -121,56 +102,3 @@ def _trained(ids: list[int]) -> Any:
         return model.eval()
     finally:
         torch.set_num_threads(threads)
-
-
-def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
-    """Write a transformers Llama as an F32 GGUF that llama.cpp loads."""
-    import gguf
-
-    config = model.config
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    types = [gguf.TokenType.CONTROL if t == SPECIAL else gguf.TokenType.NORMAL for t, _ in vocabulary]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([token for token, _ in vocabulary])
-    writer.add_token_types(types)
-    writer.add_token_merges([" ".join(pair) for pair in _merges(tokenizer)])
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_id)
-    writer.add_add_bos_token(False)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    heads = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
-    for name, tensor in model.state_dict().items():
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # without an output tensor llama.cpp takes the embeddings
-        value = tensor.detach().float().numpy()
-        for suffix, count in heads.items():
-            if name.endswith(suffix):
-                value = _interleaved(value, count)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _interleaved(weight: Any, heads: int) -> Any:
-    """Rows of each head from transformers' rotary order (two halves) to that of llama.cpp (neighbouring pairs)."""
-    rows = weight.reshape(heads, 2, -1, weight.shape[-1])
-    return rows.swapaxes(1, 2).reshape(weight.shape)
-
-
-def _merges(tokenizer: Any) -> list[tuple[str, str]]:
-    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]

@@ -1,0 +1,63 @@
+"""`python -m suite.pocket`: trains the pocket models, smallest first, going on where it was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from suite.assets import cache_dir
+from suite.errors import QuantgateError
+from suite.files import hash_of
+from suite.pocket.corpus import load_tokens
+from suite.pocket.plan import ROOT, load_plan
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 2 for an option, a file or an asset that is not as it should be."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except QuantgateError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    plan = load_plan()
+    tokens = load_tokens(plan, options.work, _say)
+    _say(f"{len(tokens.train):,} tokens to train on, {len(tokens.heldout):,} held out; {plan.steps} steps")
+    import torch
+
+    from suite.pocket.train import Trainer, parameters_of
+
+    torch.set_num_threads(options.threads)
+    key = hash_of(plan.model_dump(exclude={"sizes"}))
+    for name in [n for n in plan.sizes if n in (options.size or plan.sizes)]:
+        file = options.work / f"{name}-{hash_of([key, plan.sizes[name].model_dump()])}.safetensors"
+        trainer = Trainer(plan, name, tokens, file)
+        _say(f"{name}: {parameters_of(trainer.model):,} parameters, from step {trainer.step}")
+        trainer.advance(plan.steps, partial(_say, prefix=f"{name}: "))
+        trainer.export(options.output / name)
+        _say(f"{name}: in {options.output / name}; held-out loss {trainer.heldout_loss():.4f} in bfloat16")
+
+
+def _say(text: str, prefix: str = "") -> None:
+    print(f"{time.strftime('%H:%M:%S')} {prefix}{text}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m suite.pocket", description=__doc__)
+    add = parser.add_argument
+    add("--size", action="append", metavar="NAME", help="which models (default: all of fixtures/pocket.toml)")
+    add("--threads", type=int, default=1, metavar="N", help="default: 1; another number rounds otherwise")
+    add("--work", type=Path, default=cache_dir() / "pocket", metavar="DIR", help="tokens and checkpoints")
+    add("--output", type=Path, default=ROOT / "models", metavar="DIR", help="the models (default: models/)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
