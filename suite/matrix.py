@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from suite.errors import InputError
+from suite.grid import expand_grids
 from suite.records import Record
 from suite.toml_input import allowed, read_toml, validate
 
@@ -67,15 +68,17 @@ class Scheme(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"device": self.device, **(self.model_extra or {})}
+        return {"bits": self.bits, "device": self.device, **(self.model_extra or {})}
 
 
 class BackendEntry(Record):
     """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
-    against."""
+    against. `compressed`: safetensors that llmcompressor quantizes for it. simulated: it computes what a
+    scheme computes without its speed, which has no cases then."""
 
-    checkpoint: Literal["safetensors", "gguf"]
+    checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
+    simulated: bool = False
     schemes: dict[str, Scheme]
 
 
@@ -95,8 +98,9 @@ class Cell(Record):
     scheme: str
     bits: float
     options: dict[str, Any]
-    checkpoint: Literal["safetensors", "gguf"]
+    checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
+    simulated: bool = False
 
     @property
     def id(self) -> str:
@@ -128,6 +132,7 @@ class Matrix(Record):
             options=found.options,
             checkpoint=entry.checkpoint,
             reference=f"{model}/{found.reference or entry.reference}",
+            simulated=entry.simulated,
         )
 
     def tier(self, name: str) -> Tier:
@@ -243,6 +248,7 @@ def load_matrix(path: Path | None = None) -> Matrix:
             )
     tiers = raw.get("tiers", {})
     raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
+    expand_grids(path, raw["backends"])
     matrix = validate(Matrix, {"path": path, **raw}, path)
     matrix.check_names()
     matrix.check_references()

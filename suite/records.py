@@ -276,13 +276,14 @@ class Job(Record):
 
 
 class Needs(Record):
-    """What a metric group needs of the workload: tokens of texts, items of tasks, characters of lines, by name; and how
-    many examples stand before each item."""
+    """What a metric group needs of the workload: tokens of texts, items of tasks, characters of lines, programs to
+    write, by name; and how many examples stand before each item."""
 
     texts: dict[str, int] = Field(default_factory=dict)
     tasks: dict[str, int] = Field(default_factory=dict)
     fewshot: int = 0
     lines: dict[str, int] = Field(default_factory=dict)
+    programs: dict[str, int] = Field(default_factory=dict)
 
 
 class Preparation(Record):

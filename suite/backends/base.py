@@ -21,7 +21,8 @@ from suite.scoring import TokenTree
 class Weights:
     """Size of the weights as loaded.
 
-    bytes: of all tensors the model holds, quantization constants included, a tied tensor once.
+    bytes: of all tensors the model holds, quantization constants included, a tied tensor once; of a simulated scheme,
+    what it would take: it holds its weights in full.
     parameters: logical count of weights (a packed 4-bit byte counts as two), tied weights once.
     file_bytes: of the checkpoint files on disk.
     """
@@ -29,6 +30,7 @@ class Weights:
     bytes: int
     parameters: int
     file_bytes: int
+    simulated: bool = False
 
     @property
     def bits_per_weight(self) -> float:
@@ -79,6 +81,15 @@ class Generates(Protocol):
 
     def generate(self, ids: Sequence[int], count: int) -> None:
         """Continue `ids` greedily by `count` tokens with that loop."""
+
+
+@runtime_checkable
+class ShowsInputs(Protocol):
+    """A backend whose layers can be looked into."""
+
+    def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
+        """Process `ids` in one pass; `look` is given, for each linear layer but the head, its name and its
+        inputs, shape [tokens, features]."""
 
 
 Loader = Callable[[Path, dict[str, Any], int], Backend]

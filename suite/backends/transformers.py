@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -215,6 +215,17 @@ class Transformers:
             pad_token_id=0,
         )
 
+    def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
+        def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
+            return lambda _, given: look(name, given[0][0].float().cpu().numpy())
+
+        hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(self._model).items()]
+        try:
+            self._model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False)
+        finally:
+            for one in hooks:
+                one.remove()
+
     def weights(self) -> Weights:
         seen: set[int] = set()
         size = 0
@@ -265,6 +276,12 @@ class Transformers:
     def reset_device_peak(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
+
+
+def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+    """The linear layers by name, in order, without the head."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
 
 
 load = Transformers

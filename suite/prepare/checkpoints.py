@@ -71,9 +71,14 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
         tokenizer.save_pretrained(work)
 
 
-def quantize_gguf(output: Path, *, report: Report, gguf: str, ftype: str, threads: int) -> None:
-    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer."""
+def quantize_gguf(
+    output: Path, *, report: Report, gguf: str, ftype: str, threads: int, mean_squares: str | None = None
+) -> None:
+    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer. mean_squares: of the layers' inputs, as
+    `suite.prepare.calibration` leaves them: its importance matrix."""
     import llama_cpp
+
+    from suite.prepare.imatrix import importance_matrix
 
     name = "ALL_F32" if ftype == "F32" else f"MOSTLY_{ftype}"
     code = getattr(llama_cpp, f"LLAMA_FTYPE_{name}", None)
@@ -85,6 +90,9 @@ def quantize_gguf(output: Path, *, report: Report, gguf: str, ftype: str, thread
     params.ftype = code
     params.nthread = threads
     params.allow_requantize = True  # the embedded model comes as Q4_1; its F16 is made from that
+    if mean_squares is not None:
+        matrix = importance_matrix(Path(gguf), Path(mean_squares))
+        params.imatrix = matrix.entries
     report(f"quantize to {ftype}", 0, 1)
     with whole(output, folder=False) as work:
         status = llama_cpp.llama_model_quantize(os.fsencode(gguf), os.fsencode(work), params)

@@ -16,6 +16,12 @@ from suite.toml_input import read_toml
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
+LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml")
+"""Keys of an entry of tasks.toml that say where inside an asset its rows lie."""
+ROWS = ("prepare/documents.py", "prepare/continuation.py", "prepare/yaml_rows.py")
+"""The code that reads them."""
+OWN_TASKS = FIXTURES / "tasks"
+"""Tasks that lm-evaluation-harness has not, in its own format: `<name>.yaml`."""
 
 
 Make = Callable[[Path, str, str, Callable[[], dict[str, Any]]], None]
@@ -96,9 +102,20 @@ class Sources:
         """Where a text lies, for `suite.prepare.workload`."""
         return self._entry("texts", name, self._asset)
 
+    def calibration_identity(self, name: str) -> Any:
+        """What pins the sequences that quantizers are calibrated on."""
+        return [self._entry("calibration", name, self._checksums), self._data["calibration"]]
+
+    def calibration(self, name: str) -> dict[str, Any]:
+        """Where a calibration set lies and what is taken of it, as `suite.prepare.calibration` takes it: the user's own
+        text (`--text`) never takes its place."""
+        return {"text": self._entry("calibration", name, self._asset), **self._data["calibration"]}
+
     def task_identity(self, name: str) -> Any:
-        """What pins a task's documents."""
-        return self._entry("tasks", name, self._checksums)
+        """What pins a task's documents, and of a task of our own its prompts."""
+        own = OWN_TASKS / f"{name}.yaml"
+        entry = self._entry("tasks", name, self._checksums)
+        return [entry, sha256_of(own)] if own.exists() else entry
 
     def task(self, name: str) -> dict[str, Any]:
         """Where a task's documents lie; empty: lm-eval finds them itself."""
@@ -112,17 +129,17 @@ class Sources:
     def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
         if kind == "texts" and self._own_text is not None:
             return {"path": str(self._own_text), "sha256": sha256_of(self._own_text)}
-        if kind == "texts" and name not in self._data["texts"]:
-            known = ", ".join(self._data["texts"])
-            raise InputError(f"{self._path}: no text {name!r}. Known in {TASKS.name}: {known}")
-        entry = dict(self._data[kind].get(name, {}))
+        table = self._data["tasks" if kind == "tasks" else "texts"]
+        if kind != "tasks" and name not in table:
+            raise InputError(f"{self._path}: no text {name!r}. Known in {TASKS.name}: {', '.join(table)}")
+        entry = dict(table.get(name, {}))
         asset = entry.pop("asset", None)
         if asset is None:
             return entry
         root = place(asset)
         if not isinstance(root, Path):
             return {**entry, "asset": root}
-        return {**entry, **{k: str(root / entry[k]) for k in ("folder", "jsonl") if k in entry}}
+        return {**entry, **{k: str(root / entry[k]) for k in LOCATIONS if k in entry}}
 
     def _checksums(self, asset: str) -> list[str]:
         return [p.sha256 for p in self._pinned(asset).parts]
@@ -148,8 +165,10 @@ class Sources:
 
 
 def task_file(name: str) -> Path:
-    """The YAML file of an lm-evaluation-harness task, found by reading, without importing the package: its own index
-    of all tasks takes ten seconds. Raises InputError: unknown task."""
+    """The YAML file of a task: ours, or that of lm-evaluation-harness, found by reading, without importing the package:
+    its own index of all tasks takes ten seconds. Raises InputError: unknown task."""
+    if (own := OWN_TASKS / f"{name}.yaml").exists():
+        return own
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")

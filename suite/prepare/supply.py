@@ -17,7 +17,8 @@ from suite.assets import cache_dir
 from suite.errors import InputError
 from suite.files import hash_of
 from suite.matrix import Cell, Matrix, Model, Tier
-from suite.prepare.sources import Sources
+from suite.prepare.calibrated import Calibrated
+from suite.prepare.sources import ROWS, Sources
 from suite.records import Needs, Preparation
 from suite.run.environment import Environment, machine, suite_code_hash
 from suite.run.isolate import run_isolated
@@ -51,6 +52,9 @@ class Supply:
         self._sources = Sources(matrix.path, text, self._make, on_progress)
         self._needs = needs_of(tier)
         self._errors: dict[Path, Exception] = {}
+        self._calibrated = Calibrated(
+            matrix.path, self._sources, self._make, self._makers, threads, on_progress
+        )
 
     def refused(self, model: str) -> str:
         """Which licence terms of the model the user has not accepted; empty when there are none."""
@@ -60,7 +64,7 @@ class Supply:
         """Raise InputError for a text or task that nobody knows."""
         for text in [*self._needs.texts, *self._needs.lines]:
             self._sources.text_identity(text)
-        for task in self._needs.tasks:
+        for task in [*self._needs.tasks, *self._needs.programs]:
             self._sources.check_task(task)
 
     def source_hash(self, model: str) -> str:
@@ -73,19 +77,25 @@ class Supply:
         model = self._matrix.models[cell.model]
         if cell.checkpoint == "safetensors":
             return self._safetensors(cell.model, model)
-        if model.gguf is None:
-            raise InputError(
-                f"{self._matrix.path}: models.{cell.model}.gguf: is missing; {cell.id} needs a GGUF file"
+        if cell.checkpoint == "compressed":
+            return self._calibrated.compressed(
+                cell, model, self._safetensors(cell.model, model), self.source_hash(cell.model)
             )
         ftype = cell.options.get("ftype")
         if not isinstance(ftype, str):
             raise InputError(
                 f"{self._matrix.path}: backends.{cell.backend}.schemes.{cell.scheme}.ftype: is missing"
             )
-        source = self._sources.locate(model.gguf)
+        source = self._gguf(cell.model, model)
         if ftype in ("F32", "F16"):
             return self._quantized(cell.model, source, ftype)
-        return self._quantized(cell.model, self._quantized(cell.model, source, "F16"), ftype)
+        return self._quantized(
+            cell.model, self._quantized(cell.model, source, "F16"), ftype, cell.options.get("imatrix")
+        )
+
+    def calibration(self, cell: Cell) -> list[Any]:
+        """Identity of what the cell's checkpoint is calibrated on and by; empty for one without."""
+        return self._calibrated.identity(cell)
 
     def logprobs(self, reference: Cell, worker: Sequence[str]) -> Path:
         """Where the log-probabilities of a reference are, once its process has left them (`suite.measure.divergence`).
@@ -124,13 +134,14 @@ class Supply:
             "bos": self._matrix.models[model].add_bos,
             "needs": self._needs.model_dump(),
             "texts": {t: self._sources.text_identity(t) for t in [*self._needs.texts, *self._needs.lines]},
-            "tasks": {t: self._sources.task_identity(t) for t in self._needs.tasks},
+            "tasks": {t: self._sources.task_identity(t) for t in [*self._needs.tasks, *self._needs.programs]},
         }
         return hash_of(
             [
                 self.source_hash(model),
                 asked,
                 self._makers("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
+                suite_code_hash("prepare/programs.py", *ROWS),
             ]
         )
 
@@ -153,6 +164,7 @@ class Supply:
             "add_bos": model.add_bos,
             "texts": {t: {**sources.text(t), "tokens": count} for t, count in needs.texts.items()},
             "tasks": self.tasks(),
+            "programs": {t: {**sources.task(t), "items": count} for t, count in needs.programs.items()},
             "lines": [{**sources.text(t), "characters": count} for t, count in needs.lines.items()],
         }
 
@@ -171,17 +183,40 @@ class Supply:
         )
         return output
 
-    def _quantized(self, name: str, source: Path, ftype: str) -> Path:
-        key = hash_of(
-            [
-                self.source_hash(name),
-                ftype,
-                self._makers("checkpoints", "llama-cpp-python"),
-                self.environment.llama_library,
-            ]
+    def _gguf(self, name: str, model: Model) -> Path:
+        """In full precision: the model's own, or one written from its safetensors."""
+        if model.gguf is not None:
+            return self._sources.locate(model.gguf)
+        assert model.weights is not None
+        weights = model.weights
+        key = hash_of([self.source_hash(name), "F32", self._makers("gguf", "transformers", "gguf")])
+        output = cache_dir() / "checkpoints" / f"{name}-F32-{key}.gguf"
+        maker = "suite.prepare.gguf:gguf_from_safetensors"
+        self._make(
+            output,
+            f"write {name} as GGUF",
+            maker,
+            lambda: {"safetensors": str(self._sources.locate(weights))},
         )
-        output = cache_dir() / "checkpoints" / f"{name}-{ftype}-{key}.gguf"
+        return output
+
+    def _quantized(self, name: str, source: Path, ftype: str, imatrix: str | None = None) -> Path:
+        """imatrix: the calibration set whose activations weigh the weights."""
+        made_from: list[Any] = [
+            self.source_hash(name),
+            ftype,
+            self._makers("checkpoints", "llama-cpp-python"),
+            self.environment.llama_library,
+        ]
         arguments = {"gguf": str(source), "ftype": ftype, "threads": self._threads}
+        if imatrix is not None:
+            model = self._matrix.models[name]
+            squares = self._calibrated.mean_squares(name, model, self._safetensors(name, model), imatrix)
+            arguments["mean_squares"] = str(squares)
+            made_from += [squares.name, suite_code_hash("prepare/imatrix.py")]
+            ftype = f"{ftype}-{imatrix}"
+        key = hash_of(made_from)
+        output = cache_dir() / "checkpoints" / f"{name}-{ftype}-{key}.gguf"
         maker = "suite.prepare.checkpoints:quantize_gguf"
         self._make(output, f"quantize {name} to {ftype}", maker, lambda: arguments)
         return output
@@ -190,8 +225,16 @@ class Supply:
         """What makes a thing: the module of suite/prepare and the packages it uses."""
         return [suite_code_hash(f"prepare/{code}.py"), *(self.environment.versions[p] for p in packages)]
 
-    def _make(self, output: Path, title: str, maker: str, arguments: Callable[[], dict[str, Any]]) -> None:
-        """Make `output` unless it is there; only once where two runs want it. A failure is remembered."""
+    def _make(
+        self,
+        output: Path,
+        title: str,
+        maker: str,
+        arguments: Callable[[], dict[str, Any]],
+        worker: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
+        """Make `output` unless it is there; only once where two runs want it. A failure is remembered.
+        worker: gives the command of the making process; None: of this environment's."""
         if output in self._errors:
             raise self._errors[output]
         if output.exists():
@@ -208,7 +251,7 @@ class Supply:
                     self._logs / f"{output.name}.log",
                     timeout=TIME_LIMIT,
                     on_progress=self._on_progress,
-                    command=self.environment.worker,
+                    command=worker() if worker else self.environment.worker,
                 )
         except Exception as error:
             self._errors[output] = error
@@ -220,13 +263,19 @@ def needs_of(tier: Tier) -> Needs:
     texts: dict[str, int] = {}
     tasks: dict[str, int] = {}
     lines: dict[str, int] = {}
+    programs: dict[str, int] = {}
     fewshot = 0
     for group, options in tier.workload.items():
         module = importlib.import_module(f"suite.measure.{group}")
         if hasattr(module, "needs"):
             needs = module.needs(module.Options.model_validate(options))
             fewshot = max(fewshot, needs.fewshot)
-            for known, more in ((texts, needs.texts), (tasks, needs.tasks), (lines, needs.lines)):
+            for known, more in (
+                (texts, needs.texts),
+                (tasks, needs.tasks),
+                (lines, needs.lines),
+                (programs, needs.programs),
+            ):
                 for name, count in more.items():
                     known[name] = max(count, known.get(name, 0))
-    return Needs(texts=texts, tasks=tasks, fewshot=fewshot, lines=lines)
+    return Needs(texts=texts, tasks=tasks, fewshot=fewshot, lines=lines, programs=programs)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import os
+import random
+import string
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from suite.errors import AssetError, InputError, MeasurementError
 from suite.files import hash_of
 from suite.prepare.checkpoints import Report, whole
+from suite.prepare.documents import load_rows
+from suite.prepare.programs import make_programs
 from suite.prepare.sources import task_file
-from suite.run.session import Choice, Item, Task, Text
+from suite.run.session import TOKENIZER, Choice, Item, Results, Task, Text
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -35,6 +39,17 @@ HARD_LINES = [
 """Lines that tokenizers are known to differ on."""
 
 
+METRICS: dict[Results, tuple[str, ...]] = {
+    "choice": ("acc", "acc_norm"),
+    "mass": ("acc",),
+    "pair": ("pct_stereotype", "likelihood_diff"),
+    "stereoset": ("lms", "ss"),
+    "gold": (),
+}
+KNOWN_RESULTS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
+"""Tasks of the harness whose own code for results has a counterpart here."""
+
+
 def make_workload(
     output: Path,
     *,
@@ -44,8 +59,10 @@ def make_workload(
     texts: dict[str, dict[str, Any]],
     tasks: dict[str, dict[str, Any]],
     lines: list[dict[str, Any]],
+    programs: dict[str, dict[str, Any]],
 ) -> None:
-    """Write `meta.json`, `text-<name>.json`, `task-<name>.json` and `lines.json` below `output`.
+    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json` and `lines.json` below
+    `output`.
 
     texts: by name, where it lies and `tokens`, how many are needed. tasks: by name, where its documents lie
     (empty: lm-eval finds them), `items` and `fewshot`. tokenizer: a folder, or a GGUF file.
@@ -59,6 +76,10 @@ def make_workload(
         for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
             report(f"prepare task {name}", number, steps)
             (work / f"task-{name}.json").write_text(make_task(name, spec, encoder).model_dump_json())
+        for name, spec in programs.items():
+            found = make_programs(name, spec, encoder)
+            (work / f"programs-{name}.json").write_text(found.model_dump_json())
+            encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         samples = [
             s for spec in lines for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()
         ]
@@ -113,13 +134,16 @@ class Encoder:
 
 
 def read_text(spec: dict[str, Any]) -> str:
-    """Content of a text: a plain file (`path`), or a column of a data set, joined."""
+    """Content of a text: a plain file (`path`), noise, or a column of a data set, joined."""
     if "path" in spec:
         return Path(spec["path"]).read_bytes().decode("utf-8")  # line ends as they are: they are tokens
-    values = [str(row[spec["column"]]) for row in _load_rows(spec)]
+    if "random" in spec:
+        printable = string.digits + string.ascii_letters + string.punctuation + " "
+        return "".join(random.Random(spec["random"]).choices(printable, k=spec["characters"]))  # noqa: S311
+    values = [str(row[spec["column"]]) for row in load_rows(spec)]
     if spec.get("distinct"):
         values = list(dict.fromkeys(values))
-    return str(spec.get("joiner", "\n\n")).join(values)
+    return str(spec.get("joiner", "\n\n")).join(values[spec.get("first", 0) :])
 
 
 def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
@@ -136,6 +160,7 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         raise InputError(
             f"task {name!r}: no prompts with {spec.get('fewshot', 0)} examples: {error}"
         ) from error
+    results = results_of(name, task.config.process_results)
     encode = _recorder(encoder)
     items, documents, prompts = [], [], []
     for _, group in itertools.groupby(task.instances, key=lambda request: request.doc_id):
@@ -145,7 +170,7 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         prompts.append([r.args for r in requests])
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = task.doc_to_choice(document)
-            gold = _gold(task, document, choices)
+            gold = _gold(task, document, choices) if results != "mass" else _true_answers(document)
         else:
             choices, gold = [requests[0].args[1]], [0]
         items.append(
@@ -161,21 +186,39 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         raise InputError(
             f"task {name!r} has {len(items)} items, the tier asks for {spec['items']}: lower `items`"
         )
-    own = [m for m in ("acc", "acc_norm") if m in task._metric_fn_list]
-    if not own:
+    own = [m for m in METRICS[results] if m in task._metric_fn_list]
+    if not own and results != "gold":
         raise InputError(
-            f"task {name!r} has neither acc nor acc_norm among its metrics ({', '.join(task._metric_fn_list)})"
+            f"task {name!r} has none of {', '.join(METRICS[results])} among its metrics "
+            f"({', '.join(task._metric_fn_list)})"
         )
     return Task(
         name=name,
         version=str(task.VERSION),
         output_type=task.OUTPUT_TYPE,
+        results=results,
         metrics=own,
         fewshot=spec.get("fewshot", 0),
         items=items,
         data_hash=hash_of(documents),
         prompt_hash=hash_of(prompts),
         token_hash=hash_of([[c.model_dump() for c in i.choices] for i in items]),
+    )
+
+
+def results_of(name: str, process: Callable[..., Any] | str | None) -> Results:
+    """How a task's metrics are made: `process`, its `process_results`, is None for the harness's own rules, one of
+    ours by name in a task of ours, a function in some tasks of the harness. Raises InputError for a function that is
+    not known."""
+    if process is None:
+        return "choice"
+    if isinstance(process, str) and process in get_args(Results):
+        return cast(Results, process)
+    for pattern, results in KNOWN_RESULTS.items():
+        if callable(process) and fnmatchcase(name, pattern):
+            return results
+    raise InputError(
+        f"task {name!r} makes its results with code of its own (process_results), which quantgate does not have"
     )
 
 
@@ -190,7 +233,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         import datasets
 
         split = spec["split"]
-        rows = _load_rows(spec)
+        rows = load_rows(spec)
         data = datasets.DatasetDict({split: rows})
         config.update(dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split")))
         config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
@@ -210,26 +253,6 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         ) from error
 
 
-def _load_rows(spec: dict[str, Any]) -> Any:
-    import datasets
-
-    datasets.disable_progress_bars()
-    if "jsonl" in spec:
-        with gzip.open(spec["jsonl"], "rt", encoding="utf-8") as file:
-            rows = datasets.Dataset.from_list(
-                [{"text": spec["text"].format_map(json.loads(line))} for line in file]
-            )
-    elif "folder" in spec:
-        rows = datasets.load_from_disk(spec["folder"])
-    else:
-        rows = datasets.load_dataset(
-            spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"]
-        )
-    for new, old in spec.get("columns", {}).items():
-        rows = rows.rename_column(old, new)
-    return rows
-
-
 def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
     """Numbers of the right choices, by the rules of lm-eval's process_results."""
     gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
@@ -241,6 +264,11 @@ def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
             f"a document's gold answer {gold!r} is not among its {len(choices)} choices: {document}"
         )
     return [int(n) for n in numbers]
+
+
+def _true_answers(document: dict[str, Any]) -> list[int]:
+    """Of TruthfulQA's second multiple-choice form, which has several right answers."""
+    return [number for number, label in enumerate(document["mc2_targets"]["labels"]) if label]
 
 
 def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:

@@ -188,6 +188,7 @@ class Bench:
                 self._supply.environment.llama_library,
                 suite_code_hash("scoring.py", "logprobs.py", "backends/*.py", "measure/*.py", "run/*.py"),
                 self._settings.threads,
+                *self._supply.calibration(cell),
             ]
         )
 

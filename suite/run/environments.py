@@ -12,8 +12,10 @@ import platform
 import shlex
 import shutil
 import signal
+import site
 import subprocess
 import sys
+import sysconfig
 import venv
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,7 +83,10 @@ def parse(against: str) -> Path | list[Requirement]:
 
 def environment_of(named: Path | Sequence[Requirement], say: Say) -> Environment:
     """The environment to compare with, built first where requirements are named. Raises InputError."""
-    python = named if isinstance(named, Path) else build(requirements(named, installed()), say)
+    try:
+        python = named if isinstance(named, Path) else build(requirements(named, installed()), say)
+    except InputError as error:
+        raise InputError(f"--against: {error}") from None
     done = _run(python)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
@@ -126,13 +131,20 @@ def requirements(named: Iterable[Requirement], here: dict[str, str]) -> list[str
     return [line for name, line in sorted(lines.items()) if name not in NOT_NEEDED]
 
 
-def build(wanted: Sequence[str], say: Say) -> Path:
+def layer(wanted: Sequence[str], say: Say) -> Path:
+    """The interpreter of a virtual environment with these requirements, and beneath them all that is
+    installed here: what they do not bring is not installed again. Built as by `build`."""
+    return build(wanted, say, beneath=site.getsitepackages())
+
+
+def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     """The interpreter of a virtual environment with exactly these requirements, built with pip where the cache
-    lacks it; pip's own settings (index, proxy) apply.
+    lacks it; pip's own settings (index, proxy) apply. beneath: folders of packages that are there too.
 
     Of several runs at once, one builds and the others wait. Raises InputError with pip's last lines.
     """
-    key = hash_of([sorted(wanted), sys.version, platform.machine()])
+    under = [list(beneath), sorted(installed().values())] if beneath else []
+    key = hash_of([sorted(wanted), sys.version, platform.machine(), *under])
     folder = cache_dir() / "environments" / key
     marker, python = folder / ".complete", folder / "bin" / "python"
     if marker.exists():
@@ -144,14 +156,23 @@ def build(wanted: Sequence[str], say: Say) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             venv.create(folder, with_pip=False)
+            if beneath:
+                # After its own packages, with what .pth files there add.
+                lines = [f"import site; site.addsitedir({path!r})" for path in beneath]
+                (_packages(folder) / "beneath.pth").write_text("\n".join(lines))
             _install(python, wanted, folder / "requirements.txt", say)
             write_atomic(marker, "\n".join(wanted).encode())
         except OSError as error:
-            raise InputError(f"--against: {folder} cannot be built: {error.strerror or error}") from error
+            raise InputError(f"{folder} cannot be built: {error.strerror or error}") from error
         finally:
             if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
     return python
+
+
+def _packages(folder: Path) -> Path:
+    """Where a virtual environment has its packages."""
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
 
 
 def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
@@ -185,7 +206,7 @@ def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
     if pip.returncode != 0:
         said = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
-            f"--against: pip cannot install these versions:{said}\n"
+            f"pip cannot install these versions:{said}\n"
             "    where another package's requirement is in the way, name that one too "
             "(--against 'transformers==5.17.0 tokenizers==0.22.1'); where the index does not have a version, set "
             "PIP_INDEX_URL or PIP_FIND_LINKS, or build the environment yourself and name its python"

@@ -13,21 +13,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from suite.records import Record
 from suite.run.noise import Watch, watched
 from suite.run.turns import Turns
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from suite.backends.base import Backend
     from suite.records import Job
     from suite.scoring import Scored
 
 R = TypeVar("R", bound=Record)
 
+TOKENIZER = "tokenizer.json"
+"""Of a workload with programs."""
 FORWARD = ("logits", "prefill", "decode")
 """The methods of a backend that run the model."""
+
+
+Results = Literal["choice", "mass", "pair", "stereoset", "gold"]
 
 
 class Text(Record):
@@ -61,16 +68,40 @@ class Item(Record):
 
 class Task(Record):
     """The first items of an lm-evaluation-harness task, tokenized; `fewshot`: how many examples stand before each.
+    results: how metrics are made of log-likelihoods (`suite.measure.accuracy.item_metrics`).
     Hashes: of documents, prompts, token ids."""
 
     name: str
     version: str
     output_type: str
+    results: Results = "choice"
     metrics: list[str]
     fewshot: int = 0
     items: list[Item]
     data_hash: str
     prompt_hash: str
+    token_hash: str
+
+
+class Program(Record):
+    """A program that is to be written. prompt: token ids. begin: what of the prompt is part of the program. test: what
+    is run after it."""
+
+    prompt: list[int]
+    begin: str
+    test: str
+
+
+class Programs(Record):
+    """The first items of a programming task. stops: an answer ends before the first of them; end: the token that
+    ends it. Hashes: of documents, token ids."""
+
+    name: str
+    version: str
+    stops: list[str]
+    end: int
+    items: list[Program]
+    data_hash: str
     token_hash: str
 
 
@@ -157,6 +188,16 @@ class Session:
 
     def task(self, name: str) -> Task:
         return Task.model_validate_json((self._job.workload / f"task-{name}.json").read_bytes())
+
+    def programs(self, name: str) -> Programs:
+        return Programs.model_validate_json((self._job.workload / f"programs-{name}.json").read_bytes())
+
+    @functools.cached_property
+    def detokenizer(self) -> Tokenizer:
+        """The model's own tokenizer, where the workload has programs."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_file(str(self._job.workload / TOKENIZER))
 
     def tokenizer_lines(self) -> list[tuple[str, list[int]]]:
         """Texts and their ids by the model's own tokenizer."""

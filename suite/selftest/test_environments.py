@@ -10,12 +10,13 @@ import threading
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
 from suite.errors import InputError
 from suite.run import environments
-from suite.run.environments import build, environment_of, installed, parse, requirements
+from suite.run.environments import build, environment_of, installed, layer, parse, requirements
 
 
 def wheel(folder: Path, version: str, needs: str = "") -> Path:
@@ -179,6 +180,18 @@ def test_of_two_runs_at_once_one_builds(cache: Path) -> None:
     assert len(set(found)) == 1
     assert version_in(found[0]) == "1.0"
     assert sum(line.startswith("Successfully installed") for line in said) == 1
+
+
+def test_a_layer_has_its_own_packages_and_beneath_them_those_of_this_environment(cache: Path) -> None:
+    python = layer(["quantgate-tiny==1.0"], lambda text: None)
+    assert version_in(python) == "1.0"
+    code = "import numpy, quantgate_tiny; print(numpy.__file__)"
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == np.__file__, "not installed again"
+    assert layer(["quantgate-tiny==1.0"], lambda text: None) == python
+    assert build(["quantgate-tiny==1.0"], lambda text: None) != python, (
+        "without anything beneath it is another"
+    )
 
 
 # --- what is in it ----------------------------------------------------------------------------------

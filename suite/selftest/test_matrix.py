@@ -226,7 +226,7 @@ def test_a_users_file_inherits_backends_and_schemes(tmp_path: Path, shipped: Mat
     assert list(matrix.tiers) == ["smoke"], "nor tiers"
     cell = matrix.cells("smoke")[1]
     assert (cell.checkpoint, cell.reference, cell.bits) == ("gguf", "mine/llamacpp/F16", 4)
-    assert cell.options == {"device": "cpu", "ftype": "Q4_K_M"}
+    assert cell.options == {"bits": 4, "device": "cpu", "ftype": "Q4_K_M"}
 
 
 def test_a_users_scheme_is_added_or_overrides_key_by_key(tmp_path: Path, shipped: Matrix) -> None:
@@ -238,7 +238,12 @@ bits = 2
 ftype = "TQ1_0"
 """
     schemes = loaded(tmp_path, OWN + more).backends["llamacpp"].schemes
-    assert schemes["Q4_K_M"].options == {"device": "cpu", "ftype": "Q4_K_M", "n_gpu_layers": 12}
+    assert schemes["Q4_K_M"].options == {
+        "bits": 4,
+        "device": "cpu",
+        "ftype": "Q4_K_M",
+        "n_gpu_layers": 12,
+    }
     assert schemes["Q4_K_M"].bits == 4
     assert schemes["TQ1_0"].options["ftype"] == "TQ1_0"
     assert set(schemes) == {*shipped.backends["llamacpp"].schemes, "TQ1_0"}
@@ -292,8 +297,8 @@ def test_keys_that_only_the_backend_knows_reach_it(tmp_path: Path) -> None:
         + '[backends.bitsandbytes.schemes.mixed]\nbits = 8\nreference = "transformers/bf16"\nllm_int8_threshold = 4.5\n'
     )
     cell = loaded(tmp_path, text).cell("mine/bitsandbytes/mixed")
-    assert cell.options == {"device": "cpu", "llm_int8_threshold": 4.5}, (
-        "bits and reference are the suite's own"
+    assert cell.options == {"bits": 8, "device": "cpu", "llm_int8_threshold": 4.5}, (
+        "the reference is the suite's own"
     )
     assert cell.reference == "mine/transformers/bf16"
 
@@ -317,7 +322,7 @@ def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
         (
             "mine/lama.cpp/F16",
             "names no known backend: 'lama.cpp'. Did you mean 'llamacpp'? "
-            "Allowed: bitsandbytes, llamacpp, transformers",
+            "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, transformers",
         ),
         (
             "mine/bitsandbytes/nf3",
@@ -348,7 +353,8 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
         ),
         (
             "[tiers.smoke.accuracy]\ntasks = ['piqa']\nitem = 4",
-            "tiers.smoke.accuracy.item: unknown key. Did you mean 'items'? Allowed: budget, fewshot, items, tasks",
+            "tiers.smoke.accuracy.item: unknown key. Did you mean 'items'? "
+            "Allowed: budget, fewshot, items, items_of, tasks",
         ),
         (
             "[tiers.smoke.accuracy]\ntasks = []",
@@ -424,7 +430,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.llamacpp]\ncheckpoint = 'onnx'",
-            "backends.llamacpp.checkpoint: Input should be 'safetensors' or 'gguf' (got 'onnx')",
+            "backends.llamacpp.checkpoint: Input should be 'safetensors', 'gguf' or 'compressed' (got 'onnx')",
         ),
         (
             "[backends.llamacpp.schemes.X]\nftype = 'X'",
