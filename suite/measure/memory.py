@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from suite.backends.base import Weights
 from suite.records import Metric, Record, Scalar
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
@@ -25,11 +26,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
     `peak_<phase>_anonymous` is the highest sampled anonymous resident memory (heap, activations, weights that
     are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
+    Of a simulated scheme: what its weights would take, and neither a file nor peaks.
     A phase's file-backed share is in `raw`: memory-mapped weights count there, and are the kernel's to drop.
     """
     options = session.options("memory", Options)
     backend = session.backend
     weights = backend.weights()  # before the first forward pass: kernels may repack what was loaded
+    source: dict[str, Scalar] = {"source": session.source_hash}
+    if weights.simulated:
+        return _sizes(weights, {**source, "simulated": True})
     backend.reserve(options.prompt + options.decode, 1)
     prompt = session.prompt(options.prompt)
     peaks = {"load": session.load_peak}
@@ -40,18 +45,14 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         with session.memory_phase() as peaks["decode"]:
             backend.decode(session.prompt(options.decode))
 
-    source: dict[str, Scalar] = {"source": session.source_hash}
     phase_conditions = {
         **source,
         "prompt": options.prompt,
         "decode": options.decode,
         "kernels": session.kernels,
     }
-    metrics = {
-        "memory/weight_bytes": _exact(weights.bytes, "bytes", source),
-        "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", source),
-        "memory/file_bytes": _exact(weights.file_bytes, "bytes", source),
-    }
+    metrics = _sizes(weights, source)
+    metrics["memory/file_bytes"] = _exact(weights.file_bytes, "bytes", source)
     for phase, peak in peaks.items():
         metrics[f"memory/peak_{phase}_anonymous"] = _level(
             peak.anonymous, phase_conditions, watch, peak.as_dict()
@@ -62,6 +63,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         highest = max(p.device.get(kind, 0) for p in peaks.values())
         metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, watch)
     return metrics
+
+
+def _sizes(weights: Weights, conditions: dict[str, Scalar]) -> dict[str, Metric]:
+    return {
+        "memory/weight_bytes": _exact(weights.bytes, "bytes", conditions),
+        "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", conditions),
+    }
 
 
 def _exact(value: float, unit: str, conditions: dict[str, Scalar]) -> Metric:

@@ -23,7 +23,8 @@ def relative_metrics(
     `<group>/<task>/recovery`: accuracy as a share of the reference's; `raw` has the flips (items that the reference
     gets right and the cell wrong, and the other way round). Of `acc` and `acc_norm` it is the latter.
 
-    Absent: what the reference did not measure, or on other units; the recovery of an accuracy of 0.
+    Absent: what the reference did not measure, or on other units; the recovery of an accuracy of 0, and of a share that
+    is better low.
     """
     found: dict[str, Metric] = {}
     for metric_name, metric in metrics.items():
@@ -35,7 +36,7 @@ def relative_metrics(
             found[f"{metric_name}/{LOSS}"] = _loss(metric, other).model_copy(
                 update={"conditions": conditions}
             )
-        elif metric.unit == "fraction" and other.value:
+        elif metric.unit == "fraction" and metric.better == "higher" and other.value:
             task, _, kind = metric_name.rpartition("/")
             recovery = _recovery(metric, other)
             found[f"{task}/{RECOVERY}"] = recovery.model_copy(

@@ -17,7 +17,7 @@ import pytest
 from suite import scoring
 from suite.backends.base import Weights
 from suite.errors import InputError, MeasurementError
-from suite.measure import _budget, accuracy, decoding, memory, perplexity, throughput, tokenizer
+from suite.measure import _budget, accuracy, code, decoding, memory, perplexity, throughput, tokenizer
 from suite.records import Disturbance, Job, Needs
 from suite.run.environment import machine
 from suite.run.session import Choice, Item, Session, Task, Text
@@ -279,6 +279,9 @@ def test_what_the_metrics_need_of_the_workload() -> None:
     assert accuracy.needs(accuracy.Options(tasks=["a"], items=5, fewshot=3)) == Needs(
         tasks={"a": 5}, fewshot=3
     )
+    of_each = accuracy.Options(tasks=["a", "b"], items=5, items_of={"b": 9, "c": 7})
+    assert accuracy.needs(of_each) == Needs(tasks={"a": 5, "b": 9})
+    assert code.needs(code.Options(tasks=["humaneval"], items=3)) == Needs(programs={"humaneval": 3})
     assert decoding.needs(decoding.Options(text="t", context=9, tokens=4)) == Needs(texts={"t": 14})
     assert tokenizer.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
 
@@ -463,6 +466,36 @@ def test_in_the_mean_each_task_counts_the_same(here: Here) -> None:
     again = here.measure(accuracy, tasks=["choose", "last"], items=4)["accuracy/mean/acc"]
     assert again.conditions["last"] == mean.conditions["last"]
     assert again.conditions["choose"] != mean.conditions["choose"], "other items are not comparable"
+
+
+def pair_task(here: Here, name: str) -> None:
+    """Two items of two sentences each."""
+    items = [
+        Item(choices=[Choice(context=c, continuation=[n, 3], characters=9) for n in (1, 2)], gold=[0])
+        for c in CONTEXTS[:2]
+    ]
+    found = task(name, "multiple_choice", ["pct_stereotype", "likelihood_diff"], items)
+    here.write(f"task-{name}.json", found.model_copy(update={"results": "pair"}).model_dump_json())
+
+
+def test_tasks_about_bias_are_better_low_and_part_of_no_mean(here: Here) -> None:
+    greedy_task(here)
+    pair_task(here, "pairs")
+    found = here.measure(accuracy, tasks=["pairs", "last"], items=2)
+    preferred, apart = (found[f"accuracy/pairs/{m}"] for m in ("pct_stereotype", "likelihood_diff"))
+    totals = [[here.backend.total([*c, n, 3], len(c)) for n in (1, 2)] for c in CONTEXTS[:2]]
+    assert preferred.samples == [float(more > less) for more, less in totals]
+    assert apart.samples == pytest.approx([abs(more - less) for more, less in totals], abs=1e-5)
+    assert (preferred.better, apart.better, apart.unit) == ("lower", "lower", "nats")
+    assert "loglikelihoods" in preferred.raw
+    assert found["accuracy/mean/acc"].samples == found["accuracy/last/acc"].samples
+    assert not any("pairs/margin" in name for name in found)
+    with pytest.raises(MeasurementError, match="none of the tasks has an accuracy"):
+        here.measure(accuracy, tasks=["pairs"], items=2)
+    assert here.measure(accuracy, "pairs", tasks=["pairs"], items=2).keys() == {
+        "accuracy/pairs/pct_stereotype",
+        "accuracy/pairs/likelihood_diff",
+    }
 
 
 def test_progress_of_accuracy_runs_over_all_tasks(here: Here) -> None:

@@ -55,6 +55,12 @@ def test_what_is_no_perplexity_and_no_accuracy_has_no_loss_of_its_own() -> None:
     assert relative_metrics({name: paired([0.7, 0.4])}, {name: paired([1.0, 0.5])}, REFERENCE) == {}
 
 
+def test_a_share_that_is_better_low_is_nothing_to_recover() -> None:
+    name = "accuracy/crows_pairs_english/pct_stereotype"
+    low = accuracy([1.0, 0.0]).model_copy(update={"better": "lower"})
+    assert relative_metrics({name: low}, {name: low}, REFERENCE) == {}
+
+
 def test_recovery_is_a_share_of_the_references_accuracy_with_the_flips() -> None:
     acc = "accuracy/piqa/acc"
     norm = "accuracy/piqa/acc_norm"
