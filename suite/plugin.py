@@ -12,6 +12,7 @@ from suite import __version__, finish
 from suite.errors import InputError, QuantgateError
 from suite.gate import Gate, Replay
 from suite.matrix import metric_groups
+from suite.papers.cases import Answers, FindingCase, Question
 from suite.records import Verdict
 from suite.run.plan import Need
 from suite.state import State, is_worker
@@ -123,27 +124,43 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STATE] = state
     config.pluginmanager.register(Collector(state), "quantgate-collector")
     # What no case of this tier has is still a name that -m may use.
-    for name in sorted({*metric_groups(), *(m for c in state.cells.values() for m in c.marks)}):
+    for name in sorted({"papers", *metric_groups(), *(m for c in state.cells.values() for m in c.marks)}):
         _mark(config, name)
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Nothing is collected for a metric that the tier does not measure, nor for findings where it has none."""
+    state = collector.config.stash[STATE]
+    for mark in getattr(obj, "pytestmark", ()):
+        measured = mark.name != "gate" or mark.args[0].split("/")[0] in state.tier.workload
+        if not measured or (mark.name == "papers" and not state.questions):
+            return []
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One case per cell of the tier (and per entry of the workload's `each`)."""
+    """One case per cell of the tier (and per entry of the workload's `each`); one per finding of its papers."""
+    state = metafunc.config.stash[STATE]
+    if "finding" in metafunc.fixturenames:
+        asked = [pytest.param(q, id=f"{q.section}/{q.key}") for q in state.questions]
+        metafunc.parametrize("finding", asked, indirect=True)
+        return
     marker = metafunc.definition.get_closest_marker("gate")
     if marker is None or "gate" not in metafunc.fixturenames:
         return
-    state = metafunc.config.stash[STATE]
     request: str = marker.args[0]
     group = request.split("/")[0]
-    options = state.tier.workload.get(group)
+    options = state.tier.workload[group]
     parameters = []
-    for cell in state.cells.values() if options is not None else ():
+    for cell in state.cells.values():
         if cell.id == cell.reference and not marker.kwargs.get("references", True):
+            continue
+        if cell.simulated and group == "throughput":
             continue
         reason = state.reason_to_skip(cell)
         if reason:
             state.skipped[cell.id] = reason
-        for part in (options or {})[marker.kwargs["each"]] if "each" in marker.kwargs else [""]:
+        for part in options[marker.kwargs["each"]] if "each" in marker.kwargs else [""]:
             names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
             marks = [_mark(metafunc.config, name) for name in names]
             if reason:
@@ -157,11 +174,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The plan is what is left after -k and -m; a cell's cases come together, references first."""
     state = config.stash[STATE]
-    # Where the tier does not measure a metric, pytest puts a skipped case that stands for none.
-    items[:] = [i for i in items if _need(i) or not i.get_closest_marker("gate")]
+    # Where no cell has a metric, pytest puts a skipped case that stands for none.
+    items[:] = [i for i in items if _needs(i) or not {"gate", "finding"} & {*getattr(i, "fixturenames", ())}]
     order: dict[str, int] = {cell: n for n, cell in enumerate(state.cells)}
-    items.sort(key=lambda item: order.get(need.cell.id, -1) if (need := _need(item)) else -1)
-    state.needs = [n for i in items if (n := _need(i)) and n.cell.id not in state.skipped]
+    # A finding's cases come after those of its last cell.
+    items.sort(key=lambda item: max((order.get(n.cell.id, -1) for n in _needs(item)), default=-1))
+    state.needs = [n for i in items for n in _needs(i) if n.cell.id not in state.skipped]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -195,6 +213,16 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
     request.node.stash[_VERDICTS] = gate.verdicts
 
 
+@pytest.fixture
+def finding(request: pytest.FixtureRequest) -> FindingCase:
+    """What the case asks of all cells of its section: `finding.check()`."""
+    config = request.config
+    return FindingCase(
+        request.param, config.stash.setdefault(_ANSWERS, Answers()), config.stash[STATE].runner.measurement
+    )
+
+
+_ANSWERS = pytest.StashKey[Answers]()
 _VERDICTS = pytest.StashKey[list[Verdict]]()
 
 
@@ -205,7 +233,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if report.when == "teardown" and _VERDICTS in item.stash:
         report.quantgate = [v.model_dump(mode="json") for v in item.stash[_VERDICTS]]
     if report.when == "call":
-        report.quantgate_case = _need(item) is not None
+        report.quantgate_case = bool(item.get_closest_marker("gate"))
     return report
 
 
@@ -261,10 +289,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         state.close()
 
 
-def _need(item: pytest.Item) -> Need | None:
+def _needs(item: pytest.Item) -> list[Need]:
+    """What a case needs measured; nothing, where it is no case of the suite."""
     callspec = getattr(item, "callspec", None)
-    found = callspec.params.get("gate") if callspec else None
-    return found if isinstance(found, Need) else None
+    parameters = callspec.params if callspec else {}
+    found = parameters.get("gate", parameters.get("finding"))
+    if isinstance(found, Question):
+        return found.needs
+    return [found] if isinstance(found, Need) else []
 
 
 def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:

@@ -22,6 +22,7 @@ from suite.gate import Rules
 from suite.judge import Tolerances, gate_level, load_tolerances
 from suite.judge.tolerances import TOLERANCES
 from suite.matrix import Cell, Matrix, load_matrix
+from suite.papers.cases import Question, questions
 from suite.prepare.supply import Supply
 from suite.records import Metric, Verdict
 from suite.report.progress import Progress
@@ -33,7 +34,7 @@ from suite.run.hardware import missing_hardware
 from suite.run.plan import Need, make_plan
 from suite.run.runner import Runner, Settings
 
-MOST_GATES = {"accuracy": 3, "divergence": 4, "memory": 6, "tokenizer": 0}
+MOST_GATES = {"accuracy": 3, "divergence": 4, "memory": 6, "outliers": 2, "tokenizer": 0}
 """How many gates of a case can raise a false alarm, by metric group; one where none is named."""
 
 
@@ -74,6 +75,11 @@ class State:
             self.progress.close()
         self.progress_file.close()
 
+    @cached_property
+    def questions(self) -> list[Question]:
+        """Findings of papers that the tier asks for; an A/B run, which compares environments, has none."""
+        return [] if self.option.against else questions(self.option.tier, list(self.cells.values()))
+
     @property
     def command(self) -> str:
         """How the command that repeats a case begins."""
@@ -112,7 +118,7 @@ class State:
             if folder is not None and folder.exists() and not folder.is_dir():
                 raise InputError(f"--{name} {folder}: is a file, not a folder; name another")
         self._check_against()
-        _ = self.tolerances
+        _ = self.tolerances, self.questions
         self.supply.check()
         if self.option.machine:
             check_machine(

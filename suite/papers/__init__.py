@@ -1,0 +1,1 @@
+"""What papers found about quantized models, asked of the measurements of this suite: points, curves, findings."""

@@ -1,0 +1,116 @@
+"""`python -m suite.papers`: what the records of `pytest --tier papers -m papers` say of the papers' findings, as a
+table and as a page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from suite.errors import InputError, QuantgateError
+from suite.matrix import MATRIX, Matrix, load_matrix
+from suite.papers import charts, page
+from suite.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
+from suite.papers.section import Measured
+from suite.run.bench import read_measurement
+
+COLOUR = {"holds": "green", "does not hold": "red", "open": "yellow"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0; 2 for an option or a record that does not fit."""
+    options = _parser().parse_args(arguments)
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=170)
+    try:
+        matrix = load_matrix(options.matrix)
+        sections = [
+            shown(name, entry, matrix, options.results, draw=options.output is not None)
+            for name, entry in load_entries().items()
+        ]
+        for section in sections:
+            if section.missing:
+                console.print(section.missing, markup=False, soft_wrap=True)
+            else:
+                console.print(table_of(section.paper.title, section.outcomes))
+        if all(section.missing for section in sections):
+            raise InputError(f"{options.results}: nothing was measured there")
+        if options.output is not None:
+            for file in page.write(sections, options.output):
+                console.print(f"wrote {file}", markup=False, soft_wrap=True)
+    except QuantgateError as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+        return 2
+    return 0
+
+
+def shown(name: str, entry: Entry, matrix: Matrix, results: Path, *, draw: bool) -> page.Shown:
+    """A section, with its figures if it is to be drawn."""
+    module = module_of(name)
+    try:
+        measured = load(entry, matrix, results)
+        found = list(outcomes(name, entry, module.findings(measured)).values())
+    except QuantgateError as error:
+        return page.Shown(name, module.PAPER, missing=str(error))
+    if not draw:
+        return page.Shown(name, module.PAPER, outcomes=found)
+    figures = module.figures(measured)
+    return page.Shown(
+        name,
+        module.PAPER,
+        outcomes=found,
+        figures=figures,
+        tables=module.tables(measured),
+        origin=page.origin_of(measured),
+        specs={f.name: charts.dressed(f.chart).to_dict() for f in figures},
+    )
+
+
+def load(entry: Entry, matrix: Matrix, results: Path) -> Measured:
+    """The records of a section's cells. Raises InputError where one is missing, MeasurementError for a damaged one."""
+    cells = entry.chosen(matrix.cells(entry.tier) if entry.tier in matrix.tiers else [])
+    files = [(cell, results / entry.tier / f"{cell.id}.json") for cell in cells]
+    missing = [cell.id for cell, file in files if not file.exists()]
+    if missing or not files:
+        raise InputError(
+            f"{len(missing)} of {len(files)} cells were not measured ({', '.join(missing[:2])} ...): "
+            f"pytest --tier {entry.tier} -m papers --results={results}"
+        )
+    return [(cell, read_measurement(file)) for cell, file in files]
+
+
+def table_of(title: str, found: Sequence[Outcome]) -> Table:
+    """A row for each finding."""
+    table = Table("finding", "the paper", "measured (95 % interval)", "", "of what", title=title)
+    for one in found:
+        f = one.finding
+        state = f"[{COLOUR[f.state]}]{f.state}[/]" + (
+            f", expected: {one.expected.state}" if one.changed else ""
+        )
+        table.add_row(f.name, f.claim, f.measured, state, f.text)
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m suite.papers", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--results",
+        type=Path,
+        default=Path(".quantgate"),
+        metavar="DIR",
+        help="of the runs (default: .quantgate)",
+    )
+    add("--matrix", type=Path, default=MATRIX, metavar="PATH", help="the runs' matrix file")
+    add("--output", type=Path, metavar="DIR", help=f"write {page.NAME} and its figures as PNG there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The three dimensions as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from suite.papers import charts
+from suite.papers.dimensions_scores import score_draws
+from suite.papers.section import Figure, Measured
+from suite.papers.statistics import middle
+
+
+def figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:
+    """Score of each dimension over measured bits per weight, and over perplexity."""
+    rows = _rows(measured, dimensions)
+    return [
+        Figure(
+            "dimensions-profile",
+            "Knowledge and alignment over bits per weight",
+            "A point for each cell, with the 95 % interval over its items. Bits are measured: embeddings "
+            "and layers that a scheme leaves alone count.",
+            _chart(rows, "bits:Q", "measured bits per weight", log=True),
+        ),
+        Figure(
+            "dimensions-proxy",
+            "Perplexity as a proxy",
+            "The same scores over perplexity. If perplexity is a proxy, points fall from the upper left to "
+            "the lower right.",
+            _chart(rows, "perplexity:Q", "perplexity", log=True),
+        ),
+    ]
+
+
+def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    rows = []
+    for name, tasks in dimensions.items():
+        draws = score_draws(measured, tasks)
+        for number, (cell, record) in enumerate(measured):
+            low, high = middle(draws.resampled[:, number])
+            rows.append(
+                {
+                    "dimension": name,
+                    "cell": f"{cell.backend}/{cell.scheme}",
+                    "backend": cell.backend,
+                    "bits": record.metrics["memory/bits_per_weight"].value,
+                    "perplexity": record.metrics["perplexity"].value,
+                    "score": float(draws.all_items[number]),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return rows
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], x: str, title: str, *, log: bool) -> Any:
+    alt = charts.altair()
+    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
+    base = alt.Chart(charts.data(rows)).encode(
+        alt.X(x, title=title, scale=scale, axis=alt.Axis(format="~g")),
+        alt.Color("backend:N", title="library"),
+        tooltip=["cell:N", alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("bits:Q", format=".2f"),
+                 alt.Tooltip("perplexity:Q", format=".2f")],
+    )  # fmt: skip
+    bars = base.mark_rule(opacity=0.4).encode(
+        alt.Y("low:Q", title="score, 0 to 1", scale=alt.Scale(zero=False)), alt.Y2("high:Q")
+    )
+    points = base.mark_circle(size=50).encode(alt.Y("score:Q", scale=alt.Scale(zero=False)))
+    return (
+        (bars + points)
+        .properties(width=charts.WIDTH, height=charts.HEIGHT)
+        .facet(column=alt.Column("dimension:N", title=None, sort=["knowledge", "alignment"]))
+    )

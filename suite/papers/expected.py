@@ -1,0 +1,96 @@
+"""fixtures/papers.toml: the sections of the papers page, what they measure, and what is expected of each finding."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import Field, model_validator
+
+from suite.errors import InputError
+from suite.matrix import FIXTURES, Cell
+from suite.papers.section import Finding, SectionModule, State
+from suite.records import Record
+from suite.toml_input import read_toml, validate
+
+PAPERS = FIXTURES / "papers.toml"
+
+
+class Expected(Record):
+    """Of one finding. state: `unknown` until it is measured for the first time. why: for the reader of the page, where
+    it does not hold or is open."""
+
+    state: Literal[State, "unknown"]
+    why: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"state": value} if isinstance(value, str) else value
+
+
+class Entry(Record):
+    """One section. cells: patterns of ids, of the tier's cells; requests: what is measured of each of them."""
+
+    tier: str
+    cells: list[str] = Field(default=["*"])
+    requests: list[str] = Field(min_length=1)
+    findings: dict[str, Expected]
+
+    def chosen(self, cells: Iterable[Cell]) -> list[Cell]:
+        """The cells that the section uses, in their order."""
+        return [c for c in cells if any(fnmatchcase(c.id, pattern) for pattern in self.cells)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finding beside what was expected of it."""
+
+    finding: Finding
+    expected: Expected
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is not what was expected."""
+        return self.expected.state not in ("unknown", self.finding.state)
+
+    @property
+    def text(self) -> str:
+        """In full, for the case and for the terminal."""
+        f = self.finding
+        state = (
+            f"{f.state}, expected: {self.expected.state} (fixtures/papers.toml)" if self.changed else f.state
+        )
+        lines = [f"{f.name}: {state}", f"the paper: {f.claim}", f"measured: {f.measured}, {f.text}"]
+        if self.expected.state == "unknown":
+            lines.append("nothing is expected yet: write what this is into fixtures/papers.toml, and why")
+        return "\n  ".join([*lines, *([self.expected.why] if self.expected.why and not self.changed else [])])
+
+
+def load_entries(path: Path = PAPERS) -> dict[str, Entry]:
+    """Every section by the name of its module, in the order of the page. Raises InputError naming file and key."""
+    return {name: validate(Entry, table, path, name) for name, table in read_toml(path).items()}
+
+
+def module_of(name: str) -> SectionModule:
+    """The code of a section. Raises InputError where there is none."""
+    try:
+        return cast(SectionModule, importlib.import_module(f"suite.papers.{name}"))
+    except ModuleNotFoundError as error:
+        if error.name != f"suite.papers.{name}":
+            raise
+        raise InputError(f"{PAPERS}: {name}: there is no suite/papers/{name}.py") from None
+
+
+def outcomes(name: str, entry: Entry, findings: Sequence[Finding]) -> dict[str, Outcome]:
+    """By key. Raises InputError where the file and the module do not have the same findings."""
+    found = {f.key: f for f in findings}
+    if differing := [*(found.keys() ^ entry.findings.keys())]:
+        key = sorted(differing)[0]
+        where = "its module" if key in entry.findings else "fixtures/papers.toml"
+        raise InputError(f"{PAPERS}: {name}.findings.{key}: is not in {where}")
+    return {key: Outcome(f, entry.findings[key]) for key, f in found.items()}

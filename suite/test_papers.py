@@ -1,0 +1,10 @@
+"""What papers found about quantized models is still what is measured here."""
+
+import pytest
+
+from suite.papers.cases import FindingCase
+
+
+@pytest.mark.papers
+def test_finding(finding: FindingCase) -> None:
+    finding.check()
