@@ -11,8 +11,9 @@ from pathlib import Path
 from suite.assets import cache_dir
 from suite.errors import QuantgateError
 from suite.files import hash_of
+from suite.matrix import FIXTURES
 from suite.pocket.corpus import load_tokens
-from suite.pocket.plan import ROOT, load_plan
+from suite.pocket.plan import load_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +56,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--size", action="append", metavar="NAME", help="which models (default: all of fixtures/pocket.toml)")
     add("--threads", type=int, default=1, metavar="N", help="default: 1; another number rounds otherwise")
     add("--work", type=Path, default=cache_dir() / "pocket", metavar="DIR", help="tokens and checkpoints")
-    add("--output", type=Path, default=ROOT / "models", metavar="DIR", help="the models (default: models/)")
+    add(
+        "--output",
+        type=Path,
+        default=FIXTURES / "models",
+        metavar="DIR",
+        help="the models (default: fixtures/models/)",
+    )
     return parser
 
 

@@ -13,7 +13,6 @@ from suite.records import Record
 from suite.toml_input import read_toml, validate
 
 PLAN = FIXTURES / "pocket.toml"
-ROOT = FIXTURES.parent
 
 
 class Size(Record):

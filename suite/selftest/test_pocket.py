@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from suite.errors import AssetError, InputError
+from suite.matrix import FIXTURES
 from suite.pocket.bpe import train_tokenizer
 from suite.pocket.corpus import Tokens, disjoint, encode, read_documents
-from suite.pocket.plan import ROOT, Part, Plan, config_of, load_plan
+from suite.pocket.plan import Part, Plan, config_of, load_plan
 from suite.prepare.gguf import gguf_from_safetensors
 from suite.prepare.workload import HARD_LINES
 from suite.scoring import TokenSequence, score
@@ -206,7 +207,7 @@ def test_sizes_span_thirty_times() -> None:
     assert counts[-1] < 20e6
 
 
-MODELS = [ROOT / "models" / name for name in load_plan().sizes]
+MODELS = [FIXTURES / "models" / name for name in load_plan().sizes]
 
 
 def test_weights_have_16_bits_and_fit_into_git() -> None:
