@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +106,17 @@ def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callabl
     return pair
 
 
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    """Its end to read, its end to write."""
+    ends = os.pipe()
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 @dataclass
 class Bed:
     """One run. text: of perplexity; None: the one that the configuration names. repeats: of timings."""
@@ -168,10 +180,9 @@ class Bed:
         """One process of the suite and one of llama.cpp's tools in turns (`suite.peers.slices`). Raises
         QuantgateError."""
         theirs = self.tools.program(name, arguments, log)
-        with ours.asked(cell, requests) as asked:
-            mine = Program(
-                [*WORKER, str(asked.task.file())], environment(self.threads), asked.task.log, asked.task.log
-            )
+        with ours.asked(cell, requests) as asked, _pipe() as ready:
+            command, printed = [*WORKER, str(asked.task.file())], asked.task.log
+            mine = Program(command, environment(self.threads), printed, printed, ready)
             try:
                 ended = take_turns([mine, theirs], self.tools.folder / build.PRELOADED, timeout=TIME_LIMIT)
             except TimeoutError:

@@ -26,12 +26,15 @@ SLICE = 0.03
 
 @dataclass(frozen=True)
 class Program:
-    """What is run, and where its output and its log go (the same file may take both)."""
+    """What is run, and where its output and its log go (the same file may take both). ready: the ends of a pipe, to
+    which it writes (`QUANTGATE_PROGRESS_FD`) when it begins its work: until then it runs alone, so that what others do
+    meanwhile is the same work."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     output: Path
     log: Path
+    ready: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ def take_turns(programs: Sequence[Program], clock: Path, *, timeout: float) -> l
             stack.enter_context(_started(program, clock, folder / str(number)))
             for number, program in enumerate(programs)
         ]
+        for program, one in zip(programs, running, strict=True):
+            if program.ready:
+                one.run(timeout, until=[program.ready[0]])
         order = list(running)
         while order := [one for one in reversed(order) if not one.ended]:  # none always follows the other
             if time.monotonic() > deadline:
@@ -79,17 +85,17 @@ class _Running:
     _stopped: int = 0
     _began: int = field(default_factory=time.monotonic_ns)
 
-    def run(self, seconds: float) -> None:
-        """Its turn."""
+    def run(self, seconds: float, until: Sequence[int] = ()) -> None:
+        """Its turn. until: descriptors; one of them that becomes readable ends it."""
         self._stopped += time.monotonic_ns() - self.since
         self.counter[:] = struct.pack("q", self._stopped)
         os.kill(self.process.pid, signal.SIGCONT)
-        over, _, _ = select.select([self.end], [], [], seconds)
-        if not over:
-            self.stop()
-        else:
+        seen, _, _ = select.select([self.end, *until], [], [], seconds)
+        if self.end in seen:
             ran = time.monotonic_ns() - self._began - self._stopped
             self.ended = Ended(self.process.wait(), ran / 1e9)
+        else:
+            self.stop()
 
     def stop(self) -> None:
         """Wait until all of its threads stand still (or it has ended)."""
@@ -119,7 +125,9 @@ def _started(program: Program, clock: Path, counter: Path) -> Iterator[_Running]
                 **program.environment,
                 "LD_PRELOAD": os.pathsep.join(preload),
                 "QUANTGATE_STOPPED": str(counter),
+                **({"QUANTGATE_PROGRESS_FD": str(program.ready[1])} if program.ready else {}),
             },
+            pass_fds=program.ready[1:] if program.ready else (),
         )
         end = os.pidfd_open(process.pid)
         try:

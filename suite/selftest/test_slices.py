@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,6 +67,25 @@ def test_one_is_stopped_while_the_other_runs_and_its_clock_stands_still(
         assert 0.3 < ran < 0.5, "the work takes as long as it would take alone"
         assert found[-1][1] - found[0][0] > 1.4 * ran
         assert ran < taken.seconds < ran + 0.5, "of the whole process, with its start"
+
+
+def test_who_has_to_get_ready_runs_alone_until_it_is(tmp_path: Path, clock: Path) -> None:
+    prepares = """
+import os, time
+begin = time.clock_gettime(time.CLOCK_BOOTTIME)
+time.sleep(0.5)
+os.write(int(os.environ["QUANTGATE_PROGRESS_FD"]), b"ready")
+print(begin, time.clock_gettime(time.CLOCK_BOOTTIME))
+"""
+    ready = os.pipe()
+    first = replace(program(tmp_path, "first", 0.0, code=prepares), ready=ready)
+    second = program(tmp_path, "second", 0.2)
+    assert [one.status for one in take_turns([first, second], clock, timeout=60)] == [0, 0]
+    (begin, end), *_ = slices(first)
+    assert end - begin < 1.0
+    assert slices(second)[0][0] > begin + 0.5
+    for end_of_pipe in ready:
+        os.close(end_of_pipe)
 
 
 def test_who_is_left_goes_on_alone(tmp_path: Path, clock: Path) -> None:
