@@ -99,7 +99,7 @@ class Transformers:
         self._logits: Any = None
         head = self._model.get_output_embeddings()
         # A quantized one has kernels of its own.
-        self._head = head if type(head) is torch.nn.Linear and self._device.type == "cpu" else None
+        self._head: Any = head if type(head) is torch.nn.Linear and self._device.type == "cpu" else None
         self._projected = torch.empty(0)
 
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
