@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
     """Nothing is collected for a metric that the tier does not measure, nor for findings where it has none."""
     state = collector.config.stash[STATE]
-    for mark in getattr(obj, "pytestmark", ()):
+    for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
         measured = mark.name != "gate" or mark.args[0].split("/")[0] in state.tier.workload
         if not measured or (mark.name == "papers" and not state.questions):
             return []
