@@ -107,16 +107,6 @@ def log_ratios(measured: Metric, baseline: Metric) -> list[float]:
     ]
 
 
-def smallest_shown(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> float:
-    """The smallest change that this many processes of this spread show at level `alpha` with 95 % power, in the
-    tolerance's terms; infinite for a single process."""
-    relative, found = _spread(measured, baseline, tolerance)
-    if not math.isfinite(found.se):
-        return math.inf
-    size = _detectable(found.df, alpha) * found.se
-    return growth(size) if relative else size
-
-
 def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> int | None:
     """Processes a side (or pairs) that would show a change as large as the tolerance, at level `alpha` with 95 %
     power, if they spread as these do. None: more than `MOST`, or one process alone, whose spread nobody knows.

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from suite.judge import Tolerance, judge, processes, restless
-from suite.judge.processes import change, evidence, log_ratios, needed, pairs, smallest_shown, spread
+from suite.judge.processes import change, evidence, log_ratios, needed, pairs, spread
 from suite.records import Metric, Status
 
 ALPHA = 0.01
@@ -292,7 +292,6 @@ def test_more_spread_takes_more_processes_and_one_process_says_nothing() -> None
     assert 2 < few < more < 200
     assert count(3.0) is None
     assert needed(timed([[0.5]]), timed([[0.5]]), TIGHT, ALPHA) is None
-    assert smallest_shown(timed([[0.5]]), timed([[0.5]]), TIGHT, ALPHA) == math.inf
 
 
 def test_what_the_normal_test_cannot_show_costs_no_noncentral_t(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,13 +311,9 @@ def test_what_the_normal_test_cannot_show_costs_no_noncentral_t(monkeypatch: pyt
     assert not asked
 
 
-def test_the_smallest_change_shown_is_that_of_the_noncentral_t_distribution() -> None:
-    """Cohen (1988), one-sided, paired: delta with P(t' > t) = 95 %."""
-    new = timed([[0.50], [0.52], [0.49], [0.51]], beside="r")
-    old = timed([[0.51], [0.50], [0.50], [0.49]], beside="r")
-    found = math.log1p(smallest_shown(new, old, TIGHT, ALPHA))
-    differences = np.log(np.array(new.per_process) / np.array(old.per_process))
-    effect = found / (differences.std(ddof=1) / 2)
+def test_the_change_that_is_shown_is_that_of_the_noncentral_t_distribution() -> None:
+    """Cohen (1988), one-sided, in standard errors: delta with P(t' > t) = 95 %."""
+    effect = processes._detectable(3, ALPHA)
     assert stats.nct(3, effect).sf(stats.t(3).isf(ALPHA)) == pytest.approx(0.95, abs=1e-6)
 
 
