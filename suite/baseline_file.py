@@ -29,6 +29,7 @@ OLDEST = 2
 """The first format with the layout below."""
 
 RAW_FIELDS = Metric.model_fields.keys() - Estimate.model_fields.keys() - {"conditions"}
+DEFAULTS = {key: Metric.model_fields[key].get_default(call_default_factory=True) for key in RAW_FIELDS}
 """Fields of a metric that are in the raw file, most of them long; the others are in the summary."""
 
 
@@ -212,7 +213,7 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
             lines = [
                 f'  "{key}": {json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)}'
                 for key, value in fields.items()
-                if value is not None and value != {}
+                if value != DEFAULTS[key]
             ]
         except ValueError as error:
             raise QuantgateError(

@@ -237,7 +237,14 @@ def tiny_matrix(tiny: TinyModel) -> Table:
             },
             "timed": {
                 "extends": "smoke",
-                "throughput": {"prompt": 64, "decode": 8, "first_token": 8, "rounds": 4, "seconds": 1.0},
+                "throughput": {
+                    "prompt": 64,
+                    "decode": 8,
+                    "first_token": 8,
+                    "rounds": 4,
+                    "seconds": 1.0,
+                    "turns": 0.1,
+                },
             },
         },
     }
