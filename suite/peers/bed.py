@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -106,17 +106,6 @@ def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callabl
     return pair
 
 
-@contextmanager
-def _pipe() -> Iterator[tuple[int, int]]:
-    """Its end to read, its end to write."""
-    ends = os.pipe()
-    try:
-        yield ends
-    finally:
-        for end in ends:
-            os.close(end)
-
-
 @dataclass
 class Bed:
     """One run. text: of perplexity; None: the one that the configuration names. repeats: of timings."""
@@ -180,9 +169,9 @@ class Bed:
         """One process of the suite and one of llama.cpp's tools in turns (`suite.peers.slices`). Raises
         QuantgateError."""
         theirs = self.tools.program(name, arguments, log)
-        with ours.asked(cell, requests) as asked, _pipe() as ready:
+        with ours.asked(cell, requests) as asked, tempfile.TemporaryFile() as ready:
             command, printed = [*WORKER, str(asked.task.file())], asked.task.log
-            mine = Program(command, environment(self.threads), printed, printed, ready)
+            mine = Program(command, environment(self.threads), printed, printed, ready.fileno())
             try:
                 ended = take_turns([mine, theirs], self.tools.folder / build.PRELOADED, timeout=TIME_LIMIT)
             except TimeoutError:

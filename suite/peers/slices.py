@@ -26,15 +26,15 @@ SLICE = 0.03
 
 @dataclass(frozen=True)
 class Program:
-    """What is run, and where its output and its log go (the same file may take both). ready: the ends of a pipe, to
-    which it writes (`QUANTGATE_PROGRESS_FD`) when it begins its work: until then it runs alone, so that what others do
-    meanwhile is the same work."""
+    """What is run, and where its output and its log go (the same file may take both). ready: descriptor of an empty
+    file, to which it writes (`QUANTGATE_PROGRESS_FD`) when it begins its work: until then it runs alone, so that what
+    others do meanwhile is the same work. A pipe that nobody empties would stop it one day."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     output: Path
     log: Path
-    ready: tuple[int, int] | None = None
+    ready: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ def take_turns(programs: Sequence[Program], clock: Path, *, timeout: float) -> l
             for number, program in enumerate(programs)
         ]
         for program, one in zip(programs, running, strict=True):
-            if program.ready:
-                one.run(timeout, until=[program.ready[0]])
+            while program.ready is not None and not one.ended and not os.fstat(program.ready).st_size:
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+                one.run(SLICE)
         order = list(running)
         while order := [one for one in reversed(order) if not one.ended]:  # none always follows the other
             if time.monotonic() > deadline:
@@ -85,13 +87,13 @@ class _Running:
     _stopped: int = 0
     _began: int = field(default_factory=time.monotonic_ns)
 
-    def run(self, seconds: float, until: Sequence[int] = ()) -> None:
-        """Its turn. until: descriptors; one of them that becomes readable ends it."""
+    def run(self, seconds: float) -> None:
+        """Its turn."""
         self._stopped += time.monotonic_ns() - self.since
         self.counter[:] = struct.pack("q", self._stopped)
         os.kill(self.process.pid, signal.SIGCONT)
-        seen, _, _ = select.select([self.end, *until], [], [], seconds)
-        if self.end in seen:
+        over, _, _ = select.select([self.end], [], [], seconds)
+        if over:
             ran = time.monotonic_ns() - self._began - self._stopped
             self.ended = Ended(self.process.wait(), ran / 1e9)
         else:
@@ -125,9 +127,9 @@ def _started(program: Program, clock: Path, counter: Path) -> Iterator[_Running]
                 **program.environment,
                 "LD_PRELOAD": os.pathsep.join(preload),
                 "QUANTGATE_STOPPED": str(counter),
-                **({"QUANTGATE_PROGRESS_FD": str(program.ready[1])} if program.ready else {}),
+                **({} if program.ready is None else {"QUANTGATE_PROGRESS_FD": str(program.ready)}),
             },
-            pass_fds=program.ready[1:] if program.ready else (),
+            pass_fds=() if program.ready is None else (program.ready,),
         )
         end = os.pidfd_open(process.pid)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -77,15 +78,13 @@ time.sleep(0.5)
 os.write(int(os.environ["QUANTGATE_PROGRESS_FD"]), b"ready")
 print(begin, time.clock_gettime(time.CLOCK_BOOTTIME))
 """
-    ready = os.pipe()
-    first = replace(program(tmp_path, "first", 0.0, code=prepares), ready=ready)
     second = program(tmp_path, "second", 0.2)
-    assert [one.status for one in take_turns([first, second], clock, timeout=60)] == [0, 0]
+    with tempfile.TemporaryFile() as ready:
+        first = replace(program(tmp_path, "first", 0.0, code=prepares), ready=ready.fileno())
+        assert [one.status for one in take_turns([first, second], clock, timeout=60)] == [0, 0]
     (begin, end), *_ = slices(first)
     assert end - begin < 1.0
     assert slices(second)[0][0] > begin + 0.5
-    for end_of_pipe in ready:
-        os.close(end_of_pipe)
 
 
 def test_who_is_left_goes_on_alone(tmp_path: Path, clock: Path) -> None:
