@@ -24,7 +24,8 @@ from suite.records import Metric, Status, Verdict
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that another machine changes without anyone's doing."""
-_BLANK = Verdict(cell="", metric="", status=Status.PASS)
+_BLANK = dict(Verdict(cell="", metric="", status=Status.PASS))
+"""Every field of a verdict."""
 
 
 def judge(
@@ -44,6 +45,7 @@ def judge(
     tolerance; `inconclusive`: the sample allows neither. Different conditions: `not comparable`.
     """
     known: dict[str, Any] = {
+        **_BLANK,
         "cell": cell,
         "metric": name,
         "measured": measured.value,
@@ -53,24 +55,27 @@ def judge(
     }
     if baseline is None:
         missing = "no baseline is stored; `pytest --update-baselines --reason ...` writes one"
-        return Verdict(**known, status=Status.NO_BASELINE, text=missing)
+        return Verdict(**known | {"status": Status.NO_BASELINE, "text": missing})
     known["baseline"] = before = baseline.value
     different, by_machine = first_difference(baseline, measured)
     if different:
-        return Verdict(**known, status=Status.NOT_COMPARABLE, text=different, by_machine=by_machine)
+        return Verdict(
+            **known | {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
+        )
     found, evidence = _change(measured, baseline, tolerance)
     change = found.at(alpha)
     relative = tolerance.relative is not None
     limit = tolerance.limit(unchanged=not environment)
     beyond = max(limit, tolerance.floor / abs(before) if relative and before else tolerance.floor)
-    worse = change.estimate if measured.better == "lower" else -change.estimate
+    lower = measured.better == "lower"
+    worse = change.estimate if lower else -change.estimate
     if worse > beyond:
         status = Status.REGRESSION if found.p < alpha else Status.INCONCLUSIVE
     elif worse < -beyond and not measured.relative and found.p < alpha:
         # Not relative to a reference: one that happened to be slow, or got worse, makes all others look better.
         status = Status.IMPROVEMENT
-    elif (alpha <= processes.SURE and _worse_end(measured, change) <= beyond) or _worse_end(
-        measured, found.at(processes.SURE)
+    elif (alpha <= processes.SURE and _worse_end(change, lower) <= beyond) or _worse_end(
+        found.at(processes.SURE), lower
     ) <= beyond:
         # The limit at `alpha` is the wider one: where that is within, no other needs computing.
         status = Status.PASS
@@ -89,7 +94,7 @@ def judge(
     known["text"] = _text(status, found, worse > beyond, alpha, evidence)
     if not math.isfinite(change.estimate):
         return Verdict(**known)  # refuses it
-    return _BLANK.having(known)
+    return Verdict.trusted(known)
 
 
 def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, text: str = "") -> Verdict:
@@ -159,9 +164,9 @@ def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> 
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
 
 
-def _worse_end(measured: Metric, change: Interval) -> float:
-    """The limit of the change for the worse, positive where that is a loss."""
-    return change.high if measured.better == "lower" else -change.low
+def _worse_end(change: Interval, lower: bool) -> float:
+    """The limit of the change for the worse, positive where that is a loss; lower: which is better."""
+    return change.high if lower else -change.low
 
 
 def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:

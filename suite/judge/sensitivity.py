@@ -73,7 +73,13 @@ def with_sensitivity(
 
 def is_right_or_wrong(*metrics: Metric) -> bool:
     """Whether units are answers, right (1) or wrong (0), and not shares of many."""
-    return all(m.weights is None and RIGHT_OR_WRONG.issuperset(m.samples or ()) for m in metrics)
+    return all(map(_is_right_or_wrong, metrics))
+
+
+def _is_right_or_wrong(metric: Metric) -> bool:
+    samples = metric.samples or [0.0]
+    # The first unit of margins says it already.
+    return metric.weights is None and samples[0] in RIGHT_OR_WRONG and RIGHT_OR_WRONG.issuperset(samples)
 
 
 def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | None, alpha: float) -> str:

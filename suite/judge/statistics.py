@@ -36,15 +36,14 @@ class Change(NamedTuple):
     def at(self, alpha: float) -> Interval:
         """The interval that has `alpha` on each side."""
         estimate, se, df, terms, _ = self
-        low = high = estimate
-        if se == math.inf:
-            low, high = -math.inf, math.inf
-        elif se:
+        if se == 0:
+            estimate = terms(estimate) if terms else estimate
+            return Interval(estimate, estimate, estimate)
+        low, high = -math.inf, math.inf
+        if se < math.inf:
             half = quantile(df, alpha) * se
             low, high = estimate - half, estimate + half
-        if terms is not None:
-            estimate, low, high = terms(estimate), terms(low), terms(high)
-        return Interval(estimate, low, high)
+        return Interval(terms(estimate), terms(low), terms(high)) if terms else Interval(estimate, low, high)
 
     @property
     def p(self) -> float:

@@ -72,14 +72,15 @@ class Tolerances(Record):
     def of(self, metric: str, cell: str, *, against: bool = False) -> Tolerance | None:
         """The last entry that matches both (in an A/B run: also of those `against`); None: the metric is recorded,
         not gated."""
-        entries, patterns = self._of_metric, self._of_cell
-        if (metric, against) not in entries:
-            entries[metric, against] = list(self._matching(metric, against=against))
-        if cell not in patterns:
-            patterns[cell] = {pattern for pattern in self._patterns if fnmatchcase(cell, pattern)}
-        mine = patterns[cell]
-        for pattern, tolerance in entries[metric, against]:
-            if pattern in mine:
+        entries = self._of_metric.get((metric, against))
+        if entries is None:
+            entries = self._of_metric[metric, against] = list(self._matching(metric, against=against))
+        patterns = self._of_cell.get(cell)
+        if patterns is None:
+            patterns = {pattern for pattern in self._patterns if fnmatchcase(cell, pattern)}
+            self._of_cell[cell] = patterns
+        for pattern, tolerance in entries:
+            if pattern in patterns:
                 return tolerance
         return None
 
