@@ -89,7 +89,7 @@ def judge(
     known["change_low"] = change.low if interval else None
     known["change_high"] = change.high if interval else None
     known["change_unit"] = "relative" if relative else "absolute"
-    known["tolerance"] = limit
+    known["tolerance"] = beyond
     known["detectable"] = baseline.detectable if environment else None
     known["text"] = _text(status, found, worse > beyond, alpha, evidence)
     if not math.isfinite(change.estimate):
@@ -146,7 +146,7 @@ def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[C
         return processes.change(measured, baseline, tolerance), processes.evidence(measured, baseline)
     plain = measured.value - baseline.value
     if tolerance.relative is not None:
-        plain = plain / baseline.value if baseline.value else math.copysign(1.0, plain) if plain else 0.0
+        plain = plain / abs(baseline.value) if baseline.value else math.copysign(1.0, plain) if plain else 0.0
     return Change(plain), ""
 
 
@@ -159,7 +159,7 @@ def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> 
         exact = mcnemar(lost, gained)
         evidence = f"{lost} items lost, {gained} gained of {len(new)}, exact McNemar test"
     if tolerance.relative is not None:
-        base = baseline.value or 1.0  # an accuracy of 0: the change as it is
+        base = abs(baseline.value) or 1.0  # an accuracy of 0: the change as it is
         terms = growth if measured.link == "exp" else lambda x: x / base
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
 
@@ -172,7 +172,7 @@ def _worse_end(change: Interval, lower: bool) -> float:
 def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:
     """Why; with p where it was asked for: a change within tolerance may well be certain."""
     if status == Status.PASS:
-        if change.estimate == 0:
+        if change.estimate == change.se == 0:
             return "equal to the last digit"
         return f"within tolerance ({evidence})" if evidence else "within tolerance"
     tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""

@@ -18,13 +18,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from suite.judge.statistics import Change, growth, quantile, special
+from suite.judge.statistics import POWER, Change, detectable_shift, growth, quantile
 from suite.judge.tolerances import Tolerance
 from suite.records import Disturbance, Metric
 
 SURE = 0.05
 """One-sided level of the limit that has to be within tolerance before a metric passes."""
-POWER = 0.95
 RESTLESS = 0.2
 """Share of the processor that others had, from which on a timing makes a poor baseline."""
 MOST = 1000
@@ -125,7 +124,7 @@ def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: floa
         se = found.sd * math.sqrt((1 if found.paired else 2) / n)
         df = n - 1 if found.paired else 2 * (n - 1)
         # What the normal test cannot show no t-test shows, and that one is quickly asked.
-        return at_best * se <= size and _detectable(df, alpha) * se <= size
+        return at_best * se <= size and detectable_shift(df, alpha) * se <= size
 
     low, high = 1, 2
     while not enough(high):
@@ -190,12 +189,6 @@ def _moments(values: Sequence[float]) -> tuple[float, float]:
     n = len(values)
     mean = math.fsum(values) / n
     return mean, math.fsum([(v - mean) ** 2 for v in values]) / (n - 1) if n > 1 else math.inf
-
-
-def _detectable(df: float, alpha: float) -> float:
-    """In standard errors: the true change that a one-sided t-test at `alpha` shows with power `POWER`."""
-    critical = quantile(df, alpha)
-    return float(special().nctdtrinc(df, 1 - POWER, critical))
 
 
 def _differ(measured: Metric, baseline: Metric) -> str:

@@ -33,7 +33,7 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
     Paired metrics: in another environment than the baseline's, where differences between units vary as much as the
     gate on reproduction lets harmless ones vary (`statistics.detectable_mean`); flips:
     `statistics.detectable_flips`. Measured in several processes: they vary by the tolerance's `noise`, on a log
-    scale, on both sides.
+    scale, on both sides. Where the tolerance is wider, a loss has to be beyond that too.
     """
     tolerance = tolerances.of(name, cell)
     samples = metric.samples or []
@@ -42,7 +42,10 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
     if metric.kind != "paired":
         if tolerance.noise is None or tolerance.relative is None:
             return None
-        return math.expm1(detectable_mean(tolerance.noise, metric.process_count / 2, alpha))
+        if (count := metric.process_count) < 2:
+            return None  # the spread of one process is not known: it never shows a loss
+        # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
+        return math.expm1(detectable_mean(tolerance.noise, count / 2, count - 1, alpha))
     if is_right_or_wrong(metric):
         change = detectable_flips(len(samples), alpha)
     else:
@@ -50,7 +53,7 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
         if harmless is None or not harmless.absolute:
             return None
         units = effective_units(metric.weights) if metric.weights else len(samples)
-        change = detectable_mean(harmless.absolute, units, alpha)
+        change = detectable_mean(harmless.absolute, units, len(samples) - 1, alpha)
     if tolerance.relative is None:
         return change
     return math.expm1(change) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
@@ -95,7 +98,7 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | N
         f"({found * scale:.3g}{unit}, found {POWER:.0%} of the time)"
     )
     if limit > 0:
-        text += f"; {_enough(metric, found, limit, alpha):,} {noun} would do"
+        text += f"; {_enough(metric, tolerance, found, alpha):,} {noun} would do"
     return f"{text}; measure more (matrix.toml), or widen it (tolerances.toml)"
 
 
@@ -109,13 +112,24 @@ def _amount(metric: Metric) -> tuple[int, str]:
     )
 
 
-def _enough(metric: Metric, found: float, limit: float, alpha: float) -> int:
+def _enough(metric: Metric, tolerance: Tolerance, found: float, alpha: float) -> int:
     amount, _ = _amount(metric)
+    limit = tolerance.limit(unchanged=False)
     if metric.kind == "paired" and is_right_or_wrong(metric):
         low, high = amount, 10**7
-        share = limit if found <= 1 else limit * abs(metric.value)
+        share = limit if tolerance.relative is None else limit * (abs(metric.value) or 1.0)
         while low < high:
             middle = (low + high) // 2
             low, high = (low, middle) if detectable_flips(middle, alpha) <= share else (middle + 1, high)
         return low
-    return math.ceil(amount * (found / limit) ** 2)
+    units = len(metric.samples or ()) if metric.kind == "paired" else metric.process_count
+
+    def width(n: int) -> float:
+        return detectable_mean(1.0, n, n - 1, alpha)
+
+    goal = width(units) * limit / found
+    low, high = units, 2 * math.ceil(units * (found / limit) ** 2)  # more units, and more degrees of freedom
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if width(middle) <= goal else (middle + 1, high)
+    return math.ceil(amount * low / units)

@@ -160,11 +160,16 @@ def growth(log_change: float) -> float:
         return math.inf
 
 
-def detectable_mean(noise: float, units: float, alpha: float) -> float:
-    """Smallest change of a mean over `units` units that a one-sided test at level `alpha` finds with `POWER`, where
-    the paired differences have the standard deviation `noise`: (z_alpha + z_power) noise / sqrt(units), Lachin,
-    Controlled Clinical Trials 2 (1981) 93-113, equation 2."""
-    return float(-special().ndtri(alpha) + special().ndtri(POWER)) * noise / math.sqrt(units)
+def detectable_shift(df: float, alpha: float) -> float:
+    """In standard errors: the true change that a one-sided t-test at level `alpha` with `df` degrees of freedom finds
+    with `POWER`, from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2)."""
+    return float(special().nctdtrinc(df, 1 - POWER, quantile(df, alpha)))
+
+
+def detectable_mean(noise: float, units: float, df: float, alpha: float) -> float:
+    """Smallest change of a mean over `units` units that the t-test at level `alpha` finds with `POWER`, where the
+    paired differences have the standard deviation `noise`."""
+    return detectable_shift(df, alpha) * noise / math.sqrt(units)
 
 
 def detectable_flips(items: int, alpha: float) -> float:

@@ -124,6 +124,16 @@ def test_what_noise_may_explain_is_looked_at_again_and_settled(baseline: Any) ->
     assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
 
 
+def test_what_fresh_processes_show_below_the_floor_is_no_regression(baseline: Any) -> None:
+    baseline([50.0, 50.5, 49.5])
+    tolerances = Tolerances.model_validate(
+        {"run_alpha": ALPHA, "tolerance": [{"metric": "memory/*", "relative": 0.15, "floor": 32.0}]}
+    )
+    verdict = checked(Stored([90.0, 91.0, 90.5], [77.0, 77.5, 76.5]), tolerances=tolerances)
+    assert verdict.status == Status.INCONCLUSIVE
+    assert "the fresh ones are not" in verdict.text
+
+
 def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> None:
     baseline([100.0, 101.0, 99.0])
     runner = Stored([150.0, 151.0, 149.0], [100.0, 101.0, 99.0])

@@ -110,6 +110,30 @@ def test_equal_is_a_pass_to_the_last_digit() -> None:
     assert (verdict.status, verdict.text, verdict.change) == (Status.PASS, "equal to the last digit", 0.0)
 
 
+def test_answers_that_changed_places_are_not_equal() -> None:
+    verdict = judged(accuracy([0, 1, 1, 0] * 20), accuracy([1, 0, 1, 0] * 20), absolute(0.5))
+    assert (verdict.status, verdict.change) == (Status.PASS, 0.0)
+    assert "20 items lost, 20 gained of 80" in verdict.text
+
+
+@pytest.mark.parametrize("kind", ["paired", "exact"])
+def test_a_loss_of_a_negative_value_is_a_loss(kind: str) -> None:
+    """The mean margin of a small model lies below 0: a share of it is a share of its size."""
+
+    def margin(move: float) -> Metric:
+        values = (
+            {"samples": [x + move + j for x, j in zip(OLD, JITTER, strict=True)]} if kind == "paired" else {}
+        )
+        return Metric.model_validate(
+            {"kind": kind, "value": -2.4 + move, "unit": "nats", "better": "higher", **values}
+        )
+
+    verdict = judged(margin(-1.0), margin(0.0), relative(0.1))
+    assert verdict.status == Status.REGRESSION
+    assert verdict.change == pytest.approx(-1 / 2.4)
+    assert judged(margin(1.0), margin(0.0), relative(0.1)).status == Status.IMPROVEMENT
+
+
 def test_worse_within_the_tolerance_passes_however_certain() -> None:
     verdict = judged(perplexity(grown(0.008)), perplexity(OLD))
     assert verdict.status == Status.PASS
@@ -507,6 +531,8 @@ def test_a_change_below_the_floor_does_not_count() -> None:
     assert judged(level(440e6), large, tolerance).status == Status.PASS  # 40 MB, 10 %
     assert judged(level(470e6), large, tolerance).status == Status.REGRESSION
     assert judged(level(5e6), small, tolerance).status == Status.IMPROVEMENT
+    assert judged(level(70e6), small, tolerance).tolerance == pytest.approx(0.8), "what it was held against"
+    assert judged(level(440e6), large, tolerance).tolerance == 0.15
 
 
 def test_the_floor_of_a_perplexity_is_in_its_own_unit() -> None:

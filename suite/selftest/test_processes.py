@@ -11,6 +11,7 @@ from scipy import stats
 
 from suite.judge import Tolerance, judge, processes, restless
 from suite.judge.processes import change, evidence, log_ratios, needed, pairs, spread
+from suite.judge.statistics import detectable_shift
 from suite.records import Metric, Status
 
 ALPHA = 0.01
@@ -298,23 +299,17 @@ def test_what_the_normal_test_cannot_show_costs_no_noncentral_t(monkeypatch: pyt
     sides = timed([[0.5], [0.6], [0.5]]), timed([[0.5]] * 3)
     asked = []
 
-    def counted(df: float, alpha: float, ask: Any = processes._detectable) -> float:
+    def counted(df: float, alpha: float, ask: Any = detectable_shift) -> float:
         asked.append(df)
         return float(ask(df, alpha))
 
-    monkeypatch.setattr(processes, "_detectable", counted)
+    monkeypatch.setattr(processes, "detectable_shift", counted)
     count = needed(*sides, TIGHT, ALPHA)
     assert count is not None
     assert min(asked) > count, "2 (n - 1) degrees of freedom"
     asked.clear()
     assert needed(timed([[0.5], [2.0], [0.5]]), sides[1], TIGHT, ALPHA) is None
     assert not asked
-
-
-def test_the_change_that_is_shown_is_that_of_the_noncentral_t_distribution() -> None:
-    """Cohen (1988), one-sided, in standard errors: delta with P(t' > t) = 95 %."""
-    effect = processes._detectable(3, ALPHA)
-    assert stats.nct(3, effect).sf(stats.t(3).isf(ALPHA)) == pytest.approx(0.95, abs=1e-6)
 
 
 # --- words and odd values ---------------------------------------------------------------------------
