@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from suite.baseline_file import Baseline, Origin, read_file, write_file
 from suite.errors import InputError
 from suite.judge import restless
+from suite.matrix import selecting
 from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict
 from suite.storage import checked_name, locked, one_line, parse_toml, write_toml
 
@@ -212,7 +213,7 @@ def _belongs(metric: Metric, machine: str | None) -> bool:
 
 def _regenerate(baseline: Baseline, command: str) -> str:
     on = ["--machine", baseline.machine] if baseline.machine is not None else []
-    options = ["--tier", baseline.tier, *on, "-k", baseline.cell, "--update-baselines"]
+    options = ["--tier", baseline.tier, *on, "-m", selecting(baseline.cell), "--update-baselines"]
     return f"{command} {shlex.join([*options, '--reason', baseline.reason])}"
 
 

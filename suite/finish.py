@@ -15,7 +15,7 @@ from suite import baselines
 from suite.baselines import Update
 from suite.errors import InputError, QuantgateError
 from suite.judge import MOVED, gate_level, with_sensitivity
-from suite.records import Status
+from suite.records import Measurement, Status
 from suite.report import RunInfo, append_job_summary, write_report
 from suite.report.findings import brief, findings, leading
 from suite.run.against import Against
@@ -53,18 +53,23 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
     outcome: list[Update | QuantgateError] = []
     selected = dict.fromkeys(n.cell.id for n in state.needs)
     finished = state.runner.finished()
-    # The level of a gate is that of the whole tier's run, however few cells are updated now.
-    metrics = state.baseline_metrics(state.cells) | {cell: m.metrics for cell, m in finished.items()}
+    taken = {cell: _judged(state, record) for cell, record in finished.items()}
+    # The level of a gate is that of the whole tier's run, however few cells and metrics are updated now.
+    metrics = state.baseline_metrics(state.cells)
+    for cell, new in taken.items():
+        metrics[cell] = metrics.get(cell, {}) | new.metrics
     level = gate_level(state.tolerances, metrics)
     for cell in selected:
-        if cell not in finished:
-            continue  # its cases say why
-        if state.option.machine is None and all(m.kind == "rounds" for m in finished[cell].metrics.values()):
-            continue  # timings of an unnamed machine: nothing that a baseline keeps
+        if cell not in taken or not taken[cell].metrics:
+            continue  # its cases say why; or nothing that a baseline keeps was judged
         try:
             old = baselines.read(state.baselines, cell, state.option.tier, state.option.machine)
-            seen, too_narrow = with_sensitivity(cell, finished[cell].metrics, state.tolerances, level)
-            new = finished[cell].model_copy(update={"metrics": seen})
+            if (old.digests if old else {}) != state.digests.get(cell, {}):
+                raise InputError(
+                    f"{cell} ({state.option.tier}): the baseline was changed by another run; run again"
+                )
+            seen, too_narrow = with_sensitivity(cell, taken[cell].metrics, state.tolerances, level)
+            new = taken[cell].model_copy(update={"metrics": seen})
             update = baselines.plan_update(new, old, state.verdicts, state.option.machine, too_narrow)
             baselines.write_update(
                 state.baselines,
@@ -77,6 +82,18 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
         except QuantgateError as error:
             outcome.append(error)
     return outcome
+
+
+def _judged(state: State, record: Measurement) -> Measurement:
+    """The record with what this run has judged and a baseline keeps: a reused one may have more, and timings of an
+    unnamed machine are nobody's."""
+    names = {v.metric for v in state.verdicts if v.cell == record.cell}
+    kept = {
+        name: metric
+        for name, metric in record.metrics.items()
+        if name in names and (metric.kind != "rounds" or state.option.machine is not None)
+    }
+    return record.model_copy(update={"metrics": kept})
 
 
 def shorten_failures(state: State, reports: list[Any]) -> None:
@@ -92,7 +109,7 @@ def shorten_failures(state: State, reports: list[Any]) -> None:
 
 
 def summarize(state: State, reporter: Any, status: int) -> None:
-    """Write summary and reports: terminal, --report, GitHub's job summary."""
+    """Write summary and reports: terminal, --report, GitHub's job summary. status: pytest's own."""
     from rich.console import Console
 
     from suite.report.markdown import to_markdown
@@ -104,7 +121,7 @@ def summarize(state: State, reporter: Any, status: int) -> None:
         file=writer._file, force_terminal=writer.hasmarkup, width=writer.fullwidth, no_color=not writer.hasmarkup,
         highlight=False,
     )  # fmt: skip
-    info = run_info(state, status)
+    info = run_info(state, status if state.exit_status is None else state.exit_status)
     render_summary(state.verdicts, info, console)
     if state.option.update_baselines and status not in (0, 1):
         console.print("the run did not end well: no baseline was updated", style="red")

@@ -48,7 +48,7 @@ class Model(Record):
     weights: Source | None = None
     gguf: Source | None = None
     add_bos: bool | None = None
-    """Put the beginning-of-sequence token before each text; None: as the tokenizer does."""
+    """Put the beginning-of-sequence token before each text and context; None: no, whatever the tokenizer would do."""
 
     @model_validator(mode="after")
     def _some(self) -> Model:
@@ -110,6 +110,11 @@ class Cell(Record):
     def marks(self) -> list[str]:
         """Names that -m and -k know this cell by."""
         return [self.model, self.backend, self.scheme, f"bits{self.bits:g}"]
+
+
+def selecting(cell_id: str) -> str:
+    """What -m selects this cell by, and no other: -k would take `nf4-dq` with `nf4`."""
+    return " and ".join(cell_id.split("/"))
 
 
 class Matrix(Record):
@@ -239,8 +244,12 @@ def load_matrix(path: Path | None = None) -> Matrix:
             raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")
         if not isinstance(value, dict):
             raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
+    raw.setdefault("backends", {})
     if own:
-        raw["backends"] = _merge(read_toml(MATRIX)["backends"], raw.get("backends", {}))
+        known = read_toml(MATRIX)["backends"]
+        expand_grids(MATRIX, known)
+        expand_grids(path, raw["backends"])
+        raw["backends"] = _merge(known, raw["backends"])
     for backend in raw["backends"]:
         if backend not in known_backends():
             raise InputError(

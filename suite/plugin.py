@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--text",
         type=Path,
         metavar="PATH",
-        help="plain text file that perplexity is taken on instead of the tier's text",
+        help="plain text file that takes the place of the tier's texts (perplexity, divergence, decoding, tokenizer)",
     )
     add(
         "--threads",
@@ -192,6 +192,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Timings taken while other cells run beside are worthless."""
     if any("test_throughput.py::" in i for i in ids):
@@ -262,7 +263,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if state.option.update_baselines and state.needs and exitstatus in (0, 1):
         state.updates = finish.update_baselines(state)
     refused = any(isinstance(one, QuantgateError) for one in state.updates)
-    session.exitstatus = finish.exit_status(state, int(exitstatus), refused)
+    session.exitstatus = state.exit_status = finish.exit_status(state, int(exitstatus), refused)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from suite.judge import MOVED
 from suite.judge.causes import Cause, causes, same_factor
 from suite.judge.drift import size
+from suite.matrix import selecting
 from suite.records import Status, Verdict, worst
 from suite.report.summary import counts, unique
 from suite.report.words import comparison, delta, difference, duration, limit, lines_of, listed, plural
@@ -226,10 +227,12 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     command = f'pytest --update-baselines --reason "..." --tier {info.tier}'
     if info.options:
         command += f" {shlex.join(info.options)}"
-    if len(cells) == len({v.cell for v in verdicts}):
+    tier = set(info.bits) - {cell for cell, _ in info.skipped} or {v.cell for v in verdicts}
+    if set(cells) == tier:
         return command
     # Never without a choice: that would also take in what drifted within its tolerance.
-    return f'{command} -k "{" or ".join(cells) if len(cells) <= 3 else "<these cells>"}"'
+    chosen = " or ".join(f"({selecting(cell)})" for cell in cells) if len(cells) > 1 else selecting(cells[0])
+    return f'{command} -m "{chosen if len(cells) <= 3 else "<these cells>"}"'
 
 
 def against_text(info: RunInfo) -> str:

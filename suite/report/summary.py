@@ -66,8 +66,8 @@ COLUMNS = (
 
 CASES = (
     (r"(throughput/[^/]+?)(_ratio|/.+)?", r"\1"),
-    (r"(accuracy/[^/]+)/.+", r"\1"),
-    (r"(?!accuracy/)([^/]+)/.+", r"\1"),
+    (r"((?:accuracy|code|outliers)/[^/]+)/.+", r"\1"),
+    (r"(?!(?:accuracy|code|outliers)/)([^/]+)/.+", r"\1"),
 )
 """Which pytest case judges a metric: the first pattern that fits it, else the metric itself."""
 

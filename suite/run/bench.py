@@ -18,7 +18,7 @@ from suite.files import hash_of
 from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
 from suite.records import Job, Measurement, Spent
-from suite.run.environment import suite_code_hash
+from suite.run.environment import machine, suite_code_hash
 from suite.run.isolate import WORKER, OnProgress, Server, Task, run_together, unheard
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class Bench:
         return folder / f"{cell.scheme}{f'.{name}' if name else ''}.json"
 
     def fingerprint(self, cell: Cell) -> str:
-        """Equal for equal work: cell, workload, libraries, code that measures, threads."""
+        """Equal for equal work: cell, workload, libraries, code that measures, threads, machine."""
         return hash_of(
             [
                 cell.model_dump(),
@@ -188,6 +188,7 @@ class Bench:
                 self._supply.environment.llama_library,
                 suite_code_hash("scoring.py", "logprobs.py", "backends/*.py", "measure/*.py", "run/*.py"),
                 self._settings.threads,
+                machine(),
                 *self._supply.calibration(cell),
             ]
         )

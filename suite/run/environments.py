@@ -66,7 +66,11 @@ def parse(against: str) -> Path | list[Requirement]:
         hint = f"name its interpreter: {inside}" if inside.exists() else "no interpreter is there"
         raise InputError(f"--against {against}: {hint}")
     named = []
-    for word in shlex.split(against):
+    try:
+        words = shlex.split(against)
+    except ValueError as error:
+        raise InputError(f"--against {against!r}: {error}; write 'NAME==VERSION NAME==VERSION'") from None
+    for word in words:
         try:
             requirement = Requirement(word)
         except InvalidRequirement as error:

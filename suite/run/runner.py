@@ -60,10 +60,12 @@ class Runner:
         return {cell: self.measurement(self._plan.cells[cell]) for cell in cells}
 
     def again(self, cell: Cell, request: str) -> tuple[Measurement, Measurement]:
-        """One request measured once more in fresh processes, for a timing that of the reference too: the record
-        with the samples of the first processes and of the fresh ones together, and the fresh ones alone."""
+        """One request measured once more in fresh processes, for a timing that of the reference too (if it was
+        measured): the record with the samples of the first processes and of the fresh ones together, and the
+        fresh ones alone."""
         timed = request.startswith("throughput")
-        cells = [cell.reference, cell.id] if timed else [cell.id]
+        beside = timed and isinstance(self._done.get(cell.reference), Measurement)
+        cells = [cell.reference, cell.id] if beside else [cell.id]
         fresh = {
             one: self._fresh(self._plan.cells[one], request)
             for one in dict.fromkeys(cells)
@@ -174,7 +176,8 @@ class Runner:
         whole = (
             record.complete and record.fingerprint == fingerprint and set(requests) <= set(record.requests)
         )
-        return record if ours and whole else None
+        alone = not any(m.beside for m in record.metrics.values())  # those of an A/B run are timed in turns
+        return record if ours and whole and alone else None
 
     def _earlier_error(self, output: Path) -> None:
         """Raise what a sister process of this run found when it measured the cell."""

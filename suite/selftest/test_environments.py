@@ -87,6 +87,7 @@ def test_versions_are_requirements() -> None:
         ("transformers", "names no version: write transformers==VERSION"),
         ("transformers=5.1", "write NAME==VERSION"),
         ("  ", "name a python, or what to install"),
+        ("torch==2.12.0'", "No closing quotation; write 'NAME==VERSION NAME==VERSION'"),
     ],
 )
 def test_what_is_neither_is_refused(against: str, words: str) -> None:

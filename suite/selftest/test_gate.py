@@ -82,6 +82,12 @@ def test_without_baselines_cases_are_skipped_and_counted(project: Project) -> No
     assert project.run("--reuse").cases == dict.fromkeys(CASES, "passed")
 
 
+def test_pytest_xdist_may_be_missing(project: Project) -> None:
+    result = project.run("--collect-only", "-pno:xdist")
+    assert result.status == 0, result.output
+    assert f"perplexity[{Q4}]" in result.output
+
+
 def test_required_baselines_fail_where_they_are_missing(project: Project) -> None:
     result = project.run("--require-baselines", "-k", F16)
     assert result.status == 12
@@ -234,6 +240,36 @@ def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> N
 # --- what is selected is what is measured ------------------------------------------------------------
 
 
+def test_an_update_takes_what_this_run_judged_and_nothing_else(baselined: Project) -> None:
+    """A reused record has more; what of it was never held against the baseline stays out."""
+    before = baselines.read(baselined.baselines, Q4, "smoke")
+    assert before is not None
+    other = before.metrics["memory/weight_bytes"].model_copy(update={"value": 1.0})
+    write_file(before.model_copy(update={"metrics": {**before.metrics, "memory/weight_bytes": other}}), "")
+    result = baselined.update("--reuse", "-k", f"perplexity and {Q4}")
+    assert (result.status, result.measured) == (0, [])
+    after = baselines.read(baselined.baselines, Q4, "smoke")
+    assert after is not None
+    assert after.metrics["memory/weight_bytes"].value == 1.0
+    assert (after.reason, before.reason) == ("selftest", "selftest")
+    assert after.metrics["perplexity"] == before.metrics["perplexity"]
+
+
+def test_a_baseline_that_changes_while_a_run_measures_is_not_overwritten(baselined: Project) -> None:
+    baselined.write()
+    process = baselined.start("--update-baselines", "--reason", "late", "-k", F16)
+    worker(process, F16)
+    before = baselines.read(baselined.baselines, F16, "smoke")
+    assert before is not None
+    write_file(before.model_copy(update={"reason": "another run's"}), "")
+    result = baselined.finish(process)
+    assert result.status == 1
+    assert "the baseline was changed by another run; run again" in result.output
+    kept = baselines.read(baselined.baselines, F16, "smoke")
+    assert kept is not None
+    assert kept.reason == "another run's"
+
+
 def test_k_perplexity_measures_perplexity_alone(baselined: Project) -> None:
     result = baselined.run("-k", "perplexity")
     assert result.status == 0
@@ -321,6 +357,9 @@ def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project,
     assert f"was killed by {name}" in loss.text
     assert {v.status for v in result.verdicts if v.cell == Q4 and v is not loss} == {Status.PASS}
     assert f"full log: {baselined.results / 'smoke' / F16}.log" in result.output
+    info = json.loads((baselined.folder / "report" / "report.json").read_bytes())["info"]
+    assert info["exit_status"] == "10"
+    assert "exit status 10" in result.output
 
 
 def test_a_time_limit_ends_a_cell(baselined: Project) -> None:

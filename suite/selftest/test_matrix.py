@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
 from suite.errors import InputError
-from suite.matrix import MATRIX, Matrix, known_backends, load_matrix, metric_groups
+from suite.matrix import MATRIX, Matrix, known_backends, load_matrix, metric_groups, selecting
 
 OWN = """
 [models.mine]
@@ -249,6 +250,22 @@ ftype = "TQ1_0"
     assert set(schemes) == {*shipped.backends["llamacpp"].schemes, "TQ1_0"}
 
 
+def test_a_users_grid_stands_beside_those_of_the_shipped_file(tmp_path: Path, shipped: Matrix) -> None:
+    grid = '[[backends.kbit.grid]]\nname = "own{bits}"\ndtype = "float32"\nbits = [3, 4]\n'
+    kbit = loaded(tmp_path, OWN + grid).backends["kbit"].schemes
+    assert kbit.keys() == {*shipped.backends["kbit"].schemes, "own3", "own4"}
+    assert kbit["int4-b64"] == shipped.backends["kbit"].schemes["int4-b64"]
+
+
+def test_a_users_scheme_overrides_one_that_a_grid_of_the_shipped_file_makes(
+    tmp_path: Path, shipped: Matrix
+) -> None:
+    scheme = "[backends.kbit.schemes.int4-b64]\nblock = 32\n"
+    own, theirs = (m.backends["kbit"].schemes for m in (loaded(tmp_path, OWN + scheme), shipped))
+    assert own.keys() == theirs.keys()
+    assert own["int4-b64"].model_dump() == {**theirs["int4-b64"].model_dump(), "block": 32}
+
+
 def test_the_shipped_file_named_outright_is_the_shipped_file(shipped: Matrix) -> None:
     assert load_matrix(MATRIX) == shipped
 
@@ -273,6 +290,19 @@ def test_the_marks_of_a_cell_are_what_a_person_selects_by(shipped: Matrix) -> No
     cell = shipped.cell("smollm2-135m/llamacpp/Q4_K_M")
     assert cell.marks == ["smollm2-135m", "llamacpp", "Q4_K_M", "bits4"]
     assert cell.id == "smollm2-135m/llamacpp/Q4_K_M"
+
+
+@pytest.mark.parametrize("tier", ["smoke", "nightly", "papers", "papers-calibration"])
+def test_a_cell_is_selected_without_those_whose_names_contain_its_own(shipped: Matrix, tier: str) -> None:
+    cells = shipped.cells(tier)
+    for cell in cells:
+        chosen = Expression.compile(selecting(cell.id))
+        known = {c.id: set(c.marks) for c in cells}
+        assert [
+            one
+            for one, marks in known.items()
+            if chosen.evaluate(lambda name, /, marks=marks, **_: name in marks)
+        ] == [cell.id]
 
 
 def test_half_bits_keep_their_half(tmp_path: Path) -> None:

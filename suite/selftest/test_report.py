@@ -192,6 +192,8 @@ def test_counts_are_over_cases_and_a_case_takes_its_worst_metric() -> None:
     ]
     assert counts([verdict("m/b/s", request, Status.ERROR) for request in failed]) == {Status.ERROR: 6}
     assert list(counts(example()))[:2] == [Status.REGRESSION, Status.ERROR]
+    parts = [f"{group}/{part}" for group in ("code", "outliers") for part in ("a/x", "a/y", "b/x")]
+    assert counts([verdict("m/b/s", part, Status.PASS) for part in parts]) == {Status.PASS: 4}
 
 
 # --- terminal -------------------------------------------------------------------------------------
@@ -287,7 +289,7 @@ def test_a_log_line_of_any_length_is_cut() -> None:
 
 def test_numbers_are_not_parted_from_their_units() -> None:
     lines = [line.strip() for width in range(60, 100) for line in rendered(example(), width).splitlines()]
-    assert [line for line in lines if re.match(r"%|pp[ ,)]|to [+-]", line)] == []
+    assert [line for line in lines if re.match(r"%|pp[ ,)](?!and )|to [+-]", line)] == []
 
 
 def test_a_tiny_change_is_not_called_zero() -> None:
@@ -477,9 +479,18 @@ def test_the_update_command_takes_in_the_named_cells_only() -> None:
     assert shlex.split(command)[-4:] == [
         "--matrix",
         "my matrix.toml",
-        "-k",
-        "smollm2-135m/llamacpp/Q4_0 or gemma/llamacpp/Q2_K",
+        "-m",
+        "(smollm2-135m and llamacpp and Q4_0) or (gemma and llamacpp and Q2_K)",
     ]
+
+
+def test_the_update_command_leaves_out_a_choice_only_for_the_whole_tier() -> None:
+    """Of one cell that was run: the others may have drifted within their tolerance."""
+    new = [verdict("m/b/s", "memory/weight_bytes", Status.NO_BASELINE, measured=1.0)]
+    tier = {"m/b/s": 4.0, "m/b/t": 4.0}
+    assert update_command(new, INFO.model_copy(update={"bits": tier})).endswith('-m "m and b and s"')
+    alone = {"bits": tier, "skipped": [("m/b/t", "no GPU")]}
+    assert " -m " not in update_command(new, INFO.model_copy(update=alone))
 
 
 def test_nothing_of_a_failed_cell_is_offered_for_the_baseline() -> None:
@@ -487,7 +498,7 @@ def test_nothing_of_a_failed_cell_is_offered_for_the_baseline() -> None:
     assert update_command([better], INFO)
     assert update_command([better, verdict("m/b/s", "perplexity", Status.REGRESSION)], INFO) == ""
     assert update_command([better, verdict("m/b/t", "perplexity", Status.REGRESSION)], INFO).endswith(
-        '-k "m/b/s"'
+        '-m "m and b and s"'
     )
 
 

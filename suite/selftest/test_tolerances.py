@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from suite.baselines import read
 from suite.errors import InputError
 from suite.judge import load_tolerances
+from suite.judge.sensitivity import NOISY
 from suite.matrix import load_matrix, metric_groups
+from suite.selftest.conftest import REPO
+from suite.state import MOST_GATES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from suite.judge import Tolerances
 
 Q4 = "smollm2-135m/llamacpp/Q4_K_M"
+TWO = ("accuracy/", "throughput/")
+"""Groups whose cases are of one task or one timing each."""
 
 
 def loaded(folder: Path, text: str) -> Tolerances:
@@ -264,3 +270,18 @@ def test_every_shipped_entry_is_of_a_metric_group_and_of_a_cell_that_exist() -> 
     for tolerance in load_tolerances().tolerance:
         assert tolerance.metric.split("/")[0] in metric_groups()
         assert any(fnmatchcase(cell, tolerance.cell) for cell in ids)
+
+
+@pytest.mark.parametrize("tier", ["smoke", "nightly"])
+def test_no_case_of_an_ab_run_has_more_gates_than_its_level_is_divided_by(tier: str) -> None:
+    """Of the committed baselines; absolute timings, which these have not, by name."""
+    tolerances = load_tolerances().for_tier(tier)
+    timings = ["throughput/prefill", "throughput/decode", "throughput/decode/generate", "throughput/load"]
+    for cell in load_matrix().cells(tier):
+        if (baseline := read(REPO / "baselines", cell.id, tier)) is None:
+            continue  # of the model that is opted in to
+        noisy = [*timings, *(n for n, m in baseline.metrics.items() if m.kind in NOISY and not m.relative)]
+        gated = [n for n in noisy if tolerances.of(n, cell.id, against=True)]
+        for request in {"/".join(n.split("/")[:2]) if n.startswith(TWO) else n.split("/")[0] for n in gated}:
+            most = MOST_GATES.get(request, MOST_GATES.get(request.split("/")[0], 1))
+            assert sum(n == request or n.startswith(f"{request}/") for n in gated) <= most, (cell.id, request)
