@@ -62,20 +62,25 @@ def run_program(program: str, limits: Limits | None = None) -> Status:
 
 
 def _outcome(command: list[str], limits: Limits, mark: str) -> Status:
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        start_new_session=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=WALL * limits.seconds + SET_UP)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise MeasurementError("the sandbox did not end in time; is the machine overloaded?") from None
+    # Files, not pipes: the limit on their size holds for what a program prints, too.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout=WALL * limits.seconds + SET_UP)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise MeasurementError("the sandbox did not end in time; is the machine overloaded?") from None
+        out.seek(0)
+        err.seek(0)
+        output, errors = out.read(), err.read()
     if READY.encode() not in errors:
         said = errors.decode(errors="replace").strip().splitlines()
         raise MeasurementError(
@@ -90,9 +95,10 @@ def _outcome(command: list[str], limits: Limits, mark: str) -> Status:
 
 def _command(jail: Path, source: Path, limits: Limits) -> list[str]:
     python = Path(sys.executable).resolve()
-    binds = [Path(p) for p in dict.fromkeys([*SYSTEM, sys.base_prefix, str(python.parent)])]
+    own = (Path(sys.base_prefix).resolve(), python.parent)
+    binds = [Path(p) for p in dict.fromkeys([*SYSTEM, *map(str, own)])]
     inside = jail / "program.py"
-    steps = ["set -e", f"mount -t tmpfs -o size=1m,mode=755 none {shlex.quote(str(jail))}"]
+    steps = ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 none {shlex.quote(str(jail))}"]
     for path in binds:
         place = shlex.quote(f"{jail}{path}")
         if path.is_symlink():

@@ -46,6 +46,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     if os.environ.get(ALLOW) != "1":
         raise MeasurementError(f"this runs programs that the model wrote: set {ALLOW}=1 to allow it")
     options = session.options("code", Options)
+    if run_program("pass") != "passed":
+        raise MeasurementError("Python does not start in the sandbox: no program was run")
     names = [t for t in options.tasks if t in parts or not parts]
     metrics = {}
     for number, name in enumerate(names):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -159,6 +162,16 @@ def test_nothing_is_run_that_the_user_has_not_allowed(
         code.measure(session, [])
 
 
+def test_without_python_in_the_sandbox_there_is_no_score(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(code.ALLOW, "1")
+    monkeypatch.setattr(code, "run_program", lambda *_: "failed")
+    session: Any = scripted(tiny, "    return a + b\n")
+    with pytest.raises(MeasurementError, match="Python does not start in the sandbox: no program was run"):
+        code.measure(session, [])
+
+
 # --- the sandbox ----------------------------------------------------------------------------------
 
 
@@ -190,7 +203,6 @@ def test_the_share_of_programs_that_pass(tiny: TinyModel, monkeypatch: pytest.Mo
         "import sys; sys.exit(0)",
         "import os; os._exit(0)",
         "bytearray(2 * 10**9)",
-        "import socket; socket.create_connection(('127.0.0.1', 80), 1)",
         "open('/tmp/x', 'w')",
         "open('/program.py', 'a')",
         "import os; os.remove('/usr/bin/env')",
@@ -201,6 +213,35 @@ def test_the_share_of_programs_that_pass(tiny: TinyModel, monkeypatch: pytest.Mo
 )
 def test_what_a_program_may_not_do_fails(program: str) -> None:
     assert run_program(program) == "failed"
+
+
+@needs_sandbox
+def test_a_program_reaches_nobody_who_listens_here() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        socket.create_connection(address, 1).close()
+        assert run_program(f"import socket; socket.create_connection({address}, 1)") == "failed"
+
+
+@needs_sandbox
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_program_that_prints_without_end_fails_and_fills_no_memory(stream: str) -> None:
+    tracemalloc.start()
+    try:
+        program = f"import sys\nwhile True: print('a' * 10**6, file=sys.{stream})"
+        assert run_program(program, Limits(seconds=2)) == "failed"
+        assert tracemalloc.get_traced_memory()[1] < 2**22, "the most that was held at once"
+    finally:
+        tracemalloc.stop()
+
+
+@needs_sandbox
+def test_a_callers_umask_fails_no_program() -> None:
+    before = os.umask(0o077)
+    try:
+        assert run_program("import json") == "passed"
+    finally:
+        os.umask(before)
 
 
 @needs_sandbox
