@@ -27,6 +27,7 @@ class LLMCompressor(Transformers):
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         super().__init__(checkpoint, options, threads)
+        self._head = None  # the first forward pass wraps each module's `forward`, and takes it for the module's own
         held = super().weights()
         # Counted now: in the first forward pass the compressed weights become whole ones.
         linear = linear_layers(self._model)

@@ -118,7 +118,9 @@ def small_groups(grid: Grid) -> Finding:
         )
         for large, small in pairwise(names)
     }
-    where = min(steps, key=lambda step: steps[step][1])
+    where = min(
+        steps, key=lambda step: (steps[step][2] > 0, steps[step][1])
+    )  # a rise that is sure comes first
     value, low, high = steps[where]
     return Finding(
         "small-groups",

@@ -12,7 +12,7 @@ from suite.papers import dimensions_charts
 from suite.papers.dimensions_proxy import Correlation, correlation, share_of_tasks
 from suite.papers.dimensions_scores import Draws, losses, score_draws, task_draws
 from suite.papers.section import TOLERABLE, Figure, Finding, Measured, Paper, State, Table, decide
-from suite.papers.statistics import middle, pearson, spearman
+from suite.papers.statistics import pearson, spearman
 from suite.records import Measurement
 
 PAPER = Paper(
@@ -151,7 +151,7 @@ def _memory(measured: Measured, four: Sequence[int], full: Sequence[int]) -> Fin
 
 
 def _with_interval(draws: Draws, number: int) -> str:
-    low, high = middle(draws.resampled[:, number])
+    low, high = draws.interval(number)
     return f"{draws.all_items[number]:.3f} ({low:.3f} to {high:.3f})"
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from suite.papers import charts
 from suite.papers.dimensions_scores import score_draws
 from suite.papers.section import Figure, Measured
-from suite.papers.statistics import middle
 
 
 def figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:
@@ -37,7 +36,7 @@ def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[d
     for name, tasks in dimensions.items():
         draws = score_draws(measured, tasks)
         for number, (cell, record) in enumerate(measured):
-            low, high = middle(draws.resampled[:, number])
+            low, high = draws.interval(number)
             rows.append(
                 {
                     "dimension": name,

@@ -15,7 +15,7 @@ import numpy as np
 
 from suite.errors import InputError
 from suite.papers.section import Measured
-from suite.papers.statistics import RESAMPLES, Floats, middle
+from suite.papers.statistics import RESAMPLES, Floats, around
 from suite.records import Measurement
 
 
@@ -34,7 +34,12 @@ class Draws:
             found: Floats = scores[..., list(ones)].mean(axis=-1) - scores[..., list(others)].mean(axis=-1)
             return found
 
-        return float(apart(self.all_items)), *middle(apart(self.resampled))
+        value = float(apart(self.all_items))
+        return value, *around(value, apart(self.resampled))
+
+    def interval(self, cell: int) -> tuple[float, float]:
+        """Of the score of one cell."""
+        return around(float(self.all_items[cell]), self.resampled[:, cell])
 
 
 def score_draws(measured: Measured, tasks: Sequence[str], seed: int = 0) -> Draws:
@@ -54,7 +59,7 @@ def task_draws(measured: Measured, task: str, seed: int = 0) -> Draws:
 
 
 def _metrics(record: Measurement, task: str) -> tuple[str, ...]:
-    for names in (("lms", "ss"), ("pct_stereotype",), ("acc_norm",), ("acc",), ("margin_norm",)):
+    for names in (("lms", "ss"), ("pct_stereotype",), ("acc_norm",), ("acc",)):
         if all(f"accuracy/{task}/{name}" in record.metrics for name in names):
             return names
     raise InputError(f"{record.cell}: {task} was not measured; measure the whole tier")

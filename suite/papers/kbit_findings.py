@@ -74,7 +74,9 @@ class Grid:
             )
             for fewer, more in pairwise((*FEW, *MANY))
         }
-        where = min(steps, key=lambda step: steps[step][1])
+        where = min(
+            steps, key=lambda step: (steps[step][2] > 0, steps[step][1])
+        )  # a rise that is sure comes first
         value, low, high = steps[where]
         return Finding(
             f"falls-with-bits-{data_type}",

@@ -84,7 +84,7 @@ def figures(measured: Measured) -> list[Figure]:
             "outliers",
             f"Outliers by layer and text, {BIG}",
             "The largest magnitude among the inputs of a linear layer over the median one, by the depth of "
-            "the layer. The lines of the texts lie close together: outliers belong to the model.",
+            "the layer. Where the lines of the texts lie close together, outliers belong to the model.",
             _chart(found),
         )
     ]

@@ -46,7 +46,9 @@ def origin_of(measured: Measured) -> str:
     seconds = sum(r.seconds for r in records)
     last = max(records, key=lambda r: r.created)
     versions = ", ".join(
-        f"{k} {last.environment[k]}" for k in ("torch", "transformers", "llama_cpp") if k in last.environment
+        f"{k} {last.environment[k]}"
+        for k in ("torch", "transformers", "llama-cpp-python")
+        if k in last.environment
     )
     return (
         f"{len(records)} cells, {seconds / 60:.0f} minutes of measuring processes, the last one at {last.created}; "

@@ -8,7 +8,7 @@ from suite.papers import scale_charts, scale_findings
 from suite.papers.scale_confidence import condition, error_draws, kept
 from suite.papers.scale_findings import BITS, FULL, Family, group_scores, rows_by_bits
 from suite.papers.section import Figure, Finding, Measured, Paper, Table
-from suite.papers.statistics import mean_interval, middle
+from suite.papers.statistics import around, mean_interval
 
 PAPER = Paper(
     authors="Sher Badshah and Hassan Sajjad",
@@ -63,7 +63,7 @@ def _by_bits(measured: Measured) -> Table:
                 f"{bits:g}",
                 f"{family.points[model, bits].loss:.3f}",
                 *(_spread(scores[number], *bounds[number]) for scores, bounds in groups.values()),
-                _spread(error, *middle(draws)),
+                _spread(error, *around(error, draws)),
                 _spread(share, low, high) if np.isfinite(low) else "the reference is at chance",
                 "reference" if bits == FULL else condition(low, high),
             )

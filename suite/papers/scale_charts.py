@@ -9,7 +9,7 @@ from suite.papers import charts
 from suite.papers.scale_confidence import error_draws
 from suite.papers.scale_findings import Family, group_scores, rows_by_bits
 from suite.papers.section import Figure
-from suite.papers.statistics import middle
+from suite.papers.statistics import around
 
 
 def figures(family: Family) -> list[Figure]:
@@ -73,7 +73,7 @@ def _error_rows(family: Family) -> list[dict[str, Any]]:
     rows = []
     for model, bits in rows_by_bits(family):
         error, draws = error_draws(family.answers(model, bits))
-        low, high = middle(draws)
+        low, high = around(error, draws)
         rows.append({"model": model, "bits": f"{bits:g}", "y": error, "low": low, "high": high})
     return rows
 

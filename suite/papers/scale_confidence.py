@@ -2,7 +2,8 @@
 
 Calibration error: items in bins of equal width by confidence, the mean over items of how far confidence and accuracy of
 their bin are apart (Guo et al. 2017, arXiv 1706.04599, equation 3, with its 15 bins). Confidence is the probability
-of the likeliest choice among the choices of an item.
+of the likeliest choice among the choices of an item; where several are right and one of them is the likeliest, that of
+all of these.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ def answers_of(record: Measurement, tasks: Sequence[str]) -> Answers:
         if metric is None:
             raise InputError(f"{record.cell}: {task} was not measured; measure the whole tier")
         for scores, gold in zip(metric.raw["loglikelihoods"], metric.raw["gold"], strict=True):
-            shares = softmax(scores)
-            confidence.append(float(shares.max()))
-            correct.append(float(int(np.argmax(scores)) in gold))
+            shares, best = softmax(scores), int(np.argmax(scores))
+            confidence.append(float(shares[gold].sum() if best in gold else shares[best]))
+            correct.append(float(best in gold))
             chance.append(len(gold) / len(scores))
     return Answers(np.array(confidence), np.array(correct), np.array(chance))
 

@@ -14,7 +14,7 @@ from suite.papers.dimensions_scores import score_draws
 from suite.papers.points import Point, points_of
 from suite.papers.scale_confidence import COLLAPSED, Answers, answers_of, error_draws, kept
 from suite.papers.section import TOLERABLE, Finding, Measured, decide
-from suite.papers.statistics import Floats, mean_interval, middle
+from suite.papers.statistics import Floats, around, mean_interval
 from suite.records import Measurement
 
 UNDERSTANDING = ("rte", "sst2", "mrpc")
@@ -91,7 +91,7 @@ def _larger_lose_less(family: Family) -> Finding:
         (*mean_interval(family.losses(small, FULL) - family.losses(large, FULL)), f"{small} to {large}")
         for small, large in pairwise(family.small)
     ]
-    value, low, high, where = min(steps, key=lambda step: step[1])
+    value, low, high, where = min(steps, key=lambda step: (step[2] > 0, step[1]))
     return Finding(
         "larger-models-lose-less", "larger models predict better", "larger models generally outperform smaller ones",
         value, low, high, "nats/token", decide(low, high, above=0),
@@ -151,7 +151,9 @@ def _equal_memory(family: Family, bits: float) -> Finding:
     )
     return Finding(
         f"equal-memory-{bits:g}-bits", f"in the same memory: large at {bits:g} bits against small at 16",
-        "a larger model at 4 bits is better than a smaller one at high precision in the same memory",
+        "a larger model at 4 bits is better than a smaller one at high precision in the same memory"
+        if bits == 4
+        else f"the paper says it of 4 bits; the same asked of {bits:g}",
         value, low, high, "nats/token", decide(low, high, above=0), text,
     )  # fmt: skip
 
@@ -159,7 +161,7 @@ def _equal_memory(family: Family, bits: float) -> Finding:
 def _calibration(family: Family, bits: float) -> Finding:
     value, draws = error_draws(family.answers(family.largest, bits))
     reference, others = error_draws(family.answers(family.largest, FULL))
-    low, high = middle(draws - others)
+    low, high = around(value - reference, draws - others)
     return Finding(
         f"calibration-{bits:g}-bits", f"confidence is less right at {bits:g} bits",
         "related work: quantization makes a model's confidence fit its accuracy less", value - reference, low, high, "",
@@ -172,7 +174,7 @@ def _calibration(family: Family, bits: float) -> Finding:
 def _collapse(family: Family, bits: float) -> Finding:
     value, low, high = kept(family.answers(family.largest, bits), family.answers(family.largest, FULL))
     collapse = bits < 3
-    state = decide(low, high, below=COLLAPSED) if collapse else decide(low, high, above=COLLAPSED)
+    state = decide(low, high, below=COLLAPSED) if collapse else decide(low, high, above=COLLAPSED, below=1)
     return Finding(
         f"{'collapse' if collapse else 'loss'}-{bits:g}-bits",
         f"{bits:g} bits are a {'collapse' if collapse else 'loss, and no collapse'}",
@@ -191,4 +193,5 @@ def rows_by_bits(family: Family) -> list[tuple[str, float]]:
 def group_scores(measured: Measured) -> dict[str, tuple[Floats, Sequence[tuple[float, float]]]]:
     """Of each group of tasks, the score of every cell, and its interval."""
     draws = {name: score_draws(measured, tasks) for name, tasks in GROUPS.items()}
-    return {name: (d.all_items, [middle(column) for column in d.resampled.T]) for name, d in draws.items()}
+    cells = range(len(measured))
+    return {name: (d.all_items, [d.interval(cell) for cell in cells]) for name, d in draws.items()}

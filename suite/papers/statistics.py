@@ -23,6 +23,12 @@ def mean_interval(differences: Floats) -> Interval:
     return mean, mean - half, mean + half
 
 
+def around(value: float, draws: Floats) -> tuple[float, float]:
+    """As `middle`, of draws moved so that their mean is `value`: items drawn anew add noise, and the mean of a folded
+    statistic (a distance from one half, an absolute gap) grows or shrinks by noise alone."""
+    return middle(draws + (value - np.nanmean(draws)))
+
+
 def middle(draws: Floats) -> tuple[float, float]:
     """The middle 95 % of finite draws (percentile bootstrap); NaN where there are none."""
     finite = draws[np.isfinite(draws)]

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from suite.assets import cache_dir
-from suite.errors import QuantgateError
+from suite.errors import InputError, QuantgateError
 from suite.files import hash_of
 from suite.matrix import FIXTURES
 from suite.pocket.corpus import load_tokens
 from suite.pocket.plan import load_plan
+from suite.toml_input import allowed
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     plan = load_plan()
+    if unknown := set(options.size or ()) - plan.sizes.keys():
+        raise InputError(f"--size {sorted(unknown)[0]}: {allowed(sorted(unknown)[0], list(plan.sizes))}")
     tokens = load_tokens(plan, options.work, _say)
     _say(f"{len(tokens.train):,} tokens to train on, {len(tokens.heldout):,} held out; {plan.steps} steps")
     import torch

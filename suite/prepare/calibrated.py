@@ -125,6 +125,8 @@ class Calibrated:
         key = hash_of(
             [
                 source_hash,
+                safetensors.name,
+                self._versions("compress", "torch"),
                 recipe.model_dump(),
                 sequences.name if sequences else None,
                 squares.name if squares else None,

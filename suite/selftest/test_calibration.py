@@ -235,9 +235,10 @@ def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Making:
     return Making()
 
 
-def calibrated(making: Making) -> Calibrated:
+def calibrated(making: Making, torch: str = "2") -> Calibrated:
+    """torch: its version."""
     sources = Sources(Path("matrix.toml"), None, lambda *_: None, quiet)
-    return Calibrated(Path("matrix.toml"), sources, making, lambda *names: [*names], 1, quiet)
+    return Calibrated(Path("matrix.toml"), sources, making, lambda *names: [*names, torch], 1, quiet)
 
 
 def cell(**options: Any) -> Cell:
@@ -274,6 +275,21 @@ def test_each_set_and_method_is_a_checkpoint_of_its_own(making: Making, tiny: Ti
     mixed = making.asked[others[3].name]
     assert Path(mixed["mean_squares"]).name in making.asked
     assert set(making.elsewhere) == {"suite.prepare.compress:compress"}, "all else is made here"
+
+
+def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
+    making: Making, tiny: TinyModel
+) -> None:
+    model = Model(license="x", weights=Source(path=tiny.safetensors))
+    rounded = cell(method="rtn", group=32)
+
+    def output(torch: str, safetensors: Path) -> Path:
+        return calibrated(making, torch).compressed(rounded, model, safetensors, "source")
+
+    first = output("2", tiny.safetensors)
+    assert output("2", tiny.safetensors) == first
+    assert output("3", tiny.safetensors) != first
+    assert output("2", tiny.safetensors.with_name("converted-anew")) != first
 
 
 def test_what_is_calibrated_is_measured_anew_with_another_set(making: Making) -> None:

@@ -21,7 +21,7 @@ from suite.papers.expected import Entry, Expected, Outcome, load_entries, module
 from suite.papers.kbit_findings import FEW, MANY, TYPES, best_precision, correlation, findings
 from suite.papers.points import TASK, Point, points_of
 from suite.papers.section import Finding, decide
-from suite.papers.statistics import bootstrap, mean_interval, middle
+from suite.papers.statistics import around, bootstrap, mean_interval, middle
 from suite.pocket.plan import load_plan
 from suite.records import Measurement, Metric
 
@@ -114,6 +114,20 @@ def test_findings_that_do_not_hold_say_so() -> None:
     assert not {"falls-with-bits-int", "blocks-7-bits", "float-against-int-4-bits"} & failing
 
 
+def test_a_bit_that_surely_hurts_comes_before_one_of_which_nothing_is_known() -> None:
+    noise = np.random.default_rng(0).normal(0, 1, 32)
+
+    def changed(p: Point) -> Point:
+        assert p.divergences is not None
+        more = {5: 0.1, 8: noise - noise.mean()}
+        return replace(p, divergences=p.divergences + more.get(int(p.bits), 0.0))
+
+    points = [changed(p) if p.options.get("data_type") == "float" else p for p in grid()]
+    found = {f.key: f for f in findings(points)}["falls-with-bits-float"]
+    assert found.state == "does not hold"
+    assert "from 4 to 5 bits" in found.text
+
+
 def test_what_the_text_cannot_tell_is_open() -> None:
     def noisy(p: Point) -> Point:
         if p.options.get("data_type") == "float" and p.bits == 4:
@@ -137,6 +151,17 @@ def test_a_bootstrap_of_a_mean_comes_near_it() -> None:
     assert found == pytest.approx(mean_interval(values), abs=0.01)
     assert middle(np.array([np.nan, 1.0, np.inf])) == (1.0, 1.0)
     assert np.isnan(middle(np.array([np.nan]))).all()
+
+
+def test_an_interval_is_around_the_value_of_a_folded_statistic() -> None:
+    """Draws of a distance from nought, which is nought over all units, lie on one side of it."""
+    draws = np.abs(np.random.default_rng(0).normal(0, 1, 1000))
+    assert middle(draws)[0] > 0
+    low, high = around(0.0, draws)
+    assert low < 0.0 < high
+    assert high - low == pytest.approx(np.subtract(*middle(draws)[::-1]))
+    plain = np.random.default_rng(0).normal(2, 1, 1000)
+    assert around(float(plain.mean()), plain) == pytest.approx(middle(plain))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +205,14 @@ def test_items_that_all_cells_share_leave_a_correlation_open() -> None:
 
 
 def test_a_cell_without_all_it_takes_is_no_point() -> None:
-    assert points_of([]) == []
+    cell = load_matrix().cells("papers")[0]
+    whole = record(cell, point("a", cell.bits, 5.0))
+    (found,) = points_of([(cell, whole)])
+    assert (found.model, found.scheme, found.bits) == (cell.model, cell.scheme, cell.bits)
+    assert found.loss == pytest.approx(5.0)
+    for missing in ("perplexity", TASK, "memory/weight_bytes"):
+        metrics = {name: metric for name, metric in whole.metrics.items() if name != missing}
+        assert points_of([(cell, whole.model_copy(update={"metrics": metrics}))]) == []
 
 
 def test_a_grid_with_holes_is_refused() -> None:

@@ -110,6 +110,14 @@ def test_what_does_not_hold_is_said(hurt: str, by: float, failing: set[str]) -> 
     assert {f.key for f in found.values() if f.state == "does not hold"} == failing
 
 
+def test_a_group_size_that_surely_hurts_comes_before_one_of_which_nothing_is_known() -> None:
+    noise = np.random.default_rng(0).normal(0, 3, 32)
+    changes: dict[str, Any] = {"rtn4-g32": 0.1, "rtn4-channel": noise - noise.mean()}
+    found = by_key(measured(lambda cell: changes.get(cell.scheme, 0.0)))["small-groups"]
+    assert found.state == "does not hold"
+    assert found.text.endswith("from rtn4-g64 to rtn4-g32")
+
+
 def test_answers_that_depend_on_the_set_are_found() -> None:
     found = by_key(measured(answers=lambda cell: 0.5 if cell.scheme == "gptq4-g64-code" else 0.0))
     assert found["accuracy-gptq"].value == pytest.approx(0.25)

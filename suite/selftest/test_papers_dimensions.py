@@ -16,7 +16,7 @@ from suite.papers.dimensions import ALIGNMENT, KNOWLEDGE, LIKELIHOOD
 from suite.papers.dimensions_proxy import correlation, share_of_tasks
 from suite.papers.dimensions_scores import Draws, score_draws, task_draws, unbiased
 from suite.papers.expected import load_entries
-from suite.papers.scale_confidence import Answers, calibration_error, condition, kept
+from suite.papers.scale_confidence import Answers, answers_of, calibration_error, condition, kept
 from suite.papers.scale_findings import CHOICES, Family
 from suite.papers.section import Finding, Measured
 from suite.papers.statistics import RESAMPLES, pearson, spearman
@@ -96,14 +96,15 @@ def three_dimensions(slope: float = 0.12, bias: float = 0.0) -> Measured:
     ]
 
 
-def sizes(resilient: bool = True, equal: float = 1.0) -> Measured:
-    """Loss falls with the logarithm of the size. resilient: few bits cost large models less. equal: what bits cost."""
+def sizes(resilient: bool = True, equal: float = 1.0, lost: float = 0.1) -> Measured:
+    """Loss falls with the logarithm of the size. resilient: few bits cost large models less. equal: what bits cost.
+    lost: of the accuracy, at 3 bits."""
     found = []
     for cell in cells("scale"):
         size = np.log2(SIZES[cell.model])
         weight = (17 / size if resilient else size / 17) * equal
         cost = 0.05 * with_cost(cell) * weight
-        lead = max(0.0, (size - 21) / 20 - 0.5 * (cell.bits == 3) * 0.2 - 0.95 * (cell.bits == 2))
+        lead = max(0.0, (size - 21) / 20 - lost * (cell.bits == 3) - 0.95 * (cell.bits == 2))
         right = 0.25 + max(lead, 0.0)
         found.append((cell, record(cell, 12 - size / 2 + cost, right, sure=0.5 if cell.bits > 2 else 9.0)))
     return found
@@ -147,6 +148,19 @@ def test_items_are_drawn_alike_for_every_cell() -> None:
     expected = 1.96 * np.sqrt(flips) / ITEMS  # of a count of flips in one direction
     assert low < value < high
     assert (high - low) / 2 == pytest.approx(expected, rel=0.15)
+
+
+def test_an_interval_is_around_a_score_that_is_the_best_there_is() -> None:
+    """Without preference over all items; any draw of the items has some, and scores less."""
+    shares = np.random.default_rng(0).binomial(ITEMS, 0.5, (RESAMPLES, 2)) / ITEMS
+    draws = Draws(np.array([1.0, 0.5]), np.stack([unbiased(shares[:, 0]), 0.5 * shares[:, 1] + 0.25], axis=1))
+    assert draws.resampled[:, 0].mean() < 0.95
+    low, high = draws.interval(0)
+    assert (low + high) / 2 == pytest.approx(1.0, abs=0.05)
+    assert low < 1.0 < high
+    value, low, high = draws.difference([0], [1])
+    assert value == 0.5
+    assert (low + high) / 2 == pytest.approx(value, abs=0.05)
 
 
 # --- perplexity as a proxy ------------------------------------------------------------------------
@@ -252,6 +266,18 @@ def test_the_calibration_error_is_the_gap_of_each_bin_by_its_items() -> None:
     assert both == pytest.approx([0.4, (0.8 + 0.3) / 2])
 
 
+def test_where_several_choices_are_right_confidence_is_that_of_all_of_these() -> None:
+    (cell,) = cells("scale")[:1]
+    one = record(cell, 3.0, 0.8)
+    shares = [[0.4, 0.3, 0.2, 0.1], [0.3, 0.2, 0.4, 0.1], [0.4, 0.3, 0.2, 0.1]]
+    raw = {"loglikelihoods": np.log(shares).tolist(), "gold": [[0, 1], [0, 1], [0]]}
+    metrics = {"accuracy/two/acc": paired([1, 0, 1], **raw)}
+    found = answers_of(one.model_copy(update={"metrics": metrics}), ["two"])
+    assert found.confidence == pytest.approx([0.7, 0.4, 0.4])
+    assert found.correct.tolist() == [1, 0, 1]
+    assert found.chance.tolist() == [0.5, 0.5, 0.25]
+
+
 def test_what_is_kept_is_the_lead_over_chance() -> None:
     right = np.arange(ITEMS) / ITEMS
 
@@ -284,6 +310,38 @@ def test_collapse_is_told_from_loss() -> None:
     assert found["collapse-2-bits"].state == "holds"
     assert found["loss-3-bits"].state == "holds"
     assert found["calibration-2-bits"].state == "holds", "surer, and less often right"
+
+
+def test_three_bits_that_lose_nothing_are_no_loss() -> None:
+    found = by_key(scale.findings(sizes(lost=0.0)))["loss-3-bits"]
+    assert (found.value, found.state) == (1.0, "does not hold")
+    assert by_key(scale.findings(sizes(lost=0.001)))["loss-3-bits"].state != "holds"
+
+
+def test_a_step_that_surely_loses_comes_before_one_of_which_nothing_is_known() -> None:
+    measured = sizes()
+    losses = Family(measured).losses
+    noise = np.random.default_rng(0).normal(0, 9, 32)
+    changed = {
+        "pocket-90k": losses("pocket-90k", 16.0) + noise - noise.mean(),
+        "pocket-3m": losses("pocket-660k", 16.0) + 0.01,
+    }
+    for cell, found in measured:
+        if cell.bits == 16 and cell.model in changed:
+            update = {"samples": changed[cell.model].tolist()}
+            found.metrics["perplexity"] = found.metrics["perplexity"].model_copy(update=update)
+    finding = by_key(scale.findings(measured))["larger-models-lose-less"]
+    assert finding.state == "does not hold"
+    assert "pocket-660k to pocket-3m" in finding.text
+
+
+def test_what_the_paper_says_of_four_bits_it_says_of_no_others() -> None:
+    found = by_key(scale.findings(sizes()))
+    said = {bits: found[f"equal-memory-{bits}-bits"].claim for bits in (8, 4, 3, 2)}
+    assert said[4].startswith("a larger model at 4 bits is better")
+    assert {said[bits] for bits in (8, 3, 2)} == {
+        f"the paper says it of 4 bits; the same asked of {bits}" for bits in (8, 3, 2)
+    }
 
 
 def test_in_the_same_memory_small_models_are_interpolated() -> None:

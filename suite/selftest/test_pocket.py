@@ -14,6 +14,7 @@ import pytest
 
 from suite.errors import AssetError, InputError
 from suite.matrix import FIXTURES
+from suite.pocket.__main__ import main
 from suite.pocket.bpe import train_tokenizer
 from suite.pocket.corpus import Tokens, disjoint, encode, read_documents
 from suite.pocket.plan import Part, Plan, config_of, load_plan
@@ -184,6 +185,16 @@ def test_an_unknown_key_of_the_plan_is_named(tmp_path: Path) -> None:
     file.write_text("seeds = 1\n")
     with pytest.raises(InputError, match=r"seeds: unknown key. Did you mean 'seed'"):
         load_plan(file)
+
+
+def test_an_unknown_size_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("suite.pocket.__main__.load_tokens", lambda *_: pytest.fail("a text was read"))
+    assert main(["--size", "pocket-3m", "--size", "pocket-4m"]) == 2
+    said = capsys.readouterr().err
+    assert "--size pocket-4m: Did you mean 'pocket-" in said
+    assert f"Allowed: {', '.join(sorted(load_plan().sizes))}" in said
 
 
 # --- the models in git ----------------------------------------------------------------------------
