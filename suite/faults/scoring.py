@@ -47,7 +47,7 @@ def no_leading_space() -> None:
 
 
 @fault(
-    "length normalization by tokens instead of bytes",
+    "length normalization by tokens instead of characters",
     "llamacpp/Q4_K_M",
     "accuracy/*/margin_norm/reproduction",
     groups=TASKS,

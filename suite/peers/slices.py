@@ -20,6 +20,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from suite.run.fork import end_with_parent
+
 SLICE = 0.03
 """Seconds of a turn: many to a second, and long beside what it costs to stop and to go on."""
 
@@ -130,6 +132,7 @@ def _started(program: Program, clock: Path, counter: Path) -> Iterator[_Running]
                 **({} if program.ready is None else {"QUANTGATE_PROGRESS_FD": str(program.ready)}),
             },
             pass_fds=() if program.ready is None else (program.ready,),
+            preexec_fn=end_with_parent,  # what is stopped would else stay so for good
         )
         end = os.pidfd_open(process.pid)
         try:

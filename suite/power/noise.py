@@ -108,10 +108,9 @@ def read_results(folder: Path) -> dict[str, Measurement]:
             one = Measurement.model_validate_json(file.read_bytes())
             if one.complete:
                 other = file.with_suffix(".old.json")
-                sides = (
-                    [Measurement.model_validate_json(other.read_bytes()), one] if other.exists() else [one]
-                )
-                found[one.cell] = one if len(sides) == 1 else _in_turns(*sides)
+                old = Measurement.model_validate_json(other.read_bytes()) if other.exists() else None
+                # What an earlier A/B run left beside the record of a later plain run is not its other side.
+                found[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one
     if not found:
         raise InputError(f"{folder}: no measurements; name the folder of a tier, such as .quantgate/smoke")
     return found

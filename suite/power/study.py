@@ -16,7 +16,7 @@ from suite.judge import Tolerances, judge, reproduction
 from suite.power.paired import Pair
 from suite.power.rates import Rate
 from suite.power.rules import beyond_limit, beyond_share
-from suite.records import Metric, Status, Verdict
+from suite.records import Metric, Status, Verdict, worst
 
 RED = {Status.REGRESSION, Status.CHANGED}
 """Verdicts that fail a case."""
@@ -161,7 +161,7 @@ def study(scenario: Scenario, referee: Referee, count: int) -> list[Row]:
             tally.add(status)
             if gate in replay.pairs:
                 tally.compare(gate, *replay.pairs[gate])
-        whole.add(next((s for s in verdicts.values() if s in RED), Status.PASS))
+        whole.add(worst(verdicts.values()))
     rows = [
         Row(
             scenario,

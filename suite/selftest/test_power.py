@@ -240,6 +240,17 @@ def test_a_judge_that_always_passes_detects_nothing(monkeypatch: pytest.MonkeyPa
     assert row.red == Rate(0, 20)
 
 
+def test_what_no_gate_can_tell_is_inconclusive_in_the_row_of_all() -> None:
+    gate = referee(
+        Tolerance(metric="perplexity", relative=0.01),
+        Tolerance(metric="perplexity/reproduction", absolute=1.0, here=1.0),
+    )
+    rows = {row.gate: row for row in study.study(normal_noise(0.0, 0.05), gate, 20)}
+    assert rows["perplexity"].inconclusive.hits > 10
+    assert rows["perplexity/reproduction"].inconclusive == Rate(0, 20)
+    assert rows[ANY].inconclusive == rows["perplexity"].inconclusive
+
+
 def test_a_changed_computation_is_red_at_its_own_gate() -> None:
     gate = referee(
         Tolerance(metric="perplexity", relative=0.5),
@@ -550,6 +561,15 @@ def test_both_sides_of_an_ab_are_one_run_in_the_order_they_ran(tmp_path: Path, r
     order = [sides[s][number] for number, pair in enumerate(alternation(2, f"{run} {CELL}")) for s in pair]
     assert metric.samples == [s for process in order for s in process]
     assert metric.beside is None
+
+
+def test_the_other_side_of_an_earlier_ab_is_not_that_of_a_plain_run(tmp_path: Path) -> None:
+    file = tmp_path / f"{CELL}.json"
+    file.parent.mkdir(parents=True)
+    for name, seconds in (("Q4_K_M.old.json", SECONDS[2:]), ("Q4_K_M.json", SECONDS[:2])):
+        found = timings(seconds).model_copy(update={"run": name})
+        file.with_name(name).write_text(found.model_dump_json())
+    assert noise.read_results(tmp_path)[CELL] == found
 
 
 @pytest.mark.parametrize(

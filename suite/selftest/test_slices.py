@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from suite.peers.build import PRELOADED, command
 from suite.peers.slices import SLICE, Ended, Program, take_turns
+from suite.selftest.conftest import REPO
 
 WORK = """
 import sys, time
@@ -70,6 +72,26 @@ def test_one_is_stopped_while_the_other_runs_and_its_clock_stands_still(
         assert ran < taken.seconds < ran + 0.5, "of the whole process, with its start"
 
 
+@pytest.mark.parametrize("each", [SLICE * 2 / 3, SLICE * 3])
+@pytest.mark.parametrize("wait", ["time.sleep({each})", "threading.Event().wait({each})"])
+def test_what_a_program_waits_for_comes_by_its_own_clock(
+    tmp_path: Path, clock: Path, wait: str, each: float
+) -> None:
+    """Also where it is stopped meanwhile."""
+    count = round(0.4 / each)
+    waits = f"""
+import threading, time
+begin = time.monotonic()
+for _ in range({count}):
+    {wait.format(each=each)}
+print(time.monotonic() - begin)
+"""
+    programs = [program(tmp_path, name, 0.0, code=waits) for name in ("one", "other")]
+    assert [one.status for one in take_turns(programs, clock, timeout=60)] == [0, 0]
+    for one in programs:
+        assert float(one.output.read_text()) >= count * each
+
+
 def test_who_has_to_get_ready_runs_alone_until_it_is(tmp_path: Path, clock: Path) -> None:
     prepares = """
 import os, time
@@ -112,6 +134,35 @@ def test_too_late_both_are_killed(tmp_path: Path, clock: Path) -> None:
         take_turns(programs, clock, timeout=0.4)
     assert time.monotonic() - begin < 30
     assert not [p for p in psutil.Process().children() if str(60.0) in " ".join(p.cmdline())]
+
+
+def test_when_who_lets_them_run_is_killed_they_are_gone(tmp_path: Path, clock: Path) -> None:
+    sleep = "import time; time.sleep(600)"
+    code = f"""
+import pathlib, sys, suite.selftest.test_slices as t
+programs = [t.program(pathlib.Path(sys.argv[1]), name, 0.0, code={sleep!r}) for name in "ab"]
+t.take_turns(programs, pathlib.Path(sys.argv[2]), timeout=600)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(clock)], cwd=REPO)
+    started: list[psutil.Process] = []
+    try:
+        end = time.monotonic() + 30
+        while len(started) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+            with suppress(psutil.NoSuchProcess):
+                children = psutil.Process(parent.pid).children()
+                started = [c for c in children if c.cmdline()[-1:] == [sleep]]
+        assert len(started) == 2
+        parent.kill()
+        parent.wait()
+        _, left = psutil.wait_procs(started, timeout=10)
+        assert left == []
+    finally:
+        parent.kill()
+        parent.wait()
+        for one in started:
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def test_the_time_of_a_process_is_that_from_start_to_end(tmp_path: Path, clock: Path) -> None:
