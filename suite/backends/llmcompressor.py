@@ -27,7 +27,8 @@ class LLMCompressor(Transformers):
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         super().__init__(checkpoint, options, threads)
-        self._head = None  # the first forward pass wraps each module's `forward`, and takes it for the module's own
+        # Its first forward pass wraps the `forward` of every module, and takes each for the module's own.
+        self._head = None
         held = super().weights()
         # Counted now: in the first forward pass the compressed weights become whole ones.
         linear = linear_layers(self._model)
