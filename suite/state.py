@@ -128,7 +128,7 @@ class State:
             folder: Path | None = getattr(self.option, name)
             if folder is not None and folder.exists() and not folder.is_dir():
                 raise InputError(f"--{name} {folder}: is a file, not a folder; name another")
-        if self.option.text is not None and "outliers" in self.tier.workload:
+        if self.option.text is not None and len(self.tier.workload.get("outliers", {}).get("texts", ())) > 1:
             raise InputError(
                 f"--text does not go with tier {self.option.tier}, which compares texts (outliers): leave it out"
             )

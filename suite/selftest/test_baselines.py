@@ -31,6 +31,7 @@ from suite.baselines import (
     write_update,
 )
 from suite.errors import InputError, QuantgateError
+from suite.matrix import selecting
 from suite.records import FORMAT, Measurement, Metric, Scalar, Status, Verdict
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def test_summary_is_for_a_reviewer_and_raw_values_are_beside_it(tmp_path: Path) 
     summary, raw = update(tmp_path, measured(), reason="llama-cpp-python\n0.3.37's \x1b[1mkernel")
     text = summary.read_text()
     assert text.startswith(
-        f"# pytest --tier smoke -k {CELL} --update-baselines --reason "
+        f"# pytest --tier smoke -m '{selecting(CELL)}' --update-baselines --reason "
         "'llama-cpp-python 0.3.37'\"'\"'s [1mkernel'\n"
     )
     assert (
@@ -182,7 +183,7 @@ def test_conditions_of_several_metrics_stand_once(tmp_path: Path) -> None:
 
 def test_command_of_the_user_is_in_the_summary(tmp_path: Path) -> None:
     summary, _ = update(tmp_path, measured(), command="pytest --matrix my.toml")
-    assert summary.read_text().startswith("# pytest --matrix my.toml --tier smoke -k ")
+    assert summary.read_text().startswith("# pytest --matrix my.toml --tier smoke -m ")
 
 
 def test_equal_measurement_is_written_byte_for_byte(tmp_path: Path) -> None:
@@ -272,7 +273,7 @@ def test_timings_of_a_named_machine_are_in_its_own_file(tmp_path: Path) -> None:
     names = [re.sub("[0-9a-f]{12}", "SHA", file.name) for file in written]
     assert names == ["smoke.toml", "smoke.SHA.json", "smoke@bench1.toml", "smoke@bench1.SHA.json"]
     assert b"throughput/decode" not in written[0].read_bytes() + written[1].read_bytes()
-    assert b"--machine bench1 -k" in written[2].read_bytes()
+    assert b"--machine bench1 -m" in written[2].read_bytes()
     assert existing(tmp_path, "bench1").metrics == TIMED
     assert existing(tmp_path).metrics.keys() == TIMED.keys() - {"throughput/decode"}
     assert existing(tmp_path, "bench2").machine is None

@@ -100,7 +100,7 @@ def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
         "smoke": {
             "time_limit": 60.0,
             "cells": ["tiny/transformers/fp32"],
-            "outliers": {"texts": ["boolq"], "n_ctx": 32, "windows": 4},
+            "outliers": {"texts": ["boolq"], "n_ctx": 32, "windows": 8},
         }
     }
     accepted = project.update()
@@ -108,3 +108,12 @@ def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
     again = project.run()
     assert (again.status, again.cases) == (0, {"outliers[tiny/transformers/fp32/boolq]": "passed"})
     assert {v.status for v in again.verdicts} == {"pass"}
+
+
+def test_one_text_in_place_of_several_that_are_compared_is_refused(project: Project) -> None:
+    project.matrix["tiers"]["smoke"]["outliers"] = {"texts": ["boolq", "code"], "n_ctx": 32, "windows": 4}
+    result = project.run()
+    assert result.status == 4
+    assert (
+        "--text does not go with tier smoke, which compares texts (outliers): leave it out" in result.output
+    )
