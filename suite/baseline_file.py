@@ -29,8 +29,9 @@ OLDEST = 2
 """The first format with the layout below."""
 
 RAW_FIELDS = Metric.model_fields.keys() - Estimate.model_fields.keys() - {"conditions"}
-DEFAULTS = {key: Metric.model_fields[key].get_default(call_default_factory=True) for key in RAW_FIELDS}
 """Fields of a metric that are in the raw file, most of them long; the others are in the summary."""
+DEFAULTS = {key: Metric.model_fields[key].get_default(call_default_factory=True) for key in RAW_FIELDS}
+"""What these are where the raw file does not say."""
 
 
 class Origin(Record):

@@ -179,9 +179,14 @@ def write_update(
     parts = [part for machine in files if (part := _accepted(root, update, machine, reason))]
     with locked(root):
         current = read(root, new.cell, new.tier, update.machine)
-        if (current.digests if current else {}) != (update.old.digests if update.old else {}):
-            raise InputError(f"{new.cell} ({new.tier}): the baseline was changed by another run; run again")
+        check_unchanged(new, current, update.old.digests if update.old else {})
         return [path for part in parts for path in write_file(part, _regenerate(part, command))]
+
+
+def check_unchanged(new: Measurement, current: Baseline | None, digests: Mapping[str, str]) -> None:
+    """Raise InputError where a baseline is another one by now than when it had these digests (none: no baseline)."""
+    if (current.digests if current else {}) != digests:
+        raise InputError(f"{new.cell} ({new.tier}): the baseline was changed by another run; run again")
 
 
 def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> Baseline | None:

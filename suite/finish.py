@@ -64,10 +64,7 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
             continue  # its cases say why; or nothing that a baseline keeps was judged
         try:
             old = baselines.read(state.baselines, cell, state.option.tier, state.option.machine)
-            if (old.digests if old else {}) != state.digests.get(cell, {}):
-                raise InputError(
-                    f"{cell} ({state.option.tier}): the baseline was changed by another run; run again"
-                )
+            baselines.check_unchanged(taken[cell], old, state.digests.get(cell, {}))
             seen, too_narrow = with_sensitivity(cell, taken[cell].metrics, state.tolerances, level)
             new = taken[cell].model_copy(update={"metrics": seen})
             update = baselines.plan_update(new, old, state.verdicts, state.option.machine, too_narrow)

@@ -15,7 +15,7 @@ import numpy as np
 
 from suite.papers.calibration_points import METHODS, NONSENSE, Grid, Method
 from suite.papers.section import LITTLE, NOTHING, TOLERABLE, Finding, decide
-from suite.papers.statistics import Floats, Interval, bootstrap, mean_interval
+from suite.papers.statistics import Floats, Interval, bootstrap, least, mean_interval
 
 
 def findings(grid: Grid) -> list[Finding]:
@@ -118,9 +118,7 @@ def small_groups(grid: Grid) -> Finding:
         )
         for large, small in pairwise(names)
     }
-    where = min(
-        steps, key=lambda step: (steps[step][2] > 0, steps[step][1])
-    )  # a rise that is sure comes first
+    where = least(steps)
     value, low, high = steps[where]
     return Finding(
         "small-groups",

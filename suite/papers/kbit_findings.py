@@ -20,7 +20,7 @@ from suite.errors import InputError
 from suite.papers.curves import curve, lead, pareto
 from suite.papers.points import Point
 from suite.papers.section import NOTHING, Finding, decide
-from suite.papers.statistics import LEVEL, bootstrap, mean_interval, middle, pearson
+from suite.papers.statistics import LEVEL, bootstrap, least, mean_interval, middle, pearson
 
 DRAWS = 400
 """Fewer than elsewhere: each looks for the front again."""
@@ -74,9 +74,7 @@ class Grid:
             )
             for fewer, more in pairwise((*FEW, *MANY))
         }
-        where = min(
-            steps, key=lambda step: (steps[step][2] > 0, steps[step][1])
-        )  # a rise that is sure comes first
+        where = least(steps)
         value, low, high = steps[where]
         return Finding(
             f"falls-with-bits-{data_type}",

@@ -14,7 +14,7 @@ from suite.papers.dimensions_scores import score_draws
 from suite.papers.points import Point, points_of
 from suite.papers.scale_confidence import COLLAPSED, Answers, answers_of, error_draws, kept
 from suite.papers.section import TOLERABLE, Finding, Measured, decide
-from suite.papers.statistics import Floats, around, mean_interval
+from suite.papers.statistics import Floats, around, least, mean_interval
 from suite.records import Measurement
 
 UNDERSTANDING = ("rte", "sst2", "mrpc")
@@ -87,11 +87,12 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def _larger_lose_less(family: Family) -> Finding:
-    steps = [
-        (*mean_interval(family.losses(small, FULL) - family.losses(large, FULL)), f"{small} to {large}")
+    steps = {
+        f"{small} to {large}": mean_interval(family.losses(small, FULL) - family.losses(large, FULL))
         for small, large in pairwise(family.small)
-    ]
-    value, low, high, where = min(steps, key=lambda step: (step[2] > 0, step[1]))
+    }
+    where = least(steps)
+    value, low, high = steps[where]
     return Finding(
         "larger-models-lose-less", "larger models predict better", "larger models generally outperform smaller ones",
         value, low, high, "nats/token", decide(low, high, above=0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,12 @@ def mean_interval(differences: Floats) -> Interval:
     n, mean = len(differences), float(differences.mean())
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * differences.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
+
+
+def least(steps: Mapping[str, Interval]) -> str:
+    """Which of the named differences speaks most against all being above 0: one that is surely not comes first, else
+    that with the lowest limit."""
+    return min(steps, key=lambda step: (steps[step][2] > 0, steps[step][1]))
 
 
 def around(value: float, draws: Floats) -> tuple[float, float]:
