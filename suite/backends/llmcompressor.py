@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from suite.backends._tree_kernels import Products
 from suite.backends.base import Weights
 from suite.backends.transformers import Transformers, linear_layers
 from suite.errors import MeasurementError
@@ -27,8 +28,6 @@ class LLMCompressor(Transformers):
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         super().__init__(checkpoint, options, threads)
-        # Its first forward pass wraps the `forward` of every module, and takes each for the module's own.
-        self._head = None
         held = super().weights()
         # Counted now: in the first forward pass the compressed weights become whole ones.
         linear = linear_layers(self._model)
@@ -36,6 +35,10 @@ class LLMCompressor(Transformers):
         count = sum(layer.in_features * layer.out_features for layer in linear.values())
         count += sum(p.numel() for p in self._model.parameters() if id(p) not in inside)
         self._weights = Weights(held.bytes, count, held.file_bytes, simulated=True)
+
+    def products(self) -> Products:
+        """None: its first forward pass wraps the `forward` of every module, and takes each for the module's own."""
+        return Products([], None)
 
     def weights(self) -> Weights:
         return self._weights

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,51 +22,10 @@ import transformers.modeling_utils
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, StaticCache
 
+from suite.backends._tree_kernels import Products, attention
 from suite.backends.base import Weights
 from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
-
-COLUMNS = 1024
-"""Of the vocabulary, projected at once: their logits stay in the processor's cache while they are written."""
-
-_sdpa = transformers.AttentionInterface()["sdpa"]
-
-
-def attention(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, *others: Any, **further: Any
-) -> tuple[Any, None]:
-    """transformers' attention by scaled_dot_product_attention, but for a mask that comes with the blocks of a tree:
-    then block by block, which leaves out what the mask forbids anyway.
-
-    query: [1, heads, nodes, size], key and value: [1, key/value heads, past + nodes, size]; returns
-    [1, nodes, heads, size]. Heads that share a key are a batch, so that keys need not be repeated.
-    """
-    blocks = getattr(attention_mask, "blocks", None)
-    if (
-        blocks is None
-        or others
-        or any(further.get(name) is not None for name in ("position_bias", "softcap"))
-    ):
-        whole: tuple[Any, None] = _sdpa(module, query, key, value, attention_mask, *others, **further)
-        return whole
-    query = query[0].unflatten(0, (key.shape[1], -1)).transpose(0, 1)
-    output = query.new_empty(query.shape[2], key.shape[1], len(query), value.shape[-1])
-
-    def part(tensor: Any, columns: tuple[slice, ...], dim: int) -> Any:
-        found = [tensor[(..., c, *[slice(None)] * (-1 - dim))] for c in columns]
-        return found[0] if len(found) == 1 else torch.cat(found, dim)
-
-    if not hasattr(attention_mask, "parts"):  # the first layer: what is added to the scores of each block
-        seen = (part(attention_mask[:, :, b.rows], b.columns, -1) for b in blocks)
-        attention_mask.parts = [query.new_zeros(s.shape).masked_fill_(~s, -torch.inf) for s in seen]
-    for block, mask in zip(blocks, attention_mask.parts, strict=True):
-        k, v = (part(t, block.columns, -2).expand(len(query), -1, -1, -1) for t in (key, value))
-        found = torch.nn.functional.scaled_dot_product_attention(
-            query[:, :, block.rows], k, v, attn_mask=mask, scale=further.get("scaling")
-        )
-        output[block.rows] = found.permute(2, 1, 0, 3)
-    return output.flatten(1, 2)[None], None
-
 
 transformers.AttentionInterface.register("sdpa", attention)
 
@@ -97,23 +54,28 @@ class Transformers:
         self._cache: Any = None
         self._room = 0
         self._logits: Any = None
-        head = self._model.get_output_embeddings()
-        # A quantized one has kernels of its own.
-        self._head: Any = head if type(head) is torch.nn.Linear and self._device.type == "cpu" else None
-        self._projected = torch.empty(0)
+        self._products = self.products()
 
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of from_pretrained that quantize; none here."""
         return {}
 
+    def products(self) -> Products:
+        """The layers whose products may be computed by other kernels than their own: quantized ones have theirs."""
+        if self._device.type != "cpu":
+            return Products([], None)
+        head = self._model.get_output_embeddings()
+        layers = [m for m in linear_layers(self._model).values() if type(m) is torch.nn.Linear]
+        return Products(layers, head if type(head) is torch.nn.Linear else None)
+
     def reserve(self, tokens: int, sequences: int) -> None:
         self._cache = None
         self._room = tokens
-        self._projected = torch.empty(0)
+        self._products.release()
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         self._keep(tree)
-        with self._projecting():
+        with self._products.of(tree=not tree.is_chain):
             output = self._model(
                 input_ids=torch.tensor([tree.ids], device=self._device),
                 position_ids=torch.tensor([tree.positions], device=self._device),
@@ -124,31 +86,6 @@ class Transformers:
             )
         logits: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
         return logits
-
-    @contextmanager
-    def _projecting(self) -> Iterator[None]:
-        """Have the model's output projection put the logits where those of the batch before were: fresh memory for a
-        hundred megabytes, batch after batch, costs a fifth of the projection's time. The sums are the same."""
-        if self._head is None:
-            yield
-            return
-        self._head.forward = self._project
-        try:
-            yield
-        finally:
-            del self._head.forward
-
-    def _project(self, hidden: Any) -> Any:
-        """Logits [1, rows, vocabulary] of states [1, rows, size]."""
-        weight, bias = self._head.weight, self._head.bias
-        shape = hidden.shape[1], len(weight)
-        if self._projected.numel() < math.prod(shape):
-            self._projected = weight.new_empty(math.prod(shape))
-        logits = self._projected[: math.prod(shape)].view(shape)
-        for begin in range(0, len(weight), COLUMNS):
-            part = slice(begin, begin + COLUMNS)
-            torch.mm(hidden[0], weight[part].t(), out=logits[:, part])
-        return (logits if bias is None else logits.add_(bias))[None]
 
     def _keep(self, tree: TokenTree) -> None:
         """Leave in the cache what the tree continues, and have one where it is continued."""

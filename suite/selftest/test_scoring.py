@@ -462,15 +462,17 @@ def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, 
     assert_equal_to_one_at_a_time(backend, asked(300), 1e-4)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("kind", ["LlamaConfig", "PhiConfig"])
-def test_the_vocabulary_is_projected_in_parts_as_the_model_does_it(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_products_are_those_of_the_models_own_layers(
+    kind: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Phi's projection has a bias. The parts do not divide the vocabulary."""
+    """Phi's layers have a bias, its projection, too. The parts do not divide the vocabulary."""
     import torch
     import transformers
 
-    from suite.backends import transformers as backend
+    from suite.backends import _tree_kernels as kernels
+    from suite.backends.transformers import load
 
     config = getattr(transformers, kind)(
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
@@ -479,22 +481,44 @@ def test_the_vocabulary_is_projected_in_parts_as_the_model_does_it(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(config)
-        for parameter in model.lm_head.parameters():
-            torch.nn.init.normal_(parameter)
+        for name, parameter in model.named_parameters():
+            if "lm_head" in name or "bias" in name:
+                torch.nn.init.normal_(parameter)
         model.save_pretrained(tmp_path)
-    monkeypatch.setattr(backend, "COLUMNS", 128)
-    loaded = backend.load(tmp_path, {"device": "cpu", "dtype": "float32"}, 1)
-    head = loaded._head
+    monkeypatch.setattr(kernels, "COLUMNS", 128)
+    if not packed:
+        monkeypatch.setattr(kernels, "PACKED", 0)
+    loaded = load(tmp_path, {"device": "cpu", "dtype": "float32"}, 1)
+    ours, own = loaded.products(), kernels.Products([], None)
+    calls = 0
+    onednn = kernels._onednn
+
+    def counted(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return onednn(*given)  # type: ignore[misc]
+
+    monkeypatch.setattr(kernels, "_onednn", counted)
     trees = plan(questions(300), 64)
     loaded.reserve(64, 3)
+    found = []
     for tree in trees:
-        loaded._head = None
+        loaded._products = own
         whole = loaded.logits(tree).copy()
-        loaded._head = head
+        assert not calls
+        loaded._products = ours
         np.testing.assert_allclose(loaded.logits(tree), whole, rtol=1e-5, atol=1e-5)
-        assert "forward" not in vars(head), "whatever else the model is used for has its own projection"
+        assert not [m for m in loaded._model.modules() if "forward" in vars(m)], (
+            "others find the model as it was"
+        )
+        found.append((tree.is_chain, calls))
+        calls = 0
+    every = {"LlamaConfig": 7, "PhiConfig": 6}[kind] + 3  # parts of the vocabulary
+    assert set(found) == {(False, every), (True, 0)}, "one text goes by the kernels that torch takes"
     largest = max(len(tree.rows) for tree in trees)
-    assert loaded._projected.numel() <= 300 * largest, "one batch's logits, not all of them"
+    assert ours._logits.numel() <= 300 * largest, "one batch's logits, not all of them"
+    loaded.reserve(64, 3)
+    assert ours._logits.numel() == 0
 
 
 @pytest.mark.parametrize(
