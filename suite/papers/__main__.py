@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from suite.errors import InputError, QuantgateError
 from suite.matrix import MATRIX, Matrix, load_matrix
-from suite.papers import charts, page
+from suite.papers import baseline, charts, page
 from suite.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from suite.papers.section import Measured
 from suite.run.bench import read_measurement
@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(table_of(section.paper.title, section.outcomes))
         if all(section.missing for section in sections):
             raise InputError(f"{options.results}: nothing was measured there")
+        if options.update_baselines:
+            accept({s.name: s.outcomes for s in sections if not s.missing}, options.reason, console)
         if options.output is not None:
             for file in page.write(sections, options.output):
                 console.print(f"wrote {file}", markup=False, soft_wrap=True)
@@ -55,7 +57,8 @@ def shown(name: str, entry: Entry, matrix: Matrix, results: Path, *, draw: bool)
     module = module_of(name)
     try:
         measured = load(entry, matrix, results)
-        found = list(outcomes(name, entry, module.findings(measured)).values())
+        known = baseline.load().get(name, {})
+        found = list(outcomes(name, entry, module.findings(measured), known).values())
     except QuantgateError as error:
         return page.Shown(name, module.PAPER, missing=str(error))
     if not draw:
@@ -69,6 +72,14 @@ def shown(name: str, entry: Entry, matrix: Matrix, results: Path, *, draw: bool)
         tables=module.tables(measured),
         origin=page.origin_of(measured),
         specs={f.name: charts.dressed(f.chart).to_dict() for f in figures},
+    )
+
+
+def accept(sections: Mapping[str, Sequence[Outcome]], reason: str, console: Console) -> None:
+    """Make the findings of these sections the baseline."""
+    baseline.accept({name: [o.finding for o in found] for name, found in sections.items()}, reason)
+    console.print(
+        f"wrote {baseline.BASELINE}: {', '.join(sections) or 'nothing'}", markup=False, soft_wrap=True
     )
 
 
@@ -90,9 +101,7 @@ def table_of(title: str, found: Sequence[Outcome]) -> Table:
     table = Table("finding", "the paper", "measured (95 % interval)", "", "of what", title=title)
     for one in found:
         f = one.finding
-        state = f"[{COLOUR[f.state]}]{f.state}[/]" + (
-            f", expected: {one.expected.state}" if one.changed else ""
-        )
+        state = f"[{COLOUR[f.state]}]{f.state}[/]" + "".join(f", {change}" for change in one.changes)
         table.add_row(f.name, f.claim, f.measured, state, f.text)
     return table
 
@@ -108,6 +117,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of the runs (default: .quantgate)",
     )
     add("--matrix", type=Path, default=MATRIX, metavar="PATH", help="the runs' matrix file")
+    add(
+        "--update-baselines",
+        action="store_true",
+        help="make what these records came to the baseline of the findings (needs --reason)",
+    )
+    add("--reason", default="", metavar="TEXT", help="why the baselines change; kept in them")
     add("--output", type=Path, metavar="DIR", help=f"write {page.NAME} and its figures as PNG there")
     return parser
 

@@ -9,6 +9,7 @@ import pytest
 
 from suite.errors import QuantgateError
 from suite.matrix import Cell
+from suite.papers import baseline
 from suite.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from suite.records import Measurement
 from suite.run.plan import Need
@@ -56,7 +57,10 @@ class Answers:
         if name not in self._known:
             try:
                 measured = [(cell, measurement(cell)) for cell in question.cells]
-                self._known[name] = outcomes(name, question.entry, module_of(name).findings(measured))
+                accepted = baseline.load().get(name, {})
+                self._known[name] = outcomes(
+                    name, question.entry, module_of(name).findings(measured), accepted
+                )
             except QuantgateError as error:
                 self._known[name] = error
         found = self._known[name]
@@ -75,12 +79,12 @@ class FindingCase:
 
     def check(self) -> None:
         """Pass where the finding holds, as expected; xfail where it is expected not to, or to be open; fail where it is
-        another than expected. Where nothing is expected yet: skip, with what was measured."""
+        another than expected or has left its baseline. Where nothing is expected yet: skip, with what was measured."""
         try:
             outcome = self._answers.of(self._question, self._measurement)
         except QuantgateError as error:
             pytest.fail(f"error: {error}", pytrace=False)
-        if outcome.changed:
+        if outcome.changes:
             pytest.fail(outcome.text, pytrace=False)
         if outcome.expected.state == "unknown":
             pytest.skip(outcome.text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from suite.errors import InputError
 from suite.matrix import FIXTURES, Cell
+from suite.papers.baseline import Known
 from suite.papers.section import Finding, SectionModule, State
 from suite.records import Record
 from suite.toml_input import read_toml, validate
@@ -48,27 +49,34 @@ class Entry(Record):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finding beside what was expected of it."""
+    """A finding beside what was expected of it. known: its baseline, if it has one."""
 
     finding: Finding
     expected: Expected
+    known: Known | None = None
 
     @property
-    def changed(self) -> bool:
-        """Whether it is not what was expected."""
-        return self.expected.state not in ("unknown", self.finding.state)
+    def changes(self) -> list[str]:
+        """What it is other than expected."""
+        changes = []
+        if self.expected.state not in ("unknown", self.finding.state):
+            changes.append(f"expected: {self.expected.state} (fixtures/papers.toml)")
+        if self.known is not None and not self.known.allows(self.finding):
+            changes.append(f"has left its baseline: {self.known.text} (baselines/papers.toml)")
+        return changes
 
     @property
     def text(self) -> str:
         """In full, for the case and for the terminal."""
         f = self.finding
-        state = (
-            f"{f.state}, expected: {self.expected.state} (fixtures/papers.toml)" if self.changed else f.state
-        )
-        lines = [f"{f.name}: {state}", f"the paper: {f.claim}", f"measured: {f.measured}, {f.text}"]
+        lines = [
+            f"{f.name}: {', '.join([f.state, *self.changes])}",
+            f"the paper: {f.claim}",
+            f"measured: {f.measured}, {f.text}",
+        ]
         if self.expected.state == "unknown":
             lines.append("nothing is expected yet: write what this is into fixtures/papers.toml, and why")
-        return "\n  ".join([*lines, *([self.expected.why] if self.expected.why and not self.changed else [])])
+        return "\n  ".join([*lines, *([self.expected.why] if self.expected.why and not self.changes else [])])
 
 
 def load_entries(path: Path = PAPERS) -> dict[str, Entry]:
@@ -86,11 +94,14 @@ def module_of(name: str) -> SectionModule:
         raise InputError(f"{PAPERS}: {name}: there is no suite/papers/{name}.py") from None
 
 
-def outcomes(name: str, entry: Entry, findings: Sequence[Finding]) -> dict[str, Outcome]:
-    """By key. Raises InputError where the file and the module do not have the same findings."""
+def outcomes(
+    name: str, entry: Entry, findings: Sequence[Finding], known: Mapping[str, Known]
+) -> dict[str, Outcome]:
+    """By key. known: the section's baselines. Raises InputError where the file and the module do not have the same
+    findings."""
     found = {f.key: f for f in findings}
     if differing := [*(found.keys() ^ entry.findings.keys())]:
         key = sorted(differing)[0]
         where = "its module" if key in entry.findings else "fixtures/papers.toml"
         raise InputError(f"{PAPERS}: {name}.findings.{key}: is not in {where}")
-    return {key: Outcome(f, entry.findings[key]) for key, f in found.items()}
+    return {key: Outcome(f, entry.findings[key], known.get(key)) for key, f in found.items()}

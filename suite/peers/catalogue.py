@@ -84,7 +84,7 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
     record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks)))
     tie = None if cell == REFERENCE else limit
     what = "judged otherwise" if tie is None else f"predicted otherwise, but for ties within {tie:g} nats"
-    difference, other = apart(ours, dict.fromkeys(ours.tasks, record), theirs, tie)
+    difference, other = apart(ours, record, theirs, tie)
     return [
         Check(what="largest difference", found=difference, found_unit="nats", limit=limit),
         Check(what=f"{what} (acc, acc_norm)", found=other, found_unit="items", limit=0),
@@ -92,13 +92,13 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
 
 
 def apart(
-    ours: Ours, records: dict[str, Measurement], theirs: dict[str, harness.TaskScores], tie: float | None
+    ours: Ours, record: Measurement, theirs: dict[str, harness.TaskScores], tie: float | None
 ) -> tuple[float, int]:
     """By task: the largest difference in nats, and how many items are judged otherwise or (with `tie`) predicted
     otherwise. Raises MeasurementError where other tokens were scored."""
     differences, others = [], []
     for name, scores in theirs.items():
-        task, metrics = ours.task(name), records[name].metrics
+        task, metrics = ours.task(name), record.metrics
         harness.check_tokens(task, scores)
         mine = metrics[f"accuracy/{name}/acc"].raw["loglikelihoods"]
         differences.append(largest_difference(mine, scores.loglikelihoods))
@@ -111,8 +111,8 @@ def apart(
 
 
 def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
-    """Seconds of scoring alone: of lm-eval at its best batch size and else as it is by default, over the suite's; in
-    total and by task. What both came to is held against each other, too."""
+    """Seconds of scoring alone, each side in one process: of lm-eval at its best batch size and else as it is by
+    default, over the suite's; in total and by task. What both came to is held against each other, too."""
     options = bed.config.scoring
 
     def workload(items: int) -> Ours:
@@ -128,12 +128,15 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
     items = bed.items or shots.items
     ours, size = workload(items), bed.once(f"batch size {shots.examples}", trial)
 
-    def mine() -> dict[str, Measurement]:
-        return {name: ours.measure(REFERENCE, f"accuracy/{name}") for name in ours.tasks}
+    def mine() -> Measurement:
+        return ours.measure(REFERENCE, *(f"accuracy/{name}" for name in ours.tasks))
 
     pair = one_after_the_other(mine, lambda: bed.lm_eval(ours, size)[size])
     records, scores = Pairs(pair).take(bed.repeats)
-    here = [{name: record.phases["accuracy"] for name, record in run.items()} for run in records]
+    here = [
+        {name: float(record.metrics[f"accuracy/{name}/acc"].raw["seconds"]) for name in ours.tasks}
+        for record in records
+    ]
     there = [{name: task.seconds for name, task in run.items()} for run in scores]
     difference, other = apart(ours, records[-1], scores[-1], None)
     return [

@@ -14,7 +14,9 @@ from scipy import stats
 
 from suite.errors import InputError
 from suite.matrix import MATRIX, Cell, load_matrix
+from suite.papers import baseline
 from suite.papers.__main__ import main
+from suite.papers.baseline import Known
 from suite.papers.cases import Answers, FindingCase, questions
 from suite.papers.curves import Curve, curve, lead, pareto
 from suite.papers.expected import Entry, Expected, Outcome, load_entries, module_of, outcomes
@@ -249,14 +251,17 @@ def test_the_file_and_the_module_have_the_same_findings(written: dict[str, str])
     entry = Entry.model_validate({"tier": "t", "requests": ["perplexity"], "findings": written})
     key = "two" if written else "one"
     with pytest.raises(InputError, match=f"x.findings.{key}: is not in "):
-        outcomes("x", entry, [finding()])
+        outcomes("x", entry, [finding()], {})
 
 
-def case(monkeypatch: pytest.MonkeyPatch, found: list[Finding], expected: Any) -> FindingCase:
-    """Of the first finding of the k-bit section, as if that had come out so."""
+def case(
+    monkeypatch: pytest.MonkeyPatch, found: list[Finding], expected: Any, known: Known | None = None
+) -> FindingCase:
+    """Of the first finding of the k-bit section, as if that had come out so, and had this baseline."""
     asked = questions("papers", load_matrix().cells("papers"))[0]
     entry = asked.entry.model_copy(update={"findings": {asked.key: Expected.model_validate(expected)}})
     monkeypatch.setattr("suite.papers.kbit.findings", lambda measured: found)
+    monkeypatch.setattr(baseline, "load", lambda: {"kbit": {asked.key: known}} if known else {})
     return FindingCase(
         replace(asked, entry=entry), Answers(), lambda cell: record(cell, point("a", cell.bits, 5.0))
     )
@@ -295,6 +300,56 @@ def test_a_finding_of_which_nothing_is_known_is_skipped_with_what_was_measured(
     said = rf"It falls: {state}\n.*\n  measured: 0.5 nats .*\n  nothing is expected yet"
     with pytest.raises(pytest.skip.Exception, match=said):
         case(monkeypatch, [finding(state, key)], "unknown").check()
+
+
+def test_a_finding_that_has_left_its_baseline_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it holds, or is open, as before."""
+    key = questions("papers", load_matrix().cells("papers"))[0].key
+    said = r"It falls: open, has left its baseline: 0.9 \(0.6 to 1.2\) \(baselines/papers.toml\)\n"
+    with pytest.raises(pytest.fail.Exception, match=said):
+        case(monkeypatch, [finding("open", key)], "open", Known(value=0.9, low=0.6, high=1.2)).check()
+    with pytest.raises(pytest.xfail.Exception):
+        case(monkeypatch, [finding("open", key)], "open", Known(value=0.9, low=0.4, high=1.2)).check()
+
+
+def test_an_exact_finding_is_what_it_was_or_has_moved() -> None:
+    exact = replace(finding(), value=0.64, low=math.nan, high=math.nan)
+    assert Known(value=0.64).allows(replace(exact, value=0.64 * (1 + 1e-9)))
+    assert not Known(value=0.6401).allows(exact)
+    assert not Known(value=0.64).allows(replace(exact, value=math.nan))
+    assert not Known(value=0.5, low=0.25, high=0.75).allows(replace(finding(), value=math.nan))
+
+
+def test_findings_are_accepted_by_section_with_a_reason(tmp_path: Path) -> None:
+    file = tmp_path / "baselines" / "papers.toml"
+    assert baseline.load(file) == {}
+    exact = replace(finding(key="size"), low=math.nan, high=math.nan)
+    baseline.accept({"kbit": [finding(), exact], "scale": [finding()]}, "first\ntime", file)
+    one = Known(value=0.5, low=0.25, high=0.75)
+    assert baseline.load(file) == {"kbit": {"one": one, "size": Known(value=0.5)}, "scale": {"one": one}}
+    assert file.read_text().count('reason = "first time"') == 2
+    baseline.accept({"scale": [replace(finding(), value=0.6)]}, "again", file)
+    assert baseline.load(file)["kbit"]["one"] == one, "what was not measured stays"
+    assert baseline.load(file)["scale"]["one"].value == 0.6
+    before = file.read_bytes()
+    for found, reason, said in [
+        (finding(), " ", "needs --reason"),
+        (replace(finding(), value=math.nan), "x", "kbit: one is not a number"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            baseline.accept({"kbit": [found]}, reason, file)
+        assert file.read_bytes() == before
+    file.write_text(file.read_text().replace("value = 0.6", 'value = "much"'))
+    with pytest.raises(InputError, match=r"papers.toml: scale.findings.one.value: "):
+        baseline.load(file)
+
+
+def test_every_finding_has_a_baseline() -> None:
+    """What is committed: of each whose state is known, the number that it was decided by."""
+    accepted = baseline.load()
+    for name, entry in load_entries().items():
+        measured = {key for key, expected in entry.findings.items() if expected.state != "unknown"}
+        assert accepted.get(name, {}).keys() == measured
 
 
 def test_what_is_not_measured_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +427,30 @@ def test_records_become_a_table(
         ": 3, 4, 5, 6, 7, 8, 16 bits",
     ):
         assert said in " ".join(shown.split())
+
+
+def test_records_become_the_baseline_that_they_then_fit(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    file = tmp_path / "papers.toml"
+    load, accept = baseline.load, baseline.accept
+    monkeypatch.setattr(baseline, "load", lambda: load(file))
+    monkeypatch.setattr(baseline, "accept", lambda found, reason: accept(found, reason, file))
+    asked = ["--results", str(results)]
+    assert main([*asked, "--update-baselines"]) == 2
+    assert not file.exists()
+    assert main([*asked, "--update-baselines", "--reason", "first"]) == 0
+    assert load(file).keys() == {"kbit"}, "of what was measured"
+    assert load(file)["kbit"].keys() == load_entries()["kbit"].findings.keys()
+    capsys.readouterr()
+    assert main(asked) == 0
+    assert "has left its baseline" not in capsys.readouterr().out
+    known = load(file)
+    known["kbit"]["correlation"] = Known(value=0.5, low=0.4, high=0.6)
+    monkeypatch.setattr(baseline, "load", lambda: known)
+    assert main(asked) == 0
+    assert capsys.readouterr().out.count("has left its baseline: 0.5 (0.4 to 0.6)") == 1
 
 
 def test_records_become_a_page_that_loads_nothing(results: Path, tmp_path: Path) -> None:
