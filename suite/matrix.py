@@ -228,7 +228,11 @@ def known_backends() -> list[str]:
     """Names of the backends: the files of suite/backends/ but for the protocol's own."""
     import suite.backends
 
-    return [m.name for m in pkgutil.iter_modules(suite.backends.__path__) if m.name != "base"]
+    return [
+        m.name
+        for m in pkgutil.iter_modules(suite.backends.__path__)
+        if m.name != "base" and not m.name.startswith("_")
+    ]
 
 
 def load_matrix(path: Path | None = None) -> Matrix:

@@ -219,9 +219,9 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
 def finding(request: pytest.FixtureRequest) -> FindingCase:
     """What the case asks of all cells of its section: `finding.check()`."""
     config = request.config
-    return FindingCase(
-        request.param, config.stash.setdefault(_ANSWERS, Answers()), config.stash[STATE].runner.measurement
-    )
+    state = config.stash[STATE]
+    answers = config.stash.setdefault(_ANSWERS, Answers(state.baselines))
+    return FindingCase(request.param, answers, state.runner.measurement)
 
 
 _ANSWERS = pytest.StashKey[Answers]()

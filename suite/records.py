@@ -180,6 +180,8 @@ class Measurement(Record):
     groups."""
     forward: dict[str, float] = Field(default_factory=dict)
     """Of each phase, seconds in forward passes."""
+    scoring: dict[str, float] = Field(default_factory=dict)
+    """Of each task, seconds of scoring alone."""
     complete: bool = False
 
 

@@ -1,7 +1,7 @@
 """How models of transformers compute a tree: what the modules themselves would come to, up to rounding, in less time.
 
-Only trees (the tasks): a text of one sequence (perplexity, divergence), decoding and timings go by the kernels that
-torch takes by default, as they would for anybody else.
+Only trees (the tasks): the layers of a text of one sequence (perplexity, divergence), decoding and timings go by the
+kernels that torch takes by default, as they would for anybody else.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ PACKED = 1 << 30
 """Bytes of linear layers up to which each is kept a second time, in the order in which oneDNN reads it: it multiplies
 another 5 % faster then."""
 
+FOLDED = 4
+"""Heads that share a key and are computed as further rows of one head: the mask is repeated as often."""
+
 _sdpa = transformers.AttentionInterface()["sdpa"]
 _onednn = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
@@ -35,8 +38,8 @@ def attention(
     then block by block, which leaves out what the mask forbids anyway.
 
     query: [1, heads, nodes, size], key and value: [1, key/value heads, past + nodes, size]; returns
-    [1, nodes, heads, size]. Heads that share a key are further rows of one head: keys need not be repeated, and its
-    products are less small.
+    [1, nodes, heads, size]. Of heads that share a key, few are further rows of one head, whose products are less small,
+    many are a batch: keys need not be repeated.
     """
     blocks = getattr(attention_mask, "blocks", None)
     if (
@@ -46,25 +49,29 @@ def attention(
     ):
         whole: tuple[Any, None] = _sdpa(module, query, key, value, attention_mask, *others, **further)
         return whole
-    query = query[0].unflatten(0, (key.shape[1], -1))
-    sharing, nodes = query.shape[1:3]
-    output = query.new_empty(nodes, key.shape[1], sharing, value.shape[-1])
+    sharing = query.shape[1] // key.shape[1]
+    folded = sharing if sharing <= FOLDED else 1
+    # [batch, key/value heads, heads in one, nodes, size]
+    query = query[0].unflatten(0, (key.shape[1], -1, folded)).transpose(0, 1)
+    output = query.new_empty(query.shape[3], key.shape[1], *query.shape[0:3:2], value.shape[-1])
 
     def part(tensor: Any, columns: tuple[slice, ...], dim: int) -> Any:
         found = [tensor[(..., c, *[slice(None)] * (-1 - dim))] for c in columns]
         return found[0] if len(found) == 1 else torch.cat(found, dim)
 
-    if not hasattr(attention_mask, "parts"):  # the first layer: what is added to the scores of each block
-        seen = (part(attention_mask[0, 0, b.rows], b.columns, -1).repeat(sharing, 1) for b in blocks)
-        attention_mask.parts = [query.new_zeros(s.shape).masked_fill_(~s, -torch.inf) for s in seen]
-    for block, mask in zip(blocks, attention_mask.parts, strict=True):
-        rows = query[:, :, block.rows].flatten(1, 2)[None]
-        k, v = (part(t, block.columns, -2) for t in (key, value))
+    # What is added to the scores of each block: made in the first layer that asks for it.
+    parts = vars(attention_mask).setdefault("parts", {})
+    if folded not in parts:
+        seen = (part(attention_mask[0, 0, b.rows], b.columns, -1).repeat(folded, 1) for b in blocks)
+        parts[folded] = [query.new_zeros(s.shape).masked_fill_(~s, -torch.inf) for s in seen]
+    for block, mask in zip(blocks, parts[folded], strict=True):
+        rows = query[:, :, :, block.rows].flatten(2, 3)
+        k, v = (part(t, block.columns, -2).expand(len(query), -1, -1, -1) for t in (key, value))
         found = torch.nn.functional.scaled_dot_product_attention(
             rows, k, v, attn_mask=mask, scale=further.get("scaling")
         )
-        output[block.rows] = found[0].unflatten(1, (sharing, -1)).permute(2, 0, 1, 3)
-    return output.flatten(1, 2)[None], None
+        output[block.rows] = found.unflatten(2, (folded, -1)).permute(3, 1, 0, 2, 4)
+    return output.flatten(1, 3)[None], None
 
 
 class Products:
@@ -76,10 +83,9 @@ class Products:
     """
 
     def __init__(self, layers: list[torch.nn.Linear], head: torch.nn.Linear | None) -> None:
-        self._head = head
+        self._layers, self._head = layers, head
         self._logits = torch.empty(0)
-        self._layers = [layer for layer in layers if by_onednn(layer.weight)]
-        self._packed: list[Any] = []
+        self._packed: dict[torch.nn.Linear, tuple[Any, Any]] = {}
 
     def release(self) -> None:
         """The memory of the logits."""
@@ -87,11 +93,16 @@ class Products:
 
     @contextmanager
     def of(self, tree: bool) -> Iterator[None]:
-        """Have them computed here until the end of the context; those of the layers only for a tree."""
-        own = {self._head: functools.partial(self._project, tree)} if self._head is not None else {}
-        if tree and self._layers:
-            self._pack()
-            for layer, weight in zip(self._layers, self._packed, strict=True):
+        """Have them computed here until the end of the context; those of the layers only for a tree. A layer that
+        somebody else has given a `forward` keeps it."""
+        own = {}
+        if self._head is not None and is_plain(self._head):
+            own[self._head] = functools.partial(self._project, tree)
+        if tree:
+            fast = [layer for layer in self._layers if is_plain(layer) and by_onednn(layer.weight)]
+            small = sum(layer.weight.nbytes for layer in fast) <= PACKED
+            for layer in fast:
+                weight = self._pack(layer) if small else layer.weight
                 own[layer] = functools.partial(_product, weight, layer.bias)
         for layer, forward in own.items():
             layer.forward = forward
@@ -101,12 +112,16 @@ class Products:
             for layer in own:
                 del layer.forward
 
-    def _pack(self) -> None:
-        if self._packed:
-            return
-        weights = [layer.weight.detach() for layer in self._layers]
-        small = sum(w.nbytes for w in weights) <= PACKED
-        self._packed = [torch.ops.mkldnn._reorder_linear_weight(w) for w in weights] if small else weights
+    def _pack(self, layer: torch.nn.Linear) -> Any:
+        """Its weight in oneDNN's order, anew where it has changed."""
+        version = layer.weight.data_ptr(), layer.weight._version
+        known = self._packed.get(layer)
+        if known is None or known[0] != version:
+            known = self._packed[layer] = (
+                version,
+                torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach()),
+            )
+        return known[1]
 
     def _project(self, tree: bool, hidden: Any) -> Any:
         """Logits [1, rows, vocabulary] of states [1, rows, size]."""
@@ -124,6 +139,17 @@ class Products:
             else:
                 torch.mm(hidden[0], weight[part].t(), out=logits[:, part])
         return (logits if bias is None else logits.add_(bias))[None]
+
+
+def is_plain(layer: torch.nn.Module) -> bool:
+    """Whether a layer is nothing but a product with its weight: quantized ones may be of the same class, with another
+    `forward` or weights of another type."""
+    weight = getattr(layer, "weight", None)
+    return (
+        type(layer) is torch.nn.Linear
+        and type(weight) in (torch.Tensor, torch.nn.Parameter)
+        and "forward" not in vars(layer)
+    )
 
 
 def by_onednn(weight: torch.Tensor) -> bool:

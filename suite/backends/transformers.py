@@ -61,12 +61,10 @@ class Transformers:
         return {}
 
     def products(self) -> Products:
-        """The layers whose products may be computed by other kernels than their own: quantized ones have theirs."""
+        """The layers whose products may be computed by other kernels than their own."""
         if self._device.type != "cpu":
             return Products([], None)
-        head = self._model.get_output_embeddings()
-        layers = [m for m in linear_layers(self._model).values() if type(m) is torch.nn.Linear]
-        return Products(layers, head if type(head) is torch.nn.Linear else None)
+        return Products(list(linear_layers(self._model).values()), self._model.get_output_embeddings())
 
     def reserve(self, tokens: int, sequences: int) -> None:
         self._cache = None

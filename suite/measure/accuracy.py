@@ -64,8 +64,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         budget = budget or calibrated(session, groups)
         begin = time.perf_counter()
         scored = score(session.backend, groups, budget, progress)
-        raw = {"budget": budget, "seconds": time.perf_counter() - begin}
-        metrics.update(_metrics(session, options, task, scored, raw))
+        session.scoring[name] = time.perf_counter() - begin
+        metrics.update(_metrics(session, options, task, scored, budget))
     if every:
         with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
         if not with_acc:
@@ -75,18 +75,17 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def _metrics(
-    session: Session, options: Options, task: Task, scored: list[list[Scored]], raw: dict[str, Any]
+    session: Session, options: Options, task: Task, scored: list[list[Scored]], budget: int
 ) -> dict[str, Metric]:
-    """raw: what else is kept of the scoring, with the first metric."""
     samples: dict[str, list[float]] = {}
     for item, choices in zip(task.items, scored, strict=True):
         values = item_metrics(task, item, choices) | margins(task, item, choices)
         for metric, value in values.items():
             samples.setdefault(metric, []).append(value)
     raw = {
-        **raw,
         "loglikelihoods": [[s.total for s in choices] for choices in scored],
         "gold": [item.gold for item in task.items],
+        "budget": budget,
     }
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,9 +31,12 @@ def main(arguments: list[str] | None = None) -> int:
         console = Console(width=170)
     try:
         matrix = load_matrix(options.matrix)
+        entries = chosen(options.k)
+        if options.update_baselines:
+            accept(entries, matrix, options, console)
         sections = [
-            shown(name, entry, matrix, options.results, draw=options.output is not None)
-            for name, entry in load_entries().items()
+            shown(name, entry, matrix, options, draw=options.output is not None)
+            for name, entry in entries.items()
         ]
         for section in sections:
             if section.missing:
@@ -41,8 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(table_of(section.paper.title, section.outcomes))
         if all(section.missing for section in sections):
             raise InputError(f"{options.results}: nothing was measured there")
-        if options.update_baselines:
-            accept({s.name: s.outcomes for s in sections if not s.missing}, options.reason, console)
         if options.output is not None:
             for file in page.write(sections, options.output):
                 console.print(f"wrote {file}", markup=False, soft_wrap=True)
@@ -52,13 +54,39 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def shown(name: str, entry: Entry, matrix: Matrix, results: Path, *, draw: bool) -> page.Shown:
+def chosen(pattern: str) -> dict[str, Entry]:
+    """The sections whose name matches. Raises InputError where none does."""
+    entries = load_entries()
+    found = {name: entry for name, entry in entries.items() if re.search(pattern, name)}
+    if not found:
+        raise InputError(f"-k {pattern}: no section matches; there are {', '.join(entries)}")
+    return found
+
+
+def accept(
+    entries: Mapping[str, Entry], matrix: Matrix, options: argparse.Namespace, console: Console
+) -> None:
+    """Make the findings of these sections the baseline. A section that is not measured, and a finding of which nothing
+    is expected yet, are left out."""
+    for name, entry in entries.items():
+        try:
+            measured = load(entry, matrix, options.results)
+        except InputError as error:
+            console.print(f"{name}: left as it is: {error}", markup=False, soft_wrap=True)
+            continue
+        known = [f for f in module_of(name).findings(measured) if entry.findings[f.key].state != "unknown"]
+        path = baseline.accept(name, known, baseline.workload_of(measured), options.reason, options.baselines)
+        console.print(f"wrote {path}: {len(known)} findings", markup=False, soft_wrap=True)
+
+
+def shown(name: str, entry: Entry, matrix: Matrix, options: argparse.Namespace, *, draw: bool) -> page.Shown:
     """A section, with its figures if it is to be drawn."""
     module = module_of(name)
+    known = baseline.load(name, options.baselines)
     try:
-        measured = load(entry, matrix, results)
-        known = baseline.load().get(name, {})
-        found = list(outcomes(name, entry, module.findings(measured), known).values())
+        measured = load(entry, matrix, options.results)
+        workload = baseline.workload_of(measured)
+        found = list(outcomes(name, entry, module.findings(measured), workload, known).values())
     except QuantgateError as error:
         return page.Shown(name, module.PAPER, missing=str(error))
     if not draw:
@@ -72,14 +100,6 @@ def shown(name: str, entry: Entry, matrix: Matrix, results: Path, *, draw: bool)
         tables=module.tables(measured),
         origin=page.origin_of(measured),
         specs={f.name: charts.dressed(f.chart).to_dict() for f in figures},
-    )
-
-
-def accept(sections: Mapping[str, Sequence[Outcome]], reason: str, console: Console) -> None:
-    """Make the findings of these sections the baseline."""
-    baseline.accept({name: [o.finding for o in found] for name, found in sections.items()}, reason)
-    console.print(
-        f"wrote {baseline.BASELINE}: {', '.join(sections) or 'nothing'}", markup=False, soft_wrap=True
     )
 
 
@@ -117,11 +137,13 @@ def _parser() -> argparse.ArgumentParser:
         help="of the runs (default: .quantgate)",
     )
     add("--matrix", type=Path, default=MATRIX, metavar="PATH", help="the runs' matrix file")
+    add("-k", default="", metavar="REGEX", help="only sections of fixtures/papers.toml whose name matches")
     add(
         "--update-baselines",
         action="store_true",
         help="make what these records came to the baseline of the findings (needs --reason)",
     )
+    add("--baselines", type=Path, default=baseline.BASELINES, metavar="DIR", help="default: baselines/")
     add("--reason", default="", metavar="TEXT", help="why the baselines change; kept in them")
     add("--output", type=Path, metavar="DIR", help=f"write {page.NAME} and its figures as PNG there")
     return parser

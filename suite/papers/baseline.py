@@ -1,23 +1,33 @@
-"""baselines/papers.toml: what each finding came to when it was accepted, with the interval that it had then."""
+"""baselines/papers/<section>.toml: what each finding came to when it was accepted, and its interval then."""
 
 from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from suite.errors import InputError
+from suite.files import hash_of
 from suite.matrix import FIXTURES
-from suite.papers.section import Finding
-from suite.records import Record
-from suite.storage import one_line, write_toml
-from suite.toml_input import read_toml, validate
+from suite.papers.section import Finding, Measured
+from suite.records import FORMAT, Record
+from suite.storage import one_line, parse_toml, write_toml
 
-BASELINE = FIXTURES.parent / "baselines" / "papers.toml"
+BASELINES = FIXTURES.parent / "baselines"
 
+COMMAND = "python -m suite.papers --update-baselines"
+
+SHARE = 0.5
+"""Of the distance from a finding to the ends of its interval: how far it may move. What makes it uncertain is which
+texts and items were taken, and these are the same in every run: what is left is rounding."""
+ROUNDING = 0.01
+"""Of the value: what rounding may make of a finding, however narrow its interval."""
 EXACT = 1e-6
-"""Relative: how far a finding without an interval may be from its baseline."""
+"""The same, of a finding without an interval."""
 
 
 class Known(Record):
@@ -27,70 +37,86 @@ class Known(Record):
     low: float | None = None
     high: float | None = None
 
-    def allows(self, finding: Finding) -> bool:
-        """Whether a finding is what it was. On the same items and the same texts it is the same number, up to rounding:
-        one that has left its own interval of uncertainty has moved, whatever the sample."""
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """From where to where it may move."""
         if self.low is None or self.high is None:
-            return math.isclose(finding.value, self.value, rel_tol=EXACT)
-        return self.low <= finding.value <= self.high
+            below = above = EXACT * abs(self.value)
+        else:
+            least = ROUNDING * abs(self.value)
+            below, above = (max(SHARE * d, least) for d in (self.value - self.low, self.high - self.value))
+        return self.value - below, self.value + above
+
+    def allows(self, finding: Finding) -> bool:
+        """Whether a finding is what it was."""
+        low, high = self.allowed
+        return low <= finding.value <= high
 
     @property
     def text(self) -> str:
-        interval = f" ({self.low:.4g} to {self.high:.4g})" if self.low is not None else ""
-        return f"{self.value:.4g}{interval}"
+        low, high = self.allowed
+        return f"{self.value:.4g} (may be {low:.4g} to {high:.4g})"
 
 
-class Section(Record):
-    """Those of one section of the page."""
+class Baseline(Record):
+    """Those of one section of the page. workload: see `workload_of`."""
 
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
     accepted: str
     reason: str
+    workload: str
     findings: dict[str, Known]
 
 
-def load(path: Path = BASELINE) -> dict[str, dict[str, Known]]:
-    """By section and key; empty where nothing was accepted yet. Raises InputError naming file and key."""
-    return {name: section.findings for name, section in _sections(path).items()}
+def path_of(section: str, root: Path = BASELINES) -> Path:
+    """Where the baseline of a section is kept."""
+    return root / "papers" / f"{section}.toml"
 
 
-def accept(found: Mapping[str, Sequence[Finding]], reason: str, path: Path = BASELINE) -> None:
-    """Make the findings of some sections, by name, the baseline of these. Raises InputError without a reason or for one
-    that is not a number, QuantgateError where the file cannot be written: then it stays as it was."""
-    reason = one_line(reason)
-    if not reason:
+def load(section: str, root: Path = BASELINES) -> Baseline | None:
+    """None where nothing was accepted yet. Raises InputError naming file, key and remedy."""
+    found = parse_toml(path_of(section, root), Baseline)
+    return found[0] if found else None
+
+
+def accept(
+    section: str, findings: Sequence[Finding], workload: str, reason: str, root: Path = BASELINES
+) -> Path:
+    """Make the findings of a section its baseline; returns its file. Raises InputError without a reason or for a
+    finding that is not a number, QuantgateError where the file cannot be written: then it stays as it was."""
+    if not (reason := one_line(reason)):
         raise InputError('--update-baselines needs --reason "why the values change"')
-    for name, findings in found.items():
-        if nothing := [f.key for f in findings if math.isnan(f.value)]:
-            raise InputError(f"{name}: {nothing[0]} is not a number: it cannot be a baseline")
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    new = {
-        name: Section(accepted=today, reason=reason, findings={f.key: _known(f) for f in findings})
-        for name, findings in found.items()
+    if nothing := [f.key for f in findings if math.isnan(f.value)]:
+        raise InputError(
+            f"{section}: {nothing[0]} is not a number and cannot be a baseline: find out why, or update the other "
+            "sections alone (-k)"
+        )
+    path = path_of(section, root)
+    data = {
+        "format": FORMAT,
+        "accepted": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "reason": reason,
+        "workload": workload,
+        "findings": {f.key: _known(f).model_dump(exclude_none=True) for f in findings},
     }
-    sections = {**_sections(path), **new}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_toml(
-        path,
-        f"python -m suite.papers --update-baselines --reason {reason!r}",
-        {
-            **{name: {"accepted": s.accepted, "reason": s.reason} for name, s in sections.items()},
-            **{f"{name}.findings": _lines(s) for name, s in sections.items()},
-        },
-        lines=[f"{name}.findings" for name in sections],
-    )
+    write_toml(path, f"{COMMAND} -k '^{section}$' --reason {reason!r}", data, lines=["findings"])
+    return path
+
+
+def workload_of(measured: Measured) -> str:
+    """A hash of which cells were measured on which texts, items and settings: what two findings have to have in common
+    before they may be compared. Timings are no part of any finding."""
+    return hash_of(
+        [
+            [cell.id, name, metric.conditions]
+            for cell, record in measured
+            for name, metric in sorted(record.metrics.items())
+            if metric.kind == "paired"
+        ]
+    )[:16]
 
 
 def _known(finding: Finding) -> Known:
     if not math.isfinite(finding.low):
         return Known(value=finding.value)
     return Known(value=finding.value, low=finding.low, high=finding.high)
-
-
-def _lines(section: Section) -> dict[str, dict[str, float]]:
-    return {key: known.model_dump(exclude_none=True) for key, known in section.findings.items()}
-
-
-def _sections(path: Path) -> dict[str, Section]:
-    if not path.exists():
-        return {}
-    return {name: validate(Section, table, path, name) for name, table in read_toml(path).items()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from suite.errors import QuantgateError
 from suite.matrix import Cell
-from suite.papers import baseline
+from suite.papers.baseline import BASELINES, load, workload_of
 from suite.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from suite.records import Measurement
 from suite.run.plan import Need
@@ -46,9 +47,10 @@ def questions(tier: str, cells: Sequence[Cell]) -> list[Question]:
 
 
 class Answers:
-    """The findings of a run's sections, each worked out once."""
+    """The findings of a run's sections, each worked out once. root: of the baselines."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path = BASELINES) -> None:
+        self._root = root
         self._known: dict[str, dict[str, Outcome] | QuantgateError] = {}
 
     def of(self, question: Question, measurement: Callable[[Cell], Measurement]) -> Outcome:
@@ -57,9 +59,12 @@ class Answers:
         if name not in self._known:
             try:
                 measured = [(cell, measurement(cell)) for cell in question.cells]
-                accepted = baseline.load().get(name, {})
                 self._known[name] = outcomes(
-                    name, question.entry, module_of(name).findings(measured), accepted
+                    name,
+                    question.entry,
+                    module_of(name).findings(measured),
+                    workload_of(measured),
+                    load(name, self._root),
                 )
             except QuantgateError as error:
                 self._known[name] = error
@@ -79,7 +84,8 @@ class FindingCase:
 
     def check(self) -> None:
         """Pass where the finding holds, as expected; xfail where it is expected not to, or to be open; fail where it is
-        another than expected or has left its baseline. Where nothing is expected yet: skip, with what was measured."""
+        another than expected, has left its baseline or has none. Where nothing is expected yet: skip, with what was
+        measured."""
         try:
             outcome = self._answers.of(self._question, self._measurement)
         except QuantgateError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from suite.errors import InputError
 from suite.matrix import FIXTURES, Cell
-from suite.papers.baseline import Known
+from suite.papers.baseline import BASELINES, COMMAND, Baseline, path_of
 from suite.papers.section import Finding, SectionModule, State
 from suite.records import Record
 from suite.toml_input import read_toml, validate
@@ -49,21 +49,21 @@ class Entry(Record):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finding beside what was expected of it. known: its baseline, if it has one."""
+    """A finding beside what was expected of it. against: what else is wrong, see `outcomes`; empty: it fits its
+    baseline."""
 
     finding: Finding
     expected: Expected
-    known: Known | None = None
+    against: str = ""
 
     @property
     def changes(self) -> list[str]:
-        """What it is other than expected."""
-        changes = []
-        if self.expected.state not in ("unknown", self.finding.state):
-            changes.append(f"expected: {self.expected.state} (fixtures/papers.toml)")
-        if self.known is not None and not self.known.allows(self.finding):
-            changes.append(f"has left its baseline: {self.known.text} (baselines/papers.toml)")
-        return changes
+        """What it is other than expected; none while nothing is expected."""
+        if self.expected.state == "unknown":
+            return []
+        other = self.expected.state != self.finding.state
+        state = [f"expected: {self.expected.state} (fixtures/papers.toml)"] if other else []
+        return [*state, *filter(None, [self.against])]
 
     @property
     def text(self) -> str:
@@ -95,13 +95,27 @@ def module_of(name: str) -> SectionModule:
 
 
 def outcomes(
-    name: str, entry: Entry, findings: Sequence[Finding], known: Mapping[str, Known]
+    name: str, entry: Entry, findings: Sequence[Finding], workload: str, baseline: Baseline | None
 ) -> dict[str, Outcome]:
-    """By key. known: the section's baselines. Raises InputError where the file and the module do not have the same
-    findings."""
+    """By key. workload: of what was measured (`suite.papers.baseline.workload_of`). Raises InputError where the file
+    and the module do not have the same findings."""
     found = {f.key: f for f in findings}
     if differing := [*(found.keys() ^ entry.findings.keys())]:
         key = sorted(differing)[0]
         where = "its module" if key in entry.findings else "fixtures/papers.toml"
         raise InputError(f"{PAPERS}: {name}.findings.{key}: is not in {where}")
-    return {key: Outcome(f, entry.findings[key], known.get(key)) for key, f in found.items()}
+    return {
+        key: Outcome(f, entry.findings[key], _against(name, f, workload, baseline))
+        for key, f in found.items()
+    }
+
+
+def _against(name: str, finding: Finding, workload: str, baseline: Baseline | None) -> str:
+    """What is to be said against a finding by its baseline."""
+    known = baseline.findings.get(finding.key) if baseline else None
+    remedy = f"(baselines/{path_of(name).relative_to(BASELINES)}; {COMMAND} -k '^{name}$' accepts what was measured)"
+    if baseline is None or known is None:
+        return f"has no baseline {remedy}"
+    if baseline.workload != workload:
+        return f"not comparable: its baseline is of other cells, texts or items {remedy}"
+    return "" if known.allows(finding) else f"has left its baseline {known.text} {remedy}"

@@ -133,10 +133,7 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
 
     pair = one_after_the_other(mine, lambda: bed.lm_eval(ours, size)[size])
     records, scores = Pairs(pair).take(bed.repeats)
-    here = [
-        {name: float(record.metrics[f"accuracy/{name}/acc"].raw["seconds"]) for name in ours.tasks}
-        for record in records
-    ]
+    here = [record.scoring for record in records]
     there = [{name: task.seconds for name, task in run.items()} for run in scores]
     difference, other = apart(ours, records[-1], scores[-1], None)
     return [

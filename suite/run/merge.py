@@ -25,6 +25,7 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
             "seconds": sum(part.seconds for part in parts),
             "phases": added([part.phases for part in parts]),
             "forward": added([part.forward for part in parts]),
+            "scoring": added([part.scoring for part in parts]),
             "metrics": {n: _merged(n, [p.metrics[n] for p in parts if n in p.metrics]) for n in names},
         }
     )

@@ -144,6 +144,8 @@ class Session:
         """Windows of text that were scored already, by their token ids: metric groups share them."""
         self.forward: dict[str, float] = {}
         """By phase, the seconds spent in forward passes."""
+        self.scoring: dict[str, float] = {}
+        """By task, the seconds spent on scoring its items."""
 
     def load(self, loader: Callable[[Path, dict[str, Any], int], Backend]) -> None:
         """Load the checkpoint, taking time and peak memory."""

@@ -115,6 +115,7 @@ def run(job: Job) -> None:
         metrics=metrics,
         phases=phases,
         forward=session.forward,
+        scoring=session.scoring,
         complete=True,
     )
     write_atomic(job.output, record.model_dump_json(indent=1).encode())

@@ -82,7 +82,7 @@ def by_key(found: Measured) -> dict[str, Finding]:
 def test_what_holds_is_found_and_the_file_names_it() -> None:
     found = by_key(measured())
     assert {f.state for f in found.values()} == {"holds"}
-    outcomes("calibration", load_entries()["calibration"], list(found.values()), {})
+    outcomes("calibration", load_entries()["calibration"], list(found.values()), "", None)
     assert found["helps-gptq"].value == pytest.approx(0.04)
     assert found["helps-imatrix"].value == pytest.approx(0.03)
     assert found["outliers-cost-little"].value == pytest.approx(0.004)
@@ -160,7 +160,7 @@ def test_outliers_that_come_and_go_with_the_text_are_found(factor: float, state:
     found = outliers.findings(outlier_cells(factor))
     assert {f.state for f in found} == {state}
     assert found[0].value == pytest.approx(factor, rel=0.02)
-    outcomes("outliers", load_entries()["outliers"], found, {})
+    outcomes("outliers", load_entries()["outliers"], found, "", None)
 
 
 def test_the_table_names_the_most_extreme_layer() -> None:

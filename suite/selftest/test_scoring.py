@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -492,11 +493,13 @@ def test_products_are_those_of_the_models_own_layers(
     ours, own = loaded.products(), kernels.Products([], None)
     calls = 0
     onednn = kernels._onednn
+    if onednn is None:
+        pytest.skip("this torch has no oneDNN")
 
     def counted(*given: Any) -> Any:
         nonlocal calls
         calls += 1
-        return onednn(*given)  # type: ignore[misc]
+        return onednn(*given)
 
     monkeypatch.setattr(kernels, "_onednn", counted)
     trees = plan(questions(300), 64)
@@ -519,6 +522,59 @@ def test_products_are_those_of_the_models_own_layers(
     assert ours._logits.numel() <= 300 * largest, "one batch's logits, not all of them"
     loaded.reserve(64, 3)
     assert ours._logits.numel() == 0
+    assert len(ours._packed) == (every - 3 if packed else 0)
+
+
+def test_products_follow_their_layers() -> None:
+    """A weight that has changed, a layer that somebody else computes, a product that fails."""
+    import torch
+
+    from suite.backends._tree_kernels import Products
+
+    layer, other, empty = (torch.nn.Linear(32, 16) for _ in range(3))
+    other.forward = lambda states: states * 0  # type: ignore[method-assign]
+    del empty.weight
+    products = Products([layer, other, empty], None)
+    states = torch.randn(1, 5, 32)
+    with torch.no_grad():
+        for _ in range(3):
+            with products.of(tree=True):
+                assert "forward" in vars(layer)
+                found = layer(states)
+                assert not other(states).any()
+            torch.testing.assert_close(found, layer(states))
+            layer.weight.mul_(2)
+        layer.weight.data = torch.randn(16, 32)
+        with products.of(tree=True):
+            found = layer(states)
+        torch.testing.assert_close(found, layer(states))
+    with pytest.raises(ZeroDivisionError), products.of(tree=True):
+        raise ZeroDivisionError
+    assert "forward" not in vars(layer)
+    assert not other(states).any()
+
+
+@pytest.mark.parametrize("past", [0, 3])
+def test_attention_in_blocks_is_attention_under_the_mask(past: int) -> None:
+    """Layers of one model may have other numbers of heads, and are given the same mask."""
+    import torch
+
+    from suite.backends import _tree_kernels as kernels
+
+    tree = next(t for t in plan(questions(300), 64) if not t.is_chain)
+    tree = replace(tree, past=past)
+    mask = torch.from_numpy(tree.mask())[None, None]
+    plain = mask.clone()
+    mask.blocks = tree.blocks()  # type: ignore[attr-defined]
+    nodes = len(tree.ids)
+    source = torch.Generator().manual_seed(0)
+    for heads, sharing in [(2, 2), (1, 4), (4, 1), (1, 2 * kernels.FOLDED)]:
+        query = torch.randn(1, heads * sharing, nodes, 8, generator=source)
+        key, value = (torch.randn(1, heads, past + nodes, 8, generator=source) for _ in range(2))
+        found, _ = kernels.attention(None, query, key, value, mask, scaling=0.3)
+        k, v = (t.repeat_interleave(sharing, dim=1) for t in (key, value))
+        whole = torch.nn.functional.scaled_dot_product_attention(query, k, v, attn_mask=plain, scale=0.3)
+        torch.testing.assert_close(found, whole.transpose(1, 2))
 
 
 @pytest.mark.parametrize(
