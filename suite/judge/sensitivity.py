@@ -104,7 +104,8 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | N
 
 def _amount(metric: Metric) -> tuple[int, str]:
     if metric.weights:
-        return round(sum(metric.weights)), "scored tokens"
+        whole = all(weight == 1 for weight in metric.weights)
+        return round(sum(metric.weights)), "windows" if whole else "scored tokens"
     return (
         (len(metric.samples or ()), "items")
         if metric.kind == "paired"
