@@ -532,7 +532,7 @@ def test_products_follow_their_layers() -> None:
     from suite.backends._tree_kernels import Products
 
     layer, other, empty = (torch.nn.Linear(32, 16) for _ in range(3))
-    other.forward = lambda states: states * 0  # type: ignore[method-assign]
+    other.forward = lambda states: states * 0
     del empty.weight
     products = Products([layer, other, empty], None)
     states = torch.randn(1, 5, 32)
@@ -565,7 +565,7 @@ def test_attention_in_blocks_is_attention_under_the_mask(past: int) -> None:
     tree = replace(tree, past=past)
     mask = torch.from_numpy(tree.mask())[None, None]
     plain = mask.clone()
-    mask.blocks = tree.blocks()  # type: ignore[attr-defined]
+    mask.blocks = tree.blocks()
     nodes = len(tree.ids)
     source = torch.Generator().manual_seed(0)
     for heads, sharing in [(2, 2), (1, 4), (4, 1), (1, 2 * kernels.FOLDED)]:
