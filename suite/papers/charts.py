@@ -34,7 +34,7 @@ def dressed(chart: Any) -> Any:
     return (
         chart.configure_view(strokeOpacity=0.2)
         .configure_axis(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.4)
-        .configure_legend(labelFontSize=11, titleFontSize=12, titleFontWeight="normal")
+        .configure_legend(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", symbolOpacity=1)
         .configure_header(labelFontSize=12)
     )
 

@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from suite.papers import charts
-from suite.papers.dimensions_scores import score_draws
+from suite.papers.dimensions_scores import losses, score_draws
 from suite.papers.section import Figure, Measured
 
 
 def figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:
-    """Score of each dimension over measured bits per weight, and over perplexity."""
-    rows = _rows(measured, dimensions)
+    """Score of each dimension over measured bits per weight, and over the loss that quantization adds."""
+    alt, rows = charts.altair(), _rows(measured, dimensions)
     return [
         Figure(
             "dimensions-profile",
             "Knowledge and alignment over bits per weight",
             "A point for each cell, with the 95 % interval over its items. Bits are measured: embeddings "
             "and layers that a scheme leaves alone count.",
-            _chart(rows, "bits:Q", "measured bits per weight", log=True),
+            _chart(rows, _bits(alt)),
         ),
         Figure(
             "dimensions-proxy",
             "Perplexity as a proxy",
-            "The same scores over perplexity. If perplexity is a proxy, points fall from the upper left to "
-            "the lower right.",
-            _chart(rows, "perplexity:Q", "perplexity", log=True),
+            "The same scores over the logarithm of perplexity, less that of the best cell; the axis is stretched "
+            "where most cells are. If perplexity is a proxy, points fall from the upper left to the lower right.",
+            _chart(rows, _added(alt)),
         ),
     ]
 
 
 def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     rows = []
+    best = losses(measured).min()
     for name, tasks in dimensions.items():
         draws = score_draws(measured, tasks)
         for number, (cell, record) in enumerate(measured):
@@ -43,6 +46,7 @@ def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[d
                     "cell": f"{cell.backend}/{cell.scheme}",
                     "backend": cell.backend,
                     "bits": record.metrics["memory/bits_per_weight"].value,
+                    "added": float(np.log(record.metrics["perplexity"].value) - best),
                     "perplexity": record.metrics["perplexity"].value,
                     "score": float(draws.all_items[number]),
                     "low": low,
@@ -52,11 +56,29 @@ def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[d
     return rows
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], x: str, title: str, *, log: bool) -> Any:
+def _bits(alt: Any) -> Any:
+    return alt.X(
+        "bits:Q",
+        title="measured bits per weight",
+        scale=alt.Scale(type="log", nice=False, padding=12),
+        axis=alt.Axis(format="~g"),
+    )
+
+
+def _added(alt: Any) -> Any:
+    """Nats from a hundredth to those of a collapse on one axis."""
+    return alt.X(
+        "added:Q",
+        title="loss that quantization adds, nats per token",
+        scale=alt.Scale(type="symlog", constant=0.05, nice=False, padding=12),
+        axis=alt.Axis(values=[0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10], format="~g"),
+    )
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], x: Any) -> Any:
     alt = charts.altair()
-    scale = alt.Scale(type="log", nice=False) if log else alt.Scale(zero=False)
     base = alt.Chart(charts.data(rows)).encode(
-        alt.X(x, title=title, scale=scale, axis=alt.Axis(format="~g")),
+        x,
         alt.Color("backend:N", title="library"),
         tooltip=["cell:N", alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("bits:Q", format=".2f"),
                  alt.Tooltip("perplexity:Q", format=".2f")],
