@@ -7,7 +7,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -32,12 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         matrix = load_matrix(options.matrix)
         entries = chosen(options.k)
-        if options.update_baselines:
-            accept(entries, matrix, options, console)
-        sections = [
-            shown(name, entry, matrix, options, draw=options.output is not None)
-            for name, entry in entries.items()
-        ]
+        sections = [shown(name, entry, matrix, options, console) for name, entry in entries.items()]
         for section in sections:
             if section.missing:
                 console.print(section.missing, markup=False, soft_wrap=True)
@@ -63,33 +58,35 @@ def chosen(pattern: str) -> dict[str, Entry]:
     return found
 
 
-def accept(
-    entries: Mapping[str, Entry], matrix: Matrix, options: argparse.Namespace, console: Console
-) -> None:
-    """Make the findings of these sections the baseline. A section that is not measured, and a finding of which nothing
-    is expected yet, are left out."""
-    for name, entry in entries.items():
-        try:
-            measured = load(entry, matrix, options.results)
-        except InputError as error:
-            console.print(f"{name}: left as it is: {error}", markup=False, soft_wrap=True)
-            continue
-        known = [f for f in module_of(name).findings(measured) if entry.findings[f.key].state != "unknown"]
-        path = baseline.accept(name, known, baseline.workload_of(measured), options.reason, options.baselines)
-        console.print(f"wrote {path}: {len(known)} findings", markup=False, soft_wrap=True)
-
-
-def shown(name: str, entry: Entry, matrix: Matrix, options: argparse.Namespace, *, draw: bool) -> page.Shown:
-    """A section, with its figures if it is to be drawn."""
+def shown(
+    name: str, entry: Entry, matrix: Matrix, options: argparse.Namespace, console: Console
+) -> page.Shown:
+    """A section, with its figures if it is to be drawn. With --update-baselines its findings become its baseline first,
+    but for those of which nothing is expected yet."""
     module = module_of(name)
-    known = baseline.load(name, options.baselines)
+
+    def missing(error: QuantgateError) -> page.Shown:
+        return page.Shown(name, module.PAPER, missing=str(error))
+
     try:
         measured = load(entry, matrix, options.results)
-        workload = baseline.workload_of(measured)
-        found = list(outcomes(name, entry, module.findings(measured), workload, known).values())
+        findings = module.findings(measured)
     except QuantgateError as error:
-        return page.Shown(name, module.PAPER, missing=str(error))
-    if not draw:
+        if options.update_baselines:
+            console.print(f"{name}: left as it is: {error}", markup=False, soft_wrap=True)
+        return missing(error)
+    workload = baseline.workload_of(measured)
+    if options.update_baselines:
+        unexpected = {key for key, expected in entry.findings.items() if expected.state == "unknown"}
+        known = [f for f in findings if f.key not in unexpected]
+        path = baseline.accept(name, known, workload, options.reason, options.baselines)
+        console.print(f"wrote {path}: {len(known)} findings", markup=False, soft_wrap=True)
+    accepted = baseline.load(name, options.baselines)
+    try:
+        found = list(outcomes(name, entry, findings, workload, accepted).values())
+    except QuantgateError as error:
+        return missing(error)
+    if options.output is None:
         return page.Shown(name, module.PAPER, outcomes=found)
     figures = module.figures(measured)
     return page.Shown(

@@ -113,7 +113,9 @@ def outcomes(
 def _against(name: str, finding: Finding, workload: str, baseline: Baseline | None) -> str:
     """What is to be said against a finding by its baseline."""
     known = baseline.findings.get(finding.key) if baseline else None
-    remedy = f"(baselines/{path_of(name).relative_to(BASELINES)}; {COMMAND} -k '^{name}$' accepts what was measured)"
+    remedy = (
+        f"({path_of(name).relative_to(BASELINES.parent)}; {COMMAND} -k '^{name}$' accepts what was measured)"
+    )
     if baseline is None or known is None:
         return f"has no baseline {remedy}"
     if baseline.workload != workload:

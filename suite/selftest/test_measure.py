@@ -403,6 +403,18 @@ def test_a_loglikelihood_task_asks_for_the_greedy_continuation_whole(here: Here)
     assert found["accuracy/last/acc"].value == 0.5
 
 
+def test_scoring_is_timed_by_task(here: Here) -> None:
+    choice_task(here)
+    greedy_task(here)
+    here.options = {"accuracy": {"tasks": ["choose", "last"], "items": 2}}
+    session = here.session()
+    begin = time.perf_counter()
+    accuracy.measure(session, [])
+    assert session.scoring.keys() == {"choose", "last"}
+    assert min(session.scoring.values()) > 0
+    assert sum(session.scoring.values()) <= time.perf_counter() - begin
+
+
 def test_only_the_tasks_that_cases_need_are_done(here: Here) -> None:
     greedy_task(here)
     options: dict[str, Any] = {"tasks": ["choose", "last", "other"], "items": 2}

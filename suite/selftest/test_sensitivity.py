@@ -121,6 +121,14 @@ def test_a_tolerance_below_what_the_sample_shows_is_refused_with_what_would_do(
         assert with_sensitivity(CELL, {"perplexity": fewer}, known, ALPHA)[1]
 
 
+def test_windows_are_called_windows() -> None:
+    """Each of them weighs one; blocks of text weigh their tokens."""
+    entry = PERPLEXITY.model_copy(update={"relative": 0.0001})
+    windows = perplexity().model_copy(update={"weights": [1.0] * len(perplexity().samples or ())})
+    for metric, noun in [(windows, "windows"), (perplexity(), "scored tokens")]:
+        assert f" {noun} can show" in too_narrow("x", metric, entry, 0.01, ALPHA)
+
+
 def test_flips_are_refused_with_the_number_of_items_that_would_do() -> None:
     entry = MEAN.model_copy(update={"absolute": 0.05})
     found = detectable(entry.metric, CELL, accuracy(80), tolerances(entry), ALPHA)
