@@ -27,6 +27,9 @@ from suite.run.ends import reason
 from suite.run.isolate import WORKER, environment, run_isolated
 from suite.run.session import Task
 
+REFERENCE = "transformers/fp32"
+"""What lm-eval's class runs."""
+
 TIER = "peers"
 TIME_LIMIT = 3600.0
 """Seconds that one process may take."""
@@ -196,14 +199,16 @@ class Bed:
         return output
 
     def lm_eval(
-        self, ours: Ours, *batch_sizes: int, softmax: str | None = None
+        self, ours: Ours, *batch_sizes: int, cell: str = REFERENCE, softmax: str | None = None
     ) -> dict[int, dict[str, harness.TaskScores]]:
-        """What lm-eval makes of the tasks of a workload, by batch size and task. softmax: None: its default."""
-        model = self.config.model
+        """What lm-eval makes of the tasks of a workload, by batch size and task, in fp32 with the weights that a cell
+        loads: a GGUF's are rounded to its format. softmax: None: its default."""
+        model, checkpoint = self.config.model, ours.checkpoint(cell)
         output = self.made(
             "lm-eval.json",
             harness.score,
-            model=str(ours.checkpoint("transformers/fp32")),
+            model=str(ours.checkpoint(REFERENCE)),
+            gguf=str(checkpoint) if checkpoint.suffix == ".gguf" else None,
             add_bos=self.matrix.models[model].add_bos,
             tasks=ours.supply.tasks(),
             batch_sizes=list(batch_sizes),

@@ -11,13 +11,10 @@ from typing import Any
 
 from suite.files import hash_of
 from suite.peers import harness, parse, tools
-from suite.peers.bed import Bed, Ours, Pairs, one_after_the_other
+from suite.peers.bed import REFERENCE, Bed, Ours, Pairs, one_after_the_other
 from suite.peers.config import Config, Shots, TimedShots
 from suite.peers.outcome import Check, agreement, gain, largest_difference, paired, share
 from suite.records import Measurement
-
-REFERENCE = "transformers/fp32"
-"""What lm-eval's class runs."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def catalogue(config: Config) -> list[Entry]:
         *(
             Entry(
                 f"likelihood/{which}{cell}",
-                f"{cell} against lm-eval's HFLM",
+                f"{cell} against lm-eval's HFLM with the same weights",
                 partial(likelihood, cell, limit, shots),
             )
             for which, shots in likelihoods.items()
@@ -75,20 +72,30 @@ def catalogue(config: Config) -> list[Entry]:
 
 
 def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
-    """Log-likelihood of every choice: the largest difference, and the items judged or predicted otherwise."""
+    """Log-likelihood of every choice, against lm-eval's class with the same weights: the largest difference, and the
+    items judged or predicted otherwise. Of weights that a GGUF holds rounded, also against what they were before."""
     options = bed.config.likelihood
     items = bed.items or shots.items
     ours = bed.ours(accuracy={"tasks": options.tasks, "items": items, "fewshot": shots.examples})
     size = options.batch_size
-    theirs = bed.once(f"lm-eval {shots}", lambda: bed.lm_eval(ours, size, softmax=options.softmax)[size])
+
+    def peer(weights: str) -> dict[str, harness.TaskScores]:
+        return bed.lm_eval(ours, size, cell=weights, softmax=options.softmax)[size]
+
     record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks)))
     tie = None if cell == REFERENCE else limit
     what = "judged otherwise" if tie is None else f"predicted otherwise, but for ties within {tie:g} nats"
-    difference, other = apart(ours, record, theirs, tie)
-    return [
-        Check(what="largest difference", found=difference, found_unit="nats", limit=limit),
-        Check(what=f"{what} (acc, acc_norm)", found=other, found_unit="items", limit=0),
-    ]
+    held = cell if ours.cell(cell).bits < ours.cell(REFERENCE).bits else REFERENCE
+    checks = []
+    for weights in dict.fromkeys((held, REFERENCE)):
+        theirs = bed.once(f"lm-eval {shots} {weights}", partial(peer, weights))
+        difference, other = apart(ours, record, theirs, tie)
+        bound, note = (limit, "") if weights == held else (None, ", weights before rounding")
+        checks += [
+            Check(what=f"largest difference{note}", found=difference, found_unit="nats", limit=bound),
+            Check(what=f"{what} (acc, acc_norm){note}", found=other, found_unit="items", limit=0),
+        ]
+    return checks
 
 
 def apart(

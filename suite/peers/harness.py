@@ -37,13 +37,15 @@ def score(
     *,
     report: Report,
     model: str,
+    gguf: str | None,
     add_bos: bool | None,
     tasks: dict[str, dict[str, Any]],
     batch_sizes: list[int],
     softmax: str | None,
     threads: int,
 ) -> None:
-    """Maker of `Scores`, as JSON. model: a folder of safetensors; tasks: as `make_task` takes them;
+    """Maker of `Scores`, as JSON. model: a folder of safetensors; gguf: a file whose weights, dequantized to fp32, take
+    the place of the folder's; tasks: as `make_task` takes them;
     softmax: dtype of log-softmax (`softmax_dtype` of lm-eval; None: the model's)."""
     import torch
 
@@ -54,10 +56,14 @@ def score(
         built[name] = load_task(name, spec)
         built[name].build_all_requests(limit=spec["items"], rank=0, world_size=1)
     model_class = timed_model_class()
+    weights = {"pretrained": model}
+    if gguf is not None:
+        file = Path(gguf)
+        weights = {"pretrained": str(file.parent), "gguf_file": file.name, "tokenizer": model}
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for size in batch_sizes:
         lm = model_class(
-            pretrained=model,
+            **weights,
             device="cpu",
             dtype="float32",
             softmax_dtype=softmax,

@@ -560,8 +560,8 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
         specs[name] = {"folder": str(folder), "split": "validation", "items": 10, "fewshot": examples}
     output = tmp_path / "scores.json"
     harness.score(
-        output, report=lambda *_: None, model=str(tiny.safetensors), add_bos=None, tasks=specs,
-        batch_sizes=[4], softmax="float64", threads=1,
+        output, report=lambda *_: None, model=str(tiny.safetensors), gguf=None, add_bos=None,
+        tasks=specs, batch_sizes=[4], softmax="float64", threads=1,
     )  # fmt: skip
     from pydantic import TypeAdapter
 
@@ -590,6 +590,46 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
         cut = theirs[name].model_copy(update={"tokens": theirs[name].tokens[:-1]})
         with pytest.raises(MeasurementError, match=f"{name}: lm-eval scored other tokens .* first at item 9"):
             harness.check_tokens(task, cut)
+
+
+def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) -> None:
+    """In full precision they are the folder's; quantized they come closer to what llama.cpp makes of that file than the
+    folder's do."""
+    import datasets
+    from pydantic import TypeAdapter
+
+    from suite.backends.llamacpp import load
+    from suite.prepare.checkpoints import quantize_gguf
+    from suite.prepare.workload import Encoder, make_task
+    from suite.scoring import TokenSequence, score
+
+    def quiet(*_: object) -> None: ...
+
+    folder = tmp_path / "piqa"
+    datasets.Dataset.from_list([piqa(n) for n in range(10)]).save_to_disk(folder)
+    spec = {"folder": str(folder), "split": "validation", "items": 10, "fewshot": 0}
+
+    def lm_eval(gguf: Path | None) -> list[list[float]]:
+        output = tmp_path / "scores.json"
+        harness.score(
+            output, report=quiet, model=str(tiny.safetensors), gguf=str(gguf) if gguf else None, add_bos=None,
+            tasks={"piqa": spec}, batch_sizes=[4], softmax="float64", threads=1,
+        )  # fmt: skip
+        return TypeAdapter(harness.Scores).validate_json(output.read_bytes())[4]["piqa"].loglikelihoods
+
+    coarse = tmp_path / "Q4_0.gguf"
+    quantize_gguf(coarse, report=quiet, gguf=str(tiny.gguf), ftype="Q4_0", threads=1)
+    folders = lm_eval(None)
+    assert largest_difference(lm_eval(tiny.gguf), folders) < 1e-4
+    task = make_task("piqa", spec, Encoder(tiny.safetensors, None))
+    groups = [
+        [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
+        for item in task.items
+    ]
+    ours = [
+        [choice.total for choice in item] for item in score(load(coarse, {"device": "cpu"}, 1), groups, 256)
+    ]
+    assert largest_difference(ours, lm_eval(coarse)) < largest_difference(ours, folders) / 4
 
 
 def in_cache(*assets: str) -> bool:
