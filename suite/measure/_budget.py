@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from suite.assets import cache_dir
 from suite.files import hash_of, write_atomic
-from suite.run.environment import machine
+from suite.run.environment import machine, suite_code_hash
 from suite.run.session import Session
 from suite.scoring import TokenSequence, plan, score
 
@@ -20,7 +20,8 @@ trial."""
 
 def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> int:
     """The budget among `CANDIDATES` at which this cell scores the first groups fastest, tokens/s."""
-    known = [machine(), session.threads, session.cell, session.backend.facts(), CANDIDATES]
+    code = suite_code_hash("scoring.py", "backends/*.py")
+    known = [machine(), session.threads, session.cell, session.backend.facts(), CANDIDATES, code]
     path = cache_dir() / "budgets" / f"{hash_of(known)}.json"
     if path.exists():
         return int(json.loads(path.read_bytes())["budget"])

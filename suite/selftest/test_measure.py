@@ -766,6 +766,9 @@ def test_a_budget_is_found_on_this_machine_once(
     assert len(tried) == 4, "taken from the cache"
     pinned = here.measure(accuracy, **{**options, "budget": 512})["accuracy/choose/acc"]
     assert pinned.samples == found.samples
+    monkeypatch.setattr(_budget, "suite_code_hash", lambda *code: "another")
+    here.measure(accuracy, **options)
+    assert len(tried) == 8, "another way of scoring is tried anew"
 
 
 def test_a_budget_is_found_on_the_first_items_alone() -> None:
