@@ -203,12 +203,12 @@ class Bed:
     ) -> dict[int, dict[str, harness.TaskScores]]:
         """What lm-eval makes of the tasks of a workload, by batch size and task, in fp32 with the weights that a cell
         loads: a GGUF's are rounded to its format. softmax: None: its default."""
-        model, checkpoint = self.config.model, ours.checkpoint(cell)
+        model, gguf = self.config.model, ours.cell(cell).checkpoint == "gguf"
         output = self.made(
             "lm-eval.json",
             harness.score,
             model=str(ours.checkpoint(REFERENCE)),
-            gguf=str(checkpoint) if checkpoint.suffix == ".gguf" else None,
+            gguf=str(ours.checkpoint(cell)) if gguf else None,
             add_bos=self.matrix.models[model].add_bos,
             tasks=ours.supply.tasks(),
             batch_sizes=list(batch_sizes),

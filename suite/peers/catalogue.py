@@ -85,7 +85,9 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
     record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks)))
     tie = None if cell == REFERENCE else limit
     what = "judged otherwise" if tie is None else f"predicted otherwise, but for ties within {tie:g} nats"
-    held = cell if ours.cell(cell).bits < ours.cell(REFERENCE).bits else REFERENCE
+    found = ours.cell(cell)
+    rounded = found.checkpoint == "gguf" and found.bits < ours.cell(REFERENCE).bits
+    held = cell if rounded else REFERENCE
     checks = []
     for weights in dict.fromkeys((held, REFERENCE)):
         theirs = bed.once(f"lm-eval {shots} {weights}", partial(peer, weights))

@@ -648,8 +648,8 @@ def test_the_embedded_model_scores_20_items_as_lm_eval_does(
     report = tmp_path / "peers.json"
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "suite.peers", "-k", "^likelihood/transformers", "--items", "4"),
-            *("--json", str(report), "--results", str(tmp_path)),
+            *(sys.executable, "-m", "suite.peers", "-k", "^likelihood/(transformers|llamacpp/F16)"),
+            *("--items", "4", "--json", str(report), "--results", str(tmp_path)),
         ],
         cwd=REPO,
         env=environment | {"QUANTGATE_CACHE": str(cache_dir())},
@@ -658,7 +658,13 @@ def test_the_embedded_model_scores_20_items_as_lm_eval_does(
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (row,) = json.loads(report.read_bytes())
-    difference, judged = row["checks"]
+    full, half = json.loads(report.read_bytes())
+    difference, judged = full["checks"]
     assert 0 < difference["found"] < 5e-4
     assert judged["found"] == 0
+    same_weights, predicted, before_rounding, _ = half["checks"]
+    assert 0 < same_weights["found"] < 5e-2
+    assert same_weights["limit"] == 5e-2
+    assert predicted["found"] == 0
+    assert before_rounding["limit"] is None
+    assert before_rounding["found"] != same_weights["found"], "other weights"
