@@ -53,10 +53,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     budget = None if options.budget == "auto" else options.budget
     for number, name in enumerate(names):
         task = session.task(name)
-        groups = [
-            [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
-            for item in task.items
-        ]
+        groups = groups_of(task)
 
         def progress(done: int, total: int, number: int = number) -> None:
             session.progress(number + done / total, len(names))
@@ -72,6 +69,14 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             raise MeasurementError("none of the tasks has an accuracy to take the mean of: add one that has")
         metrics[f"accuracy/{MEAN}/acc"] = _mean(with_acc)
     return metrics
+
+
+def groups_of(task: Task) -> list[list[TokenSequence]]:
+    """The choices of each item, as they are scored."""
+    return [
+        [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
+        for item in task.items
+    ]
 
 
 def _metrics(

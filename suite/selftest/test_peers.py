@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from pydantic import TypeAdapter
 
 from suite.assets import cache_dir, load_assets
 from suite.choice import choose
@@ -539,6 +540,20 @@ def piqa(n: int) -> dict[str, Any]:
     }
 
 
+def quiet(*_: object) -> None: ...
+
+
+def lm_evals(
+    output: Path, tiny: TinyModel, tasks: dict[str, dict[str, Any]], gguf: Path | None = None
+) -> dict[str, harness.TaskScores]:
+    """What lm-eval makes of the tasks, left at `output`."""
+    harness.score(
+        output, report=quiet, model=str(tiny.safetensors), gguf=str(gguf) if gguf else None, add_bos=None,
+        tasks=tasks, batch_sizes=[4], softmax="float64", threads=1,
+    )  # fmt: skip
+    return TypeAdapter(harness.Scores).validate_json(output.read_bytes())[4]
+
+
 @pytest.mark.parametrize("examples", [0, 3])
 def test_loglikelihoods_are_those_of_lm_evals_own_class(
     tiny: TinyModel, tmp_path: Path, examples: int
@@ -548,9 +563,9 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
     import datasets
 
     from suite.backends import transformers as backend
-    from suite.measure.accuracy import item_metrics
+    from suite.measure.accuracy import groups_of, item_metrics
     from suite.prepare.workload import Encoder, make_task
-    from suite.scoring import TokenSequence, score
+    from suite.scoring import score
 
     datasets.disable_progress_bars()
     specs: dict[str, dict[str, Any]] = {}
@@ -558,23 +573,12 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
         folder = tmp_path / name
         datasets.Dataset.from_list([document_of(n) for n in range(10)]).save_to_disk(folder)
         specs[name] = {"folder": str(folder), "split": "validation", "items": 10, "fewshot": examples}
-    output = tmp_path / "scores.json"
-    harness.score(
-        output, report=lambda *_: None, model=str(tiny.safetensors), gguf=None, add_bos=None,
-        tasks=specs, batch_sizes=[4], softmax="float64", threads=1,
-    )  # fmt: skip
-    from pydantic import TypeAdapter
-
-    theirs = TypeAdapter(harness.Scores).validate_json(output.read_bytes())[4]
+    theirs = lm_evals(tmp_path / "scores.json", tiny, specs)
     model = backend.load(tiny.safetensors, {"device": "cpu", "dtype": "float32"}, 1)
     for name, spec in specs.items():
         task = make_task(name, spec, Encoder(tiny.safetensors, None))
         harness.check_tokens(task, theirs[name])
-        groups = [
-            [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
-            for item in task.items
-        ]
-        scored = score(model, groups, 256)
+        scored = score(model, groups_of(task), 256)
         ours = [[choice.total for choice in item] for item in scored]
         assert largest_difference(ours, theirs[name].loglikelihoods) < 5e-4
         assert harness.predicted_otherwise(task, ours, theirs[name], tie=0.0) == 0
@@ -596,39 +600,27 @@ def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) ->
     """In full precision they are the folder's; quantized they come closer to what llama.cpp makes of that file than the
     folder's do."""
     import datasets
-    from pydantic import TypeAdapter
 
     from suite.backends.llamacpp import load
+    from suite.measure.accuracy import groups_of
     from suite.prepare.checkpoints import quantize_gguf
     from suite.prepare.workload import Encoder, make_task
-    from suite.scoring import TokenSequence, score
-
-    def quiet(*_: object) -> None: ...
+    from suite.scoring import score
 
     folder = tmp_path / "piqa"
     datasets.Dataset.from_list([piqa(n) for n in range(10)]).save_to_disk(folder)
     spec = {"folder": str(folder), "split": "validation", "items": 10, "fewshot": 0}
 
     def lm_eval(gguf: Path | None) -> list[list[float]]:
-        output = tmp_path / "scores.json"
-        harness.score(
-            output, report=quiet, model=str(tiny.safetensors), gguf=str(gguf) if gguf else None, add_bos=None,
-            tasks={"piqa": spec}, batch_sizes=[4], softmax="float64", threads=1,
-        )  # fmt: skip
-        return TypeAdapter(harness.Scores).validate_json(output.read_bytes())[4]["piqa"].loglikelihoods
+        return lm_evals(tmp_path / "scores.json", tiny, {"piqa": spec}, gguf)["piqa"].loglikelihoods
 
     coarse = tmp_path / "Q4_0.gguf"
     quantize_gguf(coarse, report=quiet, gguf=str(tiny.gguf), ftype="Q4_0", threads=1)
     folders = lm_eval(None)
     assert largest_difference(lm_eval(tiny.gguf), folders) < 1e-4
     task = make_task("piqa", spec, Encoder(tiny.safetensors, None))
-    groups = [
-        [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
-        for item in task.items
-    ]
-    ours = [
-        [choice.total for choice in item] for item in score(load(coarse, {"device": "cpu"}, 1), groups, 256)
-    ]
+    scored = score(load(coarse, {"device": "cpu"}, 1), groups_of(task), 256)
+    ours = [[choice.total for choice in item] for item in scored]
     assert largest_difference(ours, lm_eval(coarse)) < largest_difference(ours, folders) / 4
 
 
