@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +12,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from suite.assets import Progress
-from suite.errors import MeasurementError
 from suite.matrix import Cell, Matrix, Tier
 from suite.peers import build, harness, parse
 from suite.peers.config import Config
-from suite.peers.slices import Program, take_turns
-from suite.peers.tools import Ran, Tools, ran
+from suite.peers.tools import Ran, Tools
 from suite.prepare.supply import Supply, needs_of
 from suite.records import Measurement, Preparation
-from suite.run.bench import Asked, Bench, Settings
-from suite.run.ends import reason
-from suite.run.isolate import WORKER, environment, run_isolated
+from suite.run.bench import Bench, Settings
+from suite.run.isolate import run_isolated
 from suite.run.session import Task
 
 REFERENCE = "transformers/fp32"
@@ -76,10 +71,6 @@ class Ours:
     def measure(self, name: str, *requests: str) -> Measurement:
         """Measure a cell in a process of its own. Raises QuantgateError."""
         return self._bench.run(self.cell(name), requests)
-
-    def asked(self, name: str, requests: Sequence[str]) -> AbstractContextManager[Asked]:
-        """What a process of a cell is to be asked for, for whoever starts it."""
-        return self._bench.asked(self.cell(name), requests, "", number=0, count=1, following=())
 
 
 @dataclass
@@ -167,22 +158,13 @@ class Bed:
         return found
 
     def beside(
-        self, ours: Ours, cell: str, requests: Sequence[str], name: str, arguments: list[str], log: str
-    ) -> tuple[Measurement, Ran]:
-        """One process of the suite and one of llama.cpp's tools in turns (`suite.peers.slices`). Raises
-        QuantgateError."""
-        theirs = self.tools.program(name, arguments, log)
-        with ours.asked(cell, requests) as asked, tempfile.TemporaryFile() as ready:
-            command, printed = [*WORKER, str(asked.task.file())], asked.task.log
-            mine = Program(command, environment(self.threads), printed, printed, ready.fileno())
-            try:
-                ended = take_turns([mine, theirs], self.tools.folder / build.PRELOADED, timeout=TIME_LIMIT)
-            except TimeoutError:
-                raise MeasurementError(f"{cell} and {name} took longer than {TIME_LIMIT:g} s") from None
-            if ended[0].status:
-                raise asked.task.failed(reason(ended[0].status))
-            record = self.noted(asked.read())
-        return record, self._heard(ran(theirs, ended[1]))
+        self, ours: Ours, cell: str, requests: Sequence[str], tool: str, arguments: list[str], log: str
+    ) -> Callable[[int], tuple[Measurement, Ran]]:
+        """Return what measures a pair: a fresh process of the suite and one of a tool of llama.cpp, one after the
+        other; which goes first alternates. Measuring raises QuantgateError."""
+        return one_after_the_other(
+            lambda: self.noted(ours.measure(cell, *requests)), lambda: self.tool(tool, arguments, log)
+        )
 
     def made(self, name: str, maker: Callable[..., None], **arguments: Any) -> Path:
         """A file among the results, made anew in a process of its own."""

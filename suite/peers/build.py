@@ -28,14 +28,11 @@ from suite.run.isolate import run_isolated
 
 ASSET = "llama.cpp"
 MAIN = Path(__file__).with_name("llama_perplexity.cpp")
-CLOCK = Path(__file__).with_name("stopped_clock.cpp")
 TOOLS: dict[str, tuple[str | Path, ...]] = {
     "llama-perplexity": ("tools/perplexity/perplexity.cpp", MAIN),
     "llama-bench": ("tools/llama-bench/llama-bench.cpp", "tools/llama-bench/main.cpp"),
 }
 """Program and what it is compiled from."""
-PRELOADED = "stopped-clock.so"
-"""What is loaded into programs that take turns (`suite.peers.slices`)."""
 
 HEADERS = ("common", "include", "ggml/include")
 LIBRARIES = ("llama-common", "llama", "ggml", "ggml-base")
@@ -59,7 +56,6 @@ def tools(logs: Path, say: Progress) -> Path:
     made_of = [
         assets[ASSET].folder.name,
         MAIN.read_text(),
-        CLOCK.read_text(),
         llama_library_hash(),
         version_of(compiler),
         FLAGS,
@@ -90,8 +86,8 @@ def compile_tools(
 ) -> None:
     """Maker of the folder with the programs."""
     with whole(output, folder=True) as work:
-        for number, tool in enumerate(made := [*TOOLS, PRELOADED]):
-            report(f"compile {tool}", number, len(made))
+        for number, tool in enumerate(TOOLS):
+            report(f"compile {tool}", number, len(TOOLS))
             line = command(compiler, Path(source), tool, [Path(folder) for folder in libraries], work / tool)
             print(shlex.join(line), flush=True)
             status = subprocess.run(line, stdin=subprocess.DEVNULL).returncode
@@ -104,9 +100,7 @@ def compile_tools(
 def command(
     compiler: Sequence[str], source: Path, tool: str, libraries: Sequence[Path], output: Path
 ) -> list[str]:
-    """What compiles and links one tool, or the library. Raises MeasurementError where its source is not there."""
-    if tool == PRELOADED:
-        return [*compiler, *FLAGS, "-shared", "-fPIC", str(CLOCK), "-o", str(output), "-ldl"]
+    """Return the command that compiles and links one tool. Raises MeasurementError where its source is missing."""
     files = [source / file for file in TOOLS[tool]]
     for file in files:
         if not file.is_file():

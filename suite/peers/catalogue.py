@@ -196,9 +196,8 @@ def perplexities(scheme: str, bed: Bed) -> Pairs[Perplexity, Perplexity]:
 
     def pair(number: int) -> tuple[Perplexity, Perplexity]:
         arguments = tools.perplexity(ours.checkpoint(cell), plain_text(bed, ours, options.text), **size)
-        record, ran = bed.beside(
-            ours, cell, ["perplexity"], "llama-perplexity", arguments, f"perplexity-{scheme}"
-        )
+        name = f"perplexity-{scheme}"
+        record, ran = bed.beside(ours, cell, ["perplexity"], "llama-perplexity", arguments, name)(number)
         mine = Perplexity(record.metrics["perplexity"].value, record.seconds - record.phases["start"])
         return mine, Perplexity(parse.perplexity(ran.output + ran.log), ran.seconds)
 
@@ -243,8 +242,8 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
 
 
 def throughput(scheme: str, bed: Bed) -> list[Check]:
-    """Tokens/s of prefill and decoding, both sides in turns: the median of each process's rounds, and the median ratio
-    of a pair."""
+    """Tokens/s of prefill and decoding, fresh processes in turns: the median of each process's rounds, and the
+    median ratio of a pair."""
     options = bed.config.throughput
     size = {"prompt": options.prompt, "decode": options.decode, "rounds": options.rounds}
     ours = bed.ours(throughput={**size, "seconds": 600.0})
@@ -253,7 +252,7 @@ def throughput(scheme: str, bed: Bed) -> list[Check]:
     def pair(number: int) -> tuple[tuple[float, float], tuple[float, float]]:
         requests = ["throughput/prefill", "throughput/decode"]
         arguments = tools.bench(ours.checkpoint(cell), **size)
-        record, ran = bed.beside(ours, cell, requests, "llama-bench", arguments, f"bench-{scheme}")
+        record, ran = bed.beside(ours, cell, requests, "llama-bench", arguments, f"bench-{scheme}")(number)
         prefill, decode = (record.metrics[request].value for request in requests)
         return (prefill, decode), (
             statistics.median(parse.rates(ran.output, options.prompt, 0)),

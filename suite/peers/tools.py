@@ -11,7 +11,6 @@ from pathlib import Path
 
 from suite.errors import MeasurementError
 from suite.peers.parse import last_lines
-from suite.peers.slices import Ended, Program
 from suite.prepare.checkpoints import Report
 from suite.prepare.workload import read_text
 
@@ -37,48 +36,30 @@ class Tools:
     threads: int
     logs: Path
 
-    def program(self, tool: str, arguments: Sequence[str], name: str) -> Program:
-        """What runs a tool; what it prints stays in files named after `name`."""
-        self.logs.mkdir(parents=True, exist_ok=True)
-        return Program(
-            command=[str(self.folder / tool), *arguments, "--threads", str(self.threads)],
-            environment=os.environ
-            | {
-                "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries)),
-                "OMP_NUM_THREADS": str(self.threads),  # as for the suite's own processes
-            },
-            output=self.logs / f"{name}.out",
-            log=self.logs / f"{name}.log",
-        )
-
     def run(self, tool: str, arguments: Sequence[str], name: str) -> Ran:
-        """Run a tool to its end. Raises MeasurementError."""
-        program = self.program(tool, arguments, name)
-        with program.output.open("wb") as out, program.log.open("wb") as err:
+        """Run a tool to its end; its output and log stay in files named after `name`. Raises MeasurementError."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        output, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
+        environment = os.environ | {
+            "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries)),
+            "OMP_NUM_THREADS": str(self.threads),  # as for the suite's own processes
+        }
+        with output.open("wb") as out, log.open("wb") as err:
             begin = time.perf_counter()
             try:
                 status = subprocess.run(
-                    program.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                    env=program.environment, timeout=TIME_LIMIT,
+                    [str(self.folder / tool), *arguments, "--threads", str(self.threads)],
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment, timeout=TIME_LIMIT,
                 ).returncode  # fmt: skip
             except subprocess.TimeoutExpired:
-                raise MeasurementError(
-                    f"{tool} took longer than {TIME_LIMIT:g} s; its log: {program.log}"
-                ) from None
-        return ran(program, Ended(status, time.perf_counter() - begin))
-
-
-def ran(program: Program, ended: Ended) -> Ran:
-    """What a tool has left. Raises MeasurementError if it failed."""
-    found = Ran(
-        program.output.read_text(errors="replace"), program.log.read_text(errors="replace"), ended.seconds
-    )
-    if ended.status != 0:
-        raise MeasurementError(
-            f"{Path(program.command[0]).name} ended with exit status {ended.status}{last_lines(found.log)}\n"
-            f"    full log: {program.log}"
-        )
-    return found
+                raise MeasurementError(f"{tool} took longer than {TIME_LIMIT:g} s; its log: {log}") from None
+            seconds = time.perf_counter() - begin
+        ran = Ran(output.read_text(errors="replace"), log.read_text(errors="replace"), seconds)
+        if status != 0:
+            raise MeasurementError(
+                f"{tool} ended with exit status {status}{last_lines(ran.log)}\n    full log: {log}"
+            )
+        return ran
 
 
 def perplexity(model: Path, text: Path, n_ctx: int, windows: int) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from suite.choice import choose
 from suite.errors import InputError, MeasurementError
 from suite.matrix import load_matrix
 from suite.peers import __main__ as command_line
-from suite.peers import bed as bed_module
 from suite.peers import build, harness, parse, tools
 from suite.peers.bed import Bed, Pairs, one_after_the_other
 from suite.peers.catalogue import Entry, catalogue
@@ -37,7 +37,6 @@ from suite.peers.outcome import (
     paired,
     share,
 )
-from suite.peers.slices import Ended, Program, take_turns
 from suite.peers.table import failed, in_one_line, lines, number, to_json, to_markdown
 from suite.peers.tools import Tools
 from suite.prepare.sources import ASSETS, TASKS
@@ -468,8 +467,7 @@ def tiny_bed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Bed:
     monkeypatch.setenv("QUANTGATE_CACHE", str(project.cache))
     folder = project.folder / "tools"
     folder.mkdir()
-    subprocess.run(build.command(["c++"], Path(), build.PRELOADED, [], folder / build.PRELOADED), check=True)
-    program(folder, "tool", 'echo "$@"; echo "system_info: | AVX2 = 1" >&2')
+    program(folder, "tool", 'echo "$@"; date +%s.%N; echo "system_info: | AVX2 = 1" >&2')
     made = Bed(
         config=load_config().model_copy(update={"model": "tiny"}), matrix=load_matrix(project.matrix_file),
         threads=1, repeats=1, results=project.results, text=project.text, say=lambda *_: None,
@@ -478,44 +476,33 @@ def tiny_bed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Bed:
     return made
 
 
-def beside(bed: Bed, **workload: dict[str, Any]) -> tuple[Measurement, tools.Ran]:
-    return bed.beside(
-        bed.ours(bed.text, **workload), "llamacpp/F16", list(workload), "tool", ["--model", "m"], "first"
-    )
+def beside(bed: Bed, tool: str = "tool") -> Callable[[int], tuple[Measurement, tools.Ran]]:
+    ours = bed.ours(bed.text, perplexity={"text": "boolq", "n_ctx": 32, "windows": 4, "block": 16})
+    return bed.beside(ours, "llamacpp/F16", ["perplexity"], tool, ["--model", "m"], "first")
 
 
-def test_a_process_of_the_suite_and_a_tool_run_in_turns_to_their_ends(
-    tiny_bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ready: list[bool] = []
-
-    def watched(programs: list[Program], clock: Path, *, timeout: float) -> list[Ended]:
-        mine, theirs = programs
-        assert mine.ready is not None
-        assert theirs.ready is None
-        # A pipe would fill: nobody reads what a process says of its progress.
-        ready.append(stat.S_ISREG(os.fstat(mine.ready).st_mode))
-        return take_turns(programs, clock, timeout=60)
-
-    monkeypatch.setattr(bed_module, "take_turns", watched)
-    record, ran = beside(tiny_bed, perplexity={"text": "boolq", "n_ctx": 32, "windows": 4, "block": 16})
-    assert ready == [True]
-    assert record.complete
-    assert record.cell == "tiny/llamacpp/F16"
-    assert record.requests == ["perplexity"]
-    assert 1 < record.metrics["perplexity"].value < 512
-    assert ran.output == "--model m --threads 1\n"
-    assert 0 < ran.seconds < 60
-    assert tiny_bed.kernels == {"suite": {str(record.environment["kernels"])}, "tools": {"AVX2"}}
+def test_a_pair_is_a_process_of_each_side_and_the_first_alternates(tiny_bed: Bed) -> None:
+    pair = beside(tiny_bed)
+    for index in (0, 1):
+        begin = time.time()
+        record, ran = pair(index)
+        assert record.complete
+        assert record.cell == "tiny/llamacpp/F16"
+        assert record.requests == ["perplexity"]
+        assert 1 < record.metrics["perplexity"].value < 512
+        arguments, when = ran.output.splitlines()
+        assert arguments == "--model m --threads 1"
+        took = time.time() - begin
+        tool_came_second = float(when) - begin > took / 2
+        assert tool_came_second == (index == 0)
+        assert 0 < ran.seconds < took
+        assert tiny_bed.kernels == {"suite": {str(record.environment["kernels"])}, "tools": {"AVX2"}}
 
 
-def test_an_error_of_the_process_beside_a_tool_comes_with_its_log(
-    tiny_bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = (sys.executable, "-c", "print('cannot load model'); raise SystemExit(3)")
-    monkeypatch.setattr(bed_module, "WORKER", worker)
-    with pytest.raises(MeasurementError, match=r"(?s)exit status 3.*\| cannot load model"):
-        beside(tiny_bed, perplexity={"text": "boolq", "n_ctx": 32, "windows": 4, "block": 16})
+def test_an_error_of_a_tool_of_a_pair_comes_with_its_log(tiny_bed: Bed) -> None:
+    program(tiny_bed.tools.folder, "broken", "echo cannot load model >&2; exit 3")
+    with pytest.raises(MeasurementError, match=r"(?s)broken ended with exit status 3.*cannot load model"):
+        beside(tiny_bed, "broken")(0)
 
 
 # --- lm-eval's own class --------------------------------------------------------------------------
