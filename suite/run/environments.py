@@ -11,7 +11,6 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import site
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from suite.errors import InputError
 from suite.files import hash_of, write_atomic
 from suite.run.environment import Environment
 from suite.run.isolate import ROOT, python_path
+from suite.warden import guarded, stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,8 @@ def installed() -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
+        if not name:  # what an interrupted installation has left
+            continue
         origin = distribution.read_text("direct_url.json")
         found.setdefault(
             canonicalize_name(name),
@@ -186,7 +188,7 @@ def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
     command = [*PIP, "--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
     tail: deque[str] = deque(maxlen=TAIL)
     with subprocess.Popen(
-        command,
+        guarded(command),
         env=settings,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -202,10 +204,9 @@ def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
                 if line.strip().startswith(SHOWN):
                     say(line.strip())
         except BaseException:
-            # pip works through a child of its own (`--python`), which would go on writing into the folder: all of
-            # them are killed, and the pipe's end says that the last one is gone.
-            os.killpg(pip.pid, signal.SIGKILL)
-            pip.stdout.read()
+            stop(
+                pip
+            )  # with the child that it works through (`--python`), which would go on writing into the folder
             raise
     if pip.returncode != 0:
         said = "".join(f"\n    | {line}" for line in tail if line)
@@ -235,5 +236,7 @@ def _locked(name: str, say: Say) -> Iterator[None]:
 
 def _origin(direct: Mapping[str, object]) -> str:
     """PEP 610's record of where a distribution came from, as the URL of a requirement."""
-    url, vcs = str(direct["url"]), direct.get("vcs_info")
-    return f"{vcs['vcs']}+{url}@{vcs['commit_id']}" if isinstance(vcs, dict) else url
+    url, vcs, folder = str(direct["url"]), direct.get("vcs_info"), direct.get("subdirectory")
+    if isinstance(vcs, dict):
+        url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
+    return f"{url}#subdirectory={folder}" if folder else url

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
-import signal
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from suite.run.turns import DESCRIPTOR
+from suite.warden import adopt_orphans, end_with_parent, kill_descendants
 
 
 def serve(descriptor: int) -> Path | None:
@@ -28,6 +26,7 @@ def serve(descriptor: int) -> Path | None:
     control.set_inheritable(False)
     server = os.getpid()
     imported: set[str] = set()
+    adopt_orphans()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 2**16, 3)
         if not message:
@@ -60,11 +59,8 @@ def serve(descriptor: int) -> Path | None:
             return Path(file)
         for descriptor in (progress, *turns):
             os.close(descriptor)
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-        # What it has left running ends with it; until it is waited for, nobody else has its number.
-        with suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        kill_descendants()  # what it has left running, daemons included, ends with it
         control.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
@@ -74,9 +70,3 @@ def _settle(server: int) -> None:
     end_with_parent()
     if os.getppid() != server:  # it ended before it could take this process with it
         os._exit(1)
-
-
-def end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone, however that ended; see prctl(2)."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -8,10 +8,8 @@ that shall stand for each other's spread come from several servers.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
-import signal
 import socket
 import subprocess
 import sys
@@ -22,12 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import psutil
+from pydantic import ValidationError
 
 from suite.errors import MeasurementError
 from suite.files import write_atomic
-from suite.records import Job, Preparation
+from suite.records import Job, Preparation, Record
 from suite.run.ends import reason, tail
+from suite.warden import guarded, stop
 
 ROOT = Path(__file__).parent.parent.parent
 WORKER = (sys.executable, "-m", "suite.run.worker")
@@ -114,12 +113,7 @@ class Server:
     def close(self) -> None:
         """Kill the server and what it has forked."""
         if self._process is not None:
-            with suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(self._process.pid).children(recursive=True):
-                    _kill(child.pid)
-            if self._process.poll() is None:
-                _kill(self._process.pid)
-            self._process.wait()
+            stop(self._process)
         if self._control is not None:
             self._control.close()
         self._process = self._control = None
@@ -138,7 +132,7 @@ class Server:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._process = subprocess.Popen(
-                    [*self._command, str(theirs.fileno())],
+                    guarded([*self._command, str(theirs.fileno())]),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -226,6 +220,19 @@ def _connection(count: int) -> Iterator[list[socket.socket | None]]:
         yield [one, other]
 
 
+PIPE, READ = 2**20, 2**16
+"""Bytes that a pipe holds at most (proc(5), pipe-max-size), and that are read at once."""
+LONGEST_LINE = 2**16
+
+
+class Event(Record):
+    """A line of progress."""
+
+    phase: str
+    done: float
+    total: float
+
+
 @dataclass(eq=False)
 class _Running:
     """A task whose job a server has been given. progress: where it tells how far it is."""
@@ -243,17 +250,29 @@ class _Running:
             end = self.control.recv(64) if said else None
         except ConnectionResetError:  # the server ended before it had read the job
             end = b""
-        # Whatever the process wrote before its end was said is in the pipe by now.
+        # Whatever the process wrote before its end was said is in the pipe by now, which holds no more than this.
         with suppress(BlockingIOError):
-            while True:
-                self._pending += os.read(self.progress, 65536)
+            for _ in range(PIPE // READ):
+                self._pending += os.read(self.progress, READ)
         *lines, self._pending = self._pending.split(b"\n")
+        if len(self._pending) > LONGEST_LINE:
+            raise self._garbled(self._pending)
         for line in lines:
-            event = json.loads(line)
-            self.task.on_progress(event["phase"], event["done"], event["total"])
+            try:
+                event = Event.model_validate_json(line)
+            except ValidationError:
+                raise self._garbled(line) from None
+            self.task.on_progress(event.phase, event.done, event.total)
         if end is None:
             return None
         return int(end) if end else self.task.server.ended(deadline - time.monotonic())
+
+    def _garbled(self, line: bytes) -> MeasurementError:
+        start = f"{line[:60]!r}{'...' if len(line) > 60 else ''}"
+        return self.task.failed(
+            f"something in it wrote {start} to the pipe of its progress (descriptor in QUANTGATE_PROGRESS_FD), which "
+            "takes lines of JSON alone"
+        )
 
 
 @contextmanager
@@ -311,7 +330,7 @@ def _follow(running: Sequence[_Running], deadline: float) -> tuple[_Running, int
             ready: dict[_Running, bool] = {}
             for key, _ in selector.select(max(0.0, deadline - time.monotonic())):
                 ready[key.data] = ready.get(key.data, False) or key.fileobj is key.data.control
-            if not ready:
+            if not ready or time.monotonic() > deadline:
                 raise TimeoutError
             for one, said in ready.items():
                 status = one.hear(said, deadline)
@@ -323,10 +342,3 @@ def _follow(running: Sequence[_Running], deadline: float) -> tuple[_Running, int
                 for source in (one.control, one.progress):
                     selector.unregister(source)
     return None
-
-
-def _kill(leader: int) -> None:
-    """A process, and its group where it has made one."""
-    for kill in (os.killpg, os.kill):
-        with suppress(ProcessLookupError):
-            kill(leader, signal.SIGKILL)

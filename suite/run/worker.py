@@ -25,9 +25,10 @@ from suite.errors import QuantgateError
 from suite.files import write_atomic
 from suite.records import Job, Measurement, Preparation
 from suite.run.environment import describe
-from suite.run.fork import end_with_parent, serve
+from suite.run.fork import serve
 from suite.run.session import Session
 from suite.run.turns import inherited
+from suite.warden import end_with_parent
 
 _last = 0.0
 

@@ -53,7 +53,7 @@ def refuse(output: Path, *, report: Report, error: str, text: str) -> None:
 def kill_self(output: Path, *, report: Report, name: str) -> None:
     """End by a signal."""
     print(f"sending {name}", flush=True)
-    os.kill(os.getpid(), getattr(signal, name))
+    os.kill(os.getpid(), int(name) if name.isdigit() else getattr(signal, name))
     time.sleep(60)
 
 
@@ -79,6 +79,24 @@ def leave_fork(output: Path, *, report: Report) -> None:
         time.sleep(600)
         os._exit(0)
     output.write_text(f"{os.getpid()} {child}")
+
+
+def leave_daemon(output: Path, *, report: Report) -> None:
+    """End well, but leave a process behind that was forked twice and has a session of its own."""
+    reader, writer = os.pipe()
+    if not os.fork():
+        os.setsid()
+        if not (daemon := os.fork()):
+            os.write(writer, str(os.getpid()).encode())
+            time.sleep(600)
+        os._exit(0 if daemon else 1)
+    output.write_text(f"{os.getpid()} {os.read(reader, 64).decode()}")
+
+
+def write_progress(output: Path, *, report: Report, text: str, times: int = 1) -> None:
+    """Write something into the pipe of progress."""
+    for _ in range(times):
+        os.write(int(os.environ["QUANTGATE_PROGRESS_FD"]), text.encode())
 
 
 def dump(output: Path, *, report: Report) -> None:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import zipfile
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
+import psutil
 import pytest
 
 from suite.assets import Asset, Part, cache_dir, download, fetch, load_assets, sha256_of
@@ -323,6 +325,26 @@ def test_two_processes_at_once_download_once(index: Path, tmp_path: Path) -> Non
     assert said.count("download\n") == 1
     assert said.count("m: another process is fetching it; waiting\n") == 1
     assert leftovers() == set()
+
+
+def test_pip_does_not_outlive_the_fetch_that_was_killed(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = make_wheel(index, "my-model", {"my_model/weights.bin": b"w"})
+    spec = write_spec(tmp_path / "assets.toml", part)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and never answers
+        monkeypatch.delenv("PIP_NO_INDEX")
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        process = run_fetch(spec, "pass")
+        silent.settimeout(60)
+        connection, _ = silent.accept()
+        with connection:
+            started = psutil.Process(process.pid).children(recursive=True)
+            assert any("pip" in one.cmdline() for one in started)
+            process.kill()
+            process.communicate(timeout=60)
+            _, alive = psutil.wait_procs(started, timeout=10)
+            assert alive == []
 
 
 def test_a_killed_fetch_continues_with_the_parts_it_had(index: Path, tmp_path: Path) -> None:

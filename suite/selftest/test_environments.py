@@ -120,6 +120,9 @@ def test_what_is_installed_here_is_known() -> None:
     direct = {"url": "https://h/x", "vcs_info": {"vcs": "git", "commit_id": "abc"}}
     assert environments._origin(direct) == "git+https://h/x@abc"
     assert environments._origin({"url": "file:///x", "dir_info": {}}) == "file:///x"
+    part = {"url": "https://h/x.zip", "archive_info": {}, "subdirectory": "python"}
+    assert environments._origin(part) == "https://h/x.zip#subdirectory=python"
+    assert environments._origin({**direct, "subdirectory": "a/b"}) == "git+https://h/x@abc#subdirectory=a/b"
 
 
 # --- building ---------------------------------------------------------------------------------------

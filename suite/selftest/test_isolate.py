@@ -124,6 +124,7 @@ def test_running_out_of_memory_is_called_so(tmp_path: Path) -> None:
     [
         ("SIGKILL", "was killed by SIGKILL: out of memory?"),
         ("SIGSEGV", "was killed by SIGSEGV"),
+        ("35", "was killed by signal 35"),
         ("SIGILL", "was killed by SIGILL: a library built for another processor (reinstall llama-cpp-python"),
     ],
 )
@@ -145,9 +146,17 @@ def test_a_time_limit_kills_the_process_and_its_children(tmp_path: Path) -> None
     assert gone(child)
 
 
-@pytest.mark.parametrize("maker", ["leave_child", "leave_fork"])
-def test_what_a_job_leaves_running_is_ended_with_it(tmp_path: Path, maker: str) -> None:
-    """A forked copy holds the pipe open; it is not waited for either."""
+@pytest.mark.parametrize("maker", ["leave_child", "leave_fork", "leave_daemon"])
+def test_what_a_job_leaves_running_is_ended_with_it(server: Server, tmp_path: Path, maker: str) -> None:
+    """A forked copy holds the pipe open; it is not waited for either. A daemon has a session and no parent."""
+    job = preparation(tmp_path, maker)
+    server.run(job, tmp_path / "a.log", timeout=20)
+    assert all(gone_now(int(process)) for process in job.output.read_text().split())
+    ask(server, tmp_path / "next")
+
+
+@pytest.mark.parametrize("maker", ["leave_child", "leave_fork", "leave_daemon"])
+def test_what_a_job_leaves_running_ends_with_a_server_of_its_own(tmp_path: Path, maker: str) -> None:
     process, child = map(int, start(tmp_path, maker, timeout=20).read_text().split())
     assert gone(process)
     assert gone(child)
@@ -171,7 +180,7 @@ def test_ctrl_c_kills_the_process_and_its_children(tmp_path: Path) -> None:
 
 def test_a_python_that_is_not_there_leaves_no_open_pipe(tmp_path: Path) -> None:
     before = psutil.Process().num_fds()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MeasurementError, match=f"{tmp_path}/python: cannot be started: No such file"):
         run_isolated(
             preparation(tmp_path, "make_file"),
             tmp_path / "a.log",
@@ -250,19 +259,40 @@ def test_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
         time.sleep(0.02)
     worker, child = map(int, made.read_text().split())
     server = psutil.Process(worker).ppid()
+    warden = psutil.Process(server).ppid()
     parent.kill()
     parent.wait()
-    try:
-        assert gone(server)
-        assert gone(worker)
-    finally:
-        os.kill(child, signal.SIGKILL)  # a child of the worker is out of the kernel's reach here
+    assert all(gone(process) for process in (warden, server, worker, child))
 
 
 def test_the_users_own_pythonpath_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere/of/theirs")
     path = start(tmp_path, "write_pythonpath").read_text().split(os.pathsep)
     assert path == [str(ROOT), "/somewhere/of/theirs"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("not JSON\n", "b'not JSON'"),
+        ("\n", "b''"),
+        ('{"phase": 1, "done": 0, "total": 1}\n', 'b\'{"phase": 1'),
+        ('{"phase": "a", "done": NaN, "total": 1}\n', 'b\'{"phase": "a", "done": NaN'),
+        ('{"phase": "a"}\n', 'b\'{"phase": "a"}\''),
+        ("[" * 100_000 + "\n", "b'[[[["),
+        ("\xff\x00\n", "b'\\xc3\\xbf\\x00'"),
+        ("x" * 300_000, "b'xxxx"),
+    ],
+)
+def test_what_is_no_line_of_progress_is_an_error_of_the_job(tmp_path: Path, line: str, shown: str) -> None:
+    said = failure(tmp_path, "write_progress", text=line)
+    assert f"something in it wrote {shown}" in said.splitlines()[0]
+
+
+def test_endless_progress_does_not_outlast_the_time_limit(tmp_path: Path) -> None:
+    line = '{"phase": "a", "done": 0, "total": 1}\n'
+    said = failure(tmp_path, "write_progress", timeout=2, text=line, times=10**9)
+    assert said.splitlines()[0] == "took longer than its time limit of 2 s"
 
 
 # --- the server --------------------------------------------------------------------------------------
@@ -436,12 +466,8 @@ def test_a_server_that_is_killed_takes_its_process_with_it(server: Server, tmp_p
 
     with pytest.raises(MeasurementError, match="was killed by SIGKILL"):
         server.run(preparation(tmp_path, "sleep_forever"), tmp_path / "a.log", timeout=60, on_progress=kill)
-    worker, child = map(int, (tmp_path / "made").read_text().split())
-    try:
-        assert gone(worker)
-    finally:
-        os.kill(child, signal.SIGKILL)  # of a process that it has killed, the kernel spares the children
-    assert ask(server, tmp_path / "next")["process"] != worker
+    assert all(gone(int(process)) for process in (tmp_path / "made").read_text().split())
+    assert ask(server, tmp_path / "next")["process"]
 
 
 @pytest.mark.parametrize("end", ["time limit", "Ctrl-C"])
