@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -170,18 +171,44 @@ class Matrix(Record):
         for backend, entry in self.backends.items():
             for scheme in entry.schemes:
                 checked_name(f"{self.path}: backends.{backend}.schemes:", scheme)
+                begin, _, end = scheme.partition(".")
+                while end:
+                    if begin in entry.schemes and _OF_A_PROCESS.fullmatch(end):
+                        raise InputError(
+                            f"{self.path}: backends.{backend}.schemes.{scheme}: its files would be those of a process "
+                            f"of the scheme {begin!r}: give it another name"
+                        )
+                    more, _, end = end.partition(".")
+                    begin = f"{begin}.{more}"
 
     def check_references(self) -> None:
-        """Raise InputError for a reference that is no backend/scheme: timings would silently go without."""
+        """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
+        reference leaves its log-probabilities to the others, and has no divergence itself."""
         known = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
         for backend, entry in self.backends.items():
             keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
             for key, reference in {"reference": entry.reference, **keys}.items():
-                if reference is not None and reference not in known:
+                if reference is None:
+                    continue
+                where = f"{self.path}: backends.{backend}.{key}"
+                if reference not in known:
+                    raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, known)}")
+                other, other_key = self._reference_of(reference)
+                if other != reference:
+                    name = reference.partition("/")[2]
                     raise InputError(
-                        f"{self.path}: backends.{backend}.{key}: no backend/scheme {reference!r}. "
-                        f"{allowed(reference, known)}"
+                        f"{where}: {reference!r} is no reference, since {other_key} holds it against {other!r}: "
+                        f"name {other!r} here, or make it a reference of its own, with "
+                        f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
                     )
+
+    def _reference_of(self, name: str) -> tuple[str, str]:
+        """What `backend/scheme` is held against, and the key that says so."""
+        backend, _, scheme = name.partition("/")
+        entry = self.backends[backend]
+        if (given := entry.schemes[scheme].reference) is not None:
+            return given, f"backends.{backend}.schemes.{scheme}.reference"
+        return entry.reference, f"backends.{backend}.reference"
 
     def check_divergence(self) -> None:
         """Raise InputError for a tier that measures divergence from a reference which is not among its cells."""
@@ -280,6 +307,8 @@ def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]
     validate(importlib.import_module(f"suite.measure.{group}").Options, options, path, where)
 
 
+_OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")
+"""What `suite.run` puts between a scheme's name and the ending of its files."""
 _TABLES = ("models", "backends", "tiers")
 _TIER_KEYS = ("extends", "time_limit", "cells")
 

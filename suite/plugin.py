@@ -16,12 +16,7 @@ from suite.matrix import metric_groups
 from suite.papers.cases import Answers, FindingCase, Question
 from suite.records import Verdict
 from suite.run.plan import Need
-from suite.state import State, is_worker
-
-PAIRS = 6
-"""Even, so that each side goes first equally often. By simulation of both stages (`suite.confirm`, tolerance 2.5 %),
-6 pairs find 5 % fewer tokens/s with 95 % power where the ratios of pairs have a standard deviation of 3 % and there is
-one gate, or of 2 % and there are a hundred."""
+from suite.state import PAIRS, State, is_worker
 
 STATE = pytest.StashKey[State]()
 
@@ -85,7 +80,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--pairs",
         type=int,
-        default=PAIRS,
         metavar="N",
         help=f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
     )
@@ -180,7 +174,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order: dict[str, int] = {cell: n for n, cell in enumerate(state.cells)}
     # A finding's cases come after those of its last cell.
     items.sort(key=lambda item: max((order.get(n.cell.id, -1) for n in _needs(item)), default=-1))
-    state.needs = [n for i in items for n in _needs(i) if n.cell.id not in state.skipped]
+    asked = [n for i in items for n in _needs(i)]
+    state.needs = [n for n in asked if n.cell.id not in state.skipped]
+    selected = {n.cell.id for n in asked}
+    state.skipped = {cell: why for cell, why in state.skipped.items() if cell in selected}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -272,8 +269,16 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     state = config.stash[STATE]
     finish.shorten_failures(state, terminalreporter.stats.get("failed", []))
     yield
-    if state.verdicts and not config.option.collectonly:
+    if config.option.collectonly or is_worker(config):
+        return
+    if state.verdicts:
         finish.summarize(state, terminalreporter, int(exitstatus))
+    elif state.option.report is not None:
+        page = f"python -m suite.papers --results={state.results} --output={state.option.report}"
+        terminalreporter.write_line(
+            f"{state.option.report}: no report was written, since no gate was judged"
+            + (f"; a page of the findings: {page}" if state.questions else "")
+        )
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,6 +50,23 @@ def _fields(record: type[Record]) -> set[str]:
     return set(record.model_fields)
 
 
+Kind = Literal["paired", "rounds", "exact", "level", "ratio"]
+"""See `Metric`."""
+Link = Literal["identity", "exp"]
+
+
+class Declared(NamedTuple):
+    """What a metric group says of a metric that it may give, in its `METRICS`, by name. `{tasks}` in a name stands for
+    each entry of that key of the group's `Options`.
+
+    share: of right answers; it has a recovery (`suite.run.relative`).
+    """
+
+    kind: Kind
+    link: Link = "identity"
+    share: bool = False
+
+
 class Estimate(Record):
     """A number, how far it may be trusted, and how it is judged: what a person reads of a metric."""
 
@@ -60,8 +77,8 @@ class Estimate(Record):
     the terms of the tolerance."""
     unit: str
     better: Literal["lower", "higher"]
-    kind: Literal["paired", "rounds", "exact", "level", "ratio"]
-    link: Literal["identity", "exp"] = "identity"
+    kind: Kind
+    link: Link = "identity"
 
 
 class Metric(Estimate):
@@ -91,6 +108,8 @@ class Metric(Estimate):
     in_turns: bool = False
     """Of rounds that were measured so: round k of process i and round k of the one beside it followed one another."""
     weights: list[float] | None = None
+    answers: bool = False
+    """Of paired: whether each sample is an answer, right (1) or wrong (0). Then flips are counted."""
     conditions: dict[str, Scalar] = Field(default_factory=dict)
     raw: dict[str, Any] = Field(default_factory=dict)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from suite import records
 from suite.judge import processes
-from suite.judge.sensitivity import is_right_or_wrong
 from suite.judge.statistics import (
     Change,
     Interval,
@@ -62,11 +61,13 @@ def judge(
         return Verdict(
             **known | {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
         )
+    if not before:
+        tolerance = tolerance.of_zero()
     found, evidence = _change(measured, baseline, tolerance)
     change = found.at(alpha)
     relative = tolerance.relative is not None
     limit = tolerance.limit(unchanged=not environment)
-    beyond = max(limit, tolerance.floor / abs(before) if relative and before else tolerance.floor)
+    beyond = max(limit, tolerance.floor / abs(before) if relative else tolerance.floor)
     lower = measured.better == "lower"
     worse = change.estimate if lower else -change.estimate
     if worse > beyond:
@@ -146,7 +147,7 @@ def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[C
         return processes.change(measured, baseline, tolerance), processes.evidence(measured, baseline)
     plain = measured.value - baseline.value
     if tolerance.relative is not None:
-        plain = plain / abs(baseline.value) if baseline.value else math.copysign(1.0, plain) if plain else 0.0
+        plain /= abs(baseline.value)
     return Change(plain), ""
 
 
@@ -154,12 +155,12 @@ def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> 
     old, new = baseline.samples or [], measured.samples or []
     evidence, exact = f"paired over {len(new)}", None
     terms: Callable[[float], float] | None = None
-    if is_right_or_wrong(measured, baseline):
+    if measured.answers:
         lost, gained = flips(old, new)
         exact = mcnemar(lost, gained)
         evidence = f"{lost} items lost, {gained} gained of {len(new)}, exact McNemar test"
     if tolerance.relative is not None:
-        base = abs(baseline.value) or 1.0  # an accuracy of 0: the change as it is
+        base = abs(baseline.value)
         terms = growth if measured.link == "exp" else lambda x: x / base
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
 

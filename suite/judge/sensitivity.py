@@ -11,7 +11,6 @@ from suite.records import Metric
 
 NOISY = {"paired", "level", "ratio", "rounds"}
 """Kinds of metrics whose gates can raise a false alarm."""
-RIGHT_OR_WRONG = frozenset({0.0, 1.0})
 
 
 def gate_level(tolerances: Tolerances, metrics: Mapping[str, Mapping[str, Metric]]) -> float:
@@ -46,7 +45,7 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
             return None  # the spread of one process is not known: it never shows a loss
         # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
         return math.expm1(detectable_mean(tolerance.noise, count / 2, count - 1, alpha))
-    if is_right_or_wrong(metric):
+    if metric.answers:
         change = detectable_flips(len(samples), alpha)
     else:
         harmless = tolerances.of_reproduction(name, cell)
@@ -72,17 +71,6 @@ def with_sensitivity(
         if tolerance and (text := too_narrow(name, metric, tolerance, smallest, alpha)):
             refusals.append(text)
     return seen, refusals
-
-
-def is_right_or_wrong(*metrics: Metric) -> bool:
-    """Whether units are answers, right (1) or wrong (0), and not shares of many."""
-    return all(map(_is_right_or_wrong, metrics))
-
-
-def _is_right_or_wrong(metric: Metric) -> bool:
-    samples = metric.samples or [0.0]
-    # The first unit of margins says it already.
-    return metric.weights is None and samples[0] in RIGHT_OR_WRONG and RIGHT_OR_WRONG.issuperset(samples)
 
 
 def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | None, alpha: float) -> str:
@@ -116,7 +104,7 @@ def _amount(metric: Metric) -> tuple[int, str]:
 def _enough(metric: Metric, tolerance: Tolerance, found: float, alpha: float) -> int:
     amount, _ = _amount(metric)
     limit = tolerance.limit(unchanged=False)
-    if metric.kind == "paired" and is_right_or_wrong(metric):
+    if metric.kind == "paired" and metric.answers:
         low, high = amount, 10**7
         share = limit if tolerance.relative is None else limit * (abs(metric.value) or 1.0)
         while low < high:

@@ -20,7 +20,8 @@ TOLERANCES = FIXTURES / "tolerances.toml"
 class Tolerance(Record):
     """One entry. Exactly one of `relative` (0.01 = 1 % of the baseline) and `absolute` (in the metric's unit).
 
-    floor: an absolute change, in the metric's unit, below which a relative tolerance does not bite.
+    floor: an absolute change, in the metric's unit, below which a relative tolerance does not bite. Of a baseline of 0,
+    which has no shares, it is all that is allowed.
     noise: for paired metrics, the standard deviation of the paired differences between units beyond which the error
     bar grows no further: a broken candidate gets no wider one for its own spread. For metrics measured in several
     processes, the standard deviation of their logarithm between processes.
@@ -50,6 +51,18 @@ class Tolerance(Record):
         if self.metric.endswith(REPRODUCTION) and (self.absolute is None or self.here is None):
             raise ValueError("reproduction is held in nats: give absolute and here")
         return self
+
+    def meets(self, metric: str) -> bool:
+        """Whether it is for a metric of this name; a pattern such as `perplexity*` means no reproduction."""
+        meant = self.metric.endswith(REPRODUCTION) == metric.endswith(REPRODUCTION)
+        return meant and fnmatchcase(metric, self.metric)
+
+    def of_zero(self) -> Tolerance:
+        """The tolerance where the baseline is 0: a share of nothing is nothing, so `relative` and its `here` become an
+        absolute 0, and `floor` stays."""
+        if self.relative is None:
+            return self
+        return self.model_copy(update={"relative": None, "absolute": 0.0, "here": None})
 
     def limit(self, *, unchanged: bool) -> float:
         """How much worse the metric may get; `unchanged`: in the baseline's own environment."""
@@ -89,11 +102,9 @@ class Tolerances(Record):
         return self.of(metric + REPRODUCTION, cell, against=True)
 
     def _matching(self, metric: str, *, against: bool) -> Iterator[tuple[str, Tolerance]]:
-        """Entries that match the metric, by their pattern of cells, the last first; a pattern such as `perplexity*`
-        means no reproduction."""
+        """Entries that match the metric, by their pattern of cells, the last first."""
         for entry in reversed(self.tolerance):
-            meant = entry.metric.endswith(REPRODUCTION) == metric.endswith(REPRODUCTION)
-            if meant and (against or not entry.against) and fnmatchcase(metric, entry.metric):
+            if (against or not entry.against) and entry.meets(metric):
                 yield entry.cell, entry
 
     @cached_property

@@ -1,6 +1,7 @@
 """One file per metric group. `suite/measure/<group>.py` offers
 
 `Options`: pydantic model of the keys that matrix.toml may give the group in a tier, with defaults;
+`METRICS`: what it may give, by name (`suite.records.Declared`): a tolerance for what no group declares is refused;
 `measure(session, parts) -> dict[str, Metric]`: the metrics of one loaded model, by full name. `parts` are the
 parts of the group that the collected cases need (`arc_easy` of `accuracy/arc_easy`; empty: all of it).
 A group that `Options` gives `processes` varies between processes; one with `in_turns` works turn by turn

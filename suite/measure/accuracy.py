@@ -13,14 +13,29 @@ from pydantic import Field
 from suite.errors import MeasurementError
 from suite.files import hash_of
 from suite.measure._budget import calibrated
-from suite.records import Metric, Needs, Record, Scalar
+from suite.records import Declared, Metric, Needs, Record, Scalar
 from suite.run.session import Item, Session, Task
 from suite.scoring import Scored, TokenSequence, score
 
 MEAN = "mean"
 """Stands in a request for all tasks together."""
 UNITS = {"margin": "nats", "margin_norm": "nats/character", "likelihood_diff": "nats"}
+ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
+"""Metrics whose samples are right or wrong; but for the `acc` of `mass`, which is a share."""
 LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
+
+
+METRICS = {
+    "accuracy/{tasks}/acc": Declared("paired", share=True),
+    "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
+    "accuracy/{tasks}/margin": Declared("paired"),
+    "accuracy/{tasks}/margin_norm": Declared("paired"),
+    "accuracy/{tasks}/pct_stereotype": Declared("paired"),
+    "accuracy/{tasks}/likelihood_diff": Declared("paired"),
+    "accuracy/{tasks}/lms": Declared("paired", share=True),
+    "accuracy/{tasks}/ss": Declared("paired"),
+    "accuracy/mean/acc": Declared("paired", share=True),
+}
 
 
 class Options(Record):
@@ -112,6 +127,7 @@ def _metrics(
             raw if metric == first else {},
             unit=UNITS.get(metric, "fraction"),
             better="lower" if metric in LESS_IS_BETTER else "higher",
+            answers=metric in ANSWERS and task.results != "mass",
         )
         for metric, values in samples.items()
     }
@@ -126,7 +142,8 @@ def _mean(tasks: Sequence[Metric]) -> Metric:
     weights = [max(sizes) / size for size in sizes for _ in range(size)] if len(set(sizes)) > 1 else None
     values = [value for task in tasks for value in task.samples or ()]
     stderr = math.sqrt(math.fsum((task.stderr or 0.0) ** 2 for task in tasks)) / len(tasks)
-    mean = _metric(values, conditions, {}, weights=weights)
+    answers = weights is None and all(task.answers for task in tasks)  # flips count alike
+    mean = _metric(values, conditions, {}, weights=weights, answers=answers)
     return mean.model_copy(update={"stderr": stderr})
 
 
@@ -137,6 +154,7 @@ def _metric(
     unit: str = "fraction",
     weights: list[float] | None = None,
     better: Literal["lower", "higher"] = "higher",
+    answers: bool = False,
 ) -> Metric:
     return Metric(
         kind="paired",
@@ -146,6 +164,7 @@ def _metric(
         stderr=float(np.std(values, ddof=1) / math.sqrt(len(values))),
         samples=values,
         weights=weights,
+        answers=answers,
         conditions=conditions,
         raw=raw,
     )

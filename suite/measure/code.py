@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from suite.errors import MeasurementError
-from suite.records import Metric, Needs, Record
+from suite.records import Declared, Metric, Needs, Record
 from suite.run.session import Program, Programs, Session
 from suite.sandbox import Limits, run_program
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ALLOW = "QUANTGATE_EXECUTE_CODE"
+
+
+METRICS = {"code/{tasks}/pass_at_1": Declared("paired", share=True)}
 
 
 class Options(Record):
@@ -97,6 +100,7 @@ def _metric(
         better="higher",
         stderr=float(np.std(passed, ddof=1) / np.sqrt(len(passed))),
         samples=passed,
+        answers=True,
         conditions={
             "source": session.source_hash,
             "task": programs.name,

@@ -17,9 +17,11 @@ from suite.errors import MeasurementError
 from suite.files import hash_of
 from suite.logprobs import Rows
 from suite.measure.divergence import compare
-from suite.records import Metric, Needs, Record
+from suite.records import Declared, Metric, Needs, Record
 from suite.run.session import Session
 from suite.scoring import TokenSequence, score
+
+METRICS = {"decoding/kl_mean": Declared("paired")}
 
 
 class Options(Record):

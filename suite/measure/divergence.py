@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from suite.errors import MeasurementError
 from suite.logprobs import Reference, Rows, writing
 from suite.measure import perplexity
-from suite.records import Metric, Needs, Scalar
+from suite.records import Declared, Metric, Needs, Scalar
 from suite.run.session import Session
 from suite.scoring import CHUNK, TokenSequence
 
@@ -35,6 +35,15 @@ IMPOSSIBLE = -1000.0
 """ln q counts as at least this: what both distributions exclude adds 0 and not NaN."""
 
 RESAMPLES = 1000
+
+
+METRICS = {
+    "divergence/kl_mean": Declared("paired"),
+    "divergence/kl_99": Declared("exact"),
+    "divergence/kl_max": Declared("exact"),
+    "divergence/delta_p_rms": Declared("exact"),
+    "divergence/same_top": Declared("paired"),
+}
 
 
 class Options(perplexity.Options):

@@ -7,9 +7,21 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from suite.backends.base import Weights
-from suite.records import Metric, Record, Scalar
+from suite.records import Declared, Metric, Record, Scalar
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
+
+METRICS = {
+    "memory/weight_bytes": Declared("exact"),
+    "memory/bits_per_weight": Declared("exact"),
+    "memory/file_bytes": Declared("exact"),
+    "memory/peak_load_anonymous": Declared("level"),
+    "memory/peak_prefill_anonymous": Declared("level"),
+    "memory/peak_decode_anonymous": Declared("level"),
+    "memory/peak_resident": Declared("level"),
+    "memory/peak_cuda_allocated": Declared("level"),
+    "memory/peak_cuda_reserved": Declared("level"),
+}
 
 
 class Options(Record):

@@ -16,8 +16,13 @@ from pydantic import Field
 
 from suite.backends.base import ShowsInputs
 from suite.errors import MeasurementError
-from suite.records import Metric, Needs, Record
+from suite.records import Declared, Metric, Needs, Record
 from suite.run.session import Session
+
+METRICS = {
+    "outliers/{texts}/ratio": Declared("paired", "exp"),
+    "outliers/{texts}/kurtosis": Declared("paired", "exp"),
+}
 
 
 class Options(Record):

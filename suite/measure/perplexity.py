@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from suite.errors import MeasurementError
-from suite.records import Metric, Needs, Record, Scalar
+from suite.records import Declared, Metric, Needs, Record, Scalar
 from suite.run.session import Session, Text
 from suite.scoring import Look, Scored, TokenSequence, score, unseen
+
+METRICS = {"perplexity": Declared("paired", "exp"), "perplexity/bits_per_byte": Declared("paired")}
 
 
 class Options(Record):

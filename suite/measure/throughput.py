@@ -12,11 +12,19 @@ from typing import ClassVar
 from pydantic import Field
 
 from suite.backends.base import Generates
-from suite.records import Metric, Record
+from suite.records import Declared, Metric, Record
 from suite.run.environment import machine
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
 from suite.run.turns import Turns
+
+METRICS = {
+    "throughput/prefill": Declared("rounds"),
+    "throughput/decode": Declared("rounds"),
+    "throughput/decode/generate": Declared("rounds"),
+    "throughput/time_to_first_token": Declared("rounds"),
+    "throughput/load": Declared("rounds"),
+}
 
 
 class Options(Record):

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from suite.records import Metric, Needs, Record
+from suite.records import Declared, Metric, Needs, Record
 from suite.run.session import Session
+
+METRICS = {"tokenizer/mismatches": Declared("exact")}
 
 
 class Options(Record):

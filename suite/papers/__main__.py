@@ -75,7 +75,7 @@ def shown(
         if options.update_baselines:
             console.print(f"{name}: left as it is: {error}", markup=False, soft_wrap=True)
         return missing(error)
-    workload = baseline.workload_of(measured)
+    workload = baseline.workload_of(measured, entry.requests)
     if options.update_baselines:
         unexpected = {key for key, expected in entry.findings.items() if expected.state == "unknown"}
         known = [f for f in findings if f.key not in unexpected]

@@ -12,9 +12,10 @@ from pydantic import Field
 
 from suite.errors import InputError
 from suite.files import hash_of
-from suite.matrix import FIXTURES
+from suite.matrix import FIXTURES, Cell
 from suite.papers.section import Finding, Measured
-from suite.records import FORMAT, Record
+from suite.records import FORMAT, Measurement, Record, Scalar
+from suite.run.plan import Need
 from suite.storage import one_line, parse_toml, write_toml
 
 BASELINES = FIXTURES.parent / "baselines"
@@ -28,6 +29,13 @@ ROUNDING = 0.01
 """Of the value: what rounding may make of a finding, however narrow its interval."""
 EXACT = 1e-6
 """The same, of a finding without an interval."""
+
+
+CONTENT = {
+    "source", "text", "tokens", "n_ctx", "windows", "protocol", "scored tokens", "reference",
+    "task", "task version", "items", "data", "prompts", "fewshot",
+}  # fmt: skip
+"""Conditions of a metric that say what was measured, and not how."""
 
 
 class Known(Record):
@@ -103,17 +111,27 @@ def accept(
     return path
 
 
-def workload_of(measured: Measured) -> str:
-    """A hash of which cells were measured on which texts, items and settings: what two findings have to have in common
-    before they may be compared. Timings are no part of any finding."""
-    return hash_of(
-        [
-            [cell.id, name, metric.conditions]
-            for cell, record in measured
-            for name, metric in sorted(record.metrics.items())
-            if metric.kind == "paired"
-        ]
-    )[:16]
+def workload_of(measured: Measured, requests: Sequence[str]) -> str:
+    """A hash of which cells were measured on which weights, texts and items: what two findings have to have in common
+    before they may be compared.
+
+    Of the section's `requests` alone, without what is relative to a reference: a record may hold more, by the cases
+    that were selected with it. And of `CONTENT` alone, not of how it was computed: whether another way of computing
+    comes to the same figures is what the baseline is there to tell.
+    """
+    return hash_of([[cell.id, _content(cell, record, requests)] for cell, record in measured])[:16]
+
+
+def _content(cell: Cell, record: Measurement, requests: Sequence[str]) -> list[dict[str, Scalar]]:
+    needs = [Need(cell, request) for request in requests]
+    found = [
+        {key: value for key, value in metric.conditions.items() if key in CONTENT}
+        for name, metric in record.metrics.items()
+        if metric.kind == "paired" and not metric.relative and any(need.covers(name) for need in needs)
+    ]
+    # Each once: metrics of one text or task have it in common.
+    different = {hash_of(one): one for one in found if one.keys() - {"source"}}
+    return [different[key] for key in sorted(different)]
 
 
 def _known(finding: Finding) -> Known:

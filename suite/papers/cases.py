@@ -63,7 +63,7 @@ class Answers:
                     name,
                     question.entry,
                     module_of(name).findings(measured),
-                    workload_of(measured),
+                    workload_of(measured, question.entry.requests),
                     load(name, self._root),
                 )
             except QuantgateError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -254,6 +255,8 @@ def remembered(done: dict[str, T | QuantgateError], cell: str, measure: Callable
             done[cell] = error
         except OSError as error:
             done[cell] = in_words(error)
+        except Exception as error:
+            done[cell] = unexpected(error)
     found = done[cell]
     if isinstance(found, QuantgateError):
         raise found
@@ -284,3 +287,10 @@ def read_measurement(path: Path) -> Measurement:
 def in_words(error: OSError) -> MeasurementError:
     """A folder that cannot be written, a disk that is full."""
     return MeasurementError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def unexpected(error: Exception) -> MeasurementError:
+    """A fault of quantgate itself: what it is, and the line that raised it."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frame.filename).name}:{frame.lineno}"
+    return MeasurementError(f"quantgate itself failed: {type(error).__name__} in {where}: {error}")

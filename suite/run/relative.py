@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from suite.records import Metric
+from suite.records import Declared, Metric
 
 LOSS, RECOVERY = "loss", "recovery"
 
@@ -43,6 +43,15 @@ def relative_metrics(
                 update={"conditions": {**conditions, "of": kind}}
             )
     return found
+
+
+def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
+    """What a declared metric may have relative to the reference: here, and of timings in `suite.run.merge`."""
+    if metric.kind == "rounds":
+        return {f"{name}_ratio": Declared("ratio")}
+    if metric.link == "exp":
+        return {f"{name}/{LOSS}": Declared("paired", "exp")}
+    return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
 
 
 def origin(name: str) -> str:

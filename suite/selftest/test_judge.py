@@ -51,6 +51,7 @@ def accuracy(right: list[int], **changes: Any) -> Metric:
         "unit": "fraction",
         "better": "higher",
         "samples": samples,
+        "answers": True,
     }
     return Metric(**fields | changes)
 
@@ -501,10 +502,37 @@ def test_an_exact_metric_may_not_change_at_all(new: float, status: Status, toler
 
 @pytest.mark.parametrize("tolerance", [relative(0.0), absolute(0.0)])
 def test_the_first_mismatch_is_a_regression(tolerance: Tolerance) -> None:
-    """From a baseline of zero there is no relative change; it counts as all of it."""
+    """From a baseline of zero there is no relative change; it is told in the metric's unit."""
     assert judged(plain(3.0), plain(0.0), tolerance).status == Status.REGRESSION
     assert judged(plain(0.0), plain(0.0), tolerance).status == Status.PASS
-    assert judged(plain(3.0), plain(0.0), relative(0.0)).change == 1.0
+    told = judged(plain(3.0), plain(0.0), relative(0.0))
+    assert (told.change, told.change_unit, told.tolerance) == (3.0, "absolute", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "new", "floor", "status"),
+    [
+        (plain, 1e-9, 0.02, Status.PASS),
+        (plain, 0.021, 0.02, Status.REGRESSION),
+        (plain, 5e9, 64e3, Status.REGRESSION),
+        (plain, 63e3, 64e3, Status.PASS),
+        (level, 5e9, 64e3, Status.REGRESSION),
+        (level, 63e3, 64e3, Status.PASS),
+    ],
+)
+def test_the_floor_is_what_a_baseline_of_zero_allows(
+    make: Any, new: float, floor: float, status: Status
+) -> None:
+    """In the metric's unit, however wide the share: a share of nothing is nothing."""
+    for tolerance in (
+        relative(0.25, floor=floor),
+        relative(0.0, floor=floor),
+        relative(9.0, floor=floor, here=8.0),
+    ):
+        verdict = judged(make(new), make(0.0), tolerance)
+        assert (verdict.status, verdict.tolerance) == (status, floor)
+    assert judged(make(0.0), make(new), relative(0.25)).status == Status.IMPROVEMENT
+    assert judged(make(0.0), make(new), relative(0.25, floor=2 * new)).status == Status.PASS
 
 
 @pytest.mark.parametrize(

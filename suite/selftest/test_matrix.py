@@ -324,6 +324,7 @@ def test_the_reference_is_the_backends_or_the_schemes_own(shipped: Matrix) -> No
 def test_keys_that_only_the_backend_knows_reach_it(tmp_path: Path) -> None:
     text = (
         OWN
+        + '[backends.transformers.schemes]\nbf16 = { reference = "transformers/bf16" }\n'
         + '[backends.bitsandbytes.schemes.mixed]\nbits = 8\nreference = "transformers/bf16"\nllm_int8_threshold = 4.5\n'
     )
     cell = loaded(tmp_path, text).cell("mine/bitsandbytes/mixed")
@@ -478,6 +479,26 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
             "[backends.llamacpp.schemes.X]\nbits = 4\nreference = 'llamacpp/F61'",
             "backends.llamacpp.schemes.X.reference: no backend/scheme 'llamacpp/F61'. "
             "Did you mean 'llamacpp/F16'? Allowed: bitsandbytes/",
+        ),
+        (
+            "[backends.bitsandbytes]\nreference = 'transformers/bf16'",
+            "backends.bitsandbytes.reference: 'transformers/bf16' is no reference, since "
+            "backends.transformers.reference holds it against 'transformers/fp32': name 'transformers/fp32' here, or "
+            "make it a reference of its own, with backends.transformers.schemes.bf16.reference = 'transformers/bf16'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\nF16 = { reference = 'llamacpp/Q8_0' }\nQ8_0 = { reference = 'llamacpp/F16' }",
+            "backends.llamacpp.reference: 'llamacpp/F16' is no reference, since "
+            "backends.llamacpp.schemes.F16.reference holds it against 'llamacpp/Q8_0'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\n'Q4_0.2' = { bits = 4, ftype = 'Q4_0' }",
+            "backends.llamacpp.schemes.Q4_0.2: its files would be those of a process of the scheme 'Q4_0'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\n'Q4_0.x' = { bits = 4, ftype = 'Q4_0' }\n"
+            "'Q4_0.x.part' = { bits = 4, ftype = 'Q4_0' }",
+            "backends.llamacpp.schemes.Q4_0.x.part: its files would be those of a process of the scheme 'Q4_0.x'",
         ),
         (
             "[backends.bitsandbytes]\nreference = 'fp32'",

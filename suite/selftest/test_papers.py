@@ -272,7 +272,13 @@ def case(
         accepted = replace(
             finding(key=asked.key), value=known.value, low=known.low or 0.0, high=known.high or 0.0
         )
-        accept("kbit", [accepted], workload_of([(c, records[c.id]) for c in asked.cells]), "a reason", root)
+        accept(
+            "kbit",
+            [accepted],
+            workload_of([(c, records[c.id]) for c in asked.cells], entry.requests),
+            "a reason",
+            root,
+        )
     return FindingCase(replace(asked, entry=entry), Answers(root), lambda cell: records[cell.id])
 
 
@@ -344,14 +350,48 @@ def test_a_baseline_of_another_workload_is_not_comparable(
 def test_a_workload_is_its_cells_and_their_conditions() -> None:
     cells = load_matrix().cells("papers")[:2]
     measured = [(cell, record(cell, point("a", cell.bits, 5.0))) for cell in cells]
-    asked = workload_of(measured)
-    assert workload_of([(c, record(c, point("a", c.bits, 4.0))) for c in cells]) == asked, "whatever came out"
-    assert workload_of(measured[:1]) != asked
-    metrics = dict(measured[0][1].metrics)
-    name = "perplexity"
-    metrics[name] = metrics[name].model_copy(update={"conditions": {"windows": 3}})
-    other = measured[0][1].model_copy(update={"metrics": metrics})
-    assert workload_of([(cells[0], other), measured[1]]) != asked
+    requests = ["perplexity", "divergence"]
+    asked = workload_of(measured, requests)
+    different = [(c, record(c, point("a", c.bits, 4.0))) for c in cells]
+    assert workload_of(different, requests) == asked, "whatever came out"
+    assert workload_of(measured[:1], requests) != asked
+
+    def with_metric(name: str, **conditions: Any) -> str:
+        metrics = dict(measured[0][1].metrics)
+        metrics[name] = metrics["perplexity"].model_copy(update={"conditions": conditions})
+        other = measured[0][1].model_copy(update={"metrics": metrics})
+        return workload_of([(cells[0], other), measured[1]], requests)
+
+    assert with_metric("perplexity", windows=3) != asked
+    assert with_metric("perplexity", attention="eager") == asked, "how it was computed is no part of it"
+    relative = {"windows": 3, "relative to": "a reference"}
+    assert with_metric("perplexity/loss", **relative) == asked, "a run adds it, and no finding uses it"
+    assert with_metric("accuracy/continuation/acc", task="continuation") == asked, "nobody asked for it"
+
+
+def test_a_section_that_was_accepted_passes_in_the_next_run(
+    project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of pytest, accepted by the command, judged by pytest: alone, and beside other cases."""
+    from suite.selftest import section
+
+    options = ["--tier", "smoke", "-p", "suite.selftest.section"]
+    monkeypatch.setattr("suite.papers.__main__.load_entries", section.entries)
+    first = project.run(*options, "-m", "papers")
+    case = "finding[small/cost]"
+    assert first.cases == {case: "failed"}
+    assert "has no baseline" in first.output
+    asked = ["--results", str(project.results), "--baselines", str(project.baselines)]
+    asked += ["--matrix", str(project.matrix_file)]
+    assert main([*asked, "--update-baselines", "--reason", "first"]) == 0
+    assert main(asked) == 0
+    again = project.run(*options, "-m", "papers", "--reuse")
+    assert (again.cases, again.status) == ({case: "passed"}, 0), again.output
+    beside = project.run(*options, "-m", "papers or perplexity or tokenizer")
+    assert beside.cases[case] == "passed", beside.output
+    file = path_of("small", project.baselines)
+    file.write_text(re.sub(r"(?<=value = )[-.0-9e]+", "0.9", file.read_text()))
+    assert "has left its baseline 0.9" in project.run(*options, "-m", "papers", "--reuse").output
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,12 @@ def perplexity(blocks: int = 32, **changes: Any) -> Metric:
 
 def accuracy(items: int) -> Metric:
     return Metric(
-        kind="paired", value=0.5, unit="fraction", better="higher", samples=[1.0, 0.0] * (items // 2)
+        kind="paired",
+        value=0.5,
+        unit="fraction",
+        better="higher",
+        answers=True,
+        samples=[1.0, 0.0] * (items // 2),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,13 +12,13 @@ from suite.baselines import read
 from suite.errors import InputError
 from suite.judge import load_tolerances
 from suite.judge.sensitivity import NOISY
-from suite.matrix import load_matrix, metric_groups
+from suite.judge.tolerances import TOLERANCES
+from suite.matrix import Matrix, load_matrix
+from suite.run.gates import check_tolerances, most_gates, possible
+from suite.run.plan import Need
 from suite.selftest.conftest import REPO
-from suite.state import MOST_GATES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from suite.judge import Tolerances
 
 Q4 = "smollm2-135m/llamacpp/Q4_K_M"
@@ -263,25 +264,130 @@ def test_the_shipped_perplexity_gate_is_not_loosened_by_a_broken_candidate() -> 
     assert found.noise is not None
 
 
-def test_every_shipped_entry_is_of_a_metric_group_and_of_a_cell_that_exist() -> None:
+def test_every_shipped_entry_can_match_in_the_shipped_matrix() -> None:
     """A tolerance for what nothing is called gates nothing."""
+    check_tolerances(TOLERANCES, load_tolerances(), load_matrix())
+
+
+def test_the_shipped_file_goes_with_every_matrix(own: Matrix) -> None:
+    """Its entries for cells and tiers that a user does not have are for others; a copy of it may be extended."""
+    check_tolerances(TOLERANCES, load_tolerances(), own)
+    check_tolerances(Path("copy.toml"), load_tolerances(), own)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Matrix:
+    file = tmp_path / "matrix.toml"
+    file.write_text(
+        '[models.mine]\nlicense = "MIT"\ngguf = { path = "mine.gguf" }\n'
+        '[tiers.quick]\ntime_limit = 60\ncells = ["mine/llamacpp/F16"]\n'
+        '[tiers.quick.perplexity]\ntext = "boolq"\n'
+        '[tiers.long]\nextends = "quick"\ncells = ["mine/llamacpp/Q4_0"]\n'
+        '[tiers.long.accuracy]\ntasks = ["arc_easy"]\n'
+    )
+    return load_matrix(file)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            'metric = "perplexty"\nrelative = 0.1',
+            r"entry 1 \(metric = 'perplexty'\) gates nothing: any tier of .* measures no such metric "
+            r"\(did you mean 'perplexity'\?\); there are accuracy/<task>/acc, ",
+        ),
+        (
+            'metric = "perplexty/reproduction"\nabsolute = 0.1\nhere = 0.1',
+            r"did you mean 'perplexity/reproduction'\?",
+        ),
+        ('metric = "accuracy/arc_esy/margin"\nabsolute = 1.0', r"did you mean 'accuracy/arc_easy/margin'\?"),
+        (
+            'metric = "accuracy/arc_easy/margin"\ntier = "quick"\nabsolute = 1.0',
+            "tier 'quick' of .* measures no such metric",
+        ),
+        ('metric = "memory/weight_bytes/reproduction"\nabsolute = 1.0\nhere = 0.0', "no such metric"),
+        ('metric = "perplexity/mean/loss"\nrelative = 0.1', r"did you mean 'perplexity/loss'\?"),
+        (
+            'metric = "perplexity"\ntier = "lnog"\nrelative = 0.1',
+            r"tier = 'lnog' is no tier of .*matrix.toml \(did you mean 'long'\?\)",
+        ),
+        (
+            'metric = "perplexity"\ncell = "mne/llamacpp/F16"\nreason = "x"\nrelative = 0.1',
+            r"cell = 'mne/llamacpp/F16' matches no cell of any tier of .* \(did you mean 'mine/llamacpp/F16'\?\)",
+        ),
+        (
+            'metric = "perplexity"\ncell = "*/Q4_0"\ntier = "quick"\nreason = "x"\nrelative = 0.1',
+            "matches no cell of tier 'quick'",
+        ),
+        ('metric = "perplexity"\ncell = "smollm2-135m/*"\nreason = "x"\nrelative = 0.1', "matches no cell"),
+    ],
+)
+def test_an_entry_that_can_match_nothing_is_refused_with_the_nearest_name(
+    tmp_path: Path, own: Matrix, keys: str, said: str
+) -> None:
+    path = tmp_path / "tolerances.toml"
+    found = loaded(tmp_path, entry(keys))
+    with pytest.raises(InputError, match=said) as caught:
+        check_tolerances(path, found, own)
+    assert str(caught.value).startswith(f"{path}: entry 1 (metric = ")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'metric = "perplexity"\ntier = "long"\ncell = "*/Q4_*"\nreason = "x"\nrelative = 0.1',
+        'metric = "perplexity/loss"\nrelative = 0.1',
+        'metric = "perplexity*"\nrelative = 0.1',
+        'metric = "accuracy/arc_easy/recovery"\nrelative = 0.1',
+        'metric = "accuracy/*/margin/reproduction"\nabsolute = 0.1\nhere = 0.0',
+    ],
+)
+def test_an_entry_that_can_match_is_taken(tmp_path: Path, own: Matrix, keys: str) -> None:
+    check_tolerances(tmp_path / "tolerances.toml", loaded(tmp_path, entry(keys)), own)
+
+
+def test_every_wrong_entry_is_told(tmp_path: Path, own: Matrix) -> None:
+    text = entry('metric = "perplexity"\nrelative = 0.1')
+    text += "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in ("one", "two"))
+    with pytest.raises(InputError, match=r"(?s)entry 2 \(metric = 'one'.*\n.*entry 3 \(metric = 'two'"):
+        check_tolerances(tmp_path / "tolerances.toml", loaded(tmp_path, text), own)
+
+
+@pytest.mark.parametrize("tier", ["smoke", "nightly", "papers-outliers"])
+def test_every_group_declares_what_it_gives(tier: str) -> None:
+    """Of the committed baselines: name, kind and link of each metric."""
     matrix = load_matrix()
-    ids = [cell.id for tier in matrix.tiers for cell in matrix.cells(tier)]
-    for tolerance in load_tolerances().tolerance:
-        assert tolerance.metric.split("/")[0] in metric_groups()
-        assert any(fnmatchcase(cell, tolerance.cell) for cell in ids)
+    declared = possible(matrix.tier(tier).workload)
+    for cell in matrix.cells(tier):
+        baseline = read(REPO / "baselines", cell.id, tier)
+        for name, metric in baseline.metrics.items() if baseline else ():
+            assert name in declared, name
+            assert (metric.kind, metric.link) == declared[name][:2], name
 
 
 @pytest.mark.parametrize("tier", ["smoke", "nightly"])
 def test_no_case_of_an_ab_run_has_more_gates_than_its_level_is_divided_by(tier: str) -> None:
     """Of the committed baselines; absolute timings, which these have not, by name."""
-    tolerances = load_tolerances().for_tier(tier)
+    matrix, tolerances = load_matrix(), load_tolerances().for_tier(tier)
     timings = ["throughput/prefill", "throughput/decode", "throughput/decode/generate", "throughput/load"]
-    for cell in load_matrix().cells(tier):
+    for cell in matrix.cells(tier):
         if (baseline := read(REPO / "baselines", cell.id, tier)) is None:
             continue  # of the model that is opted in to
         noisy = [*timings, *(n for n, m in baseline.metrics.items() if m.kind in NOISY and not m.relative)]
         gated = [n for n in noisy if tolerances.of(n, cell.id, against=True)]
         for request in {"/".join(n.split("/")[:2]) if n.startswith(TWO) else n.split("/")[0] for n in gated}:
-            most = MOST_GATES.get(request, MOST_GATES.get(request.split("/")[0], 1))
-            assert sum(n == request or n.startswith(f"{request}/") for n in gated) <= most, (cell.id, request)
+            need = Need(cell, request)
+            most = most_gates(need, matrix.tier(tier).workload, tolerances)
+            assert sum(need.covers(n) for n in gated) <= most <= 8, (cell.id, request)
+
+
+def test_the_gates_of_a_case_are_those_of_the_tolerances_in_force(tmp_path: Path, own: Matrix) -> None:
+    workload, cell = own.tier("long").workload, own.cells("long")[0]
+
+    def most(request: str, *metrics: str) -> int:
+        lines = "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in metrics)
+        return most_gates(Need(cell, request), workload, loaded(tmp_path, f"run_alpha = 0.01\n{lines}"))
+
+    assert most("perplexity", "perplexity") == 1
+    assert most("perplexity", "perplexity", "perplexity/bits_per_byte") == 2
+    assert most("accuracy/arc_easy", "accuracy/*/acc", "perplexity") == 1
