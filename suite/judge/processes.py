@@ -179,9 +179,9 @@ def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[b
         if paired:
             return True, _of_pairs(log_ratios(measured, baseline))
         return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
-    # A value of 0 has no logarithm: from nothing to something counts as doubled, and is never certain.
-    grown = 0.0 if measured.value == baseline.value else math.log(2) if measured.value > 0 else -math.inf
-    return True, Spread(grown, math.inf if grown else 0.0, 1, math.inf, 1, paired)
+    # A value of 0 has no logarithm: shares of the baseline's value (of one that is 0, the change as it is).
+    base = abs(baseline.value) or 1.0
+    return False, spread([v / base for v in old], [v / base for v in new], paired=paired)
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:
