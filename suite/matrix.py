@@ -35,9 +35,10 @@ class Source(Record):
     def _one(self) -> Source:
         if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
             raise ValueError("give exactly one of asset, hub, path")
-        if self.hub is not None and self.revision is None:
+        if self.hub is not None and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise ValueError(
-                "a hub source needs a revision (a commit hash), or the weights may change silently"
+                "a hub source needs as revision the 40 hexadecimal digits of a commit, since a branch or tag may move "
+                f"unseen: `git ls-remote https://huggingface.co/{self.hub} {self.revision or 'main'}` prints them"
             )
         return self
 

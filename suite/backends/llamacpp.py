@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.backends._llama_log import listening
 from suite.backends.base import Weights
 from suite.errors import MeasurementError
 from suite.scoring import TokenTree
@@ -38,9 +40,10 @@ class LlamaCpp:
             )
         self._checkpoint = checkpoint
         self._threads = threads
-        self._model = llama_cpp.llama_model_load_from_file(str(checkpoint).encode(), params)
+        with listening() as log:
+            self._model = llama_cpp.llama_model_load_from_file(os.fsencode(checkpoint), params)
         if not self._model:
-            raise MeasurementError(f"llama.cpp cannot load {checkpoint}: see its log above this line")
+            raise MeasurementError(f"{checkpoint}: llama.cpp cannot load it: {log.cause}")
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._context: Any = None
@@ -65,11 +68,10 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = self._threads
         # One buffer for all sequences, so that cells of a shared beginning are shared.
         params.kv_unified = True
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
+        with listening() as log:
+            self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise MeasurementError(
-                f"llama.cpp cannot make a context of {tokens} tokens: see its log above this line"
-            )
+            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: {log.cause}")
         self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
         self._reserved = (tokens, sequences)
 

@@ -6,17 +6,20 @@ What they make appears at `output` whole or not at all.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from suite.errors import AssetError, MeasurementError
+from suite.prepare.contents import READ, contents, gguf_parts, parts_pattern
 
 Report = Callable[[str, float, float], None]
 
-WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt"]
+WEIGHT_PATTERNS = [f"*{suffix}" for suffix in READ]
 """What of a hub repository is fetched: weights as safetensors only, and no code."""
 
 
@@ -37,45 +40,11 @@ def whole(output: Path, *, folder: bool) -> Iterator[Path]:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str = "float32") -> None:
-    """Dequantize a GGUF into a folder with config, tokenizer and one safetensors file.
-
-    transformers loads GGUF files but refuses to save a model loaded from one, so the tensors are written here.
-    """
-    import torch
-    import transformers
-    from safetensors.torch import save_file
-
-    source = Path(gguf)
-    report("dequantize", 0, 1)
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=getattr(torch, dtype), local_files_only=True
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    except Exception as error:
-        raise AssetError(
-            f"{source}: transformers cannot read this GGUF ({type(error).__name__}: {error}); "
-            "is the file cut off, or of an architecture that transformers does not know?"
-        ) from error
-    tied = (
-        set(getattr(model, "_tied_weights_keys", None) or ()) if model.config.tie_word_embeddings else set()
-    )
-    tensors = {k: v.contiguous() for k, v in model.state_dict().items() if k not in tied}
-    with whole(output, folder=True) as work:
-        save_file(tensors, work / "model.safetensors", metadata={"format": "pt"})
-        # The weights are plain now; with this entry transformers would take them for quantized ones.
-        del model.config.quantization_config
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(work)
-        tokenizer.save_pretrained(work)
-
-
 def quantize_gguf(
     output: Path, *, report: Report, gguf: str, ftype: str, threads: int, mean_squares: str | None = None
 ) -> None:
-    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer. mean_squares: of the layers' inputs, as
-    `suite.prepare.calibration` leaves them: its importance matrix."""
+    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer; one that is split becomes one file.
+    mean_squares: of the layers' inputs, as `suite.prepare.calibration` leaves them: its importance matrix."""
     import llama_cpp
 
     from suite.prepare.imatrix import importance_matrix
@@ -95,11 +64,45 @@ def quantize_gguf(
         params.imatrix = matrix.entries
     report(f"quantize to {ftype}", 0, 1)
     with whole(output, folder=False) as work:
-        status = llama_cpp.llama_model_quantize(os.fsencode(gguf), os.fsencode(work), params)
-        if status != 0:
-            raise AssetError(
-                f"{gguf}: llama.cpp cannot quantize this file to {ftype} (status {status}); is it cut off?"
-            )
+        rewrite(Path(gguf), work, params, f"quantized to {ftype}")
+
+
+def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
+    """Have llama.cpp's quantizer write `output` from a GGUF. what: is done to it, for messages. Raises AssetError with
+    the cause that llama.cpp logs."""
+    import llama_cpp
+
+    from suite.backends._llama_log import listening
+
+    gguf_parts(source)
+    with listening() as log:
+        status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(output), params)
+    if status == 0:
+        return
+    if "iostream error" in log.cause or "basic_ios" in log.cause:
+        free = shutil.disk_usage(output.parent).free
+        raise AssetError(
+            f"{output.parent}: cannot be written, {free / 1e6:,.1f} MB are free there; free some space, or set "
+            "QUANTGATE_CACHE to a folder elsewhere"
+        )
+    tensor = f"tensor {at[1]}: " if (at := _tensor(log.lines)) else ""
+    raise AssetError(f"{source}: cannot be {what}: {tensor}{log.cause}{_remedy(log.cause)}")
+
+
+def _tensor(lines: Sequence[str]) -> re.Match[str] | None:
+    """The line of llama.cpp's log that names the tensor it was at."""
+    matches = (re.match(r"\[\s*\d+/\s*\d+\]\s+(\S+)", line) for line in lines)
+    return next(iter(list(filter(None, matches))[-1:]), None)
+
+
+def _remedy(cause: str) -> str:
+    if "imatrix" in cause or "importance matrix" in cause:
+        return ' (give the scheme an importance matrix: imatrix = "wikipedia")'
+    if "data validation failed" in cause:
+        return " (a value is infinite or not a number there: F16 ends at 65,504, F32 does not)"
+    if "unknown model architecture" in cause:
+        return " (this llama-cpp-python does not know it: install a later one)"
+    return ""
 
 
 def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, file: str | None) -> None:
@@ -111,13 +114,17 @@ def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, fil
     partial = output.with_name(f"{output.name}.partial")
     try:
         snapshot_download(
-            hub, revision=revision, local_dir=partial, allow_patterns=[file] if file else WEIGHT_PATTERNS
+            hub,
+            revision=revision,
+            local_dir=partial,
+            allow_patterns=[parts_pattern(file)] if file else WEIGHT_PATTERNS,
         )
     except Exception as error:
         raise AssetError(
             f"hub repository {hub} at {revision} cannot be fetched ({type(error).__name__}: {error}); "
             "check the network and HF_TOKEN, or point the matrix at a local `path`"
         ) from error
-    if not any(partial.rglob(file or "*.safetensors")):
-        raise AssetError(f"hub repository {hub} at {revision} has no {file or 'safetensors files'}")
+    if file and not (partial / file).exists():
+        raise AssetError(f"hub repository {hub} at {revision} has no {file}")
+    contents(partial / file if file else partial)
     partial.rename(output)

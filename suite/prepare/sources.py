@@ -12,6 +12,7 @@ from suite.assets import Asset, cache_dir, fetch, load_assets, sha256_of
 from suite.errors import AssetError, InputError
 from suite.files import hash_of
 from suite.matrix import FIXTURES, Model, Source
+from suite.prepare.contents import contents
 from suite.toml_input import read_toml
 
 ASSETS = FIXTURES / "assets.toml"
@@ -38,7 +39,7 @@ class Sources:
         self, path: Path, text: Path | None, make: Make, on_progress: Callable[[str, float, float], None]
     ):
         self._path = path
-        self._own_text = text
+        self._own_text = text.absolute() if text else None  # makers work in a folder of their own
         self._make = make
         self._on_progress = on_progress
         self._assets = load_assets(ASSETS)
@@ -84,12 +85,11 @@ class Sources:
             return [source.hub, source.revision, source.file]
         path = self.locate(source)
         if path not in self._hashes:
-            files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("*.json")])
-            if not any(f.suffix in (".safetensors", ".gguf") for f in files):
-                raise AssetError(
-                    f"{path}: holds no safetensors (other formats are not loaded: they can run code)"
-                )
-            self._hashes[path] = hash_of([sha256_of(f) for f in files])
+            files = contents(path)
+            # A file's own name is not part of what it holds; the names of several files, and their folders, are.
+            self._hashes[path] = hash_of(
+                [[name if len(files) > 1 else "", sha256_of(file)] for name, file in files.items()]
+            )
         return self._hashes[path]
 
     def text_identity(self, name: str) -> Any:
@@ -160,8 +160,7 @@ class Sources:
     def _local(self, source: Source) -> Path:
         """A path of the matrix file is relative to that file."""
         assert source.path is not None
-        path = source.path.expanduser()
-        return path if path.is_absolute() else self._path.parent / path
+        return (self._path.parent / source.path.expanduser()).absolute()
 
 
 def task_file(name: str) -> Path:

@@ -18,6 +18,7 @@ from suite.errors import InputError
 from suite.files import hash_of
 from suite.matrix import Cell, Matrix, Model, Tier
 from suite.prepare.calibrated import Calibrated
+from suite.prepare.contents import weight_files
 from suite.prepare.sources import ROWS, Sources
 from suite.records import Needs, Preparation
 from suite.run.environment import Environment, machine, suite_code_hash
@@ -170,14 +171,16 @@ class Supply:
 
     def _safetensors(self, name: str, model: Model) -> Path:
         if model.weights is not None:
-            return self._sources.locate(model.weights)
+            folder = self._sources.locate(model.weights)
+            weight_files(folder)
+            return folder
         assert model.gguf is not None
         gguf = model.gguf
         key = hash_of(
-            [self.source_hash(name), "safetensors", self._makers("checkpoints", "transformers", "gguf")]
+            [self.source_hash(name), "safetensors", self._makers("dequantize", "transformers", "gguf")]
         )
         output = cache_dir() / "checkpoints" / f"{name}-safetensors-{key}"
-        maker = "suite.prepare.checkpoints:safetensors_from_gguf"
+        maker = "suite.prepare.dequantize:safetensors_from_gguf"
         self._make(
             output, f"make safetensors of {name}", maker, lambda: {"gguf": str(self._sources.locate(gguf))}
         )

@@ -436,7 +436,12 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m' }",
-            "models.a.weights: Value error, a hub source needs a revision (a commit hash)",
+            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit",
+        ),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m', revision = 'v1.0' }",
+            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit, "
+            "since a branch or tag may move unseen: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
         ),
         (
             "[models.'a/b']\nlicense = 'MIT'\ngguf = { path = 'x' }",
