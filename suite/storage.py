@@ -61,7 +61,7 @@ def parse_toml(path: Path, model: type[R], oldest: int = 1) -> tuple[R, bytes] |
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         data = _swapped(tomllib.loads(content.decode()), [], None)
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested a thousand times
         raise damaged(path, f"corrupted: {error}") from error
     found = data.get("format")
     if isinstance(found, int) and found > FORMAT:

@@ -93,6 +93,12 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--tolerances", "nowhere.toml"], ["nowhere.toml: no such file"]),
         (["--threads", "0"], ["--threads 0: must be 1 or more"]),
         (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),
+        (
+            ["--reason", "why"],
+            ["--reason does nothing without --update-baselines: add that, or leave it out"],
+        ),
+        (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
+        (["--pairs", "4"], ["--pairs does nothing without --against"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),
     ],
