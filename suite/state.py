@@ -18,6 +18,7 @@ import pytest
 from suite.baselines import Update, check_machine
 from suite.baselines import read as read_baseline
 from suite.errors import InputError, QuantgateError
+from suite.files import read_plain_text
 from suite.gate import Rules
 from suite.judge import Tolerances, gate_level, load_tolerances
 from suite.judge.tolerances import TOLERANCES
@@ -123,8 +124,10 @@ class State:
             if getattr(self.option, name) and not getattr(self.option, partner):
                 one, other = (f"--{word.replace('_', '-')}" for word in (name, partner))
                 raise InputError(f"{one} does nothing without {other}: add that, or leave it out")
-        if self.option.text is not None and not self.option.text.is_file():
-            raise InputError(f"--text {self.option.text}: no such file")
+        if self.option.text is not None:
+            if not self.option.text.is_file():
+                raise InputError(f"--text {self.option.text}: no such file")
+            read_plain_text(self.option.text)
         if self.option.threads is not None and self.option.threads < 1:
             raise InputError(f"--threads {self.option.threads}: must be 1 or more")
         for name in ("results", "baselines", "report"):

@@ -30,6 +30,14 @@ def assert_usage_error(result: Result, *words: str) -> None:
     assert result.measured == []
 
 
+def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
+    project.folder.mkdir(parents=True)
+    project.text.write_bytes(b"caf\xe9 au lait. " * 500)
+    assert_usage_error(
+        project.run(), "text.txt: is not UTF-8: byte 0xe9 at offset 3 (line 1)", "iconv -f LATIN1"
+    )
+
+
 # --- the matrix --------------------------------------------------------------------------------------
 
 

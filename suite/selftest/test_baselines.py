@@ -154,7 +154,7 @@ def test_summary_is_for_a_reviewer_and_raw_values_are_beside_it(tmp_path: Path) 
     assert "0.3333" not in text
     lines = raw.read_text().splitlines()
     assert '  "weights": [511.0,511.0,511.0,17.0]' in lines
-    assert sum(line.startswith('  "') for line in lines) == 3  # one per field: raw, samples, weights
+    assert sum(line.startswith('  "') for line in lines) == 5  # raw, samples, weights; a seal each
 
 
 def test_conditions_of_several_metrics_stand_once(tmp_path: Path) -> None:
