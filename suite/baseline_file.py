@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
-from suite.baseline_seal import inconsistency, seal_of
 from suite.errors import QuantgateError
 from suite.files import hash_of
 from suite.records import FORMAT, Estimate, Measurement, Metric, Record, Scalar
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 V = TypeVar("V")
 
 OLDEST = 2
-"""The first format with the layout below."""
+"""The first format with the layout below; 3 adds `[other_kernels]`."""
+
+_ON = " on "
 
 RAW_FIELDS = Metric.model_fields.keys() - Estimate.model_fields.keys() - {"conditions"}
 """Fields of a metric that are in the raw file, most of them long; the others are in the summary."""
@@ -56,6 +57,8 @@ class Baseline(Measurement):
     machine: str | None = None
     """The machine whose absolute timings are in it."""
     kept: dict[str, Origin] = Field(default_factory=dict)
+    others: dict[str, Metric] = Field(default_factory=dict)
+    """Ratios of timings and memory peaks on other kernels than those in `metrics`, by `on_kernels`."""
     digests: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of each summary that this was read from: tells whether another run changed it since."""
 
@@ -65,8 +68,26 @@ class Baseline(Measurement):
         return Origin.model_validate(self.model_dump(include=set(Origin.model_fields)))
 
     def origin(self, metric: str) -> Origin:
-        """When, why and in which environment `metric` was measured."""
+        """When, why and in which environment `metric` (a name in `metrics` or `others`) was measured."""
         return self.kept.get(metric) or self.latest
+
+    def key_for(self, name: str, measured: Metric) -> str:
+        """The name in `metrics` or `others` of the value that `measured` is compared with: of several kinds of kernels
+        its own, else the one that shares most features with it."""
+        kinds = {self.metrics[name].kernels: name} if name in self.metrics else {}
+        kinds |= {m.kernels: key for key, m in self.others.items() if name_of(key) == name}
+        here = set(measured.kernels.split())
+        return kinds[min(kinds, key=lambda kind: (len(here ^ set(kind.split())), kind))] if kinds else name
+
+
+def on_kernels(name: str, metric: Metric) -> str:
+    """The name of a metric in `Baseline.others`: `memory/peak_resident on AVX2 avx2`."""
+    return f"{name}{_ON}{metric.kernels}"
+
+
+def name_of(key: str) -> str:
+    """The metric's name, of one in `Baseline.others`."""
+    return key.partition(_ON)[0]
 
 
 class _RawFile(Record):
@@ -94,6 +115,8 @@ class _Summary(Record):
     reason: str
     fingerprint: str
     metrics: dict[str, _Entry]
+    other_kernels: dict[str, _Entry] = Field(default_factory=dict)
+    """Metrics that `metrics` has, on other kernels."""
     conditions: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Each set of conditions once, under the name of the first metric that has it."""
     environment: dict[str, Scalar] = Field(default_factory=dict)
@@ -110,7 +133,11 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
     for key, expected in {"cell": cell, "tier": tier, "machine": machine}.items():
         if (found := getattr(summary, key)) != expected:
             raise damaged(path, f"{key} is {found!r}, but by its place the file is of {expected!r}")
-    for name, entry in summary.metrics.items():
+    entries = summary.metrics | summary.other_kernels
+    for name in summary.other_kernels:
+        if name_of(name) not in summary.metrics:
+            raise damaged(path, f"other_kernels: {name!r} is of no metric in [metrics]")
+    for name, entry in entries.items():
         if entry.earlier is not None and entry.earlier not in summary.earlier:
             raise damaged(path, f"metrics.{name}.earlier: there is no [earlier.{entry.earlier}]")
         if entry.conditions is not None and entry.conditions not in summary.conditions:
@@ -128,24 +155,21 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         raise damaged(raw_path, f"truncated or changed: its SHA-256 is not raw.sha256 of {path.name}")
     try:
         long: dict[str, dict[str, Any]] = json.loads(raw)
-        seals = {name: fields.pop("seal", None) for name, fields in long.items()}
         metrics = {
             name: Metric(
                 **entry.model_dump(exclude={"conditions", "earlier"}),
                 conditions={} if entry.conditions is None else summary.conditions[entry.conditions],
                 **long.get(name, {}),
             )
-            for name, entry in summary.metrics.items()
+            for name, entry in entries.items()
         }
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except ValueError as error:
         raise damaged(raw_path, f"not what quantgate writes: {error}") from error
-    for name, metric in metrics.items():
-        if problem := inconsistency(metric, seals.get(name)):
-            raise damaged(path, f"metrics.{name}: {problem} {raw_path.name}")
     return Baseline(
         **summary.model_dump(include={"format", "cell", "tier", "machine", *Origin.model_fields}),
-        metrics=metrics,
-        kept={name: summary.earlier[m.earlier] for name, m in summary.metrics.items() if m.earlier},
+        metrics={name: metrics[name] for name in summary.metrics},
+        others={name: metrics[name] for name in summary.other_kernels},
+        kept={name: summary.earlier[m.earlier] for name, m in entries.items() if m.earlier},
         digests={str(path): hashlib.sha256(content).hexdigest()},
         complete=True,
         path=path,
@@ -158,23 +182,25 @@ def write_file(baseline: Baseline, command: str) -> list[Path]:
     Raises QuantgateError where a value cannot be kept or a file cannot be written; the old pair stays.
     """
     path = baseline.path
-    raw = _raw_json(path, baseline.metrics)
+    metrics = _sorted(baseline.metrics) | _sorted(baseline.others)
+    raw = _raw_json(path, metrics)
     sha256 = hashlib.sha256(raw).hexdigest()
     raw_path = path.with_name(_raw_name(path, sha256))
-    metrics = _sorted(baseline.metrics)
     named = _named_conditions(metrics)
+    entries = {
+        name: _Entry(
+            **metric.model_dump(include=set(Estimate.model_fields)),
+            conditions=named.get(name),
+            earlier=_origin_id(baseline.kept[name]) if name in baseline.kept else None,
+        )
+        for name, metric in metrics.items()
+    }
     summary = _Summary(
         # Not the wall times of the run (seconds, phases): they are timings of an unnamed machine.
         **baseline.model_dump(include={"cell", "tier", "machine", "created", "reason", "fingerprint"}),
         format=FORMAT,
-        metrics={
-            name: _Entry(
-                **metric.model_dump(include=set(Estimate.model_fields)),
-                conditions=named.get(name),
-                earlier=_origin_id(baseline.kept[name]) if name in baseline.kept else None,
-            )
-            for name, metric in metrics.items()
-        },
+        metrics={name: entry for name, entry in entries.items() if name in baseline.metrics},
+        other_kernels={name: entry for name, entry in entries.items() if name in baseline.others},
         conditions={name: _sorted(metrics[name].conditions) for name in sorted(set(named.values()))},
         environment=_sorted(baseline.environment),
         earlier=_sorted({_origin_id(origin): origin for origin in baseline.kept.values()}),
@@ -184,7 +210,7 @@ def write_file(baseline: Baseline, command: str) -> list[Path]:
     data = summary.model_dump(exclude_defaults=True)
     try:
         write_bytes(raw_path, raw)
-        write_toml(path, command, data, lines=("metrics", "conditions"))
+        write_toml(path, command, data, lines=("metrics", "other_kernels", "conditions"))
     finally:
         _sweep(path)
     return [path, raw_path]
@@ -218,8 +244,8 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
         try:
             lines = [
                 f'  "{key}": {json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)}'
-                for key, value in sorted({**fields, "seal": seal_of(metric)}.items())
-                if value != DEFAULTS.get(key)
+                for key, value in fields.items()
+                if value != DEFAULTS[key]
             ]
         except ValueError as error:
             raise QuantgateError(

@@ -13,11 +13,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from suite.baseline_file import Baseline, Origin, read_file, write_file
+from suite.baseline_file import Baseline, Origin, name_of, on_kernels, read_file, write_file
 from suite.errors import InputError
 from suite.judge import restless
 from suite.matrix import selecting
-from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict
+from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict, same_work
 from suite.storage import checked_name, locked, one_line, parse_toml, write_toml
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ __all__ = [
     "read",
     "write_update",
 ]
+
+
+INFORMATIVE = {"commit"}
+"""Of an environment, what is recorded and changes no number."""
 
 
 class Row(Record):
@@ -124,9 +128,10 @@ def plan_update(
     """
     mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
     status = {verdict.metric: verdict.status for verdict in mine}
-    before = old.metrics if old else {}
-    measured = {name: m for name, m in new.metrics.items() if m.kind != "rounds" or machine is not None}
-    kept = {name: old.origin(name).created for name in before if name not in new.metrics} if old else {}
+    before = old.metrics | old.others if old else {}
+    timed = machine is not None
+    measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or timed}
+    kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
     refusals = [_said(verdict) for verdict in mine if verdict.status is Status.ERROR] + list(too_narrow)
     if not new.complete:
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
@@ -142,7 +147,7 @@ def plan_update(
                 unit=(measured if name in measured else before)[name].unit,
                 old=before[name].value if name in before else None,
                 new=measured[name].value if name in measured else None,
-                status=status.get(name),
+                status=status.get(name_of(name)) if name in measured else None,
                 kept=kept.get(name, ""),
             )
             for name in sorted(measured.keys() | kept.keys())
@@ -151,6 +156,26 @@ def plan_update(
         regressions=[_said(verdict) for verdict in mine if verdict.status is Status.REGRESSION],
         warnings=restless(measured),
     )
+
+
+def place(old: Baseline | None, name: str, metric: Metric) -> str:
+    """The name in `metrics` or `others` that a newly measured value takes: a ratio of timings or a memory peak on other
+    kernels than the baseline's stands beside that value, and takes the place of none."""
+    was = old.metrics.get(name) if old else None
+    if was is None or metric.kind not in ("level", "ratio") or was.conditions == metric.conditions:
+        return name
+    return on_kernels(name, metric) if same_work(was, metric) else name
+
+
+def _left(old: Baseline, new: Measurement) -> dict[str, Metric]:
+    """The old values that stay: of metrics that were not measured, and of the same work on other kernels."""
+    taken = {place(old, name, metric) for name, metric in new.metrics.items()}
+    fresh = {name: metric for name, metric in new.metrics.items() if name in taken}
+    left = {name: metric for name, metric in old.metrics.items() if name not in taken}
+    others = {name: metric for name, metric in old.others.items() if name not in taken}
+    return left | {
+        n: m for n, m in others.items() if name_of(n) not in fresh or same_work(m, fresh[name_of(n)])
+    }
 
 
 def _said(verdict: Verdict) -> str:
@@ -206,9 +231,12 @@ def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> B
     )
     if old is None:
         return accepted
-    left = {name: m for name, m in old.metrics.items() if _belongs(m, machine) and name not in new.metrics}
+    left = {name: m for name, m in _left(old, new).items() if _belongs(m, machine)}
     kept = {name: origin for name in left if (origin := old.origin(name)) != accepted.latest}
-    return accepted.model_copy(update={"metrics": metrics | left, "kept": kept})
+    values = left | {place(old, name, metric): metric for name, metric in metrics.items()}
+    main = {name: metric for name, metric in values.items() if name == name_of(name)}
+    others = {name: metric for name, metric in values.items() if name not in main}
+    return accepted.model_copy(update={"metrics": main, "others": others, "kept": kept})
 
 
 def _belongs(metric: Metric, machine: str | None) -> bool:
@@ -258,9 +286,18 @@ def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) ->
     """What differs, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one lacks reads `none`."""
     return [
         f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
-        for key in sorted(old.keys() | new.keys())
-        if (was := old.get(key)) != (now := new.get(key))
+        for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
+        if (was := old.get(key)) != (now := new.get(key)) and not (key == "memory_gb" and _close(was, now))
     ]
+
+
+def _close(was: Scalar, now: Scalar) -> bool:
+    """Whether two sizes of the memory are one machine's: what its kernel keeps for itself varies."""
+    return (
+        isinstance(was, int | float)
+        and isinstance(now, int | float)
+        and abs(was - now) <= 0.05 * max(was, now)
+    )
 
 
 def format_update(update: Update) -> Table:

@@ -15,13 +15,15 @@ from suite import baselines
 from suite.baselines import Update
 from suite.errors import InputError, QuantgateError
 from suite.judge import MOVED, gate_level, with_sensitivity
-from suite.records import Measurement, Status
+from suite.records import Measurement, Scalar, Status
 from suite.report import RunInfo, append_job_summary, write_report
 from suite.report.findings import brief, findings, leading
 from suite.run.against import Against
 from suite.run.environment import Environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from suite.state import State
 
 EXIT = {
@@ -32,24 +34,22 @@ EXIT = {
     Status.NO_BASELINE: 12,
 }
 """Exit status by the worst failing verdict; pytest's own (2 to 5) keep their meaning."""
+FEW_JUDGED = 14
+"""Exit status where nothing failed, but fewer gates were judged than `--min-judged` asks for."""
 
 
 def exit_status(state: State, pytest_status: int, refused: bool) -> int:
     """pytest's status, made more precise where only verdicts failed."""
     if pytest_status not in (0, 1):
         return pytest_status
-    if state.foreign_failures:
+    if state.foreign_failures or (refused and not pytest_status):
         return 1
-    if refused and not pytest_status:
-        regressed = any(v.status == Status.REGRESSION for v in state.verdicts)
-        return EXIT[Status.REGRESSION if regressed else Status.ERROR]
     if pytest_status == 0:
-        return 0
+        return FEW_JUDGED if state.lacks_judged else 0
     found = {v.status for v in state.verdicts if not v.by_machine}
     if state.option.update_baselines:
         found -= {Status.REGRESSION, Status.CHANGED, Status.NOT_COMPARABLE}
-    # A case that failed without a verdict met what nobody foresaw.
-    return next((code for status, code in EXIT.items() if status in found), EXIT[Status.ERROR])
+    return next((code for status, code in EXIT.items() if status in found), 1)
 
 
 def update_baselines(state: State) -> list[Update | QuantgateError]:
@@ -150,14 +150,15 @@ def _since_start() -> float:
 
 def run_info(state: State, status: int) -> RunInfo:
     """The run itself, for the reports."""
-    finished = state.runner.finished() if state.needs else {}
-    environment = next((m.environment for m in finished.values()), {})
+    common, rest = in_common(state.environments)
     place = state.fingerprint
     return RunInfo(
         tier=state.option.tier,
         seconds=time.monotonic() - state.begin,
         machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads",
-        environment=environment,
+        environment=common,
+        environments=rest,
+        min_judged=state.option.min_judged,
         exit_status=str(status),
         skipped=list(state.skipped.items()),
         commit=_commit(state.root),
@@ -170,14 +171,22 @@ def run_info(state: State, status: int) -> RunInfo:
     )
 
 
+def in_common(
+    environments: Mapping[str, Mapping[str, Scalar]],
+) -> tuple[dict[str, Scalar], dict[str, dict[str, Scalar]]]:
+    """What all of them have in common, and the rest of each."""
+    first, *others = environments.values() or [{}]
+    common = {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
+    rest = {name: {k: v for k, v in one.items() if k not in common} for name, one in environments.items()}
+    return common, {name: one for name, one in rest.items() if one}
+
+
 def _changed(state: State) -> list[str]:
     """In what the environments of an A/B run differ: their versions, and what their processes said."""
     if state.against is None:
         return []
     own, other = Environment(), state.against
-    found = baselines.changed_environment(other.versions, own.versions)
-    if other.llama_library != own.llama_library:
-        found.append(f"build of llama.cpp {other.llama_library} -> {own.llama_library}")
+    found = baselines.changed_environment(other.libraries, own.libraries)
     if isinstance(state.runner, Against):
         old, new = state.runner.old(), state.runner.finished()
         for cell in new:

@@ -13,9 +13,9 @@ import pytest
 from suite import baselines
 from suite.baseline_file import Baseline
 from suite.confirm import settle, suspicious
-from suite.errors import MeasurementError, QuantgateError, unexpected
-from suite.judge import MOVED, Tolerances, drift, judge, no_result, recorded, reproduction, worst
-from suite.records import Measurement, Metric, Status, Verdict
+from suite.errors import MeasurementError, QuantgateError
+from suite.judge import MOVED, Tolerances, drift, judge_on_kernels, no_result, recorded, reproduction, worst
+from suite.records import Measurement, Metric, Scalar, Status, Verdict
 from suite.report.words import comparison, delta
 from suite.run.against import Against
 from suite.run.plan import Need
@@ -64,6 +64,8 @@ class Gate:
         self._rules = rules
         self._replay = replay
         self.verdicts: list[Verdict] = []
+        self.environment: dict[str, Scalar] = {}
+        """What the cell was measured in."""
 
     def report_rounds(self, benchmark: Any) -> None:
         """Hand the rounds that the cell's process timed to pytest-benchmark: its table, JSON, comparison."""
@@ -90,6 +92,7 @@ class Gate:
         """Judge every metric of the request; pass, skip or fail accordingly."""
         try:
             measured, old = self._sides()
+            self.environment = measured.environment
             if self._need.request not in measured.requests:
                 raise MeasurementError(f"not measured: the reference {self._need.cell.reference} failed")
             first = list(self._judged(measured, old))
@@ -97,13 +100,8 @@ class Gate:
                 first = self._confirmed(first, measured)
             self.verdicts = self._explained(first)
         except QuantgateError as error:
-            self.verdicts = [self._error(error)]
-        except Exception as error:
-            self.verdicts = [self._error(unexpected(error))]
+            self.verdicts = [no_result(self._need.cell.id, self._need.request, str(error), self._reproduce())]
         self._conclude()
-
-    def _error(self, error: QuantgateError) -> Verdict:
-        return no_result(self._need.cell.id, self._need.request, str(error), self._reproduce())
 
     def _sides(self) -> tuple[Measurement, Measurement | None]:
         """What was measured, and what it is held against: a baseline, or the other environment."""
@@ -129,11 +127,15 @@ class Gate:
                     cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio"
                 )
             else:
-                before = known.get(name)
-                changed = _changed(old, name, measured) if old and before else []
-                verdict = judge(
-                    cell, name, metric, before, tolerance, self._level(metric), changed, self._reproduce()
-                )
+                key, values = name, known
+                if isinstance(old, Baseline):
+                    key, values = old.key_for(name, metric), old.metrics | old.others
+                before = values.get(key)
+                changed = _changed(old, key, measured) if old and before else []
+                verdict = judge_on_kernels(
+                    cell, name, metric, before, tolerance, self._level(metric), changed, self._reproduce(),
+                    against=rules.against,
+                )  # fmt: skip
                 yield verdict
                 same = rules.tolerances.of_reproduction(name, cell) if metric.kind == "paired" else None
                 if same and before and verdict.status != Status.NOT_COMPARABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -11,11 +10,11 @@ from typing import Any
 import pytest
 
 from suite import __version__, finish
-from suite.errors import InputError, QuantgateError, unexpected
+from suite.errors import InputError, QuantgateError
 from suite.gate import Gate, Replay
 from suite.matrix import metric_groups
 from suite.papers.cases import Answers, FindingCase, Question
-from suite.records import Status, Verdict
+from suite.records import Scalar, Verdict
 from suite.run.plan import Need
 from suite.state import PAIRS, State, is_worker
 
@@ -48,7 +47,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--threads",
         type=int,
         metavar="N",
-        help="threads of each measuring process (default: the cores of this machine)",
+        help="threads of each measuring process (default: the cores it may use, of a quota whole ones)",
     )
     add("--baselines", type=Path, metavar="DIR", help="where baselines are kept (default: baselines/)")
     add(
@@ -83,6 +82,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         metavar="N",
         help=f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
+    )
+    add(
+        "--min-judged",
+        type=float,
+        metavar="SHARE",
+        help="fail (exit status 14) where fewer of the gates were judged, 0 to 1: 0.9 is nine of ten",
     )
     add("--results", type=Path, metavar="DIR", help="where measurements and logs go (default: .quantgate/)")
     add(
@@ -183,31 +188,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The other environment of an A/B run is there before the first case begins."""
-    state = session.config.stash[STATE]
     if not session.config.option.collectonly:
         try:
-            if state.needs and not is_worker(session.config):  # of pytest-xdist, the controller holds it
-                state.claim_results()
-            state.open_against()
+            session.config.stash[STATE].open_against()
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """Timings taken while other cells run beside are worthless. The folder of results is this run's from now on."""
+    """Timings taken while other cells run beside are worthless."""
     if any("test_throughput.py::" in i for i in ids):
         raise pytest.UsageError(
             "-n measures cells side by side, and throughput cases are selected: their timings would be worthless. "
             "Leave -n out, or deselect them with -m 'not throughput'."
         )
-    state = node.config.stash[STATE]
-    gates = {f"test_{group}.py::" for group in (*metric_groups(), "papers")}
-    if not state.claimed and any(name in i for i in ids for name in gates):
-        try:
-            state.claim_results()
-        except InputError as error:
-            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -221,6 +216,7 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
     for verdict in gate.verdicts:
         request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
     request.node.stash[_VERDICTS] = gate.verdicts
+    request.node.stash[_ENVIRONMENT] = gate.environment
 
 
 @pytest.fixture
@@ -234,6 +230,7 @@ def finding(request: pytest.FixtureRequest) -> FindingCase:
 
 _ANSWERS = pytest.StashKey[Answers]()
 _VERDICTS = pytest.StashKey[list[Verdict]]()
+_ENVIRONMENT = pytest.StashKey[dict[str, Scalar]]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -242,7 +239,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report: Any = yield
     if report.when == "teardown" and _VERDICTS in item.stash:
         report.quantgate = [v.model_dump(mode="json") for v in item.stash[_VERDICTS]]
-    report.quantgate_case = bool(item.get_closest_marker("gate"))
+        report.quantgate_environment = item.stash[_ENVIRONMENT]
+    if report.when == "call":
+        report.quantgate_case = bool(item.get_closest_marker("gate"))
     return report
 
 
@@ -256,6 +255,8 @@ class Collector:
         if verdicts := [Verdict.model_validate(v) for v in getattr(report, "quantgate", [])]:
             self._state.verdicts.extend(verdicts)
             self._state.cases[report.nodeid] = verdicts
+            if environment := report.quantgate_environment:
+                self._state.environments[verdicts[0].cell] = environment
         self._state.case_seconds += report.duration
         if report.failed and not getattr(report, "quantgate_case", False):
             self._state.foreign_failures += 1
@@ -267,39 +268,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     state = session.config.stash[STATE]
     if is_worker(session.config) or session.config.option.collectonly:
         return
-    try:
-        if state.option.update_baselines and state.needs and exitstatus in (0, 1):
-            state.updates = finish.update_baselines(state)
-    except Exception as error:
-        state.updates = [unexpected(error)]
+    if state.option.update_baselines and state.needs and exitstatus in (0, 1):
+        state.updates = finish.update_baselines(state)
     refused = any(isinstance(one, QuantgateError) for one in state.updates)
     session.exitstatus = state.exit_status = finish.exit_status(state, int(exitstatus), refused)
-
-
-def _unforeseen(session: pytest.Session, error: Exception) -> str:
-    """End with the status of an error: with a traceback, it would be that of a regression."""
-    session.exitstatus = session.config.stash[STATE].exit_status = finish.EXIT[Status.ERROR]
-    return str(unexpected(error))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> Any:
     """The table, each regression in full, updates, reports: last on the screen, after pytest-benchmark's."""
     state = config.stash[STATE]
-    session = terminalreporter._session
-    try:
-        finish.shorten_failures(state, terminalreporter.stats.get("failed", []))
-    except Exception as error:
-        terminalreporter.write_line(_unforeseen(session, error))
+    finish.shorten_failures(state, terminalreporter.stats.get("failed", []))
     yield
     if config.option.collectonly or is_worker(config):
         return
-    try:
-        if state.verdicts:
-            finish.summarize(state, terminalreporter, int(exitstatus))
-    except Exception as error:
-        terminalreporter.write_line(_unforeseen(session, error))
-    if not state.verdicts and state.option.report is not None:
+    if state.verdicts:
+        finish.summarize(state, terminalreporter, int(exitstatus))
+    elif state.option.report is not None:
         page = f"python -m suite.papers --results={state.results} --output={state.option.report}"
         terminalreporter.write_line(
             f"{state.option.report}: no report was written, since no gate was judged"
@@ -318,11 +303,8 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     state = config.stash.get(STATE, None)
-    try:
-        if state is not None:
-            state.close()
-    except Exception as error:
-        print(unexpected(error), file=sys.stderr)
+    if state is not None:
+        state.close()
 
 
 def _needs(item: pytest.Item) -> list[Need]:
@@ -346,8 +328,4 @@ def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
 
 
 def _parallel(config: pytest.Config) -> bool:
-    option = config.option
-    spread = getattr(option, "dist", "no") != "no" and bool(
-        getattr(option, "tx", None)
-    )  # --dist load --tx 2*popen
-    return is_worker(config) or spread or bool(getattr(option, "numprocesses", None))
+    return is_worker(config) or bool(getattr(config.option, "numprocesses", None))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT = 2
+FORMAT = 3
 """Version of the records on disk; a file with a larger one was written by a newer quantgate."""
 
 Scalar = str | int | float | bool | None
@@ -119,6 +119,11 @@ class Metric(Estimate):
         return self.kind == "ratio" or "relative to" in self.conditions
 
     @property
+    def kernels(self) -> str:
+        """The kind of kernels that it was measured on; empty where it does not depend on them."""
+        return str(self.conditions.get(KERNELS) or "")
+
+    @property
     def nested(self) -> bool:
         """Whether it varies from process to process, so that one process alone says nothing of noise."""
         return self.kind in NESTED
@@ -157,13 +162,22 @@ class Metric(Estimate):
 
 NESTED = ("rounds", "level", "ratio")
 """Kinds that are measured in several processes."""
+KERNELS = "kernels"
+"""The condition that names the kind of kernels."""
+
+
+def same_work(one: Metric, other: Metric) -> bool:
+    """Whether two metrics differ in nothing but the kernels that they were measured on."""
+    conditions = [{k: v for k, v in m.conditions.items() if k != KERNELS} for m in (one, other)]
+    return one.kind == other.kind and conditions[0] == conditions[1]
 
 
 class Disturbance(Record):
     """What else the machine did while something was timed. Shares are of the processor time of all cores, 0 to 1.
 
     others: work of other processes. steal: taken by the hypervisor. load: of the last minute, when it began.
-    mhz: clock of the cores, where readable. throttled: thermal events and pauses by a quota, where readable.
+    mhz: clock of the cores, where readable. throttled: thermal events, where readable. pauses: by the quota of a
+    control group, `paused` seconds of all threads; none without a quota.
     """
 
     others: float
@@ -171,6 +185,8 @@ class Disturbance(Record):
     load: float
     mhz: float | None = None
     throttled: int | None = None
+    pauses: int = 0
+    paused: float = 0.0
 
 
 class Measurement(Record):

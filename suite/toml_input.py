@@ -24,10 +24,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # malformed, a number of ten thousand digits, nested a thousand times
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: is not valid TOML: {error}") from None
 
 

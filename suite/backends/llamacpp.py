@@ -34,6 +34,11 @@ class LlamaCpp:
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = options.get("n_gpu_layers", 0)
+        self._offload = options["device"] != "cpu"
+        if not self._offload:
+            # A build for GPUs computes large batches there, whatever n_gpu_layers is: it is given no device at all.
+            self._no_devices = (ctypes.c_void_p * 1)(None)
+            params.devices = ctypes.addressof(self._no_devices)
         if options["device"] == "cuda" and not llama_cpp.llama_supports_gpu_offload():
             raise MeasurementError(
                 "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
@@ -68,6 +73,7 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = self._threads
         # One buffer for all sequences, so that cells of a shared beginning are shared.
         params.kv_unified = True
+        params.offload_kqv = params.op_offload = self._offload
         with listening() as log:
             self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:

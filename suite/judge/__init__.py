@@ -3,19 +3,24 @@
 `judge` gives the verdict on one metric; what it allows is data (`fixtures/tolerances.toml`).
 """
 
+from suite.judge.coverage import Coverage, coverage
 from suite.judge.drift import MOVED, drift
 from suite.judge.judge import judge, no_result, recorded, reproduction, worst
+from suite.judge.kernels import judge_on_kernels
 from suite.judge.processes import restless
 from suite.judge.sensitivity import gate_level, with_sensitivity
 from suite.judge.tolerances import Tolerance, Tolerances, load_tolerances
 
 __all__ = [
     "MOVED",
+    "Coverage",
     "Tolerance",
     "Tolerances",
+    "coverage",
     "drift",
     "gate_level",
     "judge",
+    "judge_on_kernels",
     "load_tolerances",
     "no_result",
     "recorded",

@@ -23,6 +23,8 @@ from suite.records import Metric, Status, Verdict
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that another machine changes without anyone's doing."""
+OWN_CODE = "quantgate"
+"""How the lines of an environment's change begin that tell of the suite's own code."""
 _BLANK = dict(Verdict(cell="", metric="", status=Status.PASS))
 """Every field of a verdict."""
 
@@ -66,7 +68,7 @@ def judge(
     found, evidence = _change(measured, baseline, tolerance)
     change = found.at(alpha)
     relative = tolerance.relative is not None
-    limit = tolerance.limit(unchanged=not environment)
+    limit = tolerance.limit(unchanged=not beyond_own_code(environment))
     beyond = max(limit, tolerance.floor / abs(before) if relative else tolerance.floor)
     lower = measured.better == "lower"
     worse = change.estimate if lower else -change.estimate
@@ -91,7 +93,7 @@ def judge(
     known["change_high"] = change.high if interval else None
     known["change_unit"] = "relative" if relative else "absolute"
     known["tolerance"] = beyond
-    known["detectable"] = baseline.detectable if environment else None
+    known["detectable"] = baseline.detectable if beyond_own_code(environment) else None
     known["text"] = _text(status, found, worse > beyond, alpha, evidence)
     if not math.isfinite(change.estimate):
         return Verdict(**known)  # refuses it
@@ -119,6 +121,12 @@ def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
 def worst(verdicts: Iterable[Verdict]) -> Status:
     """The status of a case: the worst of its metrics."""
     return records.worst(v.status for v in verdicts)
+
+
+def beyond_own_code(environment: Sequence[str]) -> list[str]:
+    """Of what changed in the environment, what may change a number: not the suite's own code, which is named, but whose
+    other numbers are for a person to accept."""
+    return [line for line in environment if not line.startswith(OWN_CODE)]
 
 
 def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
@@ -200,15 +208,19 @@ def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance
     """
     old, new = baseline.samples or [], measured.samples or []
     size = root_mean_square(old, new, measured.weights)
-    limit = tolerance.limit(unchanged=not verdict.environment)
+    outside = beyond_own_code(verdict.environment)
+    limit = tolerance.limit(unchanged=not outside)
     same = size <= limit
     text = "equal to the last digit" if old == new else f"the same computation, over {len(new)}"
     if not same:
         moves = differences(old, new)
         largest = max(moves, key=abs)
-        cause = (
-            "other processors and builds differ less" if verdict.environment else "nothing else has changed"
-        )
+        if outside:
+            cause = "other processors and builds differ less"
+        elif verdict.environment:
+            cause = "the suite's own code has changed, and nothing else"
+        else:
+            cause = "nothing else has changed"
         text = (
             f"the computation or the weights are not the baseline's: {cause} "
             f"(largest: {largest:+.3g}, number {moves.index(largest) + 1} of {len(new)})"

@@ -220,6 +220,12 @@ def _disturbed(metric: Metric) -> list[str]:
     others, steal = max(d.others for d in seen), max(d.steal for d in seen)
     clocks = [d.mhz for d in seen if d.mhz]
     throttled = sum(d.throttled or 0 for d in seen)
+    pauses = sum(d.pauses for d in seen)
+    if pauses:  # with it, a share of the whole machine says nothing of this process
+        seconds = sum(d.paused for d in seen)
+        return [
+            f"the control group's processor quota paused it {pauses:,} times ({seconds:,.1f} s of all threads)"
+        ]
     told = []
     if others >= 0.05:
         told.append(f"other work took up to {others:.0%} of the processor".replace("%", " %"))

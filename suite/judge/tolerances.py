@@ -28,6 +28,8 @@ class Tolerance(Record):
     tier: the tier it is for; without one, for all.
     here: what holds instead of `relative` or `absolute` where nothing in the environment has changed since the
     baseline. There the same code gives the same numbers; elsewhere kernels round otherwise.
+    elsewhere: of ratios of timings and memory peaks, what holds instead of `relative` or `absolute` where the baseline
+    has no value on the kernels at hand; without it, they are not judged there.
     against: counts in A/B runs (`--against`) only, where both sides are measured beside one another.
     """
 
@@ -35,6 +37,7 @@ class Tolerance(Record):
     cell: str = "*"
     tier: str | None = None
     here: float | None = Field(default=None, ge=0)
+    elsewhere: float | None = Field(default=None, ge=0)
     relative: float | None = Field(default=None, ge=0)
     absolute: float | None = Field(default=None, ge=0)
     floor: float = Field(default=0.0, ge=0)
@@ -50,6 +53,8 @@ class Tolerance(Record):
             raise ValueError("an exception for a cell needs a reason")
         if self.metric.endswith(REPRODUCTION) and (self.absolute is None or self.here is None):
             raise ValueError("reproduction is held in nats: give absolute and here")
+        if self.elsewhere is not None and self.elsewhere < self.limit(unchanged=False):
+            raise ValueError("elsewhere is narrower than the tolerance on the baseline's own kernels")
         return self
 
     def meets(self, metric: str) -> bool:
@@ -63,6 +68,13 @@ class Tolerance(Record):
         if self.relative is None:
             return self
         return self.model_copy(update={"relative": None, "absolute": 0.0, "here": None})
+
+    def on_other_kernels(self) -> Tolerance | None:
+        """What holds where the baseline has no value on the kernels at hand; None: nothing does."""
+        if self.elsewhere is None:
+            return None
+        terms = "relative" if self.relative is not None else "absolute"
+        return self.model_copy(update={terms: self.elsewhere, "here": None})
 
     def limit(self, *, unchanged: bool) -> float:
         """How much worse the metric may get; `unchanged`: in the baseline's own environment."""

@@ -11,16 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from suite.assets import cache_dir
 from suite.errors import InputError
 from suite.files import hash_of
-from suite.locks import locked
 from suite.matrix import Cell, Matrix, Model, Tier
 from suite.prepare.calibrated import Calibrated
 from suite.prepare.contents import weight_files
 from suite.prepare.sources import ROWS, Sources
 from suite.records import Needs, Preparation
-from suite.run.environment import Environment, machine, suite_code_hash
+from suite.run.environment import Environment, suite_code_hash, work_facts
 from suite.run.isolate import run_isolated
 
 TIME_LIMIT = 3600.0
@@ -107,10 +108,7 @@ class Supply:
                 reference.model_dump(),
                 self.workload_hash(reference.model),
                 self._tier.workload["divergence"],
-                self.environment.versions,
-                machine(),
-                self.environment.llama_library,
-                suite_code_hash("scoring.py", "logprobs.py", "backends/*.py", "measure/*.py"),
+                work_facts(self.environment.libraries),
                 self._threads,
                 list(worker),
             ]
@@ -225,7 +223,9 @@ class Supply:
 
     def _makers(self, code: str, *packages: str) -> list[Any]:
         """What makes a thing: the module of suite/prepare and the packages it uses."""
-        return [suite_code_hash(f"prepare/{code}.py"), *(self.environment.versions[p] for p in packages)]
+        libraries = self.environment.libraries
+        made_by = [libraries.get(key) for p in packages for key in (p, f"build of {p}")]
+        return [suite_code_hash(f"prepare/{code}.py"), *made_by]
 
     def _make(
         self,
@@ -241,8 +241,10 @@ class Supply:
             raise self._errors[output]
         if output.exists():
             return
+        locks = cache_dir() / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(cache_dir() / "locks" / f"{output.name}.lock", title):
+            with FileLock(locks / f"{output.name}.lock"):
                 if output.exists():
                     return
                 job = Preparation(title=title, maker=maker, arguments=arguments(), output=output)

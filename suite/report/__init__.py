@@ -28,6 +28,9 @@ class RunInfo(Record):
     machine: str = ""
     """One line of text: processor, threads, memory, GPU."""
     environment: dict[str, Scalar] = Field(default_factory=dict)
+    """What all cells have in common of theirs."""
+    environments: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """By cell, the rest of it: what its backend adds, what differs."""
     exit_status: str = ""
     """As text: `1 (regression)`."""
     skipped: list[tuple[str, str]] = Field(default_factory=list)
@@ -44,6 +47,8 @@ class RunInfo(Record):
     """Of an A/B run: what differs between the environments, `torch 2.12.0 -> 2.13.0`."""
     bits: dict[str, float] = Field(default_factory=dict)
     """Nominal bits by cell: one of the things that cells may have in common."""
+    min_judged: float | None = None
+    """Share of the gates that had to be judged (`--min-judged`)."""
     options: list[str] = Field(default_factory=list)
     """What an update has to repeat of the command line: `--matrix PATH`, `--text PATH` ..."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from suite.errors import InputError
+from suite.judge import coverage
 from suite.records import Record, Status, Verdict
 from suite.report import RunInfo
 from suite.report.findings import findings, leading, outcome
@@ -27,6 +28,14 @@ class _Finding(Record):
     """What changed since the baseline; of a common cause, in all of its cells."""
 
 
+class _Gates(Record):
+    """How many gates were judged, and of the others how many by reason and metric group."""
+
+    gates: int
+    judged: int
+    not_judged: dict[str, dict[str, int]]
+
+
 class _Report(Record):
     format: Annotated[int, Field(ge=1, le=FORMAT)]
     outcome: str = ""
@@ -35,6 +44,7 @@ class _Report(Record):
     """What did not pass, common causes first."""
     counts: dict[Status, int]
     """Cases by status, the worst first."""
+    gates: _Gates | None = None
     info: RunInfo
     verdicts: list[Verdict]
 
@@ -53,11 +63,13 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
         )
         for one in (*first, *others)
     ]
+    seen = coverage(verdicts)
     report = _Report(
         format=FORMAT,
         outcome=outcome(verdicts, info.bits),
         findings=found,
         counts=counts(verdicts),
+        gates=_Gates(gates=seen.gates, judged=seen.judged, not_judged=seen.others),
         info=info,
         verdicts=verdicts,
     )

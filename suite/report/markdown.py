@@ -22,7 +22,7 @@ from suite.report.findings import (
     run_text,
     update_command,
 )
-from suite.report.summary import COLUMNS, MARKS, rows, shown_columns, unique
+from suite.report.summary import COLUMNS, MARKS, judged_text, rows, shown_columns, unique
 from suite.report.words import DASH, abridged, difference, limit, lines_of, listed, plural, quantity
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> list[str]:
     parts = [
         f"## quantgate {escape(info.tier)}: {counts_text(verdicts)}\n\n",
         f"**{escape(outcome(verdicts, info.bits))}**\n\n",
+        f"{escape(judged_text(verdicts, info))}<br>\n",
         f"{escape(run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n",
     ]
     if compared := against_text(info):
@@ -78,6 +79,9 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> list[str]:
         body = "".join(
             f"| {cell_code(name)} | {escape(str(value))} |\n" for name, value in info.environment.items()
         )
+        for cell, rest in info.environments.items():
+            own = ", ".join(f"{name} {value}" for name, value in rest.items())
+            body += f"| {cell_code(cell)} | {escape(own)} |\n"
         parts.append(_details("Environment", f"| | |\n|:--|:--|\n{body}"))
     return parts + [_all_metrics(cell, verdicts) for cell in unique(v.cell for v in verdicts)]
 

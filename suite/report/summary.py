@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from suite.judge import coverage
 from suite.records import Status, Verdict, worst
 from suite.report.words import DASH, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from suite.report import RunInfo
 
 MARKS = {
     Status.REGRESSION: "✗",
@@ -167,6 +170,14 @@ def counts(verdicts: list[Verdict]) -> dict[Status, int]:
         cases.setdefault((verdict.cell, _case(verdict.metric)), []).append(verdict.status)
     found = Counter(worst(statuses) for statuses in cases.values())
     return {status: found[status] for status in Status if found[status]}
+
+
+def judged_text(verdicts: list[Verdict], info: RunInfo) -> str:
+    """`171 of 193 gates judged; not judged: 12 inconclusive (throughput 8, memory 4)`."""
+    seen = coverage(verdicts)
+    share = info.min_judged
+    few = share is not None and seen.share < share
+    return f"{seen.text}: fewer than --min-judged {share:g}" if few else seen.text
 
 
 def _case(metric: str) -> str:

@@ -16,7 +16,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from suite.judge import MOVED
+from suite.judge import MOVED, coverage
 from suite.records import Status
 from suite.report.findings import (
     against_text,
@@ -29,7 +29,7 @@ from suite.report.findings import (
     run_text,
     update_command,
 )
-from suite.report.summary import COLUMNS, MARKS, counts, rows, shown_columns, unique
+from suite.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns, unique
 from suite.report.words import abridged, comparison, delta, lines_of, listed, plural, quantity
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
         parts += [Text(), _lines(f"skipped: {skipped}: {reason}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
     last = _lines(_held(counts_text(verdicts).split(", ")), width, style=style)
-    return [*parts, Text(), _lines(run_text(verdicts, info), width), last]
+    seen = coverage(verdicts)
+    judged = _lines(judged_text(verdicts, info), width, style="" if seen.judged == seen.gates else "yellow")
+    return [*parts, Text(), judged, _lines(run_text(verdicts, info), width), last]
 
 
 def _table(table: list[Row], console: Console) -> list[RenderableType]:

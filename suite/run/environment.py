@@ -1,4 +1,4 @@
-"""What can change a number: library versions, processor, operating system."""
+"""What can change a number: versions and builds of libraries, variables, the suite's own code, processor, system."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -14,18 +15,55 @@ from pathlib import Path
 
 import psutil
 
+from suite import __version__
+from suite.run.builds import builds
+from suite.run.quota import cores as quota
+from suite.run.variables import variables
+
 PACKAGES = [
     "torch", "transformers", "bitsandbytes", "llama-cpp-python", "accelerate", "safetensors", "tokenizers",
     "numpy", "datasets", "lm_eval", "gguf",
 ]  # fmt: skip
 """Distributions whose version can change a measured number."""
 
+MEASURING = (
+    "scoring*.py", "scoring/*.py", "logprobs.py", "records.py", "sandbox.py", "backends/*.py", "measure/*.py",
+    "run/*.py",
+)  # fmt: skip
+"""Files of suite/ that make a measured number."""
+
 Facts = dict[str, str | int | float | bool | None]
+
+_AT_START = variables()
+"""As the user set them: libraries set some of their own when they are imported."""
 
 
 def describe() -> Facts:
     """Environment of this process, as recorded with each measurement."""
-    return {**versions(), **machine()}
+    return {**versions(), **builds(), **_AT_START, **machine(), **suite_facts()}
+
+
+def suite_facts() -> Facts:
+    """The suite's version, the hash of its code that measures, and the commit where it is in a repository."""
+    return {"quantgate": __version__, "quantgate code": suite_code_hash(*MEASURING), "commit": commit()}
+
+
+@functools.cache
+def commit() -> str | None:
+    """Of the repository that holds the suite; None: it is in none."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def work_facts(libraries: Facts) -> Facts:
+    """What makes two measurements of one job differ: `libraries` (versions and builds), variables, the suite's code,
+    and the machine but for its memory, which varies from start to start."""
+    place = {key: value for key, value in machine().items() if key != "memory_gb"}
+    return {**libraries, **variables(), "quantgate code": suite_code_hash(*MEASURING), **place}
 
 
 @functools.cache
@@ -44,20 +82,25 @@ def versions() -> Facts:
 class Environment:
     """A Python environment that measures: what of it makes a difference to a checkpoint, a workload, a number.
 
-    elsewhere: versions and library hash of another interpreter's environment; None: this process's own, which are
-    looked up when they are asked for, since collecting cases does not need them.
+    elsewhere: versions, builds and hash of llama.cpp's libraries of another interpreter's environment; None: this
+    process's own, which are looked up when they are asked for, since collecting cases does not need them.
     """
 
     python: str = sys.executable
-    elsewhere: tuple[Facts, str] | None = None
+    elsewhere: tuple[Facts, Facts, str] | None = None
 
     @property
     def versions(self) -> Facts:
         return self.elsewhere[0] if self.elsewhere else versions()
 
     @property
+    def libraries(self) -> Facts:
+        """Versions and builds."""
+        return {**self.versions, **(self.elsewhere[1] if self.elsewhere else builds())}
+
+    @property
     def llama_library(self) -> str:
-        return self.elsewhere[1] if self.elsewhere else llama_library_hash()
+        return self.elsewhere[2] if self.elsewhere else llama_library_hash()
 
     @property
     def worker(self) -> tuple[str, ...]:
@@ -72,7 +115,8 @@ def machine() -> Facts:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
-        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "cpu_quota": quota(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "os": f"{platform.system()} {platform.machine()}",
         "governor": governor.read_text().strip() if governor.exists() else None,
     }
@@ -96,7 +140,7 @@ def _cpu_model() -> str:
 @functools.cache
 def llama_library_hash() -> str:
     """SHA-256 (12 digits) over llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
-    return _hash_files("llama_cpp", "lib/*.so")
+    return _hash_files("llama_cpp", "lib/*.so*")
 
 
 @functools.cache
@@ -116,6 +160,6 @@ def _hash_files(package: str, pattern: str) -> str:
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.name.encode())
+        digest.update(f"{file.parent.name}/{file.name}".encode())
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

@@ -12,6 +12,7 @@ from typing import Any, Self
 import psutil
 
 from suite.records import Disturbance
+from suite.run.quota import Paused, paused
 
 SYS = Path("/sys")
 
@@ -37,6 +38,7 @@ class Counters:
     own: float
     load: float
     throttled: int | None
+    paused: Paused | None = None
 
     @classmethod
     def now(cls, aside: float = 0.0) -> Self:
@@ -53,6 +55,7 @@ class Counters:
             own=own.user + own.system + own.children_user + own.children_system + aside,
             load=os.getloadavg()[0],
             throttled=_throttled(),
+            paused=paused(),
         )
 
 
@@ -61,12 +64,18 @@ def disturbance(before: Counters, after: Counters, mhz: float | None) -> Disturb
     total = max(after.total - before.total, 0.01)
     others = (after.busy - before.busy) - (after.own - before.own)
     both = before.throttled is not None and after.throttled is not None
+    pauses, seconds = 0, 0.0
+    if before.paused and after.paused:
+        pauses = after.paused.times - before.paused.times
+        seconds = round(after.paused.seconds - before.paused.seconds, 3)
     return Disturbance(
         others=_share(others / total),
         steal=_share((after.steal - before.steal) / total),
         load=round(before.load, 2),
         mhz=mhz,
         throttled=(after.throttled or 0) - (before.throttled or 0) if both else None,
+        pauses=pauses,
+        paused=seconds,
     )
 
 
@@ -95,13 +104,9 @@ def _mhz() -> float | None:
 
 
 def _throttled() -> int | None:
-    """Thermal events of all cores and pauses by the control group's quota, since boot; None: not readable."""
+    """Thermal events of all cores since boot; None: not readable."""
     thermal = SYS.glob("devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")
     counts = [_number(file.read_text()) for file in thermal]
-    quota = SYS / "fs/cgroup/cpu.stat"
-    if quota.exists():
-        fields = dict(line.split() for line in quota.read_text().splitlines())
-        counts.append(_number(fields.get("nr_throttled", "")))
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 

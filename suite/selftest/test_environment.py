@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from suite.run import environment
+from suite.run.builds import builds
 from suite.run.environment import (
     PACKAGES,
     describe,
@@ -22,6 +23,7 @@ from suite.run.environment import (
     suite_code_hash,
     versions,
 )
+from suite.run.variables import variables
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +62,8 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
 
 def test_the_description_is_plain_data_of_versions_and_machine() -> None:
     found = describe()
-    assert set(found) == {*versions(), *machine()}
+    own = {"quantgate", "quantgate code", "commit"}
+    assert set(found) - set(variables()) == {*versions(), *builds(), *machine()} | own
     assert json.loads(json.dumps(found)) == found
 
 
@@ -70,7 +73,7 @@ def test_the_machine_is_described_as_the_kernel_does() -> None:
     assert f": {found['cpu']}\n" in cpuinfo
     assert found["cores"] == cpuinfo.count("processor\t:")
     kilobytes = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
-    assert found["memory_gb"] == round(kilobytes / 2**20)
+    assert found["memory_gb"] == round(kilobytes / 2**20, 1)
     assert str(found["os"]).startswith("Linux ")
 
 

@@ -56,9 +56,6 @@ class Started(Runner):
         self.started: list[str] = []
         self._plan: Any = SimpleNamespace(cells={c.id: c for c in (REFERENCE, QUANTIZED)})
         self._settings: Any = SimpleNamespace(run="another", reuse=reuse)
-        self._bench: Any = SimpleNamespace(differs=lambda record, cell, requests: self.different)
-
-    different = ""
 
     def _start(self, cell: Cell, requests: Sequence[str], name: str = "") -> Measurement:
         self.started.append(cell.id)
@@ -86,7 +83,7 @@ def test_what_was_timed_in_turns_with_another_process_is_not_reused(
 ) -> None:
     file = tmp_path / "record.json"
     file.write_text(timed(QUANTIZED, beside).model_dump_json())
-    found = Started({}, reuse=True)._stored(QUANTIZED, file, ["throughput/decode"])
+    found = Started({}, reuse=True)._stored(file, "f", ["throughput/decode"])
     assert (found is not None) == taken
 
 

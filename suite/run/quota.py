@@ -1,0 +1,89 @@
+"""The processor quota of a process's control group: how much it may use, and how often it was paused for it.
+
+Version 2: `cpu.max` ("50000 100000": 50 ms of each 100 ms). Version 1: `cpu.cfs_quota_us` (-1: none) and
+`cpu.cfs_period_us`. A group is bound by the quotas of all groups above it as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+GROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True)
+class Paused:
+    """By quotas, since the groups were made: how often, and for how many seconds of all threads."""
+
+    times: int
+    seconds: float
+
+
+@functools.cache
+def cores() -> float | None:
+    """Processors' worth of time that this process may use; None: as much as there is."""
+    limits = [limit for folder in _folders() if (limit := _limit(folder)) is not None]
+    return min(limits, default=None)
+
+
+def usable_cores(quota: float | None) -> int:
+    """Threads to measure with: the processors that this process may run on, at most as many as the quota pays for in
+    full. One more would be paused in each period, which no timing survives."""
+    here = len(os.sched_getaffinity(0))
+    return here if quota is None else max(1, min(here, math.floor(quota + 1e-6)))
+
+
+def paused() -> Paused | None:
+    """None: no quota binds this process."""
+    found = [_pauses(folder) for folder in _folders() if _limit(folder) is not None]
+    return Paused(sum(p.times for p in found), sum(p.seconds for p in found)) if found else None
+
+
+def _folders() -> Iterator[Path]:
+    """The groups of this process that may have a quota, and all above them."""
+    for line in _read(MEMBERSHIP).splitlines():
+        number, controllers, group = line.split(":", 2)
+        for root in _roots(number, controllers.split(",")):
+            # In a container, the path may be that of the host, where only its own group is mounted.
+            folder = root / group.lstrip("/")
+            folder = folder if folder.is_dir() else root
+            yield from [f for f in (folder, *folder.parents) if f == root or root in f.parents]
+
+
+def _roots(number: str, controllers: list[str]) -> list[Path]:
+    if number == "0":
+        return [root for root in (GROUPS, GROUPS / "unified") if (root / "cgroup.controllers").exists()]
+    if "cpu" not in controllers:
+        return []
+    names = (",".join(controllers), "cpu", "cpu,cpuacct", "cpuacct,cpu")
+    return next(([GROUPS / name] for name in names if (GROUPS / name).is_dir()), [])
+
+
+def _limit(folder: Path) -> float | None:
+    quota, _, period = _read(folder / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    try:
+        limit = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return None
+    return limit if limit > 0 else None
+
+
+def _pauses(folder: Path) -> Paused:
+    fields = dict(line.split(" ", 1) for line in _read(folder / "cpu.stat").splitlines() if " " in line)
+    seconds = int(fields.get("throttled_usec", 0)) / 1e6 + int(fields.get("throttled_time", 0)) / 1e9
+    return Paused(int(fields.get("nr_throttled", 0)), seconds)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
