@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
+from suite.baseline_seal import inconsistency, seal_of
 from suite.errors import QuantgateError
 from suite.files import hash_of
 from suite.records import FORMAT, Estimate, Measurement, Metric, Record, Scalar
@@ -155,6 +156,7 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         raise damaged(raw_path, f"truncated or changed: its SHA-256 is not raw.sha256 of {path.name}")
     try:
         long: dict[str, dict[str, Any]] = json.loads(raw)
+        seals = {name: fields.pop("seal", None) for name, fields in long.items()}
         metrics = {
             name: Metric(
                 **entry.model_dump(exclude={"conditions", "earlier"}),
@@ -163,8 +165,11 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
             )
             for name, entry in entries.items()
         }
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(raw_path, f"not what quantgate writes: {error}") from error
+    for name, metric in metrics.items():
+        if problem := inconsistency(metric, seals.get(name)):
+            raise damaged(path, f"metrics.{name}: {problem} {raw_path.name}")
     return Baseline(
         **summary.model_dump(include={"format", "cell", "tier", "machine", *Origin.model_fields}),
         metrics={name: metrics[name] for name in summary.metrics},
@@ -244,8 +249,8 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
         try:
             lines = [
                 f'  "{key}": {json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)}'
-                for key, value in fields.items()
-                if value != DEFAULTS[key]
+                for key, value in sorted({**fields, "seal": seal_of(metric)}.items())
+                if value != DEFAULTS.get(key)
             ]
         except ValueError as error:
             raise QuantgateError(

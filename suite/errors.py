@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class QuantgateError(Exception):
     """Base of every error that this suite raises on purpose; its text is meant for the user."""
@@ -20,3 +23,10 @@ class AssetError(QuantgateError):
 
 class MeasurementError(QuantgateError):
     """A cell could not be measured: crash, time-out, non-finite logits, missing kernel."""
+
+
+def unexpected(error: Exception) -> MeasurementError:
+    """What quantgate did not foresee: what it is, and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return MeasurementError(f"quantgate itself failed: {type(error).__name__}{where}: {error}")

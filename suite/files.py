@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from suite.errors import InputError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -36,8 +39,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            raise OSError(error.errno, error.strerror, str(path)) from error  # that of a write names no file
         raise
 
 
@@ -45,3 +50,40 @@ def hash_of(value: Any) -> str:
     """SHA-256 (hex, first 16 digits) of a JSON-able value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_plain_text(path: Path) -> str:
+    """A file of plain text in UTF-8, without the mark that some editors put before it; line ends as they are.
+
+    Raises InputError naming the file and where in it: unreadable, empty, in another encoding, with NUL bytes.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise InputError(f"{path}: begins with the mark of UTF-32 at offset 0: {_convert(path, 'UTF-32')}")
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{path}: begins with the mark of UTF-16 at offset 0: {_convert(path, 'UTF-16')}")
+    if (offset := raw.find(0)) >= 0:
+        raise InputError(
+            f"{path}: has a NUL byte at offset {offset}, so it is no plain text (or UTF-16 without its mark: "
+            f"{_convert(path, 'UTF-16LE')})"
+        )
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        offset = error.start + (len(codecs.BOM_UTF8) if raw.startswith(codecs.BOM_UTF8) else 0)
+        line = raw.count(b"\n", 0, offset) + 1
+        raise InputError(
+            f"{path}: is not UTF-8: byte 0x{raw[offset]:02x} at offset {offset} (line {line}): "
+            f"{_convert(path, 'LATIN1')}, if it is Latin-1"
+        ) from None
+    if not text.strip():
+        raise InputError(f"{path}: is empty: name a file with text")
+    return text
+
+
+def _convert(path: Path, encoding: str) -> str:
+    target = path.with_name(f"{path.stem}-utf8{path.suffix}")
+    return f"convert it, iconv -f {encoding} -t UTF-8 {path} > {target}"

@@ -42,14 +42,18 @@ def exit_status(state: State, pytest_status: int, refused: bool) -> int:
     """pytest's status, made more precise where only verdicts failed."""
     if pytest_status not in (0, 1):
         return pytest_status
-    if state.foreign_failures or (refused and not pytest_status):
+    if state.foreign_failures:
         return 1
+    if refused and not pytest_status:
+        regressed = any(v.status == Status.REGRESSION for v in state.verdicts)
+        return EXIT[Status.REGRESSION if regressed else Status.ERROR]
     if pytest_status == 0:
         return FEW_JUDGED if state.lacks_judged else 0
     found = {v.status for v in state.verdicts if not v.by_machine}
     if state.option.update_baselines:
         found -= {Status.REGRESSION, Status.CHANGED, Status.NOT_COMPARABLE}
-    return next((code for status, code in EXIT.items() if status in found), 1)
+    # A case that failed without a verdict met what nobody foresaw.
+    return next((code for status, code in EXIT.items() if status in found), EXIT[Status.ERROR])
 
 
 def update_baselines(state: State) -> list[Update | QuantgateError]:

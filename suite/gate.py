@@ -13,7 +13,7 @@ import pytest
 from suite import baselines
 from suite.baseline_file import Baseline
 from suite.confirm import settle, suspicious
-from suite.errors import MeasurementError, QuantgateError
+from suite.errors import MeasurementError, QuantgateError, unexpected
 from suite.judge import MOVED, Tolerances, drift, judge_on_kernels, no_result, recorded, reproduction, worst
 from suite.records import Measurement, Metric, Scalar, Status, Verdict
 from suite.report.words import comparison, delta
@@ -100,8 +100,13 @@ class Gate:
                 first = self._confirmed(first, measured)
             self.verdicts = self._explained(first)
         except QuantgateError as error:
-            self.verdicts = [no_result(self._need.cell.id, self._need.request, str(error), self._reproduce())]
+            self.verdicts = [self._error(error)]
+        except Exception as error:
+            self.verdicts = [self._error(unexpected(error))]
         self._conclude()
+
+    def _error(self, error: QuantgateError) -> Verdict:
+        return no_result(self._need.cell.id, self._need.request, str(error), self._reproduce())
 
     def _sides(self) -> tuple[Measurement, Measurement | None]:
         """What was measured, and what it is held against: a baseline, or the other environment."""

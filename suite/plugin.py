@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -10,11 +11,11 @@ from typing import Any
 import pytest
 
 from suite import __version__, finish
-from suite.errors import InputError, QuantgateError
+from suite.errors import InputError, QuantgateError, unexpected
 from suite.gate import Gate, Replay
 from suite.matrix import metric_groups
 from suite.papers.cases import Answers, FindingCase, Question
-from suite.records import Scalar, Verdict
+from suite.records import Scalar, Status, Verdict
 from suite.run.plan import Need
 from suite.state import PAIRS, State, is_worker
 
@@ -188,21 +189,31 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The other environment of an A/B run is there before the first case begins."""
+    state = session.config.stash[STATE]
     if not session.config.option.collectonly:
         try:
-            session.config.stash[STATE].open_against()
+            if state.needs and not is_worker(session.config):  # of pytest-xdist, the controller holds it
+                state.claim_results()
+            state.open_against()
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
-    """Timings taken while other cells run beside are worthless."""
+    """Timings taken while other cells run beside are worthless. The folder of results is this run's from now on."""
     if any("test_throughput.py::" in i for i in ids):
         raise pytest.UsageError(
             "-n measures cells side by side, and throughput cases are selected: their timings would be worthless. "
             "Leave -n out, or deselect them with -m 'not throughput'."
         )
+    state = node.config.stash[STATE]
+    gates = {f"test_{group}.py::" for group in (*metric_groups(), "papers")}
+    if not state.claimed and any(name in i for i in ids for name in gates):
+        try:
+            state.claim_results()
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture
@@ -240,8 +251,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if report.when == "teardown" and _VERDICTS in item.stash:
         report.quantgate = [v.model_dump(mode="json") for v in item.stash[_VERDICTS]]
         report.quantgate_environment = item.stash[_ENVIRONMENT]
-    if report.when == "call":
-        report.quantgate_case = bool(item.get_closest_marker("gate"))
+    report.quantgate_case = bool(item.get_closest_marker("gate"))
     return report
 
 
@@ -268,23 +278,39 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     state = session.config.stash[STATE]
     if is_worker(session.config) or session.config.option.collectonly:
         return
-    if state.option.update_baselines and state.needs and exitstatus in (0, 1):
-        state.updates = finish.update_baselines(state)
+    try:
+        if state.option.update_baselines and state.needs and exitstatus in (0, 1):
+            state.updates = finish.update_baselines(state)
+    except Exception as error:
+        state.updates = [unexpected(error)]
     refused = any(isinstance(one, QuantgateError) for one in state.updates)
     session.exitstatus = state.exit_status = finish.exit_status(state, int(exitstatus), refused)
+
+
+def _unforeseen(session: pytest.Session, error: Exception) -> str:
+    """End with the status of an error: with a traceback, it would be that of a regression."""
+    session.exitstatus = session.config.stash[STATE].exit_status = finish.EXIT[Status.ERROR]
+    return str(unexpected(error))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> Any:
     """The table, each regression in full, updates, reports: last on the screen, after pytest-benchmark's."""
     state = config.stash[STATE]
-    finish.shorten_failures(state, terminalreporter.stats.get("failed", []))
+    session = terminalreporter._session
+    try:
+        finish.shorten_failures(state, terminalreporter.stats.get("failed", []))
+    except Exception as error:
+        terminalreporter.write_line(_unforeseen(session, error))
     yield
     if config.option.collectonly or is_worker(config):
         return
-    if state.verdicts:
-        finish.summarize(state, terminalreporter, int(exitstatus))
-    elif state.option.report is not None:
+    try:
+        if state.verdicts:
+            finish.summarize(state, terminalreporter, int(exitstatus))
+    except Exception as error:
+        terminalreporter.write_line(_unforeseen(session, error))
+    if not state.verdicts and state.option.report is not None:
         page = f"python -m suite.papers --results={state.results} --output={state.option.report}"
         terminalreporter.write_line(
             f"{state.option.report}: no report was written, since no gate was judged"
@@ -303,8 +329,11 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     state = config.stash.get(STATE, None)
-    if state is not None:
-        state.close()
+    try:
+        if state is not None:
+            state.close()
+    except Exception as error:
+        print(unexpected(error), file=sys.stderr)
 
 
 def _needs(item: pytest.Item) -> list[Need]:
@@ -328,4 +357,8 @@ def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:
 
 
 def _parallel(config: pytest.Config) -> bool:
-    return is_worker(config) or bool(getattr(config.option, "numprocesses", None))
+    option = config.option
+    spread = getattr(option, "dist", "no") != "no" and bool(
+        getattr(option, "tx", None)
+    )  # --dist load --tx 2*popen
+    return is_worker(config) or spread or bool(getattr(option, "numprocesses", None))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import time
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +19,11 @@ import pytest
 from suite.baselines import Update, check_machine
 from suite.baselines import read as read_baseline
 from suite.errors import InputError, QuantgateError
+from suite.files import read_plain_text
 from suite.gate import Rules
 from suite.judge import Tolerances, coverage, gate_level, load_tolerances
 from suite.judge.tolerances import TOLERANCES
+from suite.locks import BusyError, locked
 from suite.matrix import Cell, Matrix, load_matrix
 from suite.papers.cases import Question, questions
 from suite.prepare.supply import Supply
@@ -80,6 +83,11 @@ class State:
         self.against: Environment | None = None
         """The other environment of an A/B run; from `open_against` on."""
         self.progress: Progress | None = None
+        self._notices = _Notices(self._say if not is_worker(config) else _to_stderr())
+        logging.getLogger("quantgate").addHandler(self._notices)
+        self.claimed = False
+        """Whether the folder of results is this run's."""
+        self._claimed = ExitStack()
 
     def close(self) -> None:
         """End what runs, and give back what is open."""
@@ -87,7 +95,26 @@ class State:
             self._runner.close()
         if self.progress is not None:
             self.progress.close()
+        self._claimed.close()
+        logging.getLogger("quantgate").removeHandler(self._notices)
         self.progress_file.close()
+
+    def claim_results(self) -> None:
+        """Keep other runs out of the folder of results until `close`. Raises InputError where another one uses it, or
+        nothing can be written there."""
+        lock = self.results / ".lock"
+        self.claimed = True
+        try:
+            self._claimed.enter_context(locked(lock, f"write to {self.results}", patience=1.0))
+        except BusyError as error:
+            raise InputError(
+                f"{self.results}: {error} writes its measurements there: wait for it, or name another folder with "
+                "--results"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or lock}: {error.strerror}; name a folder that can be written with --results"
+            ) from None
 
     @cached_property
     def questions(self) -> list[Question]:
@@ -127,8 +154,10 @@ class State:
             if getattr(self.option, name) and not getattr(self.option, partner):
                 one, other = (f"--{word.replace('_', '-')}" for word in (name, partner))
                 raise InputError(f"{one} does nothing without {other}: add that, or leave it out")
-        if self.option.text is not None and not self.option.text.is_file():
-            raise InputError(f"--text {self.option.text}: no such file")
+        if self.option.text is not None:
+            if not self.option.text.is_file():
+                raise InputError(f"--text {self.option.text}: no such file")
+            read_plain_text(self.option.text)
         if self.option.threads is not None and self.option.threads < 1:
             raise InputError(f"--threads {self.option.threads}: must be 1 or more")
         for name in ("results", "baselines", "report"):
@@ -324,8 +353,29 @@ def _run_name(config: pytest.Config) -> str:
     return shared or uuid.uuid4().hex
 
 
+class _Notices(logging.Handler):
+    """Shows warnings as they come: who holds a lock, what of the cache is made anew."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._say(record.getMessage())
+
+
+def _to_stderr() -> Callable[[str], None]:
+    """Writes to standard error, which pytest does not capture before it has begun."""
+    descriptor = os.dup(2)
+
+    def say(text: str) -> None:
+        os.write(descriptor, f"{text}\n".encode(errors="backslashreplace"))
+
+    return say
+
+
 def _own_stdout(config: pytest.Config) -> Any:
     """A duplicate of standard output that pytest does not capture; nowhere in a process of pytest-xdist."""
     if is_worker(config):
         return Path(os.devnull).open("w")
-    return os.fdopen(os.dup(1), "w")
+    return os.fdopen(os.dup(1), "w", errors="backslashreplace")

@@ -7,12 +7,14 @@ import os
 import re
 import tempfile
 import tomllib
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from suite.errors import InputError, QuantgateError
 from suite.files import write_atomic
+from suite.locks import BusyError
+from suite.locks import locked as lock
 from suite.records import FORMAT, Record
 from suite.toml_input import validate
 
@@ -61,7 +63,7 @@ def parse_toml(path: Path, model: type[R], oldest: int = 1) -> tuple[R, bytes] |
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         data = _swapped(tomllib.loads(content.decode()), [], None)
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested a thousand times
         raise damaged(path, f"corrupted: {error}") from error
     found = data.get("format")
     if isinstance(found, int) and found > FORMAT:
@@ -136,19 +138,14 @@ def locked(root: Path) -> Iterator[None]:
 
     Raises InputError when another run keeps it for longer than `LOCK_SECONDS`.
     """
-    from filelock import FileLock, Timeout
-
     user = getattr(os, "getuid", int)()  # a lock file left by another user could not be opened
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"quantgate-{user}-{key}.lock"
-    lock = FileLock(path, timeout=LOCK_SECONDS)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"{root}: another run is updating it (lock {path}); run again when it has finished"
-        ) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(path, f"update {root}", LOCK_SECONDS))
+        except BusyError as error:
+            raise InputError(
+                f"{root}: {error} is updating it (lock {path}); run again when it has finished"
+            ) from error
         yield
-    finally:
-        lock.release()

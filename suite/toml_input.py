@@ -24,7 +24,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # malformed, a number of ten thousand digits, nested a thousand times
         raise InputError(f"{path}: is not valid TOML: {error}") from None
 
 

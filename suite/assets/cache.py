@@ -6,16 +6,15 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tarfile import TarError
 from zipfile import BadZipFile
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
-from suite.assets.progress import Progress
 from suite.errors import AssetError
+from suite.locks import locked as lock
 
 
 def cache_dir() -> Path:
@@ -48,21 +47,9 @@ def explained(name: str, needed: int) -> Iterator[None]:
         raise AssetError(f"asset {name!r}: {text}") from error
 
 
-@contextmanager
-def locked(name: str, say: Progress) -> Iterator[None]:
-    """Hold the lock of an asset; the system releases it when a process dies."""
-    path = cache_dir() / "locks" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{name}: another process is fetching it; waiting", 0, 0)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(name: str) -> AbstractContextManager[None]:
+    """Hold the lock of an asset, see `suite.locks`."""
+    return lock(cache_dir() / "locks" / f"{name}.lock", f"fetch {name}")
 
 
 def megabytes(size: int) -> str:

@@ -45,7 +45,7 @@ def fetch(name: str, assets: Mapping[str, Asset], *, progress: Progress | None =
     with ExitStack() as stack:
         say = progress or stack.enter_context(console_progress())
         stack.enter_context(explained(name, sum(part.size for part in asset.parts)))
-        stack.enter_context(locked(name, say))
+        stack.enter_context(locked(name))
         if not _is_intact(folder):  # another process may have done it while this one waited
             if folder.exists():
                 say(f"warning: {folder}: files are missing or changed; fetching again", 0, 0)

@@ -62,7 +62,7 @@ def tools(logs: Path, say: Progress) -> Path:
     ]
     key = hash_of(made_of)
     output = cache_dir() / "tools" / f"{ASSET}-{key}"
-    with locked(f"tools-{key}", say):
+    with locked(f"tools-{key}"):
         if not output.exists():
             root = f"{package.package.replace('-', '_')}-{package.version}/vendor/llama.cpp"
             source = fetch(ASSET, assets, progress=say) / root

@@ -104,10 +104,10 @@ def read_results(folder: Path) -> dict[str, Measurement]:
     """
     found = {}
     for file in sorted(folder.glob("*/*/*.json")):
-        if file.suffixes == [".json"]:
+        if "~" not in file.name:
             one = Measurement.model_validate_json(file.read_bytes())
             if one.complete:
-                other = file.with_suffix(".old.json")
+                other = file.with_name(f"{file.stem}~old.json")
                 old = Measurement.model_validate_json(other.read_bytes()) if other.exists() else None
                 # What an earlier A/B run left beside the record of a later plain run is not its other side.
                 found[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one

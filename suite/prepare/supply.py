@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from suite.assets import cache_dir
 from suite.errors import InputError
 from suite.files import hash_of
+from suite.locks import locked
 from suite.matrix import Cell, Matrix, Model, Tier
 from suite.prepare.calibrated import Calibrated
 from suite.prepare.contents import weight_files
@@ -241,10 +240,8 @@ class Supply:
             raise self._errors[output]
         if output.exists():
             return
-        locks = cache_dir() / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(locks / f"{output.name}.lock"):
+            with locked(cache_dir() / "locks" / f"{output.name}.lock", title):
                 if output.exists():
                     return
                 job = Preparation(title=title, maker=maker, arguments=arguments(), output=output)

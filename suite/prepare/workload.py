@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from suite.errors import AssetError, InputError, MeasurementError
-from suite.files import hash_of
+from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
 from suite.prepare.programs import make_programs
@@ -136,7 +136,7 @@ class Encoder:
 def read_text(spec: dict[str, Any]) -> str:
     """Content of a text: a plain file (`path`), noise, or a column of a data set, joined."""
     if "path" in spec:
-        return Path(spec["path"]).read_bytes().decode("utf-8")  # line ends as they are: they are tokens
+        return read_plain_text(Path(spec["path"]))
     if "random" in spec:
         printable = string.digits + string.ascii_letters + string.punctuation + " "
         return "".join(random.Random(spec["random"]).choices(printable, k=spec["characters"]))  # noqa: S311

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from suite.errors import MeasurementError, QuantgateError
+from suite.errors import MeasurementError, QuantgateError, unexpected
 from suite.files import hash_of
 from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
@@ -86,9 +86,10 @@ class Bench:
         """What process `number` of `count` that live at the same time is to be asked for while the block runs."""
         begin = time.monotonic()
         log = self.file(cell, name).with_suffix(".log")
-        output = log.with_suffix(".part.json")
+        output = sibling(log, "part")
         asked: Asked | None = None
         try:
+            output.unlink(missing_ok=True)  # what a killed process has left is not this one's
             with _told(self._settings.place):
                 job = Job(
                     cell=cell.id,
@@ -176,7 +177,19 @@ class Bench:
     def file(self, cell: Cell, name: str = "") -> Path:
         """Where the record of a cell goes; `name` tells several records of a cell apart."""
         folder = self._settings.results / self._settings.tier_name / cell.model / cell.backend
-        return folder / f"{cell.scheme}{f'.{name}' if name else ''}.json"
+        path = folder / f"{cell.scheme}.json"
+        return sibling(path, name) if name else path
+
+    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> str:
+        """In what a record is not one of all these requests to this cell; empty: it is."""
+        if not record.complete:
+            return "is not complete"
+        wanted = {"cell": cell.id, "tier": self._settings.tier_name, "fingerprint": self.fingerprint(cell)}
+        for key, expected in wanted.items():
+            if (found := getattr(record, key)) != expected:
+                return f"is of {key} {found!r}, not {expected!r}"
+        missing = [request for request in requests if request not in record.requests]
+        return f"lacks {', '.join(missing)}" if missing else ""
 
     def fingerprint(self, cell: Cell) -> str:
         """Equal for equal work: cell, workload, libraries, variables, code that measures, threads, machine."""
@@ -202,10 +215,20 @@ class Asked:
     record: Measurement | None = None
 
     def read(self) -> Measurement:
-        """Read the record. Raises MeasurementError."""
+        """Read the record. Raises MeasurementError, also where it is not of this process's job."""
         with _told(self.task.place):
-            self.record = read_measurement(self.job.output)
-        return self.record
+            record = read_measurement(self.job.output)
+            for key in ("run", "cell", "tier", "fingerprint", "requests"):
+                found, expected = getattr(record, key), getattr(self.job, key)
+                if found != expected:
+                    raise MeasurementError(
+                        f"{self.job.output}: is not the record of this process: its {key} is {found!r}, not "
+                        f"{expected!r}; does another run write to {self.job.output.parent}?"
+                    )
+            if not record.complete:
+                raise MeasurementError(f"{self.job.output}: is not complete")
+        self.record = record
+        return record
 
 
 def measured(
@@ -260,6 +283,11 @@ def remembered(done: dict[str, T | QuantgateError], cell: str, measure: Callable
     return found
 
 
+def sibling(path: Path, name: str) -> Path:
+    """Another file of the same cell. `~` is in no scheme's name: process 2 of `Q4` is not scheme `Q4.2`."""
+    return path.with_name(f"{path.stem}~{name}.json")
+
+
 def _used(path: Path) -> bool:
     """Whether the file is there; if so, it is not removed as unused."""
     try:
@@ -275,6 +303,8 @@ def read_measurement(path: Path) -> Measurement:
         return Measurement.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise MeasurementError(f"{path}: the process ended well but left no measurement") from None
+    except OSError as error:
+        raise MeasurementError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise MeasurementError(
             f"{path}: is not a measurement of this version: {error.errors()[0]['msg']}"
@@ -283,11 +313,8 @@ def read_measurement(path: Path) -> Measurement:
 
 def in_words(error: OSError) -> MeasurementError:
     """A folder that cannot be written, a disk that is full."""
-    return MeasurementError(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-
-
-def unexpected(error: Exception) -> MeasurementError:
-    """A fault of quantgate itself: what it is, and the line that raised it."""
-    *_, frame = traceback.extract_tb(error.__traceback__)
-    where = f"{Path(frame.filename).name}:{frame.lineno}"
-    return MeasurementError(f"quantgate itself failed: {type(error).__name__} in {where}: {error}")
+    if error.errno is None or error.strerror is None:
+        return unexpected(error)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "; free some space there, or name another folder (--results, QUANTGATE_CACHE)" if full else ""
+    return MeasurementError(f"{error.filename or 'a file'}: {error.strerror}{remedy}")

@@ -18,24 +18,19 @@ import sysconfig
 import venv
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from suite.assets import PIP, cache_dir
 from suite.errors import InputError
 from suite.files import hash_of, write_atomic
+from suite.locks import locked
 from suite.run.environment import Environment
 from suite.run.isolate import ROOT, python_path
 from suite.warden import guarded, stop
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NOT_NEEDED = {"pip", "quantgate"}
 """pip installs from outside; the suite itself is imported from this checkout."""
@@ -155,7 +150,7 @@ def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     marker, python = folder / ".complete", folder / "bin" / "python"
     if marker.exists():
         return python
-    with _locked(f"environment-{key}", say):
+    with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
         if marker.exists():
             return python
         say(f"building {folder} ({len(wanted)} packages): once, it is kept")
@@ -216,22 +211,6 @@ def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
             "(--against 'transformers==5.17.0 tokenizers==0.22.1'); where the index does not have a version, set "
             "PIP_INDEX_URL or PIP_FIND_LINKS, or build the environment yourself and name its python"
         )
-
-
-@contextmanager
-def _locked(name: str, say: Say) -> Iterator[None]:
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say("another run is building the same environment: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _origin(direct: Mapping[str, object]) -> str:

@@ -164,7 +164,7 @@ class Task:
     def file(self) -> Path:
         """Where the job now stands, for its process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        file = self.log.with_suffix(".job.json")
+        file = self.log.with_name(f"{self.log.stem}~job.json")  # no scheme has such a name
         write_atomic(file, self.job.model_dump_json(indent=1).encode())
         return file
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
-from filelock import FileLock
+from pydantic import ValidationError
 
 from suite.errors import AssetError, InputError, MeasurementError, QuantgateError
 from suite.files import write_atomic
+from suite.locks import locked
 from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
-from suite.records import Measurement, Spent
+from suite.records import Measurement, Record, Spent
 from suite.report.progress import Progress
-from suite.run.bench import Bench, Settings, read_measurement, remembered
+from suite.run.bench import Bench, Settings, read_measurement, remembered, sibling
 from suite.run.merge import add_ratios, merge
 from suite.run.plan import Plan, groups_of, per_process
 from suite.run.relative import relative_metrics
@@ -113,23 +114,23 @@ class Runner:
     def _measure(self, cell: Cell) -> Measurement:
         requests = self._plan.requests[cell.id]
         output = self._bench.file(cell)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(
-            output.with_suffix(".lock")
-        ):  # pytest-xdist: another process may be measuring this cell
-            found = self._stored(output, self._bench.fingerprint(cell), requests)
+        # Another process of pytest-xdist may be measuring this cell.
+        with locked(output.with_suffix(".lock"), f"measure {cell.id}"):
+            found = self._stored(cell, output, requests)
             if found is not None:
                 self._progress.finish(cell.id, 0.0, "reused")
                 return found
             self._earlier_error(output)
             # What fails or is interrupted now shall not be reused as it was before.
             output.unlink(missing_ok=True)
+            sibling(output, "error").unlink(missing_ok=True)
             try:
                 record = self._start(cell, self._possible(cell))
                 write_atomic(output, record.model_dump_json(indent=1).encode())
                 return record
             except QuantgateError as error:
-                write_atomic(output.with_suffix(".error.json"), _error_record(self._settings.run, error))
+                failure = _Failure(run=self._settings.run, type=type(error).__name__, text=str(error))
+                write_atomic(sibling(output, "error"), failure.model_dump_json().encode())
                 raise
 
     def _possible(self, cell: Cell) -> list[str]:
@@ -166,26 +167,25 @@ class Runner:
                 ]
             )
 
-    def _stored(self, output: Path, fingerprint: str, requests: Sequence[str]) -> Measurement | None:
+    def _stored(self, cell: Cell, output: Path, requests: Sequence[str]) -> Measurement | None:
         """A record that may stand for a new measurement: of this run (made by a sister process), or with --reuse."""
         try:
             record = read_measurement(output)
         except MeasurementError:
             return None
         ours = record.run == self._settings.run or self._settings.reuse
-        whole = (
-            record.complete and record.fingerprint == fingerprint and set(requests) <= set(record.requests)
-        )
+        whole = not self._bench.differs(record, cell, requests)
         alone = not any(m.beside for m in record.metrics.values())  # those of an A/B run are timed in turns
         return record if ours and whole and alone else None
 
     def _earlier_error(self, output: Path) -> None:
         """Raise what a sister process of this run found when it measured the cell."""
-        path = output.with_suffix(".error.json")
-        if path.exists():
-            found = json.loads(path.read_bytes())
-            if found["run"] == self._settings.run:
-                raise _ERRORS[found["type"]](found["text"])
+        try:
+            found = _Failure.model_validate_json(sibling(output, "error").read_bytes())
+        except (OSError, ValidationError):
+            return
+        if found.run == self._settings.run:
+            raise _ERRORS[found.type](found.text)
 
 
 @contextmanager
@@ -219,5 +219,9 @@ def in_process(phase: str, number: int, count: int) -> str:
 _ERRORS: dict[str, type[QuantgateError]] = {e.__name__: e for e in (AssetError, InputError, MeasurementError)}
 
 
-def _error_record(run: str, error: QuantgateError) -> bytes:
-    return json.dumps({"run": run, "type": type(error).__name__, "text": str(error)}).encode()
+class _Failure(Record):
+    """Why there is no record of a cell."""
+
+    run: str
+    type: Literal["AssetError", "InputError", "MeasurementError"]
+    text: str

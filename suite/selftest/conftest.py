@@ -161,8 +161,8 @@ class Project:
     def _processes(self) -> list[str]:
         started = self.folder / "spy" / "started"
         files = [Path(line) for line in started.read_text().splitlines()] if started.exists() else []
-        names = [f.relative_to(self.results.resolve()).as_posix().removesuffix(".job.json") for f in files]
-        return [name.partition("/")[2] for name in names if not name.startswith("logs/")]
+        names = [f.relative_to(self.results.resolve()).as_posix().removesuffix("~job.json") for f in files]
+        return [name.partition("/")[2].replace("~", ".") for name in names if not name.startswith("logs/")]
 
     def parent(self) -> Any:
         """What the spy noted of the latest run's pytest process."""

@@ -19,7 +19,7 @@ FOLDER = Path(os.environ["QUANTGATE_SPY"])
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "os.rename" and str(arguments[1]).endswith(".job.json"):
+    if event == "os.rename" and str(arguments[1]).endswith("~job.json"):
         with (FOLDER / "started").open("a") as file:
             file.write(f"{arguments[1]}\n")
 

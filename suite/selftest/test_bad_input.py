@@ -30,6 +30,14 @@ def assert_usage_error(result: Result, *words: str) -> None:
     assert result.measured == []
 
 
+def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
+    project.folder.mkdir(parents=True)
+    project.text.write_bytes(b"caf\xe9 au lait. " * 500)
+    assert_usage_error(
+        project.run(), "text.txt: is not UTF-8: byte 0xe9 at offset 3 (line 1)", "iconv -f LATIN1"
+    )
+
+
 # --- the matrix --------------------------------------------------------------------------------------
 
 
@@ -93,6 +101,12 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--tolerances", "nowhere.toml"], ["nowhere.toml: no such file"]),
         (["--threads", "0"], ["--threads 0: must be 1 or more"]),
         (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),
+        (
+            ["--reason", "why"],
+            ["--reason does nothing without --update-baselines: add that, or leave it out"],
+        ),
+        (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
+        (["--pairs", "4"], ["--pairs does nothing without --against"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),
     ],
@@ -226,7 +240,7 @@ def test_a_disk_that_fills_up_while_baselines_are_written(baselined: Project) ->
     path = f"{baselined.folder}:{baselined.environment['PYTHONPATH']}"
     arguments = ("--reuse", "--update-baselines", "--reason", "other", "-p", "full_disk")
     result = baselined.run(*arguments, PYTHONPATH=path)
-    assert result.status == 1
+    assert result.status == 10
     assert f"not updated: {baselined.baselines / Q4}" in result.output
     assert "could not be written (File too large); what was there before is untouched" in result.output
     assert "Traceback" not in result.output

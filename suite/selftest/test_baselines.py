@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from suite import storage
+from suite.baseline_seal import inconsistency, seal_of
 from suite.baselines import (
     Baseline,
     Update,
@@ -58,10 +59,10 @@ def perplexity(value: float = 24.8) -> Metric:
         better="lower",
         stderr=0.1 + 0.2,
         link="exp",
-        samples=[math.log(value), 1 / 3, 5e-324, 1e22],
+        samples=[math.log(value) + d for d in (1 / 3, -1 / 3, 0.0, 0.0)],
         weights=[511.0, 511.0, 511.0, 17.0],
         conditions={"tokens": "ab12", "n_ctx": 512, "limit": None, "bos": True, "scale": 1.0},
-        raw={"choices": [[-1.5, -2 / 3], [-0.1]], "ids": ["a", "b"]},
+        raw={"choices": [[-1.5, -2 / 3], [5e-324, 1e22]], "ids": ["a", "b"]},
     )
 
 
@@ -153,7 +154,7 @@ def test_summary_is_for_a_reviewer_and_raw_values_are_beside_it(tmp_path: Path) 
     assert "0.3333" not in text
     lines = raw.read_text().splitlines()
     assert '  "weights": [511.0,511.0,511.0,17.0]' in lines
-    assert sum(line.startswith('  "') for line in lines) == 3  # one per field: raw, samples, weights
+    assert sum(line.startswith('  "') for line in lines) == 5  # raw, samples, weights; a seal each
 
 
 def test_conditions_of_several_metrics_stand_once(tmp_path: Path) -> None:
@@ -464,6 +465,111 @@ def test_damaged_baseline_says_file_key_and_remedy(tmp_path: Path, name: str) ->
     assert re.search(message, str(caught.value))
     named = str(caught.value).split(": ")[0]
     assert f"git checkout -- {named}`, or delete it and update again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "value = 24.8",
+            "value = 2.8",
+            r"metrics\.perplexity: value = 2\.8, but 24\.8.* by the samples in smoke\.",
+        ),
+        (
+            "value = 98362432",
+            "value = 98362433",
+            r"metrics\.memory/weight_bytes: its line \(value = 98362433\.0\)",
+        ),
+        ("stderr = 0.30000000000000004", "stderr = 0.3", r"metrics\.perplexity: its line"),
+        ("n_ctx = 512", "n_ctx = 256", r"metrics\.perplexity: its line .* or its conditions are not those"),
+        ("scale = 1.0", "scale = 1", r"metrics\.perplexity: its line"),
+        ('better = "lower"', 'better = "higher"', "its line"),
+    ],
+)
+def test_a_summary_edited_by_hand_is_damaged(tmp_path: Path, old: str, new: str, said: str) -> None:
+    update(tmp_path, measured())
+    summary = baseline_path(tmp_path, CELL, TIER)
+    text = summary.read_text()
+    assert old in text
+    summary.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=said) as caught:
+        read(tmp_path, CELL, TIER)
+    assert "git checkout" in str(caught.value)
+
+
+def test_lines_of_two_updates_do_not_go_together(tmp_path: Path) -> None:
+    """A merge by lines takes the value of one and the raw file of the other."""
+    update(tmp_path, measured())
+    summary = baseline_path(tmp_path, CELL, TIER)
+    ours = summary.read_text()
+    update(tmp_path, measured(metrics={"perplexity": perplexity(25.0), "memory/weight_bytes": WEIGHT_BYTES}))
+    theirs = summary.read_text()
+    line = re.compile(r"^perplexity = .*$", re.MULTILINE)
+    summary.write_text(line.sub(line.findall(ours)[0], theirs))
+    with pytest.raises(InputError, match=r"metrics.perplexity: value = 24\.8, but (25\.0|24\.99)"):
+        read(tmp_path, CELL, TIER)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("level", {"value": 5.0, "samples": [4.0, 5.0, 7.0]}),
+        ("ratio", {"value": 5.2, "samples": [4.0, 5.0, 7.0]}),
+        ("rounds", {"value": 25.0, "samples": [3.0, 4.0, 5.0], "raw": {"tokens": 100}, "better": "higher"}),
+        ("rounds", {"value": 4.0, "samples": [3.0, 4.0, 5.0]}),
+        ("paired", {"value": 2.5, "samples": [1.0, 3.0], "weights": [1.0, 3.0]}),
+        ("paired", {"value": 1e-20, "samples": [0.1, -0.1]}),
+        ("paired", {"value": math.exp(2.5), "samples": [1.0, 3.0], "weights": [1.0, 3.0], "link": "exp"}),
+        ("exact", {"value": 2.5}),
+    ],
+)
+def test_values_are_held_against_their_samples(kind: str, change: dict[str, object]) -> None:
+    """Of files that were written before there were seals, too."""
+    right = Metric.model_validate({"kind": kind, "unit": "", "better": "lower", **change})
+    assert inconsistency(right, None) == inconsistency(right, seal_of(right)) == ""
+    wrong = right.model_copy(update={"value": right.value * 3 + 1})
+    assert "its line" in inconsistency(wrong, seal_of(right)) or kind != "exact"
+    assert bool(inconsistency(wrong, None)) == (kind != "exact")
+    assert inconsistency(wrong, seal_of(right))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("format = " + "9" * 5000, "corrupted"),
+        ("format = 2\nx = " + "[" * 20000 + "]" * 20000, "corrupted"),
+        ("format = 2\ncell = 1e999", "cell"),
+    ],
+    ids=["digits", "nested", "infinite"],
+)
+def test_a_summary_that_no_parser_takes_is_damaged(tmp_path: Path, text: str, said: str) -> None:
+    summary = baseline_path(tmp_path, CELL, TIER)
+    summary.parent.mkdir(parents=True)
+    summary.write_text(text)
+    with pytest.raises(InputError, match=rf"(?s){said}.*git checkout"):
+        read(tmp_path, CELL, TIER)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "[" * 50000 + "]" * 50000,
+        "[1]",
+        '{"perplexity": 1}',
+        '{"perplexity": {"samples": [1' + "0" * 400 + "]}}",
+    ],
+    ids=["nested", "list", "number", "digits"],
+)
+def test_a_raw_file_that_is_something_else_is_damaged(tmp_path: Path, raw: str) -> None:
+    """Though the summary names it by its hash."""
+    update(tmp_path, measured())
+    summary = baseline_path(tmp_path, CELL, TIER)
+    new = hashlib.sha256(raw.encode()).hexdigest()
+    text = re.sub(r"[0-9a-f]{64}", new, summary.read_text())
+    summary.write_text(re.sub(r"smoke\.[0-9a-f]{12}", f"smoke.{new[:12]}", text))
+    summary.with_name(f"smoke.{new[:12]}.json").write_text(raw)
+    with pytest.raises(InputError, match="not what quantgate writes"):
+        read(tmp_path, CELL, TIER)
 
 
 def test_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def test_a_tolerance_that_the_sample_cannot_resolve_is_refused_with_the_baseline
     )
     arguments = ("-k", Q4, "-m", "perplexity", "--tolerances", str(file))
     refused = project.update(*arguments)
-    assert refused.status == 1
+    assert refused.status == 10
     assert "a tolerance of 0.05 % is below what 496 scored tokens can show" in refused.output
     assert (
         "scored tokens would do; measure more (matrix.toml), or widen it (tolerances.toml)" in refused.output
@@ -263,7 +263,7 @@ def test_a_baseline_that_changes_while_a_run_measures_is_not_overwritten(baselin
     assert before is not None
     write_file(before.model_copy(update={"reason": "another run's"}), "")
     result = baselined.finish(process)
-    assert result.status == 1
+    assert result.status == 10
     assert "the baseline was changed by another run; run again" in result.output
     kept = baselines.read(baselined.baselines, F16, "smoke")
     assert kept is not None
@@ -393,7 +393,7 @@ def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
     assert result.processes == [F16, f"{F16}.2", Q4, f"{Q4}.2"]
     servers = dict(line.split() for line in (tmp_path / "servers").read_text().splitlines())
     assert len(servers) == 2
-    first = project.results / "smoke" / f"{F16}.job.json"
+    first = project.results / "smoke" / f"{F16}~job.json"
     assert max(map(float, servers.values())) < first.stat().st_mtime
     assert not worker_left(project)
 

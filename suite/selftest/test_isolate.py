@@ -79,7 +79,7 @@ def gone_now(pid: int) -> bool:
 def test_a_job_that_ends_well_leaves_what_it_made_and_its_log(tmp_path: Path) -> None:
     assert start(tmp_path, "make_file", text="naïve").read_text() == "naïve"
     assert (tmp_path / "logs" / "a.log").read_text() == "writing naïve\n"
-    job = json.loads((tmp_path / "logs" / "a.job.json").read_text())
+    job = json.loads((tmp_path / "logs" / "a~job.json").read_text())
     assert job["arguments"] == {"text": "naïve"}, "what was asked for can be looked up"
 
 

@@ -518,7 +518,7 @@ def results(folder: Path, cell: str, *metrics: tuple[str, Metric]) -> Path:
     file = folder / f"{cell}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(record(dict(metrics), cell).model_dump_json())
-    file.with_suffix(".job.json").write_text("{}")
+    file.with_name(f"{file.stem}~job.json").write_text("{}")
     return folder
 
 

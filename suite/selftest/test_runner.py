@@ -56,6 +56,9 @@ class Started(Runner):
         self.started: list[str] = []
         self._plan: Any = SimpleNamespace(cells={c.id: c for c in (REFERENCE, QUANTIZED)})
         self._settings: Any = SimpleNamespace(run="another", reuse=reuse)
+        self._bench: Any = SimpleNamespace(differs=lambda record, cell, requests: self.different)
+
+    different = ""
 
     def _start(self, cell: Cell, requests: Sequence[str], name: str = "") -> Measurement:
         self.started.append(cell.id)
@@ -83,12 +86,12 @@ def test_what_was_timed_in_turns_with_another_process_is_not_reused(
 ) -> None:
     file = tmp_path / "record.json"
     file.write_text(timed(QUANTIZED, beside).model_dump_json())
-    found = Started({}, reuse=True)._stored(file, "f", ["throughput/decode"])
+    found = Started({}, reuse=True)._stored(QUANTIZED, file, ["throughput/decode"])
     assert (found is not None) == taken
 
 
 def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = SimpleNamespace(versions={}, llama_library="l")
+    environment = SimpleNamespace(libraries={"build of torch": "b"})
     supply: Any = SimpleNamespace(
         workload_hash=lambda model: "w", calibration=lambda cell: [], environment=environment
     )

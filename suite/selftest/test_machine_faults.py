@@ -1,0 +1,151 @@
+"""What the machine, the disk or another run does to a run: an error with path and remedy, and never a wrong number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from suite.errors import MeasurementError
+from suite.locks import locked
+from suite.records import Job, Measurement
+from suite.run.bench import Asked, sibling
+from suite.selftest.conftest import Project
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+
+
+# --- records
+
+
+def job(folder: Path) -> Job:
+    return Job(
+        cell=F16, tier="smoke", fingerprint="f", run="this", backend="llamacpp", scheme_options={}, weights=folder,
+        source_hash="s", workload=folder, requests=["perplexity"], options={}, threads=1,
+        output=folder / "F16~part.json",
+    )  # fmt: skip
+
+
+def record(**changes: Any) -> str:
+    fields = {"cell": F16, "tier": "smoke", "fingerprint": "f", "run": "this", "requests": ["perplexity"]}
+    return Measurement.model_validate(
+        {**fields, "created": "now", "complete": True, **changes}
+    ).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (record(run="yesterday"), "its run is 'yesterday', not 'this'"),
+        (record(cell=Q4), f"its cell is '{Q4}', not '{F16}'"),
+        (record(tier="full"), "its tier is 'full'"),
+        (record(fingerprint="g"), "its fingerprint is 'g', not 'f'"),
+        (record(requests=[]), "its requests is"),
+        (record(complete=False), "is not complete"),
+        (None, "left no measurement"),
+        ("", "is not a measurement of this version"),
+        ("[]", "is not a measurement of this version"),
+        ("[" * 100_000, "is not a measurement of this version"),
+        ('{"cell": 1}', "is not a measurement of this version"),
+        (record()[:-20], "is not a measurement of this version"),
+        ("\0" * 100, "is not a measurement of this version"),
+    ],
+)
+def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | None, said: str) -> None:
+    wanted = job(tmp_path)
+    if content is not None:
+        wanted.output.write_text(content)
+    task: Any = SimpleNamespace(place="")
+    with pytest.raises(MeasurementError, match=r"F16~part\.json: ") as caught:
+        Asked(wanted, task, 1.0).read()
+    assert said in str(caught.value)
+
+
+def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
+    wanted = job(tmp_path)
+    wanted.output.write_text(record())
+    task: Any = SimpleNamespace(place="")
+    assert Asked(wanted, task, 1.0).read().run == "this"
+
+
+def test_processes_and_schemes_do_not_share_files() -> None:
+    """`Q4.2` is a scheme's name, `Q4~2` cannot be one."""
+    assert sibling(Path("Q4.json"), "2") == Path("Q4~2.json")
+    assert sibling(Path("Q4.2.json"), "part") == Path("Q4.2~part.json")
+    assert sibling(Path("Q4~2.log"), "part") == Path("Q4~2~part.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}'])
+def test_files_of_before_do_not_disturb_a_run(project: Project, content: bytes) -> None:
+    """Whatever stands where a run writes: its own measurement takes the place."""
+    folder = project.results / "smoke" / "tiny" / "llamacpp"
+    folder.mkdir(parents=True)
+    for name in ("F16.json", "F16~part.json", "F16~error.json", "F16~job.json", "F16.log", "F16.lock"):
+        (folder / name).write_bytes(content)
+    result = project.run("-k", f"perplexity and {F16}", "--reuse")
+    assert (result.status, result.processes) == (0, [F16]), result.output
+    assert project.measurement(F16).complete
+
+
+# --- one run a folder
+
+
+def test_a_folder_of_results_takes_one_run_at_a_time(project: Project) -> None:
+    with locked(project.results / ".lock", "test"):
+        result = project.run("-k", "perplexity")
+        assert (result.status, result.processes) == (4, [])
+        assert f"{project.results}: process " in result.output
+        assert "name another folder with --results" in result.output
+        together = project.run("-k", "perplexity", "-n", "2")
+        assert (together.status, together.processes) == (4, [])
+        assert "name another folder with --results" in together.output
+    assert project.run("-k", "perplexity", "-n", "2").status == 0
+
+
+def test_options_that_do_not_go_with_processes_side_by_side_are_refused_once(project: Project) -> None:
+    arguments = ("--dist", "load", "--tx", "2*popen", "-m", "perplexity")
+    result = project.run(*arguments, "--update-baselines", "--reason", "x")
+    assert result.status == 4
+    assert result.output.count("--update-baselines does not go with -n") == 1
+    assert "replacing crashed worker" not in result.output
+
+
+# --- exit status 1 means regression
+
+
+def test_a_deeply_nested_baseline_is_an_error_of_its_cell_alone(baselined: Project) -> None:
+    import hashlib
+
+    (summary,) = (baselined.baselines / Q4).glob("smoke.toml")
+    (raw,) = (baselined.baselines / Q4).glob("smoke.*.json")
+    nested = b"[" * 100_000
+    digest = hashlib.sha256(nested).hexdigest()
+    old = hashlib.sha256(raw.read_bytes()).hexdigest()
+    raw.unlink()
+    raw.with_name(f"smoke.{digest[:12]}.json").write_bytes(nested)
+    summary.write_text(summary.read_text().replace(old, digest).replace(old[:12], digest[:12]))
+    result = baselined.run("--reuse", "-m", "perplexity")
+    assert (result.status, result.failed()) == (10, [f"perplexity[{Q4}]"])
+    assert "not what quantgate writes" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "hook", ["finish.update_baselines", "finish.summarize", "finish.shorten_failures", "state.State.close"]
+)
+def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook: str) -> None:
+    module, _, name = hook.rpartition(".")
+    (baselined.folder / "broken_hook.py").write_text(
+        f"from suite import finish, state\n"
+        "def fail(*arguments): raise LookupError('unforeseen')\n"
+        f"{module}.{name} = fail\n"
+    )
+    path = f"{baselined.folder}:{baselined.environment['PYTHONPATH']}"
+    update = ("--update-baselines", "--reason", "x") if "update" in hook else ()
+    arguments = ("--reuse", "-m", "perplexity", "-p", "broken_hook", *update)
+    result = baselined.run(*arguments, PYTHONPATH=path)
+    assert result.status == (0 if "close" in hook else 10), result.output
+    assert "quantgate itself failed: LookupError in broken_hook.py:2: unforeseen" in result.output
+    assert "Traceback" not in result.output
