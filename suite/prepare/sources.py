@@ -58,7 +58,7 @@ class Sources:
     def locate(self, source: Source) -> Path:
         """The file or folder of a source, fetched where needed."""
         if source.asset is not None:
-            folder = self._asset(source.asset)
+            folder = self.asset(source.asset)
         elif source.hub is not None:
             key = hash_of([source.hub, source.revision, source.file])
             folder = cache_dir() / "hub" / f"{source.hub.replace('/', '--')}-{key}"
@@ -80,7 +80,7 @@ class Sources:
     def identity(self, source: Source) -> Any:
         """What pins the content of a source; a local path is hashed, as nothing else pins it."""
         if source.asset is not None:
-            return [[p.sha256 for p in self._pinned(source.asset).parts], source.file]
+            return [[p.sha256 for p in self.pinned(source.asset).parts], source.file]
         if source.hub is not None:
             return [source.hub, source.revision, source.file]
         path = self.locate(source)
@@ -100,7 +100,7 @@ class Sources:
 
     def text(self, name: str) -> dict[str, Any]:
         """Where a text lies, for `suite.prepare.workload`."""
-        return self._entry("texts", name, self._asset)
+        return self._entry("texts", name, self.asset)
 
     def calibration_identity(self, name: str) -> Any:
         """What pins the sequences that quantizers are calibrated on."""
@@ -109,7 +109,7 @@ class Sources:
     def calibration(self, name: str) -> dict[str, Any]:
         """Where a calibration set lies and what is taken of it, as `suite.prepare.calibration` takes it: the user's own
         text (`--text`) never takes its place."""
-        return {"text": self._entry("calibration", name, self._asset), **self._data["calibration"]}
+        return {"text": self._entry("calibration", name, self.asset), **self._data["calibration"]}
 
     def task_identity(self, name: str) -> Any:
         """What pins a task's documents, and of a task of our own its prompts."""
@@ -119,7 +119,7 @@ class Sources:
 
     def task(self, name: str) -> dict[str, Any]:
         """Where a task's documents lie; empty: lm-eval finds them itself."""
-        return self._entry("tasks", name, self._asset)
+        return self._entry("tasks", name, self.asset)
 
     def check_task(self, name: str) -> None:
         """Raise InputError for a task that neither tasks.toml nor lm-evaluation-harness knows."""
@@ -142,18 +142,20 @@ class Sources:
         return {**entry, **{k: str(root / entry[k]) for k in LOCATIONS if k in entry}}
 
     def _checksums(self, asset: str) -> list[str]:
-        return [p.sha256 for p in self._pinned(asset).parts]
+        return [p.sha256 for p in self.pinned(asset).parts]
 
-    def _pinned(self, name: str) -> Asset:
+    def pinned(self, name: str) -> Asset:
+        """What is pinned of an asset. Raises InputError."""
         if name not in self._assets:
             raise InputError(
                 f"{self._path}: no asset {name!r}. Known in {ASSETS.name}: {', '.join(self._assets)}"
             )
         return self._assets[name]
 
-    def _asset(self, name: str) -> Path:
+    def asset(self, name: str) -> Path:
+        """The folder of an asset, fetched where needed."""
         if name not in self._fetched:
-            self._pinned(name)
+            self.pinned(name)
             self._fetched[name] = fetch(name, self._assets, progress=self._on_progress)
         return self._fetched[name]
 

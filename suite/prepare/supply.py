@@ -26,6 +26,9 @@ from suite.run.isolate import run_isolated
 TIME_LIMIT = 3600.0
 """Seconds that making one thing may take; a hub download of a large model is the longest."""
 
+CONVERTER = "llama.cpp"
+"""The asset that holds llama.cpp's converter."""
+
 OnProgress = Callable[[str, float, float], None]
 
 
@@ -188,14 +191,29 @@ class Supply:
             return self._sources.locate(model.gguf)
         assert model.weights is not None
         weights = model.weights
-        key = hash_of([self.source_hash(name), "F32", self._makers("gguf", "transformers", "gguf")])
+        # By the same converter and in this environment, whatever llama.cpp reads the file: A/B runs share it.
+        here = Environment()
+        pin = self._sources.pinned(CONVERTER)
+        key = hash_of(
+            [
+                self.source_hash(name),
+                "F32",
+                pin.folder.name,
+                suite_code_hash("prepare/gguf.py", "prepare/contents.py"),
+                *(here.versions[p] for p in ("torch", "transformers", "tokenizers")),
+            ]
+        )
         output = cache_dir() / "checkpoints" / f"{name}-F32-{key}.gguf"
         maker = "suite.prepare.gguf:gguf_from_safetensors"
         self._make(
             output,
-            f"write {name} as GGUF",
+            f"write {name} as GGUF by the converter of {pin.parts[0].package} {pin.parts[0].version}",
             maker,
-            lambda: {"safetensors": str(self._sources.locate(weights))},
+            lambda: {
+                "safetensors": str(self._sources.locate(weights)),
+                "converter": str(self._sources.asset(CONVERTER)),
+            },
+            lambda: here.worker,
         )
         return output
 
@@ -203,6 +221,8 @@ class Supply:
         """imatrix: the calibration set whose activations weigh the weights."""
         made_from: list[Any] = [
             self.source_hash(name),
+            # The name of what was made here says how; a file of the user's own is called as he likes.
+            source.name if source.parent == cache_dir() / "checkpoints" else None,
             ftype,
             self._makers("checkpoints", "llama-cpp-python"),
             self.environment.llama_library,

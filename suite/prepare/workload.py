@@ -16,6 +16,7 @@ from suite.errors import AssetError, InputError, MeasurementError
 from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
+from suite.prepare.model_config import load_config
 from suite.prepare.programs import make_programs
 from suite.prepare.sources import task_file
 from suite.run.session import TOKENIZER, Choice, Item, Results, Task, Text
@@ -97,6 +98,8 @@ class Encoder:
 
         transformers.utils.logging.set_verbosity_error()
         where, gguf = (source.parent, source.name) if source.is_file() else (source, None)
+        if gguf is None:
+            load_config(source)
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(
                 where, gguf_file=gguf, local_files_only=True, trust_remote_code=False

@@ -19,6 +19,9 @@ from xml.etree import ElementTree
 import pytest
 import tomli_w
 
+from suite.assets import fetch, load_assets
+from suite.errors import AssetError
+from suite.matrix import FIXTURES
 from suite.records import Measurement, Verdict
 from suite.report.as_json import from_json
 from suite.selftest.tiny import TEXT, TinyModel, tiny_model
@@ -196,6 +199,16 @@ def tree(folder: Path) -> dict[str, bytes]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """The tiny model, made once."""
     return tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def converter() -> str:
+    """The folder of llama.cpp's converter in the cache of whoever runs the tests; where it is neither there nor to be
+    had, its tests are skipped."""
+    try:
+        return str(fetch("llama.cpp", load_assets(FIXTURES / "assets.toml"), progress=lambda *_: None))
+    except AssetError as error:
+        pytest.skip(f"llama.cpp's converter is not in the cache and cannot be fetched: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -262,10 +262,12 @@ PLAIN = {"device": "cpu", "dtype": "float32"}
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
-def test_llamacpp_and_transformers_agree(folder: Path, tmp_path: Path) -> None:
+def test_llamacpp_and_transformers_agree(folder: Path, converter: str, tmp_path: Path) -> None:
     from suite.backends import llamacpp, transformers
 
-    gguf_from_safetensors(tmp_path / "m.gguf", report=lambda *_: None, safetensors=str(folder))
+    gguf_from_safetensors(
+        tmp_path / "m.gguf", report=lambda *_: None, safetensors=str(folder), converter=converter
+    )
     backends = transformers.load(folder, PLAIN, 1), llamacpp.load(tmp_path / "m.gguf", PLAIN, 1)
     for line in [*HARD_LINES, TEXT]:
         ids, others = (backend.tokenize(line) for backend in backends)

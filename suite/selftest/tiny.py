@@ -6,12 +6,12 @@ It is trained for a moment on a few sentences: only a model that knows something
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from suite.pocket.bpe import save_tokenizer, train_tokenizer
-from suite.prepare.gguf import write_llama
 
 TEXT = """\
 The miller rose before the sun and opened the sluice, and the wheel began to turn. Two sacks of rye stood by the
@@ -102,3 +102,55 @@ def _trained(ids: list[int]) -> Any:
         return model.eval()
     finally:
         torch.set_num_threads(threads)
+
+
+def write_llama(path: Path, config: Any, tensors: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
+    """Write a Llama of transformers as an F32 GGUF, as llama.cpp's converter does.
+
+    config: `LlamaConfig`. tensors: torch tensors by transformers' names. tokenizer: what `tokenizer.json` holds.
+    """
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    special = {t["content"]: t["id"] for t in tokenizer["added_tokens"] if t["special"]}
+    vocabulary = sorted({**tokenizer["model"]["vocab"], **special}.items(), key=lambda entry: entry[1])
+    types = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token, _ in vocabulary]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([token for token, _ in vocabulary])
+    writer.add_token_types(types)
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(config.bos_token_id)
+    writer.add_eos_token_id(config.eos_token_id)
+    writer.add_add_bos_token(False)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    heads = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
+    for name, tensor in sorted(tensors.items()):  # the same file whatever order they come in
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue  # without an output tensor llama.cpp takes the embeddings
+        value = tensor.detach().float().numpy()
+        for suffix, count in heads.items():
+            if name.endswith(suffix):
+                value = _interleaved(value, count)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _interleaved(weight: Any, heads: int) -> Any:
+    """Rows of each head from transformers' rotary order (two halves) to that of llama.cpp (neighbouring pairs)."""
+    rows = weight.reshape(heads, 2, -1, weight.shape[-1])
+    return rows.swapaxes(1, 2).reshape(weight.shape)
