@@ -94,7 +94,7 @@ class Gate:
             measured, old = self._sides()
             self.environment = measured.environment
             if self._need.request not in measured.requests:
-                raise MeasurementError(f"not measured: the reference {self._need.cell.reference} failed")
+                raise MeasurementError(self._runner.unmeasured(self._need.cell, self._need.request))
             first = list(self._judged(measured, old))
             if not self._rules.updating and suspicious(first, measured.metrics, self._rules.against):
                 first = self._confirmed(first, measured)

@@ -25,6 +25,7 @@ from suite.judge import Tolerances, coverage, gate_level, load_tolerances
 from suite.judge.tolerances import TOLERANCES
 from suite.locks import BusyError, locked
 from suite.matrix import Cell, Matrix, load_matrix
+from suite.measure.accuracy import budget_of
 from suite.papers.cases import Question, questions
 from suite.prepare.supply import Supply
 from suite.records import Metric, Scalar, Verdict
@@ -249,6 +250,7 @@ class State:
             )
             if self.against is None:
                 self._runner = Runner(self.matrix, self.tier, settings, plan, self.supply, self.progress)
+                self._runner.hold_budgets(self._budgets(plan.cells))
             else:
                 place = "in the environment that is compared against: "
                 old = replace(settings, worker=self.against.worker, place=place)
@@ -264,6 +266,13 @@ class State:
                     settings.run,
                 )
         return self._runner
+
+    def _budgets(self, cells: Iterable[str]) -> dict[str, int]:
+        """Where the tier says "auto": those of the cells' baselines."""
+        if self.tier.workload.get("accuracy", {}).get("budget") != "auto":
+            return {}
+        found = {cell: budget_of(metrics) for cell, metrics in self.baseline_metrics(cells).items()}
+        return {cell: budget for cell, budget in found.items() if budget is not None}
 
     def _supply(self, environment: Environment | None = None) -> Supply:
         logs = self.results / "logs" / ("against" if environment else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ class Options(Record):
     """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
     items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
     each, the first of the task's few-shot split. budget: tokens of a forward pass (part of the key: the batch can
-    change the last digits); "auto": what is fastest on this machine."""
+    change the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
 
     tasks: list[str] = Field(min_length=1)
     items: int = Field(default=32, ge=2)
@@ -86,6 +86,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
+def budget_of(metrics: Mapping[str, Metric]) -> int | None:
+    """The tokens of a forward pass that a record's accuracies were computed with; None: it has none."""
+    found = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
+    return next((budget for budget in found if isinstance(budget, int)), None)
+
+
 def groups_of(task: Task) -> list[list[TokenSequence]]:
     """The choices of each item, as they are scored."""
     return [
@@ -105,7 +111,6 @@ def _metrics(
     raw = {
         "loglikelihoods": [[s.total for s in choices] for choices in scored],
         "gold": [item.gold for item in task.items],
-        "budget": budget,
     }
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
@@ -115,7 +120,7 @@ def _metrics(
         "data": task.data_hash,
         "prompts": task.prompt_hash,
         "tokens": task.token_hash,
-        "budget": options.budget,
+        "budget": budget,
     }
     if task.fewshot:
         conditions["fewshot"] = task.fewshot

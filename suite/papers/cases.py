@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.errors import QuantgateError
+from suite.errors import MeasurementError, QuantgateError
 from suite.matrix import Cell
 from suite.papers.baseline import BASELINES, load, workload_of
 from suite.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
@@ -59,6 +59,10 @@ class Answers:
         if name not in self._known:
             try:
                 measured = [(cell, measurement(cell)) for cell in question.cells]
+                have = {cell.id: record.requests for cell, record in measured}
+                for need in question.needs:
+                    if need.request not in have[need.cell.id]:
+                        raise MeasurementError(f"{need.request} of {need.cell.id} was not measured")
                 self._known[name] = outcomes(
                     name,
                     question.entry,

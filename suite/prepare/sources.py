@@ -44,7 +44,7 @@ class Sources:
         self._on_progress = on_progress
         self._assets = load_assets(ASSETS)
         self._data = read_toml(TASKS)
-        self._fetched: dict[str, Path] = {}
+        self._fetched: dict[str, Path | AssetError] = {}
         self._hashes: dict[Path, str] = {}
 
     def refused(self, model: Model) -> str:
@@ -156,8 +156,14 @@ class Sources:
         """The folder of an asset, fetched where needed."""
         if name not in self._fetched:
             self.pinned(name)
-            self._fetched[name] = fetch(name, self._assets, progress=self._on_progress)
-        return self._fetched[name]
+            try:
+                self._fetched[name] = fetch(name, self._assets, progress=self._on_progress)
+            except AssetError as error:
+                self._fetched[name] = error  # a download that fails takes minutes: once a run is enough
+        found = self._fetched[name]
+        if isinstance(found, AssetError):
+            raise found
+        return found
 
     def _local(self, source: Source) -> Path:
         """A path of the matrix file is relative to that file."""

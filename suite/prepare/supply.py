@@ -7,12 +7,14 @@ of whatever is made contains a hash of all that went into it: source, scheme, pr
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from suite.assets import cache_dir
-from suite.errors import InputError
+from suite.errors import AssetError, InputError, QuantgateError
 from suite.files import hash_of
 from suite.locks import locked
 from suite.matrix import Cell, Matrix, Model, Tier
@@ -22,6 +24,7 @@ from suite.prepare.sources import ROWS, Sources
 from suite.records import Needs, Preparation
 from suite.run.environment import Environment, suite_code_hash, work_facts
 from suite.run.isolate import run_isolated
+from suite.run.session import MISSING
 
 TIME_LIMIT = 3600.0
 """Seconds that making one thing may take; a hub download of a large model is the longest."""
@@ -55,6 +58,8 @@ class Supply:
         self._sources = Sources(matrix.path, text, self._make, on_progress)
         self._needs = needs_of(tier)
         self._errors: dict[Path, Exception] = {}
+        self._room = TemporaryDirectory(prefix="quantgate-")
+        """For what is of this run alone; removed with this object."""
         self._calibrated = Calibrated(
             matrix.path, self._sources, self._make, self._makers, threads, on_progress
         )
@@ -149,23 +154,56 @@ class Supply:
         """The folder with tokenized texts and tasks of one model."""
         output = cache_dir() / "workloads" / f"{model}-{self.workload_hash(model)}"
         maker = "suite.prepare.workload:make_workload"
-        self._make(
-            output, f"tokenize texts and tasks for {model}", maker, lambda: self._workload_arguments(model)
-        )
+        title = f"tokenize texts and tasks for {model}"
+        try:
+            self._make(output, title, maker, lambda: self._workload_arguments(model))
+        except QuantgateError:
+            return self._without_what_is_missing(output, title, maker, model)
         return output
 
-    def _workload_arguments(self, name: str) -> dict[str, Any]:
+    def _without_what_is_missing(self, whole: Path, title: str, maker: str, model: str) -> Path:
+        """A workload of this run alone, with the texts and tasks that can be had: in the cache they are whole. Where
+        none can be made either, raises what was raised first."""
+        output = Path(self._room.name) / whole.name
+        arguments = {**self._workload_arguments(model, partial=True), "partial": True}
+        try:
+            self._make(output, title, maker, lambda: arguments)
+        except QuantgateError:
+            raise self._errors[whole] from None
+        return output
+
+    def missing(self, model: str) -> dict[str, str]:
+        """Why texts and tasks are not in the workload of one model, by name."""
+        found: dict[str, str] = json.loads((self.workload(model) / MISSING).read_bytes())
+        return found
+
+    def _workload_arguments(self, name: str, *, partial: bool = False) -> dict[str, Any]:
+        """partial: a text or task that cannot be fetched says so in place of where it lies."""
         model = self._matrix.models[name]
         source = model.weights or model.gguf
         assert source is not None
         needs, sources = self._needs, self._sources
+
+        def place(find: Callable[[str], dict[str, Any]], wanted: str) -> dict[str, Any]:
+            try:
+                return find(wanted)
+            except AssetError as error:
+                if not partial:
+                    raise
+                return {"missing": str(error)}
+
         return {
             "tokenizer": str(sources.locate(source)),
             "add_bos": model.add_bos,
-            "texts": {t: {**sources.text(t), "tokens": count} for t, count in needs.texts.items()},
-            "tasks": self.tasks(),
-            "programs": {t: {**sources.task(t), "items": count} for t, count in needs.programs.items()},
-            "lines": [{**sources.text(t), "characters": count} for t, count in needs.lines.items()],
+            "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},
+            "tasks": {
+                t: {**place(sources.task, t), "items": count, "fewshot": needs.fewshot}
+                for t, count in needs.tasks.items()
+            },
+            "programs": {
+                t: {**place(sources.task, t), "items": count} for t, count in needs.programs.items()
+            },
+            "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
         }
 
     def _safetensors(self, name: str, model: Model) -> Path:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
 import random
 import string
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from suite.errors import AssetError, InputError, MeasurementError
+from suite.errors import AssetError, InputError, MeasurementError, QuantgateError
 from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
 from suite.prepare.model_config import load_config
 from suite.prepare.programs import make_programs
 from suite.prepare.sources import task_file
-from suite.run.session import TOKENIZER, Choice, Item, Results, Task, Text
+from suite.records import Record
+from suite.run.session import MISSING, TOKENIZER, Choice, Item, Results, Task, Text
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -59,35 +62,65 @@ def make_workload(
     add_bos: bool | None,
     texts: dict[str, dict[str, Any]],
     tasks: dict[str, dict[str, Any]],
-    lines: list[dict[str, Any]],
+    lines: dict[str, dict[str, Any]],
     programs: dict[str, dict[str, Any]],
+    partial: bool = False,
 ) -> None:
-    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json` and `lines.json` below
-    `output`.
+    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `lines.json` and
+    `missing.json` below `output`.
 
     texts: by name, where it lies and `tokens`, how many are needed. tasks: by name, where its documents lie
-    (empty: lm-eval finds them), `items` and `fewshot`. tokenizer: a folder, or a GGUF file.
+    (empty: lm-eval finds them), `items` and `fewshot`. Of any of them, `missing`: why it could not be had. tokenizer: a
+    folder, or a GGUF file. partial: go on without a text or task that cannot be made, `missing.json` says why.
     """
     encoder = Encoder(Path(tokenizer), add_bos)
     steps = len(texts) + len(tasks) + 1
+    missing: dict[str, str] = {}
     with whole(output, folder=True) as work:
+
+        def write(kind: str, name: str, spec: dict[str, Any], make: Callable[[], Record]) -> None:
+            with _going_on(missing, name, partial):
+                _had(spec)
+                (work / f"{kind}-{name}.json").write_text(make().model_dump_json())
+
         for number, (name, spec) in enumerate(texts.items()):
             report(f"tokenize {name}", number, steps)
-            (work / f"text-{name}.json").write_text(encoder.text(name, spec).model_dump_json())
+            write("text", name, spec, functools.partial(encoder.text, name, spec))
         for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
             report(f"prepare task {name}", number, steps)
-            (work / f"task-{name}.json").write_text(make_task(name, spec, encoder).model_dump_json())
+            write("task", name, spec, functools.partial(make_task, name, spec, encoder))
         for name, spec in programs.items():
-            found = make_programs(name, spec, encoder)
-            (work / f"programs-{name}.json").write_text(found.model_dump_json())
+            write("programs", name, spec, functools.partial(make_programs, name, spec, encoder))
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
-        samples = [
-            s for spec in lines for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()
-        ]
+        samples: list[str] = []
+        for name, spec in lines.items():
+            with _going_on(missing, name, partial):
+                _had(spec)
+                samples += [s for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()]
         (work / "lines.json").write_text(
             json.dumps([(s, encoder.encode(s)) for s in [*HARD_LINES, *samples]])
         )
         (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
+        (work / MISSING).write_text(json.dumps(missing))
+
+
+@contextmanager
+def _going_on(missing: dict[str, str], name: str, partial: bool) -> Iterator[None]:
+    """With `partial`, what is raised in the block is why `name` is missing."""
+    try:
+        yield
+    except OSError:
+        raise  # the folder cannot be written
+    except Exception as error:
+        if not partial:
+            raise
+        ours = isinstance(error, QuantgateError)
+        missing[name] = str(error) if ours else f"{name}: {type(error).__name__}: {error}"
+
+
+def _had(spec: dict[str, Any]) -> None:
+    if "missing" in spec:
+        raise AssetError(spec["missing"])
 
 
 class Encoder:

@@ -10,6 +10,7 @@ from typing import Literal
 from suite.errors import QuantgateError
 from suite.files import write_atomic
 from suite.matrix import Cell, Tier
+from suite.measure.accuracy import budget_of
 from suite.records import Measurement, Spent
 from suite.report.progress import Progress
 from suite.run.bench import Bench, measured, remembered
@@ -65,6 +66,11 @@ class Against:
         """The old side's records of this run, by cell id."""
         return {cell: found[1] for cell, found in self._done.items() if not isinstance(found, QuantgateError)}
 
+    def unmeasured(self, cell: Cell, request: str) -> str:
+        """Why the cell's records lack a request of the plan."""
+        reasons = [bench.lacking(cell, request) for bench in self._benches.values()]
+        return next(filter(None, reasons), f"not measured: the reference {cell.reference} failed")
+
     def reference(self, cell: Cell) -> None:
         """An A/B run holds each cell against itself in the other environment, and measures no reference for it."""
 
@@ -100,6 +106,9 @@ class Against:
                 records = measured(list(zip(benches, labels, strict=True)), cell, asked, events)
                 for side, record in zip(sides, records, strict=True):
                     parts[side].append(record)
+                    if (budget := budget_of(record.metrics)) is not None:  # the other side takes the same
+                        for bench in self._benches.values():
+                            bench.budgets.setdefault(cell.id, budget)
         found = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
@@ -109,6 +118,8 @@ class Against:
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Divergence needs what each side's reference leaves; where one fails, the cell goes without."""
+        for bench in self._benches.values():
+            requests = bench.possible(cell, requests)
         try:
             for side, bench in self._benches.items():
                 if bench.lacks_reference(cell, requests):

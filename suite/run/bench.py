@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from suite.prepare.supply import Supply
 from suite.records import Job, Measurement, Spent
 from suite.run.environment import work_facts
 from suite.run.isolate import WORKER, OnProgress, Server, Task, run_together, unheard
+from suite.run.plan import lacking
 
 T = TypeVar("T")
 
@@ -52,6 +53,8 @@ class Bench:
         self._tier = tier
         self._settings = settings
         self._supply = supply
+        self.budgets: dict[str, int] = {}
+        """By cell: what stands for a budget of "auto" there, so that it is held against values of the same one."""
         self._servers: dict[str, Server] = {}
         """By the name of what they fork: processes of one cell have different names, and so come from different
         servers."""
@@ -102,7 +105,7 @@ class Bench:
                     source_hash=self._supply.source_hash(cell.model),
                     workload=self._supply.workload(cell.model),
                     requests=list(requests),
-                    options=self._tier.workload,
+                    options=self._workload(cell),
                     threads=self._settings.threads,
                     first=number == 0,
                     reference=cell.reference,
@@ -164,6 +167,19 @@ class Bench:
         """The cell that this one is held against."""
         return self._matrix.cell(cell.reference)
 
+    def lacking(self, cell: Cell, request: str) -> str:
+        """Why the cell's workload does not have what a request takes; empty where it has."""
+        return lacking(request, self._tier.workload, self._supply.missing(cell.model))
+
+    def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
+        """Those whose texts and tasks can be had. Raises MeasurementError where that is none of them."""
+        with _told(self._settings.place):
+            reasons = {request: self.lacking(cell, request) for request in requests}
+            found = [request for request, why in reasons.items() if not why]
+            if requests and not found:
+                raise MeasurementError(next(iter(reasons.values())))
+        return found
+
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         """Whether the requests need log-probabilities that the reference's process has yet to leave."""
         path = self._logprobs(cell, requests)
@@ -173,6 +189,13 @@ class Bench:
         if "divergence" not in requests:
             return None
         return self._supply.logprobs(self.reference(cell), self._settings.worker)
+
+    def _workload(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """The options of metric groups, of which a number may be chosen for the cell."""
+        workload = self._tier.workload
+        if cell.id not in self.budgets or workload.get("accuracy", {}).get("budget") != "auto":
+            return workload
+        return {**workload, "accuracy": {**workload["accuracy"], "budget": self.budgets[cell.id]}}
 
     def file(self, cell: Cell, name: str = "") -> Path:
         """Where the record of a cell goes; `name` tells several records of a cell apart."""
@@ -197,7 +220,7 @@ class Bench:
             [
                 cell.model_dump(),
                 self._supply.workload_hash(cell.model),
-                self._tier.workload,
+                self._workload(cell),
                 work_facts(self._supply.environment.libraries),
                 self._settings.threads,
                 *self._supply.calibration(cell),

@@ -13,10 +13,12 @@ from typing import Any
 from suite.errors import InputError
 from suite.judge.sensitivity import NOISY
 from suite.judge.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
-from suite.matrix import MATRIX, Matrix, load_matrix, metric_groups
+from suite.matrix import MATRIX, Matrix, load_matrix
 from suite.records import Declared
 from suite.run.plan import Need
 from suite.run.relative import declared_relatives
+
+DOZEN = 12
 
 Workload = Mapping[str, Mapping[str, Any]]
 
@@ -76,21 +78,26 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
     cells = {tier: [cell.id for cell in matrix.cells(tier)] for tier in matrix.tiers} if entries else {}
     names: dict[str | None, list[str]] = {}
 
+    def of_tier(tier: str | None) -> list[str]:
+        if tier not in names:
+            tiers = matrix.tiers if tier is None else [tier]
+            names[tier] = _names(possible(_merged(matrix.tiers[t].workload for t in tiers)))
+        return names[tier]
+
     def why(entry: Tolerance) -> str:
+        if not any(map(entry.meets, of_tier(None))):
+            measured = _nearest(entry.metric, of_tier(None), "metrics")
+            return f"no tier of {matrix.path} measures a metric of this name{measured}"
         if entry.tier is not None and entry.tier not in matrix.tiers:
-            return f"tier = {entry.tier!r} is no tier of {matrix.path}{_nearest(entry.tier, matrix.tiers)}"
-        tiers = list(matrix.tiers) if entry.tier is None else [entry.tier]
+            tiers = _nearest(entry.tier, matrix.tiers, "tiers")
+            return f"tier = {entry.tier!r} is no tier of {matrix.path}{tiers}"
         where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
-        ids = dict.fromkeys(cell for tier in tiers for cell in cells[tier])
+        ids = [cell for tier in cells for cell in cells[tier] if entry.tier in (None, tier)]
         if not any(fnmatchcase(cell, entry.cell) for cell in ids):
-            return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids)}"
-        if entry.tier not in names:
-            names[entry.tier] = _names(possible(_merged(matrix.tiers[tier].workload for tier in tiers)))
-        if any(entry.meets(name) for name in names[entry.tier]):
-            return ""
-        everywhere = dict.fromkeys(name for group in metric_groups() for name in _declared(group))
-        nearest = _nearest(entry.metric, names[entry.tier])
-        return f"{where} measures no such metric{nearest}; there are {', '.join(everywhere)}"
+            return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
+        if not any(map(entry.meets, of_tier(entry.tier))):
+            return f"{where} measures no such metric{_nearest(entry.metric, of_tier(entry.tier), 'metrics')}"
+        return ""
 
     return {number: text for number, entry in entries.items() if (text := why(entry))}
 
@@ -114,16 +121,10 @@ def _names(metrics: Mapping[str, Declared]) -> list[str]:
     return [*metrics, *paired]
 
 
-def _declared(group: str) -> dict[str, Declared]:
-    """Of a group, as a person reads it: `accuracy/<task>/acc`."""
-    metrics: dict[str, Declared] = importlib.import_module(f"suite.measure.{group}").METRICS
-    found: dict[str, Declared] = {}
-    for name, metric in metrics.items():
-        found[name] = metric
-        found.update(declared_relatives(name, metric))
-    return {name.replace("{", "<").replace("s}", ">"): metric for name, metric in found.items()}
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def _nearest(name: str, names: Iterable[str], kind: str) -> str:
+    """The nearest name; where none is near, the names that there are, a dozen at most."""
+    there = list(dict.fromkeys(names))
+    if close := difflib.get_close_matches(name, there, n=1):
+        return f" (did you mean {close[0]!r}?)"
+    more = f" and {len(there) - DOZEN} more" if len(there) > DOZEN else ""
+    return f" (its {kind}: {', '.join(there[:DOZEN])}{more})"

@@ -52,6 +52,19 @@ def make_plan(needs: Iterable[Need], cell_of: dict[str, Cell], *, references: bo
     return plan
 
 
+def lacking(request: str, workload: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    """Why a request cannot be measured: the first text or task that it takes and that is `missing`; empty where it can.
+    A part of a group that is named after a text or task takes that alone."""
+    group, _, part = request.partition("/")
+    module = importlib.import_module(f"suite.measure.{group}")
+    if not missing or not hasattr(module, "needs"):
+        return ""
+    needs = module.needs(_options(request, workload))
+    names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
+    taken = [part] if part in names else names
+    return next((missing[name] for name in taken if name in missing), "")
+
+
 def groups_of(requests: Iterable[str]) -> list[str]:
     """The metric groups of requests, each once."""
     return list(dict.fromkeys(request.split("/")[0] for request in requests))

@@ -68,8 +68,9 @@ def flips_in_words(metric: Metric) -> str:
 
 
 def _same_units(metric: Metric, other: Metric) -> bool:
-    """Whether samples belong to each other one by one: same work (conditions that both have), count and weights."""
-    shared = metric.conditions.keys() & other.conditions.keys()
+    """Whether samples belong to each other one by one: same work (conditions that both have), count and weights. A cell
+    and its reference may each have a budget of their own: it changes last digits alone."""
+    shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget"}
     return (
         metric.kind == other.kind == "paired"
         and metric.link == other.link

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,10 @@ class Runner:
         self.current = ""
         """Id of the cell that is worked on."""
 
+    def hold_budgets(self, budgets: Mapping[str, int]) -> None:
+        """Take these in place of "auto", by cell: they are the baselines'."""
+        self._bench.budgets.update(budgets)
+
     @property
     def spent(self) -> list[Spent]:
         """The wall time of each process."""
@@ -77,6 +81,10 @@ class Runner:
             add_ratios(together[cell.id], together.get(cell.reference), cell),
             add_ratios(fresh[cell.id], fresh.get(cell.reference), cell),
         )
+
+    def unmeasured(self, cell: Cell, request: str) -> str:
+        """Why the cell's record lacks a request of the plan."""
+        return self._bench.lacking(cell, request) or f"not measured: the reference {cell.reference} failed"
 
     def _fresh(self, cell: Cell, request: str) -> Measurement:
         key = (cell.id, request)
@@ -134,9 +142,11 @@ class Runner:
                 raise
 
     def _possible(self, cell: Cell) -> list[str]:
-        """What the plan asks of the cell. Divergence needs what the reference's process leaves, which is measured
-        where that is not there yet; where it failed, the cell goes without."""
-        requests = self._plan.requests[cell.id]
+        """What the plan asks of the cell, without what takes a text or task that cannot be had. Divergence needs what
+        the reference's process leaves, which is measured where that is not there yet; where it failed, the cell goes
+        without."""
+        self.current = cell.id
+        requests = self._bench.possible(cell, self._plan.requests[cell.id])
         if not self._bench.lacks_reference(cell, requests):
             return requests
         try:

@@ -30,6 +30,8 @@ R = TypeVar("R", bound=Record)
 
 TOKENIZER = "tokenizer.json"
 """Of a workload with programs."""
+MISSING = "missing.json"
+"""Of a workload: why texts and tasks are not in it, by name."""
 FORWARD = ("logits", "prefill", "decode")
 """The methods of a backend that run the model."""
 

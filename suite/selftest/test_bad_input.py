@@ -38,6 +38,23 @@ def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
     )
 
 
+def test_a_task_without_data_fails_alone(project: Project) -> None:
+    """Its case and the mean's; what takes other texts and tasks is measured, and nothing is cached without it."""
+    project.matrix["tiers"]["smoke"].update(accuracy={"tasks": ["race"], "items": 2})
+    result = project.run("-k", F16)
+    cases = {name.partition("[")[0]: outcome for name, outcome in result.cases.items()}
+    assert cases == {
+        "accuracy": "failed", "mean_accuracy": "failed",
+        "perplexity": "skipped", "memory": "skipped", "tokenizer": "skipped",
+    }  # fmt: skip
+    assert result.status == 10
+    for metric in ("accuracy/race", "accuracy/mean"):
+        assert "task 'race': its data cannot be loaded" in result.verdict(F16, metric).text
+    assert project.measurement(F16).metrics.keys() >= {"perplexity", "tokenizer/mismatches"}
+    alone = project.run("-k", F16, "-m", "accuracy")
+    assert (alone.status, set(alone.cases.values())) == (10, {"failed"})
+
+
 # --- the matrix --------------------------------------------------------------------------------------
 
 

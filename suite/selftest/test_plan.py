@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from suite.matrix import Cell, load_matrix
-from suite.run.plan import Need, Plan, in_turns, make_plan, repeated
+from suite.run.plan import Need, Plan, in_turns, lacking, make_plan, repeated
 
 CELLS = {cell.id: cell for cell in load_matrix().cells("smoke")}
 FULL = "smollm2-135m/llamacpp/F16"
@@ -16,6 +18,27 @@ FP32 = "smollm2-135m/transformers/fp32"
 
 def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
     return make_plan([Need(CELLS[cell], request) for cell, request in needs], cells)
+
+
+def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
+    missing = {"race": "no race", "code": "no code"}
+    workload: dict[str, dict[str, Any]] = {
+        "accuracy": {"tasks": ["arc_easy", "race"]},
+        "perplexity": {"text": "boolq"},
+        "tokenizer": {"text": "code"},
+        "outliers": {"texts": ["boolq", "code"]},
+    }
+    why = {
+        request: lacking(request, workload, missing)
+        for request in [
+            "accuracy/arc_easy", "accuracy/race", "accuracy/mean", "accuracy", "perplexity", "tokenizer", "memory",
+            "outliers/boolq", "outliers/code", "outliers",
+        ]
+    }  # fmt: skip
+    assert {request: text for request, text in why.items() if text} == {
+        "accuracy/race": "no race", "accuracy/mean": "no race", "accuracy": "no race",
+        "tokenizer": "no code", "outliers/code": "no code", "outliers": "no code",
+    }  # fmt: skip
 
 
 def test_requests_are_kept_per_cell_in_the_order_of_collection() -> None:

@@ -127,3 +127,15 @@ def test_the_judge_sees_a_larger_loss_and_calls_a_smaller_one_no_improvement(
 def test_the_metric_that_a_relative_one_is_made_of() -> None:
     names = ["perplexity/loss", "throughput/decode_ratio", "perplexity"]
     assert [origin(n) for n in names] == ["perplexity", "throughput/decode", "perplexity"]
+
+
+def test_a_recovery_is_had_though_the_batches_differ() -> None:
+    """Each cell may have found another budget on its own; another task is another matter."""
+
+    def of(**conditions: Any) -> Metric:
+        return accuracy([1.0, 0.0]).model_copy(update={"conditions": conditions})
+
+    name = "accuracy/arc/acc"
+    found = relative_metrics({name: of(budget=256, task="a")}, {name: of(budget=512, task="a")}, "m/b/ref")
+    assert found["accuracy/arc/recovery"].value == 1.0
+    assert not relative_metrics({name: of(budget=256, task="a")}, {name: of(budget=256, task="b")}, "m/b/ref")

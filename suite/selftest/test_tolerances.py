@@ -293,8 +293,8 @@ def own(tmp_path: Path) -> Matrix:
     [
         (
             'metric = "perplexty"\nrelative = 0.1',
-            r"entry 1 \(metric = 'perplexty'\) gates nothing: any tier of .* measures no such metric "
-            r"\(did you mean 'perplexity'\?\); there are accuracy/<task>/acc, ",
+            r"entry 1 \(metric = 'perplexty'\) gates nothing: no tier of .* measures a metric of this name "
+            r"\(did you mean 'perplexity'\?\)",
         ),
         (
             'metric = "perplexty/reproduction"\nabsolute = 0.1\nhere = 0.1',
@@ -305,7 +305,10 @@ def own(tmp_path: Path) -> Matrix:
             'metric = "accuracy/arc_easy/margin"\ntier = "quick"\nabsolute = 1.0',
             "tier 'quick' of .* measures no such metric",
         ),
-        ('metric = "memory/weight_bytes/reproduction"\nabsolute = 1.0\nhere = 0.0', "no such metric"),
+        (
+            'metric = "memory/weight_bytes/reproduction"\nabsolute = 1.0\nhere = 0.0',
+            "no tier of .* measures a metric of this name",
+        ),
         ('metric = "perplexity/mean/loss"\nrelative = 0.1', r"did you mean 'perplexity/loss'\?"),
         (
             'metric = "perplexity"\ntier = "lnog"\nrelative = 0.1',
@@ -319,7 +322,11 @@ def own(tmp_path: Path) -> Matrix:
             'metric = "perplexity"\ncell = "*/Q4_0"\ntier = "quick"\nreason = "x"\nrelative = 0.1',
             "matches no cell of tier 'quick'",
         ),
-        ('metric = "perplexity"\ncell = "smollm2-135m/*"\nreason = "x"\nrelative = 0.1', "matches no cell"),
+        (
+            'metric = "perplexity"\ncell = "smollm2-135m/*"\nreason = "x"\nrelative = 0.1',
+            r"matches no cell .*\(its cells: mine/llamacpp/F16, ",
+        ),
+        ('metric = "speed"\nrelative = 0.1', r"\(its metrics: .*perplexity/loss.* and \d+ more\)"),
     ],
 )
 def test_an_entry_that_can_match_nothing_is_refused_with_the_nearest_name(
