@@ -253,7 +253,7 @@ def _regenerate(baseline: Baseline, command: str) -> str:
 def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, create: bool = False) -> None:
     """Is this the machine that `name` stands for? With `create`, a new name is recorded as this one.
 
-    Raises InputError naming the first key that differs, or where the machine is not recorded.
+    Raises InputError naming the keys that differ, or where the machine is not recorded.
     """
     path = _machine_path(root, name)
     if create:
@@ -264,7 +264,7 @@ def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, c
                 write_toml(path, comment, machine.model_dump())
     if changed := changed_environment(_read_machine(root, name).fingerprint, fingerprint):
         raise InputError(
-            f"{path}: this is not the machine recorded as {name!r}: {changed[0]}; give it another name"
+            f"{path}: this is not the machine recorded as {name!r}: {', '.join(changed)}; give it another name"
             f" (--machine), or delete that file and the *@{name}.toml baselines and update again"
         )
 

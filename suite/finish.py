@@ -186,9 +186,10 @@ def in_common(
 
 
 def _changed(state: State) -> list[str]:
-    """In what the environments of an A/B run differ: their versions, and what their processes said."""
+    """In what the environment differs from that of the baselines; of an A/B run, from the other one: versions, builds,
+    and what the processes said."""
     if state.against is None:
-        return []
+        return list(dict.fromkeys(line for v in state.verdicts for line in v.environment))
     own, other = Environment(), state.against
     found = baselines.changed_environment(other.libraries, own.libraries)
     if isinstance(state.runner, Against):

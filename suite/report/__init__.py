@@ -44,7 +44,7 @@ class RunInfo(Record):
     against: str = ""
     """Of an A/B run: the other environment, as `--against` named it."""
     changed: list[str] = Field(default_factory=list)
-    """Of an A/B run: what differs between the environments, `torch 2.12.0 -> 2.13.0`."""
+    """What differs from the environment of the baselines, or of the other side of an A/B run."""
     bits: dict[str, float] = Field(default_factory=dict)
     """Nominal bits by cell: one of the things that cells may have in common."""
     min_judged: float | None = None

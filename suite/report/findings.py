@@ -236,9 +236,10 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
 
 
 def against_text(info: RunInfo) -> str:
-    """What an A/B run compared, and in what the two differ; empty for other runs."""
+    """What an A/B run compared, and in what the two differ; of another run, in what the environment differs from that
+    of the baselines."""
     if not info.against:
-        return ""
+        return f"changed since the baselines: {', '.join(info.changed)}" if info.changed else ""
     return (
         f"compared with {info.against}, measured here in turns: {', '.join(info.changed) or 'same versions'}"
     )

@@ -176,6 +176,7 @@ def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Pr
     result = baselined.run(*selected, GGML_SELFTEST="1")
     assert result.measured == [F16]
     assert result.verdict(F16, "perplexity").environment == ["GGML_SELFTEST none -> 1"]
+    assert "changed since the baselines: GGML_SELFTEST none -> 1" in result.output
     record = baselined.measurement(F16).environment
     assert record["GGML_SELFTEST"] == "1"
     assert record["quantgate code"] == environment.suite_code_hash(*environment.MEASURING)

@@ -12,7 +12,7 @@ import pytest
 from suite.errors import MeasurementError
 from suite.matrix import Cell, Tier
 from suite.records import Measurement, Metric
-from suite.run import bench
+from suite.run import environment as environment_module
 from suite.run.bench import Bench
 from suite.run.runner import Runner
 
@@ -100,5 +100,5 @@ def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -
     here = Bench(matrix, Tier(time_limit=1.0, cells=[], workload={}), settings, supply)
     own = here.fingerprint(QUANTIZED)
     assert here.fingerprint(QUANTIZED) == own
-    monkeypatch.setattr(bench, "machine", lambda: {"cpu": "another"})
+    monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})
     assert here.fingerprint(QUANTIZED) != own
