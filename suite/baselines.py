@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from suite.baseline_file import Baseline, Origin, name_of, on_kernels, read_file, write_file
 from suite.errors import InputError
-from suite.judge import restless
+from suite.judge import restless, why_refused
 from suite.matrix import selecting
 from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict, same_work
 from suite.storage import checked_name, locked, one_line, parse_toml, write_toml
@@ -132,7 +132,8 @@ def plan_update(
     timed = machine is not None
     measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or timed}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
-    refusals = [_said(verdict) for verdict in mine if verdict.status is Status.ERROR] + list(too_narrow)
+    refusals = [_said(v) for v in mine if v.status is Status.ERROR and not v.wrong]
+    refusals += [*why_refused(new.cell, verdicts), *too_narrow]
     if not new.complete:
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:

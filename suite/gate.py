@@ -14,8 +14,20 @@ from suite import baselines
 from suite.baseline_file import Baseline
 from suite.confirm import settle, suspicious
 from suite.errors import MeasurementError, QuantgateError, unexpected
-from suite.judge import MOVED, Tolerances, drift, judge_on_kernels, no_result, recorded, reproduction, worst
-from suite.records import Measurement, Metric, Scalar, Status, Verdict
+from suite.judge import (
+    MOVED,
+    Tolerances,
+    drift,
+    held_to,
+    judge_on_kernels,
+    limits_of,
+    no_result,
+    recorded,
+    reproduction,
+    worst,
+)
+from suite.judge.expected import Limits
+from suite.records import QUANTIZED_SHARE, Measurement, Metric, Scalar, Status, Verdict
 from suite.report.words import comparison, delta
 from suite.run.against import Against
 from suite.run.plan import Need
@@ -125,7 +137,10 @@ class Gate:
         for name in names:
             metric = measured.metrics[name]
             tolerance = rules.tolerances.of(name, cell, against=rules.against)
-            if tolerance is None:
+            limits = self._limits(name, cell)
+            if tolerance is None and limits is not None:
+                yield held_to(limits, cell, name, metric, None, self._reproduce())
+            elif tolerance is None:
                 yield recorded(cell, name, metric, known.get(name), flips_in_words(metric))
             elif metric.kind == "rounds" and rules.machine is None and not rules.against:
                 yield recorded(
@@ -141,9 +156,11 @@ class Gate:
                     cell, name, metric, before, tolerance, self._level(metric), changed, self._reproduce(),
                     against=rules.against,
                 )  # fmt: skip
+                if limits is not None:
+                    verdict = held_to(limits, cell, name, metric, verdict, self._reproduce())
                 yield verdict
                 same = rules.tolerances.of_reproduction(name, cell) if metric.kind == "paired" else None
-                if same and before and verdict.status != Status.NOT_COMPARABLE:
+                if same and before and verdict.status not in (Status.NOT_COMPARABLE, Status.ERROR):
                     yield reproduction(verdict, metric, before, same)
         for name in known:
             if not self._need.covers(name) or name in measured.metrics:
@@ -152,6 +169,12 @@ class Gate:
                 yield no_result(cell, name, "is in the baseline, but was not measured", self._reproduce())
             elif rules.tolerances.of(name, cell) is not None:
                 yield self._without_reference(name, known[name])
+
+    def _limits(self, name: str, cell: str) -> Limits | None:
+        """What the metric has to be whatever the baseline."""
+        mine = self._need.cell
+        minimum = mine.minimum_share if name == QUANTIZED_SHARE and cell == mine.id else None
+        return limits_of(self._rules.tolerances.of_expected(name, cell), minimum)
 
     def _without_reference(self, name: str, baseline: Metric) -> Verdict:
         """No error of this cell: the reference's own cases say what happened to it."""

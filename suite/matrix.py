@@ -65,6 +65,9 @@ class Scheme(BaseModel):
     model_config = {"extra": "allow", "frozen": True}
     bits: float = Field(gt=0, le=64)
     device: Literal["cpu", "cuda"] = "cpu"
+    minimum_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the weights of linear layers that this scheme's precision has to hold (`memory/quantized_share`);
+    None: as its backend says."""
     reference: str | None = None
     """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
 
@@ -75,12 +78,13 @@ class Scheme(BaseModel):
 
 class BackendEntry(Record):
     """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
-    against. `compressed`: safetensors that llmcompressor quantizes for it. simulated: it computes what a
-    scheme computes without its speed, which has no cases then."""
+    against. `compressed`: safetensors that llmcompressor quantizes for it. minimum_share: of schemes that state none.
+    simulated: it computes what a scheme computes without its speed, which has no cases then."""
 
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
     simulated: bool = False
+    minimum_share: float | None = Field(default=None, ge=0, le=1)
     schemes: dict[str, Scheme]
 
 
@@ -103,6 +107,7 @@ class Cell(Record):
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
     simulated: bool = False
+    minimum_share: float | None = None
 
     @property
     def id(self) -> str:
@@ -140,6 +145,7 @@ class Matrix(Record):
             checkpoint=entry.checkpoint,
             reference=f"{model}/{found.reference or entry.reference}",
             simulated=entry.simulated,
+            minimum_share=entry.minimum_share if found.minimum_share is None else found.minimum_share,
         )
 
     def tier(self, name: str) -> Tier:

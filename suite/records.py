@@ -22,6 +22,12 @@ FORMAT = 3
 
 Scalar = str | int | float | bool | None
 
+QUANTIZED_SHARE = "memory/quantized_share"
+"""The metric that a scheme's `minimum_share` is about."""
+
+AGREEMENT = "agreement/references"
+"""The metric that holds the full-precision cells of a model's backends against each other."""
+
 
 class Record(BaseModel):
     """Base: immutable, unknown keys refused, non-finite floats refused."""
@@ -288,6 +294,8 @@ class Verdict(Record):
     """The command that shows it again."""
     confirmed: str = ""
     """For timings and memory peaks: what the second measurement said."""
+    wrong: str = ""
+    """Why the value is wrong whatever the baseline: it can become none. See `suite.judge.expected`."""
     reference: str = ""
     """What the cell's reference did in the same run: whether everything drifted or this scheme alone."""
 

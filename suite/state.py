@@ -18,7 +18,7 @@ import pytest
 
 from suite.baselines import Update, check_machine
 from suite.baselines import read as read_baseline
-from suite.errors import InputError, QuantgateError
+from suite.errors import AssetError, InputError, QuantgateError
 from suite.files import read_plain_text
 from suite.gate import Rules
 from suite.judge import Tolerances, coverage, gate_level, load_tolerances
@@ -198,6 +198,13 @@ class State:
         share = 0.0 if self.skipped and not seen.gates else seen.share
         least: float = self.option.min_judged
         return share < least
+
+    def check_fit(self) -> None:
+        """Refuse a matrix that does not go with the checkpoints of the selected cells, of those that are here. Raises
+        InputError. What is wrong with a checkpoint itself is said by its cells."""
+        for cell in {need.cell.id: need.cell for need in self.needs}.values():
+            with suppress(AssetError):
+                self.supply.check_fit(cell, local=True)
 
     def _check_against(self) -> None:
         if self.option.against is None:

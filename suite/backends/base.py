@@ -24,13 +24,22 @@ class Weights:
     bytes: of all tensors the model holds, quantization constants included, a tied tensor once; of a simulated scheme,
     what it would take: it holds its weights in full.
     parameters: logical count of weights (a packed 4-bit byte counts as two), tied weights once.
-    file_bytes: of the checkpoint files on disk.
+    file_bytes: of the checkpoint files that are loaded.
+    linear, in_scheme: logical count of the weights of linear layers (experts included; embeddings, head, convolutions
+    and biases not), and of those that the scheme's precision holds.
     """
 
     bytes: int
     parameters: int
     file_bytes: int
     simulated: bool = False
+    linear: int = 0
+    in_scheme: int = 0
+
+    @property
+    def quantized_share(self) -> float | None:
+        """Of the weights of linear layers, the share that the scheme's precision holds; None: there are none."""
+        return self.in_scheme / self.linear if self.linear else None
 
     @property
     def bits_per_weight(self) -> float:

@@ -19,7 +19,11 @@ class BitsAndBytes(Transformers):
         own = {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
         if own.get("load_in_4bit"):
             own.setdefault("bnb_4bit_compute_dtype", options["dtype"])
+        self._kind = bitsandbytes.nn.Params4bit if own.get("load_in_4bit") else bitsandbytes.nn.Int8Params
         return {"quantization_config": transformers.BitsAndBytesConfig(**own)}
+
+    def holds(self, name: str, parameter: torch.Tensor) -> bool:
+        return isinstance(parameter, self._kind)
 
     def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         yield parameter

@@ -9,6 +9,7 @@ All other weights (embeddings, head, norms), constants of blocks, means and outl
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,8 +19,9 @@ import torch
 from bitsandbytes import functional
 from pydantic import Field, model_validator
 
+from suite.backends._linear import is_transposed, linear_weights
 from suite.backends.base import Weights
-from suite.backends.transformers import Transformers, linear_layers
+from suite.backends.transformers import Transformers
 from suite.errors import InputError
 from suite.records import Record
 from suite.toml_input import validate
@@ -146,22 +148,32 @@ class KBit(Transformers):
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         own = validate(Options, options, Path("kbit scheme"))
         super().__init__(checkpoint, options, threads)
-        linear = linear_layers(self._model) if own.data_type else {}
-        kept = {name: outlier_dimensions(self._model, name, own.outliers) for name in linear}
+        linear = linear_weights(self._model) if own.data_type else {}
+        kept = {
+            name: outlier_dimensions(self._model, name.removesuffix(".weight"), own.outliers)
+            for name in linear
+        }
         self._bits = 0
-        for name, layer in linear.items():
-            weight = layer.weight.data
-            layer.weight.data = quantized(weight, own, kept[name])
-            self._bits += bits_of(weight.numel(), len(kept[name]) * layer.out_features, own)
-        done = {id(layer.weight) for layer in linear.values()}
+        for name, parameter in linear.items():
+            turned = is_transposed(self._model, name)
+            weight = parameter.data.T if turned else parameter.data  # blocks run along the inputs
+            rounded = quantized(weight, own, kept[name])
+            parameter.data = rounded.T.contiguous() if turned else rounded
+            outliers = len(kept[name]) * (weight.numel() // weight.shape[-1])
+            self._bits += bits_of(weight.numel(), outliers, own)
+        self._rounded = done = {id(parameter) for parameter in linear.values()}
+        self._in_16_bits = own.data_type is None
         for parameter in self._model.parameters():
             if id(parameter) not in done:
                 parameter.data = _in_16_bits(parameter.data)
                 self._bits += 16 * parameter.numel()
 
+    def holds(self, name: str, parameter: torch.Tensor) -> bool:
+        return self._in_16_bits or id(parameter) in self._rounded
+
     def weights(self) -> Weights:
         held = super().weights()
-        return Weights(-(-self._bits // 8), held.parameters, held.file_bytes, simulated=True)
+        return replace(held, bytes=-(-self._bits // 8), simulated=True)
 
 
 def outlier_dimensions(model: Any, name: str, share: float) -> torch.Tensor:
@@ -170,10 +182,11 @@ def outlier_dimensions(model: Any, name: str, share: float) -> torch.Tensor:
 
     Raises InputError where the layers before `name` are not known: they are in models built like Llama.
     """
-    count = round(share * model.get_submodule(name).in_features)
-    if not count:
+    if not share:
         return torch.zeros(0, dtype=torch.long)
-    return torch.topk(_spread_of_inputs(model, name), count).indices.sort().values
+    spread = _spread_of_inputs(model, name)
+    count = round(share * len(spread))
+    return torch.topk(spread, count).indices.sort().values
 
 
 def _spread_of_inputs(model: Any, name: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from suite.backends._gguf import FLOATS, gguf_tensors
 from suite.backends._llama_log import listening
 from suite.backends.base import Weights
 from suite.errors import MeasurementError
@@ -45,6 +46,7 @@ class LlamaCpp:
             )
         self._checkpoint = checkpoint
         self._threads = threads
+        self._ftype = options.get("ftype", "")
         with listening() as log:
             self._model = llama_cpp.llama_model_load_from_file(os.fsencode(checkpoint), params)
         if not self._model:
@@ -144,10 +146,15 @@ class LlamaCpp:
             self._context = self._batch = None
 
     def weights(self) -> Weights:
+        linear = [t for t in gguf_tensors(self._checkpoint) if t.is_linear]
+        # K-quants fall back to other types where a row is no multiple of 256: any quantized type counts.
+        wanted = self._ftype if self._ftype in FLOATS.values() else ""
         return Weights(
             bytes=llama_cpp.llama_model_size(self._model),
             parameters=llama_cpp.llama_model_n_params(self._model),
             file_bytes=self._checkpoint.stat().st_size,
+            linear=sum(t.elements for t in linear),
+            in_scheme=sum(t.elements for t in linear if FLOATS.get(t.type, "") == wanted),
         )
 
     def tokenize(self, text: str) -> list[int]:

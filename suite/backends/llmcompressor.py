@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from suite.backends._linear import linear_weights
 from suite.backends._tree_kernels import Products
 from suite.backends.base import Weights
 from suite.backends.transformers import Transformers, linear_layers
@@ -26,15 +27,27 @@ except ImportError:
 class LLMCompressor(Transformers):
     """A compressed model of transformers."""
 
+    reads = "compressed-tensors"
+
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         super().__init__(checkpoint, options, threads)
         held = super().weights()
         # Counted now: in the first forward pass the compressed weights become whole ones.
         linear = linear_layers(self._model)
         inside = {id(p) for layer in linear.values() for p in layer.parameters()}
-        count = sum(layer.in_features * layer.out_features for layer in linear.values())
+        sizes = {name: layer.in_features * layer.out_features for name, layer in linear.items()}
+        packed = sum(sizes[n] for n, layer in linear.items() if hasattr(layer, "quantization_scheme"))
+        others = {n: p for n, p in linear_weights(self._model).items() if id(p) not in inside}
+        count = sum(sizes.values())
         count += sum(p.numel() for p in self._model.parameters() if id(p) not in inside)
-        self._weights = Weights(held.bytes, count, held.file_bytes, simulated=True)
+        self._weights = Weights(
+            held.bytes,
+            count,
+            held.file_bytes,
+            simulated=True,
+            linear=sum(sizes.values()) + sum(p.numel() for p in others.values()),
+            in_scheme=packed,
+        )
 
     def products(self) -> Products:
         """None: its first forward pass wraps the `forward` of every module, and takes each for the module's own."""

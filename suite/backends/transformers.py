@@ -20,10 +20,13 @@ import torch
 import transformers
 import transformers.modeling_utils
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, StaticCache
+from transformers import AutoTokenizer, DynamicCache, StaticCache
 
+from suite.backends._linear import linear_weights
+from suite.backends._loading import check_finite, load_model
 from suite.backends._tree_kernels import Products, attention
 from suite.backends.base import Weights
+from suite.checkpoint import check_no_adapter, check_quantization, loaded_files
 from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
 
@@ -34,6 +37,8 @@ class Transformers:
     """A causal language model of transformers; attention is torch's scaled_dot_product_attention."""
 
     settings = "static cache, not compiled"
+    reads = ""
+    """The format of quantized weights that it loads as they are (`quant_method`)."""
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
@@ -41,7 +46,10 @@ class Transformers:
         transformers.utils.logging.set_verbosity_error()
         self._checkpoint = checkpoint
         self._device = torch.device(options["device"])
-        self._model = AutoModelForCausalLM.from_pretrained(
+        self._precision = getattr(torch, options["dtype"])
+        check_no_adapter(checkpoint)
+        check_quantization(checkpoint, "this scheme", options, self.reads)
+        self._model = load_model(
             checkpoint,
             dtype=getattr(torch, options["dtype"]),
             device_map={"": self._device},
@@ -51,6 +59,7 @@ class Transformers:
             local_files_only=True,
             **self.quantization(options),
         ).eval()
+        check_finite(self._model, checkpoint)
         self._cache: Any = None
         self._room = 0
         self._logits: Any = None
@@ -171,8 +180,17 @@ class Transformers:
             seen.add(id(parameter))
             size += sum(t.nbytes for t in self.stored(parameter))
             count += self.logical_count(parameter)
-        files = sum(f.stat().st_size for f in self._checkpoint.glob("*.safetensors"))
-        return Weights(size, count, files)
+        files = sum(f.stat().st_size for f in loaded_files(self._checkpoint))
+        linear = linear_weights(self._model)
+        held = [name for name, parameter in linear.items() if self.holds(name, parameter)]
+        counts = {name: self.logical_count(parameter) for name, parameter in linear.items()}
+        return Weights(
+            size, count, files, linear=sum(counts.values()), in_scheme=sum(counts[name] for name in held)
+        )
+
+    def holds(self, name: str, parameter: torch.Tensor) -> bool:
+        """Whether a weight of a linear layer has the scheme's precision."""
+        return bool(parameter.dtype == self._precision)
 
     def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         """All tensors that hold one parameter."""

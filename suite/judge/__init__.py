@@ -5,6 +5,7 @@
 
 from suite.judge.coverage import Coverage, coverage
 from suite.judge.drift import MOVED, drift
+from suite.judge.expected import held_to, limits_of, why_refused
 from suite.judge.judge import judge, no_result, recorded, reproduction, worst
 from suite.judge.kernels import judge_on_kernels
 from suite.judge.processes import restless
@@ -19,13 +20,16 @@ __all__ = [
     "coverage",
     "drift",
     "gate_level",
+    "held_to",
     "judge",
     "judge_on_kernels",
+    "limits_of",
     "load_tolerances",
     "no_result",
     "recorded",
     "reproduction",
     "restless",
+    "why_refused",
     "with_sensitivity",
     "worst",
 ]

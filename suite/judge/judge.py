@@ -55,8 +55,7 @@ def judge(
         "reproduce": reproduce,
     }
     if baseline is None:
-        missing = "no baseline is stored; `pytest --update-baselines --reason ...` writes one"
-        return Verdict(**known | {"status": Status.NO_BASELINE, "text": missing})
+        return Verdict(**known | {"status": Status.NO_BASELINE, "text": "no baseline is stored"})
     known["baseline"] = before = baseline.value
     different, by_machine = first_difference(baseline, measured)
     if different:

@@ -30,6 +30,9 @@ class Tolerance(Record):
     baseline. There the same code gives the same numbers; elsewhere kernels round otherwise.
     elsewhere: of ratios of timings and memory peaks, what holds instead of `relative` or `absolute` where the baseline
     has no value on the kernels at hand; without it, they are not judged there.
+    expected: the value that is right, from the first run on and whatever the baseline says; `relative` or `absolute`
+    is how far from it a value may be (without one: nothing). Such an entry stands beside the one that holds the
+    baseline.
     against: counts in A/B runs (`--against`) only, where both sides are measured beside one another.
     """
 
@@ -40,6 +43,7 @@ class Tolerance(Record):
     elsewhere: float | None = Field(default=None, ge=0)
     relative: float | None = Field(default=None, ge=0)
     absolute: float | None = Field(default=None, ge=0)
+    expected: float | None = None
     floor: float = Field(default=0.0, ge=0)
     noise: float | None = Field(default=None, gt=0)
     against: bool = False
@@ -47,7 +51,12 @@ class Tolerance(Record):
 
     @model_validator(mode="after")
     def _one(self) -> Tolerance:
-        if (self.relative is None) == (self.absolute is None):
+        if self.expected is not None:
+            if self.relative is not None and self.absolute is not None:
+                raise ValueError("give at most one of relative, absolute beside expected")
+            if self.here is not None or self.noise is not None or self.floor or self.against:
+                raise ValueError("expected needs no baseline: leave here, noise, floor and against out")
+        elif (self.relative is None) == (self.absolute is None):
             raise ValueError("give exactly one of relative, absolute")
         if self.cell != "*" and not self.reason:
             raise ValueError("an exception for a cell needs a reason")
@@ -109,6 +118,13 @@ class Tolerances(Record):
                 return tolerance
         return None
 
+    def of_expected(self, metric: str, cell: str) -> Tolerance | None:
+        """The last entry with `expected` that matches both."""
+        for entry in self._expected:
+            if fnmatchcase(metric, entry.metric) and fnmatchcase(cell, entry.cell):
+                return entry
+        return None
+
     def of_reproduction(self, metric: str, cell: str) -> Tolerance | None:
         """The last entry for the reproduction of a paired metric."""
         return self.of(metric + REPRODUCTION, cell, against=True)
@@ -116,8 +132,13 @@ class Tolerances(Record):
     def _matching(self, metric: str, *, against: bool) -> Iterator[tuple[str, Tolerance]]:
         """Entries that match the metric, by their pattern of cells, the last first."""
         for entry in reversed(self.tolerance):
-            if (against or not entry.against) and entry.meets(metric):
+            meant = entry.expected is None and entry.meets(metric)
+            if meant and (against or not entry.against):
                 yield entry.cell, entry
+
+    @cached_property
+    def _expected(self) -> list[Tolerance]:
+        return [entry for entry in reversed(self.tolerance) if entry.expected is not None]
 
     @cached_property
     def _patterns(self) -> set[str]:

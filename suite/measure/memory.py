@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from suite.backends.base import Weights
-from suite.records import Declared, Metric, Record, Scalar
+from suite.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
 
@@ -36,6 +37,9 @@ class Options(Record):
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Bytes of weights, bits per weight, file size, and peaks in bytes for load, prefill and decode.
 
+    `quantized_share` is the share of the weights of linear layers (by logical count, experts included; without
+    embeddings, head, convolutions and biases) that the scheme's precision holds; a scheme may state a minimum
+    (`minimum_share`).
     `peak_<phase>_anonymous` is the highest sampled anonymous resident memory (heap, activations, weights that
     are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
     Of a simulated scheme: what its weights would take, and neither a file nor peaks.
@@ -78,14 +82,19 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def _sizes(weights: Weights, conditions: dict[str, Scalar]) -> dict[str, Metric]:
-    return {
+    sizes = {
         "memory/weight_bytes": _exact(weights.bytes, "bytes", conditions),
         "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", conditions),
     }
+    if (share := weights.quantized_share) is not None:
+        sizes[QUANTIZED_SHARE] = _exact(share, "fraction", conditions, "higher")
+    return sizes
 
 
-def _exact(value: float, unit: str, conditions: dict[str, Scalar]) -> Metric:
-    return Metric(kind="exact", value=value, unit=unit, better="lower", conditions=conditions)
+def _exact(
+    value: float, unit: str, conditions: dict[str, Scalar], better: Literal["lower", "higher"] = "lower"
+) -> Metric:
+    return Metric(kind="exact", value=value, unit=unit, better=better, conditions=conditions)
 
 
 def _level(

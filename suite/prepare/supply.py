@@ -20,6 +20,7 @@ from suite.locks import locked
 from suite.matrix import Cell, Matrix, Model, Tier
 from suite.prepare.calibrated import Calibrated
 from suite.prepare.contents import weight_files
+from suite.prepare.fitness import check_cell, check_model
 from suite.prepare.sources import ROWS, Sources
 from suite.records import Needs, Preparation
 from suite.run.environment import Environment, suite_code_hash, work_facts
@@ -75,6 +76,20 @@ class Supply:
         for task in [*self._needs.tasks, *self._needs.programs]:
             self._sources.check_task(task)
 
+    def check_fit(self, cell: Cell, *, local: bool = False) -> None:
+        """Raise InputError or AssetError where the model's checkpoint does not go with the matrix, the tier or the
+        scheme.
+        local: nothing is fetched for it."""
+        model = self._matrix.models[cell.model]
+        if model.weights is None or (local and model.weights.path is None):
+            return
+        folder = self._sources.locate(model.weights)
+        if not folder.is_dir():
+            return  # whoever opens it says so
+        check_model(self._matrix.path, cell.model, model, self._tier, folder)
+        if cell.checkpoint != "gguf" or model.gguf is None:
+            check_cell(cell, folder, derived=cell.checkpoint == "gguf")
+
     def source_hash(self, model: str) -> str:
         """Identity of the model's weights before any quantization."""
         entry = self._matrix.models[model]
@@ -83,6 +98,7 @@ class Supply:
     def checkpoint(self, cell: Cell) -> Path:
         """The folder of safetensors or the GGUF file that the cell's backend loads."""
         model = self._matrix.models[cell.model]
+        self.check_fit(cell)
         if cell.checkpoint == "safetensors":
             return self._safetensors(cell.model, model)
         if cell.checkpoint == "compressed":
@@ -195,6 +211,7 @@ class Supply:
         return {
             "tokenizer": str(sources.locate(source)),
             "add_bos": model.add_bos,
+            "key": f"{self._matrix.path}: models.{name}.add_bos",
             "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},
             "tasks": {
                 t: {**place(sources.task, t), "items": count, "fewshot": needs.fewshot}

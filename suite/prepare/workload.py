@@ -18,6 +18,7 @@ from suite.errors import AssetError, InputError, MeasurementError, QuantgateErro
 from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
+from suite.prepare.fitness import check_bos
 from suite.prepare.model_config import load_config
 from suite.prepare.programs import make_programs
 from suite.prepare.sources import task_file
@@ -60,6 +61,7 @@ def make_workload(
     report: Report,
     tokenizer: str,
     add_bos: bool | None,
+    key: str,
     texts: dict[str, dict[str, Any]],
     tasks: dict[str, dict[str, Any]],
     lines: dict[str, dict[str, Any]],
@@ -71,9 +73,10 @@ def make_workload(
 
     texts: by name, where it lies and `tokens`, how many are needed. tasks: by name, where its documents lie
     (empty: lm-eval finds them), `items` and `fewshot`. Of any of them, `missing`: why it could not be had. tokenizer: a
-    folder, or a GGUF file. partial: go on without a text or task that cannot be made, `missing.json` says why.
+    folder, or a GGUF file. partial: go on without a text or task that cannot be made, `missing.json` says why. key: where in the
+    matrix `add_bos` stands.
     """
-    encoder = Encoder(Path(tokenizer), add_bos)
+    encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
     missing: dict[str, str] = {}
     with whole(output, folder=True) as work:
@@ -126,7 +129,7 @@ def _had(spec: dict[str, Any]) -> None:
 class Encoder:
     """The model's own tokenizer."""
 
-    def __init__(self, source: Path, add_bos: bool | None) -> None:
+    def __init__(self, source: Path, add_bos: bool | None, key: str = "add_bos") -> None:
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
@@ -142,7 +145,10 @@ class Encoder:
                 f"{source}: its tokenizer cannot be read ({type(error).__name__}: {error})"
             ) from error
         self.vocabulary = len(self.tokenizer)
-        self.bos: int | None = self.tokenizer.bos_token_id if add_bos else None
+        bos = self.tokenizer.bos_token_id
+        puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
+        check_bos(key, add_bos, puts, self.tokenizer.bos_token, source)
+        self.bos: int | None = bos if add_bos else None
 
     def encode(self, text: str) -> list[int]:
         """Token ids without special tokens."""

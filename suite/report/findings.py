@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from suite.judge import MOVED
+from suite.judge import MOVED, why_refused
 from suite.judge.causes import Cause, causes, same_factor
 from suite.judge.drift import size
 from suite.matrix import selecting
@@ -221,7 +221,8 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     this run does it. Not of cells where something failed: that comes first."""
     failed = {v.cell for v in verdicts if v.status in (*MOVED, Status.ERROR)}
     better = (v for v in verdicts if v.status in (Status.IMPROVEMENT, Status.NO_BASELINE))
-    cells = unique(v.cell for v in better if v.cell not in failed)
+    wrong = [v for v in verdicts if v.wrong]
+    cells = unique(v.cell for v in better if v.cell not in failed and not why_refused(v.cell, wrong))
     if not cells or info.updating or info.against:
         return ""
     command = f'pytest --update-baselines --reason "..." --tier {info.tier}'

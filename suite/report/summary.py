@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from suite.judge import coverage
-from suite.records import Status, Verdict, worst
+from suite.records import AGREEMENT, Status, Verdict, worst
 from suite.report.words import DASH, signed
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Column:
 
 COLUMNS = (
     Column("bpw", "", 2, 4, ("memory/bits_per_weight",)),
-    Column("perplexity", "", 3, 7, ("perplexity",), ("perplexity/*",)),
+    Column("perplexity", "", 3, 7, ("perplexity",), ("perplexity/*", AGREEMENT)),
     Column("KL", "nats", 4, 0, ("divergence/kl_mean",), ("divergence/*",)),
     Column(
         "accuracy", "mean", 1, 6, ("accuracy/*/acc_norm", "accuracy/*/acc"), ("accuracy/*",), percent=True
@@ -68,6 +68,7 @@ COLUMNS = (
 """What the table shows of a cell. The one place that knows metrics by name: a line adds a column."""
 
 CASES = (
+    (re.escape(AGREEMENT), "perplexity"),
     (r"(throughput/[^/]+?)(_ratio|/.+)?", r"\1"),
     (r"((?:accuracy|code|outliers)/[^/]+)/.+", r"\1"),
     (r"(?!(?:accuracy|code|outliers)/)([^/]+)/.+", r"\1"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from suite.matrix import Cell
+from suite.records import AGREEMENT
 
 RELATIVE = ("perplexity", "accuracy", "throughput", "divergence")
 """Metric groups that are judged relative to the reference too."""
@@ -23,6 +24,8 @@ class Need:
     def covers(self, metric: str) -> bool:
         """Whether the case judges this metric."""
         request = self.request
+        if metric == AGREEMENT:
+            return request == "perplexity"
         return metric == request or metric.startswith(f"{request}/") or metric == f"{request}_ratio"
 
 
@@ -42,13 +45,17 @@ class Plan:
 
 def make_plan(needs: Iterable[Need], cell_of: dict[str, Cell], *, references: bool = True) -> Plan:
     """Collect the requests. What is also judged relative to the reference needs its metrics of the same run: with
-    `references`, its cell is added."""
+    `references`, its cell is added; for the perplexity of a reference, those of the model's other
+    backends too."""
     plan = Plan()
     for need in needs:
         plan.add(need.cell, need.request)
         reference = cell_of.get(need.cell.reference) if references else None
         if need.request.split("/")[0] in RELATIVE and reference is not None and reference.id != need.cell.id:
             plan.add(reference, need.request)
+        if references and need.request == "perplexity":
+            for partner in partners(need.cell, cell_of.values()):
+                plan.add(partner, need.request)
     return plan
 
 
@@ -63,6 +70,21 @@ def lacking(request: str, workload: Mapping[str, Mapping[str, Any]], missing: Ma
     names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
     taken = [part] if part in names else names
     return next((missing[name] for name in taken if name in missing), "")
+
+
+def partners(cell: Cell, cells: Iterable[Cell]) -> list[Cell]:
+    """Of a reference, the references of the same model in other backends, on the same kind of device: with the same
+    weights and tokens they have to agree."""
+    if cell.id != cell.reference:
+        return []
+    return [
+        other
+        for other in cells
+        if other.id == other.reference
+        and other.model == cell.model
+        and other.backend != cell.backend
+        and other.options.get("device") == cell.options.get("device")
+    ]
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:

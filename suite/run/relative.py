@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from suite.records import Declared, Metric
+from suite.records import AGREEMENT, Declared, Metric
 
 LOSS, RECOVERY = "loss", "recovery"
+WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
+"""Conditions of a perplexity that say on what it was taken, and not how."""
 
 
 def relative_metrics(
@@ -54,6 +56,42 @@ def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
 
 
+def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+    """`agreement/references`: how far a full-precision cell is from those of the same model in other backends
+    (`others`, by cell id) on the same tokens: the mean difference of the negative log-likelihoods, nats per token, of
+    the one that is farthest away.
+
+    Absent where there is no perplexity of the same tokens.
+    """
+    mine = metrics.get("perplexity")
+    found = []
+    for name, its in others.items():
+        other = its.get("perplexity")
+        if mine is None or other is None or not _same_tokens(mine, other):
+            continue
+        pairs = zip(mine.samples or (), other.samples or (), strict=True)
+        mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
+        found.append((abs(mean), mean, stderr, name, other.value))
+    if mine is None or not found:
+        return {}
+    _, mean, stderr, name, value = max(found)
+    says = (
+        f"perplexity {mine.value:.5g} here, {value:.5g} in {name}: one of them is not the model "
+        "that the matrix names"
+    )
+    return {
+        AGREEMENT: Metric(
+            kind="exact",
+            value=mean,
+            unit="nats per token",
+            better="lower",
+            stderr=stderr,
+            conditions={**mine.conditions, "relative to": name},
+            raw={"says": says},
+        )
+    }
+
+
 def origin(name: str) -> str:
     """The metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
     return name.removesuffix(f"/{LOSS}").removesuffix("_ratio")
@@ -77,6 +115,16 @@ def _same_units(metric: Metric, other: Metric) -> bool:
         and len(metric.samples or ()) == len(other.samples or ()) > 1
         and metric.weights == other.weights
         and all(metric.conditions[key] == other.conditions[key] for key in shared)
+    )
+
+
+def _same_tokens(metric: Metric, other: Metric) -> bool:
+    """The same tokens, in the same blocks."""
+    return (
+        metric.kind == other.kind == "paired"
+        and len(metric.samples or ()) == len(other.samples or ()) > 1
+        and metric.weights == other.weights
+        and all(metric.conditions.get(key) == other.conditions.get(key) for key in WORK)
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +19,8 @@ from suite.records import Measurement, Record, Spent
 from suite.report.progress import Progress
 from suite.run.bench import Bench, Settings, read_measurement, remembered, sibling
 from suite.run.merge import add_ratios, merge
-from suite.run.plan import Plan, groups_of, per_process
-from suite.run.relative import relative_metrics
+from suite.run.plan import Plan, groups_of, partners, per_process
+from suite.run.relative import agreement, relative_metrics
 
 __all__ = ["Runner", "Settings"]
 
@@ -114,10 +114,19 @@ class Runner:
         except QuantgateError:
             return measured  # the reference's own cases say why it failed
         if reference is None:
-            return measured
+            return self._with_agreement(cell, measured)
         relative = relative_metrics(measured.metrics, reference.metrics, cell.reference)
         measured = measured.model_copy(update={"metrics": {**measured.metrics, **relative}})
         return add_ratios(measured, reference, cell)
+
+    def _with_agreement(self, cell: Cell, measured: Measurement) -> Measurement:
+        """Of a reference: held against those of the other backends."""
+        others = {}
+        for partner in partners(cell, self._plan.cells.values()) if "perplexity" in measured.metrics else ():
+            with suppress(QuantgateError):  # its own cases say why it failed
+                others[partner.id] = self._own(partner).metrics
+        found = agreement(measured.metrics, others)
+        return measured.model_copy(update={"metrics": {**measured.metrics, **found}}) if found else measured
 
     def _measure(self, cell: Cell) -> Measurement:
         requests = self._plan.requests[cell.id]

@@ -1,0 +1,48 @@
+"""Which weights of a model are those of linear layers: what quantization is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+
+def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The weights of all linear layers but the head, by name, in order: of `Linear` and its subclasses, of GPT-2's
+    `Conv1D`, whose weight is transposed, and those of all experts of a mixture in one tensor. A weight that is shared
+    counts once.
+
+    Not among them: embeddings (of tokens and positions), the head, convolutions, norms, biases, the few rows of a
+    router that is no linear layer of its own.
+    """
+    return {name: parameter for name, (_, parameter) in _found(model).items()}
+
+
+def is_transposed(model: Any, name: str) -> bool:
+    """Whether a weight has its inputs before its outputs."""
+    return isinstance(_found(model)[name][0], Conv1D)
+
+
+def _found(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
+    head = model.get_output_embeddings()
+    found: dict[str, tuple[Any, torch.nn.Parameter]] = {}
+    seen: set[int] = set()
+    for module_name, module in model.named_modules():
+        if module is head or isinstance(module, (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)):
+            continue
+        for key, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen and _is_linear(module, key, parameter):
+                seen.add(id(parameter))
+                found[f"{module_name}.{key}"] = (module, parameter)
+    return found
+
+
+def _is_linear(module: Any, key: str, parameter: torch.nn.Parameter) -> bool:
+    if isinstance(module, (torch.nn.Linear, Conv1D)):
+        return key == "weight"
+    if "bias" in key:
+        return False
+    experts = "expert" in type(module).__name__.lower() and "router" not in type(module).__name__.lower()
+    stacked = parameter.ndim == 3 and min(parameter.shape[1:]) > 1
+    return stacked or (experts and parameter.ndim == 2)
