@@ -2,7 +2,8 @@
 
 A gate is a metric that has a tolerance, and each reproduction of one; what is only recorded is none, nor is an absolute
 timing without a named machine. It is judged where its verdict says something of the model: `pass`, `improvement`,
-`regression`, `changed`. `inconclusive`, `no baseline`, `not comparable` and `error` say that nobody knows.
+`regression`, `changed`. `inconclusive`, `no baseline`, `not comparable` and `error` say that nobody knows, but for an `error`
+that says that the value is wrong whatever the baseline.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def coverage(verdicts: Iterable[Verdict]) -> Coverage:
     gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):
-        if verdict.status not in JUDGED:
+        if verdict.status not in JUDGED and not verdict.wrong:
             others.setdefault(_reason(verdict), Counter())[verdict.metric.partition("/")[0]] += 1
     judged = len(gates) - sum(counter.total() for counter in others.values())
     return Coverage(

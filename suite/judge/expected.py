@@ -17,11 +17,13 @@ _MOVED = (Status.REGRESSION, Status.CHANGED)
 
 @dataclass(frozen=True)
 class Limits:
-    """The values that are right, from `low` to `high`; source: who says so, in words."""
+    """The values that are right, from `low` to `high`; source: who says so, in words; width: how far from the expected
+    value they may be."""
 
     low: float
     high: float
     source: str
+    width: float = 0.0
 
 
 def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limits | None:
@@ -34,7 +36,7 @@ def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limi
     width = tolerance.absolute if tolerance.relative is None else tolerance.relative * abs(expected)
     width = width or 0.0
     reach = f", or up to {width:g} from it" if width else ""
-    return Limits(expected - width, expected + width, f"{expected:g}{reach}, by the tolerances (expected)")
+    return Limits(expected - width, expected + width, f"{expected:g}{reach}, by the tolerances (expected)", width)
 
 
 def held_to(
@@ -62,6 +64,8 @@ def held_to(
         status=status,
         measured=measured.value,
         unit=measured.unit,
+        tolerance=limits.width,
+        change_unit="absolute",
         text=text if within else wrong,
         wrong=wrong,
         reproduce="" if within else reproduce,

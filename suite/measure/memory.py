@@ -15,6 +15,7 @@ from suite.run.session import Session
 METRICS = {
     "memory/weight_bytes": Declared("exact"),
     "memory/bits_per_weight": Declared("exact"),
+    QUANTIZED_SHARE: Declared("exact"),
     "memory/file_bytes": Declared("exact"),
     "memory/peak_load_anonymous": Declared("level"),
     "memory/peak_prefill_anonymous": Declared("level"),

@@ -52,7 +52,8 @@ def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     if metric.kind == "rounds":
         return {f"{name}_ratio": Declared("ratio")}
     if metric.link == "exp":
-        return {f"{name}/{LOSS}": Declared("paired", "exp")}
+        with_references = {AGREEMENT: Declared("exact")} if name == "perplexity" else {}
+        return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}
     return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
 
 

