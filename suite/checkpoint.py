@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from suite.errors import AssetError, InputError
+from suite.prepare.contents import weight_files
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Keys of a configuration that say how many positions a model has."""
 HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
@@ -46,24 +46,10 @@ def config_of(folder: Path) -> dict[str, Any]:
     return {**config, **text} if isinstance(text, dict) else config
 
 
-def loaded_files(folder: Path) -> list[Path]:
-    """The safetensors that are loaded: `model.safetensors`, or what the index names. Raises AssetError: a shard is
-    missing."""
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    names = dict.fromkeys(read_json(folder / INDEX).get("weight_map", {}).values())
-    for name in names:
-        if not (folder / name).is_file():
-            raise AssetError(
-                f"{folder / INDEX}: names {name}, which is not in the folder; fetch the checkpoint again"
-            )
-    return [folder / name for name in names]
-
-
 def tensors_of(folder: Path) -> dict[str, tuple[Path, int, int, list[int]]]:
     """Of each tensor that is loaded: its file, where in it its bytes begin and end, and its shape."""
     found = {}
-    for file in loaded_files(folder):
+    for file in weight_files(folder):
         try:
             with file.open("rb") as stream:
                 length = int.from_bytes(stream.read(8), "little")

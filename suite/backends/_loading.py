@@ -13,8 +13,9 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from suite.checkpoint import loaded_files, read_json, tensors_of
+from suite.checkpoint import read_json, tensors_of
 from suite.errors import MeasurementError
+from suite.prepare.contents import weight_files
 
 NAMED = 12
 """Tensors that a message names at most."""
@@ -33,7 +34,7 @@ def load_model(checkpoint: Path, **arguments: Any) -> Any:
     What the model's class declares ignorable, buffers that follow from the configuration and tied weights that the file
     holds once are no fault: transformers has taken those out of its lists.
     """
-    loaded_files(checkpoint)  # says which shard is missing
+    weight_files(checkpoint)  # says which shard is missing
     with _reported() as lines:
         try:
             model, info = AutoModelForCausalLM.from_pretrained(
@@ -74,7 +75,7 @@ def check_finite(model: Any, checkpoint: Path) -> None:
     files: a quantizer may hide them."""
     wrong = [n for n, p in model.named_parameters() if p.is_floating_point() and not _is_finite(p.data)]
     if any(not p.is_floating_point() for p in model.parameters()):
-        for file in loaded_files(checkpoint):
+        for file in weight_files(checkpoint):
             with safe_open(file, framework="pt") as tensors:
                 wrong += [n for n in tensors.keys() if not _is_finite(tensors.get_tensor(n))]  # noqa: SIM118
     if wrong:

@@ -14,7 +14,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.backends._gguf import FLOATS, gguf_tensors
+from suite.backends._gguf import FLOATS, linear_tensors
 from suite.backends._llama_log import listening
 from suite.backends.base import Weights
 from suite.errors import MeasurementError
@@ -146,7 +146,7 @@ class LlamaCpp:
             self._context = self._batch = None
 
     def weights(self) -> Weights:
-        linear = [t for t in gguf_tensors(self._checkpoint) if t.is_linear]
+        linear = linear_tensors(self._checkpoint)
         # K-quants fall back to other types where a row is no multiple of 256: any quantized type counts.
         wanted = self._ftype if self._ftype in FLOATS.values() else ""
         return Weights(
@@ -154,7 +154,7 @@ class LlamaCpp:
             parameters=llama_cpp.llama_model_n_params(self._model),
             file_bytes=self._checkpoint.stat().st_size,
             linear=sum(t.elements for t in linear),
-            in_scheme=sum(t.elements for t in linear if FLOATS.get(t.type, "") == wanted),
+            in_scheme=sum(t.elements for t in linear if t.type == wanted),
         )
 
     def tokenize(self, text: str) -> list[int]:

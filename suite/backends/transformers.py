@@ -26,7 +26,8 @@ from suite.backends._linear import linear_weights
 from suite.backends._loading import check_finite, load_model
 from suite.backends._tree_kernels import Products, attention
 from suite.backends.base import Weights
-from suite.checkpoint import check_no_adapter, check_quantization, loaded_files
+from suite.checkpoint import check_no_adapter, check_quantization
+from suite.prepare.contents import weight_files
 from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
 
@@ -180,7 +181,7 @@ class Transformers:
             seen.add(id(parameter))
             size += sum(t.nbytes for t in self.stored(parameter))
             count += self.logical_count(parameter)
-        files = sum(f.stat().st_size for f in loaded_files(self._checkpoint))
+        files = sum(f.stat().st_size for f in weight_files(self._checkpoint))
         linear = linear_weights(self._model)
         held = [name for name, parameter in linear.items() if self.holds(name, parameter)]
         counts = {name: self.logical_count(parameter) for name, parameter in linear.items()}
