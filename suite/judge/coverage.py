@@ -2,8 +2,8 @@
 
 A gate is a metric that has a tolerance, and each reproduction of one; what is only recorded is none, nor is an absolute
 timing without a named machine. It is judged where its verdict says something of the model: `pass`, `improvement`,
-`regression`, `changed`. `inconclusive`, `no baseline`, `not comparable` and `error` say that nobody knows, but for an `error`
-that says that the value is wrong whatever the baseline.
+`regression`, `changed`. `inconclusive`, `no baseline`, `not comparable` and `error` say that nobody knows, but for an
+`error` that says that the value is wrong whatever the baseline.
 """
 
 from __future__ import annotations

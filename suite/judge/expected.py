@@ -36,7 +36,9 @@ def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limi
     width = tolerance.absolute if tolerance.relative is None else tolerance.relative * abs(expected)
     width = width or 0.0
     reach = f", or up to {width:g} from it" if width else ""
-    return Limits(expected - width, expected + width, f"{expected:g}{reach}, by the tolerances (expected)", width)
+    return Limits(
+        expected - width, expected + width, f"{expected:g}{reach}, by the tolerances (expected)", width
+    )
 
 
 def held_to(
