@@ -17,7 +17,7 @@ from suite.prepare.contents import weight_files
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Keys of a configuration that say how many positions a model has."""
-HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+HEADS = ("head.weight", "embed_out.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 BITSANDBYTES = {
     "load_in_4bit": False,

@@ -73,8 +73,8 @@ def make_workload(
 
     texts: by name, where it lies and `tokens`, how many are needed. tasks: by name, where its documents lie
     (empty: lm-eval finds them), `items` and `fewshot`. Of any of them, `missing`: why it could not be had. tokenizer: a
-    folder, or a GGUF file. partial: go on without a text or task that cannot be made, `missing.json` says why. key: where in the
-    matrix `add_bos` stands.
+    folder, or a GGUF file. partial: go on without a text or task that cannot be made, `missing.json` says why. key:
+    where in the matrix `add_bos` stands.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
