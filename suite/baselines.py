@@ -13,9 +13,11 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from suite.baseline_file import Baseline, Origin, name_of, on_kernels, read_file, write_file
 from suite.errors import InputError
-from suite.judge import restless, why_refused
+from suite.judge import Sensitivity, restless, why_refused
 from suite.matrix import selecting
 from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict, same_work
 from suite.storage import checked_name, locked, one_line, parse_toml, write_toml
@@ -63,7 +65,7 @@ class Row(Record):
 
 class Update(Record):
     """What an update would change, and what speaks against it (only `regressions` can be accepted). warnings: what
-    makes some of the values poor to hold later runs against."""
+    makes some of the values poor to hold later runs against. narrow: tolerances below what the sample shows."""
 
     new: Measurement
     old: Baseline | None
@@ -72,6 +74,7 @@ class Update(Record):
     refusals: list[str]
     regressions: list[str]
     warnings: list[str]
+    narrow: list[str] = Field(default_factory=list)
 
 
 class _Machine(Record):
@@ -118,13 +121,13 @@ def plan_update(
     old: Baseline | None,
     verdicts: Sequence[Verdict],
     machine: str | None = None,
-    too_narrow: Sequence[str] = (),
+    seen: Sensitivity | None = None,
 ) -> Update:
     """What accepting `new` would change. Pure; what speaks against it is part of the answer.
 
     Timings (kind "rounds") take part only with a `machine`; read `old` with the same one. Metrics not
     measured this time are kept with their origin; to drop one for good, delete the file and update.
-    too_narrow: tolerances that this sample cannot resolve, in words; each is a refusal.
+    seen: what this sample can show; a gate that it makes void is a refusal.
     """
     mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
     status = {verdict.metric: verdict.status for verdict in mine}
@@ -133,7 +136,8 @@ def plan_update(
     measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or timed}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
     refusals = [_said(v) for v in mine if v.status is Status.ERROR and not v.wrong]
-    refusals += [*why_refused(new.cell, verdicts), *too_narrow]
+    refusals += why_refused(new.cell, verdicts)
+    refusals += [f"{text}; as it is, this gate never turns red" for text in seen.void] if seen else []
     if not new.complete:
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:
@@ -156,6 +160,7 @@ def plan_update(
         refusals=refusals,
         regressions=[_said(verdict) for verdict in mine if verdict.status is Status.REGRESSION],
         warnings=restless(measured),
+        narrow=seen.narrow if seen else [],
     )
 
 
@@ -307,11 +312,12 @@ def format_update(update: Update) -> Table:
     from rich.text import Text
 
     on = f", timings of {update.machine}" if update.machine else ""
-    warnings = [*update.warnings, "update them again on a machine at rest: -m throughput"]
+    again = ["update them again on a machine at rest: -m throughput"] if update.warnings else []
+    warnings = [*update.narrow, *update.warnings, *again]
     table = Table(
         title=Text(f"{update.new.cell} ({update.new.tier}{on})"),
         title_justify="left",
-        caption=Text("\n".join(warnings), style="yellow") if update.warnings else None,
+        caption=Text("\n".join(warnings), style="yellow") if warnings else None,
         caption_justify="left",
     )
     table.add_column("metric", overflow="fold")

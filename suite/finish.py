@@ -73,9 +73,9 @@ def update_baselines(state: State) -> list[Update | QuantgateError]:
         try:
             old = baselines.read(state.baselines, cell, state.option.tier, state.option.machine)
             baselines.check_unchanged(taken[cell], old, state.digests.get(cell, {}))
-            seen, too_narrow = with_sensitivity(cell, taken[cell].metrics, state.tolerances, level)
-            new = taken[cell].model_copy(update={"metrics": seen})
-            update = baselines.plan_update(new, old, state.verdicts, state.option.machine, too_narrow)
+            seen = with_sensitivity(cell, taken[cell].metrics, state.tolerances, level)
+            new = taken[cell].model_copy(update={"metrics": seen.metrics})
+            update = baselines.plan_update(new, old, state.verdicts, state.option.machine, seen)
             baselines.write_update(
                 state.baselines,
                 update,

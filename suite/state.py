@@ -34,6 +34,7 @@ from suite.run.against import Against
 from suite.run.bench import Bench
 from suite.run.environment import Environment, machine
 from suite.run.environments import environment_of, parse
+from suite.run.foresee import foreseen
 from suite.run.gates import check_tolerances, most_gates
 from suite.run.hardware import missing_hardware
 from suite.run.plan import Need, make_plan
@@ -228,6 +229,17 @@ class State:
         """Find or build the environment that `--against` names. Raises InputError."""
         if self.option.against is not None and self.needs:
             self.against = environment_of(parse(self.option.against), self._say)
+
+    def foresee(self) -> None:
+        """Say before an update what its samples will be too few for. Raises InputError for gates that would be void."""
+        if not self.option.update_baselines:
+            return
+        void, narrow = foreseen(self.needs, self.cells.values(), self.tier, self.tolerances)
+        if void:
+            lines = [f"{text}; as it is, this gate never turns red" for text in void]
+            raise InputError("\n".join([f"tier {self.option.tier}: samples are too small", *lines]))
+        for text in narrow:
+            self._say(f"note: {text}")
 
     def _say(self, text: str) -> None:
         self._fresh_line()

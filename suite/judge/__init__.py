@@ -9,12 +9,13 @@ from suite.judge.expected import held_to, limits_of, why_refused
 from suite.judge.judge import judge, no_result, recorded, reproduction, worst
 from suite.judge.kernels import judge_on_kernels
 from suite.judge.processes import restless
-from suite.judge.sensitivity import gate_level, with_sensitivity
+from suite.judge.sensitivity import Sensitivity, gate_level, with_sensitivity
 from suite.judge.tolerances import Tolerance, Tolerances, load_tolerances
 
 __all__ = [
     "MOVED",
     "Coverage",
+    "Sensitivity",
     "Tolerance",
     "Tolerances",
     "coverage",

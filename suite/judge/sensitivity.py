@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from suite.judge.statistics import POWER, detectable_flips, detectable_mean, effective_units
 from suite.judge.tolerances import Tolerance, Tolerances
@@ -58,19 +59,53 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
     return math.expm1(change) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
 
 
+class Sensitivity(NamedTuple):
+    """What the gates of a cell can detect. metrics: with the smallest change of each. void: gates that can never turn
+    red; narrow: tolerances that ask for more than the sample shows; both in words."""
+
+    metrics: dict[str, Metric]
+    void: list[str]
+    narrow: list[str]
+
+
 def with_sensitivity(
     cell: str, metrics: Mapping[str, Metric], tolerances: Tolerances, alpha: float
-) -> tuple[dict[str, Metric], list[str]]:
-    """The metrics with what their gates can detect, and the tolerances that ask for more, in words."""
-    seen: dict[str, Metric] = {}
-    refusals = []
+) -> Sensitivity:
+    """What the gates of these metrics can detect, and which ask too much of the sample.
+
+    A tolerance narrower than what the sample shows is no false promise: `judge` passes a metric only where the 95 %
+    limit of a loss is within the tolerance, and is inconclusive otherwise; a loss of the size that the sample shows is
+    red all the same, and that size stands with the baseline. So it is worth a warning: refused, a user who has few
+    items would be left without any gate. A gate is void, and refused, where even `ruin` would go unseen: its case can
+    only ever be green or skipped, and looks like a gate.
+    """
+    found = Sensitivity({}, [], [])
     for name, metric in metrics.items():
         smallest = detectable(name, cell, metric, tolerances, alpha)
-        seen[name] = metric.model_copy(update={"detectable": smallest})
+        found.metrics[name] = metric.model_copy(update={"detectable": smallest})
         tolerance = tolerances.of(name, cell)
-        if tolerance and (text := too_narrow(name, metric, tolerance, smallest, alpha)):
-            refusals.append(text)
-    return seen, refusals
+        if tolerance and smallest and (text := too_narrow(name, metric, tolerance, smallest, alpha)):
+            void = smallest >= ruin(metric, tolerance)
+            (found.void if void else found.narrow).append(text)
+    return found
+
+
+def ruin(metric: Metric, tolerance: Tolerance) -> float:
+    """The loss of a model that is of no use any more, in the terms of the tolerance. A gate that sees only more than
+    that sees nothing.
+
+    Relative: doubled, or all of it. A share of answers: all right ones lost. Nats: where less is better, ln 2 a token,
+    which doubles a perplexity; where more is better, as far as items are from undecided in the mean, after which no
+    answer leads (not known before anything is measured: then without bound).
+    """
+    if tolerance.relative is not None:
+        return 1.0
+    if metric.unit == "fraction":
+        return metric.value if metric.better == "higher" else 1 - metric.value
+    if metric.better == "lower":
+        return math.log(2)
+    lead = math.fsum(map(abs, metric.samples or ())) / max(1, len(metric.samples or ()))
+    return lead or math.inf
 
 
 def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | None, alpha: float) -> str:
@@ -86,8 +121,19 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | N
         f"({found * scale:.3g}{unit}, found {POWER:.0%} of the time)"
     )
     if limit > 0:
-        text += f"; {_enough(metric, tolerance, found, alpha):,} {noun} would do"
+        enough = _enough(metric, tolerance, found, alpha)
+        text += f"; {enough:,} {noun} would do{_as_option(metric, enough / amount)}"
     return f"{text}; measure more (matrix.toml), or widen it (tolerances.toml)"
+
+
+def _as_option(metric: Metric, factor: float) -> str:
+    """How much `factor` times as much is, as the option of the tier that says it."""
+    if metric.kind != "paired":
+        return f" (processes = {math.ceil(metric.process_count * factor)})"
+    for key, option in {"windows": "windows", "items": "items", "decoded": "tokens"}.items():
+        if isinstance(now := metric.conditions.get(key), int):
+            return f" ({option} = {math.ceil(now * factor)} in place of {now})"
+    return ""
 
 
 def _amount(metric: Metric) -> tuple[int, str]:

@@ -57,6 +57,24 @@ def needs(options: Options) -> Needs:
     return Needs(tasks=tasks, fewshot=options.fewshot)
 
 
+def expected(options: Options) -> dict[str, Metric]:
+    """The gated metrics in the shape that they will have, but for their values."""
+    counts = needs(options).tasks
+    shapes = {
+        f"accuracy/{task}/{name}": _metric([0.0] * count, {"items": count}, {}, unit=UNITS[name])
+        for task, count in counts.items()
+        for name in ("margin", "margin_norm")
+    }
+    acc = {
+        task: _metric([1.0] * count, {"task": task, "items": count}, {}, answers=True)
+        for task, count in counts.items()
+    }
+    shapes.update({f"accuracy/{task}/acc": metric for task, metric in acc.items()})
+    mean = _mean(list(acc.values()))
+    items = {"items": options.items} if len(set(counts.values())) == 1 else {}
+    return shapes | {f"accuracy/{MEAN}/acc": mean.model_copy(update={"conditions": items})}
+
+
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """For each task `accuracy/<task>/acc` (values and samples 0 to 1) and `margin` (nats), and `acc_norm` and
     `margin_norm` (nats per character) where it has them; of tasks about bias, and of those that score a given answer,

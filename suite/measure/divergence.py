@@ -57,6 +57,17 @@ def needs(options: Options) -> Needs:
     return perplexity.needs(options)
 
 
+def expected(options: Options) -> dict[str, Metric]:
+    """The gated metrics in the shape that they will have, but for their values."""
+    weights = perplexity.weights_of(options)
+    return {
+        "divergence/kl_mean": Metric(
+            kind="paired", value=1.0, unit="nats", better="lower", samples=[0.0] * len(weights),
+            weights=weights, conditions={"windows": options.windows},
+        )
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Divergence:
     """Per scored token: KL(reference || cell) in nats, q - p of the true token, whether the likeliest is the same."""

@@ -31,6 +31,22 @@ class Options(Record):
     block: int = Field(default=128, ge=1)
 
 
+def expected(options: Options) -> dict[str, Metric]:
+    """The gated metrics in the shape that they will have, but for their values."""
+    weights = weights_of(options)
+    return {
+        "perplexity": Metric(
+            kind="paired", value=1.0, unit="", better="lower", link="exp", samples=[0.0] * len(weights),
+            weights=weights, conditions={"windows": options.windows},
+        )
+    }  # fmt: skip
+
+
+def weights_of(options: Options) -> list[float]:
+    """The scored tokens of each block of all windows."""
+    return [float(b - a) for a, b in blocks(options)] * options.windows
+
+
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """`perplexity` = exp(mean negative log-likelihood of the scored tokens, nats); `perplexity/bits_per_byte`."""
     options = session.options("perplexity", Options)

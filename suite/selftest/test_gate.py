@@ -192,7 +192,8 @@ def test_another_computation_is_told_from_a_worse_one(baselined: Project) -> Non
     assert "the computation or the weights are not the baseline's" in result.output
 
 
-def test_a_tolerance_that_the_sample_cannot_resolve_is_refused_with_the_baseline(project: Project) -> None:
+def test_samples_that_are_too_small_are_told_before_anything_is_measured(project: Project) -> None:
+    """A tolerance below what the sample shows is taken with a word; a gate that would never turn red is not."""
     file = project.folder / "tolerances.toml"
     project.write()
     file.write_text(
@@ -201,15 +202,19 @@ def test_a_tolerance_that_the_sample_cannot_resolve_is_refused_with_the_baseline
         '[[tolerance]]\nmetric = "perplexity/reproduction"\nabsolute = 0.002\nhere = 0.002\n'
     )
     arguments = ("-k", Q4, "-m", "perplexity", "--tolerances", str(file))
-    refused = project.update(*arguments)
-    assert refused.status == 10
-    assert "a tolerance of 0.05 % is below what 496 scored tokens can show" in refused.output
-    assert (
-        "scored tokens would do; measure more (matrix.toml), or widen it (tolerances.toml)" in refused.output
-    )
-    assert not project.baselines.exists()
-    file.write_text(file.read_text().replace("0.0005", "0.01"))
-    assert project.update(*arguments).status == 0
+    narrow = project.update(*arguments)
+    assert narrow.status == 0, narrow.output
+    said = "a tolerance of 0.05 % is below what 496 scored tokens can show"
+    before, _, after = narrow.output.partition("test_perplexity.py")
+    assert f"note: {Q4}: perplexity: {said}" in before
+    assert re.search(r"tokens would do \(windows = \d+ in place of 16\); measure more", before)
+    assert said in " ".join(after.split()), "beside the values that become the baseline"
+    project.matrix["tiers"]["smoke"]["perplexity"].update(windows=2, block=32)
+    void = project.update(*arguments)
+    assert (void.status, void.measured) == (4, []), void.output
+    assert "tier smoke: samples are too small" in void.output
+    assert "windows = " in void.output
+    assert "as it is, this gate never turns red" in void.output
 
 
 def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result]) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from suite.judge import Tolerance, Tolerances, gate_level, judge, with_sensitivity
+from suite.judge import Tolerance, Tolerances, gate_level, judge, load_tolerances, with_sensitivity
 from suite.judge.sensitivity import detectable, too_narrow
+from suite.matrix import Tier, load_matrix
 from suite.records import Metric, Status
+from suite.run.foresee import foreseen
+from suite.run.plan import Need
 
 CELL = "m/llamacpp/Q4_0"
 ALPHA = 5e-5
@@ -107,12 +111,13 @@ def test_more_processes_detect_smaller_changes_of_a_peak() -> None:
 
 
 @pytest.mark.parametrize(("limit", "enough"), [(0.0025, True), (0.001, False)])
-def test_a_tolerance_below_what_the_sample_shows_is_refused_with_what_would_do(
+def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
     limit: float, enough: bool
 ) -> None:
     entry = PERPLEXITY.model_copy(update={"relative": limit})
     known = tolerances(entry, SAME)
-    seen, refused = with_sensitivity(CELL, {"perplexity": perplexity()}, known, ALPHA)
+    seen, void, refused = with_sensitivity(CELL, {"perplexity": perplexity()}, known, ALPHA)
+    assert not void, "a loss of 0.3 % is red all the same"
     assert seen["perplexity"].detectable == pytest.approx(0.00222, rel=0.02)
     assert bool(refused) != enough
     if not enough:
@@ -121,9 +126,9 @@ def test_a_tolerance_below_what_the_sample_shows_is_refused_with_what_would_do(
         )
         tokens = int(refused[0].split("; ")[1].split(" ")[0].replace(",", ""))
         more = perplexity(blocks=math.ceil(tokens / 128))
-        assert not with_sensitivity(CELL, {"perplexity": more}, known, ALPHA)[1], "so many do"
+        assert not with_sensitivity(CELL, {"perplexity": more}, known, ALPHA).narrow, "so many do"
         fewer = perplexity(blocks=math.floor(tokens / 128) - 1)
-        assert with_sensitivity(CELL, {"perplexity": fewer}, known, ALPHA)[1]
+        assert with_sensitivity(CELL, {"perplexity": fewer}, known, ALPHA).narrow
 
 
 def test_windows_are_called_windows() -> None:
@@ -134,14 +139,14 @@ def test_windows_are_called_windows() -> None:
         assert f" {noun} can show" in too_narrow("x", metric, entry, 0.01, ALPHA)
 
 
-def test_flips_are_refused_with_the_number_of_items_that_would_do() -> None:
+def test_flips_are_told_with_the_number_of_items_that_would_do() -> None:
     entry = MEAN.model_copy(update={"absolute": 0.05})
     found = detectable(entry.metric, CELL, accuracy(80), tolerances(entry), ALPHA)
     text = too_narrow(entry.metric, accuracy(80), entry, found, ALPHA)
     assert (
         "a tolerance of 5 % is below what 80 items can show (26 %, found 95% of the time); 434 items" in text
     )
-    assert not with_sensitivity(CELL, {entry.metric: accuracy(436)}, tolerances(entry), ALPHA)[1]
+    assert not with_sensitivity(CELL, {entry.metric: accuracy(436)}, tolerances(entry), ALPHA).narrow
 
 
 def test_a_relative_tolerance_on_answers_asks_for_the_items_of_its_share() -> None:
@@ -152,6 +157,101 @@ def test_a_relative_tolerance_on_answers_asks_for_the_items_of_its_share() -> No
 
 def test_a_tolerance_of_nothing_is_never_enough_and_says_no_number() -> None:
     none = PERPLEXITY.model_copy(update={"relative": 0.0})
-    text = with_sensitivity(CELL, {"perplexity": perplexity()}, tolerances(none, SAME), ALPHA)[1][0]
+    text = with_sensitivity(CELL, {"perplexity": perplexity()}, tolerances(none, SAME), ALPHA).narrow[0]
     assert "would do" not in text
     assert "widen it" in text
+
+
+def few(name: str, value: float, samples: list[float], **more: Any) -> dict[str, Metric]:
+    fields: dict[str, Any] = {"kind": "paired", "value": value, "unit": "nats", "better": "lower"}
+    return {name: Metric(**{**fields, "samples": samples, **more})}
+
+
+MARGIN = Tolerance(metric="margin", absolute=2.4)
+HARMLESS = Tolerance(metric="margin/reproduction", absolute=1.2, here=0.0)
+SHARE = {"unit": "fraction", "better": "higher", "answers": True}
+
+
+@pytest.mark.parametrize(
+    ("metrics", "entries", "outcome"),
+    [
+        # 15 flips are needed for this level: of 14 items no loss is ever proven, of 15 that of all.
+        (few("accuracy/mean/acc", 1.0, [1.0] * 14, **SHARE), [MEAN], "void"),
+        (few("accuracy/mean/acc", 0.4, [1.0, 0.0] * 10, **SHARE), [MEAN], "void"),  # 8 right ones to lose
+        (few("accuracy/mean/acc", 0.5, [1.0, 0.0] * 40, **SHARE), [MEAN], "enough"),
+        (
+            few("margin", 0.3, [0.5, -0.1] * 8, better="higher"),
+            [MARGIN, HARMLESS],
+            True,
+        ),  # all lost: 0.3 nats
+        (few("margin", 4.0, [9.0, -1.0] * 4, better="higher"), [MARGIN, HARMLESS], "narrow"),
+        ({"perplexity": perplexity(2)}, [PERPLEXITY, SAME], "void"),  # Student's t with 1 degree of freedom
+        ({"perplexity": perplexity(8)}, [PERPLEXITY, SAME], "narrow"),
+    ],
+)
+def test_a_gate_that_sees_no_loss_at_all_is_void(
+    metrics: dict[str, Metric], entries: list[Tolerance], outcome: str
+) -> None:
+    found = with_sensitivity(CELL, metrics, tolerances(*entries), ALPHA)
+    assert (bool(found.void), bool(found.narrow)) == (outcome == "void", outcome == "narrow")
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (perplexity(conditions={"windows": 8}), r"\(windows = \d+ in place of 8\)"),
+        (accuracy(80).model_copy(update={"conditions": {"items": 80}}), r"\(items = 434 in place of 80\)"),
+    ],
+)
+def test_what_would_do_is_told_as_the_option_of_the_tier(metric: Metric, said: str) -> None:
+    name = "accuracy/mean/acc" if metric.answers else "perplexity"
+    entry = MEAN.model_copy(update={"absolute": 0.05}) if metric.answers else PERPLEXITY
+    entries = [entry if metric.answers else entry.model_copy(update={"relative": 0.001}), SAME]
+    (text,) = with_sensitivity(CELL, {name: metric}, tolerances(*entries), ALPHA).narrow
+    assert re.search(said, text), text
+
+
+# --- before anything is measured ------------------------------------------------------------------
+
+
+def told(**workload: Any) -> tuple[list[str], list[str]]:
+    """Of a tier of two cells with this workload, by the shipped tolerances."""
+    matrix = load_matrix()
+    cells = [matrix.cell(f"smollm2-135m/llamacpp/{scheme}") for scheme in ("Q8_0", "Q4_0")]
+    tier = Tier(time_limit=1, cells=[c.id for c in cells], workload=workload)
+    requests = [*(["accuracy/mean", "accuracy/arc_easy"] if "accuracy" in workload else []), "perplexity"]
+    needs = [Need(cell, request) for cell in cells for request in requests]
+    return foreseen(needs, cells, tier, load_tolerances().for_tier("mine"))
+
+
+def test_a_tier_says_beforehand_what_its_samples_are_too_few_for() -> None:
+    void, narrow = told(
+        perplexity={"text": "boolq", "n_ctx": 256, "windows": 4},
+        accuracy={"tasks": ["arc_easy", "piqa"], "items": 16},
+    )
+    assert not void
+    flips, text = sorted(narrow, key=lambda line: "perplexity" in line)
+    assert flips.startswith(
+        "smollm2-135m/llamacpp/Q8_0 and 1 more: accuracy/mean/acc: a tolerance of 5 % is below"
+    )
+    items, windows = (re.findall(r"\((?:items|windows) = (\d+) in place", line)[0] for line in (flips, text))
+    again = told(
+        perplexity={"text": "boolq", "n_ctx": 256, "windows": int(windows)},
+        accuracy={"tasks": ["arc_easy", "piqa"], "items": int(items)},
+    )
+    assert again == ([], []), "so many do"
+
+
+def test_a_gate_that_would_be_void_is_told_beforehand() -> None:
+    void, _ = told(accuracy={"tasks": ["arc_easy", "piqa"], "items": 4})
+    assert [line.partition(": ")[2].partition(":")[0] for line in void] == ["accuracy/mean/acc"]
+    assert "items = " in void[0]
+
+
+@pytest.mark.parametrize("tier", ["smoke", "nightly"])
+def test_the_shipped_tiers_have_samples_enough(tier: str) -> None:
+    matrix = load_matrix()
+    cells = matrix.cells(tier)
+    requests = ["perplexity", "divergence", "accuracy/mean", "accuracy/piqa"]
+    needs = [Need(cell, request) for cell in cells for request in requests]
+    assert foreseen(needs, cells, matrix.tier(tier), load_tolerances().for_tier(tier))[0] == []
