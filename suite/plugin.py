@@ -188,8 +188,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The matrix goes with the checkpoints, an update has samples enough, and the other environment of an A/B run is there,
-    before the first case begins."""
+    """The matrix goes with the checkpoints, an update has samples enough, and the other environment of an A/B run is
+    there, before the first case begins."""
+
     state = session.config.stash[STATE]
     try:
         if not is_worker(session.config):  # pytest-xdist would start another: there the cells say it
