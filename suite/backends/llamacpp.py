@@ -161,7 +161,8 @@ class LlamaCpp:
         data = text.encode()
         room = len(data) + 8
         tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, False)
+        # The name of a special token stands for that token, as in the tokenizers of transformers.
+        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
         if count < 0:
             raise MeasurementError(f"llama_tokenize returned {count} for {len(data)} bytes")
         return list(tokens[:count])

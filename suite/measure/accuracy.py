@@ -30,6 +30,7 @@ METRICS = {
     "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
     "accuracy/{tasks}/margin": Declared("paired"),
     "accuracy/{tasks}/margin_norm": Declared("paired"),
+    "accuracy/{tasks}/choices": Declared("paired"),  # made of the log-likelihoods in `raw`, see `choices`
     "accuracy/{tasks}/pct_stereotype": Declared("paired"),
     "accuracy/{tasks}/likelihood_diff": Declared("paired"),
     "accuracy/{tasks}/lms": Declared("paired", share=True),

@@ -13,8 +13,8 @@ METRICS = {"tokenizer/mismatches": Declared("exact")}
 
 
 class Options(Record):
-    """text: name in tasks.toml, of which the first `characters` are split into lines and compared,
-    beside a few lines that tokenizers are known to differ on (`suite.prepare.workload.HARD_LINES`)."""
+    """text: name in tasks.toml, of which the first `characters` are split into lines and compared, beside the lines
+    of `suite.prepare.lines`, which meet every token of the vocabulary and what tokenizers are known to differ on."""
 
     text: str
     characters: int = Field(default=20000, ge=1)

@@ -10,6 +10,7 @@ from suite.errors import AssetError
 from suite.prepare.checkpoints import Report, rewrite, whole
 from suite.prepare.contents import gguf_parts
 from suite.prepare.gguf_header import Header, read_header
+from suite.prepare.splitting import restore_splitting
 
 SHOWN = 6
 """Tensors that an error names."""
@@ -64,6 +65,7 @@ def _loaded(path: Path, source: Path, dtype: str) -> tuple[Any, Any]:
             output_loading_info=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        restore_splitting(tokenizer, path)
     except Exception as error:
         raise AssetError(
             f"{source}: transformers cannot read this GGUF: {type(error).__name__}: {error}; name its original "

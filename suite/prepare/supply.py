@@ -162,7 +162,7 @@ class Supply:
                 self.source_hash(model),
                 asked,
                 self._makers("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
-                suite_code_hash("prepare/programs.py", *ROWS),
+                suite_code_hash("prepare/programs.py", "prepare/lines.py", "prepare/splitting.py", *ROWS),
             ]
         )
 
@@ -231,7 +231,12 @@ class Supply:
         assert model.gguf is not None
         gguf = model.gguf
         key = hash_of(
-            [self.source_hash(name), "safetensors", self._makers("dequantize", "transformers", "gguf")]
+            [
+                self.source_hash(name),
+                "safetensors",
+                self._makers("dequantize", "transformers", "gguf"),
+                suite_code_hash("prepare/splitting.py"),
+            ]
         )
         output = cache_dir() / "checkpoints" / f"{name}-safetensors-{key}"
         maker = "suite.prepare.dequantize:safetensors_from_gguf"

@@ -19,30 +19,15 @@ from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
 from suite.prepare.fitness import check_bos
+from suite.prepare.lines import make_lines
 from suite.prepare.model_config import load_config
 from suite.prepare.programs import make_programs
 from suite.prepare.sources import task_file
+from suite.prepare.splitting import restore_splitting
 from suite.records import Record
 from suite.run.session import MISSING, TOKENIZER, Choice, Item, Results, Task, Text
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-HARD_LINES = [
-    "don't can't I'LL they've",
-    "    four spaces,\ta tab,  two spaces",
-    "1234567890 3.14159 1,000,000 0x1F",
-    "naïve café Zürich Ελληνικά русский",
-    "日本語の文章と中文字符",
-    "עברית العربية",
-    "👩‍👩‍👧‍👦 family 🇩🇪 flag ✅",
-    "def f(x):\n    return x ** 2  # square\n\n\nprint(f(3))",
-    "line one\r\nline two\r\n",
-    "e\u0301 composed later, \u00a0no-break space, zero\u200bwidth",
-    "$\\frac{1}{2}$ & <b>bold</b> {{braces}} \\n not a newline",
-    "   ",
-]
-"""Lines that tokenizers are known to differ on."""
-
 
 METRICS: dict[Results, tuple[str, ...]] = {
     "choice": ("acc", "acc_norm"),
@@ -100,9 +85,8 @@ def make_workload(
             with _going_on(missing, name, partial):
                 _had(spec)
                 samples += [s for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()]
-        (work / "lines.json").write_text(
-            json.dumps([(s, encoder.encode(s)) for s in [*HARD_LINES, *samples]])
-        )
+        compared = make_lines(encoder.tokenizer, samples) if lines else []
+        (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in compared]))
         (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
         (work / MISSING).write_text(json.dumps(missing))
 
@@ -140,6 +124,8 @@ class Encoder:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(
                 where, gguf_file=gguf, local_files_only=True, trust_remote_code=False
             )
+            if gguf is not None:
+                restore_splitting(self.tokenizer, source)
         except Exception as error:
             raise AssetError(
                 f"{source}: its tokenizer cannot be read ({type(error).__name__}: {error})"

@@ -111,7 +111,7 @@ def _merged(workloads: Iterable[Workload]) -> dict[str, dict[str, Any]]:
             for key, value in options.items():
                 old = into.get(key)
                 both = isinstance(old, list) and isinstance(value, list)
-                into[key] = list(dict.fromkeys([*old, *value])) if both else value  # type: ignore[misc]
+                into[key] = [*old, *(v for v in value if v not in old)] if both and old else value
     return merged
 
 

@@ -246,6 +246,11 @@ def _sample(peak: Peak, stop: threading.Event) -> None:
             return
 
 
+def anonymous_bytes() -> int:
+    """Anonymous resident memory of this process."""
+    return _status()["RssAnon"]
+
+
 def _status() -> dict[str, int]:
     """The memory lines of /proc/self/status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()

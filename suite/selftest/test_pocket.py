@@ -19,7 +19,7 @@ from suite.pocket.bpe import train_tokenizer
 from suite.pocket.corpus import Tokens, disjoint, encode, read_documents
 from suite.pocket.plan import Part, Plan, config_of, load_plan
 from suite.prepare.gguf import gguf_from_safetensors
-from suite.prepare.workload import HARD_LINES
+from suite.prepare.lines import HARD_LINES
 from suite.scoring import TokenSequence, score
 from suite.selftest.tiny import TEXT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from suite.prepare.workload import HARD_LINES
+from suite.prepare.lines import HARD_LINES
 from suite.scoring import TokenSequence, score
 from suite.selftest.tiny import TEXT, TinyModel
 
