@@ -18,10 +18,12 @@ from suite.judge import (
     MOVED,
     Tolerances,
     drift,
+    first_difference,
     held_to,
     judge_on_kernels,
     limits_of,
     no_result,
+    of_choices,
     recorded,
     reproduction,
     worst,
@@ -138,10 +140,14 @@ class Gate:
             metric = measured.metrics[name]
             tolerance = rules.tolerances.of(name, cell, against=rules.against)
             limits = self._limits(name, cell)
-            if tolerance is None and limits is not None:
-                yield held_to(limits, cell, name, metric, None, self._reproduce())
-            elif tolerance is None:
-                yield recorded(cell, name, metric, known.get(name), flips_in_words(metric))
+            if tolerance is None:
+                before = known.get(name)
+                if limits is None:
+                    yield recorded(cell, name, metric, before, flips_in_words(metric))
+                else:
+                    yield held_to(limits, cell, name, metric, None, self._reproduce())
+                if old and before and metric.kind == "paired":
+                    yield from self._reproduced(name, metric, before, _changed(old, name, measured))
             elif metric.kind == "rounds" and rules.machine is None and not rules.against:
                 yield recorded(
                     cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio"
@@ -162,6 +168,7 @@ class Gate:
                 same = rules.tolerances.of_reproduction(name, cell) if metric.kind == "paired" else None
                 if same and before and verdict.status not in (Status.NOT_COMPARABLE, Status.ERROR):
                     yield reproduction(verdict, metric, before, same)
+            yield from self._choices(name, measured, old)
         for name in known:
             if not self._need.covers(name) or name in measured.metrics:
                 continue
@@ -175,6 +182,31 @@ class Gate:
         mine = self._need.cell
         minimum = mine.minimum_share if name == QUANTIZED_SHARE and cell == mine.id else None
         return limits_of(self._rules.tolerances.of_expected(name, cell), minimum)
+
+    def _choices(self, name: str, measured: Measurement, old: Measurement | None) -> Iterator[Verdict]:
+        """Whether every choice is as likely as it was, of the metric of a task that keeps their log-likelihoods."""
+        new, before = (
+            of_choices(side.metrics[name]) if side and name in side.metrics else None
+            for side in (measured, old)
+        )
+        if old and new and before and not first_difference(before, new)[0]:  # its own verdict says so
+            changed = _changed(old, name, measured)
+            yield from self._reproduced(f"{name.rpartition('/')[0]}/choices", new, before, changed)
+
+    def _reproduced(self, name: str, metric: Metric, before: Metric, changed: list[str]) -> Iterator[Verdict]:
+        """Of a paired metric whose mean has no gate: whether its units are what they were, if that has one."""
+        cell = self._need.cell.id
+        if (tolerance := self._rules.tolerances.of_reproduction(name, cell)) is None:
+            return
+        different, by_machine = first_difference(before, metric)
+        known = Verdict(
+            cell=cell, metric=name, status=Status.PASS, environment=changed, reproduce=self._reproduce()
+        )
+        if different:
+            said = {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
+            yield known.model_copy(update=said)
+        else:
+            yield reproduction(known, metric, before, tolerance)
 
     def _without_reference(self, name: str, baseline: Metric) -> Verdict:
         """No error of this cell: the reference's own cases say what happened to it."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from suite.errors import InputError
 from suite.grid import expand_grids
-from suite.records import Record
+from suite.records import Record, Rounding
 from suite.toml_input import allowed, read_toml, validate
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -70,6 +70,8 @@ class Scheme(BaseModel):
     None: as its backend says."""
     reference: str | None = None
     """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
+    rounding: Rounding = "activations"
+    """Which tolerances it is held to; by default the widest."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -106,6 +108,7 @@ class Cell(Record):
     options: dict[str, Any]
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
+    rounding: Rounding = "activations"
     simulated: bool = False
     minimum_share: float | None = None
 
@@ -144,6 +147,7 @@ class Matrix(Record):
             options=found.options,
             checkpoint=entry.checkpoint,
             reference=f"{model}/{found.reference or entry.reference}",
+            rounding=found.rounding,
             simulated=entry.simulated,
             minimum_share=entry.minimum_share if found.minimum_share is None else found.minimum_share,
         )
@@ -159,6 +163,10 @@ class Matrix(Record):
         for pattern in self.tier(tier).cells:
             ids.update(dict.fromkeys(i for i in self._ids() if fnmatchcase(i, pattern)))
         return [self.cell(i) for i in ids]
+
+    def roundings(self) -> dict[str, Rounding]:
+        """What each possible cell rounds, by its id."""
+        return {cell_id: self.cell(cell_id).rounding for cell_id in self._ids()}
 
     def _ids(self) -> list[str]:
         return [

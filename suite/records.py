@@ -61,6 +61,11 @@ Kind = Literal["paired", "rounds", "exact", "level", "ratio"]
 Link = Literal["identity", "exp"]
 
 
+Rounding = Literal["none", "half", "weights", "activations"]
+"""What a scheme rounds: nothing (32 bits throughout); activations to 16 bits; weights alone, computing in 32 bits;
+activations to 8 bits or fewer digits than fp16. How far two machines may differ depends on it."""
+
+
 class Declared(NamedTuple):
     """What a metric group says of a metric that it may give, in its `METRICS`, by name. `{tasks}` in a name stands for
     each entry of that key of the group's `Options`.
@@ -284,6 +289,8 @@ class Verdict(Record):
     tolerance: float | None = None
     detectable: float | None = None
     """Smallest change for the worse that this sample shows with 95 % power, in the same terms."""
+    unequal: bool = False
+    """Of a reproduction that passes: not equal to the last digit, though nothing in the environment has changed."""
     by_machine: bool = False
     """Of `not comparable`: only the machine differs (kernels, threads), which is nobody's fault."""
     text: str = ""

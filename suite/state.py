@@ -307,7 +307,7 @@ class State:
         path = self.option.tolerances or TOLERANCES
         found = load_tolerances(path)
         check_tolerances(path, found, self.matrix)
-        return found.for_tier(self.option.tier)
+        return found.for_tier(self.option.tier, self.matrix.roundings())
 
     @cached_property
     def rules(self) -> Rules:

@@ -152,7 +152,7 @@ class Proof:
     @cached_property
     def _rules(self) -> Rules:
         """As in a run of the whole tier: that many gates share the alarm rate."""
-        tolerances = load_tolerances().for_tier(self.tier)
+        tolerances = load_tolerances().for_tier(self.tier, self.matrix.roundings())
         known = {
             cell.id: found.metrics
             for cell in self.matrix.cells(self.tier)

@@ -6,7 +6,7 @@
 from suite.judge.coverage import Coverage, coverage
 from suite.judge.drift import MOVED, drift
 from suite.judge.expected import held_to, limits_of, why_refused
-from suite.judge.judge import judge, no_result, recorded, reproduction, worst
+from suite.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction, worst
 from suite.judge.kernels import judge_on_kernels
 from suite.judge.processes import restless
 from suite.judge.sensitivity import Sensitivity, gate_level, with_sensitivity
@@ -20,6 +20,7 @@ __all__ = [
     "Tolerances",
     "coverage",
     "drift",
+    "first_difference",
     "gate_level",
     "held_to",
     "judge",
@@ -27,6 +28,7 @@ __all__ = [
     "limits_of",
     "load_tolerances",
     "no_result",
+    "of_choices",
     "recorded",
     "reproduction",
     "restless",

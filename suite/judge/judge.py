@@ -196,6 +196,16 @@ def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: 
             return f"no loss seen, but this sample cannot exclude one beyond the tolerance{tail}"
 
 
+def of_choices(metric: Metric) -> Metric | None:
+    """The log-likelihoods of all choices of all items, as a metric of its own; None where `metric` does not keep them.
+    A margin knows the best wrong choice only."""
+    kept = metric.raw.get("loglikelihoods")
+    if kept is None:
+        return None
+    samples = [value for item in kept for value in item]
+    return metric.model_copy(update={"samples": samples, "weights": None, "unit": "nats", "answers": False})
+
+
 def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance: Tolerance) -> Verdict:
     """Is it still the same computation on the same weights? The second verdict on a paired metric, beside the
     `verdict` whether it got worse.
@@ -210,7 +220,10 @@ def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance
     outside = beyond_own_code(verdict.environment)
     limit = tolerance.limit(unchanged=not outside)
     same = size <= limit
+    unequal = same and old != new and not verdict.environment
     text = "equal to the last digit" if old == new else f"the same computation, over {len(new)}"
+    if unequal:
+        text += ", but not equal to the last digit, though nothing has changed: it does not repeat itself"
     if not same:
         moves = differences(old, new)
         largest = max(moves, key=abs)
@@ -237,6 +250,7 @@ def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance
             "change_unit": "absolute",
             "tolerance": limit,
             "detectable": None,
+            "unequal": unequal,
             "text": text,
         }
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from suite.matrix import FIXTURES
-from suite.records import Record
+from suite.records import Record, Rounding
 from suite.toml_input import read_toml, validate
 
 REPRODUCTION = "/reproduction"
@@ -25,7 +25,8 @@ class Tolerance(Record):
     noise: for paired metrics, the standard deviation of the paired differences between units beyond which the error
     bar grows no further: a broken candidate gets no wider one for its own spread. For metrics measured in several
     processes, the standard deviation of their logarithm between processes.
-    tier: the tier it is for; without one, for all.
+    tier: the tier it is for; without one, for all. rounding: for cells whose scheme rounds this (`rounding` of a scheme
+    in matrix.toml); without one, for all.
     here: what holds instead of `relative` or `absolute` where nothing in the environment has changed since the
     baseline. There the same code gives the same numbers; elsewhere kernels round otherwise.
     elsewhere: of ratios of timings and memory peaks, what holds instead of `relative` or `absolute` where the baseline
@@ -39,6 +40,7 @@ class Tolerance(Record):
     metric: str
     cell: str = "*"
     tier: str | None = None
+    rounding: Rounding | None = None
     here: float | None = Field(default=None, ge=0)
     elsewhere: float | None = Field(default=None, ge=0)
     relative: float | None = Field(default=None, ge=0)
@@ -98,10 +100,15 @@ class Tolerances(Record):
     run_alpha: float = Field(gt=0, lt=0.5)
     tolerance: list[Tolerance]
 
-    def for_tier(self, tier: str) -> Tolerances:
-        """Those that hold in `tier`."""
+    _roundings: Mapping[str, Rounding] = PrivateAttr(default_factory=dict)
+
+    def for_tier(self, tier: str, roundings: Mapping[str, Rounding] | None = None) -> Tolerances:
+        """Those that hold in `tier`; roundings: what the scheme of each cell rounds. Of a cell that is not in it:
+        activations."""
         mine = [t for t in self.tolerance if t.tier in (None, tier)]
-        return Tolerances(run_alpha=self.run_alpha, tolerance=mine)
+        chosen = Tolerances(run_alpha=self.run_alpha, tolerance=mine)
+        chosen._roundings = roundings or {}
+        return chosen
 
     def of(self, metric: str, cell: str, *, against: bool = False) -> Tolerance | None:
         """The last entry that matches both (in an A/B run: also of those `against`); None: the metric is recorded,
@@ -113,8 +120,9 @@ class Tolerances(Record):
         if patterns is None:
             patterns = {pattern for pattern in self._patterns if fnmatchcase(cell, pattern)}
             self._of_cell[cell] = patterns
+        rounding = self._roundings.get(cell, "activations")
         for pattern, tolerance in entries:
-            if pattern in patterns:
+            if pattern in patterns and tolerance.rounding in (None, rounding):
                 return tolerance
         return None
 

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, cells: dict[str, dict[str, Metric]], console: Console) -> None:
     begin = time.monotonic()
-    tolerances = load_tolerances().for_tier(options.tier)
+    tolerances = load_tolerances().for_tier(options.tier, load_matrix().roundings())
     referee = Referee(tolerances, gate_level(tolerances, cells))
     scenarios = all_scenarios(cells, noise.load_noise(cells), options.tier)
     rows: list[Row] = [row for scenario in scenarios for row in study(scenario, referee, options.replays)]

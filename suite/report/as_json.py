@@ -10,7 +10,7 @@ from suite.errors import InputError
 from suite.judge import coverage
 from suite.records import Record, Status, Verdict
 from suite.report import RunInfo
-from suite.report.findings import findings, leading, outcome
+from suite.report.findings import findings, leading, outcome, unequal_text
 from suite.report.summary import counts
 
 FORMAT = 1
@@ -42,6 +42,8 @@ class _Report(Record):
     """The run in one sentence."""
     findings: list[_Finding] = Field(default_factory=list)
     """What did not pass, common causes first."""
+    unequal: str = ""
+    """What is not equal to the last digit though nothing has changed."""
     counts: dict[Status, int]
     """Cases by status, the worst first."""
     gates: _Gates | None = None
@@ -68,6 +70,7 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
         format=FORMAT,
         outcome=outcome(verdicts, info.bits),
         findings=found,
+        unequal=unequal_text(verdicts),
         counts=counts(verdicts),
         gates=_Gates(gates=seen.gates, judged=seen.judged, not_judged=seen.others),
         info=info,

@@ -277,6 +277,20 @@ def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) ->
     return f"No regression: {cases} within tolerance of the baseline{better}."
 
 
+def unequal_text(verdicts: list[Verdict]) -> str:
+    """What is not equal to the last digit though nothing has changed, in a sentence; empty for nothing."""
+    unequal = [v for v in verdicts if v.unequal]
+    if not unequal:
+        return ""
+    largest = max(unequal, key=lambda v: v.measured or 0.0)
+    return (
+        f"{plural(len(unequal), 'metric')} of {plural(len(unique(v.cell for v in unequal)), 'cell')} "
+        f"{'is' if len(unequal) == 1 else 'are'} not equal to the last digit, though nothing has changed since the "
+        f"baseline: the computation does not repeat itself ({largest.cell} {largest.metric}: "
+        f"{largest.measured:.2g} {largest.unit})"
+    )
+
+
 def counts_text(verdicts: list[Verdict]) -> str:
     """`3 regressions, 1 not comparable, 49 pass`."""
     nouns = (Status.REGRESSION, Status.ERROR, Status.IMPROVEMENT)

@@ -20,6 +20,7 @@ from suite.report.findings import (
     members,
     outcome,
     run_text,
+    unequal_text,
     update_command,
 )
 from suite.report.summary import COLUMNS, MARKS, judged_text, rows, shown_columns, unique
@@ -58,8 +59,8 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> list[str]:
         f"{escape(judged_text(verdicts, info))}<br>\n",
         f"{escape(run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n",
     ]
-    if compared := against_text(info):
-        parts.append(f"{escape(compared)}\n\n")
+    said = filter(None, (against_text(info), unequal_text(verdicts)))
+    parts += [f"{escape(sentence)}\n\n" for sentence in said]
     first, others = leading(findings(verdicts, info.bits))
     parts += [_common(finding) for finding in first]
     parts += _headline_table(verdicts)

@@ -27,6 +27,7 @@ from suite.report.findings import (
     leading,
     members,
     run_text,
+    unequal_text,
     update_command,
 )
 from suite.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns, unique
@@ -90,6 +91,8 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
             parts += [Text(), *block] if number == 0 or len(block) > 1 else block
     if command := update_command(verdicts, info):
         parts += [Text("  to take these into the baseline:"), _command(command, width)]
+    if unequal := unequal_text(verdicts):
+        parts += [Text(), _lines(unequal, width, style="yellow")]
     for reason in unique(reason for _, reason in info.skipped):
         skipped = ", ".join(cell for cell, its in info.skipped if its == reason)
         parts += [Text(), _lines(f"skipped: {skipped}: {reason}", width, style="dim")]

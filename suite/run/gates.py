@@ -77,6 +77,7 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
     """Why entries match nothing in the matrix; without those that match."""
     cells = {tier: [cell.id for cell in matrix.cells(tier)] for tier in matrix.tiers} if entries else {}
     names: dict[str | None, list[str]] = {}
+    roundings = matrix.roundings()
 
     def of_tier(tier: str | None) -> list[str]:
         if tier not in names:
@@ -93,8 +94,11 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
             return f"tier = {entry.tier!r} is no tier of {matrix.path}{tiers}"
         where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
         ids = [cell for tier in cells for cell in cells[tier] if entry.tier in (None, tier)]
-        if not any(fnmatchcase(cell, entry.cell) for cell in ids):
+        matching = [cell for cell in ids if fnmatchcase(cell, entry.cell)]
+        if not matching:
             return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
+        if entry.rounding and not any(roundings[cell] == entry.rounding for cell in matching):
+            return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
         if not any(map(entry.meets, of_tier(entry.tier))):
             return f"{where} measures no such metric{_nearest(entry.metric, of_tier(entry.tier), 'metrics')}"
         return ""

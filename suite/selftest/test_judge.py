@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from suite.judge import Tolerance, judge, no_result, recorded, reproduction, worst
+from suite.judge import Tolerance, judge, no_result, of_choices, recorded, reproduction, worst
 from suite.judge.statistics import Change, Interval, mean_difference
 from suite.records import Metric, Status, Verdict
 
@@ -459,6 +459,39 @@ def test_in_the_baselines_own_environment_the_numbers_are_the_same() -> None:
         verdict = reproduction(first, new, old, tolerance)
         seen.append((verdict.status, verdict.tolerance))
     assert seen == [(Status.CHANGED, 0.001), (Status.PASS, 0.002)]
+
+
+@pytest.mark.parametrize(
+    ("noise", "environment", "unequal"),
+    [(1e-5, [], True), (0.0, [], False), (1e-5, ["torch 1 -> 2"], False), (0.1, [], False)],
+)
+def test_what_is_not_equal_where_nothing_has_changed_is_said(
+    noise: float, environment: list[str], unequal: bool
+) -> None:
+    """No failure: a computation that does not repeat itself. Beyond the tolerance it is a failure already."""
+    new, old = perplexity([x + noise for x in OLD]), perplexity(OLD)
+    first = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment)
+    tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=2e-5)
+    verdict = reproduction(first, new, old, tolerance)
+    assert verdict.unequal == unequal
+    assert ("not equal to the last digit, though nothing has changed" in verdict.text) == unequal
+
+
+def test_the_choices_of_a_task_are_all_compared() -> None:
+    """A margin knows the best wrong choice only: here it stays what it was."""
+    before = [[-1.0, -3.0, -9.0], [-2.0, -8.0]]
+    after = [[-1.0, -3.0, -7.0], [-2.0, -8.0]]
+    old, new = (of_choices(accuracy([1, 1], raw={"loglikelihoods": kept})) for kept in (before, after))
+    assert old is not None
+    assert new is not None
+    assert old.samples == [-1.0, -3.0, -9.0, -2.0, -8.0]
+    tolerance = Tolerance(metric="accuracy/t/choices/reproduction", absolute=0.5, here=0.001)
+    first = Verdict(cell=CELL, metric="accuracy/t/choices", status=Status.PASS)
+    verdict = reproduction(first, new, old, tolerance)
+    assert (verdict.metric, verdict.status) == ("accuracy/t/choices/reproduction", Status.CHANGED)
+    assert verdict.change == pytest.approx(2 / math.sqrt(5))
+    assert verdict.unit == "nats"
+    assert of_choices(accuracy([1, 1])) is None
 
 
 def test_a_tolerance_may_be_narrower_in_the_baselines_own_environment() -> None:

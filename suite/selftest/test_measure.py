@@ -283,6 +283,10 @@ def test_what_the_metrics_need_of_the_workload() -> None:
     assert accuracy.needs(of_each) == Needs(tasks={"a": 5, "b": 9})
     assert code.needs(code.Options(tasks=["humaneval"], items=3)) == Needs(programs={"humaneval": 3})
     assert decoding.needs(decoding.Options(text="t", context=9, tokens=4)) == Needs(texts={"t": 14})
+    longer = decoding.Stretch(context=30, tokens=2)
+    assert decoding.needs(decoding.Options(text="t", context=9, tokens=4, further=[longer])).texts == {
+        "t": 33
+    }
     assert tokenizer.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
 
 
@@ -788,7 +792,40 @@ def test_decoding_is_held_against_one_forward_pass(here: Here) -> None:
     assert len(metric.samples or []) == 4
     assert [call for call in model.calls if call[0] != "reserve"] == [("prefill", 5), *[("decode", 1)] * 4]
     assert model.trees[-1].ids == IDS[:9]
-    assert metric.conditions.items() >= {"source": "w1", "text": "t", "context": 5, "decoded": 4}.items()
+    assert metric.conditions.items() >= {"source": "w1", "text": "t", "context": "5", "decoded": "4"}.items()
+
+
+def test_decoding_says_how_likely_the_text_is_in_all_contexts(here: Here) -> None:
+    """What is wrong on both sides, as rotary positions beyond a window, is no divergence of one from the other."""
+    model = with_text(here)
+    found = here.measure(decoding, text="t", context=5, tokens=4, further=[{"context": 2, "tokens": 2}])
+    metric = found["decoding/perplexity"]
+    expected = [-model.logprob(IDS[n], IDS[n + 1]) for n in (5, 6, 7, 8, 2, 3)]
+    assert metric.samples == pytest.approx(expected, abs=1e-5)
+    assert metric.value == pytest.approx(math.exp(sum(expected) / 6), rel=1e-5)
+    assert (metric.link, metric.conditions["context"], metric.conditions["decoded"]) == (
+        "exp",
+        "5, 2",
+        "4, 2",
+    )
+    assert [call for call in model.calls if call[0] == "prefill"] == [("prefill", 5), ("prefill", 2)]
+    assert len(found["decoding/kl_mean"].samples or []) == 6
+
+
+def test_decoding_sees_a_leak_by_its_slope(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_text(here)
+    options = {"text": "t", "context": 2, "tokens": 16}
+    assert here.measure(decoding, **options)["decoding/growth"].value < 4000
+    kept, decode = [], model.decode
+
+    def leaking(ids: Sequence[int]) -> None:
+        kept.append(np.ones(64 * 1024, np.uint8))
+        decode(ids)
+
+    monkeypatch.setattr(model, "decode", leaking)
+    metric = here.measure(decoding, **options)["decoding/growth"]
+    assert 40_000 < metric.value < 90_000
+    assert (metric.kind, metric.unit, metric.better) == ("exact", "bytes/token", "lower")
 
 
 def test_decoding_that_goes_astray_shows_as_divergence(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:

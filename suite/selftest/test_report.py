@@ -516,6 +516,22 @@ def test_an_interval_that_says_nothing_has_no_figures(high: float, words: str) -
     assert difference(one) == f"+5.00 % (-100.0 % to {words})"
 
 
+def test_what_does_not_repeat_itself_is_a_line_of_every_report() -> None:
+    kinds: dict[str, Any] = {"unequal": True, "measured": 1.5e-5, "unit": "nats"}
+    unequal = [
+        verdict("m/b/s", f"{name}/reproduction", **kinds) for name in ("perplexity", "divergence/kl_mean")
+    ]
+    said = (
+        "2 metrics of 1 cell are not equal to the last digit, though nothing has changed since the baseline"
+    )
+    assert said in rendered([*example(), *unequal], width=400)
+    assert said in to_markdown([*example(), *unequal], INFO)
+    assert json.loads(to_json([*example(), *unequal], INFO))["unequal"].startswith(said)
+    for text in (rendered(example()), to_markdown(example(), INFO)):
+        assert "not equal to the last digit" not in text
+    assert json.loads(to_json(example(), INFO))["unequal"] == ""
+
+
 # --- JSON and files -------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from suite.selftest.conftest import REPO
 
 if TYPE_CHECKING:
     from suite.judge import Tolerances
+    from suite.records import Rounding
 
 Q4 = "smollm2-135m/llamacpp/Q4_K_M"
 TWO = ("accuracy/", "throughput/")
@@ -116,6 +117,37 @@ def test_an_entry_for_a_tier_counts_there_and_nowhere_else(tmp_path: Path) -> No
     assert limits == [0.5, 0.01]
 
 
+def test_an_entry_for_a_rounding_counts_for_the_schemes_that_round_so(tmp_path: Path) -> None:
+    """By what a scheme says of itself, whatever it is called."""
+    more = '[[tolerance]]\nmetric = "perplexity"\nrounding = "weights"\nrelative = 0.5\n'
+    roundings: dict[str, Rounding] = {"m/bitsandbytes/nf3": "weights", "m/kbit/int8-b64": "none"}
+    found = loaded(tmp_path, LAYERS + more).for_tier("smoke", roundings)
+    limits = []
+    for cell in ("m/bitsandbytes/nf3", "m/kbit/int8-b64", "m/bitsandbytes/nf4"):
+        limit = found.of("perplexity", cell)
+        assert limit is not None
+        limits.append(limit.relative)
+    assert limits == [0.5, 0.01, 0.01]
+
+
+def test_the_shipped_tolerances_follow_what_a_scheme_rounds() -> None:
+    tolerances = load_tolerances().for_tier("smoke", load_matrix().roundings())
+    limits = {}
+    for scheme in ("transformers/fp32", "llamacpp/F16", "bitsandbytes/nf4", "bitsandbytes/int8"):
+        found = tolerances.of_reproduction("perplexity", f"smollm2-135m/{scheme}")
+        assert found is not None
+        limits[scheme] = (found.absolute, found.here)
+    assert limits == {
+        "transformers/fp32": (1e-6, 1e-6),
+        "llamacpp/F16": (5e-4, 2e-5),
+        "bitsandbytes/nf4": (0.0048, 2e-5),
+        "bitsandbytes/int8": (0.019, 2e-5),
+    }
+    unstated = tolerances.of_reproduction("perplexity", "mine/transformers/of-my-own")
+    assert unstated is not None
+    assert unstated.absolute == 0.019, "a scheme that does not say is held to the widest"
+
+
 def test_a_cell_is_matched_once_however_many_metrics_it_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +191,8 @@ def test_the_level_is_read(tmp_path: Path) -> None:
         (
             'metric = "p"\nrelativ = 0.1',
             "tolerance.0.relativ: unknown key. Did you mean 'relative'? "
-            "Allowed: absolute, against, cell, elsewhere, expected, floor, here, metric, noise, reason, relative, tier",
+            "Allowed: absolute, against, cell, elsewhere, expected, floor, here, metric, noise, reason, relative, "
+            "rounding, tier",
         ),
         ("relative = 0.1", "tolerance.0.metric: is missing; add it"),
         (
@@ -295,6 +328,10 @@ def own(tmp_path: Path) -> Matrix:
             'metric = "perplexty"\nrelative = 0.1',
             r"entry 1 \(metric = 'perplexty'\) gates nothing: no tier of .* measures a metric of this name "
             r"\(did you mean 'perplexity'\?\)",
+        ),
+        (
+            'metric = "perplexity"\nrelative = 0.1\nrounding = "none"',
+            r"gates nothing: rounding = 'none': no scheme of these cells has it, in any tier of ",
         ),
         (
             'metric = "perplexty/reproduction"\nabsolute = 0.1\nhere = 0.1',
