@@ -120,18 +120,21 @@ class Tolerances(Record):
         if patterns is None:
             patterns = {pattern for pattern in self._patterns if fnmatchcase(cell, pattern)}
             self._of_cell[cell] = patterns
-        rounding = self._roundings.get(cell, "activations")
         for pattern, tolerance in entries:
-            if pattern in patterns and tolerance.rounding in (None, rounding):
+            if pattern in patterns and tolerance.rounding in (None, self._rounding_of(cell)):
                 return tolerance
         return None
 
     def of_expected(self, metric: str, cell: str) -> Tolerance | None:
         """The last entry with `expected` that matches both."""
         for entry in self._expected:
-            if fnmatchcase(metric, entry.metric) and fnmatchcase(cell, entry.cell):
+            rounds = entry.rounding in (None, self._rounding_of(cell))
+            if rounds and fnmatchcase(metric, entry.metric) and fnmatchcase(cell, entry.cell):
                 return entry
         return None
+
+    def _rounding_of(self, cell: str) -> Rounding:
+        return self._roundings.get(cell, "activations")
 
     def of_reproduction(self, metric: str, cell: str) -> Tolerance | None:
         """The last entry for the reproduction of a paired metric."""

@@ -234,7 +234,7 @@ def check_tokenizer(gguf: Path, folder: Path) -> None:
     import llama_cpp
     import transformers
 
-    from suite.prepare.workload import HARD_LINES
+    from suite.prepare.lines import HARD_LINES
 
     original = transformers.AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
