@@ -13,6 +13,7 @@ import os
 import shlex
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,8 @@ _POLL = 0.1
 _WITHOUT_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 log = logging.getLogger("quantgate")
-_held: set[str] = set()
+_held: set[tuple[str, int]] = set()
+"""Files that threads of this process have locked."""
 _warned: set[str] = set()
 
 
@@ -40,12 +42,14 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
     """Hold the lock of `path`, whose folder is made. what: is done meanwhile, for the message.
 
     patience: seconds after which BusyError is raised; None: wait until it is free. Where the file system has no locks,
-    a warning says so and nothing is held. Raises OSError, and MeasurementError where this process holds the lock
+    a warning says so and nothing is held. Raises OSError, and MeasurementError where this thread holds the lock
     already, so that it would wait for itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = str(path.resolve())
+    name = (str(path.resolve()), threading.get_ident())
     if name in _held:
+        if patience is not None:
+            raise BusyError("this process")
         raise MeasurementError(
             f"{path}: {what} needs itself; does a reference name itself through another cell?"
         )

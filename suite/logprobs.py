@@ -14,9 +14,8 @@ tokens of p_i <= 1/256. Tests hold it below 1e-5 nats.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,13 @@ from numpy.typing import NDArray
 
 from suite.errors import MeasurementError
 from suite.files import replacing
+from suite.kept import keep
 
 STEPS = 2048
 """Steps of a nat."""
 
 LIKELY = 256
 """A token more likely than 1/LIKELY is kept exactly."""
-
-LIMIT = 4 * 2**30
-"""Bytes that all files of the folder may take together."""
-
-UNUSED = 24 * 3600.0
-"""Seconds after which a file that nobody has read is removed."""
 
 Write = Callable[[NDArray[np.float32], NDArray[np.int64]], None]
 """Takes log-probabilities, [n, vocabulary], and true tokens, [n]."""
@@ -79,7 +73,6 @@ def writing(path: Path, rows: int) -> Iterator[Write]:
                 nonlocal written
                 block = _encode(logprobs, tokens)
                 if not written:
-                    make_room(path, rows * block.itemsize)
                     descr = np.lib.format.dtype_to_descr(block.dtype)
                     header = {"descr": descr, "fortran_order": False, "shape": (rows,)}
                     np.lib.format.write_array_header_1_0(file, header)
@@ -89,6 +82,7 @@ def writing(path: Path, rows: int) -> Iterator[Write]:
             yield write
             if written != rows:
                 raise ValueError(f"{written} rows written, {rows} announced")
+        keep(path)
     except OSError as error:
         raise MeasurementError(
             f"{path}: the reference's log-probabilities cannot be written ({error.strerror}): lower `windows` of the "
@@ -135,24 +129,3 @@ class Reference:
         return Rows(
             logprobs, rows["token"].astype(np.int64), rows["likely"][:, 0].astype(np.int64), rows["true"]
         )
-
-
-def make_room(path: Path, size: int) -> None:
-    """Remove from the folder of `path` what nobody has read for a day, and then what was not read for longest, until
-    `size` more bytes fit under `LIMIT`. A process that has mapped a file keeps it. Raises MeasurementError where they
-    can not fit."""
-    if size > LIMIT:
-        raise MeasurementError(
-            f"the reference's log-probabilities would take {size / 1e9:.1f} GB, more than {LIMIT / 1e9:.1f} GB: "
-            "lower `windows` or `n_ctx` of the tier's divergence"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = []
-    for file in path.parent.iterdir():
-        with suppress(FileNotFoundError):  # another run may be tidying up, too
-            found.append((file.stat().st_mtime, file.stat().st_size, file))
-    left = sum(bytes_ for _, bytes_, _ in found)
-    for used, bytes_, file in sorted(found):
-        if used < time.time() - UNUSED or left + size > LIMIT:
-            file.unlink(missing_ok=True)
-            left -= bytes_

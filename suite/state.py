@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from suite.assets import cache_dir
 from suite.baselines import Update, check_machine
 from suite.baselines import read as read_baseline
+from suite.cache import bound, limit_bytes, sweep
 from suite.errors import AssetError, InputError, QuantgateError
 from suite.files import read_plain_text
 from suite.gate import Rules
@@ -97,13 +99,24 @@ class State:
             self._runner.close()
         if self.progress is not None:
             self.progress.close()
+        if self.claimed:
+            self._bound_cache()
         self._claimed.close()
         logging.getLogger("quantgate").removeHandler(self._notices)
         self.progress_file.close()
 
+    def _bound_cache(self) -> None:
+        began = time.time() - (time.monotonic() - self.begin)
+        if removed := bound(began):
+            size = sum(thing.bytes for thing in removed) / 1e9
+            self._say(
+                f"removed from the cache: {len(removed)} things not used for a day or more, {size:.1f} GB"
+            )
+
     def claim_results(self) -> None:
         """Keep other runs out of the folder of results until `close`. Raises InputError where another one uses it, or
         nothing can be written there."""
+        sweep(cache_dir())
         lock = self.results / ".lock"
         self.claimed = True
         try:
@@ -172,6 +185,7 @@ class State:
             )
         self._check_min_judged()
         self._check_against()
+        limit_bytes()
         _ = self.tolerances, self.questions
         self.supply.check()
         if self.option.machine:

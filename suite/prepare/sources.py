@@ -36,8 +36,15 @@ class Sources:
     """
 
     def __init__(
-        self, path: Path, text: Path | None, make: Make, on_progress: Callable[[str, float, float], None]
+        self,
+        path: Path,
+        text: Path | None,
+        make: Make,
+        on_progress: Callable[[str, float, float], None],
+        limit: float | None = None,
     ):
+        """limit: seconds that the download of an asset may take."""
+        self._limit = limit
         self._path = path
         self._own_text = text.absolute() if text else None  # makers work in a folder of their own
         self._make = make
@@ -62,14 +69,9 @@ class Sources:
         elif source.hub is not None:
             key = hash_of([source.hub, source.revision, source.file])
             folder = cache_dir() / "hub" / f"{source.hub.replace('/', '--')}-{key}"
-            if not folder.exists():
-                arguments = {"hub": source.hub, "revision": source.revision, "file": source.file}
-                self._make(
-                    folder,
-                    f"fetch {source.hub}",
-                    "suite.prepare.checkpoints:hub_checkpoint",
-                    lambda: arguments,
-                )
+            arguments = {"hub": source.hub, "revision": source.revision, "file": source.file}
+            maker = "suite.prepare.checkpoints:hub_checkpoint"
+            self._make(folder, f"fetch {source.hub}", maker, lambda: arguments)
         else:
             folder = self._local(source)
         found = folder / source.file if source.file else folder
@@ -157,7 +159,7 @@ class Sources:
         if name not in self._fetched:
             self.pinned(name)
             try:
-                self._fetched[name] = fetch(name, self._assets, progress=self._on_progress)
+                self._fetched[name] = fetch(name, self._assets, progress=self._on_progress, limit=self._limit)
             except AssetError as error:
                 self._fetched[name] = error  # a download that fails takes minutes: once a run is enough
         found = self._fetched[name]

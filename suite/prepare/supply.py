@@ -16,6 +16,7 @@ from typing import Any
 from suite.assets import cache_dir
 from suite.errors import AssetError, InputError, QuantgateError
 from suite.files import hash_of
+from suite.kept import discard, intact, keep, read_entry
 from suite.locks import locked
 from suite.matrix import Cell, Matrix, Model, Tier
 from suite.prepare.calibrated import Calibrated
@@ -27,8 +28,8 @@ from suite.run.environment import Environment, suite_code_hash, work_facts
 from suite.run.isolate import run_isolated
 from suite.run.session import MISSING
 
-TIME_LIMIT = 3600.0
-"""Seconds that making one thing may take; a hub download of a large model is the longest."""
+DOWNLOAD = 10
+"""A download may take so many times the tier's time limit, which holds for anything else that is made."""
 
 CONVERTER = "llama.cpp"
 """The asset that holds llama.cpp's converter."""
@@ -56,7 +57,7 @@ class Supply:
         self._threads = threads
         self._logs = logs
         self._on_progress = on_progress
-        self._sources = Sources(matrix.path, text, self._make, on_progress)
+        self._sources = Sources(matrix.path, text, self._make, on_progress, DOWNLOAD * tier.time_limit)
         self._needs = needs_of(tier)
         self._errors: dict[Path, Exception] = {}
         self._room = TemporaryDirectory(prefix="quantgate-")
@@ -314,24 +315,30 @@ class Supply:
         arguments: Callable[[], dict[str, Any]],
         worker: Callable[[], Sequence[str]] | None = None,
     ) -> None:
-        """Make `output` unless it is there; only once where two runs want it. A failure is remembered.
-        worker: gives the command of the making process; None: of this environment's."""
+        """Make `output` unless it is there and as it was made; only once where two runs want it. A failure is
+        remembered. worker: gives the command of the making process; None: of this environment's."""
         if output in self._errors:
             raise self._errors[output]
-        if output.exists():
-            return
         try:
+            if output.parent.name == "hub" and output.exists() and read_entry(output) is None:
+                keep(
+                    output
+                )  # of an earlier version: whole when it got its name, and not to be had offline again
+            if intact(output):
+                return
             with locked(cache_dir() / "locks" / f"{output.name}.lock", title):
-                if output.exists():
+                if intact(output):
                     return
+                discard(output)
                 job = Preparation(title=title, maker=maker, arguments=arguments(), output=output)
                 run_isolated(
                     job,
                     self._logs / f"{output.name}.log",
-                    timeout=TIME_LIMIT,
+                    timeout=self._tier.time_limit * (DOWNLOAD if output.parent.name == "hub" else 1),
                     on_progress=self._on_progress,
                     command=worker() if worker else self.environment.worker,
                 )
+                keep(output)
         except Exception as error:
             self._errors[output] = error
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from suite.errors import MeasurementError, QuantgateError, unexpected
 from suite.files import hash_of
+from suite.kept import intact
 from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
 from suite.records import Job, Measurement, Spent
@@ -183,7 +183,7 @@ class Bench:
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         """Whether the requests need log-probabilities that the reference's process has yet to leave."""
         path = self._logprobs(cell, requests)
-        return path is not None and cell.id != cell.reference and not _used(path)
+        return path is not None and cell.id != cell.reference and not intact(path)
 
     def _logprobs(self, cell: Cell, requests: Sequence[str]) -> Path | None:
         if "divergence" not in requests:
@@ -309,15 +309,6 @@ def remembered(done: dict[str, T | QuantgateError], cell: str, measure: Callable
 def sibling(path: Path, name: str) -> Path:
     """Another file of the same cell. `~` is in no scheme's name: process 2 of `Q4` is not scheme `Q4.2`."""
     return path.with_name(f"{path.stem}~{name}.json")
-
-
-def _used(path: Path) -> bool:
-    """Whether the file is there; if so, it is not removed as unused."""
-    try:
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def read_measurement(path: Path) -> Measurement:

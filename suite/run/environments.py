@@ -27,6 +27,7 @@ from packaging.utils import canonicalize_name
 from suite.assets import PIP, cache_dir
 from suite.errors import InputError
 from suite.files import hash_of, write_atomic
+from suite.kept import discard, intact, keep
 from suite.locks import locked
 from suite.run.environment import Environment
 from suite.run.isolate import ROOT, python_path
@@ -148,14 +149,14 @@ def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     key = hash_of([sorted(wanted), sys.version, platform.machine(), *under])
     folder = cache_dir() / "environments" / key
     marker, python = folder / ".complete", folder / "bin" / "python"
-    if marker.exists():
+    if marker.exists() and intact(folder):
         return python
     with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
-        if marker.exists():
+        if marker.exists() and intact(folder):
             return python
         say(f"building {folder} ({len(wanted)} packages): once, it is kept")
-        shutil.rmtree(folder, ignore_errors=True)
         try:
+            discard(folder)
             venv.create(folder, with_pip=False)
             if beneath:
                 # After its own packages, with what .pth files there add.
@@ -163,6 +164,7 @@ def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
                 (_packages(folder) / "beneath.pth").write_text("\n".join(lines))
             _install(python, wanted, folder / "requirements.txt", say)
             write_atomic(marker, "\n".join(wanted).encode())
+            keep(folder, hashed=False)
         except OSError as error:
             raise InputError(f"{folder} cannot be built: {error.strerror or error}") from error
         finally:

@@ -730,7 +730,7 @@ def test_lock_that_another_run_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(InputError, match=r"another run is updating it .*run again when it has finished"):
+        with pytest.raises(InputError, match=r"is updating it .*run again when it has finished"):
             update(tmp_path, measured())
         other.communicate()
     assert update(tmp_path, measured())

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -357,32 +356,6 @@ def test_what_a_killed_writer_left_is_removed_a_day_later(tmp_path: Path) -> Non
     assert done.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.name != "a.npy"
-    write_file(tmp_path / "b.npy")
-    assert left.exists(), "it may be another run's, at work"
-    yesterday = time.time() - logprobs.UNUSED - 1
-    os.utime(left, (yesterday, yesterday))
-    write_file(tmp_path / "b.npy")
-    assert [f.name for f in tmp_path.iterdir()] == ["b.npy"]
-
-
-def test_files_that_nobody_read_for_a_day_are_removed_and_others_kept(tmp_path: Path) -> None:
-    for name, age in (("old.npy", logprobs.UNUSED + 60), ("new.npy", logprobs.UNUSED - 60)):
-        write_file(tmp_path / name)
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    write_file(tmp_path / "mine.npy")
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["mine.npy", "new.npy"]
-
-
-def test_what_was_read_longest_ago_goes_first_when_room_is_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for age, name in enumerate(["c.npy", "a.npy", "b.npy"]):
-        write_file(tmp_path / name)
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
-    size = (tmp_path / "a.npy").stat().st_size
-    monkeypatch.setattr(logprobs, "LIMIT", 3 * size + 200)
-    write_file(tmp_path / "d.npy")
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.npy", "c.npy", "d.npy"]
 
 
 def test_a_file_in_use_is_not_lost_to_the_process_that_reads_it(tmp_path: Path) -> None:
@@ -391,15 +364,6 @@ def test_a_file_in_use_is_not_lost_to_the_process_that_reads_it(tmp_path: Path) 
     before = reference.rows(0, 8).logprobs
     (tmp_path / "a.npy").unlink()
     assert (reference.rows(0, 8).logprobs == before).all()
-
-
-def test_more_than_the_limit_is_refused_with_a_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logprobs, "LIMIT", 1000)
-    with pytest.raises(MeasurementError, match=r"more than 0\.0 GB: lower `windows` or `n_ctx`"):
-        write_file(tmp_path / "a.npy")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_an_error_with_a_remedy() -> None:
@@ -505,7 +469,9 @@ def diverging(project: Project, tmp_path: Path) -> Project:
     }
     cache = tmp_path / "cache"
     cache.mkdir()
-    for shared in ("assets", "checkpoints", "workloads", "locks"):
+    kinds = ("assets", "checkpoints", "workloads")
+    (cache / "entries").mkdir()
+    for shared in (*kinds, "locks", *(f"entries/{kind}" for kind in kinds)):
         (source := project.cache / shared).mkdir(parents=True, exist_ok=True)
         (cache / shared).symlink_to(source)
     project.environment = {**project.environment, "QUANTGATE_CACHE": str(cache)}

@@ -22,6 +22,7 @@ import pytest
 
 from suite import baselines
 from suite.baseline_file import write_file
+from suite.kept import keep
 from suite.records import Measurement, Status, Verdict
 from suite.selftest.conftest import REPO, Accepted, Project, Result, tree
 
@@ -333,11 +334,11 @@ def test_reuse_measures_what_was_not_asked_for_before(baselined: Project) -> Non
 
 
 def worker(pytest_process: subprocess.Popen[str], cell: str) -> psutil.Process:
-    """The process that measures `cell`, as soon as there is one: forked by a server, which pytest started."""
+    """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's."""
     parent, deadline = psutil.Process(pytest_process.pid), time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(psutil.Error, OSError):  # they come and go
-            for server in parent.children():
+            for server in (server for warden in parent.children() for server in warden.children()):
                 for child in server.children():
                     if str(Path(f"/proc/{child.pid}/fd/1").readlink()).endswith(f"/{cell}.log"):
                         return child
@@ -412,6 +413,7 @@ def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> N
     weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
     weights["blk.1.ffn_norm.weight"][3] = 3e38  # more than the F16 that it is multiplied in can hold
     del weights  # writes the mapped file
+    keep(checkpoint)
     result = baselined.run(QUANTGATE_CACHE=str(cache))
     assert result.status == 10
     assert result.failed() == [case for case in CASES if F16 in case]
@@ -591,6 +593,7 @@ def test_everything_broken_is_one_finding(project: Project) -> None:
         weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
         weights["blk.1.ffn_norm.weight"][:] *= 3
         del weights  # writes the mapped file
+        keep(checkpoint)
     result = project.run("-k", "perplexity", QUANTGATE_CACHE=str(cache))
     assert result.status == 1
     assert result.failed() == [f"perplexity[{cell}]" for cell in cells]
