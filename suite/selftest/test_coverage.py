@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from suite.finish import in_common
 from suite.judge import Coverage, coverage
 from suite.records import Status, Verdict
+from suite.report.as_json import from_json
+from suite.run.environment import MEASURING, suite_code_hash
 
 if TYPE_CHECKING:
     from suite.selftest.conftest import Project
@@ -100,3 +103,24 @@ def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list
     result = project.run(*arguments)
     assert result.status == 4
     assert told in result.output
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_the_report_has_the_environment_of_every_cell(baselined: Project, processes: str) -> None:
+    """Measured by processes of pytest-xdist, too, of which the reporting one has measured nothing."""
+    result = baselined.run("-m", "tokenizer", "-n", processes)
+    assert result.status == 0, result.output
+    report = (baselined.folder / "report/report.json").read_text()
+    info = from_json(report)[1]
+    assert info.environment["quantgate code"] == suite_code_hash(*MEASURING)
+    assert info.environment["llama.cpp"]
+    assert "quantgate code" in (baselined.folder / "report/report.md").read_text()
+
+
+def test_what_cells_have_in_common_stands_once() -> None:
+    common, rest = in_common(
+        {"a": {"torch": "2", "kernels": "x"}, "b": {"torch": "2", "kernels": "y", "mkl": True}}
+    )
+    assert common == {"torch": "2"}
+    assert rest == {"a": {"kernels": "x"}, "b": {"kernels": "y", "mkl": True}}
+    assert in_common({}) == ({}, {})

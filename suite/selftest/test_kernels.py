@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from suite.baseline_file import write_file
 from suite.baselines import Baseline, format_update, plan_update, read, write_update
 from suite.errors import InputError
 from suite.judge import Tolerance, judge_on_kernels, load_tolerances
+from suite.judge.tolerances import TOLERANCES
 from suite.records import Measurement, Metric, Status, Verdict
+
+if TYPE_CHECKING:
+    from suite.selftest.conftest import Project
 
 CELL, TIER = "m/bitsandbytes/nf4", "smoke"
 WIDE, MIDDLE, NARROW = "AVX512 avx2 avx512f", "AVX2 avx2 avx512f", "DEFAULT"
@@ -239,3 +245,63 @@ def test_every_ratio_and_peak_of_the_shipped_tolerances_is_judged_elsewhere() ->
     entries = [t for t in load_tolerances().tolerance if "_ratio" in t.metric or "/peak_" in t.metric]
     assert len(entries) > 5
     assert all(t.elsewhere is not None or t.against for t in entries)
+
+
+# --- whole runs ---------------------------------------------------------------------------------------
+
+Q4 = "tiny/llamacpp/Q4_K_M"
+
+
+def move(project: Project, factor: float) -> None:
+    """As if the baseline's peaks had been taken on other kernels, `factor` times as high."""
+    old = read(project.baselines, Q4, "smoke")
+    assert old is not None
+    metrics = {
+        name: m.model_copy(
+            update={
+                "value": m.value * factor,
+                "samples": [s * factor for s in m.samples or []],
+                "conditions": m.conditions | {"kernels": "SSE3 ALTIVEC"},
+            }
+        )
+        if m.kind == "level"
+        else m
+        for name, m in old.metrics.items()
+    }
+    write_file(old.model_copy(update={"metrics": metrics}), "selftest")
+
+
+def test_peaks_on_kernels_that_the_baseline_lacks_are_judged_and_then_kept_beside(baselined: Project) -> None:
+    move(baselined, 1.0)
+    selected = ("-m", "memory", "-k", "Q4_K_M")
+    result = baselined.run(*selected)
+    assert result.status == 0, result.output
+    assert result.cases == {f"memory[{Q4}]": "passed"}
+    assert "judged by `elsewhere` against SSE3 ALTIVEC" in result.verdict(Q4, PEAK).text
+    before = read(baselined.baselines, Q4, "smoke")
+    assert before is not None
+    assert baselined.update(*selected).status == 0
+    after = read(baselined.baselines, Q4, "smoke")
+    assert after is not None
+    assert {n: m for n, m in after.metrics.items() if m.kind == "level"} == {
+        n: m for n, m in before.metrics.items() if m.kind == "level"
+    }
+    assert len(after.others) == len([m for m in after.metrics.values() if m.kind == "level"])
+    result = baselined.run(*selected)
+    assert result.status == 0
+    assert "elsewhere" not in result.verdict(Q4, PEAK).text
+
+
+def test_a_doubled_peak_is_red_there_too(baselined: Project) -> None:
+    move(baselined, 0.45)
+    result = baselined.run("-m", "memory", "-k", "Q4_K_M", "--tolerances", str(no_floor(baselined)))
+    assert result.status == 1
+    assert result.verdict(Q4, PEAK).status == Status.REGRESSION
+
+
+def no_floor(project: Project) -> Path:
+    """The shipped tolerances for a model of few bytes."""
+    file = project.folder / "tolerances.toml"
+    lines = TOLERANCES.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if not line.startswith("floor = 32e6")))
+    return file
