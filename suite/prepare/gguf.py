@@ -126,8 +126,10 @@ def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
     identified: list[str] = []
     arguments = [SCRIPT, str(staged), "--outfile", str(output), "--outtype", "f32"]
     with imported(converter) as script, mock.patch.object(sys, "argv", arguments):
-        base = importlib.import_module("conversion.base").TextModel
+        module = importlib.import_module("conversion.base")
+        base, model_base = module.TextModel, module.ModelBase
         original = base.get_vocab_base_pre
+        load_hparams = model_base.load_hparams
 
         def get_vocab_base_pre(model: Any, tokenizer: Any) -> str:
             try:
@@ -139,15 +141,34 @@ def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
                 identified.append(name)
                 return name
 
+        def hparams(*arguments: Any, **options: Any) -> dict[str, Any]:
+            return with_old_names(load_hparams(*arguments, **options))
+
         logger.addHandler(handler)
         try:
-            with mock.patch.object(base, "get_vocab_base_pre", get_vocab_base_pre):
+            with (
+                mock.patch.object(base, "get_vocab_base_pre", get_vocab_base_pre),
+                mock.patch.object(model_base, "load_hparams", staticmethod(hparams)),
+            ):
                 script.main()
         except (Exception, SystemExit) as error:
-            raise AssetError(f"{folder}: {_cause(error, heard, staged)}; {BY_HAND}") from error
+            cause = _cause(error, heard, staged).replace(str(staged), str(folder))
+            raise AssetError(f"{folder}: {cause}; {BY_HAND}") from error
         finally:
             logger.removeHandler(handler)
     return bool(identified)
+
+
+def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what the converter asks for by names that transformers 5 has given up: the share of a head
+    that rotates (GPT-NeoX, Cohere 2), and how many of its values do (Bamba)."""
+    share = (hparams.get("rope_parameters") or {}).get("partial_rotary_factor", 1.0)
+    heads, width = hparams.get("num_attention_heads"), hparams.get("hidden_size")
+    size = hparams.get("head_dim") or (width // heads if heads and width else 0)
+    old = {"rotary_pct": share}
+    if share != 1.0 and size:
+        old["attn_rotary_emb"] = int(share * size)
+    return {**old, **hparams}
 
 
 def _cause(error: BaseException, heard: Sequence[str], staged: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from suite.assets import cache_dir
 from suite.errors import AssetError
-from suite.prepare.gguf import gguf_from_safetensors
+from suite.prepare.gguf import gguf_from_safetensors, with_old_names
 from suite.prepare.workload import Encoder
 from suite.selftest.conftest import Project
 from suite.selftest.tiny import TinyModel
@@ -162,6 +162,26 @@ def test_heads_of_another_size(
         for backend in (plain.load(folder, options, 1), llamacpp.load(make(folder), options, 1))
     )
     assert np.abs(first - second).max() < 2e-2
+
+
+@pytest.mark.parametrize(
+    ("hparams", "names"),
+    [
+        ({"num_attention_heads": 4, "hidden_size": 64}, {"rotary_pct": 1.0}),
+        (
+            {"head_dim": 16, "rope_parameters": {"partial_rotary_factor": 0.5}},
+            {"rotary_pct": 0.5, "attn_rotary_emb": 8},
+        ),
+        (
+            {"num_attention_heads": 4, "hidden_size": 64, "rope_parameters": {"partial_rotary_factor": 0.25}},
+            {"rotary_pct": 0.25, "attn_rotary_emb": 4},
+        ),
+        ({"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, {"rotary_pct": 0.5}),
+        ({"rope_parameters": None}, {"rotary_pct": 1.0}),
+    ],
+)
+def test_names_that_transformers_has_given_up(hparams: dict[str, Any], names: dict[str, float]) -> None:
+    assert with_old_names(hparams) == {**hparams, **names}
 
 
 @pytest.mark.parametrize(
