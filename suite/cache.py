@@ -19,6 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from suite.assets import cache_dir
+from suite.commands import Parser
 from suite.errors import InputError
 from suite.kept import ENTRIES, discard, entry_file, read_entry, size_of
 from suite.locks import BusyError, locked
@@ -126,7 +127,7 @@ def sweep(root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """List, or remove."""
-    parser = argparse.ArgumentParser("python -m suite.cache", description=__doc__, formatter_class=_Formatter)
+    parser = Parser("python -m suite.cache", description=__doc__, formatter_class=_Formatter)
     add = parser.add_argument
     add("--older-than", type=float, metavar="DAYS", help="remove what was not used for so long")
     add("--max-size", type=float, metavar="GB", help="remove what was used longest ago, until the rest fits")

@@ -25,6 +25,10 @@ class MeasurementError(QuantgateError):
     """A cell could not be measured: crash, time-out, non-finite logits, missing kernel."""
 
 
+class UnmeasurableError(MeasurementError):
+    """This machine lacks what one metric group needs; the cell's other groups are measured."""
+
+
 def unexpected(error: Exception) -> MeasurementError:
     """What quantgate did not foresee: what it is, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,26 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):
             raise OSError(error.errno, error.strerror, str(path)) from error  # that of a write names no file
         raise
+
+
+def path_problem(path: Path) -> str:
+    """Why a path cannot be given to the libraries that load models, which take UTF-8; empty: it can."""
+    shown = ascii(str(path)).strip("'")
+    try:
+        str(path).encode()
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        try:
+            os.fsencode(path).decode()
+        except UnicodeDecodeError:
+            return f"{shown}: is no UTF-8; rename it, or name another folder"
+        except UnicodeEncodeError:
+            pass
+        return (
+            f"{shown}: has letters that the encoding of this locale ({sys.getfilesystemencoding()}) lacks; set "
+            "PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+        )
+    return ""
 
 
 def hash_of(value: Any) -> str:

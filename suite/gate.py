@@ -107,6 +107,8 @@ class Gate:
         try:
             measured, old = self._sides()
             self.environment = measured.environment
+            if why := measured.unmeasured.get(self._need.request.split("/")[0]):
+                raise MeasurementError(why)
             if self._need.request not in measured.requests:
                 raise MeasurementError(self._runner.unmeasured(self._need.cell, self._need.request))
             first = list(self._judged(measured, old))

@@ -228,6 +228,8 @@ class Measurement(Record):
     """Of each phase, seconds in forward passes."""
     scoring: dict[str, float] = Field(default_factory=dict)
     """Of each task, seconds of scoring alone."""
+    unmeasured: dict[str, str] = Field(default_factory=dict)
+    """Metric groups that this machine cannot measure, and why."""
     complete: bool = False
 
 

@@ -21,7 +21,7 @@ from suite.baselines import Update, check_machine
 from suite.baselines import read as read_baseline
 from suite.cache import bound, limit_bytes, sweep
 from suite.errors import AssetError, InputError, QuantgateError
-from suite.files import read_plain_text
+from suite.files import path_problem, read_plain_text
 from suite.gate import Rules
 from suite.judge import Tolerances, coverage, gate_level, load_tolerances
 from suite.judge.tolerances import TOLERANCES
@@ -185,6 +185,12 @@ class State:
             )
         self._check_min_judged()
         self._check_against()
+        paths = [
+            getattr(self.option, name) for name in ("matrix", "tolerances", "text", "baselines", "report")
+        ]
+        for path in (cache_dir(), self.results, self.root, *filter(None, paths)):
+            if problem := path_problem(path):
+                raise InputError(problem)
         limit_bytes()
         _ = self.tolerances, self.questions
         self.supply.check()

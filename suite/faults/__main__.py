@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from suite.choice import choose
+from suite.commands import Parser
 from suite.errors import InputError, QuantgateError
 from suite.faults.catalogue import CATALOGUE
 from suite.faults.outcome import Row
@@ -92,8 +93,8 @@ def _said(row: Row) -> str:
     return f"{row.fault}: {row.outcome}" + (f": {'; '.join(row.red)}" if row.red else "")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suite.faults", description=main.__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m suite.faults", description=main.__doc__)
     add = parser.add_argument
     add("-k", default="", metavar="REGEX", help="only faults whose kind, name or cell matches")
     add("--list", action="store_true", help="say which faults there are, and measure nothing")

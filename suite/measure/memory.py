@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from suite.backends.base import Weights
+from suite.errors import UnmeasurableError
 from suite.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
 from suite.run.noise import Watch, watched
 from suite.run.session import Session
@@ -68,6 +69,11 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "decode": options.decode,
         "kernels": session.kernels,
     }
+    if session.no_peaks:
+        raise UnmeasurableError(
+            f"peaks of memory cannot be measured here ({session.no_peaks}): mount /proc so that processes can write "
+            "there, or leave these cases out (-m 'not memory')"
+        )
     metrics = _sizes(weights, source)
     metrics["memory/file_bytes"] = _exact(weights.file_bytes, "bytes", source)
     for phase, peak in peaks.items():

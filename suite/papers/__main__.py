@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from suite.commands import Parser
 from suite.errors import InputError, QuantgateError
 from suite.matrix import MATRIX, Matrix, load_matrix
 from suite.papers import baseline, charts, page
@@ -24,7 +25,7 @@ COLOUR = {"holds": "green", "does not hold": "red", "open": "yellow"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for an option or a record that does not fit."""
+    """Exit status: 0; 4 for an option or a record that does not fit."""
     options = _parser().parse_args(arguments)
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -45,14 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
                 console.print(f"wrote {file}", markup=False, soft_wrap=True)
     except QuantgateError as error:
         console.print(str(error), style="red", markup=False, soft_wrap=True)
-        return 2
+        return 4
     return 0
 
 
 def chosen(pattern: str) -> dict[str, Entry]:
     """The sections whose name matches. Raises InputError where none does."""
     entries = load_entries()
-    found = {name: entry for name, entry in entries.items() if re.search(pattern, name)}
+    try:
+        found = {name: entry for name, entry in entries.items() if re.search(pattern, name)}
+    except re.error as error:
+        raise InputError(f"-k {pattern}: is no regular expression: {error}") from None
     if not found:
         raise InputError(f"-k {pattern}: no section matches; there are {', '.join(entries)}")
     return found
@@ -123,8 +127,8 @@ def table_of(title: str, found: Sequence[Outcome]) -> Table:
     return table
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suite.papers", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m suite.papers", description=__doc__)
     add = parser.add_argument
     add(
         "--results",

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from suite.choice import choose
+from suite.commands import Parser
 from suite.errors import InputError, QuantgateError
 from suite.files import write_atomic
 from suite.matrix import load_matrix
@@ -107,8 +108,8 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suite.peers", description=main.__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m suite.peers", description=main.__doc__)
     add = parser.add_argument
     add(
         "-k",

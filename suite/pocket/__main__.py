@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from suite.assets import cache_dir
+from suite.commands import Parser
 from suite.errors import InputError, QuantgateError
 from suite.files import hash_of
 from suite.matrix import FIXTURES
@@ -18,13 +19,13 @@ from suite.toml_input import allowed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for an option, a file or an asset that is not as it should be."""
+    """Exit status: 0; 4 for an option, a file or an asset that is not as it should be."""
     options = _parser().parse_args(arguments)
     try:
         _run(options)
     except QuantgateError as error:
         print(error, file=sys.stderr)
-        return 2
+        return 4
     return 0
 
 
@@ -53,8 +54,8 @@ def _say(text: str, prefix: str = "") -> None:
     print(f"{time.strftime('%H:%M:%S')} {prefix}{text}", flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suite.pocket", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m suite.pocket", description=__doc__)
     add = parser.add_argument
     add("--size", action="append", metavar="NAME", help="which models (default: all of fixtures/pocket.toml)")
     add("--threads", type=int, default=1, metavar="N", help="default: 1; another number rounds otherwise")

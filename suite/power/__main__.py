@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from suite import baselines
+from suite.commands import Parser
 from suite.errors import QuantgateError
 from suite.judge import gate_level, load_tolerances
 from suite.matrix import load_matrix
@@ -23,7 +24,7 @@ CELLS = 10_000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 2 for an option or a record that does not fit."""
+    """Exit status: 0; 4 for an option or a record that does not fit."""
     options = _parser().parse_args(arguments)
     console = Console()
     if not console.is_terminal:
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         _run(options, cells, console)
     except QuantgateError as error:
         console.print(str(error), style="red", markup=False)
-        return 2
+        return 4
     return 0
 
 
@@ -92,8 +93,8 @@ def load_cells(root: Path, tier: str) -> dict[str, dict[str, Metric]]:
     return {cell: dict(baseline.metrics) for cell, baseline in read.items() if baseline}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suite.power", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m suite.power", description=__doc__)
     add = parser.add_argument
     add("--tier", default="smoke", help="whose baselines are replayed (default: smoke)")
     add(

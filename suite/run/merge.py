@@ -26,6 +26,7 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
             "phases": added([part.phases for part in parts]),
             "forward": added([part.forward for part in parts]),
             "scoring": added([part.scoring for part in parts]),
+            "unmeasured": {group: why for part in parts for group, why in part.unmeasured.items()},
             "metrics": {n: _merged(n, [p.metrics[n] for p in parts if n in p.metrics]) for n in names},
         }
     )

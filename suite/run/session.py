@@ -141,6 +141,8 @@ class Session:
         self.cell = job.cell
         self.reference = job.reference
         self.logprobs = job.logprobs
+        self.no_peaks = ""
+        """Why the peak of a phase cannot be told from that of an earlier one; empty: it can."""
         self.is_reference = job.cell == job.reference
         self.scored: dict[tuple[int, ...], Scored] = {}
         """Windows of text that were scored already, by their token ids: metric groups share them."""
@@ -223,7 +225,10 @@ class Session:
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
-        Path("/proc/self/clear_refs").write_text("5")
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError as error:
+            self.no_peaks = f"{error.filename}: {error.strerror}"
         stop = threading.Event()
         sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
         sampler.start()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from suite import measure
-from suite.errors import QuantgateError
+from suite.errors import QuantgateError, UnmeasurableError
 from suite.files import write_atomic
 from suite.records import Job, Measurement, Preparation
 from suite.run.environment import describe
@@ -97,12 +97,16 @@ def run(job: Job) -> None:
     phases["load"] = clock() - begin
     groups = list(dict.fromkeys(r.split("/")[0] for r in job.requests))
     metrics = {}
+    unmeasured = {}
     for group in sorted(groups, key=_order):
         mark = clock()
         session.phase = group
         session.progress(0, 1)
         parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
-        metrics.update(importlib.import_module(f"suite.measure.{group}").measure(session, parts))
+        try:
+            metrics.update(importlib.import_module(f"suite.measure.{group}").measure(session, parts))
+        except UnmeasurableError as error:
+            unmeasured[group] = str(error)
         phases[group] = clock() - mark
     record = Measurement(
         cell=job.cell,
@@ -117,6 +121,7 @@ def run(job: Job) -> None:
         phases=phases,
         forward=session.forward,
         scoring=session.scoring,
+        unmeasured=unmeasured,
         complete=True,
     )
     write_atomic(job.output, record.model_dump_json(indent=1).encode())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,10 +13,11 @@ from typing import Any
 import pytest
 
 from suite.errors import MeasurementError
+from suite.files import path_problem
 from suite.locks import locked
 from suite.records import Job, Measurement
 from suite.run.bench import Asked, sibling
-from suite.selftest.conftest import Project
+from suite.selftest.conftest import REPO, Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 
@@ -149,3 +154,86 @@ def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook
     assert result.status == (0 if "close" in hook else 10), result.output
     assert "quantgate itself failed: LookupError in broken_hook.py:2: unforeseen" in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["papers", "pocket", "power", "faults", "peers", "cache"])
+def test_wrong_options_end_with_one_status(command: str) -> None:
+    main = importlib.import_module(f"suite.{command}.__main__" if command != "cache" else "suite.cache").main
+    with pytest.raises(SystemExit) as caught:
+        main(["--no-such-option"])
+    assert caught.value.code == 4
+
+
+def test_an_expression_of_papers_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from suite.papers.__main__ import main
+
+    assert main(["-k", "("]) == 4
+    assert "-k (: is no regular expression: missing )" in capsys.readouterr().out
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (b"plain", ""),
+        ("é 中".encode(), ""),
+        (b"qe\xe9", r"qe\udce9: is no UTF-8; rename it, or name another folder"),
+    ],
+)
+def test_a_path_that_libraries_cannot_take_is_named(name: bytes, said: str) -> None:
+    assert path_problem(Path(os.fsdecode(name))) == said
+
+
+def test_a_locale_without_the_letters_of_a_path_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from suite.files import path_problem as problem\n"
+        "print(problem(Path(sys.argv[1])), problem(Path(chr(20013))))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "é"],
+        env={**os.environ, **plain},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("set PYTHONUTF8=1 or LC_ALL=C.UTF-8") == 2, done.stderr
+    assert done.stdout.isascii()
+
+
+def test_a_cache_at_a_path_that_is_no_utf8_is_a_usage_error(project: Project) -> None:
+    result = project.run(
+        "-k", "perplexity", QUANTGATE_CACHE=os.fsdecode(os.fsencode(project.folder) + b"/\xe9")
+    )
+    assert (result.status, result.processes) == (4, [])
+    assert r"/\udce9: is no UTF-8" in result.output
+    assert "Traceback" not in result.output
+
+
+# --- what a machine lacks
+
+
+def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
+    """As where /proc is mounted read-only."""
+    project.write()
+    (project.folder / "sitecustomize.py").write_text(
+        "import errno, pathlib\n"
+        "write = pathlib.Path.write_text\n"
+        "def refuse(self, *a, **k):\n"
+        "    if str(self) == '/proc/self/clear_refs':\n"
+        "        raise OSError(errno.EROFS, 'Read-only file system', str(self))\n"
+        "    return write(self, *a, **k)\n"
+        "pathlib.Path.write_text = refuse\n"
+    )
+    path = f"{project.folder}:{project.environment['PYTHONPATH']}"
+    result = project.run("-k", F16, "-m", "perplexity or memory", PYTHONPATH=path)
+    assert (result.status, result.failed()) == (10, [f"memory[{F16}]"])
+    assert (
+        "peaks of memory cannot be measured here (/proc/self/clear_refs: Read-only file system)"
+        in result.output
+    )
+    assert result.cases[f"perplexity[{F16}]"] == "skipped", "no baseline yet"
+    assert result.verdict(F16, "perplexity").measured

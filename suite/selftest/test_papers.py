@@ -468,7 +468,7 @@ def test_findings_need_all_cells_and_come_after_them(project: Any) -> None:
 
 
 def test_a_folder_without_records_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--results", str(tmp_path)]) == 2
+    assert main(["--results", str(tmp_path)]) == 4
     said = "".join(capsys.readouterr().out.split("\n"))
     assert f"pytest --tier papers -m papers --results={tmp_path}" in said
     assert f"{tmp_path}: nothing was measured there" in said
@@ -529,7 +529,7 @@ def test_records_become_the_baseline_that_they_then_fit(
     assert main([*asked, "-k", "kbit"]) == 0
     findings = load_entries()["kbit"].findings
     assert capsys.readouterr().out.count("has no baseline") == len(findings)
-    assert main([*asked, "--update-baselines"]) == 2
+    assert main([*asked, "--update-baselines"]) == 4
     assert not path_of("kbit", tmp_path).exists()
     assert main([*asked, "--update-baselines", "--reason", "first"]) == 0
     said = capsys.readouterr().out
@@ -542,9 +542,9 @@ def test_records_become_the_baseline_that_they_then_fit(
     assert main(asked) == 0
     assert capsys.readouterr().out.count("has left its baseline 0.5 ") == 1
     path.write_text("format = [")
-    assert main(asked) == 2
+    assert main(asked) == 4
     assert "git checkout" in capsys.readouterr().out
-    assert main(["-k", "nothing"]) == 2
+    assert main(["-k", "nothing"]) == 4
     assert "there are kbit, dimensions" in capsys.readouterr().out
 
 

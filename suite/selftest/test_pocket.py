@@ -191,7 +191,7 @@ def test_an_unknown_size_is_refused_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("suite.pocket.__main__.load_tokens", lambda *_: pytest.fail("a text was read"))
-    assert main(["--size", "pocket-3m", "--size", "pocket-4m"]) == 2
+    assert main(["--size", "pocket-3m", "--size", "pocket-4m"]) == 4
     said = capsys.readouterr().err
     assert "--size pocket-4m: Did you mean 'pocket-" in said
     assert f"Allowed: {', '.join(sorted(load_plan().sizes))}" in said

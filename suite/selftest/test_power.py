@@ -649,7 +649,7 @@ def test_the_command_prints_and_writes_the_tables(
             assert f"whole runs without any change {place} that had a red case" in text
     for heading in (f"perplexity, {study.HERE}", f"perplexity, {study.ELSEWHERE}", "memory"):
         assert f"### {heading}: red" in written
-    assert main(["--baselines", str(tmp_path), "--record", str(tmp_path)]) == 2
+    assert main(["--baselines", str(tmp_path), "--record", str(tmp_path)]) == 4
     assert "no measurements" in capsys.readouterr().out
 
 
