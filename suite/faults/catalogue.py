@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from suite.errors import InputError
-from suite.faults import computation, data, memory, scoring, speed, weights
+from suite.faults import computation, data, generation, memory, precision, scoring, speed, weights
 from suite.faults.registry import FAULTS, Fault
 from suite.toml_input import allowed
 
 KINDS = [
-    module.__name__.rpartition(".")[2] for module in (weights, computation, scoring, data, speed, memory)
+    module.__name__.rpartition(".")[2]
+    for module in (weights, computation, precision, generation, scoring, data, speed, memory)
 ]
 """The files of the catalogue, in the order of the table."""
 

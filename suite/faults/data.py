@@ -89,3 +89,71 @@ def tokenizer_normalizes() -> None:
     @wrap(LlamaCpp, "tokenize")
     def tokenize(original: Any, backend: Any, text: str) -> Any:
         return original(backend, unicodedata.normalize("NFKC", text))
+
+
+TOKENIZER: dict[str, Any] = {"groups": ("tokenizer",)}
+
+
+def retokenized(change: Callable[[Any, str, list[int]], list[int]]) -> None:
+    """Change the ids that the backend's tokenizer gives for a text."""
+    from suite.backends.llamacpp import LlamaCpp
+
+    @wrap(LlamaCpp, "tokenize")
+    def tokenize(original: Any, backend: Any, text: str) -> list[int]:
+        return change(lambda part: original(backend, part), text, original(backend, text))
+
+
+@fault("the tokenizer has lost its rarest merge", "llamacpp/Q4_K_M", "tokenizer/mismatches", **TOKENIZER)
+def merge_lost() -> None:
+    """The token that the last merge makes falls into the two that it was made of."""
+
+    def split(tokenize: Any, text: str, ids: list[int]) -> list[int]:
+        return [part for token in ids for part in (halves if token == rarest else [token])]
+
+    import llama_cpp
+
+    from suite.backends.llamacpp import LlamaCpp
+
+    halves: list[int] = []
+    rarest = -1
+
+    @wrap(LlamaCpp, "__init__")
+    def load(original: Any, backend: Any, *arguments: Any) -> None:
+        nonlocal rarest, halves
+        original(backend, *arguments)
+        for token in reversed(range(llama_cpp.llama_vocab_n_tokens(backend._vocab))):
+            text = text_of(backend, [token])
+            if len(text) > 3 and text.isascii() and backend.tokenize(text) == [token]:
+                cuts = ((text[:n], text[n:]) for n in range(1, len(text)))
+                pairs = ([*backend.tokenize(a), *backend.tokenize(b)] for a, b in cuts)
+                rarest, halves = token, next(pair for pair in pairs if len(pair) == 2)
+                break
+
+    retokenized(split)
+
+
+@fault("names of special tokens taken for text", "llamacpp/Q4_K_M", "tokenizer/mismatches", **TOKENIZER)
+def special_tokens_as_text() -> None:
+    import llama_cpp
+
+    @wrap(llama_cpp, "llama_tokenize")
+    def tokenize(original: Any, *arguments: Any) -> Any:
+        return original(*arguments[:-1], False)
+
+
+@fault("runs of spaces before a digit split otherwise", "llamacpp/F16", "tokenizer/mismatches", **TOKENIZER)
+def spaces_before_digits() -> None:
+    import re
+
+    def split(tokenize: Any, text: str, ids: list[int]) -> list[int]:
+        parts = re.split(r"( {2,})(?=\d)", text)
+        if len(parts) == 1:
+            return ids
+        spaces = [
+            [*tokenize(" " * (len(part) - 1)), *tokenize(" ")] if part.isspace() else tokenize(part)
+            for part in parts
+            if part
+        ]
+        return [token for part in spaces for token in part]
+
+    retokenized(split)

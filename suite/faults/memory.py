@@ -30,6 +30,27 @@ def leak_per_call() -> None:
             original(backend, [token])
 
 
+@fault("1 MB leaked in 100 decoded tokens", CELL, "decoding/growth", groups=("decoding",))
+def slow_leak() -> None:
+    from suite.backends.llamacpp import LlamaCpp
+
+    @wrap(LlamaCpp, "decode")
+    def decode(original: Any, backend: Any, ids: Any) -> None:
+        for token in ids:
+            _kept.append(filled(0.01))
+            original(backend, [token])
+
+
+@fault("the same leak in transformers", "transformers/fp32", "decoding/growth", groups=("decoding",))
+def slow_leak_in_transformers() -> None:
+    from suite.backends.transformers import Transformers
+
+    @wrap(Transformers, "_step")
+    def step(original: Any, backend: Any, ids: Any) -> None:
+        _kept.append(filled(0.01))
+        original(backend, ids)
+
+
 @fault("a 64 MB buffer kept", CELL, "memory/peak_prefill_anonymous", "memory/peak_resident", **SIZED)
 def buffer_kept() -> None:
     loaded(lambda backend: _kept.append(filled(64)))

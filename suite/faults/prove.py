@@ -21,7 +21,7 @@ from suite.gate import Gate, Replay, Rules
 from suite.judge import gate_level, load_tolerances
 from suite.matrix import Cell, Matrix
 from suite.prepare.supply import Supply
-from suite.records import Verdict
+from suite.records import Measurement, Verdict
 from suite.report.progress import Progress
 from suite.run.against import Against, Side
 from suite.run.bench import Bench
@@ -47,6 +47,18 @@ class Titled(Progress):
 
     def finish(self, cell: str, seconds: float, outcome: str) -> None:
         super().finish(f"{cell} {self.title}", seconds, outcome)
+
+
+class _Stored(Runner):
+    """A run against stored baselines; `upgraded`: what it measured is judged as if an upgrade lay in between."""
+
+    upgraded = False
+
+    def measurement(self, cell: Cell) -> Measurement:
+        measured = super().measurement(cell)
+        if not self.upgraded:
+            return measured
+        return measured.model_copy(update={"environment": {**measured.environment, "upgrade": "simulated"}})
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,9 @@ class Proof:
         name = fault.name if fault else f"none on {cell}{', beside clean' if beside_clean else ''}"
         self.progress.title = f"with {fault.name}" if fault else "without a fault"
         begin = time.monotonic()
-        verdicts = self._judged(self.cell(cell, beside_clean=beside_clean), groups, fault, beside_clean)
+        verdicts, later = self._judged(
+            self.cell(cell, beside_clean=beside_clean), groups, fault, beside_clean
+        )
         return Row(
             fault=name,
             kind=fault.kind if fault else "control",
@@ -104,23 +118,26 @@ class Proof:
             cell=cell,
             gates=list(fault.gates) if fault else [],
             red=in_words(red(verdicts)),
+            upgraded=None if later is None else in_words(red(later)),
             note=fault.no_gate if fault else "",
             measured=list(groups),
-            outcome=outcome(fault, verdicts),
+            outcome=outcome(fault, verdicts if fault else [*verdicts, *(later or ())]),
             seconds=time.monotonic() - begin,
             verdicts=verdicts,
         )
 
     def _judged(
         self, cell: Cell, groups: Sequence[str], fault: Fault | None, beside_clean: bool
-    ) -> list[Verdict]:
-        """The verdicts of the cell's cases, one case for each group."""
+    ) -> tuple[list[Verdict], list[Verdict] | None]:
+        """The verdicts of the cell's cases, one case for each group; and what they are if the environment has changed
+        since the baseline."""
         tier, plan = self.matrix.tier(self.tier), Plan()
         for group in groups:
             plan.add(cell, group)
         faulty = self._settings(fault)
         clean = replace(faulty, worker=WORKER, place="without the fault: ")
-        runner: Runner | Against = Runner(self.matrix, tier, faulty, plan, self.supply, self.progress)
+        stored = _Stored(self.matrix, tier, faulty, plan, self.supply, self.progress)
+        runner: Runner | Against = stored
         if beside_clean:
             benches: dict[Side, Bench] = {
                 "old": Bench(self.matrix, tier, clean, self.supply),
@@ -128,14 +145,20 @@ class Proof:
             }
             runner = Against(tier, plan, benches, self.progress, self.pairs, faulty.run)
         rules = replace(self._rules, against=beside_clean)
-        verdicts = []
-        with closing(runner):
+
+        def check() -> list[Verdict]:
+            verdicts: list[Verdict] = []
             for group in groups:
                 gate = Gate(Need(cell, group), f"{cell.id}/{group}", runner, rules, Replay())
                 with suppress(pytest.fail.Exception, pytest.skip.Exception):
                     gate.check()
                 verdicts += gate.verdicts
-        return verdicts
+            return verdicts
+
+        with closing(runner):
+            verdicts = check()
+            stored.upgraded = True
+            return verdicts, None if beside_clean else check()
 
     def _settings(self, fault: Fault | None) -> Settings:
         # The code of the fault is part of the name: with --reuse, a fault that was changed is measured again.

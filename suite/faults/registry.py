@@ -26,7 +26,8 @@ class Fault:
     that turns red. groups: the metric groups that are measured; empty: all of the tier but throughput. beside_clean:
     held against clean processes on this machine, in alternation, and not against the stored baseline. ends: for a
     fault that makes the measurement fail, what its error says; any other error is the fault's own failure. no_gate:
-    of a fault that nothing gates yet, why; it is tried all the same, and missed.
+    of a fault that nothing gates yet, why; it is tried all the same, and missed. line: no gate turns red, but
+    the report has a line that the metric does not repeat itself.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Fault:
     beside_clean: bool = False
     ends: str = ""
     no_gate: str = ""
+    line: bool = False
 
 
 FAULTS: dict[str, Fault] = {}

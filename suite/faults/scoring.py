@@ -121,6 +121,38 @@ def mean_log_likelihood() -> None:
         return [[Averaged(s.logprobs, s.greedy) for s in group] for group in original(*arguments)]
 
 
+@fault(
+    "a token changed in a choice that is not the best wrong one",
+    "llamacpp/Q4_K_M",
+    "accuracy/*/choices/reproduction",
+    groups=TASKS,
+)
+def other_choice_changed() -> None:
+    """Of the first item that has three choices or more, in the longest of the wrong ones."""
+
+    def changed(session: Session, task: Task) -> list[Item]:
+        if min(len(item.choices) for item in task.items) < 3:
+            return task.items
+        first, *others = task.items
+        wrong = [n for n in range(len(first.choices)) if n not in first.gold]
+        longest = max(wrong, key=lambda n: len(first.choices[n].continuation))
+        choices = list(first.choices)
+        *beginning, last = choices[longest].continuation
+        choices[longest] = choices[longest].model_copy(update={"continuation": [*beginning, last + 1]})
+        return [first.model_copy(update={"choices": choices}), *others]
+
+    tasks(changed)
+
+
+@fault("the last token of long contexts dropped", "llamacpp/Q4_K_M", ITEMS, groups=TASKS)
+def long_contexts_end_early() -> None:
+    def shorten(session: Session, choice: Choice) -> Choice:
+        context = choice.context
+        return choice.model_copy(update={"context": context[:-1] if len(context) > 64 else context})
+
+    choices(shorten)
+
+
 @fault("contexts cut to their last 64 tokens", "llamacpp/Q4_K_M", ITEMS, groups=TASKS)
 def contexts_cut() -> None:
     choices(lambda session, choice: choice.model_copy(update={"context": choice.context[-64:]}))

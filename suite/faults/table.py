@@ -16,12 +16,20 @@ from suite.report.words import duration, plural
 STYLES = {
     Outcome.CAUGHT: "green",
     Outcome.CLEAN: "green",
+    Outcome.SAID: "green",
     Outcome.ELSEWHERE: "yellow",
     Outcome.MISSED: "bold red",
     Outcome.BROKEN: "bold magenta",
     Outcome.FALSE_ALARM: "bold red",
 }
-HEADINGS = ("fault", "cell", "gates that must turn red", "gates that did, and by how much", "verdict")
+HEADINGS = (
+    "fault",
+    "cell",
+    "gates that must turn red",
+    "gates that did, and by how much",
+    "after an upgrade",
+    "verdict",
+)
 
 
 def render(rows: Sequence[Row], console: Console) -> None:
@@ -71,5 +79,6 @@ def _cells(row: Row) -> list[str]:
         row.cell,
         "\n".join(row.gates) or "none",
         "\n".join(row.red) or (f"none: {row.note}" if row.note else "none"),
+        "-" if row.upgraded is None else "\n".join(row.upgraded) or "none",
         str(row.outcome),
     ]

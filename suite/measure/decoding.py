@@ -20,7 +20,7 @@ from suite.files import hash_of
 from suite.logprobs import Rows
 from suite.measure.divergence import compare
 from suite.records import Declared, Metric, Needs, Record, Scalar
-from suite.run.session import Session, anonymous_bytes
+from suite.run.session import Session, anonymous_bytes, give_back_memory
 from suite.scoring import TokenSequence, score
 
 METRICS = {
@@ -165,6 +165,7 @@ def _stepwise(
     backend.prefill(ids[: stretch.context])
     logits = np.empty((0, 0), np.float32)
     memory = []
+    give_back_memory()
     for number in range(stretch.tokens):
         backend.decode([ids[stretch.context + number]])
         row = backend.next_logits()

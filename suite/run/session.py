@@ -221,9 +221,7 @@ class Session:
         backend = getattr(self, "backend", None)
         if backend:
             backend.reset_device_peak()
-        # What an earlier phase freed and the allocator kept is not this phase's.
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
+        give_back_memory()
         # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
         try:
             Path("/proc/self/clear_refs").write_text("5")
@@ -249,6 +247,12 @@ def _sample(peak: Peak, stop: threading.Event) -> None:
         peak.file = max(peak.file, status["RssFile"] + status["RssShmem"])
         if stop.wait(0.005):
             return
+
+
+def give_back_memory() -> None:
+    """What was freed before and the allocator kept is no memory of what comes next, nor room for it to grow in."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def anonymous_bytes() -> int:

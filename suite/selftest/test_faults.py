@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from suite import baselines
 from suite.faults import worker
 from suite.faults.catalogue import CATALOGUE, named
 from suite.faults.outcome import Outcome, in_words, outcome, red
@@ -19,6 +18,7 @@ from suite.faults.registry import Fault
 from suite.judge import load_tolerances
 from suite.matrix import load_matrix, metric_groups
 from suite.records import Status, Verdict
+from suite.run.gates import possible
 from suite.selftest.conftest import REPO, Project
 
 MODEL = "smollm2-135m"
@@ -45,22 +45,20 @@ def verdict(metric: str, status: Status, **further: Any) -> Verdict:
     return Verdict(cell="tiny/llamacpp/F16", metric=metric, status=status, **further)
 
 
-def fault(*gates: str, ends: str = "") -> Fault:
-    return Fault("a-fault", "weights", "something is wrong", "llamacpp/F16", gates, lambda: None, ends=ends)
+def fault(*gates: str, **further: Any) -> Fault:
+    return Fault("a-fault", "weights", "something is wrong", "llamacpp/F16", gates, lambda: None, **further)
 
 
 # --- the catalogue --------------------------------------------------------------------------------
 
 
 def gated_metrics(cell: str) -> set[str]:
-    """Names of all metrics of a cell that have a gate: those of its baseline, derived ones, timings."""
-    baseline = baselines.read(REPO / "baselines", cell, "smoke")
-    assert baseline is not None
-    names = set(baseline.metrics) | {f"{name}/reproduction" for name in baseline.metrics}
-    names |= {f"throughput/{name}" for name in ("prefill", "decode", "time_to_first_token", "load")}
-    names |= {"decoding/kl_mean"}
-    tolerances = load_tolerances().for_tier("smoke")
-    return {name for name in names if tolerances.of(name, cell) is not None}
+    """Names of all metrics of a cell that have a gate, by what their groups declare."""
+    matrix = load_matrix()
+    declared = possible(matrix.tier("smoke").workload)
+    names = {*declared, *(f"{name}/reproduction" for name in declared)}
+    tolerances = load_tolerances().for_tier("smoke", matrix.roundings())
+    return {name for name in names if tolerances.of(name, cell, against=True) is not None}
 
 
 def test_the_catalogue_is_as_large_as_promised_and_spread_over_backends() -> None:
@@ -99,6 +97,14 @@ def test_a_fault_is_caught_when_each_of_its_gates_is_red() -> None:
     assert outcome(fault("perplexity", "memory/*"), both) == Outcome.CAUGHT
     assert outcome(fault("perplexity", "memory/*"), both[:1]) == Outcome.ELSEWHERE
     assert outcome(fault("perplexity"), both[1:]) == Outcome.ELSEWHERE
+
+
+def test_what_does_not_repeat_itself_is_seen_in_a_line_and_by_no_gate() -> None:
+    noisy = fault("perplexity/reproduction", line=True)
+    unequal = verdict("perplexity/reproduction", Status.PASS, unequal=True)
+    assert outcome(noisy, [unequal]) == Outcome.SAID
+    assert outcome(noisy, [verdict("perplexity/reproduction", Status.PASS)]) == Outcome.MISSED
+    assert outcome(noisy, [unequal, verdict("perplexity", Status.REGRESSION)]) == Outcome.ELSEWHERE
 
 
 @pytest.mark.parametrize("status", [Status.PASS, Status.IMPROVEMENT, Status.INCONCLUSIVE, Status.NO_BASELINE])
@@ -177,11 +183,18 @@ def test_what_varies_is_held_against_clean_processes_in_alternation(baselined: P
 def test_a_cache_that_forgets_in_generation_only_is_caught(project: Project) -> None:
     """Perplexity and accuracy never decode token by token."""
     smoke = project.matrix["tiers"]["smoke"]
-    smoke["decoding"] = {"text": "boolq", "context": 12, "tokens": 8}
+    smoke["decoding"] = {"text": "boolq", "context": 300, "tokens": 40}
     del smoke["perplexity"], smoke["memory"], smoke["tokenizer"]
     assert project.update().status == 0
-    status, said, rows = prove(project, "-k", "generation-drops-oldest")
+    status, said, rows = prove(
+        project, "-k", "generation-drops-oldest|lost-cache-entry|logits-scaled|^memory slow-leak llamacpp"
+    )
     assert status == 0, said
+    assert len(rows) == 5
+    for name in ("lost-cache-entry", "logits-scaled-after-long-prompt", "slow-leak"):
+        assert rows[name]["outcome"] == "caught", rows[name]["red"]
+    assert rows["lost-cache-entry"]["upgraded"]
+    assert rows["none on llamacpp/Q4_K_M"]["upgraded"] == []
     assert rows["none on llamacpp/Q4_K_M"]["outcome"] == "clean"
     (verdict,) = (v for v in rows["generation-drops-oldest"]["verdicts"] if v["metric"] == "decoding/kl_mean")
     assert (verdict["status"], rows["generation-drops-oldest"]["outcome"]) == ("regression", "caught")
