@@ -34,3 +34,11 @@ def unexpected(error: Exception) -> MeasurementError:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return MeasurementError(f"quantgate itself failed: {type(error).__name__}{where}: {error}")
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, on one line; of one that is not of this suite with its type."""
+    text = " ".join(str(error).split())
+    if isinstance(error, QuantgateError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

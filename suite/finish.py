@@ -156,6 +156,7 @@ def run_info(state: State, status: int) -> RunInfo:
     """The run itself, for the reports."""
     common, rest = in_common(state.environments)
     place = state.fingerprint
+    finished = state.runner.finished() if state.needs else {}
     return RunInfo(
         tier=state.option.tier,
         seconds=time.monotonic() - state.begin,
@@ -165,6 +166,7 @@ def run_info(state: State, status: int) -> RunInfo:
         min_judged=state.option.min_judged,
         exit_status=str(status),
         skipped=list(state.skipped.items()),
+        notes=[(cell, note) for cell, m in finished.items() for note in m.notes.values()],
         commit=_commit(state.root),
         matrix=str(state.option.matrix or ""),
         updating=state.option.update_baselines,

@@ -220,6 +220,8 @@ class Measurement(Record):
     created: str
     seconds: float = 0.0
     environment: dict[str, Scalar] = Field(default_factory=dict)
+    notes: dict[str, str] = Field(default_factory=dict)
+    """How it was measured where that is not the usual way, a sentence by subject."""
     metrics: dict[str, Metric] = Field(default_factory=dict)
     phases: dict[str, float] = Field(default_factory=dict)
     """Wall time in seconds of each phase of the measuring processes: `start` (until loading began), `load`, metric

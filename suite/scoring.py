@@ -1,8 +1,14 @@
-"""Log-likelihoods of token sequences: every token is computed once.
+"""Log-likelihoods of token sequences, computed in one of two ways.
 
-The sequences of a batch form a prefix tree: what they share at the beginning (the context of an item's choices) is one
-path. A backend is given the tree in one row: transformers as a 4-D attention mask, llama.cpp as tokens that belong to
-several sequences. What a batch shares with the one before it (few-shot examples) stays in the backend's cache.
+shared: every token is computed once. The sequences of a batch form a prefix tree: what they share at the beginning (the
+context of an item's choices) is one path. A backend is given the tree in one row: transformers as a 4-D attention mask,
+llama.cpp as tokens that belong to several sequences. What a batch shares with the one before it (few-shot examples)
+stays in the backend's cache.
+
+plain: each sequence is a forward pass of its own, without a mask, positions or a cache from here: what the library
+computes for anybody. Sequences that differ in their last token only, which is predicted and never fed, share a pass.
+
+`suite.measure._way` decides which one a cell uses.
 """
 
 from __future__ import annotations
@@ -10,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +38,8 @@ WORTHWHILE = 16
 """A beginning stays in the cache where computing it again would take one part in so many of a batch, or more."""
 
 Ids = tuple[int, ...]
+
+Way = Literal["shared", "plain"]
 
 Look = Callable[[NDArray[np.float32], NDArray[np.float64]], None]
 """Called with the logits of a batch, [rows, vocabulary], and the log-sum-exp of each row."""
@@ -81,14 +89,6 @@ class Scored:
         return bool(self.greedy.all())
 
 
-@dataclass(frozen=True)
-class Block:
-    """Nodes `rows` of a tree, and the ranges of columns (of its mask) outside of which they see nothing."""
-
-    rows: slice
-    columns: tuple[slice, ...]
-
-
 @dataclass
 class TokenTree:
     """Sequences of one forward pass, merged at their common beginnings.
@@ -112,8 +112,13 @@ class TokenTree:
 
     @property
     def is_chain(self) -> bool:
-        """Whether plain causal attention is all it takes."""
-        return len(self.targets) == 1 and not self.past
+        """Whether it is one sequence from its beginning: a plain forward pass is all it takes."""
+        return self.sequences == 1 and not self.past
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences a backend has to tell apart."""
+        return 1 + max(members[-1] for members in self.members)
 
     @property
     def length(self) -> int:
@@ -129,25 +134,6 @@ class TokenTree:
             if parent >= 0:
                 mask[node] |= mask[parent]
         return np.hstack([np.ones((size, self.past), dtype=bool), mask])
-
-    def blocks(self) -> list[Block]:
-        """The mask in blocks: the nodes that all sequences run through, then the branches, which do not see each
-        other. Attention in blocks leaves out most of what the mask forbids."""
-        everybody = len(self.targets)
-        stem = next((n for n, m in enumerate(self.members) if len(m) < everybody), len(self.ids))
-        begins: list[int] = []
-        for node in range(stem, len(self.ids)):
-            if self.parents[node] < stem:
-                begins.append(node)
-            else:
-                while self.parents[node] < begins[-1]:  # branches that were interleaved are one block
-                    begins.pop()
-        shared = slice(0, self.past + stem)
-        blocks = [Block(slice(0, stem), (shared,))] if stem else []
-        for begin, end in pairwise([*begins, len(self.ids)]):
-            own = slice(self.past + begin, self.past + end)
-            blocks.append(Block(slice(begin, end), (shared, own) if shared.stop else (own,)))
-        return blocks
 
 
 def build_tree(sequences: Sequence[TokenSequence], past: int = 0) -> TokenTree:
@@ -217,8 +203,17 @@ def batches(
         yield batch, past
 
 
-def plan(groups: Sequence[Sequence[TokenSequence]], budget: int) -> list[TokenTree]:
-    """One tree a batch; each knows what the next one wants to find in the cache."""
+def chains(groups: Sequence[Sequence[TokenSequence]]) -> list[TokenTree]:
+    """A tree without branches for each sequence; one for neighbours whose tokens are the same but for the last."""
+    flat = (sequence for group in groups for sequence in group)
+    alike = (build_tree(list(same)) for _, same in groupby(flat, key=lambda s: s.ids[:-1]))
+    return [replace(tree, members=[[0] for _ in tree.ids]) for tree in alike]
+
+
+def plan(groups: Sequence[Sequence[TokenSequence]], budget: int, way: Way = "shared") -> list[TokenTree]:
+    """The forward passes. shared: one tree a batch; each knows what the next one wants to find in the cache."""
+    if way == "plain":
+        return chains(groups)
     trees = [build_tree(batch, past) for batch, past in batches(groups, budget)]
     wanted = [tree.past for tree in trees[1:]] + [0]
     return [replace(tree, kept=kept) for tree, kept in zip(trees, wanted, strict=False)]
@@ -230,15 +225,26 @@ def score(
     budget: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     look: Look = unseen,
+    way: Way = "shared",
 ) -> list[list[Scored]]:
     """Score every sequence of every group. Raises MeasurementError for logits that are not finite.
 
     `look` is shown the logits of each batch before the next one takes their place.
     """
-    trees = plan(groups, budget)
+    results = iter(score_trees(backend, plan(groups, budget, way), progress, look))
+    return [[next(results) for _ in group] for group in groups]
+
+
+def score_trees(
+    backend: Backend,
+    trees: Sequence[TokenTree],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    look: Look = unseen,
+) -> list[Scored]:
+    """Score the sequences of the trees, in order."""
     if not trees:
         return []
-    backend.reserve(max(t.length for t in trees), max(len(t.targets) for t in trees))
+    backend.reserve(max(t.length for t in trees), max(t.sequences for t in trees))
     flat: list[Scored] = []
     total = sum(len(t.ids) for t in trees)
     done = 0
@@ -249,8 +255,7 @@ def score(
         look(logits, norm)
         done += len(tree.ids)
         progress(done, total)
-    results = iter(flat)
-    return [[next(results) for _ in group] for group in groups]
+    return flat
 
 
 def _normalizers(

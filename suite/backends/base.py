@@ -6,7 +6,7 @@ loading needs, so that no import is timed, begins no threads of its own, and tou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -46,18 +46,54 @@ class Weights:
         return 8 * self.bytes / self.parameters
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """Nats by which the log-probability of a token may differ between two ways of computing it, and be called rounding:
+    at least `floor`; up to `ceiling` where the model itself moves as much (`suite.measure._way`)."""
+
+    floor: float
+    ceiling: float
+
+
+LENGTHS = ("window", "chunk", "position", "context", "length", "seq", "local", "block_size", "floor", "topk")
+"""What keys of a configuration that limit or cut up a sequence have in their names."""
+
+
+def lengths_in(configuration: Mapping[str, Any], within: bool = False) -> list[int]:
+    """The numbers of tokens that a configuration names, ascending: windows, chunks, positions of training."""
+    lengths: set[int] = set()
+    for key, value in configuration.items():
+        named = within or any(name in str(key).lower() for name in LENGTHS)
+        if isinstance(value, Mapping):
+            lengths.update(lengths_in(value, named))
+            continue
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if named and isinstance(number, (int, float)) and 1 < number < 1e9:
+                lengths.add(int(number))
+    return sorted(lengths)
+
+
 class Backend(Protocol):
     """One loaded model."""
 
-    settings: str
-    """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
+    @property
+    def settings(self) -> str:
+        """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
+
+    @property
+    def rounding(self) -> Rounding:
+        """What this model's number format may do to a score."""
+
+    def lengths(self) -> list[int]:
+        """Numbers of tokens that the model's configuration names (`lengths_in`)."""
 
     def reserve(self, tokens: int, sequences: int) -> None:
         """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached."""
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         """Next-token logits, shape [len(tree.rows), vocabulary], valid until the next call. Of what the call before had
-        in the cache, the first `tree.past` tokens are still there, and the rest is not."""
+        in the cache, the first `tree.past` tokens are still there, and the rest is not. A chain (`tree.is_chain`) is
+        computed as the library computes a text; any exception for another tree says that it cannot be shared."""
 
     def prefill(self, ids: Sequence[int]) -> None:
         """Clear the cache, process `ids`, wait for the device."""

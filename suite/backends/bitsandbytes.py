@@ -9,6 +9,7 @@ import bitsandbytes
 import torch
 import transformers
 
+from suite.backends.base import Rounding
 from suite.backends.transformers import Transformers
 
 
@@ -24,6 +25,11 @@ class BitsAndBytes(Transformers):
 
     def holds(self, name: str, parameter: torch.Tensor) -> bool:
         return isinstance(parameter, self._kind)
+
+    @property
+    def rounding(self) -> Rounding:
+        """LLM.int8 rounds activations by what stands in the whole batch: neighbours move a score."""
+        return super().rounding
 
     def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         yield parameter

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from suite.backends._gguf import FLOATS, linear_tensors
 from suite.backends._llama_log import listening
-from suite.backends.base import Weights
+from suite.backends.base import Rounding, Weights, lengths_in
 from suite.errors import MeasurementError
 from suite.scoring import TokenTree
 
@@ -30,6 +30,7 @@ class LlamaCpp:
     """A GGUF model; weights are memory-mapped, the cache is F16, as the command-line tools do by default."""
 
     settings = f"n_ubatch {_MICRO_BATCH}, flash attention auto, cache F16"
+    rounding = Rounding(0.02, 0.1)
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         llama_cpp.llama_backend_init()
@@ -84,7 +85,9 @@ class LlamaCpp:
         self._reserved = (tokens, sequences)
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
-        self._keep(tree.past, len(tree.targets))
+        if not tree.is_chain or tree.kept:
+            self._check_shared()
+        self._keep(tree.past, tree.sequences)
         batch, size = self._batch, len(tree.ids)
         batch.n_tokens = size
         np.ctypeslib.as_array(batch.token, (size,))[:] = tree.ids
@@ -102,6 +105,12 @@ class LlamaCpp:
         logits = llama_cpp.llama_get_logits(self._context)
         return np.ctypeslib.as_array(logits, (len(tree.rows), self._n_vocab))
 
+    def _check_shared(self) -> None:
+        """Raises MeasurementError where a state runs through all tokens in their order, from branch to branch."""
+        for kind in ("recurrent", "hybrid"):
+            if getattr(llama_cpp, f"llama_model_is_{kind}")(self._model):
+                raise MeasurementError(f"llama.cpp calls the model {kind}: branches would share their state")
+
     def _keep(self, tokens: int, sequences: int) -> None:
         """Leave the first `tokens` tokens in the cache, as the beginning of every sequence."""
         if not tokens:
@@ -109,7 +118,8 @@ class LlamaCpp:
             return
         memory = llama_cpp.llama_get_memory(self._context)
         llama_cpp.llama_memory_seq_keep(memory, 0)  # all sequences of the batch before begin with them
-        llama_cpp.llama_memory_seq_rm(memory, 0, tokens, -1)
+        if not llama_cpp.llama_memory_seq_rm(memory, 0, tokens, -1):
+            raise MeasurementError(f"llama.cpp cannot cut its cache back to {tokens} tokens")
         for sequence in range(1, sequences):
             llama_cpp.llama_memory_seq_cp(memory, 0, sequence, 0, tokens)
 
@@ -166,6 +176,21 @@ class LlamaCpp:
         if count < 0:
             raise MeasurementError(f"llama_tokenize returned {count} for {len(data)} bytes")
         return list(tokens[:count])
+
+    def lengths(self) -> list[int]:
+        return lengths_in(self._metadata())
+
+    def _metadata(self) -> dict[str, int]:
+        """The numbers of the GGUF file's header that are no lists."""
+        found: dict[str, int] = {}
+        room = ctypes.create_string_buffer(256)
+        for index in range(llama_cpp.llama_model_meta_count(self._model)):
+            llama_cpp.llama_model_meta_key_by_index(self._model, index, room, len(room))
+            key = room.value.decode(errors="replace")
+            llama_cpp.llama_model_meta_val_str_by_index(self._model, index, room, len(room))
+            if room.value.isdigit():
+                found[key] = int(room.value)
+        return found
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         return {

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from suite.backends._linear import linear_weights
-from suite.backends._tree_kernels import Products
 from suite.backends.base import Weights
 from suite.backends.transformers import Transformers, linear_layers
 from suite.errors import MeasurementError
@@ -48,10 +47,6 @@ class LLMCompressor(Transformers):
             linear=sum(sizes.values()) + sum(p.numel() for p in others.values()),
             in_scheme=packed,
         )
-
-    def products(self) -> Products:
-        """None: its first forward pass wraps the `forward` of every module, and takes each for the module's own."""
-        return Products([], None)
 
     def weights(self) -> Weights:
         return self._weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -24,20 +25,28 @@ from transformers import AutoTokenizer, DynamicCache, StaticCache
 
 from suite.backends._linear import linear_weights
 from suite.backends._loading import check_finite, load_model
-from suite.backends._tree_kernels import Products, attention
-from suite.backends.base import Weights
+from suite.backends.base import Rounding, Weights, lengths_in
 from suite.checkpoint import check_no_adapter, check_quantization
+from suite.errors import MeasurementError
 from suite.prepare.contents import weight_files
 from suite.run.environment import instruction_sets
 from suite.scoring import TokenTree
 
-transformers.AttentionInterface.register("sdpa", attention)
+SHARED = ("position_ids", "attention_mask", "past_key_values")
+"""What a model's forward has to take for a tree."""
+
+CACHES = ("past_key_values", "cache_params", "state")
+"""What a model may call its cache."""
+
+ROUNDING = {torch.float32: Rounding(1e-4, 1e-3)}
+HALF = Rounding(0.05, 0.5)
+"""Of floats of 16 bits."""
 
 
 class Transformers:
-    """A causal language model of transformers; attention is torch's scaled_dot_product_attention."""
+    """A causal language model of transformers; attention is what the library takes by default: torch's
+    scaled_dot_product_attention where the architecture supports it, else the model's eager one."""
 
-    settings = "static cache, not compiled"
     reads = ""
     """The format of quantized weights that it loads as they are (`quant_method`)."""
 
@@ -54,46 +63,92 @@ class Transformers:
             checkpoint,
             dtype=getattr(torch, options["dtype"]),
             device_map={"": self._device},
-            attn_implementation="sdpa",
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             **self.quantization(options),
         ).eval()
         check_finite(self._model, checkpoint)
+        # Of the class: a library may wrap the `forward` of an instance.
+        self._takes = set(inspect.signature(type(self._model).forward).parameters)
         self._cache: Any = None
+        self._state: dict[str, Any] = {}
+        self._fed: list[int] = []
         self._room = 0
         self._logits: Any = None
-        self._products = self.products()
 
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of from_pretrained that quantize; none here."""
         return {}
 
-    def products(self) -> Products:
-        """The layers whose products may be computed by other kernels than their own."""
-        if self._device.type != "cpu":
-            return Products([], None)
-        return Products(list(linear_layers(self._model).values()), self._model.get_output_embeddings())
+    @property
+    def settings(self) -> str:
+        cache = "static cache" if self._is_static else "cache of the model's choice"
+        return f"{cache}, not compiled"
+
+    @property
+    def rounding(self) -> Rounding:
+        return ROUNDING.get(self._model.dtype, HALF)
+
+    def lengths(self) -> list[int]:
+        return lengths_in(self._model.config.to_dict())
 
     def reserve(self, tokens: int, sequences: int) -> None:
         self._cache = None
+        self._state = {}
         self._room = tokens
-        self._products.release()
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
-        self._keep(tree)
-        with self._products.of(tree=not tree.is_chain):
-            output = self._model(
-                input_ids=torch.tensor([tree.ids], device=self._device),
-                position_ids=torch.tensor([tree.positions], device=self._device),
-                attention_mask=None if tree.is_chain else self._masks(tree),
-                logits_to_keep=torch.tensor(tree.rows, device=self._device),
+        if not tree.past:
+            self._reset_rotary()
+        if tree.is_chain and not tree.kept:
+            # Where positions are scaled by the length of a sequence, its last token counts, which is not fed.
+            ids = [*tree.ids, tree.ids[-1]] if self._rotary else tree.ids
+            output = self._forward(ids, use_cache=False, logits_to_keep=self._tensor(tree.rows))
+        else:
+            missing = [name for name in SHARED if name not in self._takes]
+            if missing:
+                raise MeasurementError(f"{type(self._model).__name__} takes no {' and no '.join(missing)}")
+            self._keep(tree)
+            output = self._forward(
+                tree.ids,
+                position_ids=self._tensor([tree.positions]),
+                attention_mask=self._masks(tree),
                 past_key_values=self._cache,
                 use_cache=self._cache is not None,
+                logits_to_keep=self._tensor(tree.rows),
             )
-        logits: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
-        return logits
+        logits = output.logits[0]
+        if "logits_to_keep" not in self._takes:
+            logits = logits[tree.rows]
+        found: NDArray[np.float32] = logits.float().cpu().numpy()
+        return found
+
+    def _forward(self, ids: Sequence[int], **further: Any) -> Any:
+        """One pass, with what the model's forward takes of `further`."""
+        taken = {name: value for name, value in further.items() if name in self._takes}
+        return self._model(input_ids=self._tensor([list(ids)]), **taken)
+
+    def _reset_rotary(self) -> None:
+        """Dynamic rotary scaling follows the longest sequence so far: let each sequence begin as in a new model."""
+        for module in self._rotary:
+            names = [n for n, _ in module.named_buffers(recurse=False) if n.endswith("original_inv_freq")]
+            for name in names if hasattr(module, "original_max_seq_len") else []:
+                prefix = name.removesuffix("original_inv_freq")
+                module.register_buffer(f"{prefix}inv_freq", getattr(module, name), persistent=False)
+                setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
+
+    @functools.cached_property
+    def _rotary(self) -> list[Any]:
+        """The modules whose frequencies depend on the length of a sequence."""
+
+        def scaled(kind: Any) -> bool:
+            return not {"dynamic", "longrope"}.isdisjoint(kind.values() if isinstance(kind, dict) else [kind])
+
+        return [m for m in self._model.modules() if scaled(getattr(m, "rope_type", None))]
+
+    def _tensor(self, values: Any) -> torch.Tensor:
+        return torch.tensor(values, device=self._device)
 
     def _keep(self, tree: TokenTree) -> None:
         """Leave in the cache what the tree continues, and have one where it is continued."""
@@ -109,25 +164,50 @@ class Transformers:
         config = self._model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         if not window or tree.length <= window:
-            return self._mask(tree, seen)
+            return self._mask(seen)
         positions = np.array([*range(tree.past), *tree.positions])
         near = seen & (positions[tree.past :, None] - positions < window)
         types = getattr(config, "layer_types", None)
         if types is None:
-            return self._mask(tree, near)
+            return self._mask(near)
         kinds = {"full_attention": seen, "sliding_attention": near}
-        return {kind: self._mask(tree, kinds[kind]) for kind in set(types)}
+        return {kind: self._mask(kinds[kind]) for kind in set(types)}
 
-    def _mask(self, tree: TokenTree, seen: NDArray[np.bool_]) -> Any:
+    def _mask(self, seen: NDArray[np.bool_]) -> torch.Tensor:
         mask = torch.from_numpy(seen)[None, None].to(self._device)
-        if self._device.type == "cpu":
-            mask.blocks = tree.blocks()
-        return mask
+        if self._attention == "sdpa":
+            return mask
+        dtype = self._model.dtype  # eager attention adds the mask to the scores
+        return torch.zeros(mask.shape, dtype=dtype, device=self._device).masked_fill_(
+            ~mask, torch.finfo(dtype).min
+        )
+
+    @property
+    def _attention(self) -> str:
+        return str(self._model.config.get_text_config()._attn_implementation)
+
+    @functools.cached_property
+    def _is_static(self) -> bool:
+        """Whether the model works with a static cache: the library says so, and two steps do."""
+        if "past_key_values" not in self._takes or not self._model._can_compile_fullgraph:
+            return False
+        cache = StaticCache(config=self._model.config, max_cache_len=4)
+        try:
+            for ids in ([0, 0], [0]):
+                self._forward(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+            return False
+        return True
 
     def prefill(self, ids: Sequence[int]) -> None:
-        if self._cache is None:
-            self._cache = StaticCache(config=self._model.config, max_cache_len=self._room)
-        self._cache.reset()
+        self._reset_rotary()
+        self._state = {}
+        self._fed = []
+        if self._is_static:
+            if self._cache is None:
+                self._cache = StaticCache(config=self._model.config, max_cache_len=self._room)
+            self._cache.reset()
+            self._state = {"past_key_values": self._cache}
         self._step(list(ids))
 
     def decode(self, ids: Sequence[int]) -> None:
@@ -135,12 +215,16 @@ class Transformers:
             self._step([token])
 
     def _step(self, ids: list[int]) -> None:
-        output = self._model(
-            input_ids=torch.tensor([ids], device=self._device),
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        if self._fed and not self._state:  # a model without a cache computes everything again
+            ids = [*self._fed, *ids]
+        # Some models take the positions from a cache that does not know them: generation passes them as well.
+        begin = 0 if not self._state else len(self._fed)
+        positions = self._tensor([range(begin, begin + len(ids))])
+        output = self._forward(ids, **self._state, position_ids=positions, use_cache=True, logits_to_keep=1)
+        self._fed = [*self._fed[:begin], *ids]
+        if not self._is_static:
+            given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
+            self._state = {name: cache for name, cache in given.items() if cache is not None}
         self._logits = output.logits[0, -1]
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
@@ -166,7 +250,7 @@ class Transformers:
 
         hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(self._model).items()]
         try:
-            self._model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False)
+            self._forward(ids, use_cache=False)
         finally:
             for one in hooks:
                 one.remove()
@@ -210,7 +294,7 @@ class Transformers:
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         facts: dict[str, str | int | float | bool | None] = {
-            "attention": "sdpa",
+            "attention": self._attention,
             "kernels": f"{torch.backends.cpu.get_cpu_capability()} {instruction_sets()}",
             "mkl": torch.backends.mkl.is_available(),
             "mkldnn": torch.backends.mkldnn.is_available(),

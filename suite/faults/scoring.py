@@ -102,8 +102,8 @@ def first_token_unscored() -> None:
         return TokenSequence(sequence.ids, min(sequence.start + 1, len(sequence.ids) - 1))
 
     @wrap(accuracy, "score")
-    def score(original: Any, backend: Any, groups: Any, *further: Any) -> Any:
-        return original(backend, [[later(s) for s in group] for group in groups], *further)
+    def score(original: Any, backend: Any, groups: Any, *further: Any, **keywords: Any) -> Any:
+        return original(backend, [[later(s) for s in group] for group in groups], *further, **keywords)
 
 
 @fault("log-likelihoods averaged over tokens, not summed", "llamacpp/Q4_K_M", ITEMS, groups=TASKS)
@@ -117,8 +117,8 @@ def mean_log_likelihood() -> None:
             return float(self.logprobs.mean())
 
     @wrap(accuracy, "score")
-    def score(original: Any, *arguments: Any) -> Any:
-        return [[Averaged(s.logprobs, s.greedy) for s in group] for group in original(*arguments)]
+    def score(original: Any, *arguments: Any, **keywords: Any) -> Any:
+        return [[Averaged(s.logprobs, s.greedy) for s in group] for group in original(*arguments, **keywords)]
 
 
 @fault(

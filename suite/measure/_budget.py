@@ -11,7 +11,7 @@ from suite.files import hash_of, write_atomic
 from suite.kept import intact, keep
 from suite.run.environment import machine, suite_code_hash
 from suite.run.session import Session
-from suite.scoring import TokenSequence, plan, score
+from suite.scoring import TokenSequence, Way, plan, score
 
 CANDIDATES = (256, 512, 1024)
 NEARLY = 0.97
@@ -19,8 +19,11 @@ NEARLY = 0.97
 trial."""
 
 
-def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> int:
-    """The budget among `CANDIDATES` at which this cell scores the first groups fastest, tokens/s."""
+def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]], way: Way) -> int:
+    """The budget among `CANDIDATES` at which this cell scores the first groups fastest, tokens/s. The plain way has no
+    batches: the smallest."""
+    if way == "plain":
+        return CANDIDATES[0]
     code = suite_code_hash("scoring.py", "backends/*.py")
     known = [machine(), session.threads, session.cell, session.backend.facts(), CANDIDATES, code]
     path = cache_dir() / "budgets" / f"{hash_of(known)}.json"

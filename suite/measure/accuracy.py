@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,6 +15,7 @@ from pydantic import Field
 from suite.errors import MeasurementError
 from suite.files import hash_of
 from suite.measure._budget import calibrated
+from suite.measure._way import Handshake, way_of
 from suite.records import Declared, Metric, Needs, Record, Scalar
 from suite.run.session import Item, Session, Task
 from suite.scoring import Scored, TokenSequence, score
@@ -92,11 +95,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         def progress(done: int, total: int, number: int = number) -> None:
             session.progress(number + done / total, len(names))
 
-        budget = budget or calibrated(session, groups)
+        way = session.handshake or way_of(session, list(_every(session, options)))
+        budget = budget or calibrated(session, groups, way.way)
         begin = time.perf_counter()
-        scored = score(session.backend, groups, budget, progress)
+        scored = score(session.backend, groups, budget, progress, way=way.way)
         session.scoring[name] = time.perf_counter() - begin
-        metrics.update(_metrics(session, options, task, scored, budget))
+        metrics.update(_metrics(session, options, task, scored, budget, way))
     if every:
         with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
         if not with_acc:
@@ -119,8 +123,22 @@ def groups_of(task: Task) -> list[list[TokenSequence]]:
     ]
 
 
+def _every(session: Session, options: Options) -> Iterator[list[TokenSequence]]:
+    """The items of all tasks of the tier, whichever of them the cases need: what is decided by them is the same."""
+    for name in options.tasks:
+        with suppress(
+            FileNotFoundError, MeasurementError
+        ):  # a task without data is an error of its own cases
+            yield from groups_of(session.task(name))
+
+
 def _metrics(
-    session: Session, options: Options, task: Task, scored: list[list[Scored]], budget: int
+    session: Session,
+    options: Options,
+    task: Task,
+    scored: list[list[Scored]],
+    budget: int,
+    way: Handshake,
 ) -> dict[str, Metric]:
     samples: dict[str, list[float]] = {}
     for item, choices in zip(task.items, scored, strict=True):
@@ -130,6 +148,7 @@ def _metrics(
     raw = {
         "loglikelihoods": [[s.total for s in choices] for choices in scored],
         "gold": [item.gold for item in task.items],
+        "scoring": asdict(way),
     }
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
@@ -140,6 +159,8 @@ def _metrics(
         "prompts": task.prompt_hash,
         "tokens": task.token_hash,
         "budget": budget,
+        "scoring": way.way,
+        **session.attention,
     }
     if task.fewshot:
         conditions["fewshot"] = task.fewshot

@@ -125,6 +125,7 @@ def _conditions(session: Session, options: Options, text: Sequence[int]) -> dict
     stretches = options.stretches
     return {
         "source": session.source_hash,
+        **session.attention,
         "text": options.text,
         "tokens": hash_of(text[: max(s.ids for s in stretches)]),
         "context": ", ".join(str(s.context) for s in stretches),

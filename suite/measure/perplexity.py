@@ -107,6 +107,7 @@ def conditions_of(session: Session, text: Text, options: Options, scored: int) -
         "protocol": options.protocol,
         "block": options.block,
         "scored tokens": scored,
+        **session.attention,
     }
 
 

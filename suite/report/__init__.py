@@ -35,6 +35,8 @@ class RunInfo(Record):
     """As text: `1 (regression)`."""
     skipped: list[tuple[str, str]] = Field(default_factory=list)
     """(cell, reason) of the cells that this machine cannot run."""
+    notes: list[tuple[str, str]] = Field(default_factory=list)
+    """(cell, sentence) of the cells that were measured in another way than the usual one."""
     version: str = __version__
     commit: str = ""
     matrix: str = ""

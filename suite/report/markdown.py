@@ -76,6 +76,8 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> list[str]:
     if info.skipped:
         skipped = [f"- {code(cell)}: {escape(reason)}\n" for cell, reason in info.skipped]
         parts.append(_details(f"{plural(len(skipped), 'cell')} skipped", "".join(skipped)))
+    if info.notes:
+        parts.append("".join(f"- {code(cell)}: {escape(note)}\n" for cell, note in info.notes) + "\n")
     if info.environment:
         body = "".join(
             f"| {cell_code(name)} | {escape(str(value))} |\n" for name, value in info.environment.items()

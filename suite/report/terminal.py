@@ -96,6 +96,9 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
     for reason in unique(reason for _, reason in info.skipped):
         skipped = ", ".join(cell for cell, its in info.skipped if its == reason)
         parts += [Text(), _lines(f"skipped: {skipped}: {reason}", width, style="dim")]
+    for note in unique(note for _, note in info.notes):
+        noted = ", ".join(cell for cell, its in info.notes if its == note)
+        parts += [Text(), _lines(f"{noted}: {note}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
     last = _lines(_held(counts_text(verdicts).split(", ")), width, style=style)
     seen = coverage(verdicts)

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 
 TAIL = 12
-"""Lines of a failed process's log that its error shows."""
+"""Lines of a failed process's log that its error shows where none of them says the cause."""
+
+ASSERTION = re.compile(
+    r"GGML_ASSERT\(.*failed|Assertion .* failed|^terminate called|^\s*what\(\):|GGML_ABORT"
+)
+"""How C and C++ libraries say why they abort."""
+
+
+def explained(status: int, log: Path) -> str:
+    """Why a process ended badly: the cause where its log says one, else the last lines of the log. Exit status 1
+    is an exception, which `suite.run.worker` leaves as the last line; an abort is an assertion that did not hold."""
+    lines = _lines(log)
+    cause = ""
+    if status == 1 and lines and re.match(r"[A-Za-z_.]*(Error|Exception)\b|out of memory", lines[-1]):
+        cause = re.sub(r"^(Measurement|Asset|Input|Quantgate)Error: ", "", lines[-1])
+    elif status == -signal.SIGABRT:
+        cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
+    if cause:
+        return f"{cause} (the process {reason(status)})\n    full log: {log}"
+    return f"{reason(status)}{tail(log)}"
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return []
 
 
 def reason(status: int) -> str:

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from suite.errors import MeasurementError
 from suite.files import write_atomic
 from suite.records import Job, Preparation, Record
-from suite.run.ends import reason, tail
+from suite.run.ends import explained, tail
 from suite.warden import guarded, stop
 
 ROOT = Path(__file__).parent.parent.parent
@@ -201,7 +201,7 @@ def run_together(tasks: Sequence[Task], *, timeout: float) -> None:
     if failed is not None:
         one, status = failed
         _close([other.task for other in running if not other.ended])
-        raise one.task.failed(reason(status))
+        raise MeasurementError(f"{one.task.place}{explained(status, one.task.log)}")
 
 
 def _close(tasks: Sequence[Task]) -> None:

@@ -21,6 +21,7 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     return parts[0].model_copy(
         update={
+            "notes": {about: note for part in parts for about, note in part.notes.items()},
             "requests": list(dict.fromkeys(r for part in parts for r in part.requests)),
             "seconds": sum(part.seconds for part in parts),
             "phases": added([part.phases for part in parts]),

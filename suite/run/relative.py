@@ -14,6 +14,9 @@ LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
 """Conditions of a perplexity that say on what it was taken, and not how."""
 
+WAYS = ("scoring", "attention")
+"""Conditions of how a cell is computed, and not of what: a cell and its reference may differ in them."""
+
 
 def relative_metrics(
     metrics: Mapping[str, Metric], reference: Mapping[str, Metric], name: str
@@ -115,7 +118,7 @@ def _same_units(metric: Metric, other: Metric) -> bool:
         and metric.link == other.link
         and len(metric.samples or ()) == len(other.samples or ()) > 1
         and metric.weights == other.weights
-        and all(metric.conditions[key] == other.conditions[key] for key in shared)
+        and all(metric.conditions[key] == other.conditions[key] for key in shared - {*WAYS})
     )
 
 
@@ -130,11 +133,11 @@ def _same_tokens(metric: Metric, other: Metric) -> bool:
 
 
 def _particular(reference: Metric, metric: Metric) -> dict[str, str | int | float | bool | None]:
-    """Conditions that only the reference has."""
+    """Conditions that only the reference has, or has in its own way."""
     return {
         f"reference {key}": value
         for key, value in reference.conditions.items()
-        if key not in metric.conditions
+        if key not in metric.conditions or (key in WAYS and value != metric.conditions[key])
     }
 
 

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from suite.records import Record
+from suite.records import Record, Scalar
 from suite.run.noise import Watch, watched
 from suite.run.turns import Turns
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from suite.backends.base import Backend
+    from suite.measure._way import Handshake
     from suite.records import Job
     from suite.scoring import Scored
 
@@ -146,6 +147,12 @@ class Session:
         self.is_reference = job.cell == job.reference
         self.scored: dict[tuple[int, ...], Scored] = {}
         """Windows of text that were scored already, by their token ids: metric groups share them."""
+        self.handshake: Handshake | None = None
+        """How tasks are scored, once that was needed."""
+        self.notes: dict[str, str] = {}
+        """What the record says of how it was measured, by subject."""
+        self.phase_note = ""
+        """What the progress says after the name of the phase."""
         self.forward: dict[str, float] = {}
         """By phase, the seconds spent in forward passes."""
         self.scoring: dict[str, float] = {}
@@ -178,6 +185,12 @@ class Session:
         """Which kernels the backend chose for this processor: a condition of memory peaks and timings."""
         return str(self.backend.facts()["kernels"])
 
+    @property
+    def attention(self) -> dict[str, Scalar]:
+        """A condition of what is computed, where the library has several attention implementations."""
+        facts = self.backend.facts()
+        return {"attention": facts["attention"]} if "attention" in facts else {}
+
     def options(self, group: str, model: type[R]) -> R:
         return model.model_validate(self._job.options.get(group, {}))
 
@@ -187,7 +200,7 @@ class Session:
 
     def progress(self, done: float, total: float) -> None:
         """Tell the parent how far the present phase is."""
-        self._report(self.phase, done, total)
+        self._report(f"{self.phase}{self.phase_note}", done, total)
 
     def text(self, name: str) -> Text:
         return Text.model_validate_json((self._job.workload / f"text-{name}.json").read_bytes())

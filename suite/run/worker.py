@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from suite import measure
-from suite.errors import QuantgateError, UnmeasurableError
+from suite.errors import QuantgateError, UnmeasurableError, in_one_line
 from suite.files import write_atomic
 from suite.records import Job, Measurement, Preparation
 from suite.run.environment import describe
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         elif file := serve(int(arguments[1])):
             work(file)
     except QuantgateError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {in_one_line(error)}", file=sys.stderr)
         return 1
     except MemoryError:
         traceback.print_exc()
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(in_one_line(error), file=sys.stderr)
         return 1
     return 0
 
@@ -100,7 +100,7 @@ def run(job: Job) -> None:
     unmeasured = {}
     for group in sorted(groups, key=_order):
         mark = clock()
-        session.phase = group
+        session.phase, session.phase_note = group, ""
         session.progress(0, 1)
         parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
         try:
@@ -117,6 +117,7 @@ def run(job: Job) -> None:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=clock() - job.asked,
         environment={**describe(), "threads": job.threads, **session.backend.facts()},
+        notes=session.notes,
         metrics=metrics,
         phases=phases,
         forward=session.forward,

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from suite import scoring
-from suite.backends.base import Weights
+from suite.backends.base import Rounding, Weights
 from suite.errors import InputError, MeasurementError
 from suite.measure import _budget, accuracy, code, decoding, memory, perplexity, throughput, tokenizer
 from suite.records import Disturbance, Job, Needs
@@ -42,6 +42,7 @@ class Bigrams:
     """A model whose next token depends on the present one alone; notes what it is asked for."""
 
     settings = "by heart"
+    rounding = Rounding(0.0, 0.0)
 
     def __init__(self) -> None:
         self.table = np.random.default_rng(3).normal(0, 2, (VOCABULARY, VOCABULARY)).astype(np.float32)
@@ -88,6 +89,9 @@ class Bigrams:
     def weights(self) -> Weights:
         self.calls.append("weights")
         return Weights(bytes=1000, parameters=1600, file_bytes=1234)
+
+    def lengths(self) -> list[int]:
+        return []
 
     def tokenize(self, text: str) -> list[int]:
         return [ord(c) for c in text]
@@ -380,7 +384,7 @@ def test_multiple_choice_takes_the_likeliest_choice_and_the_likeliest_by_length(
         )
         assert metric.conditions == {
             "source": "w1", "task": "choose", "task version": "1.0", "items": 4,
-            "data": "d", "prompts": "p", "tokens": "k", "budget": 512,
+            "data": "d", "prompts": "p", "tokens": "k", "budget": 512, "scoring": "shared",
         }  # fmt: skip
     raw = found["accuracy/choose/acc"].raw["loglikelihoods"]
     assert [x for row in raw for x in row] == pytest.approx([x for row in totals for x in row], abs=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suite.errors import MeasurementError
-from suite.scoring import TokenSequence, TokenTree, batches, build_tree, common, plan, score
+from suite.scoring import TokenSequence, TokenTree, batches, build_tree, plan, score
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -216,39 +215,6 @@ def test_what_is_scored_is_computed_again() -> None:
     """The logits of a token that is in the cache are gone: all sequences begin alike, but are scored from the start."""
     items = [[sequence(EXAMPLES + end, 5)] for end in ("a", "b")]
     assert [tree.past for tree in plan(items, 2)] == [0, 4]
-
-
-# --- blocks ---------------------------------------------------------------------------------------
-
-
-def unblocked(tree: TokenTree) -> list[list[bool]]:
-    """Which columns a node's block lets it see."""
-    seen = np.zeros((len(tree.ids), tree.length), dtype=bool)
-    for block in tree.blocks():
-        for columns in block.columns:
-            seen[block.rows, columns] = True
-    found: list[list[bool]] = seen.tolist()
-    return found
-
-
-def test_the_blocks_of_a_tree_are_its_stem_and_its_branches() -> None:
-    tree = build_tree([sequence("abcde", 2), sequence("abdce", 2), sequence("abf", 2)])
-    rows = [(b.rows.start, b.rows.stop) for b in tree.blocks()]
-    assert rows == [(0, 2), (2, 4), (4, 6)]
-    seen = ["".join(c if s else "." for c, s in zip("abcddc", row, strict=True)) for row in unblocked(tree)]
-    assert seen == ["ab....", "ab....", "abcd..", "abcd..", "ab..dc", "ab..dc"]
-
-
-@quick
-@given(st.lists(sequences, min_size=1, max_size=8), st.booleans())
-def test_blocks_cover_every_node_once_and_all_that_the_mask_shows_it(
-    items: list[TokenSequence], continued: bool
-) -> None:
-    past = len(common(s.unscored for s in items)) if continued else 0
-    tree = build_tree(items, past)
-    rows = [n for block in tree.blocks() for n in range(*block.rows.indices(len(tree.ids)))]
-    assert rows == list(range(len(tree.ids)))
-    assert not (tree.mask() & ~np.array(unblocked(tree))).any()
 
 
 # --- score, with a model that is arithmetic -------------------------------------------------------
@@ -461,120 +427,6 @@ def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, 
 
     backend = load(random_llama, {"device": "cpu", "dtype": "float32"}, 1)
     assert_equal_to_one_at_a_time(backend, asked(300), 1e-4)
-
-
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("kind", ["LlamaConfig", "PhiConfig"])
-def test_products_are_those_of_the_models_own_layers(
-    kind: str, packed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Phi's layers have a bias, its projection, too. The parts do not divide the vocabulary."""
-    import torch
-    import transformers
-
-    from suite.backends import _tree_kernels as kernels
-    from suite.backends.transformers import load
-
-    config = getattr(transformers, kind)(
-        vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=4,
-        max_position_embeddings=256, initializer_range=0.2,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-        for name, parameter in model.named_parameters():
-            if "lm_head" in name or "bias" in name:
-                torch.nn.init.normal_(parameter)
-        model.save_pretrained(tmp_path)
-    monkeypatch.setattr(kernels, "COLUMNS", 128)
-    if not packed:
-        monkeypatch.setattr(kernels, "PACKED", 0)
-    loaded = load(tmp_path, {"device": "cpu", "dtype": "float32"}, 1)
-    ours, own = loaded.products(), kernels.Products([], None)
-    calls = 0
-    onednn = kernels._onednn
-    if onednn is None:
-        pytest.skip("this torch has no oneDNN")
-
-    def counted(*given: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return onednn(*given)
-
-    monkeypatch.setattr(kernels, "_onednn", counted)
-    trees = plan(questions(300), 64)
-    loaded.reserve(64, 3)
-    found = []
-    for tree in trees:
-        loaded._products = own
-        whole = loaded.logits(tree).copy()
-        assert not calls
-        loaded._products = ours
-        np.testing.assert_allclose(loaded.logits(tree), whole, rtol=1e-5, atol=1e-5)
-        assert not [m for m in loaded._model.modules() if "forward" in vars(m)], (
-            "others find the model as it was"
-        )
-        found.append((tree.is_chain, calls))
-        calls = 0
-    every = {"LlamaConfig": 7, "PhiConfig": 6}[kind] + 3  # parts of the vocabulary
-    assert set(found) == {(False, every), (True, 0)}, "one text goes by the kernels that torch takes"
-    largest = max(len(tree.rows) for tree in trees)
-    assert ours._logits.numel() <= 300 * largest, "one batch's logits, not all of them"
-    loaded.reserve(64, 3)
-    assert ours._logits.numel() == 0
-    assert len(ours._packed) == (every - 3 if packed else 0)
-
-
-def test_products_follow_their_layers() -> None:
-    """A weight that has changed, a layer that somebody else computes, a product that fails."""
-    import torch
-
-    from suite.backends._tree_kernels import Products
-
-    layer, other, empty = (torch.nn.Linear(32, 16) for _ in range(3))
-    other.forward = lambda states: states * 0
-    del empty.weight
-    products = Products([layer, other, empty], None)
-    states = torch.randn(1, 5, 32)
-    with torch.no_grad():
-        for _ in range(3):
-            with products.of(tree=True):
-                assert "forward" in vars(layer)
-                found = layer(states)
-                assert not other(states).any()
-            torch.testing.assert_close(found, layer(states))
-            layer.weight.mul_(2)
-        layer.weight.data = torch.randn(16, 32)
-        with products.of(tree=True):
-            found = layer(states)
-        torch.testing.assert_close(found, layer(states))
-    with pytest.raises(ZeroDivisionError), products.of(tree=True):
-        raise ZeroDivisionError
-    assert "forward" not in vars(layer)
-    assert not other(states).any()
-
-
-@pytest.mark.parametrize("past", [0, 3])
-def test_attention_in_blocks_is_attention_under_the_mask(past: int) -> None:
-    """Layers of one model may have other numbers of heads, and are given the same mask."""
-    import torch
-
-    from suite.backends import _tree_kernels as kernels
-
-    tree = next(t for t in plan(questions(300), 64) if not t.is_chain)
-    tree = replace(tree, past=past)
-    mask = torch.from_numpy(tree.mask())[None, None]
-    plain = mask.clone()
-    mask.blocks = tree.blocks()
-    nodes = len(tree.ids)
-    source = torch.Generator().manual_seed(0)
-    for heads, sharing in [(2, 2), (1, 4), (4, 1), (1, 2 * kernels.FOLDED)]:
-        query = torch.randn(1, heads * sharing, nodes, 8, generator=source)
-        key, value = (torch.randn(1, heads, past + nodes, 8, generator=source) for _ in range(2))
-        found, _ = kernels.attention(None, query, key, value, mask, scaling=0.3)
-        k, v = (t.repeat_interleave(sharing, dim=1) for t in (key, value))
-        whole = torch.nn.functional.scaled_dot_product_attention(query, k, v, attn_mask=plain, scale=0.3)
-        torch.testing.assert_close(found, whole.transpose(1, 2))
 
 
 @pytest.mark.parametrize(
