@@ -24,6 +24,7 @@ def explained(status: int, log: Path) -> str:
         cause = re.sub(r"^(Measurement|Asset|Input|Quantgate)Error: ", "", lines[-1])
     elif status == -signal.SIGABRT:
         cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
+        cause = re.sub(r"^/\S*/", "", cause)  # of the source file, its name is enough
     if cause:
         return f"{cause} (the process {reason(status)})\n    full log: {log}"
     return f"{reason(status)}{tail(log)}"

@@ -19,7 +19,7 @@ import pytest
 
 from suite.errors import MeasurementError
 from suite.records import Preparation
-from suite.run.ends import TAIL
+from suite.run.ends import TAIL, explained
 from suite.run.isolate import (
     ROOT,
     WORKER,
@@ -104,19 +104,34 @@ def test_a_silent_end_has_no_lines_but_names_the_log(tmp_path: Path) -> None:
 
 def test_an_error_of_the_suite_is_one_line_not_a_traceback(tmp_path: Path) -> None:
     said = failure(tmp_path, "refuse", error="AssetError", text="the file is cut off")
-    assert "    | AssetError: the file is cut off\n" in said
-    assert "Traceback" not in said
+    assert said.startswith("the file is cut off (the process ended with exit status 1)\n    full log: ")
 
 
-def test_any_other_error_has_its_traceback_and_ends_with_itself(tmp_path: Path) -> None:
-    said = failure(tmp_path, "refuse", error="ValueError", text="odd")
-    assert said.startswith("ended with exit status 1\n")
-    assert "Traceback (most recent call last)" in said
-    assert said.splitlines()[-2] == "    | ValueError: odd"
+def test_any_other_error_is_one_line_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
+    said = failure(tmp_path, "refuse", error="ValueError", text="odd\nand even")
+    assert said.startswith("ValueError: odd and even (the process ended with exit status 1)\n    full log: ")
+    assert "Traceback (most recent call last)" in Path(said.rpartition("full log: ")[2]).read_text()
 
 
 def test_running_out_of_memory_is_called_so(tmp_path: Path) -> None:
-    assert failure(tmp_path, "refuse", error="MemoryError", text="").splitlines()[-2] == "    | out of memory"
+    said = failure(tmp_path, "refuse", error="MemoryError", text="")
+    assert said.startswith("out of memory (the process ended with exit status 1)\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/tmp/build/ggml/src/ggml.c:5515: GGML_ASSERT(ggml_can_mul_mat(k, q)) failed",
+        "python: src/list.c:12: insert: Assertion `size > 0' failed.",
+        "  what():  vector::_M_range_check",
+    ],
+)
+def test_an_assertion_that_failed_is_the_error(tmp_path: Path, line: str) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("loading\n" + line + "\n" + "a frame\n" * 40)
+    said = explained(-signal.SIGABRT, log)
+    words = line.removeprefix("/tmp/build/ggml/src/").strip()
+    assert said == f"{words} (the process was killed by SIGABRT)\n    full log: {log}"
 
 
 @pytest.mark.parametrize(
@@ -375,9 +390,8 @@ def test_a_module_that_cannot_be_imported_fails_each_job_with_the_same_error(
         with pytest.raises(MeasurementError) as caught:
             ask(server, folder, modules=module("import not_installed_anywhere"))
         said = str(caught.value).splitlines()
-        assert said[0] == "ended with exit status 1"
-        assert said[-2:] == [
-            "    | ModuleNotFoundError: No module named 'not_installed_anywhere'",
+        assert said == [
+            "ModuleNotFoundError: No module named 'not_installed_anywhere' (the process ended with exit status 1)",
             f"    full log: {folder / 'a.log'}",
         ]
 
@@ -574,16 +588,14 @@ def test_two_processes_work_turn_by_turn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", ["old", "new"])
-@pytest.mark.parametrize(
-    ("end", "said"), [("error", "ended with exit status 1"), ("signal", "was killed by SIGSEGV")]
-)
+@pytest.mark.parametrize(("end", "said"), [("error", "ValueError: "), ("signal", "was killed by SIGSEGV\n")])
 def test_when_one_of_two_fails_its_error_is_told_and_the_other_is_ended(
     tmp_path: Path, side: str, end: str, said: str
 ) -> None:
     before = psutil.Process().num_fds()
     with pytest.raises(MeasurementError) as caught:
         in_turns(tmp_path, {side: end})
-    assert str(caught.value).startswith(f"{side}: {said}\n")
+    assert str(caught.value).startswith(f"{side}: {said}")
     assert f"full log: {tmp_path / side / 'a.log'}" in str(caught.value)
     assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
     assert psutil.Process().num_fds() == before
