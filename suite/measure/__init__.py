@@ -6,7 +6,9 @@
 parts of the group that the collected cases need (`arc_easy` of `accuracy/arc_easy`; empty: all of it).
 A group that `Options` gives `processes` varies between processes; one with `in_turns` works turn by turn
 (`Session.turns`), so that two processes can be measured side by side.
-`needs(options) -> Needs`, where the group takes texts or tasks from the workload.
+`needs(options) -> Needs`, where the group takes texts or tasks from the workload;
+`expected(options) -> dict[str, Metric]`, where it knows the size of its samples beforehand: the gated metrics, but for
+their values, so that a run can say what they are too few for.
 
 Groups run in the order of `ORDER`: memory first, before anything else has left traces in the process.
 These files import neither torch nor a backend, so that the parent process can validate options with them.

@@ -83,8 +83,12 @@ def shown(
     if options.update_baselines:
         unexpected = {key for key, expected in entry.findings.items() if expected.state == "unknown"}
         known = [f for f in findings if f.key not in unexpected]
+        before = _accepted(name, options.baselines)
+        moved = [f.key for f in known if before and not (f.key in before and before[f.key].allows(f))]
         path = baseline.accept(name, known, workload, options.reason, options.baselines)
-        console.print(f"wrote {path}: {len(known)} findings", markup=False, soft_wrap=True)
+        left = f", {len(moved)} of them new or beyond what was accepted before" if before else ""
+        named = f": {', '.join(moved)}" if moved else ""
+        console.print(f"wrote {path}: {len(known)} findings{left}{named}", markup=False, soft_wrap=True)
     accepted = baseline.load(name, options.baselines)
     try:
         found = list(outcomes(name, entry, findings, workload, accepted).values())
@@ -102,6 +106,15 @@ def shown(
         origin=page.origin_of(measured),
         specs={f.name: charts.dressed(f.chart).to_dict() for f in figures},
     )
+
+
+def _accepted(name: str, root: Path) -> dict[str, baseline.Known]:
+    """The findings of a section's baseline; none where it cannot be read, which an update mends."""
+    try:
+        found = baseline.load(name, root)
+    except QuantgateError:
+        return {}
+    return found.findings if found else {}
 
 
 def load(entry: Entry, matrix: Matrix, results: Path) -> Measured:

@@ -537,10 +537,14 @@ def test_records_become_the_baseline_that_they_then_fit(
     assert "calibration: left as it is: 32 of 32 cells were not measured" in said
     assert "baseline (" not in said.partition("wrote")[2]
     assert [f.name for f in path_of("kbit", tmp_path).parent.iterdir()] == ["kbit.toml"]
+    assert main([*asked, "--update-baselines", "--reason", "again"]) == 0
+    assert f"{len(findings)} findings, 0 of them new or beyond" in capsys.readouterr().out
     path = path_of("kbit", tmp_path)
     path.write_text(re.sub(r"(?<=correlation = { value = )[-.0-9]+", "0.5", path.read_text()))
     assert main(asked) == 0
     assert capsys.readouterr().out.count("has left its baseline 0.5 ") == 1
+    assert main([*asked, "--update-baselines", "--reason", "again"]) == 0
+    assert "1 of them new or beyond what was accepted before: correlation" in capsys.readouterr().out
     path.write_text("format = [")
     assert main(asked) == 4
     assert "git checkout" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from suite.judge.tolerances import TOLERANCES
 from suite.matrix import Matrix, load_matrix
 from suite.run.gates import check_tolerances, most_gates, possible
 from suite.run.plan import Need
-from suite.selftest.conftest import REPO
+from suite.selftest.conftest import REPO, Accepted
 
 if TYPE_CHECKING:
     from suite.judge import Tolerances
@@ -407,6 +407,15 @@ def test_every_group_declares_what_it_gives(tier: str) -> None:
         for name, metric in baseline.metrics.items() if baseline else ():
             assert name in declared, name
             assert (metric.kind, metric.link) == declared[name][:2], name
+
+
+def test_every_metric_of_a_run_is_declared(accepted: Accepted) -> None:
+    """Those that are in no committed baseline yet as well."""
+    project = accepted.project
+    declared = possible(load_matrix(project.matrix_file).tier("smoke").workload)
+    names = {v.metric.removesuffix("/reproduction") for v in accepted.result.verdicts}
+    assert names >= {"perplexity", "memory/weight_bytes", "tokenizer/mismatches"}
+    assert names <= declared.keys()
 
 
 @pytest.mark.parametrize("tier", ["smoke", "nightly"])
