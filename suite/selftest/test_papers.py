@@ -387,6 +387,8 @@ def test_a_section_that_was_accepted_passes_in_the_next_run(
     assert main(asked) == 0
     again = project.run(*options, "-m", "papers", "--reuse")
     assert (again.cases, again.status) == ({case: "passed"}, 0), again.output
+    said = f"{project.folder / 'report'}: no report was written, since no gate was judged; a page of the findings:"
+    assert f"{said} python -m suite.papers --results=" in again.output.replace("\n", " ")
     beside = project.run(*options, "-m", "papers or perplexity or tokenizer")
     assert beside.cases[case] == "passed", beside.output
     file = path_of("small", project.baselines)

@@ -102,3 +102,18 @@ def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -
     assert here.fingerprint(QUANTIZED) == own
     monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})
     assert here.fingerprint(QUANTIZED) != own
+
+
+def test_what_nobody_foresaw_is_remembered_too() -> None:
+    """Each of a cell's cases would measure again."""
+    done: dict[str, Any] = {}
+    calls: list[int] = []
+
+    def measure() -> Measurement:
+        calls.append(1)
+        raise ZeroDivisionError("by nothing")
+
+    for _ in range(3):
+        with pytest.raises(MeasurementError, match=r"ZeroDivisionError in test_runner\.py:\d+: by nothing"):
+            bench.remembered(done, "m/b/s", measure)
+    assert len(calls) == 1

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from suite.errors import InputError
+from suite.errors import AssetError, InputError
 from suite.measure import accuracy
 from suite.prepare import documents
 from suite.prepare.documents import UNKNOWN, load_rows
 from suite.prepare.sources import LOCATIONS, OWN_TASKS, TASKS
-from suite.prepare.workload import Encoder, load_task, make_task, results_of
-from suite.run.session import Choice, Item, Task
+from suite.prepare.workload import Encoder, load_task, make_task, make_workload, results_of
+from suite.run.session import MISSING, Choice, Item, Task
 from suite.scoring import Scored
 from suite.toml_input import read_toml
 
@@ -318,3 +318,26 @@ def test_code_of_a_task_that_is_not_known_is_refused() -> None:
         results_of("odd", math.sqrt)
     with pytest.raises(InputError, match="code of its own"):
         results_of("truthfulqa_mc2", "no-such-rule")
+
+
+def test_a_workload_is_whole_or_says_what_it_lacks(tiny: TinyModel, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("One two three four. " * 20)
+    had, gone = {"path": str(text)}, {"missing": "it could not be fetched"}
+    arguments: dict[str, Any] = {
+        "report": lambda *_: None, "tokenizer": str(tiny.safetensors), "add_bos": None, "programs": {},
+        "texts": {"a": {**had, "tokens": 8}, "b": {**gone, "tokens": 8}, "c": {**had, "tokens": 10**6}},
+        "tasks": {"t": {**gone, "items": 2}},
+        "lines": {"a": {**had, "characters": 50}, "b": {**gone, "characters": 50}},
+    }  # fmt: skip
+    with pytest.raises(AssetError, match="it could not be fetched"):
+        make_workload(tmp_path / "whole", **arguments)
+    assert not (tmp_path / "whole").exists()
+    make_workload(tmp_path / "partial", **arguments, partial=True)
+    lacks = json.loads((tmp_path / "partial" / MISSING).read_bytes())
+    assert {name: why.partition(":")[0] for name, why in lacks.items()} == {
+        "b": "it could not be fetched", "t": "it could not be fetched", "c": lacks["c"].partition(":")[0],
+    }  # fmt: skip
+    assert "text 'c' has" in lacks["c"]
+    files = {file.name for file in (tmp_path / "partial").iterdir()}
+    assert files == {"text-a.json", "lines.json", "meta.json", MISSING}
