@@ -181,7 +181,7 @@ class Supply:
     def _without_what_is_missing(self, whole: Path, title: str, maker: str, model: str) -> Path:
         """A workload of this run alone, with the texts and tasks that can be had: in the cache they are whole. Where
         none can be made either, raises what was raised first."""
-        output = Path(self._room.name) / whole.name
+        output = Path(self._room.name) / "workloads" / whole.name
         arguments = {**self._workload_arguments(model, partial=True), "partial": True}
         try:
             self._make(output, title, maker, lambda: arguments)

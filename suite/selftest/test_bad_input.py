@@ -41,6 +41,7 @@ def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
 def test_a_task_without_data_fails_alone(project: Project) -> None:
     """Its case and the mean's; what takes other texts and tasks is measured, and nothing is cached without it."""
     project.matrix["tiers"]["smoke"].update(accuracy={"tasks": ["race"], "items": 2})
+    project.limit = 180  # lm-eval is imported twice
     result = project.run("-k", F16)
     cases = {name.partition("[")[0]: outcome for name, outcome in result.cases.items()}
     assert cases == {

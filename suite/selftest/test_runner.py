@@ -13,7 +13,7 @@ from suite.errors import MeasurementError
 from suite.matrix import Cell, Tier
 from suite.records import Measurement, Metric
 from suite.run import environment as environment_module
-from suite.run.bench import Bench
+from suite.run.bench import Bench, remembered
 from suite.run.runner import Runner
 
 
@@ -115,5 +115,5 @@ def test_what_nobody_foresaw_is_remembered_too() -> None:
 
     for _ in range(3):
         with pytest.raises(MeasurementError, match=r"ZeroDivisionError in test_runner\.py:\d+: by nothing"):
-            bench.remembered(done, "m/b/s", measure)
+            remembered(done, "m/b/s", measure)
     assert len(calls) == 1
