@@ -178,6 +178,8 @@ def test_heads_of_another_size(
         ),
         ({"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, {"rotary_pct": 0.5}),
         ({"rope_parameters": None}, {"rotary_pct": 1.0}),
+        ({"n_positions": 1024}, {"rotary_pct": 1.0, "n_ctx": 1024}),
+        ({"n_positions": 1024, "n_ctx": 512}, {"rotary_pct": 1.0}),
     ],
 )
 def test_names_that_transformers_has_given_up(hparams: dict[str, Any], names: dict[str, float]) -> None:
