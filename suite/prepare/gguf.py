@@ -161,13 +161,9 @@ def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
 
 def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
     """A configuration with what the converter asks for by names that transformers 5 has given up: the share of a head
-    that rotates (GPT-NeoX, Cohere 2), how many of its values do (Bamba), the context (GPT-2)."""
-    share = (hparams.get("rope_parameters") or {}).get("partial_rotary_factor", 1.0)
-    heads, width = hparams.get("num_attention_heads"), hparams.get("hidden_size")
-    size = hparams.get("head_dim") or (width // heads if heads and width else 0)
-    old = {"rotary_pct": share}
-    if share != 1.0 and size:
-        old["attn_rotary_emb"] = int(share * size)
+    that rotates (GPT-NeoX, Cohere 2), and the context (GPT-2)."""
+    rope = hparams.get("rope_parameters") or {}
+    old = {"rotary_pct": rope.get("partial_rotary_factor", 1.0)}
     if "n_positions" in hparams:
         old["n_ctx"] = hparams["n_positions"]
     return {**old, **hparams}

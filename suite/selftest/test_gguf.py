@@ -167,15 +167,7 @@ def test_heads_of_another_size(
 @pytest.mark.parametrize(
     ("hparams", "names"),
     [
-        ({"num_attention_heads": 4, "hidden_size": 64}, {"rotary_pct": 1.0}),
-        (
-            {"head_dim": 16, "rope_parameters": {"partial_rotary_factor": 0.5}},
-            {"rotary_pct": 0.5, "attn_rotary_emb": 8},
-        ),
-        (
-            {"num_attention_heads": 4, "hidden_size": 64, "rope_parameters": {"partial_rotary_factor": 0.25}},
-            {"rotary_pct": 0.25, "attn_rotary_emb": 4},
-        ),
+        ({"rope_parameters": {"partial_rotary_factor": 0.25}}, {"rotary_pct": 0.25}),
         ({"rotary_pct": 0.5, "rope_parameters": {"partial_rotary_factor": 0.25}}, {"rotary_pct": 0.5}),
         ({"rope_parameters": None}, {"rotary_pct": 1.0}),
         ({"n_positions": 1024}, {"rotary_pct": 1.0, "n_ctx": 1024}),
