@@ -47,6 +47,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which need not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def path_problem(path: Path) -> str:
     """Why a path cannot be given to the libraries that load models, which take UTF-8; empty: it can."""
     shown = ascii(str(path)).strip("'")

@@ -79,6 +79,8 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except PermissionError:
+        if not path.exists():
+            raise
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's; a lock needs no right to write
 
 
@@ -108,7 +110,7 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
             raise BusyError(holder(path))
         if waited >= next_message:
             next_message += 60.0
-            log.warning("waiting to %s: %s holds %s; end that process if it hangs", what, holder(path), path)
+            log.warning("waiting to %s: %s holds %s; if it does no work, end it", what, holder(path), path)
         time.sleep(_POLL)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from suite.assets import cache_dir
 from suite.files import hash_of, write_atomic
@@ -33,8 +34,9 @@ def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]], way:
     _rate(session, sample, CANDIDATES[0])  # warm-up
     rates = {budget: _rate(session, sample, budget) for budget in CANDIDATES}
     budget = fastest(rates)
-    write_atomic(path, json.dumps({"budget": budget, "tokens/s": rates}, indent=1).encode())
-    keep(path)
+    with suppress(OSError):  # a cache that is only read: the next process tries again
+        write_atomic(path, json.dumps({"budget": budget, "tokens/s": rates}, indent=1).encode())
+        keep(path)
     return budget
 
 

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from suite.assets import cache_dir
 from suite.errors import MeasurementError, QuantgateError, unexpected
-from suite.files import hash_of
+from suite.files import hash_of, writable
 from suite.kept import intact
 from suite.matrix import Cell, Matrix, Tier
 from suite.prepare.supply import Supply
@@ -188,7 +189,10 @@ class Bench:
     def _logprobs(self, cell: Cell, requests: Sequence[str]) -> Path | None:
         if "divergence" not in requests:
             return None
-        return self._supply.logprobs(self.reference(cell), self._settings.worker)
+        path = self._supply.logprobs(self.reference(cell), self._settings.worker)
+        if writable(path.parent):
+            return path
+        return self._settings.results / path.parent.name / path.name  # a cache that is only read
 
     def _workload(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """The options of metric groups, of which a number may be chosen for the cell."""
@@ -329,6 +333,11 @@ def in_words(error: OSError) -> MeasurementError:
     """A folder that cannot be written, a disk that is full."""
     if error.errno is None or error.strerror is None:
         return unexpected(error)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    remedy = "; free some space there, or name another folder (--results, QUANTGATE_CACHE)" if full else ""
-    return MeasurementError(f"{error.filename or 'a file'}: {error.strerror}{remedy}")
+    name = str(error.filename or "a file")
+    where = "QUANTGATE_CACHE" if name.startswith(str(cache_dir())) else "--results"
+    remedy = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = f"; free some space there, or name another folder with {where}"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = f"; name a folder that can be written with {where}"
+    return MeasurementError(f"{name}: {error.strerror}{remedy}")

@@ -147,7 +147,8 @@ class Runner:
                 return record
             except QuantgateError as error:
                 failure = _Failure(run=self._settings.run, type=type(error).__name__, text=str(error))
-                write_atomic(sibling(output, "error"), failure.model_dump_json().encode())
+                with suppress(OSError):  # a full disk is told once
+                    write_atomic(sibling(output, "error"), failure.model_dump_json().encode())
                 raise
 
     def _possible(self, cell: Cell) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ from suite.errors import MeasurementError
 from suite.files import path_problem
 from suite.locks import locked
 from suite.records import Job, Measurement
-from suite.run.bench import Asked, sibling
+from suite.run.bench import Asked, in_words, sibling
 from suite.selftest.conftest import REPO, Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
@@ -237,3 +239,71 @@ def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
     )
     assert result.cases[f"perplexity[{F16}]"] == "skipped", "no baseline yet"
     assert result.verdict(F16, "perplexity").measured
+
+
+def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path: Path) -> None:
+    """The reference's log-probabilities then go to the results; what would have to be made is named with a remedy."""
+    project.matrix["tiers"]["smoke"]["divergence"] = {
+        "text": "boolq",
+        "n_ctx": 32,
+        "windows": 16,
+        "block": 16,
+    }
+    cache = tmp_path / "cache"
+    assert project.run("-m", "divergence", "-k", Q4, QUANTGATE_CACHE=str(cache)).status == 0
+    (tmp_path / "read_only.py").write_text(
+        "from suite import files\n"
+        "from suite.run import bench\n"
+        f"cache = {str(cache)!r}\n"
+        "check = files.writable\n"
+        "bench.writable = lambda folder: not str(folder).startswith(cache) and check(folder)\n"
+    )
+    shutil.rmtree(cache / "logprobs")
+    environment = {
+        "QUANTGATE_CACHE": str(cache),
+        "PYTHONPATH": f"{tmp_path}:{project.environment['PYTHONPATH']}",
+    }
+    result = project.run("-m", "divergence", "-k", Q4, "-p", "read_only", **environment)
+    assert result.status == 0, result.output
+    assert not (cache / "logprobs").exists()
+    assert list((project.results / "logprobs").glob("tiny-llamacpp-F16-*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("number", "below", "said"),
+    [
+        (
+            errno.EROFS,
+            "cache",
+            "Read-only file system; name a folder that can be written with QUANTGATE_CACHE",
+        ),
+        (errno.EACCES, "results", "Permission denied; name a folder that can be written with --results"),
+        (
+            errno.ENOSPC,
+            "results",
+            "No space left on device; free some space there, or name another folder with --results",
+        ),
+        (errno.EIO, "cache", "Input/output error"),
+    ],
+)
+def test_errors_of_the_disk_name_path_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, below: str, said: str
+) -> None:
+    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
+    file = str(tmp_path / below / "x")
+    assert str(in_words(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
+
+
+def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from suite.files import write_atomic\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: write_atomic(Path(sys.argv[1]), b'x' * 1000)\n"
+        "except OSError as error: print(error.filename)"
+    )
+    file = tmp_path / "a" / "b.json"
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(file), done.stderr
+    assert list(file.parent.iterdir()) == []
