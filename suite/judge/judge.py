@@ -25,6 +25,23 @@ MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that another machine changes without anyone's doing."""
 OWN_CODE = "quantgate"
 """How the lines of an environment's change begin that tell of the suite's own code."""
+UNUSED_BY_LLAMA_CPP = frozenset(
+    (
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "gguf",
+        "lm_eval",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+    )
+)
+"""Distributions that do not compute in a process that runs llama.cpp. What they make of texts and checkpoints is in the
+conditions."""
+UNUSED_BY_OTHERS = frozenset(("datasets", "llama-cpp-python", "llama.cpp", "lm_eval"))
+
 _BLANK = dict(Verdict(cell="", metric="", status=Status.PASS))
 """Every field of a verdict."""
 
@@ -67,7 +84,7 @@ def judge(
     found, evidence = _change(measured, baseline, tolerance)
     change = found.at(alpha)
     relative = tolerance.relative is not None
-    limit = tolerance.limit(unchanged=not beyond_own_code(environment))
+    limit = tolerance.limit(unchanged=not loosening(cell, environment))
     beyond = max(limit, tolerance.floor / abs(before) if relative else tolerance.floor)
     lower = measured.better == "lower"
     worse = change.estimate if lower else -change.estimate
@@ -92,7 +109,7 @@ def judge(
     known["change_high"] = change.high if interval else None
     known["change_unit"] = "relative" if relative else "absolute"
     known["tolerance"] = beyond
-    known["detectable"] = baseline.detectable if beyond_own_code(environment) else None
+    known["detectable"] = baseline.detectable if loosening(cell, environment) else None
     known["text"] = _text(status, found, worse > beyond, alpha, evidence)
     if not math.isfinite(change.estimate):
         return Verdict(**known)  # refuses it
@@ -122,10 +139,16 @@ def worst(verdicts: Iterable[Verdict]) -> Status:
     return records.worst(v.status for v in verdicts)
 
 
-def beyond_own_code(environment: Sequence[str]) -> list[str]:
-    """Of what changed in the environment, what may change a number: not the suite's own code, which is named, but whose
-    other numbers are for a person to accept."""
-    return [line for line in environment if not line.startswith(OWN_CODE)]
+def loosening(cell: str, environment: Sequence[str]) -> list[str]:
+    """Of what changed in the environment, what may change a number of the cell: no library that its backend does not
+    compute with, and not the suite's own code, which is named, but whose other numbers are for a person to accept."""
+    backend = cell.split("/")[1]
+    unused = UNUSED_BY_LLAMA_CPP if backend == "llamacpp" else UNUSED_BY_OTHERS
+
+    def touches(line: str) -> bool:
+        return not line.startswith(OWN_CODE) and line.removeprefix("build of ").split(" ")[0] not in unused
+
+    return list(filter(touches, environment))
 
 
 def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
@@ -217,7 +240,7 @@ def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance
     """
     old, new = baseline.samples or [], measured.samples or []
     size = root_mean_square(old, new, measured.weights)
-    outside = beyond_own_code(verdict.environment)
+    outside = loosening(verdict.cell, verdict.environment)
     limit = tolerance.limit(unchanged=not outside)
     same = size <= limit
     unequal = same and old != new and not verdict.environment
@@ -230,7 +253,9 @@ def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance
         if outside:
             cause = "other processors and builds differ less"
         elif verdict.environment:
-            cause = "the suite's own code has changed, and nothing else"
+            cause = (
+                "only the suite's own code, or libraries that this cell does not compute with, have changed"
+            )
         else:
             cause = "nothing else has changed"
         text = (

@@ -143,7 +143,7 @@ def test_worse_within_the_tolerance_passes_however_certain() -> None:
 
 
 def test_worse_by_more_is_a_regression_with_the_whole_evidence() -> None:
-    environment = ["torch 2.12.0 -> 2.13.0"]
+    environment = ["llama-cpp-python 0.3.36 -> 0.3.37"]
     command = "pytest --tier smoke 'suite/test_perplexity.py'"
     old, new = perplexity(OLD), perplexity(grown(0.03))
     verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment, command)
@@ -229,7 +229,7 @@ def test_the_samples_are_gone_through_once_however_many_limits_are_asked_for(
 
 def test_a_verdict_is_what_validation_would_make_of_it() -> None:
     old, new = perplexity(OLD), perplexity(grown(0.03))
-    verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, ["torch 1 -> 2"], "pytest x")
+    verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, ["llama.cpp 1 -> 2"], "pytest x")
     narrow = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
     second = reproduction(verdict, new, old, narrow)
     for found in (verdict, second):
@@ -436,7 +436,7 @@ def test_from_an_accuracy_of_zero_there_is_still_a_change() -> None:
 def reproduced(new: list[float], limit: float = 0.002, here: float = 0.0, **changes: Any) -> Verdict:
     old, tolerance = perplexity(OLD), Tolerance(metric="perplexity/reproduction", absolute=limit, here=here)
     measured = perplexity(new, **changes)
-    first = judge(CELL, "perplexity", measured, old, ONE_PERCENT, ALPHA, ["torch 1 -> 2"], "pytest x")
+    first = judge(CELL, "perplexity", measured, old, ONE_PERCENT, ALPHA, ["llama.cpp 1 -> 2"], "pytest x")
     return reproduction(first, measured, old, tolerance)
 
 
@@ -463,7 +463,7 @@ def test_in_the_baselines_own_environment_the_numbers_are_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("noise", "environment", "unequal"),
-    [(1e-5, [], True), (0.0, [], False), (1e-5, ["torch 1 -> 2"], False), (0.1, [], False)],
+    [(1e-5, [], True), (0.0, [], False), (1e-5, ["llama.cpp 1 -> 2"], False), (0.1, [], False)],
 )
 def test_what_is_not_equal_where_nothing_has_changed_is_said(
     noise: float, environment: list[str], unequal: bool
@@ -494,11 +494,32 @@ def test_the_choices_of_a_task_are_all_compared() -> None:
     assert of_choices(accuracy([1, 1])) is None
 
 
+@pytest.mark.parametrize(
+    ("scheme", "line", "loosened"),
+    [
+        ("llamacpp/Q4_K_M", "torch 2.12.0 -> 2.13.0", False),
+        ("llamacpp/Q4_K_M", "build of transformers 1a -> 2b", False),
+        ("llamacpp/Q4_K_M", "llama-cpp-python 0.3.36 -> 0.3.37", True),
+        ("llamacpp/Q4_K_M", "build of llama-cpp-python 1a -> 2b", True),
+        ("llamacpp/Q4_K_M", "GGML_CPU none -> x", True),
+        ("transformers/fp32", "torch 2.12.0 -> 2.13.0", True),
+        ("transformers/fp32", "llama-cpp-python 0.3.36 -> 0.3.37", False),
+    ],
+)
+def test_an_upgrade_of_what_a_cell_does_not_compute_with_loosens_nothing(
+    scheme: str, line: str, loosened: bool
+) -> None:
+    new, old = perplexity([x + 0.0015 for x in OLD]), perplexity(OLD)
+    tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
+    first = judge(f"m/{scheme}", "perplexity", new, old, ONE_PERCENT, ALPHA, [line])
+    assert (reproduction(first, new, old, tolerance).status == Status.PASS) == loosened
+
+
 def test_a_tolerance_may_be_narrower_in_the_baselines_own_environment() -> None:
     new, old = perplexity(grown(0.008)), perplexity(OLD)
     tolerance = ONE_PERCENT.model_copy(update={"here": 0.005})
     here = judge(CELL, "perplexity", new, old, tolerance, ALPHA)
-    elsewhere = judge(CELL, "perplexity", new, old, tolerance, ALPHA, ["torch 2.12.0 -> 2.13.0"])
+    elsewhere = judge(CELL, "perplexity", new, old, tolerance, ALPHA, ["llama-cpp-python 0.3.36 -> 0.3.37"])
     assert (here.status, here.tolerance) == (Status.REGRESSION, 0.005)
     assert (elsewhere.status, elsewhere.tolerance) == (Status.PASS, 0.01)
 
@@ -511,7 +532,7 @@ def test_a_change_that_leaves_the_mean_alone_is_still_a_change() -> None:
     verdict = reproduced(new)
     assert verdict.status == Status.CHANGED
     assert "largest: +0.04, number 6 of 8" in verdict.text
-    assert (verdict.environment, verdict.reproduce) == (["torch 1 -> 2"], "pytest x")
+    assert (verdict.environment, verdict.reproduce) == (["llama.cpp 1 -> 2"], "pytest x")
 
 
 def test_reproduction_weighs_the_units() -> None:
