@@ -18,9 +18,10 @@ from pydantic import Field
 from suite.baseline_file import Baseline, Origin, name_of, on_kernels, read_file, write_file
 from suite.errors import InputError
 from suite.judge import Sensitivity, restless, why_refused
+from suite.machines import changed_environment, check_machine, read_machine
 from suite.matrix import selecting
-from suite.records import FORMAT, Measurement, Metric, Record, Scalar, Status, Verdict, same_work
-from suite.storage import checked_name, locked, one_line, parse_toml, write_toml
+from suite.records import Measurement, Metric, Record, Status, Verdict, same_work
+from suite.storage import checked_name, locked, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,10 +42,6 @@ __all__ = [
     "read",
     "write_update",
 ]
-
-
-INFORMATIVE = {"commit"}
-"""Of an environment, what is recorded and changes no number."""
 
 
 class Row(Record):
@@ -75,14 +72,6 @@ class Update(Record):
     regressions: list[str]
     warnings: list[str]
     narrow: list[str] = Field(default_factory=list)
-
-
-class _Machine(Record):
-    """The machine file, key by key."""
-
-    format: int
-    name: str
-    fingerprint: dict[str, Scalar]
 
 
 def baseline_path(root: Path, cell: str, tier: str, machine: str | None = None) -> Path:
@@ -205,7 +194,7 @@ def write_update(
     if refusals:
         raise InputError("\n  ".join([f"{new.cell} ({new.tier}): the baseline is not updated:", *refusals]))
     if update.machine is not None:
-        _read_machine(root, update.machine)
+        read_machine(root, update.machine)
     files = [None] if update.machine is None else [None, update.machine]
     parts = [part for machine in files if (part := _accepted(root, update, machine, reason))]
     with locked(root):
@@ -254,56 +243,6 @@ def _regenerate(baseline: Baseline, command: str) -> str:
     on = ["--machine", baseline.machine] if baseline.machine is not None else []
     options = ["--tier", baseline.tier, *on, "-m", selecting(baseline.cell), "--update-baselines"]
     return f"{command} {shlex.join([*options, '--reason', baseline.reason])}"
-
-
-def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, create: bool = False) -> None:
-    """Is this the machine that `name` stands for? With `create`, a new name is recorded as this one.
-
-    Raises InputError naming the keys that differ, or where the machine is not recorded.
-    """
-    path = _machine_path(root, name)
-    if create:
-        with locked(root):
-            if not path.exists():
-                machine = _Machine(format=FORMAT, name=name, fingerprint=dict(sorted(fingerprint.items())))
-                comment = f"Where the timings in *@{name}.toml were measured (--machine {name})"
-                write_toml(path, comment, machine.model_dump())
-    if changed := changed_environment(_read_machine(root, name).fingerprint, fingerprint):
-        raise InputError(
-            f"{path}: this is not the machine recorded as {name!r}: {', '.join(changed)}; give it another name"
-            f" (--machine), or delete that file and the *@{name}.toml baselines and update again"
-        )
-
-
-def _machine_path(root: Path, name: str) -> Path:
-    return root / "machines" / f"{checked_name('machine', name)}.toml"
-
-
-def _read_machine(root: Path, name: str) -> _Machine:
-    path = _machine_path(root, name)
-    if (parsed := parse_toml(path, _Machine)) is None:
-        raise InputError(
-            f"{path}: no machine {name!r} is recorded; --update-baselines --machine {name} records this one"
-        )
-    return parsed[0]
-
-
-def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
-    """What differs, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one lacks reads `none`."""
-    return [
-        f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
-        for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
-        if (was := old.get(key)) != (now := new.get(key)) and not (key == "memory_gb" and _close(was, now))
-    ]
-
-
-def _close(was: Scalar, now: Scalar) -> bool:
-    """Whether two sizes of the memory are one machine's: what its kernel keeps for itself varies."""
-    return (
-        isinstance(was, int | float)
-        and isinstance(now, int | float)
-        and abs(was - now) <= 0.05 * max(was, now)
-    )
 
 
 def format_update(update: Update) -> Table:
