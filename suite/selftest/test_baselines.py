@@ -304,7 +304,8 @@ def test_machine_is_recorded_once_and_held_to(tmp_path: Path) -> None:
     check_machine(tmp_path, "bench1", here)
     other = here | {"cores": 4, "cpu": "Xeon"}
     with pytest.raises(
-        InputError, match=r"machines/bench1.toml: .*'bench1': cores 2 -> 4; give it another name"
+        InputError,
+        match=r"bench1.toml: .*'bench1': cores 2 -> 4, cpu EPYC 7763 -> Xeon; give it another name",
     ):
         check_machine(tmp_path, "bench1", other)
     with pytest.raises(InputError, match="cores 2 -> 4"):  # `create` never replaces
