@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from suite.judge.statistics import POWER, detectable_flips, detectable_mean, effective_units
+from suite.judge.statistics import POWER, detectable_flips, detectable_mean, effective_units, growth
 from suite.judge.tolerances import Tolerance, Tolerances
 from suite.records import Metric
 
 NOISY = {"paired", "level", "ratio", "rounds"}
 """Kinds of metrics whose gates can raise a false alarm."""
+
+
+MOST = 1e9
+"""As a growth: everything above it is more than any model loses, and a float may not hold it."""
 
 
 def gate_level(tolerances: Tolerances, metrics: Mapping[str, Mapping[str, Metric]]) -> float:
@@ -50,7 +54,7 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
         if (count := metric.process_count) < 2:
             return None  # the spread of one process is not known: it never shows a loss
         # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
-        return math.expm1(detectable_mean(tolerance.noise, count / 2, count - 1, alpha))
+        return min(growth(detectable_mean(tolerance.noise, count / 2, count - 1, alpha)), MOST)
     if metric.answers:
         change = detectable_flips(len(samples), alpha)
     else:
@@ -61,7 +65,7 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
         change = detectable_mean(harmless.absolute, units, len(samples) - 1, alpha)
     if tolerance.relative is None:
         return change
-    return math.expm1(change) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
+    return min(growth(change), MOST) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
 
 
 class Sensitivity(NamedTuple):
@@ -125,7 +129,7 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, found: float | N
         f"{name}: a tolerance of {limit * scale:.3g}{unit} is below what {amount:,} {noun} can show "
         f"({found * scale:.3g}{unit}, found {POWER:.0%} of the time)"
     )
-    if limit > 0:
+    if limit > 0 and found < MOST:
         enough = _enough(metric, tolerance, found, alpha)
         text += f"; {enough:,} {noun} would do{_as_option(metric, enough / amount)}"
     return f"{text}; measure more (matrix.toml), or widen it (tolerances.toml)"
@@ -163,6 +167,11 @@ def _enough(metric: Metric, tolerance: Tolerance, found: float, alpha: float) ->
             low, high = (low, middle) if detectable_flips(middle, alpha) <= share else (middle + 1, high)
         return low
     units = len(metric.samples or ()) if metric.kind == "paired" else metric.process_count
+    if tolerance.relative is not None and (metric.link == "exp" or metric.kind != "paired"):
+        limit, found = (
+            math.log1p(limit),
+            math.log1p(found),
+        )  # the scale on which errors fall with the root of n
 
     def width(n: int) -> float:
         return detectable_mean(1.0, n, n - 1, alpha)

@@ -255,3 +255,15 @@ def test_the_shipped_tiers_have_samples_enough(tier: str) -> None:
     requests = ["perplexity", "divergence", "accuracy/mean", "accuracy/piqa"]
     needs = [Need(cell, request) for cell in cells for request in requests]
     assert foreseen(needs, cells, matrix.tier(tier), load_tolerances().for_tier(tier))[0] == []
+
+
+def test_of_a_handful_of_blocks_the_number_that_would_do_is_no_fancy() -> None:
+    """With few degrees of freedom Student's t sees nothing; the error falls with the root of n on the log scale."""
+    known = tolerances(PERPLEXITY, SAME)
+    (text,) = with_sensitivity(CELL, {"perplexity": perplexity(3)}, known, ALPHA).narrow
+    tokens = int(text.split("; ")[1].split(" ")[0].replace(",", ""))
+    for blocks, enough in ((math.ceil(tokens / 128), True), (math.floor(tokens / 128) - 1, False)):
+        assert bool(with_sensitivity(CELL, {"perplexity": perplexity(blocks)}, known, ALPHA).narrow) != enough
+    noisy = tolerances(PERPLEXITY, SAME.model_copy(update={"absolute": 0.2}))
+    (text,) = with_sensitivity(CELL, {"perplexity": perplexity(2)}, noisy, ALPHA).void
+    assert "would do" not in text, "a growth that no float holds"
