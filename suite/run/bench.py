@@ -334,7 +334,9 @@ def in_words(error: OSError) -> MeasurementError:
     if error.errno is None or error.strerror is None:
         return unexpected(error)
     name = str(error.filename or "a file")
-    where = "QUANTGATE_CACHE" if name.startswith(str(cache_dir())) else "--results"
+    # Of a cache that cannot be made, the error names the folder above it.
+    cached = Path(name).is_relative_to(cache_dir()) or cache_dir().is_relative_to(name)
+    where = "QUANTGATE_CACHE" if cached else "--results"
     remedy = ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         remedy = f"; free some space there, or name another folder with {where}"

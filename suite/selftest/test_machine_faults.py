@@ -283,6 +283,7 @@ def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path:
             "results",
             "No space left on device; free some space there, or name another folder with --results",
         ),
+        (errno.EACCES, ".", "Permission denied; name a folder that can be written with QUANTGATE_CACHE"),
         (errno.EIO, "cache", "Input/output error"),
     ],
 )
@@ -290,7 +291,7 @@ def test_errors_of_the_disk_name_path_and_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, below: str, said: str
 ) -> None:
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
-    file = str(tmp_path / below / "x")
+    file = str(tmp_path if below == "." else tmp_path / below / "x")
     assert str(in_words(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
 
 
