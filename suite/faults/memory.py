@@ -67,7 +67,7 @@ def no_memory_mapping() -> None:
         return parameters
 
 
-@fault("a cache for 8,192 tokens where 520 are needed", CELL, "memory/peak_prefill_anonymous", **SIZED)
+@fault("a cache for 8,192 tokens where 264 are needed", CELL, "memory/peak_prefill_anonymous", **SIZED)
 def oversized_cache() -> None:
     from suite.backends.llamacpp import LlamaCpp
 
