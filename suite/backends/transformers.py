@@ -25,6 +25,8 @@ from transformers import AutoTokenizer, DynamicCache, StaticCache
 
 from suite.backends._linear import linear_weights
 from suite.backends._loading import check_finite, load_model
+from suite.backends._rotary import crosses, length_dependent, reset
+from suite.backends._tree_mask import masks
 from suite.backends.base import Rounding, Weights, lengths_in
 from suite.checkpoint import check_no_adapter, check_quantization
 from suite.errors import MeasurementError
@@ -71,6 +73,7 @@ class Transformers:
         check_finite(self._model, checkpoint)
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(self._model).forward).parameters)
+        self._rotary = length_dependent(self._model)
         self._cache: Any = None
         self._state: dict[str, Any] = {}
         self._fed: list[int] = []
@@ -100,7 +103,7 @@ class Transformers:
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         if not tree.past:
-            self._reset_rotary()
+            reset(self._rotary)
         if tree.is_chain and not tree.kept:
             # Where positions are scaled by the length of a sequence, its last token counts, which is not fed.
             ids = [*tree.ids, tree.ids[-1]] if self._rotary else tree.ids
@@ -113,7 +116,7 @@ class Transformers:
             output = self._forward(
                 tree.ids,
                 position_ids=self._tensor([tree.positions]),
-                attention_mask=self._masks(tree),
+                attention_mask=masks(tree, self._model, self._attention == "eager"),
                 past_key_values=self._cache,
                 use_cache=self._cache is not None,
                 logits_to_keep=self._tensor(tree.rows),
@@ -129,24 +132,6 @@ class Transformers:
         taken = {name: value for name, value in further.items() if name in self._takes}
         return self._model(input_ids=self._tensor([list(ids)]), **taken)
 
-    def _reset_rotary(self) -> None:
-        """Dynamic rotary scaling follows the longest sequence so far: let each sequence begin as in a new model."""
-        for module in self._rotary:
-            names = [n for n, _ in module.named_buffers(recurse=False) if n.endswith("original_inv_freq")]
-            for name in names if hasattr(module, "original_max_seq_len") else []:
-                prefix = name.removesuffix("original_inv_freq")
-                module.register_buffer(f"{prefix}inv_freq", getattr(module, name), persistent=False)
-                setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
-
-    @functools.cached_property
-    def _rotary(self) -> list[Any]:
-        """The modules whose frequencies depend on the length of a sequence."""
-
-        def scaled(kind: Any) -> bool:
-            return not {"dynamic", "longrope"}.isdisjoint(kind.values() if isinstance(kind, dict) else [kind])
-
-        return [m for m in self._model.modules() if scaled(getattr(m, "rope_type", None))]
-
     def _tensor(self, values: Any) -> torch.Tensor:
         return torch.tensor(values, device=self._device)
 
@@ -157,30 +142,6 @@ class Transformers:
                 layer.keys, layer.values = (t[..., : tree.past, :] for t in (layer.keys, layer.values))
         else:
             self._cache = DynamicCache() if tree.kept else None
-
-    def _masks(self, tree: TokenTree) -> Any:
-        """Attention mask, [1, 1, nodes, past + nodes]; with windowed attention, one for each type of layer."""
-        seen = tree.mask()
-        config = self._model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        if not window or tree.length <= window:
-            return self._mask(seen)
-        positions = np.array([*range(tree.past), *tree.positions])
-        near = seen & (positions[tree.past :, None] - positions < window)
-        types = getattr(config, "layer_types", None)
-        if types is None:
-            return self._mask(near)
-        kinds = {"full_attention": seen, "sliding_attention": near}
-        return {kind: self._mask(kinds[kind]) for kind in set(types)}
-
-    def _mask(self, seen: NDArray[np.bool_]) -> torch.Tensor:
-        mask = torch.from_numpy(seen)[None, None].to(self._device)
-        if self._attention == "sdpa":
-            return mask
-        dtype = self._model.dtype  # eager attention adds the mask to the scores
-        return torch.zeros(mask.shape, dtype=dtype, device=self._device).masked_fill_(
-            ~mask, torch.finfo(dtype).min
-        )
 
     @property
     def _attention(self) -> str:
@@ -200,7 +161,7 @@ class Transformers:
         return True
 
     def prefill(self, ids: Sequence[int]) -> None:
-        self._reset_rotary()
+        reset(self._rotary)
         self._state = {}
         self._fed = []
         if self._is_static:
@@ -212,16 +173,17 @@ class Transformers:
 
     def decode(self, ids: Sequence[int]) -> None:
         for token in ids:
-            self._step([token])
+            length = len(self._fed)
+            if self._state and not crosses(self._rotary, length, length + 1):
+                self._step([token])
+            else:  # without a cache that is right, everything is computed again
+                self.prefill([*self._fed, token])
 
     def _step(self, ids: list[int]) -> None:
-        if self._fed and not self._state:  # a model without a cache computes everything again
-            ids = [*self._fed, *ids]
         # Some models take the positions from a cache that does not know them: generation passes them as well.
-        begin = 0 if not self._state else len(self._fed)
-        positions = self._tensor([range(begin, begin + len(ids))])
+        positions = self._tensor([range(len(self._fed), len(self._fed) + len(ids))])
         output = self._forward(ids, **self._state, position_ids=positions, use_cache=True, logits_to_keep=1)
-        self._fed = [*self._fed[:begin], *ids]
+        self._fed += ids
         if not self._is_static:
             given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
             self._state = {name: cache for name, cache in given.items() if cache is not None}

@@ -1,4 +1,4 @@
-"""The handshake between the two ways of scoring, on fifteen architectures: whichever is taken, scores, perplexity and
+"""The handshake between the two ways of scoring, on sixteen architectures: whichever is taken, scores, perplexity and
 decoding are those of a plain forward pass of each sequence alone."""
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ TWO: dict[str, Any] = {"num_key_value_heads": 2}
 MAMBA: dict[str, Any] = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8}
 OLD: dict[str, Any] = {"vocab_size": VOCABULARY, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
 DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+LONG: dict[str, Any] = {
+    "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 40, "factor": 4.0,
+    "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+}  # fmt: skip
 
 KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # name: (configuration, the way that is right, what differs from SMALL)
@@ -34,6 +38,17 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "Llama",
         "plain",
         {**SMALL, **TWO, "max_position_embeddings": 40, "rope_parameters": DYNAMIC},
+    ),
+    "longrope": (
+        "Phi3",
+        "plain",
+        {
+            **SMALL,
+            **TWO,
+            "max_position_embeddings": 160,
+            "original_max_position_embeddings": 40,
+            "rope_parameters": LONG,
+        },
     ),
     "windows": ("Mistral", "shared", {**SMALL, **TWO, "sliding_window": 24}),
     "gemma 2": ("Gemma2", "shared", {**SMALL, **TWO, "head_dim": 8, "sliding_window": 24}),
@@ -126,7 +141,7 @@ def alone(model: Any, ids: tuple[int, ...], start: int) -> np.ndarray[Any, np.dt
     """Log-probabilities of the tokens from `start` on, by a forward pass as anybody would do it."""
     import torch
 
-    for module in model.modules():  # as in a new model: see Transformers._reset_rotary
+    for module in model.modules():  # as in a new model: see suite.backends._rotary
         if getattr(module, "rope_type", None) == "dynamic":
             module.register_buffer("inv_freq", module.original_inv_freq, persistent=False)
             module.max_seq_len_cached = module.original_max_seq_len
