@@ -30,3 +30,8 @@ def linear_tensors(path: Path) -> list[LinearTensor]:
         if len(shape) > 1 and name.endswith(".weight") and name != "output.weight"
         if not any(part in name for part in _OTHERS)
     ]
+
+
+def learns_positions(path: Path) -> bool:
+    """Whether the model has a vector for each position."""
+    return "position_embd.weight" in read_header(path).tensors

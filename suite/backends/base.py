@@ -73,6 +73,19 @@ def lengths_in(configuration: Mapping[str, Any], within: bool = False) -> list[i
     return sorted(lengths)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What ids and texts a model takes.
+
+    vocabulary: rows of its embedding. positions: tokens of the longest text that it was made for; None: no limit.
+    learned: it has a vector for each position, and none beyond.
+    """
+
+    vocabulary: int
+    positions: int | None = None
+    learned: bool = False
+
+
 class Backend(Protocol):
     """One loaded model."""
 
@@ -106,6 +119,9 @@ class Backend(Protocol):
 
     def weights(self) -> Weights:
         """Size of the weights as loaded."""
+
+    def sizes(self) -> Sizes:
+        """What ids and texts the model takes."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text` by this backend's own tokenizer, without special tokens."""

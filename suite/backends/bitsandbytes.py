@@ -11,6 +11,7 @@ import transformers
 
 from suite.backends.base import Rounding
 from suite.backends.transformers import Transformers
+from suite.checkpoint import quantization_of
 
 
 class BitsAndBytes(Transformers):
@@ -21,6 +22,8 @@ class BitsAndBytes(Transformers):
         if own.get("load_in_4bit"):
             own.setdefault("bnb_4bit_compute_dtype", options["dtype"])
         self._kind = bitsandbytes.nn.Params4bit if own.get("load_in_4bit") else bitsandbytes.nn.Int8Params
+        if quantization_of(self._checkpoint):
+            return {}  # what the checkpoint says already; another one was refused
         return {"quantization_config": transformers.BitsAndBytesConfig(**own)}
 
     def holds(self, name: str, parameter: torch.Tensor) -> bool:

@@ -14,9 +14,9 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from suite.backends._gguf import FLOATS, linear_tensors
+from suite.backends._gguf import FLOATS, learns_positions, linear_tensors
 from suite.backends._llama_log import listening
-from suite.backends.base import Rounding, Weights, lengths_in
+from suite.backends.base import Rounding, Sizes, Weights, lengths_in
 from suite.errors import MeasurementError
 from suite.scoring import TokenTree
 
@@ -166,6 +166,12 @@ class LlamaCpp:
             linear=sum(t.elements for t in linear),
             in_scheme=sum(t.elements for t in linear if t.type == wanted),
         )
+
+    def sizes(self) -> Sizes:
+        learned = learns_positions(self._checkpoint)
+        rotary = llama_cpp.llama_model_rope_type(self._model) != llama_cpp.LLAMA_ROPE_TYPE_NONE
+        limit = llama_cpp.llama_model_n_ctx_train(self._model) if learned or rotary else None
+        return Sizes(vocabulary=self._n_vocab, positions=limit, learned=learned)
 
     def tokenize(self, text: str) -> list[int]:
         data = text.encode()

@@ -27,8 +27,8 @@ from suite.backends._linear import linear_weights
 from suite.backends._loading import check_finite, load_model
 from suite.backends._rotary import crosses, length_dependent, reset
 from suite.backends._tree_mask import masks
-from suite.backends.base import Rounding, Weights, lengths_in
-from suite.checkpoint import check_no_adapter, check_quantization
+from suite.backends.base import Rounding, Sizes, Weights, lengths_in
+from suite.checkpoint import check_no_adapter, check_quantization, positions_of
 from suite.errors import MeasurementError
 from suite.prepare.contents import weight_files
 from suite.run.environment import instruction_sets
@@ -238,6 +238,17 @@ class Transformers:
     def holds(self, name: str, parameter: torch.Tensor) -> bool:
         """Whether a weight of a linear layer has the scheme's precision."""
         return bool(parameter.dtype == self._precision)
+
+    def sizes(self) -> Sizes:
+        tokens = self._model.get_input_embeddings()
+        tables = (
+            n for n, m in self._model.named_modules() if isinstance(m, torch.nn.Embedding) and m is not tokens
+        )
+        return Sizes(
+            vocabulary=int(tokens.weight.shape[0]),
+            positions=positions_of(self._model.config.get_text_config().to_dict()),
+            learned=any("pos" in name or name.endswith("wpe") for name in tables),
+        )
 
     def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         """All tensors that hold one parameter."""

@@ -19,6 +19,7 @@ from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
 from suite.prepare.documents import load_rows
 from suite.prepare.fitness import check_bos
+from suite.prepare.gguf_header import read_header
 from suite.prepare.lines import make_lines
 from suite.prepare.model_config import load_config
 from suite.prepare.programs import make_programs
@@ -133,6 +134,10 @@ class Encoder:
         self.vocabulary = len(self.tokenizer)
         bos = self.tokenizer.bos_token_id
         puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
+        if gguf is not None:  # what llama.cpp goes by
+            puts = bos is not None and bool(
+                read_header(source).values.get("tokenizer.ggml.add_bos_token", puts)
+            )
         check_bos(key, add_bos, puts, self.tokenizer.bos_token, source)
         self.bos: int | None = bos if add_bos else None
 

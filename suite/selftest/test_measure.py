@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from suite import scoring
-from suite.backends.base import Rounding, Weights
+from suite.backends.base import Rounding, Sizes, Weights
 from suite.errors import InputError, MeasurementError
 from suite.measure import _budget, accuracy, code, decoding, memory, perplexity, throughput, tokenizer
 from suite.records import Disturbance, Job, Needs
@@ -92,6 +92,9 @@ class Bigrams:
 
     def lengths(self) -> list[int]:
         return []
+
+    def sizes(self) -> Sizes:
+        return Sizes(vocabulary=len(self.table))
 
     def tokenize(self, text: str) -> list[int]:
         return [ord(c) for c in text]
