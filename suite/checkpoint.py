@@ -205,16 +205,17 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
 
 
 def puts_bos(folder: Path) -> bool | None:
-    """Whether the tokenizer of the folder puts a beginning-of-sequence token before a text: as its configuration says,
-    else as the template in `tokenizer.json` does. None: that file is not there."""
+    """Whether the tokenizer of the folder puts a beginning-of-sequence token before a text: its configuration says so
+    (`add_bos_token`), or the template in `tokenizer.json` does; of these, libraries go by one or the other. None: that
+    file is not there."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
     config = read_json(folder / "tokenizer_config.json")
     if bos_token(folder) is None:
         return False
-    if isinstance(config.get("add_bos_token"), bool):
-        return bool(config["add_bos_token"])
+    if config.get("add_bos_token") is True:
+        return True
     return _template_begins_with(_tokenizer(path).get("post_processor"), bos_token(folder))
 
 

@@ -29,16 +29,16 @@ class Limits:
 def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limits | None:
     """By an entry with `expected`, or by a minimum that the scheme states; None: there is neither."""
     if minimum is not None:
-        return Limits(minimum, float("inf"), f"at least {minimum:g}, as the scheme states (minimum_share)")
+        return Limits(
+            minimum, float("inf"), f"at least {minimum:g} is what the scheme states (minimum_share)"
+        )
     if tolerance is None or tolerance.expected is None:
         return None
     expected = tolerance.expected
     width = tolerance.absolute if tolerance.relative is None else tolerance.relative * abs(expected)
     width = width or 0.0
-    reach = f", or up to {width:g} from it" if width else ""
-    return Limits(
-        expected - width, expected + width, f"{expected:g}{reach}, by the tolerances (expected)", width
-    )
+    reach = f", or at most {width:g} from it," if width else ""
+    return Limits(expected - width, expected + width, f"{expected:g}{reach} is expected", width)
 
 
 def held_to(
@@ -54,10 +54,10 @@ def held_to(
         return verdict
     status = Status.PASS if within else Status.ERROR
     unit = f" {measured.unit}" if measured.unit else ""
-    text = f"expected {limits.source}, whatever the baseline"
-    wrong = "" if within else f"{measured.value:g}{unit}: {text}"
-    if measured.raw.get("says"):
-        wrong = wrong and f"{wrong}: {measured.raw['says']}"
+    text = f"{limits.source}, whatever the baseline"
+    wrong = "" if within else f"{measured.value:.4g}{unit}, where {text}"
+    if wrong and (says := measured.raw.get("says")):
+        wrong = f"{wrong}: {says}"
     if verdict is not None and verdict.status in _MOVED:
         return verdict.model_copy(update={"wrong": wrong})
     return Verdict(

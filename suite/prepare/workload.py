@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from suite.checkpoint import puts_bos
 from suite.errors import AssetError, InputError, MeasurementError, QuantgateError
 from suite.files import hash_of, read_plain_text
 from suite.prepare.checkpoints import Report, whole
@@ -134,7 +135,9 @@ class Encoder:
         self.vocabulary = len(self.tokenizer)
         bos = self.tokenizer.bos_token_id
         puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
-        if gguf is not None:  # what llama.cpp goes by
+        if gguf is None:
+            puts = puts or bool(puts_bos(source))
+        else:  # what llama.cpp goes by
             puts = bos is not None and bool(
                 read_header(source).values.get("tokenizer.ggml.add_bos_token", puts)
             )

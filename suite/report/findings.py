@@ -264,6 +264,10 @@ def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) ->
         by = f" by {delta(worse[0].change, worse[0])}" if worse[0].change is not None else ""
         more = f", and {plural(len(moved) - 1, 'further metric')}" if len(moved) > 1 else ""
         return f"{what}: {worse[0].metric} of {worse[0].cell}{by}{more}."
+    wrong = [v for v in verdicts if v.wrong]
+    if wrong:
+        more = f", and {plural(len(wrong) - 1, 'further metric')}" if len(wrong) > 1 else ""
+        return f"Wrong whatever the baseline: {wrong[0].metric} of {wrong[0].cell}{more}."
     words = {
         Status.ERROR: "failed to measure",
         Status.NOT_COMPARABLE: "not comparable",
