@@ -53,7 +53,7 @@ def held_to(
     if within and verdict is not None:
         return verdict
     status = Status.PASS if within else Status.ERROR
-    unit = f" {measured.unit}" if measured.unit else ""
+    unit = "" if measured.unit in ("", "fraction") else f" {measured.unit}"
     text = f"{limits.source}, whatever the baseline"
     wrong = "" if within else f"{measured.value:.4g}{unit}, where {text}"
     if wrong and (says := measured.raw.get("says")):

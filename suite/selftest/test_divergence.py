@@ -411,6 +411,7 @@ def assert_equal_to_float64(
 ) -> None:
     text = Text(ids=TOKENS, starts=[0] * 257, bos=None, hash="t")
     (folder / "text-t.json").write_text(text.model_dump_json())
+    (folder / "meta.json").write_text('{"vocabulary": 512}')
     path = folder / "logprobs" / "r.npy"
 
     def measure(backend: Callable[[], Backend], name: str) -> dict[str, Metric]:
