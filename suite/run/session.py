@@ -15,20 +15,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from suite.errors import MeasurementError
 from suite.records import Record, Scalar
+from suite.run.fitting import fit
 from suite.run.noise import Watch, watched
 from suite.run.turns import Turns
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
     from suite.backends.base import Backend
     from suite.measure._way import Handshake
     from suite.records import Job
-    from suite.scoring import Scored, TokenTree
+    from suite.scoring import Scored
 
 R = TypeVar("R", bound=Record)
 
@@ -167,44 +165,9 @@ class Session:
             begin = time.perf_counter()
             self.backend = loader(self._job.weights, self._job.scheme_options, self._job.threads)
             self.load_seconds = time.perf_counter() - begin
-        self._check_sizes()
+        fit(self.backend, self.vocabulary, self._job.weights, lambda: f"tiers.{self._job.tier}.{self.phase}")
         for name in FORWARD:
             setattr(self.backend, name, self._counted(getattr(self.backend, name)))
-
-    def _check_sizes(self) -> None:
-        """Refuse ids and texts that the model has no vector for, with the numbers, where a library would crash or score
-        nonsense. Raises MeasurementError."""
-        sizes, vocabulary = self.backend.sizes(), self.vocabulary
-        if vocabulary > sizes.vocabulary:
-            raise MeasurementError(
-                f"{self._job.weights}: its tokenizer has {vocabulary:,} tokens, its embedding "
-                f"{sizes.vocabulary:,} rows: "
-                "name the tokenizer that the model was trained with, or resize the embedding"
-            )
-        if sizes.positions is None:
-            return
-        logits, reserve, limit = self.backend.logits, self.backend.reserve, sizes.positions
-
-        def check(tokens: int) -> None:
-            if tokens > limit:
-                raise MeasurementError(
-                    f"{self._job.weights}: has {limit:,} positions, and {self.phase} takes {tokens:,} tokens: lower "
-                    f"what the tier asks for in [tiers.{self._job.tier}.{self.phase}]"
-                )
-
-        def fitting_logits(tree: TokenTree) -> NDArray[np.float32]:
-            check(max(tree.positions, default=-1) + 1)
-            return logits(tree)
-
-        def fitting_reserve(tokens: int, sequences: int) -> None:
-            # What is scored has many sequences in one room; what is timed goes on to its end.
-            if sequences == 1:
-                check(tokens)
-            reserve(tokens, sequences)
-
-        setattr(self.backend, "logits", fitting_logits)  # noqa: B010
-        if sizes.learned:
-            setattr(self.backend, "reserve", fitting_reserve)  # noqa: B010
 
     def _counted(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Adds its time to that of the present phase."""
