@@ -57,7 +57,7 @@ def lost_cache_entry() -> None:
     after_each_token(lambda backend, position: None if position % 64 else forget(backend, position))
 
 
-@fault("cache entries beyond 512 lost in generation", "llamacpp/F16", KL, **DECODED)
+@fault("cache entries beyond 512 lost in generation", "llamacpp/F16", LIKELIHOOD, **DECODED)
 def cache_ends_at_512() -> None:
     after_each_token(lambda backend, position: forget(backend, position) if position >= 512 else None)
 
@@ -97,7 +97,7 @@ def cache_in_fp16() -> None:
     after_each_token(rounded)
 
 
-@fault("the oldest 8 entries of a long cache overwritten", "llamacpp/Q8_0", KL, **DECODED)
+@fault("the oldest 8 entries of a long cache overwritten", "llamacpp/Q8_0", LIKELIHOOD, **DECODED)
 def cache_wraps_around() -> None:
     def wrapped(backend: Any, position: int) -> None:
         if 512 <= position < 520:

@@ -66,7 +66,7 @@ def outcome(fault: Fault | None, verdicts: Sequence[Verdict]) -> Outcome:
         return Outcome.SAID if seen and not found else Outcome.ELSEWHERE if found else Outcome.MISSED
     if fault is None:
         return Outcome.FALSE_ALARM if found else Outcome.CLEAN
-    errors = [v for v in found if v.status == Status.ERROR]
+    errors = [v for v in found if v.status == Status.ERROR and v.measured is None]  # no absolute gate
     if errors and not (fault.ends and all(fault.ends in v.text for v in errors)):
         return Outcome.BROKEN
     if all(any(fnmatchcase(v.metric, gate) for v in found) for gate in fault.gates):

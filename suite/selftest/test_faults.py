@@ -99,6 +99,12 @@ def test_a_fault_is_caught_when_each_of_its_gates_is_red() -> None:
     assert outcome(fault("perplexity"), both[1:]) == Outcome.ELSEWHERE
 
 
+def test_an_absolute_gate_catches_a_fault_and_is_no_failure_of_it() -> None:
+    beyond = verdict("decoding/kl_mean", Status.ERROR, measured=0.5)
+    assert outcome(fault("decoding/kl_mean"), [beyond]) == Outcome.CAUGHT
+    assert outcome(fault("decoding/kl_mean"), [verdict("decoding", Status.ERROR)]) == Outcome.BROKEN
+
+
 def test_what_does_not_repeat_itself_is_seen_in_a_line_and_by_no_gate() -> None:
     noisy = fault("perplexity/reproduction", line=True)
     unequal = verdict("perplexity/reproduction", Status.PASS, unequal=True)
