@@ -1,3 +1,3 @@
-"""pytest enters here; everything else is in `suite.plugin`."""
+"""pytest enters here; everything else is in `quantgate.plugin.hooks`."""
 
-pytest_plugins = ["suite.plugin"]
+pytest_plugins = ["quantgate.plugin.hooks"]

@@ -2,8 +2,7 @@
 answers lead, do not fall by more than their tolerance."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("accuracy", each="tasks")

@@ -2,8 +2,7 @@
 QUANTGATE_EXECUTE_CODE=1 allows running them."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("code", each="tasks")

@@ -1,8 +1,7 @@
 """Decoding token by token through the cache gives what one forward pass over the same tokens gives."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("decoding")

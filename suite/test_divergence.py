@@ -1,8 +1,7 @@
 """The next-token distributions do not move further from the reference's than they were. A reference has no case."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("divergence", references=False)

@@ -1,8 +1,7 @@
 """Weights do not take more bytes than before, nor the process more memory while loading, in prefill, in decode."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("memory")

@@ -1,8 +1,7 @@
 """Outliers among the activations are what they were: what they do to a quantized model does not change unseen."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("outliers", each="texts")

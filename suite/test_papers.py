@@ -1,8 +1,7 @@
 """What papers found about quantized models is still what is measured here."""
 
 import pytest
-
-from suite.papers.cases import FindingCase
+from quantgate.proofs.papers.cases import FindingCase
 
 
 @pytest.mark.papers

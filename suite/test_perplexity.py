@@ -1,8 +1,7 @@
 """Perplexity on the tier's text does not rise by more than its tolerance."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("perplexity")

@@ -4,8 +4,7 @@ run everywhere, absolutely on a named machine (`--machine`). pytest-benchmark sh
 from typing import Any
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("throughput/prefill")

@@ -1,8 +1,7 @@
 """The backend's own tokenizer gives the ids that the model's tokenizer gives."""
 
 import pytest
-
-from suite.gate import Gate
+from quantgate.plugin.case import Gate
 
 
 @pytest.mark.gate("tokenizer")

@@ -18,13 +18,13 @@ from xml.etree import ElementTree
 
 import pytest
 import tomli_w
+from quantgate.errors import AssetError
+from quantgate.paths import FIXTURES
+from quantgate.records import Measurement, Verdict
+from quantgate.report.as_json import from_json
+from quantgate.supply.assets import fetch, load_assets
 
-from suite.assets import fetch, load_assets
-from suite.errors import AssetError
-from suite.matrix import FIXTURES
-from suite.records import Measurement, Verdict
-from suite.report.as_json import from_json
-from suite.selftest.tiny import TEXT, TinyModel, tiny_model
+from selftest.tiny import TEXT, TinyModel, tiny_model
 
 REPO = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ class Project:
             [
                 *(sys.executable, "-m", "pytest", "-c", str(REPO / "pyproject.toml"), "--rootdir", str(REPO)),
                 *(f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")),  # faster
-                "-psuite.selftest.spy",
+                "-pselftest.spy",
                 *(str(file) for file in sorted((REPO / "suite").glob("test_*.py"))),
                 f"--junitxml={self.folder / 'junit.xml'}",
                 *own,

@@ -1,4 +1,5 @@
-"""What the tests of `suite.run.isolate` let a process do: makers, called as (output, report=..., **arguments)."""
+"""What the tests of `quantgate.processes.isolate` let a process do: makers, called as (output, report=...,
+**arguments)."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def refuse(output: Path, *, report: Report, error: str, text: str) -> None:
     """Raise one of the suite's errors, or a builtin one."""
     import builtins
 
-    from suite import errors
+    from quantgate import errors
 
     raise (getattr(errors, error, None) or getattr(builtins, error))(text)
 
@@ -146,7 +147,7 @@ def alternate(
     output: Path, *, report: Report, name: str, first: bool, book: str, turns: int, end: str = ""
 ) -> None:
     """Write the name into `book` turn by turn; in the third, end the way `end` says."""
-    from suite.run.turns import inherited
+    from quantgate.processes.turns import inherited
 
     mine = inherited(first)
     mine.meet()

@@ -1,5 +1,5 @@
 """A section of the papers page as small as can be, as a plugin of a pytest run: one finding of two cells of the tiny
-model. `pytest -p suite.selftest.section` asks for it beside those of fixtures/papers.toml."""
+model. `pytest -p selftest.section` asks for it beside those of fixtures/papers.toml."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import sys
 
 import numpy as np
-
-from suite.papers import cases, expected
-from suite.papers.section import Figure, Finding, Measured, Paper, Table
-from suite.papers.statistics import mean_interval
+from quantgate.proofs.papers import cases, expected
+from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
+from quantgate.proofs.papers.statistics import mean_interval
 
 NAME = "small"
 PAPER = Paper("somebody", "Quantization costs", 2026, "0000.00000", "Does it?", "A tiny model.")
@@ -47,4 +46,4 @@ def pytest_addoption() -> None:
     setattr(cases, "load_entries", entries)  # noqa: B010 - mypy knows it as another's
 
 
-sys.modules[f"suite.papers.{NAME}"] = sys.modules[__name__]
+sys.modules[f"quantgate.proofs.papers.{NAME}"] = sys.modules[__name__]

@@ -9,12 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-
-from suite.faults.catalogue import CATALOGUE
-from suite.faults.table import HEADINGS
-from suite.finish import EXIT
-from suite.matrix import load_matrix, metric_groups
-from suite.records import Status
+from quantgate.config.matrix import load_matrix, metric_groups
+from quantgate.plugin.finish import EXIT
+from quantgate.proofs.faults.catalogue import CATALOGUE
+from quantgate.proofs.faults.table import HEADINGS
+from quantgate.records import Status
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

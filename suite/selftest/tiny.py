@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suite.pocket.bpe import save_tokenizer, train_tokenizer
+from quantgate.proofs.pocket.bpe import save_tokenizer, train_tokenizer
 
 TEXT = """\
 The miller rose before the sun and opened the sluice, and the wheel began to turn. Two sacks of rye stood by the

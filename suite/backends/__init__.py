@@ -1,1 +1,0 @@
-"""One file per backend: `suite/backends/<name>.py` offers `load(checkpoint, options, threads) -> Backend`."""

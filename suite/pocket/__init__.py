@@ -1,1 +1,0 @@
-"""The pocket family: four Llama models of 90 thousand to 3 million parameters, made here: `python -m suite.pocket`."""

@@ -1,5 +1,0 @@
-"""Operating characteristics of the gates: how often each finds a known effect, how often it alarms without one.
-
-Recorded measurements are replayed with effects added and judged by the gate's own judge, at its own level
-(`python -m suite.power`). Nothing here is imported by the gate.
-"""

@@ -1,0 +1,37 @@
+"""Which weights of a GGUF file are those of linear layers, and of which types they are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+from quantgate.checkpoint.gguf_header import read_header
+
+FLOATS = {0: "F32", 1: "F16", 30: "BF16"}
+"""ggml's numbers of the types that are not quantized."""
+_OTHERS = ("token_embd", "position_embd", "token_types", "norm", "conv", "rope_", "per_layer_token")
+"""What is in the names of matrices that are no weights of a linear layer; the head is `output.weight`."""
+
+
+class LinearTensor(NamedTuple):
+    """The weights of a linear layer, or of all experts of one. type: `F32`, `F16`, `BF16`; empty: a quantized one."""
+
+    name: str
+    elements: int
+    type: str
+
+
+def linear_tensors(path: Path) -> list[LinearTensor]:
+    """Of one file, without the head."""
+    return [
+        LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""))
+        for name, (shape, kind, _) in read_header(path).tensors.items()
+        if len(shape) > 1 and name.endswith(".weight") and name != "output.weight"
+        if not any(part in name for part in _OTHERS)
+    ]
+
+
+def learns_positions(path: Path) -> bool:
+    """Whether the model has a vector for each position."""
+    return "position_embd.weight" in read_header(path).tensors

@@ -1,0 +1,175 @@
+"""Loads a causal language model of transformers so that every weight is the checkpoint's, or says which are not."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from quantgate.checkpoint.checks import read_json, tensors_of
+from quantgate.checkpoint.contents import weight_files
+from quantgate.errors import MeasurementError
+
+NAMED = 12
+"""Tensors that a message names at most."""
+_CONVERSION = re.compile(r"(\S+)\s*\|\s*CONVERSION")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_OLD_MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(masked_)?bias$")
+"""Causal masks and their fill value, which older versions of transformers saved with the weights."""
+_OTHER_PARTS = re.compile(r"vision|visual|audio|image|speech|multi_modal|multimodal|mm_")
+"""Of models that see or hear too: what their language model leaves out."""
+
+
+def load_model(checkpoint: Path, **arguments: Any) -> Any:
+    """A model of `from_pretrained`. Raises MeasurementError naming the tensors that are missing in the checkpoint, that
+    the model has no place for, that have another shape, or that differ from the one they are tied to.
+
+    What the model's class declares ignorable, buffers that follow from the configuration and tied weights that the file
+    holds once are no fault: transformers has taken those out of its lists.
+    """
+    weight_files(checkpoint)  # says which shard is missing
+    with _reported() as lines:
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            )
+        except RuntimeError as error:
+            broken = dict.fromkeys(m[1] for line in lines if (m := _CONVERSION.match(line)))
+            if not broken:
+                raise
+            raise MeasurementError(
+                f"{checkpoint}: {_named(broken, 'parts are missing or of another shape')}: fetch the checkpoint again"
+            ) from error
+    problems = [
+        _named(_missing(model, info["missing_keys"]), "missing, and would be random numbers"),
+        _named(
+            _unexpected(checkpoint, info["unexpected_keys"]), "unexpected: the model has no place for them"
+        ),
+        _named(
+            [f"{name} {_shape(a)}, not {_shape(b)}" for name, a, b in sorted(info["mismatched_keys"])],
+            "of another shape than the configuration says",
+        ),
+        _named(
+            _misshapen(model, checkpoint) if "quantization_config" in arguments else [],
+            "of another shape than the configuration says",
+        ),
+        _named(_untied(model), "different from the embeddings they are tied to (tie_word_embeddings)"),
+    ]
+    if any(problems):
+        raise MeasurementError(
+            f"{checkpoint}: the tensors of this checkpoint are not those of {type(model).__name__}: "
+            f"{'; '.join(p for p in problems if p)}. Fetch the checkpoint again, or correct its config.json"
+        )
+    return model
+
+
+def check_finite(model: Any, checkpoint: Path) -> None:
+    """Raise MeasurementError naming the weights that hold infinities or NaN. Those of packed weights are read from the
+    files: a quantizer may hide them."""
+    wrong = [n for n, p in model.named_parameters() if p.is_floating_point() and not _is_finite(p.data)]
+    if any(not p.is_floating_point() for p in model.parameters()):
+        for file in weight_files(checkpoint):
+            with safe_open(file, framework="pt") as tensors:
+                wrong += [n for n in tensors.keys() if not _is_finite(tensors.get_tensor(n))]  # noqa: SIM118
+    if wrong:
+        raise MeasurementError(
+            f"{checkpoint}: {_named(dict.fromkeys(wrong), 'not finite')}: the numbers of such a model mean nothing; "
+            "fetch the checkpoint again, or load it in a format that holds its values (dtype)"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.element_size() < 2 or not tensor.numel():
+        return True
+    low, high = tensor.aminmax()  # NaN comes through, and nothing of the tensor's size is made
+    return bool(torch.isfinite(low) and torch.isfinite(high))
+
+
+@contextmanager
+def _reported() -> Iterator[list[str]]:
+    """The lines of transformers' report on loading: of what it could not put together it tells nowhere else."""
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.extend(_COLOUR.sub("", record.getMessage()).splitlines())
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    handler, level, propagate = Handler(), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def _misshapen(model: Any, checkpoint: Path) -> list[str]:
+    """Linear layers whose weights in the file are not inputs times outputs: a quantizer takes them as they come."""
+    tensors = tensors_of(checkpoint)
+    sizes = {
+        f"{name}.weight": {module.in_features, module.out_features}
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    return [
+        f"{name} {_shape(tensors[name][3])}, not of {_shape(sorted(size))}"
+        for name, size in sizes.items()
+        if name in tensors and len(tensors[name][3]) == 2 and {*tensors[name][3]} != size
+    ]
+
+
+def _missing(model: Any, names: Iterable[str]) -> list[str]:
+    """Without masks, indices and rotary frequencies, which are computed."""
+    buffers = dict(model.named_buffers())
+    computed = {
+        name
+        for name, buffer in buffers.items()
+        if not buffer.is_floating_point() or name.endswith(("inv_freq", "masked_bias"))
+    }
+    return sorted(set(names) - computed)
+
+
+def _unexpected(checkpoint: Path, names: Iterable[str]) -> list[str]:
+    found = sorted(names)
+    if not found:
+        return []
+    tensors = tensors_of(checkpoint)
+    config = read_json(checkpoint / "config.json")
+    parts = any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config"))
+    return [
+        name
+        for name in found
+        if not (_OLD_MASK.search(name) and _is_mask(tensors[name][3] if name in tensors else []))
+        and not (parts and _OTHER_PARTS.search(name))
+    ]
+
+
+def _is_mask(shape: list[int]) -> bool:
+    return len(shape) < 1 or shape == [1] or (len(shape) == 4 and shape[0] == 1 and shape[2] == shape[3])
+
+
+def _untied(model: Any) -> list[str]:
+    """Weights that the configuration ties and the file holds twice, different: transformers leaves them untied."""
+    wanted = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return sorted(set(wanted) - set(model.all_tied_weights_keys))
+
+
+def _named(names: Iterable[str], what: str) -> str:
+    every = list(names)
+    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return f"{', '.join(every[:NAMED])}{more} ({what})" if every else ""
+
+
+def _shape(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))

@@ -1,0 +1,157 @@
+"""What a backend must offer: the whole interface between the suite and a library that runs a model.
+
+A backend's file is imported by a process that forks the measuring ones (`quantgate.processes.fork`): importing it
+brings what
+loading needs, so that no import is timed, begins no threads of its own, and touches no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantgate.backends.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Size of the weights as loaded.
+
+    bytes: of all tensors the model holds, quantization constants included, a tied tensor once; of a simulated scheme,
+    what it would take: it holds its weights in full.
+    parameters: logical count of weights (a packed 4-bit byte counts as two), tied weights once.
+    file_bytes: of the checkpoint files that are loaded.
+    linear, in_scheme: logical count of the weights of linear layers (experts included; embeddings, head, convolutions
+    and biases not), and of those that the scheme's precision holds.
+    """
+
+    bytes: int
+    parameters: int
+    file_bytes: int
+    simulated: bool = False
+    linear: int = 0
+    in_scheme: int = 0
+
+    @property
+    def quantized_share(self) -> float | None:
+        """Of the weights of linear layers, the share that the scheme's precision holds; None: there are none."""
+        return self.in_scheme / self.linear if self.linear else None
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.bytes / self.parameters
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Nats by which the log-probability of a token may differ between two ways of computing it, and be called rounding:
+    at least `floor`; up to `ceiling` where the model itself moves as much (`quantgate.measure.metrics._way`)."""
+
+    floor: float
+    ceiling: float
+
+
+LENGTHS = ("window", "chunk", "position", "context", "length", "seq", "local", "block_size", "floor", "topk")
+"""What keys of a configuration that limit or cut up a sequence have in their names."""
+
+
+def lengths_in(configuration: Mapping[str, Any], within: bool = False) -> list[int]:
+    """The numbers of tokens that a configuration names, ascending: windows, chunks, positions of training."""
+    lengths: set[int] = set()
+    for key, value in configuration.items():
+        named = within or any(name in str(key).lower() for name in LENGTHS)
+        if isinstance(value, Mapping):
+            lengths.update(lengths_in(value, named))
+            continue
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if named and isinstance(number, (int, float)) and 1 < number < 1e9:
+                lengths.add(int(number))
+    return sorted(lengths)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What ids and texts a model takes.
+
+    vocabulary: rows of its embedding. positions: tokens of the longest text that it was made for; None: no limit.
+    learned: it has a vector for each position, and none beyond.
+    """
+
+    vocabulary: int
+    positions: int | None = None
+    learned: bool = False
+
+
+class Backend(Protocol):
+    """One loaded model."""
+
+    @property
+    def settings(self) -> str:
+        """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
+
+    @property
+    def rounding(self) -> Rounding:
+        """What this model's number format may do to a score."""
+
+    def lengths(self) -> list[int]:
+        """Numbers of tokens that the model's configuration names (`lengths_in`)."""
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached."""
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        """Next-token logits, shape [len(tree.rows), vocabulary], valid until the next call. Of what the call before had
+        in the cache, the first `tree.past` tokens are still there, and the rest is not. A chain (`tree.is_chain`) is
+        computed as the library computes a text; any exception for another tree says that it cannot be shared."""
+
+    def prefill(self, ids: Sequence[int]) -> None:
+        """Clear the cache, process `ids`, wait for the device."""
+
+    def decode(self, ids: Sequence[int]) -> None:
+        """Process `ids` one at a time, as generation does, waiting for the device after each: nothing is sampled."""
+
+    def next_logits(self) -> NDArray[np.float32]:
+        """Next-token logits, shape [vocabulary], after what `prefill` and `decode` processed last."""
+
+    def weights(self) -> Weights:
+        """Size of the weights as loaded."""
+
+    def sizes(self) -> Sizes:
+        """What ids and texts the model takes."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text` by this backend's own tokenizer, without special tokens."""
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
+
+    def device_peak_bytes(self) -> dict[str, int]:
+        """Peak accelerator memory since `reset_device_peak`, by kind; empty on the CPU."""
+
+    def reset_device_peak(self) -> None:
+        """Start a new peak."""
+
+
+@runtime_checkable
+class Generates(Protocol):
+    """A backend whose library has a generation loop of its own."""
+
+    def generate(self, ids: Sequence[int], count: int) -> None:
+        """Continue `ids` greedily by `count` tokens with that loop."""
+
+
+@runtime_checkable
+class ShowsInputs(Protocol):
+    """A backend whose layers can be looked into."""
+
+    def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
+        """Process `ids` in one pass; `look` is given, for each linear layer but the head, its name and its
+        inputs, shape [tokens, features]."""
+
+
+Loader = Callable[[Path, dict[str, Any], int], Backend]

@@ -1,0 +1,78 @@
+"""Machines that a user named: what tells one from another, and what differs between two environments.
+
+<root>/machines/<machine>.toml    what tells that machine from others
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quantgate.baselines.storage import locked, parse_toml, write_toml
+from quantgate.errors import InputError
+from quantgate.files import checked_name
+from quantgate.records import FORMAT, Record, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+INFORMATIVE = {"commit"}
+"""Of an environment, what is recorded and changes no number."""
+
+
+class _Machine(Record):
+    """The machine file, key by key."""
+
+    format: int
+    name: str
+    fingerprint: dict[str, Scalar]
+
+
+def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, create: bool = False) -> None:
+    """Is this the machine that `name` stands for? With `create`, a new name is recorded as this one.
+
+    Raises InputError naming the keys that differ, or where the machine is not recorded.
+    """
+    path = _machine_path(root, name)
+    if create:
+        with locked(root):
+            if not path.exists():
+                machine = _Machine(format=FORMAT, name=name, fingerprint=dict(sorted(fingerprint.items())))
+                comment = f"Where the timings in *@{name}.toml were measured (--machine {name})"
+                write_toml(path, comment, machine.model_dump())
+    if changed := changed_environment(read_machine(root, name).fingerprint, fingerprint):
+        raise InputError(
+            f"{path}: this is not the machine recorded as {name!r}: {', '.join(changed)}; give it another name"
+            f" (--machine), or delete that file and the *@{name}.toml baselines and update again"
+        )
+
+
+def _machine_path(root: Path, name: str) -> Path:
+    return root / "machines" / f"{checked_name('machine', name)}.toml"
+
+
+def read_machine(root: Path, name: str) -> _Machine:
+    path = _machine_path(root, name)
+    if (parsed := parse_toml(path, _Machine)) is None:
+        raise InputError(
+            f"{path}: no machine {name!r} is recorded; --update-baselines --machine {name} records this one"
+        )
+    return parsed[0]
+
+
+def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
+    """What differs, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one lacks reads `none`."""
+    return [
+        f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
+        for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
+        if (was := old.get(key)) != (now := new.get(key)) and not (key == "memory_gb" and _close(was, now))
+    ]
+
+
+def _close(was: Scalar, now: Scalar) -> bool:
+    """Whether two sizes of the memory are one machine's: what its kernel keeps for itself varies."""
+    return (
+        isinstance(was, int | float)
+        and isinstance(now, int | float)
+        and abs(was - now) <= 0.05 * max(was, now)
+    )

@@ -1,0 +1,174 @@
+"""What the cache keeps is held against checksums before it is used, and has a time of last use.
+
+    <cache>/<kind>/<name>                 a file or folder, made once
+    <cache>/entries/<kind>/<name>.json    size and SHA-256 of each of its files; modified when it was last used
+
+A run checks each thing once. Files up to `SMALL` bytes are hashed; of a larger one, which would take seconds a run,
+size and time of modification are compared with those that it had when it was last hashed, and where they differ it is
+hashed again. Of a virtual environment, with its tens of thousands of files, names, sizes and times are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from quantgate.files import write_atomic
+from quantgate.records import Record
+
+SMALL = 16 * 2**20
+ENTRIES = "entries"
+
+log = logging.getLogger("quantgate")
+_checked: set[Path] = set()
+_named: set[tuple[Path, str]] = set()
+
+
+class File(Record):
+    """mtime_ns: of the file when it was last hashed."""
+
+    size: int
+    sha256: str
+    mtime_ns: int
+
+
+class Entry(Record):
+    """files: by path below a folder; the name "" is the thing itself. tree: in their place, a hash of names, sizes and
+    times of modification. bytes: of all files."""
+
+    bytes: int
+    files: dict[str, File] = Field(default_factory=dict)
+    tree: str = ""
+
+
+def keep(path: Path, *, hashed: bool = True) -> None:
+    """Write the entry of what was just made. hashed: by content, not by sizes and times. Raises OSError."""
+    if hashed:
+        files = {name: _file(file) for name, file in _files(path)}
+        entry = Entry(bytes=sum(file.size for file in files.values()), files=files)
+    else:
+        entry = Entry(bytes=size_of(path), tree=_tree(path))
+    write_atomic(entry_file(path), entry.model_dump_json().encode())
+    _checked.add(path)
+
+
+def intact(path: Path) -> bool:
+    """Whether it is there and as it was made; then it counts as used. Something else is named in a warning."""
+    if not path.exists():
+        return False
+    if problem := damage(path):
+        if (path, problem) not in _named:
+            _named.add((path, problem))
+            log.warning("%s: %s: it is made anew", path, problem)
+        return False
+    with contextlib.suppress(OSError):  # a cache that cannot be written is used all the same
+        os.utime(entry_file(path))
+    return True
+
+
+def damage(path: Path) -> str:
+    """What is wrong with it; empty: nothing. Looks once a process."""
+    if path in _checked:
+        return ""
+    entry = read_entry(path)
+    if entry is None:
+        return "has no checksums (made by an earlier version, or left by a run that was killed)"
+    try:
+        problem = _compare(path, entry)
+    except OSError as error:
+        problem = f"{error.filename or path} cannot be read ({error.strerror})"
+    if not problem:
+        _checked.add(path)
+    return problem
+
+
+def discard(path: Path) -> None:
+    """Remove it with its entry: in one step, so that nobody sees half of it. Raises OSError."""
+    _checked.discard(path)
+    entry_file(path).unlink(missing_ok=True)
+    if path.exists() or path.is_symlink():
+        room = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        path.rename(room / "removed")
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def entry_file(path: Path) -> Path:
+    return path.parent.parent / ENTRIES / path.parent.name / f"{path.name}.json"
+
+
+def read_entry(path: Path) -> Entry | None:
+    """None: there is none, or it cannot be read."""
+    try:
+        return Entry.model_validate_json(entry_file(path).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files."""
+    total = 0
+    for _, file in _files(path):
+        with contextlib.suppress(OSError):
+            total += file.lstat().st_size
+    return total
+
+
+def _compare(path: Path, entry: Entry) -> str:
+    if entry.tree:
+        return "" if _tree(path) == entry.tree else "files in it were changed, added or removed"
+    there = dict(_files(path))
+    if missing := sorted(entry.files.keys() - there.keys()):
+        return f"{missing[0] or 'it'} is missing"
+    if more := sorted(there.keys() - entry.files.keys()):
+        return f"{more[0] or 'it'} was not there when it was made"
+    seen = dict(entry.files)
+    for name, was in entry.files.items():
+        now = there[name].stat()
+        place = f"{name} " if name else ""
+        if now.st_size != was.size:
+            return f"{place}has {now.st_size:,} bytes, not {was.size:,}"
+        if was.size <= SMALL or now.st_mtime_ns != was.mtime_ns:
+            seen[name] = _file(there[name])
+            if seen[name].sha256 != was.sha256:
+                return f"{place}is not what was written there: its SHA-256 is another"
+    if seen != entry.files:
+        with contextlib.suppress(OSError):  # a cache that cannot be written: hashed in each run
+            write_atomic(
+                entry_file(path), entry.model_copy(update={"files": seen}).model_dump_json().encode()
+            )
+    return ""
+
+
+def _file(path: Path) -> File:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return File(size=status.st_size, sha256=digest, mtime_ns=status.st_mtime_ns)
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    if not path.is_dir():
+        yield "", path
+        return
+    for folder, _, names in os.walk(path):
+        for name in names:
+            file = Path(folder, name)
+            yield str(file.relative_to(path)), file
+
+
+def _tree(path: Path) -> str:
+    """Of compiled modules, which Python writes as it likes, nothing is in it."""
+    lines = []
+    for name, file in _files(path):
+        if "__pycache__" not in name:
+            status = file.lstat()
+            lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()

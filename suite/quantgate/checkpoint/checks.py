@@ -1,0 +1,258 @@
+"""What a folder with safetensors says of itself, read from its JSON files and headers: no weights, no torch.
+
+A checkpoint that does not go with the scheme or the matrix is refused here, in the parent before anything is measured
+and in the measuring process once more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from quantgate.checkpoint.contents import weight_files
+from quantgate.errors import AssetError, InputError
+
+LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+"""Keys of a configuration that say how many positions a model has."""
+HEADS = ("head.weight", "embed_out.weight", "output.weight")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+BITSANDBYTES = {
+    "load_in_4bit": False,
+    "load_in_8bit": False,
+    "bnb_4bit_quant_type": "fp4",
+    "bnb_4bit_use_double_quant": False,
+}
+"""What of a bitsandbytes configuration makes two schemes different, with the library's defaults."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file. Raises AssetError."""
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError, OSError) as error:
+        raise AssetError(f"{path}: is no JSON file that can be read ({error}); fetch it again") from None
+    return found if isinstance(found, dict) else {}
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration of the language model: that of a model with further parts has one of its own for text."""
+    config = read_json(folder / "config.json")
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else config
+
+
+def tensors_of(folder: Path) -> dict[str, tuple[Path, int, int, list[int]]]:
+    """Of each tensor that is loaded: its file, where in it its bytes begin and end, and its shape."""
+    found = {}
+    for file in weight_files(folder):
+        try:
+            with file.open("rb") as stream:
+                length = int.from_bytes(stream.read(8), "little")
+                header = json.loads(stream.read(length))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    found[name] = (file, 8 + length + begin, 8 + length + end, entry["shape"])
+        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
+            raise AssetError(
+                f"{file}: is no safetensors file: its header cannot be read; fetch it again"
+            ) from None
+    return found
+
+
+def check_no_adapter(folder: Path) -> None:
+    """Raise InputError for a folder with a PEFT adapter, which would be left out in silence."""
+    if (folder / "adapter_config.json").exists():
+        raise InputError(
+            f"{folder}/adapter_config.json: the folder holds an adapter, which is not applied here: merge it "
+            f"into the model "
+            "(`merge_and_unload` of peft), save that, and name its folder as `weights`"
+        )
+
+
+def quantization_of(folder: Path) -> dict[str, Any]:
+    """The quantization that the weights of the folder already have; empty: none."""
+    config = read_json(folder / "config.json")
+    for part in (config, config.get("text_config") or {}):
+        found = part.get("quantization_config") or part.get("compression_config")
+        if isinstance(found, dict) and found:
+            return found
+    return {}
+
+
+def check_quantization(folder: Path, cell: str, options: Mapping[str, Any], reads: str = "") -> None:
+    """Raise InputError where the weights are already quantized to something else than a scheme's `options` say.
+
+    cell: what asks for them, for the message. reads: the format that its backend expects.
+    """
+    stored = quantization_of(folder)
+    if not stored or stored.get("quant_method") == reads:
+        return
+    same = _is_bitsandbytes(stored) and any(options.get(key) for key in ("load_in_4bit", "load_in_8bit"))
+    if same and all(stored.get(k, v) == options.get(k, v) for k, v in _compared(options).items()):
+        return
+    remedy = "name the checkpoint that it was made from as `weights`"
+    if _is_bitsandbytes(stored):
+        remedy += (
+            "; as it is, only a scheme of the backend bitsandbytes that says the same can measure it: "
+            f"{_as_scheme(stored)}"
+        )
+    raise InputError(
+        f"{folder}/config.json: quantization_config: these weights are already quantized ({describe(stored)}), and "
+        f"{cell} would measure that under its own name: {remedy}"
+    )
+
+
+def describe(stored: Mapping[str, Any]) -> str:
+    """A quantization in words: `bitsandbytes, 4 bits, nf4`."""
+    bits = 4 if stored.get("load_in_4bit") else 8 if stored.get("load_in_8bit") else _bits(stored)
+    parts = [
+        str(stored.get("quant_method", "unknown method")),
+        f"{bits} bits" if bits else "",
+        str(stored.get("bnb_4bit_quant_type", "")) if stored.get("load_in_4bit") else "",
+        "double quantization" if stored.get("bnb_4bit_use_double_quant") else "",
+        str(stored.get("format") or stored.get("fmt") or ""),
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _bits(stored: Mapping[str, Any]) -> Any:
+    for key in ("bits", "w_bit", "weight_bits", "num_bits"):
+        if stored.get(key):
+            return stored[key]
+    groups = stored.get("config_groups")
+    for group in groups.values() if isinstance(groups, dict) else ():
+        if isinstance(group, dict) and isinstance(group.get("weights"), dict):
+            return group["weights"].get("num_bits")
+    return 8 if stored.get("quant_method") in ("fp8", "fbgemm_fp8") else None
+
+
+def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:
+    return bool(stored.get("load_in_4bit") or stored.get("load_in_8bit"))
+
+
+def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that have to be equal: those of 4 bits say nothing of 8."""
+    four = bool(options.get("load_in_4bit"))
+    return {k: v for k, v in BITSANDBYTES.items() if four or not k.startswith("bnb_4bit")}
+
+
+def _as_scheme(stored: Mapping[str, Any]) -> str:
+    keys = BITSANDBYTES if stored.get("load_in_4bit") else ("load_in_8bit",)
+    said = {k: stored[k] for k in keys if stored.get(k)}
+    return ", ".join(f"{k} = {json.dumps(v)}" for k, v in said.items())
+
+
+def check_head(folder: Path, *, derived: bool) -> None:
+    """Raise AssetError where the file's output projection is not the one that the configuration promises.
+
+    Tied, and the file has another head than its embeddings: libraries disagree which of both counts. derived: a GGUF is
+    made of it: there a head that is missing becomes the embeddings in silence.
+    """
+    tensors = tensors_of(folder)
+    head = next((n for n in tensors if n.endswith(HEADS)), None)
+    embeddings = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
+    tied = is_tied(folder)
+    if tied and head and embeddings and not _equal(tensors[head], tensors[embeddings]):
+        raise AssetError(
+            f"{tensors[head][0]}: holds {head}, which differs from {embeddings}, while config.json says "
+            "tie_word_embeddings = true: set it to false if the model has a head of its own, or remove the tensor"
+        )
+    if derived and tied is False and head is None:
+        raise AssetError(
+            f"{folder}: config.json says tie_word_embeddings = false, and no file holds lm_head.weight: fetch the "
+            "checkpoint again, or set it to true if the head is the embeddings"
+        )
+
+
+def is_tied(folder: Path) -> bool | None:
+    """Whether the configuration says that the head is the embeddings; None: it says nothing."""
+    said = config_of(folder).get("tie_word_embeddings")
+    return bool(said) if said is not None else None
+
+
+def _equal(one: tuple[Path, int, int, list[int]], other: tuple[Path, int, int, list[int]]) -> bool:
+    if one[3] != other[3] or one[2] - one[1] != other[2] - other[1]:
+        return False
+    with one[0].open("rb") as first, other[0].open("rb") as second:
+        first.seek(one[1])
+        second.seek(other[1])
+        left = one[2] - one[1]
+        while left > 0:
+            size = min(left, 1 << 22)
+            if first.read(size) != second.read(size):
+                return False
+            left -= size
+    return True
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """How many positions a model was made for; None: its configuration names no limit, or positions that go on (ALiBi,
+    recurrent models, a rotary base that grows with the text)."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if isinstance(rope, dict) and "dynamic" in (rope.get("rope_type"), rope.get("type")):
+        return None
+    attention = config.get("attn_config")
+    if config.get("alibi") or (isinstance(attention, dict) and attention.get("alibi")):
+        return None
+    found: list[int] = [config[key] for key in LIMITS if isinstance(config.get(key), int) and config[key] > 0]
+    return min(found, default=None)
+
+
+def puts_bos(folder: Path) -> bool | None:
+    """Whether the tokenizer of the folder puts a beginning-of-sequence token before a text: its configuration says so
+    (`add_bos_token`), or the template in `tokenizer.json` does; of these, libraries go by one or the other. None: that
+    file is not there."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    config = read_json(folder / "tokenizer_config.json")
+    if bos_token(folder) is None:
+        return False
+    if config.get("add_bos_token") is True:
+        return True
+    return _template_begins_with(_tokenizer(path).get("post_processor"), bos_token(folder))
+
+
+def bos_token(folder: Path) -> str | None:
+    """The beginning-of-sequence token that the tokenizer's configuration names."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        token = read_json(folder / name).get("bos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and token:
+            return token
+    return None
+
+
+def tokens_of(folder: Path) -> int | None:
+    """How many ids the tokenizer gives: the largest and 1; None: there is no `tokenizer.json`."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        return None
+    tokenizer = _tokenizer(path)
+    model = tokenizer.get("model") or {}
+    vocabulary = model.get("vocab") or {}
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+    added = (token["id"] for token in tokenizer.get("added_tokens") or () if "id" in token)
+    return 1 + int(max([*ids, *added, -1]))
+
+
+@cache
+def _tokenizer(path: Path) -> dict[str, Any]:
+    return read_json(path)
+
+
+def _template_begins_with(processor: Any, token: str | None) -> bool:
+    if not isinstance(processor, dict):
+        return False
+    if processor.get("type") == "Sequence":
+        return any(_template_begins_with(one, token) for one in processor.get("processors") or ())
+    if processor.get("type") != "TemplateProcessing":
+        return False
+    first: dict[str, Any] = next(iter(processor.get("single") or ()), {})
+    return bool(first.get("SpecialToken", {}).get("id") == token)

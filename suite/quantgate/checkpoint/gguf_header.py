@@ -1,0 +1,136 @@
+"""The header of a GGUF file: what a file promises to hold, read without its weights."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from quantgate.errors import AssetError
+
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""struct's letters by number of the type, as GGUF numbers them."""
+_STRING, _ARRAY = 8, 9
+
+
+class Header(NamedTuple):
+    """values: scalars and strings alone, by key. tensors: shape, number of the type and offset in the data, by name.
+    data: where in the file the data begins."""
+
+    values: dict[str, Any]
+    tensors: dict[str, tuple[tuple[int, ...], int, int]]
+    data: int
+
+    @property
+    def split_count(self) -> int:
+        return int(self.values.get("split.count", 1))
+
+    @property
+    def split_number(self) -> int:
+        return int(self.values.get("split.no", 0))
+
+
+def read_header(path: Path) -> Header:
+    """Raises AssetError: is no GGUF file, or ends within its header."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            return _header(file)
+    except _NoGgufError as error:
+        raise AssetError(f"{path}: is no GGUF file that can be read here: {error}") from None
+    except (EOFError, struct.error, MemoryError, OverflowError):
+        raise AssetError(
+            f"{path}: is cut off or damaged: its {size:,} bytes end within its header; fetch it again"
+        ) from None
+
+
+def check_whole(path: Path) -> Header:
+    """The header of a file that is as long as its header says. Raises AssetError with both lengths."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    header = read_header(path)
+    end, last = header.data, ""
+    for name, (shape, kind, offset) in header.tensors.items():
+        try:
+            block, taken = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        except ValueError:
+            continue  # a type of a later llama.cpp, which says so itself
+        count = 1
+        for extent in shape:
+            count *= extent
+        if header.data + offset + count // block * taken > end:
+            end, last = header.data + offset + count // block * taken, name
+    size = path.stat().st_size
+    if size < end:
+        raise AssetError(
+            f"{path}: is cut off: {last} ends at byte {end:,}, the file at {size:,}; fetch it again"
+        )
+    return header
+
+
+class _NoGgufError(Exception):
+    pass
+
+
+def _header(file: BinaryIO) -> Header:
+    magic = _take(file, 4)
+    if magic != b"GGUF":
+        raise _NoGgufError(f"it begins with {magic!r}, not with b'GGUF'")
+    version, tensors, pairs = struct.unpack("<IQQ", _take(file, 20))
+    if version not in (2, 3):
+        raise _NoGgufError(f"its version is {version}, known are 2 and 3 (little-endian)")
+    values = {}
+    for _ in range(pairs):
+        key = _string(file)
+        value = _value(file, _number(file, "I"))
+        if value is not None:
+            values[key] = value
+    table = {}
+    for _ in range(tensors):
+        name = _string(file)
+        dimensions = _number(file, "I")
+        shape = struct.unpack(f"<{dimensions}Q", _take(file, 8 * dimensions))
+        table[name] = (shape, _number(file, "I"), _number(file, "Q"))
+    alignment = int(values.get("general.alignment", 32)) or 32
+    return Header(values, table, -(-file.tell() // alignment) * alignment)
+
+
+def _value(file: BinaryIO, kind: int) -> Any:
+    """A scalar or a string; None of an array, which is passed over."""
+    if kind == _STRING:
+        return _string(file)
+    if kind != _ARRAY:
+        return _number(file, _letter(kind))
+    inner, count = _number(file, "I"), _number(file, "Q")
+    if inner == _STRING:
+        for _ in range(count):  # of a vocabulary: hundreds of thousands
+            _take(file, int.from_bytes(file.read(8), "little"))
+    elif inner == _ARRAY:
+        for _ in range(count):
+            _value(file, inner)
+    else:
+        _take(file, count * struct.calcsize(_letter(inner)))
+    return None
+
+
+def _letter(kind: int) -> str:
+    if kind not in _SCALARS:
+        raise _NoGgufError(f"it has a value of type {kind}, which is none")
+    return _SCALARS[kind]
+
+
+def _string(file: BinaryIO) -> str:
+    return _take(file, _number(file, "Q")).decode(errors="replace")
+
+
+def _number(file: BinaryIO, letter: str) -> Any:
+    return struct.unpack(f"<{letter}", _take(file, struct.calcsize(letter)))[0]
+
+
+def _take(file: BinaryIO, count: int) -> bytes:
+    if count > 1 << 32:
+        raise EOFError
+    data = file.read(count)
+    if len(data) < count:
+        raise EOFError
+    return data

@@ -1,0 +1,28 @@
+"""What hardware a cell needs that this machine lacks."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+from quantgate.config.matrix import Cell
+
+
+def missing_hardware(cell: Cell) -> str:
+    """Why the cell cannot run here; empty when it can."""
+    if cell.options.get("device") == "cuda" and not cuda_devices():
+        return "needs a CUDA device; this machine has none"
+    return ""
+
+
+@functools.cache
+def cuda_devices() -> int:
+    """Number of CUDA devices, asked of the driver itself: the parent process does not import torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value

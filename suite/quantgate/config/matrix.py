@@ -1,0 +1,369 @@
+"""Which cells exist: reads and validates matrix.toml (models, backends, schemes, tiers)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from quantgate.config.grid import expand_grids
+from quantgate.config.toml_input import allowed, read_toml, validate
+from quantgate.errors import InputError
+from quantgate.files import checked_name
+from quantgate.paths import FIXTURES
+from quantgate.records import Record, Rounding
+
+MATRIX = FIXTURES / "matrix.toml"
+
+
+class Source(Record):
+    """Where a checkpoint comes from: exactly one of `asset`, `hub`, `path`."""
+
+    asset: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    path: Path | None = None
+    file: str | None = None
+    """Which file of the asset or hub repository (GGUF); None: the folder (safetensors)."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
+            raise ValueError("give exactly one of asset, hub, path")
+        if self.hub is not None and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
+            raise ValueError(
+                "a hub source needs as revision the 40 hexadecimal digits of a commit, since a branch or tag may move "
+                f"unseen: `git ls-remote https://huggingface.co/{self.hub} {self.revision or 'main'}` prints them"
+            )
+        return self
+
+
+class Model(Record):
+    """A checkpoint and its licence."""
+
+    license: str
+    weights: Source | None = None
+    gguf: Source | None = None
+    add_bos: bool | None = None
+    """Put the beginning-of-sequence token before each text and context; None: no, whatever the tokenizer would do."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Model:
+        if self.weights is None and self.gguf is None:
+            raise ValueError("give weights, gguf or both")
+        return self
+
+
+class Scheme(BaseModel):
+    """One way to hold the weights. Keys beyond these go to the backend as they are."""
+
+    model_config = {"extra": "allow", "frozen": True}
+    bits: float = Field(gt=0, le=64)
+    device: Literal["cpu", "cuda"] = "cpu"
+    minimum_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of the weights of linear layers that this scheme's precision has to hold (`memory/quantized_share`);
+    None: as its backend says."""
+    reference: str | None = None
+    """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
+    rounding: Rounding = "activations"
+    """Which tolerances it is held to; by default the widest."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"bits": self.bits, "device": self.device, **(self.model_extra or {})}
+
+
+class BackendEntry(Record):
+    """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
+    against. `compressed`: safetensors that llmcompressor quantizes for it. minimum_share: of schemes that state none.
+    simulated: it computes what a scheme computes without its speed, which has no cases then."""
+
+    checkpoint: Literal["safetensors", "gguf", "compressed"]
+    reference: str
+    simulated: bool = False
+    minimum_share: float | None = Field(default=None, ge=0, le=1)
+    schemes: dict[str, Scheme]
+
+
+class Tier(Record):
+    """A set of cells and what is measured of them; `workload[group]` holds a metric group's options."""
+
+    time_limit: float = Field(gt=0)
+    cells: list[str]
+    workload: dict[str, dict[str, Any]]
+
+
+class Cell(Record):
+    """Model x backend x scheme. `id` is also its path below baselines/."""
+
+    model: str
+    backend: str
+    scheme: str
+    bits: float
+    options: dict[str, Any]
+    checkpoint: Literal["safetensors", "gguf", "compressed"]
+    reference: str
+    rounding: Rounding = "activations"
+    simulated: bool = False
+    minimum_share: float | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.model}/{self.backend}/{self.scheme}"
+
+    @property
+    def marks(self) -> list[str]:
+        """Names that -m and -k know this cell by."""
+        return [self.model, self.backend, self.scheme, f"bits{self.bits:g}"]
+
+
+def selecting(cell_id: str) -> str:
+    """What -m selects this cell by, and no other: -k would take `nf4-dq` with `nf4`."""
+    return " and ".join(cell_id.split("/"))
+
+
+class Matrix(Record):
+    """The validated file. `path` is for messages and the reproducing command."""
+
+    path: Path
+    models: dict[str, Model]
+    backends: dict[str, BackendEntry]
+    tiers: dict[str, Tier]
+
+    def cell(self, cell_id: str) -> Cell:
+        model, backend, scheme = cell_id.split("/")
+        entry = self.backends[backend]
+        found = entry.schemes[scheme]
+        return Cell(
+            model=model,
+            backend=backend,
+            scheme=scheme,
+            bits=found.bits,
+            options=found.options,
+            checkpoint=entry.checkpoint,
+            reference=f"{model}/{found.reference or entry.reference}",
+            rounding=found.rounding,
+            simulated=entry.simulated,
+            minimum_share=entry.minimum_share if found.minimum_share is None else found.minimum_share,
+        )
+
+    def tier(self, name: str) -> Tier:
+        if name not in self.tiers:
+            raise InputError(f"{self.path}: no tier {name!r}. {allowed(name, self.tiers)}")
+        return self.tiers[name]
+
+    def cells(self, tier: str) -> list[Cell]:
+        """Cells of a tier in the order of the file; a pattern stands for all ids it matches."""
+        ids: dict[str, None] = {}
+        for pattern in self.tier(tier).cells:
+            ids.update(dict.fromkeys(i for i in self._ids() if fnmatchcase(i, pattern)))
+        return [self.cell(i) for i in ids]
+
+    def roundings(self) -> dict[str, Rounding]:
+        """What each possible cell rounds, by its id."""
+        return {cell_id: self.cell(cell_id).rounding for cell_id in self._ids()}
+
+    def _ids(self) -> list[str]:
+        return [
+            f"{model}/{backend}/{scheme}"
+            for model in self.models
+            for backend, entry in self.backends.items()
+            for scheme in entry.schemes
+        ]
+
+    def check_names(self) -> None:
+        """Raise InputError for a name that cannot be part of a cell's id, which is also its path."""
+        for kind, names in (("models", self.models), ("tiers", self.tiers)):
+            for name in names:
+                checked_name(f"{self.path}: {kind}:", name)
+        for backend, entry in self.backends.items():
+            for scheme in entry.schemes:
+                checked_name(f"{self.path}: backends.{backend}.schemes:", scheme)
+                begin, _, end = scheme.partition(".")
+                while end:
+                    if begin in entry.schemes and _OF_A_PROCESS.fullmatch(end):
+                        raise InputError(
+                            f"{self.path}: backends.{backend}.schemes.{scheme}: its files would be those of a process "
+                            f"of the scheme {begin!r}: give it another name"
+                        )
+                    more, _, end = end.partition(".")
+                    begin = f"{begin}.{more}"
+
+    def check_references(self) -> None:
+        """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
+        reference leaves its log-probabilities to the others, and has no divergence itself."""
+        known = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
+        for backend, entry in self.backends.items():
+            keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
+            for key, reference in {"reference": entry.reference, **keys}.items():
+                if reference is None:
+                    continue
+                where = f"{self.path}: backends.{backend}.{key}"
+                if reference not in known:
+                    raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, known)}")
+                other, other_key = self._reference_of(reference)
+                if other != reference:
+                    name = reference.partition("/")[2]
+                    raise InputError(
+                        f"{where}: {reference!r} is no reference, since {other_key} holds it against {other!r}: "
+                        f"name {other!r} here, or make it a reference of its own, with "
+                        f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
+                    )
+
+    def _reference_of(self, name: str) -> tuple[str, str]:
+        """What `backend/scheme` is held against, and the key that says so."""
+        backend, _, scheme = name.partition("/")
+        entry = self.backends[backend]
+        if (given := entry.schemes[scheme].reference) is not None:
+            return given, f"backends.{backend}.schemes.{scheme}.reference"
+        return entry.reference, f"backends.{backend}.reference"
+
+    def check_divergence(self) -> None:
+        """Raise InputError for a tier that measures divergence from a reference which is not among its cells."""
+        for name, tier in self.tiers.items():
+            cells = self.cells(name) if "divergence" in tier.workload else []
+            known = {c.id for c in cells}
+            for cell in cells:
+                if cell.reference not in known:
+                    raise InputError(
+                        f"{self.path}: tiers.{name}.cells: {cell.id} is held against {cell.reference}, which is not "
+                        f"among them: add it, or leave out tiers.{name}.divergence"
+                    )
+
+    def check_patterns(self) -> None:
+        """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
+        ids = self._ids()
+        for name, tier in self.tiers.items():
+            for pattern in tier.cells:
+                if any(fnmatchcase(i, pattern) for i in ids):
+                    continue
+                raise InputError(f"{self.path}: tiers.{name}.cells: {pattern!r} {self._why_unknown(pattern)}")
+
+    def _why_unknown(self, pattern: str) -> str:
+        parts = pattern.split("/")
+        if len(parts) != 3:
+            return "is not of the form model/backend/scheme."
+        model, backend, scheme = parts
+        if not any(fnmatchcase(m, model) for m in self.models):
+            return f"names no known model: {model!r}. {allowed(model, self.models)}"
+        if not any(fnmatchcase(b, backend) for b in self.backends):
+            return f"names no known backend: {backend!r}. {allowed(backend, self.backends)}"
+        known = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
+        return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, known)}"
+
+
+def metric_groups() -> list[str]:
+    """The metric groups: modules of quantgate.measure.metrics that have `Options` (the name starts with no
+    underscore)."""
+    import quantgate.measure.metrics
+
+    return [
+        m.name for m in pkgutil.iter_modules(quantgate.measure.metrics.__path__) if not m.name.startswith("_")
+    ]
+
+
+def known_backends() -> list[str]:
+    """Names of the backends: the files of suite/quantgate/backends/ but for the protocol and the token tree."""
+    import quantgate.backends
+
+    return [
+        m.name
+        for m in pkgutil.iter_modules(quantgate.backends.__path__)
+        if m.name not in ("base", "tree") and not m.name.startswith("_")
+    ]
+
+
+def load_matrix(path: Path | None = None) -> Matrix:
+    """Read `path` (default: fixtures/matrix.toml); backends that it lacks come from the default file.
+
+    Raises InputError naming file, key and allowed values.
+    """
+    own = path is not None and path.resolve() != MATRIX.resolve()
+    path = path or MATRIX
+    raw = read_toml(path)
+    for key, value in raw.items():
+        if key not in _TABLES:
+            raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
+    raw.setdefault("backends", {})
+    if own:
+        known = read_toml(MATRIX)["backends"]
+        expand_grids(MATRIX, known)
+        expand_grids(path, raw["backends"])
+        raw["backends"] = _merge(known, raw["backends"])
+    for backend in raw["backends"]:
+        if backend not in known_backends():
+            raise InputError(
+                f"{path}: backends.{backend}: no such backend. {allowed(backend, known_backends())}"
+            )
+    tiers = raw.get("tiers", {})
+    raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
+    expand_grids(path, raw["backends"])
+    matrix = validate(Matrix, {"path": path, **raw}, path)
+    matrix.check_names()
+    matrix.check_references()
+    matrix.check_patterns()
+    matrix.check_divergence()
+    for name, tier in matrix.tiers.items():
+        for group, options in tier.workload.items():
+            check_options(path, f"tiers.{name}.{group}", group, options)
+    return matrix
+
+
+def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]) -> None:
+    """Validate a metric group's options against `quantgate.measure.metrics.<group>.Options`."""
+    if group not in metric_groups():
+        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*metric_groups(), *_TIER_KEYS])}")
+    validate(importlib.import_module(f"quantgate.measure.metrics.{group}").Options, options, path, where)
+
+
+_OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")
+"""What `quantgate.run` puts between a scheme's name and the ending of its files."""
+_TABLES = ("models", "backends", "tiers")
+_TIER_KEYS = ("extends", "time_limit", "cells")
+
+
+def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A tier with what it extends merged in: cells are added, options overridden key by key."""
+    if name in seen:
+        raise InputError(
+            f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}"
+        )
+    if name not in tiers:
+        raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {allowed(name, tiers)}")
+    own = tiers[name]
+    if not isinstance(own, dict):
+        raise InputError(f"{path}: tiers.{name}: must be a table")
+    workload = {k: v for k, v in own.items() if k not in _TIER_KEYS}
+    for key, value in workload.items():
+        if not isinstance(value, dict):
+            raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
+    flat = {"workload": workload, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
+    if not isinstance(flat.get("cells", []), list):
+        raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
+    if "extends" not in own:
+        return flat
+    if not isinstance(own["extends"], str):
+        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {allowed('', tiers)}")
+    base = _tier(path, tiers, own["extends"], (*seen, name))
+    return {
+        **base,
+        **flat,
+        "cells": [*base.get("cells", []), *flat.get("cells", [])],
+        "workload": _merge(base["workload"], workload),
+    }
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merge(out[key], value) if both else value
+    return out

@@ -1,0 +1,128 @@
+"""Locks between processes, by `flock` on a file: the kernel releases them when their holder dies.
+
+Whoever waits learns after a few seconds which process holds the lock, and goes on waiting.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from quantgate.errors import MeasurementError
+
+SILENT = 3.0
+"""Seconds of waiting before the first message; a minute later comes the next."""
+_POLL = 0.1
+_WITHOUT_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+log = logging.getLogger("quantgate")
+_held: set[tuple[str, int]] = set()
+"""Files that threads of this process have locked."""
+_warned: set[str] = set()
+
+
+class BusyError(Exception):
+    """Another process kept the lock for too long; the text says which."""
+
+
+@contextmanager
+def locked(path: Path, what: str, patience: float | None = None) -> Iterator[None]:
+    """Hold the lock of `path`, whose folder is made. what: is done meanwhile, for the message.
+
+    patience: seconds after which BusyError is raised; None: wait until it is free. Where the file system has no locks,
+    a warning says so and nothing is held. Raises OSError, and MeasurementError where this thread holds the lock
+    already, so that it would wait for itself.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = (str(path.resolve()), threading.get_ident())
+    if name in _held:
+        if patience is not None:
+            raise BusyError("this process")
+        raise MeasurementError(
+            f"{path}: {what} needs itself; does a reference name itself through another cell?"
+        )
+    file = _open(path)
+    try:
+        _wait(file, path, what, patience)
+        _held.add(name)
+        try:
+            _sign(file)
+            yield
+        finally:
+            _held.discard(name)
+    finally:
+        os.close(file)  # which releases it
+
+
+def holder(path: Path) -> str:
+    """Which process has locked the file, in words."""
+    try:
+        who = json.loads(path.read_bytes())
+        return f"process {who['pid']} on {who['host']} (since {who['since']}, `{who['command']}`)"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "another process"
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's; a lock needs no right to write
+
+
+def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
+    begin = time.monotonic()
+    next_message = SILENT
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno not in _WITHOUT_FLOCK:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+            if str(path.parent) not in _warned:
+                _warned.add(str(path.parent))
+                log.warning(
+                    "%s: its file system has no locks (flock: %s): going on without; let one run at a time work there",
+                    path.parent,
+                    error.strerror,
+                )
+            return
+        else:
+            return
+        waited = time.monotonic() - begin
+        if patience is not None and waited >= patience:
+            raise BusyError(holder(path))
+        if waited >= next_message:
+            next_message += 60.0
+            log.warning("waiting to %s: %s holds %s; if it does no work, end it", what, holder(path), path)
+        time.sleep(_POLL)
+
+
+def _sign(file: int) -> None:
+    who = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+    }
+    try:
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(who).encode(), 0)
+    except OSError:
+        return  # another user's file, or a full disk: the lock holds all the same

@@ -1,0 +1,166 @@
+"""What can change a number: versions and builds of libraries, variables, the suite's own code, processor, system."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from quantgate import __version__
+from quantgate.machine.builds import builds
+from quantgate.machine.quota import cores as quota
+from quantgate.machine.variables import variables
+from quantgate.paths import PACKAGE
+
+PACKAGES = [
+    "torch", "transformers", "bitsandbytes", "llama-cpp-python", "accelerate", "safetensors", "tokenizers",
+    "numpy", "datasets", "lm_eval", "gguf",
+]  # fmt: skip
+"""Distributions whose version can change a measured number."""
+
+MEASURING = ("backends/*.py", "measure/*.py", "measure/metrics/*.py")
+"""Files of the engine that make a measured number."""
+
+Facts = dict[str, str | int | float | bool | None]
+
+_AT_START = variables()
+"""As the user set them: libraries set some of their own when they are imported."""
+
+
+def describe() -> Facts:
+    """Environment of this process, as recorded with each measurement."""
+    return {**versions(), **builds(), **_AT_START, **machine(), **suite_facts()}
+
+
+def suite_facts() -> Facts:
+    """The suite's version, the hash of its code that measures, and the commit where it is in a repository."""
+    return {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": commit()}
+
+
+@functools.cache
+def commit() -> str | None:
+    """Of the repository that holds the suite; None: it is in none."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def work_facts(libraries: Facts) -> Facts:
+    """What makes two measurements of one job differ: `libraries` (versions and builds), variables, the suite's code,
+    and the machine but for its memory, which varies from start to start."""
+    place = {key: value for key, value in machine().items() if key != "memory_gb"}
+    return {**libraries, **variables(), "quantgate code": code_hash(*MEASURING), **place}
+
+
+@functools.cache
+def versions() -> Facts:
+    """Versions of Python and of `PACKAGES`; None for a package that is not installed."""
+    found: Facts = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python environment that measures: what of it makes a difference to a checkpoint, a workload, a number.
+
+    elsewhere: versions, builds and hash of llama.cpp's libraries of another interpreter's environment; None: this
+    process's own, which are looked up when they are asked for, since collecting cases does not need them.
+    """
+
+    python: str = sys.executable
+    elsewhere: tuple[Facts, Facts, str] | None = None
+
+    @property
+    def versions(self) -> Facts:
+        return self.elsewhere[0] if self.elsewhere else versions()
+
+    @property
+    def libraries(self) -> Facts:
+        """Versions and builds."""
+        return {**self.versions, **(self.elsewhere[1] if self.elsewhere else builds())}
+
+    @property
+    def llama_library(self) -> str:
+        return self.elsewhere[2] if self.elsewhere else llama_library_hash()
+
+    @property
+    def worker(self) -> tuple[str, ...]:
+        """The command of a measuring process."""
+        return (self.python, "-m", "quantgate.measure.worker")
+
+
+@functools.cache
+def machine() -> Facts:
+    """The machine's fingerprint: what makes timings comparable."""
+    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cpu_quota": quota(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "os": f"{platform.system()} {platform.machine()}",
+        "governor": governor.read_text().strip() if governor.exists() else None,
+    }
+
+
+@functools.cache
+def instruction_sets() -> str:
+    """The processor's instruction sets that numeric libraries choose their kernels by."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return " ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags)
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+@functools.cache
+def llama_library_hash() -> str:
+    """SHA-256 (12 digits) over llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
+    return _hash_files("llama_cpp", "lib/*.so*")
+
+
+@functools.cache
+def code_hash(*patterns: str) -> str:
+    """SHA-256 (12 digits) over these files of the engine; what other code made is not reused."""
+    files = {pattern: sorted(PACKAGE.glob(pattern)) for pattern in patterns}
+    if missing := [pattern for pattern, matches in files.items() if not matches]:
+        # A file that moved would otherwise drop out of the hash unseen, and stale records would be reused.
+        raise ValueError(f"no file of the engine matches {missing}: name where the code is now")
+    return _digest(sorted(file for matches in files.values() for file in matches))
+
+
+def _hash_files(package: str, pattern: str) -> str:
+    spec = importlib.util.find_spec(package)  # finds without importing
+    if spec is None or not spec.submodule_search_locations:
+        return "absent"
+    return _digest(sorted(Path(spec.submodule_search_locations[0]).glob(pattern)))
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.parent.name}/{file.name}".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

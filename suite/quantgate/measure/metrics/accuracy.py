@@ -1,0 +1,271 @@
+"""Accuracy on lm-evaluation-harness tasks: its prompts and choices, scored by our own scorer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from quantgate.backends.tree import TokenSequence
+from quantgate.errors import MeasurementError
+from quantgate.files import hash_of
+from quantgate.items import Item, Task
+from quantgate.measure.metrics._budget import calibrated
+from quantgate.measure.metrics._way import Handshake, way_of
+from quantgate.measure.scoring import Scored, score
+from quantgate.measure.session import Session
+from quantgate.records import Declared, Metric, Needs, Record, Scalar
+
+MEAN = "mean"
+"""Stands in a request for all tasks together."""
+UNITS = {"margin": "nats", "margin_norm": "nats/character", "likelihood_diff": "nats"}
+ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
+"""Metrics whose samples are right or wrong; but for the `acc` of `mass`, which is a share."""
+LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
+
+
+METRICS = {
+    "accuracy/{tasks}/acc": Declared("paired", share=True),
+    "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
+    "accuracy/{tasks}/margin": Declared("paired"),
+    "accuracy/{tasks}/margin_norm": Declared("paired"),
+    "accuracy/{tasks}/choices": Declared("paired"),  # made of the log-likelihoods in `raw`, see `choices`
+    "accuracy/{tasks}/pct_stereotype": Declared("paired"),
+    "accuracy/{tasks}/likelihood_diff": Declared("paired"),
+    "accuracy/{tasks}/lms": Declared("paired", share=True),
+    "accuracy/{tasks}/ss": Declared("paired"),
+    "accuracy/mean/acc": Declared("paired", share=True),
+}
+
+
+class Options(Record):
+    """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
+    items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
+    each, the first of the task's few-shot split. budget: tokens of a forward pass (part of the key: the batch can
+    change the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
+
+    tasks: list[str] = Field(min_length=1)
+    items: int = Field(default=32, ge=2)
+    items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
+    fewshot: int = Field(default=0, ge=0)
+    budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
+
+
+def needs(options: Options) -> Needs:
+    """The items of each task, with examples."""
+    tasks = {name: options.items_of.get(name, options.items) for name in options.tasks}
+    return Needs(tasks=tasks, fewshot=options.fewshot)
+
+
+def expected(options: Options) -> dict[str, Metric]:
+    """The gated metrics in the shape that they will have, but for their values."""
+    counts = needs(options).tasks
+    shapes = {
+        f"accuracy/{task}/{name}": _metric([0.0] * count, {"items": count}, {}, unit=UNITS[name])
+        for task, count in counts.items()
+        for name in ("margin", "margin_norm")
+    }
+    acc = {
+        task: _metric([1.0] * count, {"task": task, "items": count}, {}, answers=True)
+        for task, count in counts.items()
+    }
+    shapes.update({f"accuracy/{task}/acc": metric for task, metric in acc.items()})
+    mean = _mean(list(acc.values()))
+    items = {"items": options.items} if len(set(counts.values())) == 1 else {}
+    return shapes | {f"accuracy/{MEAN}/acc": mean.model_copy(update={"conditions": items})}
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """For each task `accuracy/<task>/acc` (values and samples 0 to 1) and `margin` (nats), and `acc_norm` and
+    `margin_norm` (nats per character) where it has them; of tasks about bias, and of those that score a given answer,
+    what `item_metrics` says. `accuracy/mean/acc`, the mean of the `acc` of the tasks that have one."""
+    options = session.options("accuracy", Options)
+    metrics: dict[str, Metric] = {}
+    every = MEAN in parts or not parts
+    names = [t for t in options.tasks if every or t in parts]
+    budget = None if options.budget == "auto" else options.budget
+    for number, name in enumerate(names):
+        task = session.task(name)
+        groups = groups_of(task)
+
+        def progress(done: int, total: int, number: int = number) -> None:
+            session.progress(number + done / total, len(names))
+
+        way = session.handshake or way_of(session, list(_every(session, options)))
+        budget = budget or calibrated(session, groups, way.way)
+        begin = time.perf_counter()
+        scored = score(session.backend, groups, budget, progress, way=way.way)
+        session.scoring[name] = time.perf_counter() - begin
+        metrics.update(_metrics(session, options, task, scored, budget, way))
+    if every:
+        with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
+        if not with_acc:
+            raise MeasurementError("none of the tasks has an accuracy to take the mean of: add one that has")
+        metrics[f"accuracy/{MEAN}/acc"] = _mean(with_acc)
+    return metrics
+
+
+def budget_of(metrics: Mapping[str, Metric]) -> int | None:
+    """The tokens of a forward pass that a record's accuracies were computed with; None: it has none."""
+    found = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
+    return next((budget for budget in found if isinstance(budget, int)), None)
+
+
+def groups_of(task: Task) -> list[list[TokenSequence]]:
+    """The choices of each item, as they are scored."""
+    return [
+        [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
+        for item in task.items
+    ]
+
+
+def _every(session: Session, options: Options) -> Iterator[list[TokenSequence]]:
+    """The items of all tasks of the tier, whichever of them the cases need: what is decided by them is the same."""
+    for name in options.tasks:
+        with suppress(
+            FileNotFoundError, MeasurementError
+        ):  # a task without data is an error of its own cases
+            yield from groups_of(session.task(name))
+
+
+def _metrics(
+    session: Session,
+    options: Options,
+    task: Task,
+    scored: list[list[Scored]],
+    budget: int,
+    way: Handshake,
+) -> dict[str, Metric]:
+    samples: dict[str, list[float]] = {}
+    for item, choices in zip(task.items, scored, strict=True):
+        values = item_metrics(task, item, choices) | margins(task, item, choices)
+        for metric, value in values.items():
+            samples.setdefault(metric, []).append(value)
+    raw = {
+        "loglikelihoods": [[s.total for s in choices] for choices in scored],
+        "gold": [item.gold for item in task.items],
+        "scoring": asdict(way),
+    }
+    conditions: dict[str, Scalar] = {
+        "source": session.source_hash,
+        "task": task.name,
+        "task version": task.version,
+        "items": len(task.items),
+        "data": task.data_hash,
+        "prompts": task.prompt_hash,
+        "tokens": task.token_hash,
+        "budget": budget,
+        "scoring": way.way,
+        **session.attention,
+    }
+    if task.fewshot:
+        conditions["fewshot"] = task.fewshot
+    first = next(iter(samples))
+    return {
+        f"accuracy/{task.name}/{metric}": _metric(
+            values,
+            conditions,
+            raw if metric == first else {},
+            unit=UNITS.get(metric, "fraction"),
+            better="lower" if metric in LESS_IS_BETTER else "higher",
+            answers=metric in ANSWERS and task.results != "mass",
+        )
+        for metric, values in samples.items()
+    }
+
+
+def _mean(tasks: Sequence[Metric]) -> Metric:
+    """`acc` over the items of all tasks, each task counting the same."""
+    conditions: dict[str, Scalar] = {
+        str(task.conditions["task"]): hash_of([task.conditions])[:16] for task in tasks
+    }
+    sizes = [len(task.samples or ()) for task in tasks]
+    weights = [max(sizes) / size for size in sizes for _ in range(size)] if len(set(sizes)) > 1 else None
+    values = [value for task in tasks for value in task.samples or ()]
+    stderr = math.sqrt(math.fsum((task.stderr or 0.0) ** 2 for task in tasks)) / len(tasks)
+    answers = weights is None and all(task.answers for task in tasks)  # flips count alike
+    mean = _metric(values, conditions, {}, weights=weights, answers=answers)
+    return mean.model_copy(update={"stderr": stderr})
+
+
+def _metric(
+    values: list[float],
+    conditions: dict[str, Scalar],
+    raw: dict[str, Any],
+    unit: str = "fraction",
+    weights: list[float] | None = None,
+    better: Literal["lower", "higher"] = "higher",
+    answers: bool = False,
+) -> Metric:
+    return Metric(
+        kind="paired",
+        value=float(np.average(values, weights=weights)),
+        unit=unit,
+        better=better,
+        stderr=float(np.std(values, ddof=1) / math.sqrt(len(values))),
+        samples=values,
+        weights=weights,
+        answers=answers,
+        conditions=conditions,
+        raw=raw,
+    )
+
+
+def margin(item: Item, scores: Sequence[float]) -> float:
+    """By how much the right answer leads: the score of the best right choice minus that of the best wrong one; where
+    there is one choice, the score itself. Shifts of it show long before an answer flips."""
+    right = [score for number, score in enumerate(scores) if number in item.gold or len(scores) == 1]
+    wrong = [score for number, score in enumerate(scores) if number not in item.gold and len(scores) > 1]
+    return max(right) - max(wrong, default=0.0)
+
+
+def margins(task: Task, item: Item, scored: list[Scored]) -> dict[str, float]:
+    """`margin`, nats; `margin_norm`, nats per character, of tasks with `acc_norm` and of given answers. None of tasks
+    about bias: which of their choices is right is not the question."""
+    if task.results in ("pair", "stereoset"):
+        return {}
+    totals = [s.total for s in scored]
+    found = {"margin": margin(item, totals)}
+    if "acc_norm" in task.metrics or task.results == "gold":
+        per_character = [t / c.characters for t, c in zip(totals, item.choices, strict=True)]
+        found["margin_norm"] = margin(item, per_character)
+    return found
+
+
+def item_metrics(task: Task, item: Item, scored: list[Scored]) -> dict[str, float]:
+    """Metrics of one item, by `task.results`:
+
+    choice: as `ConfigurableTask.process_results` of lm-evaluation-harness defines them. Multiple choice: `acc` is 1
+    where the choice of highest log-likelihood is the gold one; `acc_norm` the same with each log-likelihood divided
+    by the length of its choice in characters. Log-likelihood tasks: `acc` is 1 where the whole continuation is what
+    greedy decoding gives. mass: `acc` is the share of probability on the right choices (the harness's truthfulqa_mc2).
+    pair: of the stereotyping sentence and the other one, `pct_stereotype` is 1 where the first is likelier,
+    `likelihood_diff` how far they are apart, nats (the harness's crows_pairs). stereoset: `lms` and `ss` of Nadeem
+    et al. 2021, section 4. gold: none, the margins say how likely the answer is.
+    A test holds those of the harness against its own.
+    """
+    totals = np.array([s.total for s in scored])
+    match task.results:
+        case "gold":
+            return {}
+        case "mass":
+            shares = np.exp(totals - totals.max())
+            return {"acc": float(shares[item.gold].sum() / shares.sum())}
+        case "pair":
+            more, less = totals
+            return {"pct_stereotype": float(more > less), "likelihood_diff": float(abs(more - less))}
+        case "stereoset":
+            stereotype, opposite, unrelated = totals / [len(c.continuation) for c in item.choices]
+            meaningful = float(np.mean([stereotype > unrelated, opposite > unrelated]))
+            return {"lms": meaningful, "ss": float(stereotype > opposite)}
+    if task.output_type == "loglikelihood":
+        return {"acc": float(scored[0].all_greedy)}
+    lengths = np.array([c.characters for c in item.choices], dtype=float)
+    best = {"acc": totals.argmax(), "acc_norm": (totals / lengths).argmax()}
+    return {metric: float(int(best[metric]) in item.gold) for metric in task.metrics}

@@ -1,0 +1,116 @@
+"""Programs that the model writes, run against their tests: the share that passes (pass@1 of Chen et al. 2021, arXiv
+2107.03374, with one greedy answer), on HumanEval and MBPP.
+
+It runs what a model wrote, so it is measured only where a tier names it and the user allows it; each program runs in
+`quantgate.measure.sandbox` or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import Field
+
+from quantgate.errors import MeasurementError
+from quantgate.items import Program, Programs
+from quantgate.measure.sandbox import Limits, run_program
+from quantgate.measure.session import Session
+from quantgate.records import Declared, Metric, Needs, Record
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+ALLOW = "QUANTGATE_EXECUTE_CODE"
+
+
+METRICS = {"code/{tasks}/pass_at_1": Declared("paired", share=True)}
+
+
+class Options(Record):
+    """tasks: humaneval, mbpp. items: how many of each, the first ones. tokens: an answer has at most so many.
+    seconds: processor time that a program may take."""
+
+    tasks: list[str] = Field(min_length=1)
+    items: int = Field(default=16, ge=2)
+    tokens: int = Field(default=128, ge=1)
+    seconds: int = Field(default=5, ge=1)
+
+
+def needs(options: Options) -> Needs:
+    """The items of each task."""
+    return Needs(programs=dict.fromkeys(options.tasks, options.items))
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """`code/<task>/pass_at_1`, samples 0 or 1. Raises MeasurementError where the user has not allowed it, or no
+    sandbox can be had."""
+    if os.environ.get(ALLOW) != "1":
+        raise MeasurementError(f"this runs programs that the model wrote: set {ALLOW}=1 to allow it")
+    options = session.options("code", Options)
+    if run_program("pass") != "passed":
+        raise MeasurementError("Python does not start in the sandbox: no program was run")
+    names = [t for t in options.tasks if t in parts or not parts]
+    metrics = {}
+    for number, name in enumerate(names):
+        programs = session.programs(name)
+        answers, outcomes = [], []
+        for done, item in enumerate(programs.items):
+            session.progress(number + done / len(programs.items), len(names))
+            answers.append(answer(session, session.detokenizer, programs, item, options.tokens))
+            outcomes.append(run_program(assembled(item, answers[-1]), Limits(seconds=options.seconds)))
+        metrics[f"code/{name}/pass_at_1"] = _metric(session, options, programs, answers, outcomes)
+    return metrics
+
+
+def answer(session: Session, tokenizer: Tokenizer, programs: Programs, item: Program, limit: int) -> str:
+    """What the model writes after the prompt, greedily, up to the first of the task's stops."""
+    backend = session.backend
+    backend.reserve(len(item.prompt) + limit, 1)
+    backend.prefill(item.prompt)
+    ids: list[int] = []
+    before = len(tokenizer.decode(item.prompt, skip_special_tokens=False))
+    text = ""
+    while len(ids) < limit:
+        token = int(backend.next_logits().argmax())
+        if token == programs.end:
+            break
+        ids.append(token)
+        text = tokenizer.decode([*item.prompt, *ids], skip_special_tokens=False)[before:]
+        if any(stop in text for stop in programs.stops):
+            break
+        backend.decode([token])
+    return text[: min((text.find(stop) for stop in programs.stops if stop in text), default=len(text))]
+
+
+def assembled(item: Program, written: str) -> str:
+    """The program with its tests, as the harness puts them together."""
+    return f"{item.begin}{written}\n{item.test}"
+
+
+def _metric(
+    session: Session, options: Options, programs: Programs, answers: list[str], outcomes: Sequence[str]
+) -> Metric:
+    passed = [float(outcome == "passed") for outcome in outcomes]
+    return Metric(
+        kind="paired",
+        value=float(np.mean(passed)),
+        unit="fraction",
+        better="higher",
+        stderr=float(np.std(passed, ddof=1) / np.sqrt(len(passed))),
+        samples=passed,
+        answers=True,
+        conditions={
+            "source": session.source_hash,
+            "task": programs.name,
+            "task version": programs.version,
+            "items": len(programs.items),
+            "data": programs.data_hash,
+            "tokens": programs.token_hash,
+            "length": options.tokens,
+            "seconds": options.seconds,
+        },
+        raw={"outcomes": list(outcomes), "answers": answers},
+    )

@@ -1,0 +1,118 @@
+"""Memory: weights as loaded, and the process's peak resident memory by phase."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from quantgate.backends.base import Weights
+from quantgate.errors import UnmeasurableError
+from quantgate.measure.noise import Watch, watched
+from quantgate.measure.session import Session
+from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
+
+METRICS = {
+    "memory/weight_bytes": Declared("exact"),
+    "memory/bits_per_weight": Declared("exact"),
+    QUANTIZED_SHARE: Declared("exact"),
+    "memory/file_bytes": Declared("exact"),
+    "memory/peak_load_anonymous": Declared("level"),
+    "memory/peak_prefill_anonymous": Declared("level"),
+    "memory/peak_decode_anonymous": Declared("level"),
+    "memory/peak_resident": Declared("level"),
+    "memory/peak_cuda_allocated": Declared("level"),
+    "memory/peak_cuda_reserved": Declared("level"),
+}
+
+
+class Options(Record):
+    """prompt, decode: tokens of the prefill and decode phases whose peaks are taken.
+    processes: in how many the peaks are taken."""
+
+    prompt: int = Field(default=512, ge=1)
+    decode: int = Field(default=8, ge=1)
+    processes: int = Field(default=3, ge=1)
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """Bytes of weights, bits per weight, file size, and peaks in bytes for load, prefill and decode.
+
+    `quantized_share` is the share of the weights of linear layers (by logical count, experts included; without
+    embeddings, head, convolutions and biases) that the scheme's precision holds; a scheme may state a minimum
+    (`minimum_share`).
+    `peak_<phase>_anonymous` is the highest sampled anonymous resident memory (heap, activations, weights that
+    are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
+    Of a simulated scheme: what its weights would take, and neither a file nor peaks.
+    A phase's file-backed share is in `raw`: memory-mapped weights count there, and are the kernel's to drop.
+    """
+    options = session.options("memory", Options)
+    backend = session.backend
+    weights = backend.weights()  # before the first forward pass: kernels may repack what was loaded
+    source: dict[str, Scalar] = {"source": session.source_hash}
+    if weights.simulated:
+        return _sizes(weights, {**source, "simulated": True})
+    backend.reserve(options.prompt + options.decode, 1)
+    prompt = session.prompt(options.prompt)
+    peaks = {"load": session.load_peak}
+    watch = Watch()
+    with watched(watch):
+        with session.memory_phase() as peaks["prefill"]:
+            backend.prefill(prompt)
+        with session.memory_phase() as peaks["decode"]:
+            backend.decode(session.prompt(options.decode))
+
+    phase_conditions = {
+        **source,
+        "prompt": options.prompt,
+        "decode": options.decode,
+        "kernels": session.kernels,
+    }
+    if session.no_peaks:
+        raise UnmeasurableError(
+            f"peaks of memory cannot be measured here ({session.no_peaks}): mount /proc so that processes can write "
+            "there, or leave these cases out (-m 'not memory')"
+        )
+    metrics = _sizes(weights, source)
+    metrics["memory/file_bytes"] = _exact(weights.file_bytes, "bytes", source)
+    for phase, peak in peaks.items():
+        metrics[f"memory/peak_{phase}_anonymous"] = _level(
+            peak.anonymous, phase_conditions, watch, peak.as_dict()
+        )
+    highest = max(p.resident for p in peaks.values())
+    metrics["memory/peak_resident"] = _level(highest, phase_conditions, watch)
+    for kind in peaks["prefill"].device:
+        highest = max(p.device.get(kind, 0) for p in peaks.values())
+        metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, watch)
+    return metrics
+
+
+def _sizes(weights: Weights, conditions: dict[str, Scalar]) -> dict[str, Metric]:
+    sizes = {
+        "memory/weight_bytes": _exact(weights.bytes, "bytes", conditions),
+        "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", conditions),
+    }
+    if (share := weights.quantized_share) is not None:
+        sizes[QUANTIZED_SHARE] = _exact(share, "fraction", conditions, "higher")
+    return sizes
+
+
+def _exact(
+    value: float, unit: str, conditions: dict[str, Scalar], better: Literal["lower", "higher"] = "lower"
+) -> Metric:
+    return Metric(kind="exact", value=value, unit=unit, better=better, conditions=conditions)
+
+
+def _level(
+    value: float, conditions: dict[str, Scalar], watch: Watch, parts: dict[str, int] | None = None
+) -> Metric:
+    return Metric(
+        kind="level",
+        value=value,
+        unit="bytes",
+        better="lower",
+        samples=[value],
+        conditions=conditions,
+        raw={**{key: [part] for key, part in (parts or {}).items()}, **watch.raw},
+    )

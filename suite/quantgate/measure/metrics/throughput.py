@@ -1,0 +1,168 @@
+"""Throughput at batch 1, as llama-bench defines it: nothing but the model's work is timed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from pydantic import Field
+
+from quantgate.backends.base import Generates
+from quantgate.machine.environment import machine
+from quantgate.measure.noise import Watch, watched
+from quantgate.measure.session import Session
+from quantgate.processes.turns import Turns
+from quantgate.records import Declared, Metric, Record
+
+METRICS = {
+    "throughput/prefill": Declared("rounds"),
+    "throughput/decode": Declared("rounds"),
+    "throughput/decode/generate": Declared("rounds"),
+    "throughput/time_to_first_token": Declared("rounds"),
+    "throughput/load": Declared("rounds"),
+}
+
+
+class Options(Record):
+    """prompt, decode, first_token: tokens of the prefill, decode and time-to-first-token rounds.
+    generate: time the library's own generation loop too, where it has one.
+    rounds: how many in each process, and more until they have taken `least` seconds; after `seconds` no further one
+    begins.
+    processes: how many are timed. They differ by more than the rounds of one, so they are what the judge goes by.
+    in_turns: rounds of two processes may alternate (`quantgate.processes.turns`). turns: then they do for so many
+    seconds of each
+    process at least. A machine's speed changes within tenths of a second, so many short rounds tell two processes apart
+    far better than a few long ones of the same time: `decode_turn` is how many tokens one decodes, of `decode`."""
+
+    in_turns: ClassVar[bool] = True
+    prompt: int = Field(default=512, ge=1)
+    decode: int = Field(default=32, ge=1)
+    first_token: int = Field(default=32, ge=1)
+    generate: bool = False
+    rounds: int = Field(default=3, ge=1)
+    least: float = Field(default=0.0, ge=0)
+    seconds: float = Field(default=5.0, gt=0)
+    processes: int = Field(default=3, ge=1)
+    turns: float = Field(default=1.5, ge=0)
+    decode_turn: int = Field(default=4, ge=1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of timing. case: the part of the group that asks for it. work: called with the first of the tokens to
+    process and their number: `tokens` in a round, `warm_up` before the first. rate: the value is tokens/s, else
+    seconds. whole: rounds that go on where the last one ended are prepared anew after so many tokens."""
+
+    case: str
+    work: Callable[[int, int], object]
+    tokens: int
+    warm_up: int
+    rate: bool = True
+    prepare: Callable[[], object] = lambda: None
+    whole: int = 0
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """Rounds in seconds: `prefill` and `decode` (value tokens/s), `time_to_first_token`, `load` (value s), and
+    `decode/generate` (tokens/s), the library's own loop: greedy, from one token.
+
+    Decoding starts from one token of context and is given its tokens: as in llama-bench's tg test, nothing is sampled.
+    The warm-ups are llama-bench's as well: a whole prompt, one decoded token.
+    """
+    options = session.options("throughput", Options)
+    backend = session.backend
+    backend.reserve(max(options.prompt, options.first_token, options.decode + 1), 1)
+    ids = session.prompt(max(options.prompt, options.first_token, options.decode))
+
+    def prefill(first: int, count: int) -> None:
+        backend.prefill(ids[first : first + count])
+
+    def decode(first: int, count: int) -> None:
+        backend.decode(ids[first : first + count])
+
+    turn = min(options.decode, options.decode_turn) if session.turns.shared else options.decode
+    works = {
+        "prefill": Kind("prefill", prefill, options.prompt, options.prompt),
+        "decode": Kind("decode", decode, turn, 1, prepare=lambda: prefill(0, 1), whole=options.decode),
+        "time_to_first_token": Kind(
+            "time_to_first_token", prefill, options.first_token, options.first_token, rate=False
+        ),
+    }
+    if options.generate and isinstance(backend, Generates):
+        loop = backend.generate
+        works["decode/generate"] = Kind("decode", lambda _, count: loop(ids[:1], count), options.decode, 1)
+    wanted = [name for name, kind in works.items() if kind.case in parts or not parts]
+    metrics = {}
+    for number, name in enumerate(wanted):
+
+        def progress(done: float, number: int = number) -> None:
+            session.progress(number + done, len(wanted))
+
+        watch = Watch()
+        with watched(watch, lambda: session.turns.aside):
+            rounds = _time(works[name], options, session.turns, progress)
+        metrics[f"throughput/{name}"] = _metric(session, options, rounds, works[name], watch)
+    if "load" in parts or not parts:
+        metrics["throughput/load"] = _metric(
+            session, options, [session.load_seconds], None, session.load_watch
+        )
+    return metrics
+
+
+def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float], None]) -> list[float]:
+    """Seconds of each round, after a warm-up. Of two processes in turns both end after the same round: the seconds that
+    count are the mean of both."""
+
+    def timed(first: int, count: int) -> float:
+        if first == 0:
+            kind.prepare()
+        begin = time.perf_counter()
+        kind.work(first, count)
+        return time.perf_counter() - begin
+
+    least, most = options.least, options.seconds
+    if turns.shared:
+        least, most = options.turns, max(options.turns, most)
+    turns.take(lambda: timed(0, kind.warm_up))
+    rounds: list[float] = []
+    first, spent = 0, 0.0
+    while (len(rounds) < options.rounds or spent < least) and spent < most:
+        mine, theirs = turns.take(partial(timed, first, kind.tokens))
+        rounds.append(mine)
+        spent += (mine + theirs) / 2
+        first = first + kind.tokens if first + 2 * kind.tokens <= kind.whole else 0
+        progress(min(1.0, len(rounds) / options.rounds, spent / least if least else 1.0))
+    return rounds
+
+
+def _metric(
+    session: Session, options: Options, rounds: list[float], kind: Kind | None, watch: Watch
+) -> Metric:
+    """kind: None of loading."""
+    median = statistics.median(rounds)
+    tokens = kind.tokens if kind and kind.rate else None
+    return Metric(
+        kind="rounds",
+        value=median if tokens is None else tokens / median,
+        unit="s" if tokens is None else "tokens/s",
+        better="lower" if tokens is None else "higher",
+        samples=rounds,
+        processes=[len(rounds)],
+        in_turns=session.turns.shared and kind is not None,
+        conditions={
+            "source": session.source_hash,
+            "threads": session.threads,
+            "governor": machine()["governor"],
+            "kernels": session.kernels,
+            "settings": session.backend.settings,
+            "prompt": options.prompt,
+            "decode": options.decode,
+            "first_token": options.first_token,
+            "warm-up tokens": kind.warm_up if kind else 0,
+        },
+        raw=watch.raw if tokens is None else {"tokens": tokens, **watch.raw},
+    )

@@ -1,0 +1,199 @@
+"""Measures cells with and without faults, and has the gate judge them as it judges every case."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from quantgate.baselines import store as baselines
+from quantgate.config.matrix import Cell, Matrix
+from quantgate.errors import InputError
+from quantgate.judge import gate_level, load_tolerances
+from quantgate.machine.environment import code_hash
+from quantgate.plugin.case import Gate, Replay, Rules
+from quantgate.processes.isolate import WORKER
+from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
+from quantgate.proofs.faults.registry import Fault
+from quantgate.records import Measurement, Verdict
+from quantgate.report.progress import Progress
+from quantgate.run.against import Against, Side
+from quantgate.run.bench import Bench
+from quantgate.run.plan import Need, Plan
+from quantgate.run.runner import Runner, Settings
+from quantgate.supply.supply import Supply
+
+GROUPS = ("perplexity", "accuracy", "memory", "tokenizer")
+"""Measured for a fault that says nothing else: what can be held against a stored baseline on any machine."""
+
+
+class Titled(Progress):
+    """Progress that says what the cell is measured for."""
+
+    title = ""
+
+    def start(self, cell: str, planned_phases: list[str]) -> None:
+        super().start(f"{cell} {self.title}", planned_phases)
+
+    def event(self, cell: str, phase: str, done: float, total: float) -> None:
+        super().event(f"{cell} {self.title}", phase, done, total)
+
+    def finish(self, cell: str, seconds: float, outcome: str) -> None:
+        super().finish(f"{cell} {self.title}", seconds, outcome)
+
+
+class _Stored(Runner):
+    """A run against stored baselines; `upgraded`: what it measured is judged as if an upgrade lay in between."""
+
+    upgraded = False
+
+    def measurement(self, cell: Cell) -> Measurement:
+        measured = super().measurement(cell)
+        if not self.upgraded:
+            return measured
+        return measured.model_copy(update={"environment": {**measured.environment, "upgrade": "simulated"}})
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Where measurements, baselines and results are; `row` tries one fault, or a cell without any."""
+
+    matrix: Matrix
+    tier: str
+    model: str
+    baselines: Path
+    results: Path
+    threads: int
+    supply: Supply
+    progress: Titled
+    pairs: int
+    reuse: bool
+
+    def cell(self, name: str, *, beside_clean: bool) -> Cell:
+        """The cell `backend/scheme` of the model. Raises InputError where the tier has none, or where it has no
+        baseline and needs one."""
+        wanted = f"{self.model}/{name}"
+        for cell in self.matrix.cells(self.tier):
+            if cell.id == wanted:
+                if not beside_clean and baselines.read(self.baselines, wanted, self.tier) is None:
+                    raise InputError(
+                        f"{wanted} has no baseline in {self.baselines}: make one with"
+                        f" pytest --tier {self.tier} -k {wanted} --update-baselines --reason ..."
+                    )
+                return cell
+        raise InputError(
+            f"{self.matrix.path}: tier {self.tier} has no cell {wanted}, which a fault is measured on"
+        )
+
+    def groups(self, fault: Fault) -> tuple[str, ...]:
+        """The metric groups that are measured for a fault. Raises InputError where the tier measures none of them."""
+        wanted = fault.groups or GROUPS
+        found = tuple(group for group in wanted if group in self.matrix.tier(self.tier).workload)
+        if not found:
+            where = f"{self.matrix.path}: tier {self.tier}"
+            raise InputError(f"{where} measures none of {', '.join(wanted)}, which {fault.name} needs")
+        return found
+
+    def row(
+        self, cell: str, groups: Sequence[str], fault: Fault | None = None, *, beside_clean: bool = False
+    ) -> Row:
+        """Measure, judge, and say whether the gates that must turn red did."""
+        name = fault.name if fault else f"none on {cell}{', beside clean' if beside_clean else ''}"
+        self.progress.title = f"with {fault.name}" if fault else "without a fault"
+        begin = time.monotonic()
+        verdicts, later = self._judged(
+            self.cell(cell, beside_clean=beside_clean), groups, fault, beside_clean
+        )
+        return Row(
+            fault=name,
+            kind=fault.kind if fault else "control",
+            text=fault.text if fault else f"no fault{', beside clean processes' if beside_clean else ''}",
+            cell=cell,
+            gates=list(fault.gates) if fault else [],
+            red=in_words(red(verdicts)),
+            upgraded=None if later is None else in_words(red(later)),
+            note=fault.no_gate if fault else "",
+            measured=list(groups),
+            outcome=outcome(fault, verdicts if fault else [*verdicts, *(later or ())]),
+            seconds=time.monotonic() - begin,
+            verdicts=verdicts,
+        )
+
+    def _judged(
+        self, cell: Cell, groups: Sequence[str], fault: Fault | None, beside_clean: bool
+    ) -> tuple[list[Verdict], list[Verdict] | None]:
+        """The verdicts of the cell's cases, one case for each group; and what they are if the environment has changed
+        since the baseline."""
+        tier, plan = self.matrix.tier(self.tier), Plan()
+        for group in groups:
+            plan.add(cell, group)
+        faulty = self._settings(fault)
+        clean = replace(faulty, worker=WORKER, place="without the fault: ")
+        stored = _Stored(self.matrix, tier, faulty, plan, self.supply, self.progress)
+        runner: Runner | Against = stored
+        if beside_clean:
+            benches: dict[Side, Bench] = {
+                "old": Bench(self.matrix, tier, clean, self.supply),
+                "new": Bench(self.matrix, tier, faulty, self.supply),
+            }
+            runner = Against(tier, plan, benches, self.progress, self.pairs, faulty.run)
+        rules = replace(self._rules, against=beside_clean)
+
+        def check() -> list[Verdict]:
+            verdicts: list[Verdict] = []
+            for group in groups:
+                gate = Gate(Need(cell, group), f"{cell.id}/{group}", runner, rules, Replay())
+                with suppress(pytest.fail.Exception, pytest.skip.Exception):
+                    gate.check()
+                verdicts += gate.verdicts
+            return verdicts
+
+        with closing(runner):
+            verdicts = check()
+            stored.upgraded = True
+            return verdicts, None if beside_clean else check()
+
+    def _settings(self, fault: Fault | None) -> Settings:
+        # The code of the fault is part of the name: with --reuse, a fault that was changed is measured again.
+        code = code_hash("proofs/faults/registry.py", f"proofs/faults/{fault.kind}.py") if fault else ""
+        return Settings(
+            tier_name=self.tier,
+            threads=self.threads,
+            results=self.results / (f"{fault.name}-{code}" if fault else "none"),
+            reuse=self.reuse,
+            run=uuid.uuid4().hex,
+            worker=command(fault),
+        )
+
+    @cached_property
+    def _rules(self) -> Rules:
+        """As in a run of the whole tier: that many gates share the alarm rate."""
+        tolerances = load_tolerances().for_tier(self.tier, self.matrix.roundings())
+        known = {
+            cell.id: found.metrics
+            for cell in self.matrix.cells(self.tier)
+            if (found := baselines.read(self.baselines, cell.id, self.tier))
+        }
+        return Rules(
+            baselines=self.baselines,
+            tier=self.tier,
+            tolerances=tolerances,
+            alpha=gate_level(tolerances, known),
+            machine=None,
+            require_baselines=False,
+            updating=False,
+            against=False,
+            command="python -m quantgate.proofs.faults",
+        )
+
+
+def command(fault: Fault | None) -> Sequence[str]:
+    """What starts the measuring process, with the fault in it."""
+    return (sys.executable, "-m", "quantgate.proofs.faults.worker", fault.name) if fault else WORKER

@@ -1,0 +1,150 @@
+"""What a fault is, and the few tools that faults are made with. Importing it imports no library that runs a model."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantgate.measure.session import Session
+
+REPRODUCTION = "perplexity/reproduction"
+"""The gate that asks whether the computation is still the baseline's, window by window."""
+ITEMS = "accuracy/*/margin/reproduction"
+"""The same item by item: by how much the right answer leads."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong, silently.
+
+    cell: `backend/scheme` that it is measured on. gates: patterns of metric names; each must be matched by a metric
+    that turns red. groups: the metric groups that are measured; empty: all of the tier but throughput. beside_clean:
+    held against clean processes on this machine, in alternation, and not against the stored baseline. ends: for a
+    fault that makes the measurement fail, what its error says; any other error is the fault's own failure. no_gate:
+    of a fault that nothing gates yet, why; it is tried all the same, and missed. line: no gate turns red, but
+    the report has a line that the metric does not repeat itself.
+    """
+
+    name: str
+    kind: str
+    text: str
+    cell: str
+    gates: tuple[str, ...]
+    apply: Callable[[], None]
+    groups: tuple[str, ...] = ()
+    beside_clean: bool = False
+    ends: str = ""
+    no_gate: str = ""
+    line: bool = False
+
+
+FAULTS: dict[str, Fault] = {}
+"""By name, in the order of the files. `quantgate.proofs.faults.catalogue` fills it."""
+
+
+def fault(
+    text: str, cell: str, *gates: str, **further: Any
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Put a function into the catalogue; its name, with hyphens, is the fault's."""
+
+    def register(apply: Callable[[], None]) -> Callable[[], None]:
+        name = apply.__name__.replace("_", "-")
+        kind = apply.__module__.rpartition(".")[2]
+        assert name not in FAULTS, name
+        FAULTS[name] = Fault(name, kind, text, cell, gates, apply, **further)
+        return apply
+
+    return register
+
+
+def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
+    """Replace `owner.name` by the decorated function, which is given the original before its arguments."""
+
+    def decorate(function: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def patched(*arguments: Any, **keywords: Any) -> Any:
+            return function(original, *arguments, **keywords)
+
+        setattr(owner, name, patched)
+
+    return decorate
+
+
+def loading(change: Callable[[Path, dict[str, Any], int], tuple[Path, dict[str, Any], int]]) -> None:
+    """Change what the backend is told to load: checkpoint, options of the scheme, threads. Loading is timed with it."""
+
+    @wrap(Session, "load")
+    def load(original: Any, session: Session, loader: Any) -> None:
+        original(session, lambda *arguments: loader(*change(*arguments)))
+
+
+def loaded(change: Callable[[Any], object]) -> None:
+    """Change the backend once it has loaded the model, before anything is computed."""
+
+    @wrap(Session, "load")
+    def load(original: Any, session: Session, loader: Any) -> None:
+        def faulty(*arguments: Any) -> Any:
+            backend = loader(*arguments)
+            change(backend)
+            return backend
+
+        original(session, faulty)
+
+
+def layers_of(backend: Any) -> Any:
+    """The decoder layers of a transformers model."""
+    return backend._model.model.layers
+
+
+_rooms: list[tempfile.TemporaryDirectory[str]] = []
+"""Edited checkpoints: removed when the process ends, since they are memory-mapped until then."""
+
+
+def edited(edit: Callable[[Mapping[str, Any]], object]) -> None:
+    """Load an edited copy of the GGUF file. `edit` is given its tensors by name, as `gguf.ReaderTensor`, writable."""
+
+    @loading
+    def change(checkpoint: Path, options: dict[str, Any], threads: int) -> tuple[Path, dict[str, Any], int]:
+        import gguf
+
+        _rooms.append(tempfile.TemporaryDirectory(prefix="quantgate-fault-"))
+        copy = Path(_rooms[-1].name, checkpoint.name)
+        shutil.copyfile(checkpoint, copy)
+        reader = gguf.GGUFReader(copy, "r+")
+        edit({tensor.name: tensor for tensor in reader.tensors})
+        reader.data.flush()
+        return copy, options, threads
+
+
+def rewrite(tensor: Any, change: Callable[[Any], Any]) -> None:
+    """Dequantize a tensor of a GGUF file, change its values [rows, columns], quantize it to the type that it has."""
+    import gguf
+
+    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+    tensor.data[...] = gguf.quants.quantize(change(values), tensor.tensor_type).view(tensor.data.dtype)
+
+
+def middle(tensors: Mapping[str, Any]) -> int:
+    """Number of the layer in the middle of a GGUF file."""
+    return (1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))) // 2
+
+
+def text_of(backend: Any, ids: list[int]) -> str:
+    """The text that token ids stand for, by the tokenizer of the backend under test."""
+    if hasattr(backend, "_tokenizer"):
+        return str(backend._tokenizer.decode(ids))
+    import llama_cpp
+
+    tokens = (llama_cpp.llama_token * len(ids))(*ids)
+    import ctypes
+
+    room = ctypes.create_string_buffer(64 * len(ids) + 64)
+    length = llama_cpp.llama_detokenize(backend._vocab, tokens, len(ids), room, len(room), False, True)
+    return room.raw[:length].decode(errors="replace")

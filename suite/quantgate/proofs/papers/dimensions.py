@@ -1,0 +1,160 @@
+"""Knowledge and capacity, alignment, efficiency: the embedded model in every scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from quantgate.config.matrix import Cell
+from quantgate.errors import InputError
+from quantgate.proofs.papers import dimensions_charts
+from quantgate.proofs.papers.dimensions_proxy import Correlation, correlation, share_of_tasks
+from quantgate.proofs.papers.dimensions_scores import Draws, losses, score_draws, task_draws
+from quantgate.proofs.papers.section import TOLERABLE, Figure, Finding, Measured, Paper, State, Table, decide
+from quantgate.proofs.papers.statistics import pearson, spearman
+from quantgate.records import Measurement
+
+PAPER = Paper(
+    authors="Renren Jin, Jiangcun Du, Wuwei Huang, Wei Liu, Jian Luan, Bin Wang and Deyi Xiong",
+    title="A Comprehensive Evaluation of Quantization Strategies for Large Language Models",
+    year=2024,
+    arxiv="2402.16775",
+    question=(
+        "Perplexity alone says little about what a quantized model still can do. The paper looks at three "
+        "dimensions: what a model knows and is able to (knowledge and capacity), whether it is truthful and "
+        "fair (alignment), and what it costs (efficiency). How much of each is left at 8, 4, 3 and 2 bits, "
+        "and is perplexity a good proxy for it? It quantizes chat models of 7 to 72 billion parameters."
+    ),
+    setup=(
+        "A chat model of 135 million parameters in the schemes of bitsandbytes and llama.cpp and in "
+        "simulated integers of 8 to 2 bits, on the first items of fourteen tasks. A task with right answers "
+        "counts its accuracy, a task about bias how near the model is to preferring neither side (1: no "
+        "preference). A model this small is near chance on some of them: intervals are wide, and say so. "
+        "Two tasks have no accuracy here and are shown beside the others: the likelihood of the reference "
+        "solution (GSM8K) and of a true answer (TruthfulQA). Timings are shown, never judged: whether "
+        "quantization makes a model faster depends on the kernels, and often it does not."
+    ),
+)
+KNOWLEDGE = ("arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "mmlu", "lambada_openai")
+ALIGNMENT = ("bbq", "crows_pairs_english", "stereoset", "winobias", "factual_summaries")
+LIKELIHOOD = ("gsm8k_gold", "truthfulqa_gold")
+"""Tasks without an accuracy: log-likelihood of the given answer, nats per character."""
+DIMENSIONS = {"knowledge": KNOWLEDGE, "alignment": ALIGNMENT}
+
+
+def findings(measured: Measured) -> list[Finding]:
+    """Four bits against full precision and against fewer bits, perplexity against both dimensions, memory."""
+    loss = losses(measured)
+    bits = [cell.bits for cell, _ in measured]
+    full, four, fewer = _where(bits, 16, 32), _where(bits, 4, 4), _where(bits, 0, 3)
+    if not (full and four and fewer):
+        raise InputError("cells of 16 or 32, of 4 and of at most 3 bits are compared; measure the whole tier")
+    found = []
+    scores = {name: score_draws(measured, tasks) for name, tasks in DIMENSIONS.items()}
+    for name, draws in scores.items():
+        found += [_four_bits(name, draws, four, full), _fewer_bits(name, draws, fewer, four)]
+    for name, draws in scores.items():
+        found += [
+            _proxy(f"perplexity-ranks-{name}", f"perplexity orders {name}", correlation(loss, draws, spearman),
+                   "Spearman's rank correlation of perplexity with the mean score"),
+            _proxy(f"perplexity-line-{name}", f"perplexity is in line with {name}", correlation(loss, draws, pearson),
+                   "Pearson's linear correlation of loss (nats per token) with the mean score"),
+        ]  # fmt: skip
+    every = [task_draws(measured, task) for tasks in DIMENSIONS.values() for task in tasks]
+    return [*found, _most_tasks(share_of_tasks(loss, every), len(every)), _memory(measured, four, full)]
+
+
+def figures(measured: Measured) -> list[Figure]:
+    return dimensions_charts.figures(measured, DIMENSIONS)
+
+
+def tables(measured: Measured) -> list[Table]:
+    """The profile of every cell."""
+    scores = {name: score_draws(measured, tasks) for name, tasks in DIMENSIONS.items()}
+    header = (
+        "cell", "bits per weight", "perplexity", "knowledge (95 %)", "alignment (95 %)", *LIKELIHOOD,
+        "weights, MB", "prefill, tokens/s", "decode, tokens/s",
+    )  # fmt: skip
+    rows = [
+        (
+            f"{cell.backend}/{cell.scheme}",
+            f"{record.metrics['memory/bits_per_weight'].value:.2f}",
+            f"{record.metrics['perplexity'].value:.2f}",
+            *(_with_interval(draws, number) for draws in scores.values()),
+            *(f"{record.metrics[f'accuracy/{task}/margin_norm'].value:.3f}" for task in LIKELIHOOD),
+            f"{record.metrics['memory/weight_bytes'].value / 1e6:.1f}",
+            *(_speed(cell, record, kind) for kind in ("prefill", "decode")),
+        )
+        for number, (cell, record) in enumerate(measured)
+    ]
+    return [
+        Table(
+            "Profile of each cell (the last two tasks: nats per character of the given answer)", header, rows
+        )
+    ]
+
+
+def _where(bits: Sequence[float], low: float, high: float) -> list[int]:
+    return [number for number, value in enumerate(bits) if low <= value <= high]
+
+
+def _four_bits(name: str, draws: Draws, four: Sequence[int], full: Sequence[int]) -> Finding:
+    value, low, high = draws.difference(four, full)
+    return Finding(
+        f"four-bits-{name}", f"4 bits keep {name}", "performance comparable to that of the model that is not quantized",
+        value, low, high, "points of 1", decide(low, high, above=-TOLERABLE),
+        f"mean score of the {len(four)} cells of 4 bits minus that of the {len(full)} of full precision; comparable: a "
+        f"loss below {TOLERABLE}",
+    )  # fmt: skip
+
+
+def _fewer_bits(name: str, draws: Draws, fewer: Sequence[int], four: Sequence[int]) -> Finding:
+    value, low, high = draws.difference(fewer, four)
+    return Finding(
+        f"three-bits-{name}", f"3 bits and fewer lose {name}", "performance falls off below 4 bits",
+        value, low, high, "points of 1", decide(low, high, below=0),
+        f"mean score of the {len(fewer)} cells of at most 3 bits minus that of the {len(four)} of 4 bits",
+    )  # fmt: skip
+
+
+def _proxy(key: str, name: str, found: Correlation, text: str) -> Finding:
+    return Finding(
+        key, name, "perplexity can serve as a proxy on most benchmarks",
+        found.value, found.low, found.high, "", decide(found.low, found.high, below=0),
+        f"{text}; cells and items drawn anew",
+    )  # fmt: skip
+
+
+def _most_tasks(found: Correlation, tasks: int) -> Finding:
+    return Finding(
+        "perplexity-proxy-most-tasks", "perplexity is a proxy on most tasks", "on most benchmarks",
+        found.value, found.low, found.high, "of the tasks", decide(found.low, found.high, above=0.5),
+        f"share of the {tasks} tasks on which a higher perplexity goes with a lower score, by rank",
+    )  # fmt: skip
+
+
+def _memory(measured: Measured, four: Sequence[int], full: Sequence[int]) -> Finding:
+    """Of real weights: what a simulated scheme would take is a matter of arithmetic."""
+    size = np.array([record.metrics["memory/weight_bytes"].value for _, record in measured])
+    real = [n for n in four if not measured[n][0].simulated]
+    worst = max(real, key=lambda n: size[n])
+    ratio = float(size[worst] / min(size[n] for n in full if not measured[n][0].simulated))
+    state: State = "holds" if ratio < 1 else "does not hold"
+    return Finding(
+        "four-bits-memory", "4 bits take less memory", "quantization saves memory",
+        ratio, float("nan"), float("nan"), "of the bytes", state,
+        f"weights as loaded, the largest of the cells of 4 bits "
+        f"({measured[worst][0].backend}/{measured[worst][0].scheme}) "
+        "against the smallest of full precision; bytes are exact, so there is no interval",
+    )  # fmt: skip
+
+
+def _with_interval(draws: Draws, number: int) -> str:
+    low, high = draws.interval(number)
+    return f"{draws.all_items[number]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _speed(cell: Cell, record: Measurement, kind: str) -> str:
+    metric = record.metrics.get(f"throughput/{kind}")
+    return "simulated" if cell.simulated or metric is None else f"{metric.value:.0f}"

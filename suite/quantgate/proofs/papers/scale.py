@@ -1,0 +1,96 @@
+"""Size against precision: five models, from 16 to 2 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quantgate.proofs.papers import scale_charts, scale_findings
+from quantgate.proofs.papers.scale_confidence import condition, error_draws, kept
+from quantgate.proofs.papers.scale_findings import BITS, FULL, Family, group_scores, rows_by_bits
+from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
+from quantgate.proofs.papers.statistics import around, mean_interval
+
+PAPER = Paper(
+    authors="Sher Badshah and Hassan Sajjad",
+    title="Quantifying the Capabilities of LLMs across Scale and Precision",
+    year=2024,
+    arxiv="2405.03146",
+    question=(
+        "Who lacks memory for a large model can take a smaller one, or quantize the large one. Which is "
+        "better, and on what? The paper asks chat models of 7 to 70 billion parameters at 4 to 32 bits to "
+        "understand language, to reason, and to tell misinformation and hallucination from fact."
+    ),
+    setup=(
+        "Four models of 90 thousand to 3 million parameters, trained on the same text, and one of 135 "
+        "million, all with the same simulated integers of 8, 4, 3 and 2 bits in blocks of 64. The small "
+        "ones compare by their loss on held-out text: on benchmarks they are at chance. Those stand for the "
+        "paper's groups of tasks: language understanding (RTE, SST-2, MRPC), reasoning (COPA, Social IQa, "
+        "PIQA, WinoGrande, ARC), misinformation and hallucination (the consistent of two summaries; BBQ). "
+        "In the same memory the models at 16 bits are interpolated between two sizes. Two questions of "
+        "later work are asked beside: does confidence still fit accuracy, and where does a loss become a "
+        "collapse?"
+    ),
+)
+
+
+def findings(measured: Measured) -> list[Finding]:
+    return scale_findings.findings(measured)
+
+
+def figures(measured: Measured) -> list[Figure]:
+    return scale_charts.figures(Family(measured))
+
+
+def tables(measured: Measured) -> list[Table]:
+    """Every model at every precision; what stands against what in the same memory."""
+    return [_by_bits(measured), _equal_memory(Family(measured))]
+
+
+def _by_bits(measured: Measured) -> Table:
+    family, groups = Family(measured), group_scores(measured)
+    header = (
+        "model", "bits", "loss, nats/token", *(f"{name} (95 %)" for name in groups),
+        "calibration error (95 %)", "kept of the lead over chance (95 %)", "condition",
+    )  # fmt: skip
+    rows = []
+    for model, bits in rows_by_bits(family):
+        number = family.number[model, bits]
+        error, draws = error_draws(family.answers(model, bits))
+        share, low, high = kept(family.answers(model, bits), family.answers(model, FULL))
+        rows.append(
+            (
+                model,
+                f"{bits:g}",
+                f"{family.points[model, bits].loss:.3f}",
+                *(_spread(scores[number], *bounds[number]) for scores, bounds in groups.values()),
+                _spread(error, *around(error, draws)),
+                _spread(share, low, high) if np.isfinite(low) else "the reference is at chance",
+                "reference" if bits == FULL else condition(low, high),
+            )
+        )
+    return Table("Each model at each precision", header, rows)
+
+
+def _equal_memory(family: Family) -> Table:
+    header = (
+        "large model at few bits", "memory, kB", "its loss, nats/token",
+        "small models at 16 bits in that memory", "difference (95 %)",
+    )  # fmt: skip
+    rows = []
+    for bits in BITS:
+        for point, other in family.at_equal_memory(bits):
+            difference, low, high = mean_interval(other - point.losses)
+            rows.append(
+                (
+                    f"{point.model} at {bits:g} bits",
+                    f"{point.total_bits / 8e3:.0f}",
+                    f"{point.losses.mean():.3f}",
+                    f"{other.mean():.3f}",
+                    _spread(difference, low, high),
+                )
+            )
+    return Table("In the same memory: large at few bits against small at many", header, rows)
+
+
+def _spread(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -1,0 +1,104 @@
+"""What a section of the papers page is made of: a paper, findings, figures, tables; and the module that offers them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from quantgate.config.matrix import Cell
+from quantgate.records import Measurement
+
+NOTHING = 0.005
+"""Nats per token: a loss that does not matter, half a percent of perplexity."""
+LITTLE = 0.02
+"""Nats per token: what the suite tolerates of a quantized cell's perplexity."""
+TOLERABLE = 0.05
+"""Of a score from 0 to 1: what the suite tolerates of an accuracy."""
+
+State = Literal["holds", "does not hold", "open"]
+"""Of a finding here; `open`: the interval of what was measured allows both."""
+Measured = Sequence[tuple[Cell, Measurement]]
+"""Every cell that a section uses, with its record, in the order of the matrix."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Of whom a section asks. question: what the paper wants to know, told to somebody who has not read it. setup: what
+    stands here for the paper's experiment."""
+
+    authors: str
+    title: str
+    year: int
+    arxiv: str
+    question: str
+    setup: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement of a paper, and what was measured here.
+
+    key: its name in fixtures/papers.toml. name: a few words. claim: what the paper states. value: measured here, in
+    `unit` (empty: a pure number); low, high: its 95 % interval. text: what of what was compared.
+    """
+
+    key: str
+    name: str
+    claim: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    state: State
+    text: str
+
+    @property
+    def measured(self) -> str:
+        """`0.0312 nats/token (0.0287 to 0.0337)`."""
+        interval = f" ({self.low:.4g} to {self.high:.4g})" if math.isfinite(self.low) else ""
+        return f"{self.value:.4g} {self.unit}".rstrip() + interval
+
+
+def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> State:
+    """Whether a value with this interval lies above one bound and below the other. NaN decides nothing."""
+    if low > above and high < below:
+        return "holds"
+    if high <= above or low >= below:
+        return "does not hold"
+    return "open"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """chart: an altair chart. name: of its PNG, without ending. caption: what is seen, in a sentence or two."""
+
+    name: str
+    title: str
+    caption: str
+    chart: Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as they are shown."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class SectionModule(Protocol):
+    """A module `suite/quantgate/proofs/papers/<name>.py` that `[<name>]` of fixtures/papers.toml names."""
+
+    PAPER: Paper
+
+    def findings(self, measured: Measured) -> list[Finding]:
+        """In the order of the page. Raises InputError where cells that it takes are missing."""
+
+    def figures(self, measured: Measured) -> list[Figure]:
+        """What is drawn. altair is imported here, and not before: findings go without it."""
+
+    def tables(self, measured: Measured) -> list[Table]:
+        """What else is shown; may be empty."""

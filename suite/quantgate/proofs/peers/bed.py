@@ -1,0 +1,200 @@
+"""What the rows share: the suite's own measuring processes, those of the peers, and what was measured already."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import TypeAdapter
+
+from quantgate.config.matrix import Cell, Matrix, Tier
+from quantgate.items import Task
+from quantgate.processes.isolate import run_isolated
+from quantgate.proofs.peers import build, harness, parse
+from quantgate.proofs.peers.config import Config
+from quantgate.proofs.peers.tools import Ran, Tools
+from quantgate.records import Measurement, Preparation
+from quantgate.run.bench import Bench, Settings
+from quantgate.supply.assets import Progress
+from quantgate.supply.supply import Supply, needs_of
+
+REFERENCE = "transformers/fp32"
+"""What lm-eval's class runs."""
+
+TIER = "peers"
+TIME_LIMIT = 3600.0
+"""Seconds that one process may take."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+T = TypeVar("T")
+
+
+class Ours:
+    """The suite's own processes for one workload: as a run of pytest starts them, without pytest."""
+
+    def __init__(self, bed: Bed, workload: dict[str, dict[str, Any]], text: Path | None) -> None:
+        tier = Tier(time_limit=TIME_LIMIT, cells=[], workload=workload)
+        self._matrix, self._model = bed.matrix, bed.config.model
+        self.supply = Supply(bed.matrix, tier, bed.threads, bed.logs, lambda *_: None, text)
+        settings = Settings(TIER, bed.threads, bed.results, reuse=False, run=uuid.uuid4().hex)
+        self._needs = needs_of(tier)
+        self._bench = Bench(bed.matrix, tier, settings, self.supply)
+        self.supply.check()
+
+    def cell(self, name: str) -> Cell:
+        """The cell `backend/scheme` of the model."""
+        return self._matrix.cell(f"{self._model}/{name}")
+
+    def checkpoint(self, name: str) -> Path:
+        """What the cell loads, made where missing."""
+        return self.supply.checkpoint(self.cell(name))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks of the workload."""
+        return list(self._needs.tasks)
+
+    def tokens(self, text: str) -> int:
+        """How many tokens of a text the workload takes."""
+        return self._needs.texts[text]
+
+    def task(self, name: str) -> Task:
+        """A task as the cells are given it."""
+        folder = self.supply.workload(self._model)
+        return Task.model_validate_json((folder / f"task-{name}.json").read_bytes())
+
+    def measure(self, name: str, *requests: str) -> Measurement:
+        """Measure a cell in a process of its own. Raises QuantgateError."""
+        return self._bench.run(self.cell(name), requests)
+
+
+@dataclass
+class Pairs(Generic[A, B]):
+    """The same work on both sides, again and again. pair: measures both; called with how many there are already."""
+
+    pair: Callable[[int], tuple[A, B]]
+    taken: list[tuple[A, B]] = field(default_factory=list)
+
+    def take(self, count: int) -> tuple[list[A], list[B]]:
+        """At least `count` of each side; what is missing is measured."""
+        while len(self.taken) < count:
+            self.taken.append(self.pair(len(self.taken)))
+        return [ours for ours, _ in self.taken], [peer for _, peer in self.taken]
+
+
+def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callable[[int], tuple[A, B]]:
+    """Measures both sides, the one that begins changing each time: for work of minutes, in which whatever slows the
+    machine down for a while meets both."""
+
+    def pair(number: int) -> tuple[A, B]:
+        if number % 2 == 0:
+            return ours(), peer()
+        theirs = peer()
+        return ours(), theirs
+
+    return pair
+
+
+@dataclass
+class Bed:
+    """One run. text: of perplexity; None: the one that the configuration names. repeats: of timings."""
+
+    config: Config
+    matrix: Matrix
+    threads: int
+    repeats: int
+    results: Path
+    text: Path | None
+    say: Progress
+    items: int | None = None
+    """Of each task, whatever the configuration says."""
+    kernels: dict[str, set[str]] = field(default_factory=dict)
+    """What each side said of its kernels."""
+    _known: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def logs(self) -> Path:
+        return self.results / "logs"
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What `make` gives, made for the first that asks."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: T = self._known[key]
+        return found
+
+    def ours(self, text: Path | None = None, **workload: dict[str, Any]) -> Ours:
+        """The suite's processes for a workload: options by metric group."""
+        return self.once(f"{workload} {text}", lambda: Ours(self, workload, text))
+
+    def noted(self, record: Measurement) -> Measurement:
+        """The same; if it is one of llama.cpp, its kernels are remembered."""
+        facts = record.environment
+        if "llama.cpp" in facts:
+            self.kernels.setdefault("suite", set()).add(str(facts["kernels"]))
+        return record
+
+    # --- peers
+
+    @cached_property
+    def tools(self) -> Tools:
+        """llama.cpp's tools, built where the cache lacks them."""
+        folder = build.tools(self.logs, self.say)
+        return Tools(folder, build.library_folders(), self.threads, self.logs)
+
+    def tool(self, name: str, arguments: list[str], log: str) -> Ran:
+        """Run one of llama.cpp's tools."""
+        return self._heard(self.tools.run(name, arguments, log))
+
+    def _heard(self, found: Ran) -> Ran:
+        """The same; what a tool says of its kernels is remembered."""
+        if kernels := parse.kernels(found.output + found.log):
+            self.kernels.setdefault("tools", set()).add(kernels)
+        return found
+
+    def beside(
+        self, ours: Ours, cell: str, requests: Sequence[str], tool: str, arguments: list[str], log: str
+    ) -> Callable[[int], tuple[Measurement, Ran]]:
+        """Return what measures a pair: a fresh process of the suite and one of a tool of llama.cpp, one after the
+        other; which goes first alternates. Measuring raises QuantgateError."""
+        return one_after_the_other(
+            lambda: self.noted(ours.measure(cell, *requests)), lambda: self.tool(tool, arguments, log)
+        )
+
+    def made(self, name: str, maker: Callable[..., None], **arguments: Any) -> Path:
+        """A file among the results, made anew in a process of its own."""
+        output = self.results / "made" / name
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.unlink(missing_ok=True)
+        job = Preparation(
+            title=f"make {name}",
+            maker=f"{maker.__module__}:{maker.__qualname__}",
+            arguments=arguments,
+            output=output.resolve(),
+        )
+        run_isolated(job, self.logs / f"{name}.log", timeout=TIME_LIMIT, threads=self.threads)
+        return output
+
+    def lm_eval(
+        self, ours: Ours, *batch_sizes: int, cell: str = REFERENCE, softmax: str | None = None
+    ) -> dict[int, dict[str, harness.TaskScores]]:
+        """What lm-eval makes of the tasks of a workload, by batch size and task, in fp32 with the weights that a cell
+        loads: a GGUF's are rounded to its format. softmax: None: its default."""
+        model, gguf = self.config.model, ours.cell(cell).checkpoint == "gguf"
+        output = self.made(
+            "lm-eval.json",
+            harness.score,
+            model=str(ours.checkpoint(REFERENCE)),
+            gguf=str(ours.checkpoint(cell)) if gguf else None,
+            add_bos=self.matrix.models[model].add_bos,
+            tasks=ours.supply.tasks(),
+            batch_sizes=list(batch_sizes),
+            softmax=softmax,
+            threads=self.threads,
+        )
+        return TypeAdapter(harness.Scores).validate_json(output.read_bytes())

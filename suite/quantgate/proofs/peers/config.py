@@ -1,0 +1,111 @@
+"""fixtures/peers.toml: what is compared, on how much, and the bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from quantgate.config.toml_input import read_toml, validate
+from quantgate.paths import FIXTURES
+from quantgate.records import Record
+
+PEERS = FIXTURES / "peers.toml"
+
+Count = Annotated[int, Field(ge=1)]
+Bound = Annotated[float, Field(gt=0)]
+
+
+class Shots(Record):
+    """So many examples before each item, and so many items of each task."""
+
+    examples: Annotated[int, Field(ge=0)] = 0
+    items: Count
+
+
+class Likelihood(Record):
+    """softmax: dtype of lm-eval's log-softmax. nats: the bound, by cell."""
+
+    tasks: list[str]
+    batch_size: Count
+    softmax: Literal["float32", "float64"]
+    nats: dict[str, Bound]
+    zero_shot: Shots
+    five_shot: Shots
+
+
+class Perplexity(Record):
+    """relative: bound of the perplexity; time: of the wall time, as a share of the tool's."""
+
+    text: str
+    n_ctx: Count
+    windows: Count
+    schemes: list[str]
+    relative: Bound
+    timed: list[str]
+    time: Bound
+
+
+class Divergence(Record):
+    """kl_mean: relative; same_top: fraction of the tokens."""
+
+    text: str
+    n_ctx: Count
+    windows: Count
+    schemes: list[str]
+    kl_mean: Bound
+    same_top: Bound
+
+
+class TimedShots(Shots):
+    """How often the suite's time must fit into lm-eval's, in total and (None: anything) for each task. trial: items of
+    each task that lm-eval's batch size is chosen by."""
+
+    trial: Count
+    total: Bound
+    each: Bound | None = None
+
+
+class Scoring(Record):
+    """Time of scoring."""
+
+    tasks: list[str]
+    batch_sizes: Annotated[list[Count], Field(min_length=1)]
+    zero_shot: TimedShots
+    five_shot: TimedShots
+
+
+class Throughput(Record):
+    """prompt, decode: tokens. rounds: in each process. pairs: of processes in turns, at least."""
+
+    prompt: Count
+    decode: Count
+    rounds: Count
+    pairs: Count
+    schemes: list[str]
+    relative: Bound
+
+
+class Config(Record):
+    """The whole file."""
+
+    model: str
+    likelihood: Likelihood
+    perplexity: Perplexity
+    divergence: Divergence
+    scoring: Scoring
+    throughput: Throughput
+
+    @property
+    def cells(self) -> list[str]:
+        """Every `backend/scheme` that is named."""
+        tools = (self.perplexity, self.divergence, self.throughput)
+        schemes = [*self.perplexity.timed, *(scheme for group in tools for scheme in group.schemes)]
+        return [*self.likelihood.nats, *(f"llamacpp/{scheme}" for scheme in schemes)]
+
+
+def load_config(path: Path | None = None) -> Config:
+    """Read the file (default: fixtures/peers.toml). Raises InputError naming file, key and remedy."""
+    path = path or PEERS
+    return validate(Config, read_toml(path), path)

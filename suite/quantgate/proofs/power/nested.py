@@ -1,0 +1,136 @@
+"""Replays of timings and peaks: processes of recorded runs drawn anew, an effect multiplied in.
+
+A process is a `Measurement` of it alone; the gate's own `merge` makes one of several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from quantgate.errors import InputError
+from quantgate.records import Measurement, Metric
+
+Run = Sequence[Measurement]
+"""The processes of one cell in one run, in the order in which they ran."""
+
+
+def split(found: Measurement, group: str) -> list[Measurement]:
+    """The processes that measured the `group`'s nested metrics: what `merge` would make `found` of."""
+    nested = {n: m for n, m in found.metrics.items() if m.nested and n.startswith(f"{group}/")}
+    parts: list[dict[str, Metric]] = []
+    for name, metric in nested.items():
+        for number, one in enumerate(_alone(metric)):
+            if number == len(parts):
+                parts.append({})
+            parts[number][name] = one
+    return [found.model_copy(update={"metrics": part}) for part in parts]
+
+
+def _alone(metric: Metric) -> Iterator[Metric]:
+    """The metric of each of its processes."""
+    samples = metric.samples or [metric.value]
+    sizes = (metric.processes or [len(samples)]) if metric.kind == "rounds" else [1] * len(samples)
+    values = metric.per_process
+    for i, (a, b) in enumerate(pairwise([0, *accumulate(sizes)])):
+        raw = {
+            key: value[i : i + 1] if isinstance(value, list) else value for key, value in metric.raw.items()
+        }
+        update: dict[str, Any] = {"samples": samples[a:b], "value": values[i], "raw": raw}
+        if metric.kind == "rounds":
+            update["processes"] = [b - a]
+        yield metric.model_copy(update=update)
+
+
+def times(found: Measurement, factor: float) -> Measurement:
+    """Every duration or peak times `factor`; a rate falls by it."""
+    return found.model_copy(update={"metrics": {n: _times(m, factor) for n, m in found.metrics.items()}})
+
+
+def _times(metric: Metric, factor: float) -> Metric:
+    rate = metric.kind == "rounds" and metric.better == "higher"
+    return metric.model_copy(
+        update={
+            "samples": [sample * factor for sample in metric.samples or ()],
+            "value": metric.value / factor if rate else metric.value * factor,
+        }
+    )
+
+
+def spread_out(run: Run) -> list[Measurement]:
+    """Each process's distance from their geometric mean grown by sqrt(n / (n - 1)), n processes: what is drawn from
+    them with replacement then varies as much as they show processes to vary. A single one stays as it is."""
+    more = math.sqrt(len(run) / (len(run) - 1)) - 1 if len(run) > 1 else 0.0
+    centres = {
+        name: math.fsum(_log(part.metrics[name]) for part in run) / len(run) for name in run[0].metrics
+    }
+    return [
+        part.model_copy(
+            update={
+                "metrics": {
+                    name: _times(metric, math.exp(more * (_log(metric) - centres[name])))
+                    for name, metric in part.metrics.items()
+                }
+            }
+        )
+        for part in run
+    ]
+
+
+def _log(metric: Metric) -> float:
+    """Of the duration or peak of a single process."""
+    return math.log(metric.medians[0] if metric.kind == "rounds" else metric.value)
+
+
+def neighbours(
+    run: Run, count: int, random: np.random.Generator
+) -> tuple[list[Measurement], list[Measurement]]:
+    """Both sides of an A/B of equals, `count` processes each: a pair are two that ran one after the other, in either
+    role, or the two of a recorded pair where those worked in turns. Process i of a side belongs to process i of the
+    other.
+
+    Raises InputError for fewer than four recorded processes.
+    """
+    if len(run) < 4:
+        raise InputError(f"an A/B is replayed from four recorded processes or more, not from {len(run)}")
+    matched = any(metric.in_turns for metric in run[0].metrics.values())
+    firsts = (
+        2 * random.integers(len(run) // 2, size=count)
+        if matched
+        else random.integers(len(run) - 1, size=count)
+    )
+    turned = random.integers(2, size=count)
+    return [run[i + t] for i, t in zip(firsts, turned, strict=True)], [
+        run[i + 1 - t] for i, t in zip(firsts, turned, strict=True)
+    ]
+
+
+def two_sides(count: int, random: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Numbers of the runs that a baseline and a later measurement are drawn from, nearest first: none of them in both
+    where there are two or more."""
+    first, *rest = random.permutation(count).tolist()
+    return [first], rest or [first]
+
+
+def draw(runs: Sequence[Run], count: int, random: np.random.Generator) -> list[Measurement]:
+    """`count` different processes, of the first run and, where it has too few, of the next ones.
+
+    Raises InputError where all together have too few.
+    """
+    found: list[Measurement] = []
+    for run in runs:
+        found += [run[i] for i in random.permutation(len(run))]
+        if len(found) >= count:
+            return found[:count]
+    raise InputError(f"{len(found)} recorded processes are too few to draw {count} different ones")
+
+
+def named(found: Measurement) -> Measurement:
+    """Marked as `--against` marks what it measured side by side."""
+    return found.model_copy(
+        update={"metrics": {n: m.model_copy(update={"beside": "replay"}) for n, m in found.metrics.items()}}
+    )

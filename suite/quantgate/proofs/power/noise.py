@@ -1,0 +1,188 @@
+"""What unchanged code varies by, as recorded: between instruction sets, and from process to process.
+
+`fixtures/noise.json` is made from result folders of real runs: `python -m quantgate.proofs.power --record DIR ...
+--other DIR`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from quantgate.errors import InputError
+from quantgate.files import write_atomic
+from quantgate.paths import FIXTURES
+from quantgate.proofs.power.nested import split
+from quantgate.proofs.power.study import ELSEWHERE, HERE
+from quantgate.records import Measurement, Metric, Record
+from quantgate.run.against import alternation
+from quantgate.run.merge import merge
+
+NOISE = FIXTURES / "noise.json"
+REFERENCES = ("transformers/fp32", "llamacpp/F16")
+"""Two libraries computing the same weights: the harmless difference where no other is recorded."""
+
+DEFAULT = "fp32 against F16"
+
+Cells = Mapping[str, Mapping[str, Metric]]
+
+
+class Sitting(Record):
+    """One run on unchanged code: the timings and peaks of each cell, process by process as they ran."""
+
+    cells: dict[str, Measurement]
+
+
+class Noise(Record):
+    """origin: what the paired differences lie between, in words. paired: those differences, per unit, by cell and
+    metric. place: where they occur."""
+
+    origin: str = DEFAULT
+    paired: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
+    sittings: list[Sitting] = Field(default_factory=list)
+    place: str = ELSEWHERE
+
+    def still(self) -> Noise:
+        """Without paired differences: on one machine measurements repeat to the last digit."""
+        zeros = {c: {n: [0.0] * len(v) for n, v in found.items()} for c, found in self.paired.items()}
+        return self.model_copy(update={"paired": zeros, "place": HERE, "origin": "the same numbers again"})
+
+    def differences(self, cell: str, name: str) -> list[float]:
+        """Of one paired metric. Raises InputError where none are recorded."""
+        try:
+            return self.paired[cell][name]
+        except KeyError:
+            raise InputError(
+                f"{NOISE.name}: no harmless differences of {name} of {cell}; --record them"
+            ) from None
+
+
+def load_noise(cells: Cells, path: Path = NOISE) -> Noise:
+    """The record. Cells without differences of their own get those between the model's two reference cells.
+
+    Raises InputError for a file that is not what `--record` writes.
+    """
+    try:
+        noise = Noise.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; `python -m quantgate.proofs.power --record DIR` makes it"
+        ) from None
+    except ValidationError as error:
+        raise InputError(
+            f"{path}: not what --record writes: {error.errors()[0]['msg']}; record anew"
+        ) from None
+    paired = {cell: _between_references(cell, cells) | noise.paired.get(cell, {}) for cell in cells}
+    return noise.model_copy(update={"paired": paired})
+
+
+def _between_references(cell: str, cells: Cells) -> dict[str, list[float]]:
+    model = cell.split("/")[0]
+    one, other = (cells.get(f"{model}/{reference}", {}) for reference in REFERENCES)
+    return differences(one, other)
+
+
+def differences(old: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, list[float]]:
+    """New minus old of what does not vary on one machine, by name: unit by unit of paired metrics, of levels without
+    samples the value. Only of what was measured on the same units."""
+    found = {}
+    for name, metric in old.items():
+        other = new.get(name)
+        if other is None or other.conditions != metric.conditions:
+            continue
+        if metric.kind == "paired":
+            found[name] = [b - a for a, b in zip(metric.samples or (), other.samples or (), strict=True)]
+        elif metric.kind == "level" and not metric.samples:
+            found[name] = [other.value - metric.value]
+    return found
+
+
+def read_results(folder: Path) -> dict[str, Measurement]:
+    """The records of one run's cells, by id; `folder` is that of a tier (`.quantgate/smoke`). An A/B of equals counts
+    as one run: the processes of both sides in the order in which they ran.
+
+    Raises InputError where there are none.
+    """
+    found = {}
+    for file in sorted(folder.glob("*/*/*.json")):
+        if "~" not in file.name:
+            one = Measurement.model_validate_json(file.read_bytes())
+            if one.complete:
+                other = file.with_name(f"{file.stem}~old.json")
+                old = Measurement.model_validate_json(other.read_bytes()) if other.exists() else None
+                # What an earlier A/B run left beside the record of a later plain run is not its other side.
+                found[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one
+    if not found:
+        raise InputError(f"{folder}: no measurements; name the folder of a tier, such as .quantgate/smoke")
+    return found
+
+
+def _in_turns(old: Measurement, new: Measurement) -> Measurement:
+    """Both sides of an A/B, process by process in the order in which they ran."""
+    metrics = dict(new.metrics)
+    for group in {name.split("/")[0] for name, metric in new.metrics.items() if metric.nested}:
+        sides = {"old": split(old, group), "new": split(new, group)}
+        (run,) = {m.beside for n, m in new.metrics.items() if m.nested and n.startswith(f"{group}/")}
+        order = alternation(len(sides["new"]), f"{run} {new.cell}")
+        turns = [sides[side][number] for number, pair in enumerate(order) for side in pair]
+        metrics |= {n: m.model_copy(update={"beside": None}) for n, m in merge(turns).metrics.items()}
+    return new.model_copy(update={"metrics": metrics})
+
+
+def record(folders: Iterable[Path], others: Iterable[Path], cells: Cells, path: Path = NOISE) -> Noise:
+    """Write `path`: timings and peaks of the runs in `folders`, and the paired differences of the runs in `others`
+    (each under another instruction set or build) from the baselines."""
+    paired: dict[str, dict[str, list[float]]] = {}
+    kernels = []
+    for run in map(read_results, others):
+        kernels += [str(found.environment.get("kernels")) for found in run.values()]
+        for cell, found in run.items():
+            for name, values in differences(cells.get(cell, {}), found.metrics).items():
+                paired.setdefault(cell, {}).setdefault(name, []).extend(map(_short, values))
+    origin = (
+        f"other kernels ({' | '.join(dict.fromkeys(kernels))}) against the baselines" if kernels else DEFAULT
+    )
+    noise = Noise(
+        origin=origin, paired=paired, sittings=[_sitting(read_results(folder)) for folder in folders]
+    )
+    # A line per metric.
+    text = noise.model_dump_json(exclude_defaults=True).replace('{"value"', '\n{"value"')
+    write_atomic(path, text.encode() + b"\n")
+    return noise
+
+
+def _sitting(run: Mapping[str, Measurement]) -> Sitting:
+    """What varies between processes, of each cell; only what tells one machine from another of the environment."""
+    return Sitting(
+        cells={
+            cell: found.model_copy(
+                update={
+                    "metrics": {
+                        name: metric.model_copy(
+                            update={
+                                "conditions": {},
+                                "samples": [_short(s) for s in metric.samples],
+                                "raw": {k: v for k, v in metric.raw.items() if k == "tokens"},
+                            }
+                        )
+                        for name, metric in found.metrics.items()
+                        if metric.nested and metric.samples
+                    },
+                    "environment": {k: v for k, v in found.environment.items() if k in MACHINE},
+                    "requests": [],
+                    "phases": {},
+                }
+            )
+            for cell, found in run.items()
+        }
+    )
+
+
+def _short(value: float) -> float:
+    """Six digits, which is more than noise is known to."""
+    return float(f"{value:.6g}")
+
+
+MACHINE = ("cpu", "cores", "os", "threads", "kernels", "governor", "torch", "llama.cpp")

@@ -1,0 +1,174 @@
+"""Scenarios of tokens/s and memory: recorded processes of unchanged code, with effects of known size.
+
+What seems worse is looked at again in as many fresh processes, as the gate does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from quantgate.config.matrix import Cell
+from quantgate.proofs.power.nested import Run, draw, named, neighbours, split, spread_out, times, two_sides
+from quantgate.proofs.power.noise import Cells, Noise
+from quantgate.proofs.power.paired import Pair
+from quantgate.proofs.power.study import Replay, Scenario
+from quantgate.records import Measurement
+from quantgate.run.merge import add_ratios, merge
+
+SPEED = (0.0, 0.03, 0.05, 0.10, 0.20)
+MEMORY = (0.0, 0.01, 0.05)
+PAIRS = (5, 10, 20)
+"""Processes a side of a replayed A/B."""
+
+T = TypeVar("T")
+Runs = Mapping[str, list[Run]]
+"""Recorded runs by cell, their processes spread out (`nested.spread_out`)."""
+
+
+def recorded(noise: Noise, group: str, number: int) -> dict[str, list[Run]]:
+    """Runs of at least `number` processes, of all cells that have enough of them for a baseline, and for two looks at
+    what is held against it."""
+    runs: dict[str, list[Run]] = {}
+    for sitting in noise.sittings:
+        for cell, found in sitting.cells.items():
+            if len(parts := split(found, group)) >= number:
+                runs.setdefault(cell, []).append(spread_out(parts))
+    return {c: found for c, found in runs.items() if len(found) > 2 or min(map(len, found)) >= 2 * number}
+
+
+def source(runs: Runs, what: str) -> str:
+    """In words, for the table."""
+    sizes = [len(run) for found in runs.values() for run in found]
+    return f"{what} of {sum(sizes)} processes: {len(runs)} cells in up to {max(map(len, runs.values()))} runs"
+
+
+def memory(cells: Cells, noise: Noise, number: int) -> list[Scenario]:
+    """Effects `MEMORY` on exact sizes, and on peaks of `number` processes against a stored baseline."""
+    sizes = {
+        cell: {n: m for n, m in metrics.items() if m.kind == "exact" and n.startswith("memory/")}
+        for cell, metrics in cells.items()
+    }
+    ways = [("exact sizes", f"baselines of {len(sizes)} cells", len(sizes), partial(_sizes, sizes))]
+    if runs := recorded(noise, "memory", number):
+        words = f"peaks, {number} processes"
+        ways.append((words, source(runs, "peaks"), len(runs), partial(_stored, runs, number)))
+    return [
+        Scenario("memory", effect, spread, words, count, partial(replays, 1 + effect))
+        for effect in MEMORY
+        for spread, words, count, replays in ways
+    ]
+
+
+def tokens_per_second(noise: Noise, known: Mapping[str, Cell], number: int) -> list[Scenario]:
+    """Effects `SPEED`: with `number` processes on the ratio to the reference of the same run, as every machine gates
+    it, and against the stored baseline of a named machine; and by A/B of one cell's timings, side by side."""
+    runs = recorded(noise, "throughput", number)
+    if not runs:
+        return []
+    words = source(runs, "timings")
+    rated = [known[c] for c in runs if known[c].reference in runs and known[c].reference != c]
+    long = {
+        cell: enough for cell, found in runs.items() if (enough := [run for run in found if len(run) >= 4])
+    }
+    found = []
+    for effect in SPEED:
+        way = partial(Scenario, "tokens/s", effect)
+        factor = 1 / (1 - effect)
+        if rated:
+            found.append(way(RATIO, words, len(rated), partial(_ratios, runs, rated, number, factor)))
+        name, run = f"named machine, {number} processes", partial(_stored, runs, number, factor)
+        found.append(way(name, words, len(runs), run, everywhere=False))
+        for pairs in PAIRS if long else ():
+            name, run = f"A/B of one cell, {pairs} pairs", partial(_beside, long, pairs, factor)
+            found.append(way(name, source(long, "timings"), len(long), run, gates=TIMINGS, everywhere=False))
+    return found
+
+
+TIMINGS = 4
+"""Timings of a cell: the gates of `pytest --against ... -k <cell> -m throughput`."""
+RATIO = "relative to the reference"
+
+
+def _sizes(cells: Cells, factor: float, count: int, random: np.random.Generator) -> Iterator[Replay]:
+    for cell, metrics in cells.items():
+        pairs = {n: (m, m.model_copy(update={"value": m.value * factor})) for n, m in metrics.items()}
+        yield from (Replay(cell, pairs) for _ in range(count))
+
+
+def _stored(
+    runs: Runs, number: int, factor: float, count: int, random: np.random.Generator
+) -> Iterator[Replay]:
+    for cell, found in runs.items():
+        worse = [[times(process, factor) for process in run] for run in found]
+        for _ in range(count):
+            old, new = two_sides(len(found), random)
+            baseline = draw([found[i] for i in old], number, random)
+            measured = draw([worse[i] for i in new], 2 * number, random)
+            yield _twice(cell, baseline, measured, number, _pairs)
+
+
+def _beside(
+    runs: Runs, number: int, factor: float, count: int, random: np.random.Generator
+) -> Iterator[Replay]:
+    for cell, found in runs.items():
+        for i in range(count):
+            one, other = neighbours(found[i % len(found)], 2 * number, random)
+            slow = [times(process, factor) for process in other]
+            first, again = (
+                partial(_side_by_side, one[part], slow[part]) for part in (slice(number), slice(number, None))
+            )
+            yield Replay(cell, first(), again, against=True)
+
+
+def _ratios(
+    runs: Runs, cells: Sequence[Cell], number: int, factor: float, count: int, random: np.random.Generator
+) -> Iterator[Replay]:
+    for cell in cells:
+        mine, others = runs[cell.id], runs[cell.reference]
+        worse = [[times(process, factor) for process in run] for run in mine]
+        for _ in range(count):
+            sides = two_sides(min(len(mine), len(others)), random)
+            old, new = (
+                list(zip(*(draw([pool[i] for i in side], count, random) for pool in pools), strict=True))
+                for side, pools, count in (
+                    (sides[0], (mine, others), number),
+                    (sides[1], (worse, others), 2 * number),
+                )
+            )
+            yield _twice(cell.id, old, new, number, partial(_ratio_pairs, cell))
+
+
+def _twice(
+    cell: str, old: list[T], new: list[T], first: int, compare: Callable[[list[T], list[T]], dict[str, Pair]]
+) -> Replay:
+    """Against a stored baseline: the first look at the first processes, the second one at all, and at the fresh ones
+    alone."""
+    return Replay(
+        cell, compare(old, new[:first]), partial(compare, old, new), partial(compare, old, new[first:])
+    )
+
+
+def _pairs(old: list[Measurement], new: list[Measurement]) -> dict[str, Pair]:
+    return _by_name(merge(old), merge(new))
+
+
+def _side_by_side(old: list[Measurement], new: list[Measurement]) -> dict[str, Pair]:
+    return _by_name(named(merge(old)), named(merge(new)))
+
+
+def _ratio_pairs(
+    cell: Cell, old: list[tuple[Measurement, Measurement]], new: list[tuple[Measurement, Measurement]]
+) -> dict[str, Pair]:
+    before, after = (
+        add_ratios(merge([mine for mine, _ in side]), merge([other for _, other in side]), cell)
+        for side in (old, new)
+    )
+    return {name: pair for name, pair in _by_name(before, after).items() if pair[0].kind == "ratio"}
+
+
+def _by_name(baseline: Measurement, measured: Measurement) -> dict[str, Pair]:
+    return {name: (baseline.metrics[name], metric) for name, metric in measured.metrics.items()}

@@ -1,0 +1,90 @@
+"""What a run found, for people and machines: terminal, Markdown, JSON, and progress while it runs.
+
+Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing. `rich` is imported
+by `terminal` and, once there is something to draw, by `progress`: not by this module, because
+`pytest --collect-only` imports it and shall stay fast.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from quantgate import __version__
+from quantgate.errors import InputError
+from quantgate.files import write_atomic
+from quantgate.records import Record, Scalar, Verdict
+
+JOB_SUMMARY_LIMIT = 1024 * 1024
+"""Bytes that GitHub takes as the summary of one step; it drops a larger one as a whole."""
+
+
+class RunInfo(Record):
+    """The run itself, as far as a report names it; the rest is derived from the verdicts."""
+
+    tier: str
+    seconds: float = 0.0
+    machine: str = ""
+    """One line of text: processor, threads, memory, GPU."""
+    environment: dict[str, Scalar] = Field(default_factory=dict)
+    """What all cells have in common of theirs."""
+    environments: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """By cell, the rest of it: what its backend adds, what differs."""
+    exit_status: str = ""
+    """As text: `1 (regression)`."""
+    skipped: list[tuple[str, str]] = Field(default_factory=list)
+    """(cell, reason) of the cells that this machine cannot run."""
+    notes: list[tuple[str, str]] = Field(default_factory=list)
+    """(cell, sentence) of the cells that were measured in another way than the usual one."""
+    version: str = __version__
+    commit: str = ""
+    matrix: str = ""
+    """Path of the user's own matrix (`--matrix`); empty for the built-in one."""
+    updating: bool = False
+    """Whether this run's values become the baseline."""
+    against: str = ""
+    """Of an A/B run: the other environment, as `--against` named it."""
+    changed: list[str] = Field(default_factory=list)
+    """What differs from the environment of the baselines, or of the other side of an A/B run."""
+    bits: dict[str, float] = Field(default_factory=dict)
+    """Nominal bits by cell: one of the things that cells may have in common."""
+    min_judged: float | None = None
+    """Share of the gates that had to be judged (`--min-judged`)."""
+    options: list[str] = Field(default_factory=list)
+    """What an update has to repeat of the command line: `--matrix PATH`, `--text PATH` ..."""
+
+
+def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:
+    """Write `report.md` and `report.json`; a reader never sees half a file."""
+    from quantgate.report.as_json import to_json
+    from quantgate.report.markdown import to_markdown
+
+    texts = {"report.md": to_markdown(verdicts, info), "report.json": to_json(verdicts, info)}
+    try:
+        for name, text in texts.items():
+            write_atomic(folder / name, text.encode())
+    except OSError as error:
+        raise InputError(
+            f"cannot write the report into {folder}: {error.strerror or error}. "
+            "Name a folder that can be written with --report DIR, or free some space there."
+        ) from error
+    return [folder / name for name in texts]
+
+
+def append_job_summary(path: str | Path, markdown: str) -> None:
+    """Append to the file that $GITHUB_STEP_SUMMARY names; the step may have written there before."""
+    path = Path(path)
+    try:
+        written = path.stat().st_size if path.exists() else 0
+        if written + len(markdown.encode()) > JOB_SUMMARY_LIMIT:
+            markdown = (
+                "The quantgate report does not fit into this summary (GitHub takes 1 MiB for a step).\n"
+            )
+        with path.open("a", encoding="utf-8") as file:
+            file.write(markdown)
+    except OSError as error:
+        raise InputError(
+            f"cannot append to the job summary {path}: {error.strerror or error}. "
+            "GITHUB_STEP_SUMMARY has to name a file that can be written; unset it to go without."
+        ) from error

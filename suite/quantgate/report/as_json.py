@@ -1,0 +1,93 @@
+"""The report as JSON, for whoever counts, plots or compares runs; reads back what it wrote."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from quantgate.errors import InputError
+from quantgate.judge import coverage
+from quantgate.records import Record, Status, Verdict
+from quantgate.report import RunInfo
+from quantgate.report.findings import findings, leading, outcome, unequal_text
+from quantgate.report.summary import counts
+
+FORMAT = 1
+"""Version of this file's layout; raised when a reader of the old one would misread the new one."""
+
+
+class _Finding(Record):
+    status: Status
+    title: str
+    one_cause: bool
+    """Whether it is one cause in many cells."""
+    cells: list[str]
+    metrics: list[str]
+    environment: list[str]
+    """What changed since the baseline; of a common cause, in all of its cells."""
+
+
+class _Gates(Record):
+    """How many gates were judged, and of the others how many by reason and metric group."""
+
+    gates: int
+    judged: int
+    not_judged: dict[str, dict[str, int]]
+
+
+class _Report(Record):
+    format: Annotated[int, Field(ge=1, le=FORMAT)]
+    outcome: str = ""
+    """The run in one sentence."""
+    findings: list[_Finding] = Field(default_factory=list)
+    """What did not pass, common causes first."""
+    unequal: str = ""
+    """What is not equal to the last digit though nothing has changed."""
+    counts: dict[Status, int]
+    """Cases by status, the worst first."""
+    gates: _Gates | None = None
+    info: RunInfo
+    verdicts: list[Verdict]
+
+
+def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
+    """Format number, outcome, findings, counts, run and every verdict."""
+    first, others = leading(findings(verdicts, info.bits))
+    found = [
+        _Finding(
+            status=one.status,
+            title=one.title,
+            one_cause=one.common is not None,
+            cells=one.cells,
+            metrics=one.metrics,
+            environment=one.environment,
+        )
+        for one in (*first, *others)
+    ]
+    seen = coverage(verdicts)
+    report = _Report(
+        format=FORMAT,
+        outcome=outcome(verdicts, info.bits),
+        findings=found,
+        unequal=unequal_text(verdicts),
+        counts=counts(verdicts),
+        gates=_Gates(gates=seen.gates, judged=seen.judged, not_judged=seen.others),
+        info=info,
+        verdicts=verdicts,
+    )
+    return report.model_dump_json(indent=1) + "\n"
+
+
+def from_json(text: str) -> tuple[list[Verdict], RunInfo]:
+    """The verdicts and the run that `to_json` was given."""
+    try:
+        report = _Report.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"not a quantgate report of format {FORMAT} or older: {where}: {first['msg']}. "
+            "Write it again with --report DIR, or read it with the quantgate that wrote it."
+        ) from error
+    return report.verdicts, report.info

@@ -1,0 +1,114 @@
+"""Where a run's wall time went (`--profile`): cell by cell, phase by phase, and how much of it ran the model."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from quantgate.records import added
+
+if TYPE_CHECKING:
+    from quantgate.records import Spent
+
+BEYOND = ("prepare", "start", "rest")
+"""Phases of a process in which nothing is measured."""
+
+
+def phases_of(spent: Sequence[Spent]) -> dict[str, float]:
+    """Seconds by phase, all processes together; `rest` is what they took beyond their phases: their end, and reading
+    their records."""
+    sums = added([dict.fromkeys(("prepare", "start", "load"), 0.0), *(one.phases for one in spent)])
+    rest = math.fsum(one.seconds for one in spent) - math.fsum(sums.values())
+    return {**sums, "rest": rest}
+
+
+def forward_of(spent: Sequence[Spent]) -> dict[str, float]:
+    """Seconds in forward passes by phase, all processes together."""
+    return added(one.forward for one in spent)
+
+
+def beyond(spent: Sequence[Spent]) -> tuple[list[float], list[float]]:
+    """What each cell took beyond its measurement: of the cells that are the first of their model's backend, and of
+    the others."""
+    costs: dict[str, float] = {}
+    for cell, its in _by_cell(spent).items():
+        phases = phases_of(its)
+        costs[cell] = math.fsum(phases[name] for name in BEYOND)
+    backends = [cell.rpartition("/")[0] for cell in costs]
+    numbered = list(enumerate(costs.values()))
+    first = [cost for n, cost in numbered if backends.index(backends[n]) == n]
+    return first, [cost for n, cost in numbered if backends.index(backends[n]) != n]
+
+
+def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Console) -> None:
+    """Print the table, at its own width. cases: seconds that pytest's cases took, judging included; run: those since
+    pytest's process was started."""
+    table, width = _table(spent), console.width
+    unlimited = console.options.update(max_width=10_000)
+    # Half a number is worse than a line that is too long.
+    console.width = max(width, Measurement.get(console, unlimited, table).maximum)
+    console.print()
+    console.print(table, crop=False)
+    console.width = width
+    processes, forward = math.fsum(one.seconds for one in spent), math.fsum(forward_of(spent).values())
+    parts = {
+        "measuring processes": processes,
+        "judging": cases - processes,
+        "pytest and reports": run - cases,
+    }
+    said = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    lines = [
+        f"wall time {run:.1f} s: {said}",
+        f"in forward passes {forward:.1f} s ({forward / run:.1%}), outside {run - forward:.1f} s "
+        f"({1 - forward / run:.1%})".replace("%", " %"),
+    ]
+    first, others = beyond(spent)
+    for costs, which in ((first, "the first of its backend"), (others, "any other")):
+        if costs:
+            lines.append(
+                f"beyond its measurement ({', '.join(BEYOND)}) a cell took {statistics.median(costs):.2f} s "
+                f"({which}; median of {len(costs)})"
+            )
+    console.print(Text("\n".join(lines)))
+
+
+def _table(spent: Sequence[Spent]) -> Table:
+    """A row for each cell, one for all of them, one for what of that was in forward passes."""
+    names, forward = list(phases_of(spent)), forward_of(spent)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("seconds")
+    for title in ("processes", *names, "all", "forward"):
+        table.add_column(title, justify="right")
+
+    def add(title: str, its: Sequence[Spent], style: str = "", end: bool = False) -> None:
+        phases = phases_of(its)
+        values = [phases.get(name, 0.0) for name in names]
+        values += [math.fsum(one.seconds for one in its), math.fsum(forward_of(its).values())]
+        table.add_row(title, str(len(its)), *map(_seconds, values), style=style, end_section=end)
+
+    cells = _by_cell(spent)
+    for number, (cell, its) in enumerate(cells.items(), start=1):
+        add(cell, its, end=number == len(cells))
+    add("all", spent, "bold")
+    values = [forward.get(name, 0.0) for name in names]
+    table.add_row("in forward passes", "", *map(_seconds, values), "", _seconds(math.fsum(values)))
+    return table
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f}" if value >= 0.05 else "-"
+
+
+def _by_cell(spent: Sequence[Spent]) -> dict[str, list[Spent]]:
+    found: dict[str, list[Spent]] = {}
+    for one in spent:
+        found.setdefault(one.cell, []).append(one)
+    return found

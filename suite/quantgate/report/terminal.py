@@ -1,0 +1,272 @@
+"""The summary on a terminal: a common cause first, the table, what else needs reading, the counts last.
+
+Colour never carries anything alone: every verdict also has a mark and, in its row, its word.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from quantgate.judge import MOVED, coverage
+from quantgate.records import Status
+from quantgate.report.findings import (
+    against_text,
+    changes,
+    circumstances,
+    counts_text,
+    findings,
+    leading,
+    members,
+    run_text,
+    unequal_text,
+    update_command,
+)
+from quantgate.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns, unique
+from quantgate.words import abridged, comparison, delta, lines_of, listed, plural, quantity
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from quantgate.records import Verdict
+    from quantgate.report import RunInfo
+    from quantgate.report.findings import Finding
+    from quantgate.report.summary import Column, Entry, Row
+
+STYLES = {
+    Status.REGRESSION: "bold red",
+    Status.CHANGED: "red",
+    Status.ERROR: "bold magenta",
+    Status.NOT_COMPARABLE: "yellow",
+    Status.NO_BASELINE: "cyan",
+    Status.INCONCLUSIVE: "yellow",
+    Status.IMPROVEMENT: "bold green",
+    Status.PASS: "green",
+}
+MEMBERS = 12
+"""Of the cells under a common cause, so many are listed."""
+ASCII = str.maketrans({"✗": "x", "≈": "~", "≠": "#", "○": "o", "↑": "^", "·": "-"})
+
+
+def render_summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> None:
+    """Print the whole summary to `console`, within its width."""
+    if console.no_color and console.color_system:  # NO_COLOR leaves rich's bold and dim: plain is plain
+        console = Console(file=console.file, width=console.width, color_system=None)
+    content = Group(*_summary(verdicts, info, console))
+    if not console.options.ascii_only:
+        console.print(content, crop=False)
+        return
+    with console.capture() as captured:
+        console.print(content, crop=False)
+    console.file.write(captured.get().translate(ASCII).encode("ascii", "replace").decode("ascii"))
+
+
+def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[RenderableType]:
+    width = console.width
+    where = [f"tier {info.tier}", info.machine, f"commit {info.commit}" if info.commit else ""]
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (f"quantgate {info.version}", "bold"), *((f" · {part}", "dim") for part in where if part)
+        )
+    ]
+    if compared := against_text(info):
+        parts.append(_lines(compared, width))
+    first, others = leading(findings(verdicts, info.bits))
+    for finding in first:
+        parts += [Text(), *_common(finding, width)]
+    if verdicts:
+        parts += [Text()] if first else []
+        parts += _table(rows(verdicts), console)
+    for _, group in groupby(others, key=lambda finding: finding.status):
+        for number, finding in enumerate(group):
+            block = _finding(finding, width)
+            parts += [Text(), *block] if number == 0 or len(block) > 1 else block
+    if command := update_command(verdicts, info):
+        parts += [Text("  to take these into the baseline:"), _command(command, width)]
+    if unequal := unequal_text(verdicts):
+        parts += [Text(), _lines(unequal, width, style="yellow")]
+    for reason in unique(reason for _, reason in info.skipped):
+        skipped = ", ".join(cell for cell, its in info.skipped if its == reason)
+        parts += [Text(), _lines(f"skipped: {skipped}: {reason}", width, style="dim")]
+    for note in unique(note for _, note in info.notes):
+        noted = ", ".join(cell for cell, its in info.notes if its == note)
+        parts += [Text(), _lines(f"{noted}: {note}", width, style="dim")]
+    style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
+    last = _lines(_held(counts_text(verdicts).split(", ")), width, style=style)
+    seen = coverage(verdicts)
+    judged = _lines(judged_text(verdicts, info), width, style="" if seen.judged == seen.gates else "yellow")
+    return [*parts, Text(), judged, _lines(run_text(verdicts, info), width), last]
+
+
+def _table(table: list[Row], console: Console) -> list[RenderableType]:
+    """The table with as many columns as fit, the most important ones first in the choice."""
+    shown: list[int] = []
+    columns = sorted(shown_columns(table), key=lambda index: -COLUMNS[index].keep)
+    for index in columns:
+        wider = sorted([*shown, index])
+        grid = _grid(table, wider)
+        unlimited = console.options.update(max_width=10_000)
+        if not shown or Measurement.get(console, unlimited, grid).maximum <= console.width:
+            shown = wider
+    parts: list[RenderableType] = [_grid(table, shown)]
+    present = {row.entries[index].status for row in table for index in shown if row.entries[index].mark}
+    marks = [f"{MARKS[status]} {status}" for status in Status if status in present]
+    if marks:
+        parts.append(_lines(_held(marks), console.width, style="dim"))
+    if dropped := [COLUMNS[index].title for index in sorted(columns) if index not in shown]:
+        parts.append(
+            _lines(
+                f"too narrow for: {', '.join(dropped)} (--report DIR has them)", console.width, style="dim"
+            )
+        )
+    return parts
+
+
+def _grid(table: list[Row], shown: list[int]) -> Table:
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("cell", overflow="fold")
+    texts = []
+    for index in shown:
+        header, values = _aligned(COLUMNS[index], [row.entries[index] for row in table])
+        grid.add_column(header, no_wrap=True)
+        texts.append(values)
+    grid.add_column("verdict", no_wrap=True)
+    for number, row in enumerate(table):
+        if number == 0 or row.model != table[number - 1].model:
+            grid.add_row(Text(row.model, "bold"))
+        verdict = Text(str(row.status), STYLES[row.status])
+        grid.add_row(Text(row.label), *(column[number] for column in texts), verdict)
+    return grid
+
+
+def _aligned(column: Column, entries: list[Entry]) -> tuple[str, list[Text]]:
+    """Values, changes and marks below one another, each only as wide as this run needs it."""
+    change = max(len(entry.change) for entry in entries)
+    mark = max(len(entry.mark) for entry in entries)
+    beside = (change + 1 if change else 0) + (mark + 1 if mark else 0)
+    title = max(len(column.title), len(column.unit))
+    value = max(title - beside, *(len(entry.value) for entry in entries))
+    texts = []
+    for entry in entries:
+        style = STYLES[entry.status] if entry.status != Status.PASS else "dim"
+        text = Text(entry.value.rjust(value))
+        if change:
+            text.append(" " + entry.change.rjust(change), style)
+        if mark:
+            text.append(" " + entry.mark.ljust(mark), style)
+        texts.append(text)
+    return f"{column.title.rjust(value)}\n{column.unit.rjust(value)}", texts
+
+
+def _common(finding: Finding, width: int) -> list[RenderableType]:
+    """What moved, where, by how much, what goes with it; then the cells in short."""
+    title = _lines(
+        f"{MARKS[finding.status]}\xa0{finding.status}  one cause in {finding.title}", width, hanging=4
+    )
+    title.stylize(STYLES[finding.status], 0, len(f"? {finding.status}"))
+    parts: list[RenderableType] = [title]
+    parts += [
+        _lines(f"{metric}: {_held(said.split(', '))}", width, 2, 2) for metric, said in changes(finding)
+    ]
+    if finding.status == Status.ERROR:
+        parts += [_lines(line, width, 4, style="dim") for line in finding.cause[1:]]
+    parts += [_lines(line, width, 2, 2) for line in circumstances(finding)]
+    parts.append(_lines("cells:", width, 2))
+    cells = members(finding)
+    for cell, said in cells[:MEMBERS]:
+        parts.append(_lines(f"{cell}  {_held(said.split(', '))}", width, 4, 4, style="dim"))
+    if len(cells) > MEMBERS:
+        parts.append(_lines(f"and {len(cells) - MEMBERS} more (all are in the table)", width, 4, style="dim"))
+    parts += [_lines("reproduce:", width, 2)] if finding.commands else []
+    return [*parts, *(_command(command, width) for command in finding.commands)]
+
+
+def _finding(finding: Finding, width: int) -> list[RenderableType]:
+    """One broken cell, or one cause, in as many lines as its kind deserves."""
+    if finding.common is not None:
+        return _common(finding, width)
+    status, first = finding.status, finding.verdicts[0]
+    head = f"{MARKS[status]}\xa0{status}  {abridged(finding.cells)}"
+    reason, *log = finding.cause
+    if status == Status.IMPROVEMENT:
+        values = [quantity(value, first.unit) for value in (first.baseline, first.measured)]
+        change = f" ({delta(first.change, first)})" if first.change is not None else ""
+        head += f"  {first.metric} {_held([' -> '.join(values) + change])}"
+    elif status == Status.NO_BASELINE:
+        head += f"  ({plural(len(finding.verdicts), 'metric')})"
+    elif status == Status.INCONCLUSIVE:
+        head += f"  {_held(finding.subject.split(', '))}: {reason}"
+    title = _lines(head, width, hanging=4)
+    title.stylize(STYLES[status], 0, len(f"? {status}"))
+    parts: list[RenderableType] = [title]
+    if status in MOVED:
+        parts += _regressions(finding, width)
+    elif status in (Status.ERROR, Status.NOT_COMPARABLE):
+        parts.append(_lines(reason, width, 2))
+        parts += [_lines(line, width, 4, style="dim") for line in log]
+        parts.append(_lines(f"metrics: {listed(finding.metrics)}", width, 2))
+    if status in (*MOVED, Status.ERROR):
+        parts += [_lines(line, width, 2) for line in circumstances(finding)]
+        parts += [_lines("reproduce:", width, 2)] if finding.commands else []
+        parts += [_command(command, width) for command in finding.commands]
+    return parts
+
+
+def _regressions(finding: Finding, width: int) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    said: set[str] = set()
+    for verdict in finding.verdicts:
+        parts.append(_lines(verdict.metric, width, 2, style="bold"))
+        parts.append(_lines(_held(comparison(verdict)), width, 4))
+        for line in [*lines_of(verdict.text), *lines_of(verdict.confirmed), *lines_of(verdict.reference)]:
+            if line not in said:
+                parts.append(_lines(line, width, 4))
+            said.add(line)
+    return parts
+
+
+def _held(phrases: list[str]) -> str:
+    """Joined by commas, to be wrapped between the phrases only: no `50` here and `%` there."""
+    return ", ".join(phrase.replace(" ", "\xa0") for phrase in phrases)
+
+
+def _lines(text: str, width: int, indent: int = 0, hanging: int = 0, style: str = "") -> Text:
+    """Wrapped here, since rich has no hanging indent and pads with blanks; no-break spaces hold."""
+    first, other = " " * indent, " " * (indent + hanging)
+    wrapped = textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=other, break_on_hyphens=False
+    )
+    return Text("\n".join(wrapped).replace("\xa0", " "), style)
+
+
+def _command(command: str, width: int) -> Text:
+    """Broken where a shell joins again: between words, and inside of one that is longer than a line."""
+    if len(command) + 4 <= width:
+        return Text(f"    {command}", "bold")
+    first, *words = re.findall(r"""(?:--?[\w-]+ (?!-))?(?:"[^"]*"|'[^']*'|\S)+""", command)
+    lines = [first]
+    for word in words:
+        if len(lines[-1]) + len(word) + 7 <= width:  # the indent, a blank, and " \\" at the end
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    indent = " " * 4 if max(map(len, lines)) + 6 <= width else ""
+    text = " \\\n".join(indent + _folded(line, width - 2) for line in lines)
+    return Text(text, "bold", no_wrap=True, overflow="ignore")
+
+
+def _folded(word: str, width: int) -> str:
+    """Single quotes are closed and opened again: in them, nothing that ends a line would be joined."""
+    if len(word) <= width:
+        return word
+    quote = "'" if word[0] == word[-1] == "'" else ""
+    inner, step = word.strip(quote or None), width - 3
+    return "\\\n".join(f"{quote}{inner[at : at + step]}{quote}" for at in range(0, len(inner), step))

@@ -1,0 +1,56 @@
+"""What a tier's samples will be able to show, known before anything is measured, so that a user hears of `windows` and
+`items` then, and not after hours."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from quantgate.config.matrix import Cell, Tier
+from quantgate.config.tolerances import Tolerances
+from quantgate.judge.sensitivity import NOISY, with_sensitivity
+from quantgate.records import Metric
+from quantgate.run.gates import possible
+from quantgate.run.plan import Need
+
+Texts = tuple[list[str], list[str]]
+
+
+def foreseen(needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerances: Tolerances) -> Texts:
+    """The gates of these cases that will be void, and those whose tolerances will ask too much of the sample
+    (`quantgate.judge.sensitivity`), each in words with its cells. The level of a gate is that of a run of all
+    `cells`."""
+    names = possible(tier.workload)
+    count = sum(
+        metric.kind in NOISY and tolerances.of(name, cell.id) is not None
+        for cell in cells
+        for name, metric in names.items()
+    )
+    shapes = _shapes(tier)
+    void: dict[str, list[str]] = {}
+    narrow: dict[str, list[str]] = {}
+    for need in needs:
+        mine = {name: shape for name, shape in shapes.items() if need.covers(name)}
+        found = with_sensitivity(need.cell.id, mine, tolerances, tolerances.run_alpha / max(1, count))
+        for texts, into in ((found.void, void), (found.narrow, narrow)):
+            for text in texts:
+                into.setdefault(text, []).append(need.cell.id)
+    return _with_cells(void), _with_cells(narrow)
+
+
+def _shapes(tier: Tier) -> dict[str, Metric]:
+    """Metrics as the tier's groups will give them, but for their values; of groups that can say."""
+    found: dict[str, Metric] = {}
+    for group, options in tier.workload.items():
+        module = importlib.import_module(f"quantgate.measure.metrics.{group}")
+        if hasattr(module, "expected"):
+            found.update(module.expected(module.Options.model_validate(options)))
+    return found
+
+
+def _with_cells(texts: dict[str, list[str]]) -> list[str]:
+    """Each text once, after the cells that it is of."""
+    return [
+        f"{cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {text}"
+        for text, cells in texts.items()
+    ]

@@ -1,0 +1,134 @@
+"""Which gates there can be: what the metric groups declare, the tolerances that match none of it, how many gates a case
+of an A/B run has at most."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from quantgate.config.matrix import MATRIX, Matrix, load_matrix
+from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
+from quantgate.errors import InputError
+from quantgate.judge.sensitivity import NOISY
+from quantgate.records import Declared
+from quantgate.run.plan import Need
+from quantgate.run.relative import declared_relatives
+
+DOZEN = 12
+
+Workload = Mapping[str, Mapping[str, Any]]
+
+
+def possible(workload: Workload, *, relatives: bool = True) -> dict[str, Declared]:
+    """The metrics that a tier with this workload can have; `relatives`: also those relative to the reference."""
+    found: dict[str, Declared] = {}
+    for group, options in workload.items():
+        module = importlib.import_module(f"quantgate.measure.metrics.{group}")
+        chosen = module.Options.model_validate(options)
+        declared: dict[str, Declared] = module.METRICS
+        for template, metric in declared.items():
+            for name in _expanded(template, chosen):
+                found[name] = metric
+                found.update(declared_relatives(name, metric) if relatives else {})
+    return found
+
+
+def _expanded(template: str, options: Any) -> list[str]:
+    """`accuracy/{tasks}/acc`, for each of `options.tasks`."""
+    begin, brace, rest = template.partition("{")
+    key, _, end = rest.partition("}")
+    return [f"{begin}{part}{end}" for part in getattr(options, key)] if brace else [template]
+
+
+def most_gates(need: Need, workload: Workload, tolerances: Tolerances) -> int:
+    """How many gates that noise can trip a case of an A/B run has at most, by what its group declares."""
+    return sum(
+        metric.kind in NOISY and tolerances.of(name, need.cell.id, against=True) is not None
+        for name, metric in possible(workload, relatives=False).items()
+        if need.covers(name)
+    )
+
+
+def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None:
+    """Raise InputError, naming all of them, for entries that can match no metric, cell or tier: they gate nothing.
+
+    Entries of a user's own file have to match in the matrix in use, but for those copied from the shipped file, which
+    are for all matrices. Those of the shipped file have to match in the matrix in use or in the shipped one.
+    """
+    shipped = path.resolve() == TOLERANCES.resolve()
+    copied = [] if shipped else load_tolerances().tolerance
+    entries = dict(enumerate(tolerances.tolerance, start=1))
+    wrong = _mismatches({n: entry for n, entry in entries.items() if entry not in copied}, matrix)
+    if wrong and shipped and matrix.path.resolve() != MATRIX.resolve():
+        wrong = _mismatches({n: entries[n] for n in wrong}, load_matrix())
+    if wrong:
+        lines = [
+            f"{path}: entry {n} (metric = {entries[n].metric!r}) gates nothing: {why}"
+            for n, why in wrong.items()
+        ]
+        raise InputError("\n".join(lines))
+
+
+def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, str]:
+    """Why entries match nothing in the matrix; without those that match."""
+    cells = {tier: [cell.id for cell in matrix.cells(tier)] for tier in matrix.tiers} if entries else {}
+    names: dict[str | None, list[str]] = {}
+    roundings = matrix.roundings()
+
+    def of_tier(tier: str | None) -> list[str]:
+        if tier not in names:
+            tiers = matrix.tiers if tier is None else [tier]
+            names[tier] = _names(possible(_merged(matrix.tiers[t].workload for t in tiers)))
+        return names[tier]
+
+    def why(entry: Tolerance) -> str:
+        if not any(map(entry.meets, of_tier(None))):
+            measured = _nearest(entry.metric, of_tier(None), "metrics")
+            return f"no tier of {matrix.path} measures a metric of this name{measured}"
+        if entry.tier is not None and entry.tier not in matrix.tiers:
+            tiers = _nearest(entry.tier, matrix.tiers, "tiers")
+            return f"tier = {entry.tier!r} is no tier of {matrix.path}{tiers}"
+        where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
+        ids = [cell for tier in cells for cell in cells[tier] if entry.tier in (None, tier)]
+        matching = [cell for cell in ids if fnmatchcase(cell, entry.cell)]
+        if not matching:
+            return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
+        if entry.rounding and not any(roundings[cell] == entry.rounding for cell in matching):
+            return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
+        if not any(map(entry.meets, of_tier(entry.tier))):
+            return f"{where} measures no such metric{_nearest(entry.metric, of_tier(entry.tier), 'metrics')}"
+        return ""
+
+    return {number: text for number, entry in entries.items() if (text := why(entry))}
+
+
+def _merged(workloads: Iterable[Workload]) -> dict[str, dict[str, Any]]:
+    """The groups of several tiers, with the entries of lists (tasks, texts) of all of them."""
+    merged: dict[str, dict[str, Any]] = {}
+    for workload in workloads:
+        for group, options in workload.items():
+            into = merged.setdefault(group, {})
+            for key, value in options.items():
+                old = into.get(key)
+                both = isinstance(old, list) and isinstance(value, list)
+                into[key] = [*old, *(v for v in value if v not in old)] if both and old else value
+    return merged
+
+
+def _names(metrics: Mapping[str, Declared]) -> list[str]:
+    """Of metrics, and of their reproduction."""
+    paired = (f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired")
+    return [*metrics, *paired]
+
+
+def _nearest(name: str, names: Iterable[str], kind: str) -> str:
+    """The nearest name; where none is near, the names that there are, a dozen at most."""
+    there = list(dict.fromkeys(names))
+    if close := difflib.get_close_matches(name, there, n=1):
+        return f" (did you mean {close[0]!r}?)"
+    more = f" and {len(there) - DOZEN} more" if len(there) > DOZEN else ""
+    return f" (its {kind}: {', '.join(there[:DOZEN])}{more})"

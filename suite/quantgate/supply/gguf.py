@@ -1,0 +1,272 @@
+"""Maker of GGUF files from safetensors, by llama.cpp's own converter.
+
+The converter comes from the source inside the pinned llama-cpp-python package (asset `llama.cpp` of assets.toml), with
+the gguf library of the same source. It is shown the files alone that transformers would load, and runs no code of
+theirs.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from quantgate.checkpoint.contents import INDEX, contents, weight_files
+from quantgate.errors import AssetError
+from quantgate.supply.checkpoints import Report, whole
+from quantgate.supply.model_config import load_config
+
+SCRIPT = "convert_hf_to_gguf"
+BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"
+GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
+    "gpt-2": [GPT2],
+    "smollm": [{"type": "Digits", "individual_digits": True}, GPT2],
+}
+"""What tokenizer.json says of splittings that one's own tokenizers are trained with, by llama.cpp's names for them. The
+converter knows a tokenizer by a hash of what it makes of a text, which only a published vocabulary has."""
+_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+_EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "embeddings.weight",
+)
+
+
+def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, converter: str) -> None:
+    """Write an F32 GGUF of a folder with config, tokenizer and safetensors. converter: the folder of the asset.
+
+    Raises AssetError: what the converter cannot do, in its own words.
+    """
+    folder = Path(safetensors)
+    report("write GGUF", 0, 1)
+    with whole(output, folder=False) as work:
+        staged = work.with_name("model")
+        stage(folder, staged)
+        identified = convert(Path(converter), folder, staged, work)
+        if identified:
+            check_tokenizer(work, folder)
+
+
+def stage(folder: Path, staged: Path) -> None:
+    """Make a folder of links to what loaders open of a checkpoint: the converter would take every `model*.safetensors`,
+    and prefer an index to a single file."""
+    files, shards = contents(folder), weight_files(folder)
+    index = {}
+    for name, file in files.items():
+        target = name
+        if file in shards:
+            target = f"model-{shards.index(file) + 1:05d}-of-{len(shards):05d}.safetensors"
+            index.update(dict.fromkeys(_names(file), target))
+        elif file.suffix == ".safetensors" or name in (INDEX, "config.json"):
+            continue
+        (staged / target).parent.mkdir(parents=True, exist_ok=True)
+        (staged / target).symlink_to(file.absolute())
+    (staged / INDEX).write_text(json.dumps({"weight_map": index}))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    config.pop("auto_map", None)
+    tied = _tied(folder, shards, index)
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            part["tie_word_embeddings"] = tied
+    (staged / "config.json").write_text(json.dumps(config))
+
+
+def _names(shard: Path) -> list[str]:
+    """The tensors of a safetensors file."""
+    with shard.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return [name for name in header if name != "__metadata__"]
+
+
+def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str, str]) -> bool:
+    """Whether the head is the embedding, as transformers decides it: the configuration says so, and the files hold no
+    head that differs. Raises AssetError for a head that is neither."""
+    import torch
+    from safetensors import safe_open
+
+    tied = bool(load_config(folder).get_text_config().tie_word_embeddings)
+    if not any(name.endswith(_HEADS) for name in names):
+        if not tied:
+            raise AssetError(
+                f"{folder}: has no lm_head.weight, and config.json does not say that the head is the embedding "
+                "(tie_word_embeddings); fetch the checkpoint again"
+            )
+        return True
+    if not tied:
+        return False
+    tensors = {}
+    for shard in shards:
+        with safe_open(shard, framework="pt") as file:
+            wanted = [n for n in file.keys() if n.endswith((*_HEADS, *_EMBEDDINGS))]  # noqa: SIM118 - no mapping
+            tensors.update({name: file.get_tensor(name) for name in wanted})
+    head = next(tensors.pop(name) for name in list(tensors) if name.endswith(_HEADS))
+    return any(torch.equal(head, t) for t in tensors.values() if t.shape == head.shape)
+
+
+def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
+    """Run the converter on a staged folder. Returns whether the splitting of its tokenizer was identified by its
+    definition, and has to be held against the original's. folder: of the messages."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("hf-to-gguf")
+    identified: list[str] = []
+    arguments = [SCRIPT, str(staged), "--outfile", str(output), "--outtype", "f32"]
+    with imported(converter) as script, mock.patch.object(sys, "argv", arguments):
+        module = importlib.import_module("conversion.base")
+        base, model_base = module.TextModel, module.ModelBase
+        original = base.get_vocab_base_pre
+        load_hparams = model_base.load_hparams
+
+        def get_vocab_base_pre(model: Any, tokenizer: Any) -> str:
+            try:
+                return str(original(model, tokenizer))
+            except NotImplementedError:
+                name = splitting(staged / "tokenizer.json")
+                if name is None:
+                    raise
+                identified.append(name)
+                return name
+
+        def hparams(*arguments: Any, **options: Any) -> dict[str, Any]:
+            return with_old_names(load_hparams(*arguments, **options))
+
+        logger.addHandler(handler)
+        try:
+            with (
+                mock.patch.object(base, "get_vocab_base_pre", get_vocab_base_pre),
+                mock.patch.object(model_base, "load_hparams", staticmethod(hparams)),
+            ):
+                script.main()
+        except (Exception, SystemExit) as error:
+            cause = _cause(error, heard, staged).replace(str(staged), str(folder))
+            raise AssetError(f"{folder}: {cause}; {BY_HAND}") from error
+        finally:
+            logger.removeHandler(handler)
+    return bool(identified)
+
+
+def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what the converter asks for by names that transformers 5 has given up: the share of a head
+    that rotates (GPT-NeoX, Cohere 2), and the context (GPT-2)."""
+    rope = hparams.get("rope_parameters") or {}
+    old = {"rotary_pct": rope.get("partial_rotary_factor", 1.0)}
+    if "n_positions" in hparams:
+        old["n_ctx"] = hparams["n_positions"]
+    return {**old, **hparams}
+
+
+def _cause(error: BaseException, heard: Sequence[str], staged: Path) -> str:
+    """Why the converter failed. heard: its log."""
+    hashes = [match[1] for line in heard if (match := re.search(r"chkhsh:\s*(\w+)", line))]
+    if isinstance(error, NotImplementedError) and hashes:
+        return (
+            f"llama.cpp's converter does not know how its tokenizer splits a text (chkhsh {hashes[-1]}), and does not "
+            "guess"
+        )
+    architectures = json.loads((staged / "config.json").read_bytes()).get("architectures") or [
+        "its architecture"
+    ]
+    if isinstance(error, SystemExit) and heard:
+        last = heard[-1]
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1].line
+        last = f"{type(error).__name__}: {str(error) or where}"
+    return f"llama.cpp's converter cannot make a GGUF of {architectures[0]}: {' '.join(last.split())}"
+
+
+@contextmanager
+def imported(converter: Path) -> Iterator[Any]:
+    """The converter's script, with the gguf library of its own source, while the block runs; what it asks of
+    transformers is local, and no code."""
+    import transformers
+
+    (script,) = converter.glob(f"*/vendor/llama.cpp/{SCRIPT}.py")
+    parts = (SCRIPT, "conversion", "gguf")
+    before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in parts}
+    path = [str(script.parent), str(script.parent / "gguf-py"), *sys.path]
+    autos = (transformers.AutoConfig, transformers.AutoTokenizer)
+    try:
+        with mock.patch.object(sys, "path", path), mock.patch.dict(os.environ):
+            os.environ.pop("NO_LOCAL_GGUF", None)
+            for name in before:
+                del sys.modules[name]
+            with _each(autos, _without_code):
+                yield importlib.import_module(SCRIPT)
+    finally:
+        for name in [n for n in sys.modules if n.partition(".")[0] in parts]:
+            del sys.modules[name]
+        sys.modules.update(before)
+
+
+@contextmanager
+def _each(classes: Sequence[Any], change: Callable[[Any], Any]) -> Iterator[None]:
+    patches = [mock.patch.object(c, "from_pretrained", change(c.from_pretrained)) for c in classes]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _without_code(load: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(load)
+    def loaded(*arguments: Any, **options: Any) -> Any:
+        return load(*arguments, **{**options, "trust_remote_code": False, "local_files_only": True})
+
+    return loaded
+
+
+def splitting(tokenizer: Path) -> str | None:
+    """llama.cpp's name of the splitting that a tokenizer.json defines; None: of none that is known here."""
+    if not tokenizer.exists():
+        return None
+    table = json.loads(tokenizer.read_bytes())
+    steps = table.get("pre_tokenizer") or {}
+    steps = steps.get("pretokenizers", [steps])
+    for name, wanted in PRE_TOKENIZERS.items():
+        same = len(steps) == len(wanted) and all(
+            {k: step.get(k) for k in one} == one for step, one in zip(steps, wanted, strict=True)
+        )
+        if same and table["model"]["type"] == "BPE" and not table.get("normalizer"):
+            return name
+    return None
+
+
+def check_tokenizer(gguf: Path, folder: Path) -> None:
+    """Raise AssetError where llama.cpp makes other tokens of a line than the checkpoint's own tokenizer."""
+    import llama_cpp
+    import transformers
+
+    from quantgate.supply.lines import HARD_LINES
+
+    original = transformers.AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    model = llama_cpp.Llama(str(gguf), vocab_only=True, verbose=False)
+    other = [
+        line
+        for line in HARD_LINES
+        if model.tokenize(line.encode(), add_bos=False)
+        != original(line, add_special_tokens=False)["input_ids"]
+    ]
+    if other:
+        raise AssetError(
+            f"{folder}: llama.cpp makes other tokens than its tokenizer of {len(other)} of {len(HARD_LINES)} lines, of "
+            f"{other[0]!r} for one; {BY_HAND}"
+        )

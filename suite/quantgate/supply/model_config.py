@@ -1,0 +1,33 @@
+"""A checkpoint's configuration as transformers reads it, with one sentence where it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quantgate.errors import AssetError
+
+
+def load_config(folder: Path) -> Any:
+    """transformers' configuration object. Raises AssetError: a model type that it does not know, code, damage."""
+    import transformers
+
+    file = folder / "config.json"
+    try:
+        return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:
+        try:
+            table = json.loads(file.read_bytes())
+            kind, code = table.get("model_type"), "auto_map" in table
+        except (OSError, ValueError, AttributeError) as damage:
+            raise AssetError(f"{file}: is no configuration: {damage}; fetch it again") from None
+        if code:
+            cause = f"its model type {kind!r} needs code that comes with it (auto_map), which is not run"
+        elif kind not in transformers.CONFIG_MAPPING:
+            cause = f"its model type {kind!r} is none that transformers {transformers.__version__} knows"
+        else:
+            cause = " ".join(str(error).split())
+        raise AssetError(
+            f"{file}: {cause}; use a checkpoint that this transformers reads by itself"
+        ) from error

@@ -1,0 +1,53 @@
+"""Programming tasks: prompts of lm-evaluation-harness, and the tests that its answers have to pass.
+
+Of the harness's files only the text is read: their code loads a package that runs programs without any protection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quantgate.errors import InputError
+from quantgate.files import hash_of
+from quantgate.items import Program, Programs
+from quantgate.supply.documents import load_rows
+from quantgate.supply.sources import task_file
+
+if TYPE_CHECKING:
+    from quantgate.supply.workload import Encoder
+
+
+def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs:
+    """The first items of a task of output type generate_until whose answers are programs, without examples.
+
+    HumanEval: the answer continues the prompt, which is part of the program. MBPP: the answer is the program.
+    """
+    from lm_eval.tasks import _yaml_loader
+    from lm_eval.utils import apply_template
+
+    config = _yaml_loader.load_yaml(task_file(name), resolve_func=False)
+    if not config.get("unsafe_code"):
+        raise InputError(f"task {name!r} asks for no programs; `code` takes tasks such as humaneval and mbpp")
+    documents = list(load_rows(spec))[: spec["items"]]
+    if len(documents) < spec["items"]:
+        raise InputError(f"task {name!r} has {len(documents)} items, the tier asks for {spec['items']}")
+    begin = [] if encoder.bos is None else [encoder.bos]
+    items = []
+    for document in documents:
+        prompt = apply_template(config["doc_to_text"], document)
+        items.append(
+            Program(
+                prompt=[*begin, *encoder.encode(prompt)],
+                begin=prompt if document.get("prompt") == prompt else "",
+                test=apply_template(config["doc_to_target"], document),
+            )
+        )
+    return Programs(
+        name=name,
+        version=str(config["metadata"]["version"]),
+        stops=config["generation_kwargs"]["until"],
+        end=int(encoder.tokenizer.eos_token_id),
+        items=items,
+        data_hash=hash_of(documents),
+        token_hash=hash_of([item.prompt for item in items]),
+    )

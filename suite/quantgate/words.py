@@ -1,0 +1,122 @@
+"""Numbers and durations as a person reads them; text from elsewhere made harmless."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantgate.records import Verdict
+
+DASH = "-"
+
+
+def signed(number: float, unit: str) -> str:
+    """`+0.53 %`, `-12 %`; nothing where it rounds to nothing."""
+    digits = 2 if abs(number) < 0.995 else 1 if abs(number) < 9.95 else 0
+    text = f"{number:+.{digits}f}"
+    return f"{text} {unit}" if float(text) else ""
+
+
+def quantity(value: float | None, unit: str = "") -> str:
+    """A value in full, for the details: two values that differ shall look different."""
+    if value is None:
+        return DASH
+    if unit == "fraction":
+        return f"{value * 100:.2f} %"
+    if unit == "x":
+        return f"{value:.3f} x"
+    text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:#.5g}"
+    return f"{text} {unit}".rstrip()
+
+
+def delta(value: float, verdict: Verdict) -> str:
+    """A change in the verdict's own terms: relative, percentage points, or the metric's unit."""
+    if verdict.change_unit == "absolute" and verdict.unit != "fraction":
+        return f"{value:+.4g} {verdict.unit}".rstrip()
+    unit = "%" if verdict.change_unit == "relative" else "pp"
+    if not value:
+        return f"0 {unit}"
+    percent = value * 100
+    digits = ".1f" if abs(percent) >= 10 else ".2f" if abs(percent) >= 0.005 else ".1g"  # never +0.00
+    return f"{percent:+{digits}} {unit}"
+
+
+def limit(verdict: Verdict, value: float | None) -> str:
+    """A tolerance, or what the sample detects: in the same terms as the change, without a sign; empty for None."""
+    if value is None:
+        return ""
+    if verdict.change_unit == "absolute" and verdict.unit != "fraction":
+        return f"{value:.3g} {verdict.unit}".rstrip()
+    return f"{value * 100:.3g} {'%' if verdict.change_unit == 'relative' else 'pp'}"
+
+
+def difference(verdict: Verdict) -> str:
+    """`+9.28 % (+8.91 % to +9.65 %)`."""
+    if verdict.change is None:
+        return ""
+    text = delta(verdict.change, verdict)
+    if verdict.change_low is not None and verdict.change_high is not None:
+        text += f" ({delta(verdict.change_low, verdict)} to {_upper(verdict.change_high, verdict)})"
+    return text
+
+
+def _upper(value: float, verdict: Verdict) -> str:
+    """The upper end of an interval; of one that says nothing any more, no figures."""
+    if verdict.change_unit == "relative" and value > 10:
+        return "more than +1000 %"
+    return delta(value, verdict)
+
+
+def comparison(verdict: Verdict) -> list[str]:
+    """Baseline, measured, difference, tolerance: phrases to be joined by commas."""
+    phrases = [
+        f"baseline {quantity(verdict.baseline, verdict.unit)}",
+        f"measured {quantity(verdict.measured, verdict.unit)}",
+        difference(verdict),
+        f"tolerance {limit(verdict, verdict.tolerance)}" if verdict.tolerance is not None else "",
+        f"detects {limit(verdict, verdict.detectable)}" if verdict.detectable is not None else "",
+    ]
+    return [phrase for phrase in phrases if phrase]
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `9 min 40 s`, `1 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(metrics: list[str]) -> str:
+    """Names of metrics; of a group with many, their number."""
+    groups: dict[str, list[str]] = {}
+    for metric in metrics:
+        groups.setdefault(metric.partition("/")[0], []).append(metric)
+    return ", ".join(
+        f"{group}/* ({len(names)})" if len(names) > 3 else ", ".join(names) for group, names in groups.items()
+    )
+
+
+def abridged(cells: list[str], limit: int = 6) -> str:
+    """The names, or the first of them where the table is the better list."""
+    if len(cells) <= limit:
+        return ", ".join(cells)
+    return f"{', '.join(cells[: limit - 2])} and {len(cells) - limit + 2} more cells"
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines that say something, made harmless."""
+    return [line for line in clean(text).splitlines() if line.strip()]
+
+
+def clean(text: str) -> str:
+    """Without escape sequences, control characters and the overwritten states of progress bars."""
+    text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?", "", text).expandtabs(4)
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return "\n".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line) for line in lines)

@@ -1,0 +1,313 @@
+"""Every weight is the checkpoint's, or the cell says which are not; how much of them the scheme holds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import transformers as library
+from quantgate.backends import bitsandbytes, kbit, llamacpp, transformers
+from quantgate.backends._gguf import linear_tensors
+from quantgate.backends._linear import linear_weights
+from quantgate.errors import AssetError, InputError, MeasurementError
+from quantgate.supply.checkpoints import quantize_gguf
+from safetensors.torch import load_file, save_file
+
+from selftest.tiny import TinyModel
+
+if TYPE_CHECKING:
+    Tensors = dict[str, torch.Tensor]
+
+HERE: dict[str, Any] = {"bits": 32, "dtype": "float32", "device": "cpu"}
+NF4 = {**HERE, "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+INT8 = {**HERE, "load_in_8bit": True}
+INT4 = {**HERE, "bits": 4, "data_type": "int"}
+LLAMA: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+UP = "model.layers.1.mlp.up_proj.weight"
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+def saved(folder: Path, config: Any, **options: Any) -> Path:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        library.AutoModelForCausalLM.from_config(config).save_pretrained(folder, **options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = library.LlamaConfig(**LLAMA, tie_word_embeddings=False)
+    return saved(tmp_path_factory.mktemp("untied"), config)
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("tied"), library.LlamaConfig(**LLAMA, tie_word_embeddings=True))
+
+
+def changed(source: Path, folder: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    """A copy of the checkpoint with other tensors."""
+    shutil.copytree(source, folder)
+    file = folder / "model.safetensors"
+    save_file({k: v.contiguous() for k, v in change(load_file(file)).items()}, file, {"format": "pt"})
+    return folder
+
+
+def without(name: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {k: v for k, v in tensors.items() if k != name}
+
+
+def with_(name: str, make: Callable[[Tensors], torch.Tensor]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: make(tensors)}
+
+
+def in_place(name: str, value: float) -> Callable[[Tensors], Tensors]:
+    def make(tensors: Tensors) -> torch.Tensor:
+        tensor = tensors[name].clone()
+        tensor.view(-1)[3] = value
+        return tensor
+
+    return with_(name, make)
+
+
+SCHEMES = pytest.mark.parametrize(
+    ("backend", "options"), [(transformers, HERE), (bitsandbytes, NF4), (bitsandbytes, INT8)]
+)
+
+
+@SCHEMES
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without(HEAD), r"lm_head\.weight \(missing, and would be random"),
+        (
+            lambda tensors: {("x." + k if ".layers.1." in k else k): v for k, v in tensors.items()},
+            r"model\.layers\.1\.mlp\.up_proj\.weight, .*missing.*x\.model\.layers\.1\..*unexpected",
+        ),
+        (
+            with_(UP, lambda tensors: torch.zeros(100, 64)),
+            r"model\.layers\.1\.mlp\.up_proj\.weight 100x64, not",
+        ),
+        (with_("model.extra.weight", lambda tensors: torch.zeros(2)), r"model\.extra\.weight \(unexpected"),
+        (in_place(UP, float("inf")), rf"{re.escape(UP)} \(not finite\)"),
+        (in_place(UP, float("nan")), rf"{re.escape(UP)} \(not finite\)"),
+    ],
+    ids=["no head", "layer renamed", "shape", "unexpected", "infinite", "NaN"],
+)
+def test_a_weight_that_is_not_the_checkpoints_is_named(
+    untied: Path, tmp_path: Path, backend: Any, options: dict[str, Any], change: Any, said: str
+) -> None:
+    folder = changed(untied, tmp_path / "changed", change)
+    with pytest.raises(MeasurementError, match=said) as caught:
+        backend.load(folder, options, 1)
+    assert str(caught.value).startswith(str(folder))
+
+
+def test_a_dozen_names_are_enough(untied: Path, tmp_path: Path) -> None:
+    many = {f"model.x{number:02}.weight": torch.zeros(1) for number in range(20)}
+    folder = changed(untied, tmp_path / "many", lambda tensors: {**tensors, **many})
+    with pytest.raises(MeasurementError, match=r"model\.x11\.weight and 8 more \(unexpected"):
+        transformers.load(folder, HERE, 1)
+
+
+def test_a_value_that_the_scheme_cannot_hold_is_named(untied: Path, tmp_path: Path) -> None:
+    folder = changed(untied, tmp_path / "large", in_place(UP, 1e5))
+    transformers.load(folder, HERE, 1)
+    with pytest.raises(MeasurementError, match=re.escape(f"{UP} (not finite)")):
+        transformers.load(folder, {**HERE, "dtype": "float16"}, 1)
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "sharded", library.LlamaConfig(**LLAMA), max_shard_size="50KB")
+    transformers.load(folder, HERE, 1)
+    shard = sorted(folder.glob("model-*.safetensors"))[1]
+    shard.unlink()
+    with pytest.raises(AssetError, match=re.escape(shard.name)):
+        transformers.load(folder, HERE, 1)
+
+
+def test_an_expert_that_is_missing_is_named(tmp_path: Path) -> None:
+    config = library.MixtralConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2)
+    whole = saved(tmp_path / "whole", config)
+    one = next(name for name in load_file(whole / "model.safetensors") if "experts.2" in name)
+    with pytest.raises(MeasurementError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj"):
+        transformers.load(changed(whole, tmp_path / "partial", without(one)), HERE, 1)
+
+
+@SCHEMES
+def test_a_tied_head_that_differs_is_refused(
+    tied: Path, tmp_path: Path, backend: Any, options: dict[str, Any]
+) -> None:
+    folder = changed(tied, tmp_path / "other", with_(HEAD, lambda tensors: tensors[EMBEDDING] + 1))
+    with pytest.raises(MeasurementError, match=r"lm_head\.weight \(different from the embeddings"):
+        backend.load(folder, options, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensors: tensors,
+        with_(HEAD, lambda tensors: tensors[EMBEDDING].clone()),
+        lambda tensors: {**without(EMBEDDING)(tensors), HEAD: tensors[EMBEDDING].clone()},
+        with_("model.layers.0.self_attn.rotary_emb.inv_freq", lambda tensors: torch.zeros(8)),
+    ],
+    ids=["as saved", "the same head", "the head alone", "rotary frequencies"],
+)
+def test_what_is_no_fault_of_a_checkpoint_loads(tied: Path, tmp_path: Path, change: Any) -> None:
+    plain = transformers.load(tied, HERE, 1)
+    found = transformers.load(changed(tied, tmp_path / "same", change), HERE, 1)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(plain._model(ids).logits, found._model(ids).logits)
+
+
+def test_masks_that_older_versions_saved_are_no_fault(tmp_path: Path) -> None:
+    whole = saved(tmp_path / "gpt-j", gpt2())
+    old = {"h.0.attn.bias": torch.ones(1, 1, 64, 64), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    transformers.load(changed(whole, tmp_path / "old", lambda t: {**t, **old}), HERE, 1)
+
+
+def test_layers_that_the_class_declares_to_leave_out_are_no_fault(tmp_path: Path) -> None:
+    """Multi-token prediction: GPT-NeoX declares its old masks, DeepSeek the layer after its last."""
+    config = library.GPTNeoXConfig(**{k: v for k, v in LLAMA.items() if "key_value" not in k})
+    whole = saved(tmp_path / "neox", config)
+    declared = with_("gpt_neox.layers.0.attention.bias", lambda tensors: torch.ones(3, 7))
+    transformers.load(changed(whole, tmp_path / "declared", declared), HERE, 1)
+
+
+# --- which share of the weights the scheme holds ------------------------------------------------------
+
+
+def gpt2() -> Any:
+    return library.GPT2Config(
+        vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, bos_token_id=0, eos_token_id=0
+    )
+
+
+def falcon() -> Any:
+    return library.FalconConfig(
+        vocab_size=64, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, alibi=False, num_kv_heads=4
+    )
+
+
+def mixtral() -> Any:
+    return library.MixtralConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2)
+
+
+def phimoe() -> Any:
+    return library.PhimoeConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2)
+
+
+ATTENTION = 2 * (2 * 64 * 64 + 2 * 64 * 32)
+EXPERTS = 2 * 4 * 3 * 64 * 128
+
+
+@pytest.mark.parametrize(
+    ("config", "linear", "nf4"),
+    [
+        (library.LlamaConfig(**LLAMA), ATTENTION + 2 * 3 * 64 * 128, 1.0),
+        (gpt2(), 2 * 12 * 64 * 64, 1.0),
+        (mixtral(), ATTENTION + EXPERTS, ATTENTION / (ATTENTION + EXPERTS)),
+        (phimoe(), ATTENTION + EXPERTS, ATTENTION / (ATTENTION + EXPERTS)),
+        (falcon(), None, 0.0),
+    ],
+    ids=["llama", "gpt2", "mixtral", "phimoe", "falcon"],
+)
+def test_the_share_of_linear_weights_that_the_scheme_holds(
+    tmp_path: Path, config: Any, linear: int | None, nf4: float
+) -> None:
+    folder = saved(tmp_path / "model", config)
+    shares = {}
+    for name, backend, options in (
+        ("fp32", transformers, HERE),
+        ("nf4", bitsandbytes, NF4),
+        ("int4", kbit, INT4),
+        ("fp16", kbit, {**HERE, "bits": 16}),
+    ):
+        weights = backend.load(folder, options, 1).weights()
+        shares[name] = weights.quantized_share
+        if linear is not None:
+            assert weights.linear == pytest.approx(linear, rel=0.02)  # routers, where they are layers
+    assert (shares["fp32"], shares["int4"], shares["fp16"]) == (1.0, 1.0, 1.0)
+    assert shares["nf4"] == pytest.approx(nf4, rel=0.03)
+
+
+@pytest.mark.parametrize("config", [gpt2(), mixtral(), falcon()], ids=["Conv1D", "experts", "FalconLinear"])
+def test_simulated_bits_are_in_every_kind_of_linear_layer(tmp_path: Path, config: Any) -> None:
+    folder = saved(tmp_path / "model", config)
+    whole, rounded = transformers.load(folder, HERE, 1), kbit.load(folder, INT4, 1)
+    for name, weight in linear_weights(whole._model).items():
+        other = linear_weights(rounded._model)[name]
+        assert other.shape == weight.shape
+        assert not torch.equal(other, weight)
+        assert torch.corrcoef(torch.stack([other.flatten(), weight.flatten()]))[0, 1] > 0.98
+    bits = rounded.weights().bits_per_weight
+    assert 4 < bits < 0.6 * 16
+
+
+def test_blocks_of_a_transposed_weight_run_along_its_inputs(tmp_path: Path) -> None:
+    """As in a layer that holds the same weight the other way round."""
+    rounded = kbit.load(saved(tmp_path / "model", gpt2()), INT4, 1)
+    whole = transformers.load(tmp_path / "model", HERE, 1)
+    name = "transformer.h.0.mlp.c_fc.weight"
+    plain, found = (linear_weights(b._model)[name] for b in (whole, rounded))
+    options = kbit.Options(**INT4)
+    assert torch.equal(found, kbit.quantized(plain.T, options).T)
+
+
+@pytest.mark.parametrize("ftype", ["F16", "Q8_0", "Q4_K_M", "Q2_K"])
+def test_the_share_of_a_gguf_is_that_of_its_types(tiny: TinyModel, tmp_path: Path, ftype: str) -> None:
+    file = tmp_path / f"{ftype}.gguf"
+    quantize_gguf(file, report=lambda *_: None, gguf=str(tiny.gguf), ftype=ftype, threads=1)
+    weights = llamacpp.load(file, {"device": "cpu", "ftype": ftype}, 1).weights()
+    plain = transformers.load(tiny.safetensors, HERE, 1).weights()
+    assert weights.linear == plain.linear
+    assert weights.quantized_share == 1.0
+
+
+def test_a_gguf_of_another_type_than_its_scheme_holds_nothing_of_it(tiny: TinyModel) -> None:
+    assert {tensor.type for tensor in linear_tensors(tiny.gguf)} == {"F32"}
+    weights = llamacpp.load(tiny.gguf, {"device": "cpu", "ftype": "Q4_K_M"}, 1).weights()
+    assert weights.quantized_share == 0.0
+
+
+def test_only_files_that_are_loaded_count(tied: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tied, tmp_path / "more")
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
+    assert transformers.load(folder, HERE, 1).weights().file_bytes == size
+
+
+# --- quantized already, adapters -----------------------------------------------------------------------
+
+
+def test_a_quantized_checkpoint_is_measured_as_what_it_is_alone(tied: Path, tmp_path: Path) -> None:
+    model = library.AutoModelForCausalLM.from_pretrained(
+        tied, quantization_config=library.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    )
+    model.save_pretrained(tmp_path / "nf4")
+    for backend, options in ((transformers, HERE), (bitsandbytes, INT8), (kbit, INT4)):
+        with pytest.raises(InputError, match=r"already quantized \(bitsandbytes, 4 bits, nf4\)"):
+            backend.load(tmp_path / "nf4", options, 1)
+    with pytest.raises(InputError, match="already quantized"):
+        bitsandbytes.load(tmp_path / "nf4", {**NF4, "bnb_4bit_quant_type": "fp4"}, 1)
+    assert bitsandbytes.load(tmp_path / "nf4", NF4, 1).weights().quantized_share == 1.0
+
+
+def test_an_adapter_is_refused(tied: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tied, tmp_path / "adapted")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(InputError, match="merge it into the model"):
+        transformers.load(folder, HERE, 1)

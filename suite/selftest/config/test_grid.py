@@ -1,0 +1,81 @@
+"""Grids of schemes: every combination, named; and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quantgate.config.grid import expand_grids, schemes_of
+from quantgate.config.matrix import load_matrix
+from quantgate.errors import InputError
+
+
+def test_every_combination_once_in_order() -> None:
+    grid = {
+        "name": "{kind}{bits}-b{block}",
+        "dtype": "float32",
+        "kind": ["int", "float"],
+        "block": 64,
+        "bits": [3, 4],
+    }
+    found = schemes_of("here", [grid])
+    assert list(found) == ["int3-b64", "int4-b64", "float3-b64", "float4-b64"]
+    assert found["float3-b64"] == {"dtype": "float32", "kind": "float", "block": 64, "bits": 3}
+
+
+def test_grids_stand_beside_what_is_written_out() -> None:
+    entry: dict[str, Any] = {
+        "schemes": {"fp16": {"bits": 16}},
+        "grid": [{"name": "a{bits}", "bits": [3, 4]}, {"name": "b{bits}", "bits": 5}],
+    }
+    expand_grids(Path("m.toml"), {"one": entry, "two": {"schemes": {}}})
+    assert list(entry["schemes"]) == ["fp16", "a3", "a4", "b5"]
+    assert "grid" not in entry
+
+
+@pytest.mark.parametrize(
+    ("grids", "message"),
+    [
+        ("x", "m.toml: backends.b.grid: must be tables: [[backends.b.grid]]"),
+        (
+            [{"bits": [3]}],
+            'm.toml: backends.b.grid[0].name: is missing; give a pattern such as "int{bits}-b{block}"',
+        ),
+        (
+            [{"name": "a{bit}", "bits": [3]}],
+            "m.toml: backends.b.grid[0].name: 'a{bit}' names 'bit', which the grid has not. "
+            "Did you mean 'bits'? Allowed: bits",
+        ),
+        ([{"name": "a{bits", "bits": [3]}], "m.toml: backends.b.grid[0].name: 'a{bits' is no pattern"),
+        (
+            [{"name": "a{bits}", "bits": [3, 4], "block": [64, 128]}],
+            "m.toml: backends.b.grid[0].name: makes 'a3' twice: put every key that varies into the pattern",
+        ),
+        (
+            [{"name": "{bits}p", "bits": [8, 16]}],
+            "m.toml: backends.b.grid: makes '16p', which is among backends.b.schemes: remove one",
+        ),
+    ],
+)
+def test_what_is_refused(grids: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        expand_grids(Path("m.toml"), {"b": {"schemes": {"16p": {}}, "grid": grids}})
+    assert str(caught.value).startswith(message)
+
+
+def test_the_grid_of_the_paper_is_whole() -> None:
+    cells = load_matrix().cells("papers")
+    grid = [c for c in cells if c.backend == "kbit" and c.scheme not in ("fp16", "nf4-b64", "fp4-b64")]
+    axes = [
+        {c.model for c in grid},
+        {c.options["data_type"] for c in grid},
+        {c.options["block"] for c in grid},
+        {c.options["bits"] for c in grid},
+    ]
+    assert [len(axis) for axis in axes] == [4, 4, 4, 6]
+    assert len(grid) == 384
+    assert all(c.simulated for c in grid)
+    references = {c.reference for c in grid}
+    assert references < {c.id for c in cells}
+    assert not any(c.simulated for c in cells if c.id in references)

@@ -1,0 +1,218 @@
+"""The second look before a regression: when it is taken, and how often chance alone passes both stages."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from quantgate.baselines import store as baselines
+from quantgate.config.matrix import Cell
+from quantgate.judge import Tolerances
+from quantgate.plugin.case import Gate, Replay, Rules
+from quantgate.records import Measurement, Metric, Status, Verdict
+from quantgate.run.against import Against
+from quantgate.run.plan import Need
+from quantgate.run.runner import Runner
+
+CELL = Cell(model="m", backend="b", scheme="s", bits=4, options={}, checkpoint="gguf", reference="m/b/full")
+ALPHA = 0.04
+"""Large, so that a thousand runs show it."""
+TOLERANCES = Tolerances.model_validate(
+    {
+        "run_alpha": ALPHA,
+        "tolerance": [{"metric": "memory/peak_*", "relative": 0.001}, {"metric": "*", "relative": 0.0}],
+    }
+)
+
+
+def peaks(values: Any, beside: str | None = None) -> Measurement:
+    samples = [float(v) for v in values]
+    peak = Metric(
+        kind="level",
+        value=float(np.median(samples)),
+        unit="bytes",
+        better="lower",
+        samples=samples,
+        beside=beside,
+    )
+    size = Metric(kind="exact", value=1.0, unit="bytes", better="lower")
+    return Measurement(
+        cell=CELL.id, tier="smoke", fingerprint="f", created="now", complete=True, requests=["memory"],
+        metrics={"memory/peak_resident": peak, "memory/weight_bytes": size},
+    )  # fmt: skip
+
+
+class Stored(Runner):
+    """A runner whose processes are drawn."""
+
+    def __init__(self, first: Any, fresh: Any) -> None:
+        self.first, self.fresh, self.looks = first, fresh, 0
+
+    def measurement(self, cell: Cell) -> Measurement:
+        return peaks(self.first)
+
+    def reference(self, cell: Cell) -> None:
+        """None is measured."""
+
+    def again(self, cell: Cell, request: str) -> tuple[Measurement, Measurement]:
+        self.looks += 1
+        return peaks([*self.first, *self.fresh]), peaks(self.fresh)
+
+
+class Beside(Against):
+    """Pairs of processes, drawn."""
+
+    def __init__(self, *stages: tuple[Any, Any]) -> None:
+        self.stages, self.looks = stages, 0
+
+    def _stage(self, number: int) -> tuple[Measurement, Measurement]:
+        new, old = self.stages[number]
+        return peaks(new, f"run {number}"), peaks(old, f"run {number}")
+
+    def sides(self, cell: Cell) -> tuple[Measurement, Measurement]:
+        return self._stage(0)
+
+    def again(self, cell: Cell, request: str) -> tuple[Measurement, Measurement]:
+        self.looks += 1
+        return self._stage(1)
+
+
+def checked(runner: Runner | Against, **rules: Any) -> Verdict:
+    """What the gate says of the peak in the end."""
+    fields: dict[str, Any] = {
+        "baselines": Path("nowhere"), "tier": "smoke", "tolerances": TOLERANCES, "alpha": ALPHA, "machine": None,
+        "require_baselines": False, "updating": False, "against": isinstance(runner, Against), "command": "pytest",
+    }  # fmt: skip
+    case = Gate(Need(CELL, "memory"), "node", runner, Rules(**fields | rules), Replay())
+    with suppress(pytest.fail.Exception, pytest.skip.Exception):
+        case.check()
+    (verdict,) = (v for v in case.verdicts if v.metric == "memory/peak_resident")
+    return verdict
+
+
+@pytest.fixture
+def baseline(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Sets what baselines.read gives."""
+
+    def put(values: Any) -> None:
+        monkeypatch.setattr(baselines, "read", lambda *arguments: peaks(values))
+
+    return put
+
+
+# --- when -------------------------------------------------------------------------------------------
+
+
+def test_a_peak_that_is_worse_is_measured_again_and_both_count(baseline: Any) -> None:
+    baseline([100.0, 101.0, 99.0])
+    runner = Stored([150.0, 151.0, 149.0], [150.0, 152.0, 148.0])
+    verdict = checked(runner)
+    assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
+    assert verdict.confirmed.startswith("measured again in fresh processes: the same")
+    assert "3 against 6 processes" in verdict.text
+
+
+def test_what_noise_may_explain_is_looked_at_again_and_settled(baseline: Any) -> None:
+    baseline([100.0, 104.0, 96.0])
+    runner = Stored([111.0, 99.0, 108.0], [110.0, 110.5, 109.5, 110.2])
+    verdict = checked(runner)
+    assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
+
+
+def test_what_fresh_processes_show_below_the_floor_is_no_regression(baseline: Any) -> None:
+    baseline([50.0, 50.5, 49.5])
+    tolerances = Tolerances.model_validate(
+        {"run_alpha": ALPHA, "tolerance": [{"metric": "memory/*", "relative": 0.15, "floor": 32.0}]}
+    )
+    verdict = checked(Stored([90.0, 91.0, 90.5], [77.0, 77.5, 76.5]), tolerances=tolerances)
+    assert verdict.status == Status.INCONCLUSIVE
+    assert "the fresh ones are not" in verdict.text
+
+
+def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> None:
+    baseline([100.0, 101.0, 99.0])
+    runner = Stored([150.0, 151.0, 149.0], [100.0, 101.0, 99.0])
+    verdict = checked(runner)
+    assert verdict.status == Status.INCONCLUSIVE
+    assert verdict.text == "the first processes were worse by more than the tolerance, the fresh ones are not"
+    assert "not seen again" in verdict.confirmed
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [([100.0, 101.0], [50.0, 51.0]), ([100.0], [150.0, 151.0]), ([1.0] * 3, [1.0] * 3)]
+)
+def test_what_is_fine_or_has_no_hope_is_not_measured_again(
+    baseline: Any, old: list[float], new: list[float]
+) -> None:
+    baseline(old)
+    runner = Stored(new, [])
+    assert checked(runner).status != Status.REGRESSION
+    assert runner.looks == 0
+
+
+def test_an_update_takes_no_second_look(baseline: Any) -> None:
+    baseline([100.0, 101.0, 99.0])
+    runner = Stored([150.0, 151.0, 149.0], [])
+    assert checked(runner, updating=True).status == Status.REGRESSION
+    assert runner.looks == 0
+
+
+def test_ab_stages_must_both_say_so() -> None:
+    bad, good = ([150.0, 151.0, 149.0], [100.0, 101.0, 99.5]), ([100.0, 101.0, 99.0], [100.0, 101.0, 99.5])
+    both = Beside(bad, bad)
+    verdict = checked(both)
+    assert (verdict.status, both.looks) == (Status.REGRESSION, 1)
+    assert checked(Beside(bad, good)).status != Status.REGRESSION
+    fine = Beside(good, bad)
+    assert checked(fine).status != Status.REGRESSION
+    assert fine.looks == 0
+
+
+# --- how often ---------------------------------------------------------------------------------------
+
+
+def alarms(draw: Any, runs: int = 1500) -> int:
+    return sum(checked(draw()).status == Status.REGRESSION for _ in range(runs))
+
+
+LIMIT = 1500 * ALPHA + 3 * math.sqrt(1500 * ALPHA)
+
+
+@pytest.mark.parametrize(
+    ("again", "status"),
+    [(0.8, Status.IMPROVEMENT), (1.0, Status.PASS), (1.2, Status.INCONCLUSIVE)],
+    ids=["seen again", "not seen again", "the contrary"],
+)
+def test_ab_looks_twice_at_what_seems_better(again: float, status: Status) -> None:
+    old = np.array([100.0, 101, 99, 100, 100, 101])
+    new = old * np.array([0.8, 0.8001, 0.7999, 0.8, 0.8, 0.8001])
+    second = old * np.array([again, *[again * (1 + 1e-9)] * 5]) if again != 1 else old
+    runner = Beside((new, old), (second, old))
+    assert checked(runner).status == status
+    assert runner.looks == 1
+
+
+def test_by_chance_both_stages_of_ab_alarm_no_more_often_than_alpha() -> None:
+    source = np.random.default_rng(7)
+
+    def draw() -> Beside:
+        stages = [tuple(np.exp(source.normal(0, 0.05, 4)) for _ in range(2)) for _ in range(2)]
+        return Beside((stages[0][0], stages[0][1]), (stages[1][0], stages[1][1]))
+
+    found = alarms(draw)
+    assert 1500 * ALPHA / 3 < found < LIMIT, "and it is not so strict that it never would"
+
+
+def test_by_chance_a_stored_baseline_alarms_no_more_often_than_alpha(baseline: Any) -> None:
+    source = np.random.default_rng(8)
+
+    def draw() -> Stored:
+        baseline(np.exp(source.normal(0, 0.05, 3)))
+        return Stored(np.exp(source.normal(0, 0.05, 3)), np.exp(source.normal(0, 0.05, 3)))
+
+    found = alarms(draw)
+    assert 1500 * ALPHA / 5 < found < LIMIT

@@ -1,0 +1,49 @@
+"""Whose change it is: the cell's alone, or of everything."""
+
+from __future__ import annotations
+
+import pytest
+from quantgate.judge import drift
+from quantgate.records import Status, Verdict
+
+
+def verdict(change: float | None, status: Status = Status.REGRESSION, unit: str = "relative") -> Verdict:
+    fields = {
+        "cell": "m/b/s",
+        "metric": "perplexity",
+        "status": status,
+        "change": change,
+        "change_unit": unit,
+    }
+    return Verdict.model_validate(fields)
+
+
+@pytest.mark.parametrize("unit", ["relative", "absolute"])
+@pytest.mark.parametrize(
+    ("cell", "reference", "words"),
+    [
+        (0.030, 0.029, "by the same: everything drifted"),
+        (0.030, 0.023, "by the same: everything drifted"),
+        (0.030, 0.060, "by more: everything drifted"),
+        (0.030, 0.015, "but by less: some of it"),
+        (0.030, 0.005, "did not move: this scheme alone"),
+        (0.030, 0.000, "did not move: this scheme alone"),
+        (0.030, -0.005, "did not move: this scheme alone"),
+        (0.030, -0.015, "moved the other way: this scheme alone"),
+        (-0.12, -0.11, "by the same: everything drifted"),
+    ],
+)
+def test_the_share_that_the_reference_shows_decides(
+    cell: float, reference: float, words: str, unit: str
+) -> None:
+    assert words in drift(verdict(cell, unit=unit), verdict(reference, Status.PASS, unit))
+
+
+def test_a_loss_may_grow_because_the_reference_got_better() -> None:
+    words = drift(verdict(0.001, Status.PASS), verdict(-0.03, Status.IMPROVEMENT))
+    assert words == "the reference got better, and this scheme did not or by less"
+
+
+@pytest.mark.parametrize("reference", [None, verdict(None, Status.NO_BASELINE)])
+def test_a_reference_that_was_not_judged_says_nothing(reference: Verdict | None) -> None:
+    assert "not known" in drift(verdict(0.03), reference)

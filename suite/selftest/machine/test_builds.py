@@ -1,0 +1,204 @@
+"""Builds of libraries and variables that change numbers: named, and measured anew under --reuse."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from quantgate.baselines.store import changed_environment
+from quantgate.config.tolerances import Tolerance
+from quantgate.judge import judge
+from quantgate.machine import builds as module
+from quantgate.machine import environment
+from quantgate.machine.builds import builds
+from quantgate.machine.variables import variables
+from quantgate.records import Metric, Scalar, Status
+
+from selftest.conftest import Project
+
+F16 = "tiny/llamacpp/F16"
+
+
+# --- builds -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str | None]:
+    """An installed distribution `lib` of package `lib`, and its hash."""
+    package = tmp_path / "lib"
+    package.mkdir()
+    files = {"__init__.py": b"x = 1\n", "_C.so": b"native", "lib.so.1.2": b"more", "notes.txt": b"notes"}
+    lines = []
+    for name, content in files.items():
+        (package / name).write_bytes(content)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        lines.append(f"lib/{name},sha256={digest},{len(content)}")
+    info = tmp_path / "lib-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lib\nVersion: 1.0\n")
+    (info / "RECORD").write_text("\n".join([*lines, "lib-1.0.dist-info/RECORD,,", ""]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(module, "LIBRARIES", {"lib": "lib", "absent": "absent"})
+
+    def find() -> str | None:
+        builds.cache_clear()
+        found = builds()
+        assert found["build of absent"] is None
+        return found["build of lib"]
+
+    return find
+
+
+def later(file: Path) -> None:
+    """As after an edit: younger than what was installed."""
+    moment = time.time() + 5
+    os.utime(file, (moment, moment))
+
+
+def test_the_same_files_are_the_same_build(hashed: Callable[[], str | None], tmp_path: Path) -> None:
+    before = hashed()
+    assert before is not None
+    assert len(before) == 12
+    later(tmp_path / "lib/_C.so")
+    (tmp_path / "lib/notes.txt").write_text("other notes")
+    assert hashed() == before, "touched, or no code"
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "_C.so", "lib.so.1.2"])
+def test_an_edited_file_is_another_build(hashed: Callable[[], str | None], tmp_path: Path, name: str) -> None:
+    before, file = hashed(), tmp_path / "lib" / name
+    content = file.read_bytes()
+    file.write_bytes(content[::-1])  # as long as before
+    later(file)
+    edited = hashed()
+    file.write_bytes(content + b"#")
+    os.utime(file, (0, 0))  # longer, and the time set back
+    longer = hashed()
+    file.unlink()
+    assert len({before, edited, longer, hashed()}) == 4
+
+
+def test_a_package_in_front_on_the_path_is_another_build(
+    hashed: Callable[[], str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = hashed()
+    shutil.copytree(tmp_path / "lib", tmp_path / "front/lib")
+    monkeypatch.syspath_prepend(str(tmp_path / "front"))
+    front = hashed()
+    assert front != before
+    (tmp_path / "front/lib/__init__.py").write_text("x = 2\n")
+    assert hashed() not in (before, front)
+
+
+def test_an_editable_package_is_known_by_its_files(hashed: Callable[[], str | None], tmp_path: Path) -> None:
+    (tmp_path / "lib-1.0.dist-info/direct_url.json").write_text(
+        '{"url": "file:///x", "dir_info": {"editable": true}}'
+    )
+    before = hashed()
+    (tmp_path / "lib/__init__.py").write_text("x = 22\n")
+    assert hashed() != before
+
+
+def test_the_installed_libraries_are_what_was_installed() -> None:
+    builds.cache_clear()
+    begin = time.process_time()
+    found = builds()
+    assert time.process_time() - begin < 0.2
+    assert all(found.values())
+    record = metadata.distribution("torch").read_text("RECORD")
+    assert record is not None
+    assert "libtorch_cpu.so" in record
+
+
+# --- variables ----------------------------------------------------------------------------------------
+
+
+def test_variables_that_compute_are_taken_and_no_others() -> None:
+    computing = {
+        "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41", "DNNL_MAX_CPU_ISA": "SSE41",
+        "ATEN_CPU_CAPABILITY": "default", "OMP_PROC_BIND": "true", "GOMP_CPU_AFFINITY": "0", "KMP_AFFINITY": "x",
+        "MALLOC_ARENA_MAX": "1", "LD_PRELOAD": "/usr/lib/libjemalloc.so", "LD_LIBRARY_PATH": "/opt/lib",
+        "GGML_CUDA_FORCE_MMQ": "1", "OPENBLAS_CORETYPE": "Haswell", "TORCH_BLAS_PREFER_CUBLASLT": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "x", "CUBLAS_WORKSPACE_CONFIG": ":8:8", "CUDA_VISIBLE_DEVICES": "1",
+        "NVIDIA_TF32_OVERRIDE": "0", "BNB_CUDA_VERSION": "121", "GLIBC_TUNABLES": "x", "PYTHONMALLOC": "malloc",
+    }  # fmt: skip
+    others = {
+        "HOME": "/root", "PATH": "/bin", "CUDA_HOME": "/usr/local/cuda", "TORCH_HOME": "/cache", "PYTHONPATH": "x",
+        "OMP_NUM_THREADS": "7", "GGML_LOG_LEVEL": "1", "TORCH_LOGS": "x", "PIP_INDEX_URL": "x", "CUDA_CACHE_PATH": "x",
+    }  # fmt: skip
+    assert variables(computing | others) == dict(sorted(computing.items()))
+
+
+def test_a_variable_is_named_and_the_other_tolerance_holds() -> None:
+    old, new = {"torch": "2"}, {"torch": "2", "MKL_CBWR": "COMPATIBLE"}
+    (line,) = changed_environment(old, new)
+    assert line == "MKL_CBWR none -> COMPATIBLE"
+    assert changed_environment(new, new) == []
+    assert status([line]) == Status.PASS
+    assert status([]) == Status.REGRESSION
+
+
+def test_the_suites_own_code_is_named_and_loosens_nothing() -> None:
+    old: dict[str, Scalar] = {"quantgate code": "a", "quantgate": "1", "commit": "c"}
+    code = changed_environment(old, old | {"quantgate code": "b", "commit": "d"})
+    assert code == ["quantgate code a -> b"]
+    assert status(code) == Status.REGRESSION
+    assert status([*code, "torch 1 -> 2"]) == Status.PASS
+
+
+def status(changed: list[str]) -> Status:
+    def size(value: float) -> Metric:
+        return Metric(kind="exact", value=value, unit="", better="lower")
+
+    tolerance = Tolerance(metric="x", relative=0.1, here=0.001)
+    return judge("m/b/s", "x", size(1.05), size(1.0), tolerance, 0.01, changed).status
+
+
+def test_memory_of_one_machine_varies_from_start_to_start() -> None:
+    assert changed_environment({"memory_gb": 23.49}, {"memory_gb": 23.51}) == []
+    assert changed_environment({"memory_gb": 24}, {"memory_gb": 23.5}) == []
+    assert changed_environment({"memory_gb": 24}, {"memory_gb": 32.0}) == ["memory_gb 24 -> 32.0"]
+
+
+# --- whole runs ---------------------------------------------------------------------------------------
+
+
+def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Project) -> None:
+    selected = ("-m", "perplexity", "-k", "F16", "--reuse")
+    assert baselined.run(*selected).measured == []
+    result = baselined.run(*selected, GGML_SELFTEST="1")
+    assert result.measured == [F16]
+    assert result.verdict(F16, "perplexity").environment == ["GGML_SELFTEST none -> 1"]
+    assert "changed since the baselines: GGML_SELFTEST none -> 1" in result.output
+    record = baselined.measurement(F16).environment
+    assert record["GGML_SELFTEST"] == "1"
+    assert record["quantgate code"] == environment.code_hash(*environment.MEASURING)
+    assert record["build of llama-cpp-python"] == builds()["build of llama-cpp-python"]
+    assert baselined.run(*selected, GGML_SELFTEST="1").measured == []
+
+
+def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(
+    baselined: Project, tmp_path: Path
+) -> None:
+    """A copy in front on PYTHONPATH, of the same version."""
+    import llama_cpp
+
+    over, site = tmp_path / "over", Path(llama_cpp.__file__).parents[1]
+    for source in (site / "llama_cpp", *site.glob("llama_cpp_python-*.dist-info")):
+        shutil.copytree(source, over / source.name, copy_function=shutil.copy2)
+    path = os.pathsep.join([str(over), baselined.environment.get("PYTHONPATH", "")])
+    selected = ("-m", "perplexity", "-k", "F16", "--reuse")
+    assert baselined.run(*selected, PYTHONPATH=path).measured == [], "the same build, elsewhere"
+    edited = over / "llama_cpp/llama_cpp.py"
+    edited.write_text(edited.read_text() + "\n# edited\n")
+    result = baselined.run(*selected, PYTHONPATH=path)
+    assert result.measured == [F16]
+    (line,) = result.verdict(F16, "perplexity").environment
+    assert line.startswith("build of llama-cpp-python ")

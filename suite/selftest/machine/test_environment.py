@@ -1,0 +1,186 @@
+"""What is recorded of the environment, and the hashes that tell one build from another."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from quantgate.machine import environment
+from quantgate.machine.builds import builds
+from quantgate.machine.environment import (
+    PACKAGES,
+    code_hash,
+    describe,
+    instruction_sets,
+    llama_library_hash,
+    machine,
+    versions,
+)
+from quantgate.machine.variables import variables
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """Everything here is remembered for the life of a process."""
+    cached = (versions, machine, llama_library_hash, code_hash, instruction_sets)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def test_versions_has_python_and_every_package() -> None:
+    found = versions()
+    assert set(found) == {"python", *PACKAGES}
+    assert found["python"] == platform.python_version()
+    assert {name: found[name] for name in PACKAGES} == {name: metadata.version(name) for name in PACKAGES}
+
+
+@pytest.mark.parametrize(
+    "name", ["torch", "transformers", "bitsandbytes", "llama-cpp-python", "lm_eval", "numpy"]
+)
+def test_the_libraries_that_compute_are_among_the_packages(name: str) -> None:
+    assert name in PACKAGES
+
+
+def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGES", ["numpy", "no-such-distribution"])
+    assert versions()["no-such-distribution"] is None
+    assert versions()["numpy"] == metadata.version("numpy")
+
+
+def test_the_description_is_plain_data_of_versions_and_machine() -> None:
+    found = describe()
+    own = {"quantgate", "quantgate code", "commit"}
+    assert set(found) - set(variables()) == {*versions(), *builds(), *machine()} | own
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_machine_is_described_as_the_kernel_does() -> None:
+    found = machine()
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    assert f": {found['cpu']}\n" in cpuinfo
+    assert found["cores"] == cpuinfo.count("processor\t:")
+    kilobytes = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+    assert found["memory_gb"] == round(kilobytes / 2**20, 1)
+    assert str(found["os"]).startswith("Linux ")
+
+
+def test_the_instruction_sets_are_flags_of_this_processor() -> None:
+    flags = next(
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
+    ).split()
+    found = instruction_sets().split()
+    assert set(found) <= set(flags)
+    assert ("avx2" in found) == ("avx2" in flags)
+    assert ("avx512f" in found) == ("avx512f" in flags)
+
+
+# --- hashes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of llama_cpp's folder layout that can be changed."""
+    package = tmp_path / "llama_cpp"
+    (package / "lib").mkdir(parents=True)
+    (package / "lib" / "libllama.so").write_bytes(b"one build")
+    (package / "lib" / "libggml.so").write_bytes(b"of ggml")
+    (package / "llama.py").write_text("")
+    spec = importlib.machinery.ModuleSpec("llama_cpp", None, is_package=True)
+    spec.submodule_search_locations = [str(package)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec if name == "llama_cpp" else None)
+    return package / "lib"
+
+
+def hashed() -> str:
+    llama_library_hash.cache_clear()
+    return llama_library_hash()
+
+
+def test_the_library_hash_is_the_same_for_the_same_files(library: Path) -> None:
+    before = hashed()
+    assert len(before) == 12
+    (library / "libllama.so").touch()
+    (library / "readme.txt").write_text("not a library")
+    assert hashed() == before
+
+
+def test_the_library_hash_changes_with_any_library(library: Path) -> None:
+    found = [hashed()]
+    (library / "libllama.so").write_bytes(b"One build")
+    found.append(hashed())
+    (library / "libggml.so").write_bytes(b"of ggml!")
+    found.append(hashed())
+    (library / "libggml-cuda.so").write_bytes(b"")
+    found.append(hashed())
+    (library / "libggml-cuda.so").rename(library / "libggml-rocm.so")
+    found.append(hashed())
+    assert len(set(found)) == len(found)
+
+
+def test_without_llamacpp_the_hash_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert hashed() == "absent"
+
+
+def test_the_installed_libraries_are_found() -> None:
+    """An empty match would give a hash too, and it would never change."""
+    spec = importlib.util.find_spec("llama_cpp")
+    assert spec is not None
+    assert spec.origin is not None
+    libraries = [f.name for f in (Path(spec.origin).parent / "lib").glob("*.so")]
+    assert {"libllama.so", "libggml.so"} <= set(libraries)
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine whose files can be changed."""
+    for name in (
+        "measure/scoring.py",
+        "measure/metrics/perplexity.py",
+        "measure/metrics/notes.txt",
+        "judge/judge.py",
+        "backends/tree.py",
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(f"# {name}\n")
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def code_hashed() -> str:
+    code_hash.cache_clear()
+    return code_hash(*environment.MEASURING)
+
+
+@pytest.mark.parametrize(
+    "name", ["measure/scoring.py", "measure/metrics/perplexity.py", "backends/tree.py", "measure/added.py"]
+)
+def test_the_code_hash_changes_with_the_code_that_measures(code: Path, name: str) -> None:
+    before = code_hashed()
+    (code / name).write_text("x = 1\n")
+    assert code_hashed() != before
+
+
+@pytest.mark.parametrize("name", ["judge/judge.py", "measure/metrics/notes.txt"])
+def test_the_code_hash_does_not_change_with_other_files(code: Path, name: str) -> None:
+    before = code_hashed()
+    (code / name).write_text("x = 1\n")
+    assert code_hashed() == before
+
+
+def test_a_pattern_that_matches_no_file_is_an_error(code: Path) -> None:
+    with pytest.raises(ValueError, match=r"no file of the engine matches \['scoring\.py'\]"):
+        code_hash("measure/*.py", "scoring.py")

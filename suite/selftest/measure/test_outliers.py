@@ -1,0 +1,119 @@
+"""Outlier statistics: exact values from inputs that are known, and a gate that sees them move either way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from quantgate.errors import MeasurementError
+from quantgate.items import Text
+from quantgate.judge import judge, load_tolerances, reproduction
+from quantgate.measure.metrics import outliers
+from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
+from scipy import stats
+
+from selftest.conftest import Project
+from selftest.measure.test_measure import Bigrams, Here
+
+Look = Callable[[str, NDArray[np.float32]], None]
+
+
+class Layers(Bigrams):
+    """Two layers: the inputs of one are the tokens, of the other the tokens with a large first one."""
+
+    def inputs(self, ids: Sequence[int], look: Look) -> None:
+        plain = np.array(ids, dtype=np.float32)[:, None]
+        look("plain", plain)
+        spiky = plain.copy()
+        spiky[0] = 100
+        look("spiky", spiky)
+
+
+IDS = [1, 2, 3, 4, 5, 6, 3, 2, 2, 1, 4, 4, 5, 1, 1, 6]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Here:
+    found = Here(tmp_path, Layers())
+    found.write("text-t.json", Text(ids=IDS, starts=[*range(17)], bos=None, hash="t1").model_dump_json())
+    return found
+
+
+def test_statistics_are_those_of_the_definition() -> None:
+    values = np.random.default_rng(0).normal(2, 3, (40, 50)).astype(np.float32)
+    assert kurtosis(values) == pytest.approx(stats.kurtosis(values, axis=None, fisher=False), rel=1e-5)
+    assert largest_to_median(np.array([[-8.0, 1.0], [2.0, 0.5]])) == pytest.approx(8 / 1.5)
+    assert largest_to_median(10 * values) == pytest.approx(largest_to_median(values), rel=1e-6)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0, 1.0], [math.nan] * 4])
+def test_broken_weights_are_said(values: list[float]) -> None:
+    with pytest.raises(MeasurementError, match="broken weights"):
+        largest_to_median(np.array(values))
+
+
+def test_a_value_is_the_geometric_mean_of_layers_and_windows(here: Here) -> None:
+    found = here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
+    assert set(found) == {"outliers/t/ratio", "outliers/t/kurtosis"}
+    rows = [np.array(IDS[:8], dtype=float), np.array(IDS[8:], dtype=float)]
+    spiky = [np.array([100, *row[1:]]) for row in rows]
+    ratios = [[np.max(v) / np.median(v) for v in pair] for pair in zip(rows, spiky, strict=True)]
+    metric = found["outliers/t/ratio"]
+    assert metric.samples == pytest.approx([np.log(pair).mean() for pair in ratios])
+    assert metric.value == pytest.approx(math.exp(np.log(ratios).mean()))
+    layers = metric.raw["layers"]
+    assert list(layers) == ["plain", "spiky"]
+    assert layers["spiky"] == pytest.approx(math.exp(np.log([pair[1] for pair in ratios]).mean()))
+    assert metric.conditions["tokens"] == "t1"
+    assert here.progress[-1] == ("outliers", 1.0, 1)
+
+
+def test_a_backend_without_layers_is_refused(here: Here) -> None:
+    here.backend = Bigrams()
+    with pytest.raises(MeasurementError, match="does not show the inputs of its layers"):
+        here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> None:
+    """More or fewer: both are another model than was accepted."""
+    name, cell = "outliers/t/ratio", "tiny/transformers/fp32"
+    before = here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)[name]
+    tolerances = load_tolerances()
+    tolerance, same = tolerances.of(name, cell), tolerances.of_reproduction(name, cell)
+    assert tolerance is not None
+    assert same is not None
+    for changed, status in ((1.0, "pass"), (factor, "changed")):
+        samples = [x + math.log(changed) for x in before.samples or ()]
+        now = before.model_copy(update={"samples": samples, "value": before.value * changed})
+        verdict = judge(cell, name, now, before, tolerance, 0.001, [], "")
+        assert reproduction(verdict, now, before, same).status == status
+
+
+@pytest.mark.slow
+def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
+    project.matrix["tiers"] = {
+        "smoke": {
+            "time_limit": 60.0,
+            "cells": ["tiny/transformers/fp32"],
+            "outliers": {"texts": ["boolq"], "n_ctx": 32, "windows": 8},
+        }
+    }
+    accepted = project.update()
+    assert accepted.status == 0, accepted.output
+    again = project.run()
+    assert (again.status, again.cases) == (0, {"outliers[tiny/transformers/fp32/boolq]": "passed"})
+    assert {v.status for v in again.verdicts} == {"pass"}
+
+
+def test_one_text_in_place_of_several_that_are_compared_is_refused(project: Project) -> None:
+    project.matrix["tiers"]["smoke"]["outliers"] = {"texts": ["boolq", "code"], "n_ctx": 32, "windows": 4}
+    result = project.run()
+    assert result.status == 4
+    assert (
+        "--text does not go with tier smoke, which compares texts (outliers): leave it out" in result.output
+    )

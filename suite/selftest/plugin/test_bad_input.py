@@ -1,0 +1,283 @@
+"""Wrong input, end to end: the exit status, a message that names file, key and remedy, and nothing lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from quantgate.baselines import store as baselines
+from quantgate.baselines.store import baseline_path
+from quantgate.records import FORMAT, Status
+
+from selftest.conftest import Project, Result, Table, tree
+
+if TYPE_CHECKING:
+    from selftest.tiny import TinyModel
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+
+
+def assert_usage_error(result: Result, *words: str) -> None:
+    """Exit status 4, everything said in plain words, nothing measured."""
+    assert result.status == 4, result.output
+    for word in words:
+        assert word in result.output
+    assert "Traceback" not in result.output
+    assert "INTERNALERROR" not in result.output
+    assert result.measured == []
+
+
+def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
+    project.folder.mkdir(parents=True)
+    project.text.write_bytes(b"caf\xe9 au lait. " * 500)
+    assert_usage_error(
+        project.run(), "text.txt: is not UTF-8: byte 0xe9 at offset 3 (line 1)", "iconv -f LATIN1"
+    )
+
+
+def test_a_task_without_data_fails_alone(project: Project) -> None:
+    """Its case and the mean's; what takes other texts and tasks is measured, and nothing is cached without it."""
+    project.matrix["tiers"]["smoke"].update(accuracy={"tasks": ["race"], "items": 2})
+    project.limit = 180  # lm-eval is imported twice
+    result = project.run("-k", F16)
+    cases = {name.partition("[")[0]: outcome for name, outcome in result.cases.items()}
+    assert cases == {
+        "accuracy": "failed", "mean_accuracy": "failed",
+        "perplexity": "skipped", "memory": "skipped", "tokenizer": "skipped",
+    }  # fmt: skip
+    assert result.status == 10
+    for metric in ("accuracy/race", "accuracy/mean"):
+        assert "task 'race': its data cannot be loaded" in result.verdict(F16, metric).text
+    assert project.measurement(F16).metrics.keys() >= {"perplexity", "tokenizer/mismatches"}
+    alone = project.run("-k", F16, "-m", "accuracy")
+    assert (alone.status, set(alone.cases.values())) == (10, {"failed"})
+
+
+# --- the matrix --------------------------------------------------------------------------------------
+
+
+def cells(*ids: str) -> Callable[[Table], object]:
+    return lambda matrix: matrix["tiers"]["smoke"].update(cells=list(ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            cells("tinny/llamacpp/F16"),
+            ["tiers.smoke.cells", "no known model: 'tinny'", "Did you mean 'tiny'?"],
+        ),
+        (cells("tiny/lamacpp/F16"), ["tiers.smoke.cells", "no known backend: 'lamacpp'", "transformers"]),
+        (cells("tiny/llamacpp/Q4KM"), ["tiers.smoke.cells", "scheme of llamacpp: 'Q4KM'", "Q4_K_M"]),
+        (
+            lambda matrix: matrix["tiers"]["smoke"].update(accuracy={"tasks": ["arc_eazy"]}),
+            ["unknown task 'arc_eazy'", "lm-eval ls tasks"],
+        ),
+        (
+            lambda matrix: matrix["tiers"]["smoke"]["perplexity"].update(window=8),
+            ["tiers.smoke.perplexity.window: unknown key", "Did you mean 'windows'?"],
+        ),
+    ],
+    ids=["model", "backend", "scheme", "task", "key"],
+)
+def test_what_the_matrix_names_and_nobody_knows(
+    project: Project, change: Callable[[Table], object], words: list[str]
+) -> None:
+    change(project.matrix)
+    result = project.run()
+    assert_usage_error(result, *words)
+    if "unknown task" not in words[0]:
+        assert f"{project.matrix_file}: " in result.output
+
+
+def test_malformed_toml(project: Project) -> None:
+    path = project.folder / "own.toml"
+    project.write()
+    path.write_text("[models.tiny]\nlicense = MIT\n")
+    result = project.run("--matrix", str(path))
+    assert_usage_error(result, f"{path}: is not valid TOML", "line 2, column 11")
+
+
+def test_a_text_that_nobody_knows(project: Project) -> None:
+    project.matrix["tiers"]["smoke"]["perplexity"]["text"] = "bolq"
+    del project.options["--text"]
+    assert_usage_error(project.run(), "no text 'bolq'", "boolq", "wikitext2")
+
+
+# --- options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tier", "smoky"], ["matrix.toml: no tier 'smoky'. Did you mean 'smoke'?", "timed"]),
+        (["--matrix", "nowhere.toml"], ["nowhere.toml: no such file"]),
+        (["--text", "nowhere.txt"], ["--text nowhere.txt: no such file"]),
+        (["--tolerances", "nowhere.toml"], ["nowhere.toml: no such file"]),
+        (["--threads", "0"], ["--threads 0: must be 1 or more"]),
+        (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),
+        (
+            ["--reason", "why"],
+            ["--reason does nothing without --update-baselines: add that, or leave it out"],
+        ),
+        (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
+        (["--pairs", "4"], ["--pairs does nothing without --against"]),
+        (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
+        (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),
+    ],
+    ids=lambda value: value[0].lstrip("-") if value[0].startswith("-") else "",
+)
+def test_options_that_make_no_sense(project: Project, arguments: list[str], words: list[str]) -> None:
+    assert_usage_error(project.run(*arguments), *words)
+
+
+def test_a_folder_that_is_a_file(project: Project) -> None:
+    project.write()
+    result = project.run("--baselines", str(project.text))
+    assert_usage_error(result, f"--baselines {project.text}: is a file, not a folder")
+
+
+def test_a_folder_that_cannot_be_made(project: Project) -> None:
+    project.write()
+    result = project.run("--results", str(project.text / "results"))
+    assert result.status == 10
+    assert (
+        f"{project.text}/results/smoke/tiny/llamacpp: Not a directory"
+        in result.verdict(F16, "perplexity").text
+    )
+    assert "Traceback" not in result.output
+
+
+# --- checkpoints -------------------------------------------------------------------------------------
+
+
+def with_model(project: Project, **sources: Path) -> str:
+    """Add a model beside the good one; its cell."""
+    model = {**project.matrix["models"]["tiny"], **{k: {"path": str(p)} for k, p in sources.items()}}
+    project.matrix["models"]["bad"] = model
+    project.matrix["tiers"]["smoke"]["cells"] = [F16, "bad/llamacpp/F16"]
+    return "bad/llamacpp/F16"
+
+
+def assert_error_of(result: Result, cell: str, *words: str) -> None:
+    """Exit status 10, the reason in plain words, and the other cell judged."""
+    assert result.status == 10, result.output
+    verdict = result.verdict(cell, "perplexity")
+    assert verdict.status == Status.ERROR
+    for word in words:
+        assert word in verdict.text
+    assert "Traceback" not in result.output
+    assert {v.status for v in result.verdicts if v.cell == F16} == {Status.PASS}
+
+
+def test_a_gguf_cut_in_half(baselined: Project, tiny: TinyModel) -> None:
+    half = baselined.folder / "half.gguf"
+    half.write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
+    cell = with_model(baselined, gguf=half)
+    assert_error_of(
+        baselined.run("--reuse"), cell, f"{half}: is cut off: ", f"the file at {half.stat().st_size:,}"
+    )
+
+
+def test_a_checkpoint_that_is_not_there(baselined: Project) -> None:
+    cell = with_model(baselined, gguf=Path("nowhere.gguf"))
+    result = baselined.run("--reuse")
+    assert_error_of(
+        result, cell, "nowhere.gguf: no such file or folder", f"(named by {baselined.matrix_file})"
+    )
+
+
+def test_weights_that_could_run_code(baselined: Project) -> None:
+    folder = baselined.folder / "pickled"
+    folder.mkdir()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    cell = with_model(baselined, weights=folder)
+    assert_error_of(
+        baselined.run("--reuse"),
+        cell,
+        f"{folder}: has its weights in pytorch_model.bin, a format that is not loaded",
+    )
+
+
+# --- baselines ---------------------------------------------------------------------------------------
+
+
+def assert_damaged(project: Project, *words: str) -> None:
+    """Q4_K_M cannot be judged and its file is named; F16 is. An update leaves a file alone that it cannot read."""
+    before = tree(project.baselines / Q4)
+    result = project.update("--reuse")
+    assert result.status == 10, result.output
+    assert sorted(result.failed()) == sorted(
+        f"{case}[{Q4}]" for case in ("memory", "perplexity", "tokenizer")
+    )
+    for word in words:
+        assert word in result.verdict(Q4, "perplexity").text
+        assert word in re.sub(r"\s+", " ", result.output)
+    assert "Traceback" not in result.output
+    assert {v.status for v in result.verdicts if v.cell == F16} == {Status.PASS}
+    assert tree(project.baselines / Q4) == before
+
+
+def test_a_corrupted_baseline(baselined: Project) -> None:
+    path = baseline_path(baselined.baselines, Q4, "smoke")
+    path.write_text(path.read_text().replace("[metrics]", "<<<<<<< HEAD\n[metrics]"))
+    assert_damaged(baselined, f"{path}: corrupted", f"git checkout -- {path}")
+
+
+def test_a_truncated_baseline(baselined: Project) -> None:
+    (path,) = (baselined.baselines / Q4).glob("smoke.*.json")
+    path.write_bytes(path.read_bytes()[:-100])
+    assert_damaged(baselined, f"{path}: truncated or changed", f"git checkout -- {path}")
+
+
+def test_a_baseline_of_a_newer_format(baselined: Project) -> None:
+    path = baseline_path(baselined.baselines, Q4, "smoke")
+    path.write_text(path.read_text().replace(f"format = {FORMAT}\n", f"format = {FORMAT + 1}\n", 1))
+    assert_damaged(
+        baselined, f"{path}: format = {FORMAT + 1} was written by a newer quantgate", "upgrade quantgate"
+    )
+
+
+def test_a_disk_that_fills_up_while_baselines_are_written(baselined: Project) -> None:
+    """A limit on the size of files, in force from the end of the last case to the summary."""
+    (baselined.folder / "full_disk.py").write_text(
+        "import resource, pytest\n"
+        "def limit(size):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))\n"
+        "@pytest.hookimpl(trylast=True)\n"  # after the JUnit file, before the update
+        "def pytest_sessionfinish():\n"
+        "    limit(600)\n"
+        "@pytest.hookimpl(tryfirst=True)\n"
+        "def pytest_terminal_summary():\n"
+        "    limit(resource.RLIM_INFINITY)\n"
+    )
+    before = tree(baselined.baselines)
+    path = f"{baselined.folder}:{baselined.environment['PYTHONPATH']}"
+    arguments = ("--reuse", "--update-baselines", "--reason", "other", "-p", "full_disk")
+    result = baselined.run(*arguments, PYTHONPATH=path)
+    assert result.status == 10
+    assert f"not updated: {baselined.baselines / Q4}" in result.output
+    assert "could not be written (File too large); what was there before is untouched" in result.output
+    assert "Traceback" not in result.output
+    assert tree(baselined.baselines) == before
+    assert baselined.run("--reuse").status == 0
+
+
+def test_two_updates_at_once(baselined: Project, tmp_path: Path) -> None:
+    both = [baselined, Project(tmp_path / "second", baselined.matrix, baselined.environment)]
+    both[1].options["--baselines"] = baselined.baselines
+    for project in both:
+        project.write()
+    running = [p.start("--update-baselines", "--reason", f"update {n}") for n, p in enumerate(both)]
+    results = [project.finish(process) for project, process in zip(both, running, strict=True)]
+    for result in results:
+        assert result.status == 0 or "was changed by another run; run again" in result.output
+    assert 0 in [result.status for result in results]
+    for cell in (F16, Q4):
+        baseline = baselines.read(baselined.baselines, cell, "smoke")
+        assert baseline is not None
+        assert baseline.reason in ("update 0", "update 1")
+        assert len(list((baselined.baselines / cell).iterdir())) == 2  # no leftovers of the loser

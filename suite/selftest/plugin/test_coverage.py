@@ -1,0 +1,125 @@
+"""How many gates were judged, and `--min-judged`."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from quantgate.judge import Coverage, coverage
+from quantgate.machine.environment import MEASURING, code_hash
+from quantgate.plugin.finish import in_common
+from quantgate.records import Status, Verdict
+from quantgate.report.as_json import from_json
+
+if TYPE_CHECKING:
+    from selftest.conftest import Project
+
+
+def verdict(metric: str, status: Status, tolerance: float | None = 0.1, text: str = "") -> Verdict:
+    return Verdict(cell="m/b/s", metric=metric, status=status, tolerance=tolerance, text=text)
+
+
+def test_what_says_nothing_of_the_model_is_not_judged() -> None:
+    seen = coverage(
+        [
+            verdict("perplexity", Status.PASS),
+            verdict("perplexity/loss", Status.REGRESSION),
+            verdict("perplexity/reproduction", Status.CHANGED),
+            verdict("memory/weight_bytes", Status.IMPROVEMENT),
+            verdict("throughput/decode_ratio", Status.INCONCLUSIVE),
+            verdict("throughput/prefill_ratio", Status.INCONCLUSIVE),
+            verdict("memory/peak_resident", Status.INCONCLUSIVE),
+            verdict("memory/peak_load", Status.NOT_COMPARABLE, None, "kernels differs: a, b"),
+            verdict("tokenizer/mismatches", Status.NO_BASELINE, None),
+            verdict("decoding", Status.ERROR, None, "killed"),
+            verdict("accuracy/arc_easy/acc", Status.PASS, None, "recorded, not gated"),
+        ]
+    )
+    assert (seen.gates, seen.judged, seen.share) == (10, 4, 0.4)
+    assert seen.others == {
+        "error": {"decoding": 1},
+        "not comparable, kernels differs": {"memory": 1},
+        "no baseline": {"tokenizer": 1},
+        "inconclusive": {"throughput": 2, "memory": 1},
+    }
+    assert seen.text == (
+        "4 of 10 gates judged; not judged: 1 error (decoding 1), 1 not comparable, kernels differs (memory 1), "
+        "1 no baseline (tokenizer 1), 3 inconclusive (throughput 2, memory 1)"
+    )
+
+
+def test_all_judged() -> None:
+    assert coverage([verdict("perplexity", Status.PASS)]).text == "1 of 1 gates judged"
+    assert coverage([]) == Coverage(0, 0)
+    assert coverage([]).share == 1.0
+
+
+# --- whole runs ---------------------------------------------------------------------------------------
+
+
+def gates(project: Project) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((project.folder / "report/report.json").read_text())["gates"]
+    return found
+
+
+def test_a_green_run_in_which_nothing_was_judged_is_told_and_may_be_made_to_fail(project: Project) -> None:
+    result = project.run()
+    assert result.status == 0
+    text = re.search(r"0 of (\d+) gates judged; not judged: (\d+) no baseline \(.*memory \d+", result.output)
+    assert text is not None
+    assert text[1] == text[2]
+    assert text[0] in (project.folder / "report/report.md").read_text()
+    assert (gates(project)["gates"], gates(project)["judged"]) == (int(text[1]), 0)
+    assert project.run("--reuse", "--min-judged=0").status == 0
+    result = project.run("--reuse", "--min-judged=0.01")
+    assert result.status == 14
+    assert "fewer than --min-judged 0.01" in result.output
+
+
+def test_what_failed_comes_before_what_was_not_judged(project: Project) -> None:
+    assert project.run("--require-baselines", "--min-judged=1").status == 12
+
+
+def test_a_run_in_which_all_is_judged_is_enough(baselined: Project) -> None:
+    result = baselined.run("--min-judged=1", "-m", "perplexity or tokenizer")
+    assert result.status == 0, result.output
+    assert re.search(r"(\d+) of \1 gates judged\n", result.output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--min-judged=90"], "--min-judged 90: must be between 0 and 1 (0.9 is nine gates of ten)"),
+        (["--min-judged=nan"], "must be between 0 and 1"),
+        (["--min-judged=-0.1"], "must be between 0 and 1"),
+        (["--min-judged=most"], "invalid float value: 'most'"),
+        (["--min-judged=1", "--update-baselines", "--reason=x"], "does not go with --update-baselines"),
+    ],
+)
+def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list[str], told: str) -> None:
+    result = project.run(*arguments)
+    assert result.status == 4
+    assert told in result.output
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_the_report_has_the_environment_of_every_cell(baselined: Project, processes: str) -> None:
+    """Measured by processes of pytest-xdist, too, of which the reporting one has measured nothing."""
+    result = baselined.run("-m", "tokenizer", "-n", processes)
+    assert result.status == 0, result.output
+    report = (baselined.folder / "report/report.json").read_text()
+    info = from_json(report)[1]
+    assert info.environment["quantgate code"] == code_hash(*MEASURING)
+    assert info.environment["llama.cpp"]
+    assert "quantgate code" in (baselined.folder / "report/report.md").read_text()
+
+
+def test_what_cells_have_in_common_stands_once() -> None:
+    common, rest = in_common(
+        {"a": {"torch": "2", "kernels": "x"}, "b": {"torch": "2", "kernels": "y", "mkl": True}}
+    )
+    assert common == {"torch": "2"}
+    assert rest == {"a": {"kernels": "x"}, "b": {"kernels": "y", "mkl": True}}
+    assert in_common({}) == ({}, {})

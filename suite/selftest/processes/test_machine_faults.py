@@ -1,0 +1,312 @@
+"""What the machine, the disk or another run does to a run: an error with path and remedy, and never a wrong number."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from quantgate.errors import MeasurementError
+from quantgate.files import path_problem
+from quantgate.locks import locked
+from quantgate.records import Job, Measurement
+from quantgate.run.bench import Asked, in_words, sibling
+
+from selftest.conftest import REPO, Project
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+
+
+# --- records
+
+
+def job(folder: Path) -> Job:
+    return Job(
+        cell=F16, tier="smoke", fingerprint="f", run="this", backend="llamacpp", scheme_options={}, weights=folder,
+        source_hash="s", workload=folder, requests=["perplexity"], options={}, threads=1,
+        output=folder / "F16~part.json",
+    )  # fmt: skip
+
+
+def record(**changes: Any) -> str:
+    fields = {"cell": F16, "tier": "smoke", "fingerprint": "f", "run": "this", "requests": ["perplexity"]}
+    return Measurement.model_validate(
+        {**fields, "created": "now", "complete": True, **changes}
+    ).model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (record(run="yesterday"), "its run is 'yesterday', not 'this'"),
+        (record(cell=Q4), f"its cell is '{Q4}', not '{F16}'"),
+        (record(tier="full"), "its tier is 'full'"),
+        (record(fingerprint="g"), "its fingerprint is 'g', not 'f'"),
+        (record(requests=[]), "its requests is"),
+        (record(complete=False), "is not complete"),
+        (None, "left no measurement"),
+        ("", "is not a measurement of this version"),
+        ("[]", "is not a measurement of this version"),
+        ("[" * 100_000, "is not a measurement of this version"),
+        ('{"cell": 1}', "is not a measurement of this version"),
+        (record()[:-20], "is not a measurement of this version"),
+        ("\0" * 100, "is not a measurement of this version"),
+    ],
+)
+def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | None, said: str) -> None:
+    wanted = job(tmp_path)
+    if content is not None:
+        wanted.output.write_text(content)
+    task: Any = SimpleNamespace(place="")
+    with pytest.raises(MeasurementError, match=r"F16~part\.json: ") as caught:
+        Asked(wanted, task, 1.0).read()
+    assert said in str(caught.value)
+
+
+def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
+    wanted = job(tmp_path)
+    wanted.output.write_text(record())
+    task: Any = SimpleNamespace(place="")
+    assert Asked(wanted, task, 1.0).read().run == "this"
+
+
+def test_processes_and_schemes_do_not_share_files() -> None:
+    """`Q4.2` is a scheme's name, `Q4~2` cannot be one."""
+    assert sibling(Path("Q4.json"), "2") == Path("Q4~2.json")
+    assert sibling(Path("Q4.2.json"), "part") == Path("Q4.2~part.json")
+    assert sibling(Path("Q4~2.log"), "part") == Path("Q4~2~part.json")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}'])
+def test_files_of_before_do_not_disturb_a_run(project: Project, content: bytes) -> None:
+    """Whatever stands where a run writes: its own measurement takes the place."""
+    folder = project.results / "smoke" / "tiny" / "llamacpp"
+    folder.mkdir(parents=True)
+    for name in ("F16.json", "F16~part.json", "F16~error.json", "F16~job.json", "F16.log", "F16.lock"):
+        (folder / name).write_bytes(content)
+    result = project.run("-k", f"perplexity and {F16}", "--reuse")
+    assert (result.status, result.processes) == (0, [F16]), result.output
+    assert project.measurement(F16).complete
+
+
+# --- one run a folder
+
+
+def test_a_folder_of_results_takes_one_run_at_a_time(project: Project) -> None:
+    with locked(project.results / ".lock", "test"):
+        result = project.run("-k", "perplexity")
+        assert (result.status, result.processes) == (4, [])
+        assert f"{project.results}: process " in result.output
+        assert "name another folder with --results" in result.output
+        together = project.run("-k", "perplexity", "-n", "2")
+        assert (together.status, together.processes) == (4, [])
+        assert "name another folder with --results" in together.output
+    assert project.run("-k", "perplexity", "-n", "2").status == 0
+
+
+def test_options_that_do_not_go_with_processes_side_by_side_are_refused_once(project: Project) -> None:
+    arguments = ("--dist", "load", "--tx", "2*popen", "-m", "perplexity")
+    result = project.run(*arguments, "--update-baselines", "--reason", "x")
+    assert result.status == 4
+    assert result.output.count("--update-baselines does not go with -n") == 1
+    assert "replacing crashed worker" not in result.output
+
+
+# --- exit status 1 means regression
+
+
+def test_a_deeply_nested_baseline_is_an_error_of_its_cell_alone(baselined: Project) -> None:
+    import hashlib
+
+    (summary,) = (baselined.baselines / Q4).glob("smoke.toml")
+    (raw,) = (baselined.baselines / Q4).glob("smoke.*.json")
+    nested = b"[" * 100_000
+    digest = hashlib.sha256(nested).hexdigest()
+    old = hashlib.sha256(raw.read_bytes()).hexdigest()
+    raw.unlink()
+    raw.with_name(f"smoke.{digest[:12]}.json").write_bytes(nested)
+    summary.write_text(summary.read_text().replace(old, digest).replace(old[:12], digest[:12]))
+    result = baselined.run("--reuse", "-m", "perplexity")
+    assert (result.status, result.failed()) == (10, [f"perplexity[{Q4}]"])
+    assert "not what quantgate writes" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "hook", ["finish.update_baselines", "finish.summarize", "finish.shorten_failures", "state.State.close"]
+)
+def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook: str) -> None:
+    module, _, name = hook.rpartition(".")
+    (baselined.folder / "broken_hook.py").write_text(
+        f"from suite import finish, state\n"
+        "def fail(*arguments): raise LookupError('unforeseen')\n"
+        f"{module}.{name} = fail\n"
+    )
+    path = f"{baselined.folder}:{baselined.environment['PYTHONPATH']}"
+    update = ("--update-baselines", "--reason", "x") if "update" in hook else ()
+    arguments = ("--reuse", "-m", "perplexity", "-p", "broken_hook", *update)
+    result = baselined.run(*arguments, PYTHONPATH=path)
+    assert result.status == (0 if "close" in hook else 10), result.output
+    assert "quantgate itself failed: LookupError in broken_hook.py:2: unforeseen" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["papers", "pocket", "power", "faults", "peers", "cache"])
+def test_wrong_options_end_with_one_status(command: str) -> None:
+    main = importlib.import_module(
+        f"suite.{command}.__main__" if command != "cache" else "quantgate.cache.prune"
+    ).main
+    with pytest.raises(SystemExit) as caught:
+        main(["--no-such-option"])
+    assert caught.value.code == 4
+
+
+def test_an_expression_of_papers_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from quantgate.proofs.papers.__main__ import main
+
+    assert main(["-k", "("]) == 4
+    assert "-k (: is no regular expression: missing )" in capsys.readouterr().out
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (b"plain", ""),
+        ("é 中".encode(), ""),
+        (b"qe\xe9", r"qe\udce9: is no UTF-8; rename it, or name another folder"),
+    ],
+)
+def test_a_path_that_libraries_cannot_take_is_named(name: bytes, said: str) -> None:
+    assert path_problem(Path(os.fsdecode(name))) == said
+
+
+def test_a_locale_without_the_letters_of_a_path_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from quantgate.files import path_problem as problem\n"
+        "print(problem(Path(sys.argv[1])), problem(Path(chr(20013))))"
+    )
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "é"],
+        env={**os.environ, **plain},
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("set PYTHONUTF8=1 or LC_ALL=C.UTF-8") == 2, done.stderr
+    assert done.stdout.isascii()
+
+
+def test_a_cache_at_a_path_that_is_no_utf8_is_a_usage_error(project: Project) -> None:
+    result = project.run(
+        "-k", "perplexity", QUANTGATE_CACHE=os.fsdecode(os.fsencode(project.folder) + b"/\xe9")
+    )
+    assert (result.status, result.processes) == (4, [])
+    assert r"/\udce9: is no UTF-8" in result.output
+    assert "Traceback" not in result.output
+
+
+# --- what a machine lacks
+
+
+def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
+    """As where /proc is mounted read-only."""
+    project.write()
+    (project.folder / "sitecustomize.py").write_text(
+        "import errno, pathlib\n"
+        "write = pathlib.Path.write_text\n"
+        "def refuse(self, *a, **k):\n"
+        "    if str(self) == '/proc/self/clear_refs':\n"
+        "        raise OSError(errno.EROFS, 'Read-only file system', str(self))\n"
+        "    return write(self, *a, **k)\n"
+        "pathlib.Path.write_text = refuse\n"
+    )
+    path = f"{project.folder}:{project.environment['PYTHONPATH']}"
+    result = project.run("-k", F16, "-m", "perplexity or memory", PYTHONPATH=path)
+    assert (result.status, result.failed()) == (10, [f"memory[{F16}]"])
+    assert (
+        "peaks of memory cannot be measured here (/proc/self/clear_refs: Read-only file system)"
+        in result.output
+    )
+    assert result.cases[f"perplexity[{F16}]"] == "skipped", "no baseline yet"
+    assert result.verdict(F16, "perplexity").measured
+
+
+def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path: Path) -> None:
+    """The reference's log-probabilities then go to the results; what would have to be made is named with a remedy."""
+    project.matrix["tiers"]["smoke"]["divergence"] = {
+        "text": "boolq",
+        "n_ctx": 32,
+        "windows": 16,
+        "block": 16,
+    }
+    cache = tmp_path / "cache"
+    assert project.run("-m", "divergence", "-k", Q4, QUANTGATE_CACHE=str(cache)).status == 0
+    (tmp_path / "read_only.py").write_text(
+        "from suite import files\n"
+        "from quantgate.run import bench\n"
+        f"cache = {str(cache)!r}\n"
+        "check = files.writable\n"
+        "bench.writable = lambda folder: not str(folder).startswith(cache) and check(folder)\n"
+    )
+    shutil.rmtree(cache / "logprobs")
+    environment = {
+        "QUANTGATE_CACHE": str(cache),
+        "PYTHONPATH": f"{tmp_path}:{project.environment['PYTHONPATH']}",
+    }
+    result = project.run("-m", "divergence", "-k", Q4, "-p", "read_only", **environment)
+    assert result.status == 0, result.output
+    assert not (cache / "logprobs").exists()
+    assert list((project.results / "logprobs").glob("tiny-llamacpp-F16-*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("number", "below", "said"),
+    [
+        (
+            errno.EROFS,
+            "cache",
+            "Read-only file system; name a folder that can be written with QUANTGATE_CACHE",
+        ),
+        (errno.EACCES, "results", "Permission denied; name a folder that can be written with --results"),
+        (
+            errno.ENOSPC,
+            "results",
+            "No space left on device; free some space there, or name another folder with --results",
+        ),
+        (errno.EACCES, ".", "Permission denied; name a folder that can be written with QUANTGATE_CACHE"),
+        (errno.EIO, "cache", "Input/output error"),
+    ],
+)
+def test_errors_of_the_disk_name_path_and_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, below: str, said: str
+) -> None:
+    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
+    file = str(tmp_path if below == "." else tmp_path / below / "x")
+    assert str(in_words(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
+
+
+def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from quantgate.files import write_atomic\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "try: write_atomic(Path(sys.argv[1]), b'x' * 1000)\n"
+        "except OSError as error: print(error.filename)"
+    )
+    file = tmp_path / "a" / "b.json"
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(file), done.stderr
+    assert list(file.parent.iterdir()) == []

@@ -1,0 +1,252 @@
+"""The proof by faults: the catalogue fits the suite, faults run for real, and what is missed is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+from quantgate.config.matrix import load_matrix, metric_groups
+from quantgate.judge import load_tolerances
+from quantgate.proofs.faults import worker
+from quantgate.proofs.faults.catalogue import CATALOGUE, named
+from quantgate.proofs.faults.outcome import Outcome, in_words, outcome, red
+from quantgate.proofs.faults.registry import Fault
+from quantgate.records import Status, Verdict
+from quantgate.run.gates import possible
+
+from selftest.conftest import REPO, Project
+
+MODEL = "smollm2-135m"
+
+
+def prove(project: Project, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+    """Exit status, what was printed, and the rows by fault."""
+    report = project.folder / "faults.json"
+    own = ("--matrix", "--text", "--baselines", "--results", "--threads")
+    words = [word for name in own for word in (name, str(project.options[name]))]
+    done = subprocess.run(
+        [sys.executable, "-m", "quantgate.proofs.faults", *words, "--json", str(report), *arguments],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    rows = json.loads(report.read_bytes()) if report.exists() else []
+    return done.returncode, done.stdout + done.stderr, {row["fault"]: row for row in rows}
+
+
+def verdict(metric: str, status: Status, **further: Any) -> Verdict:
+    return Verdict(cell="tiny/llamacpp/F16", metric=metric, status=status, **further)
+
+
+def fault(*gates: str, **further: Any) -> Fault:
+    return Fault("a-fault", "weights", "something is wrong", "llamacpp/F16", gates, lambda: None, **further)
+
+
+# --- the catalogue --------------------------------------------------------------------------------
+
+
+def gated_metrics(cell: str) -> set[str]:
+    """Names of all metrics of a cell that have a gate, by what their groups declare."""
+    matrix = load_matrix()
+    declared = possible(matrix.tier("smoke").workload)
+    names = {*declared, *(f"{name}/reproduction" for name in declared)}
+    tolerances = load_tolerances().for_tier("smoke", matrix.roundings())
+    return {name for name in names if tolerances.of(name, cell, against=True) is not None}
+
+
+def test_the_catalogue_is_as_large_as_promised_and_spread_over_backends() -> None:
+    assert len(CATALOGUE) >= 34
+    backends = [fault.cell.partition("/")[0] for fault in CATALOGUE.values()]
+    assert all(backends.count(one) >= 5 for one in ("transformers", "bitsandbytes", "llamacpp"))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_fault_names_cells_groups_and_gates_that_exist(name: str) -> None:
+    fault = CATALOGUE[name]
+    cell = f"{MODEL}/{fault.cell}"
+    assert cell in [c.id for c in load_matrix().cells("smoke")]
+    assert set(fault.groups) <= set(metric_groups())
+    assert fault.gates
+    for gate in fault.gates:
+        assert any(fnmatchcase(metric, gate) for metric in gated_metrics(cell)) != bool(fault.no_gate), gate
+
+
+def test_descriptions_tell_the_faults_apart() -> None:
+    assert len({fault.text for fault in CATALOGUE.values()}) == len(CATALOGUE)
+
+
+def test_an_unknown_fault_is_told_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    assert worker.main(["layer-scaledd", "job.json"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("no fault 'layer-scaledd'. Did you mean 'layer-scaled'? Allowed: ")
+    assert named("layer-scaled").cell == "transformers/fp32"
+
+
+# --- outcomes -------------------------------------------------------------------------------------
+
+
+def test_a_fault_is_caught_when_each_of_its_gates_is_red() -> None:
+    both = [verdict("perplexity", Status.REGRESSION), verdict("memory/peak_resident", Status.REGRESSION)]
+    assert outcome(fault("perplexity", "memory/*"), both) == Outcome.CAUGHT
+    assert outcome(fault("perplexity", "memory/*"), both[:1]) == Outcome.ELSEWHERE
+    assert outcome(fault("perplexity"), both[1:]) == Outcome.ELSEWHERE
+
+
+def test_an_absolute_gate_catches_a_fault_and_is_no_failure_of_it() -> None:
+    beyond = verdict("decoding/kl_mean", Status.ERROR, measured=0.5)
+    assert outcome(fault("decoding/kl_mean"), [beyond]) == Outcome.CAUGHT
+    assert outcome(fault("decoding/kl_mean"), [verdict("decoding", Status.ERROR)]) == Outcome.BROKEN
+
+
+def test_what_does_not_repeat_itself_is_seen_in_a_line_and_by_no_gate() -> None:
+    noisy = fault("perplexity/reproduction", line=True)
+    unequal = verdict("perplexity/reproduction", Status.PASS, unequal=True)
+    assert outcome(noisy, [unequal]) == Outcome.SAID
+    assert outcome(noisy, [verdict("perplexity/reproduction", Status.PASS)]) == Outcome.MISSED
+    assert outcome(noisy, [unequal, verdict("perplexity", Status.REGRESSION)]) == Outcome.ELSEWHERE
+
+
+@pytest.mark.parametrize("status", [Status.PASS, Status.IMPROVEMENT, Status.INCONCLUSIVE, Status.NO_BASELINE])
+def test_what_does_not_fail_a_case_does_not_catch_a_fault(status: Status) -> None:
+    assert outcome(fault("perplexity"), [verdict("perplexity", status)]) == Outcome.MISSED
+    assert outcome(None, [verdict("perplexity", status)]) == Outcome.CLEAN
+
+
+def test_another_machine_catches_no_fault() -> None:
+    elsewhere = verdict("memory/peak_resident", Status.NOT_COMPARABLE, by_machine=True)
+    assert red([elsewhere]) == []
+    here = verdict("memory/peak_resident", Status.NOT_COMPARABLE)
+    assert red([elsewhere, here]) == [here]
+
+
+def test_anything_red_without_a_fault_is_a_false_alarm() -> None:
+    assert outcome(None, [verdict("perplexity", Status.REGRESSION)]) == Outcome.FALSE_ALARM
+
+
+def test_an_error_catches_only_the_fault_that_causes_it() -> None:
+    error = verdict("perplexity", Status.ERROR, text="the model's logits are not finite (first at token 3)")
+    assert outcome(fault("perplexity", ends="not finite"), [error]) == Outcome.CAUGHT
+    assert outcome(fault("perplexity"), [error]) == Outcome.BROKEN
+    other = verdict("memory", Status.ERROR, text="AttributeError: no such layer")
+    assert outcome(fault("perplexity", ends="not finite"), [error, other]) == Outcome.BROKEN
+
+
+def test_tasks_are_told_in_one_line_with_the_largest_change() -> None:
+    found = [
+        verdict(
+            f"accuracy/{task}/margin", Status.REGRESSION, change=change, change_unit="absolute", unit="nats"
+        )
+        for task, change in (("piqa", -0.2), ("arc_easy", -0.5))
+    ]
+    assert in_words(found) == ["accuracy/*/margin -0.5 nats (2 tasks)"]
+    assert in_words(found[:1]) == ["accuracy/piqa/margin -0.2 nats"]
+
+
+# --- for real -------------------------------------------------------------------------------------
+
+
+def test_faults_turn_their_gates_red_and_nothing_is_red_without_one(baselined: Project) -> None:
+    names = ("logits-overflow", "last-window-dropped", "one-character", "tokenizer-normalizes")
+    markdown = baselined.folder / "faults.md"
+    status, said, rows = prove(baselined, "-k", "|".join(names), "--markdown", str(markdown))
+    assert status == 0, said
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "none on llamacpp/Q4_K_M": "clean",
+        **dict.fromkeys(names, "caught"),
+    }
+    statuses = {
+        name: {v["metric"]: v["status"] for v in row["verdicts"] if v["status"] != "pass"}
+        for name, row in rows.items()
+    }
+    assert statuses["one-character"]["perplexity/reproduction"] == "changed"
+    assert statuses["last-window-dropped"]["perplexity"] == "not comparable"
+    assert statuses["tokenizer-normalizes"] == {"tokenizer/mismatches": "regression"}
+    assert statuses["logits-overflow"] == {"perplexity": "error"}
+    assert "4 faults: 4 caught; 1 control: 1 clean" in said
+    assert len(markdown.read_text().splitlines()) == 2 + len(rows) + 2
+
+
+def test_what_varies_is_held_against_clean_processes_in_alternation(baselined: Project) -> None:
+    status, said, rows = prove(baselined, "-k", "buffer-kept", "--pairs", "2")
+    assert status == 0, said
+    control, row = rows["none on llamacpp/Q4_K_M, beside clean"], rows["buffer-kept"]
+    assert (control["outcome"], row["outcome"]) == ("clean", "caught")
+    peaks = [v for v in row["verdicts"] if v["metric"].startswith("memory/peak_")]
+    kept = {v["metric"]: v["measured"] - v["baseline"] for v in peaks}
+    # The peak of loading is over before the buffer is there.
+    assert kept.pop("memory/peak_load_anonymous") < 72e6
+    assert set(kept) == {f"memory/peak_{p}" for p in ("prefill_anonymous", "decode_anonymous", "resident")}
+    assert all(60e6 < size < 72e6 for size in kept.values()), kept
+
+
+def test_a_cache_that_forgets_in_generation_only_is_caught(project: Project) -> None:
+    """Perplexity and accuracy never decode token by token."""
+    smoke = project.matrix["tiers"]["smoke"]
+    smoke["decoding"] = {"text": "boolq", "context": 300, "tokens": 40}
+    del smoke["perplexity"], smoke["memory"], smoke["tokenizer"]
+    assert project.update().status == 0
+    status, said, rows = prove(
+        project, "-k", "generation-drops-oldest|lost-cache-entry|logits-scaled|^memory slow-leak llamacpp"
+    )
+    assert status == 0, said
+    assert len(rows) == 5
+    for name in ("lost-cache-entry", "logits-scaled-after-long-prompt", "slow-leak"):
+        assert rows[name]["outcome"] == "caught", rows[name]["red"]
+    assert rows["lost-cache-entry"]["upgraded"]
+    assert rows["none on llamacpp/Q4_K_M"]["upgraded"] == []
+    assert rows["none on llamacpp/Q4_K_M"]["outcome"] == "clean"
+    (verdict,) = (v for v in rows["generation-drops-oldest"]["verdicts"] if v["metric"] == "decoding/kl_mean")
+    assert (verdict["status"], rows["generation-drops-oldest"]["outcome"]) == ("regression", "caught")
+    assert abs(verdict["baseline"]) < 1e-3 < verdict["measured"]
+
+
+def test_a_fault_that_no_gate_sees_is_missed_and_fails_the_proof(project: Project) -> None:
+    project.folder.mkdir(parents=True)
+    project.text.write_text(
+        " a" * 4000
+    )  # every window is the same, so that counting one twice changes nothing
+    assert project.update("-k", "perplexity and Q4_K_M").status == 0
+    status, said, rows = prove(project, "-k", "window-counted-twice")
+    assert status == 1
+    assert rows["window-counted-twice"]["outcome"] == "missed"
+    assert "1 fault: 1 missed" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-k", "nothing-like-this"), "-k nothing-like-this: no fault matches; --list shows them all"),
+        (("-k", "("), "-k (: is not a regular expression"),
+        (("-k", "layer-scaled"), "tier smoke has no cell tiny/transformers/fp32"),
+        (("-k", "norm-gains-lost"), "tiny/llamacpp/Q4_K_M has no baseline in "),
+        (("-k", "gold-labels-changed"), "tier smoke measures none of accuracy"),
+        (("-k", "buffer-kept", "--pairs", "1"), "--pairs 1: must be 2 or more"),
+        (("--tier", "smok"), "Did you mean 'smoke'?"),
+    ],
+)
+def test_what_cannot_be_tried_is_told_before_anything_is_measured(
+    project: Project, arguments: tuple[str, ...], told: str
+) -> None:
+    project.write()
+    status, said, rows = prove(project, *arguments)
+    assert (status, rows) == (4, {})
+    assert told in said
+    assert not project.results.exists()
+
+
+def test_the_list_measures_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "quantgate.proofs.faults", "--list", "-k", "rope"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "rope-base-10000: RoPE base 10,000 for 100,000 (llamacpp/Q4_K_M): perplexity\n"

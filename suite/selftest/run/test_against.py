@@ -1,0 +1,179 @@
+"""A/B runs: the order of the processes, and real runs of the tiny model against another interpreter."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from quantgate.records import Measurement, Metric, Status
+from quantgate.run.against import alternation, beside
+
+from selftest.conftest import Project
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+
+FAULT = '''\
+"""Makes decoding slower and holds memory, in measuring processes that are told to."""
+import os, sys, time
+
+if os.environ.get("FAULT") and "quantgate.measure.worker" in sys.orig_argv:
+    from quantgate.backends.llamacpp import LlamaCpp
+    decode, load = LlamaCpp.decode, LlamaCpp.__init__
+
+    def slow(self, ids):
+        time.sleep(0.05 * len(ids))
+        return decode(self, ids)
+
+    def hold(self, *arguments):
+        load(self, *arguments)
+        self.held = bytearray(b"x") * (64 * 2**20)
+
+    LlamaCpp.decode, LlamaCpp.__init__ = slow, hold
+'''
+
+
+# --- the order --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pairs", [2, 3, 6, 7])
+def test_sides_take_turns_and_each_is_first_equally_often(pairs: int) -> None:
+    order = alternation(pairs, "a run")
+    assert order == alternation(pairs, "a run")
+    assert len(order) == pairs
+    assert all(set(pair) == {"old", "new"} for pair in order)
+    first = Counter(pair[0] for pair in order)
+    assert abs(first["old"] - first["new"]) == pairs % 2
+    flat = [side for pair in order for side in pair]
+    # Old and new ran equally early in the mean: a drift that is linear in time cancels.
+    places = {side: [n for n, s in enumerate(flat) if s == side] for side in ("old", "new")}
+    assert abs(sum(places["old"]) - sum(places["new"])) == pairs % 2
+
+
+def test_no_rhythm_of_the_machine_falls_on_one_side_in_every_run() -> None:
+    orders = [alternation(6, f"run {number}") for number in range(200)]
+    for place in range(6):
+        first = Counter(order[place][0] for order in orders)
+        assert 70 < first["old"] < 130
+
+
+def test_only_what_varies_is_marked_as_paired() -> None:
+    peak = Metric(kind="level", value=1.0, unit="bytes", better="lower", samples=[1.0])
+    size = Metric(kind="exact", value=1.0, unit="bytes", better="lower")
+    record = Measurement(
+        cell=F16, tier="smoke", fingerprint="f", created="now", metrics={"peak": peak, "size": size}
+    )
+    marked = beside(record, "a run").metrics
+    assert (marked["peak"].beside, marked["size"].beside) == ("a run", None)
+
+
+# --- real runs --------------------------------------------------------------------------------------
+
+
+def test_against_the_same_interpreter_nothing_is_red(project: Project) -> None:
+    result = project.run("--against", sys.executable, "--pairs", "2", "-k", Q4, "--tier", "timed")
+    assert result.status == 0, result.output
+    assert result.failed() == []
+    sides = [
+        "old",
+        "new",
+    ]  # what does not vary; then peaks, one process after the other, and timings, in turns
+    sides += ["old.1", "new.1", "old.2", "new.2", "new.3", "old.3", "new.4", "old.4"]
+    found = [name.removeprefix(f"{Q4}.") for name in result.processes]
+    assert found[:2] == sides[:2]
+    assert sorted(found) == sorted(sides), "and no reference"
+    assert result.verdict(Q4, "perplexity").status == Status.PASS
+    assert result.verdict(Q4, "perplexity").text == "equal to the last digit"
+    assert result.verdict(Q4, "memory/weight_bytes").status == Status.PASS
+    # Absolute timings are judged, without a machine's name.
+    decode = result.verdict(Q4, "throughput/decode")
+    assert decode.tolerance == 0.025
+    assert decode.change is not None
+    assert not any(v.status in (Status.NO_BASELINE, Status.REGRESSION) for v in result.verdicts)
+    assert f"compared with {sys.executable}, measured here in turns: same versions" in result.output
+    assert not project.baselines.exists()
+    record = project.measurement(Q4, "timed").metrics["throughput/decode"]
+    assert record.processes is not None
+    assert len(record.processes) == 2
+    old = project.results / "timed" / f"{Q4}~old.json"
+    assert (
+        Measurement.model_validate_json(old.read_bytes()).metrics["throughput/decode"].beside == record.beside
+    )
+
+
+@pytest.mark.slow
+def test_a_slower_and_larger_environment_is_found(project: Project, tmp_path: Path) -> None:
+    """This side decodes with a sleep and holds 64 MB; the other interpreter is the same one without the fault."""
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch/sitecustomize.py").write_text(FAULT)
+    old = tmp_path / "python"
+    old.write_text(f'#!/bin/sh\nunset FAULT\nexec {sys.executable} "$@"\n')
+    old.chmod(0o755)
+    path = f"{project.environment['PYTHONPATH']}:{tmp_path / 'patch'}"
+    select = ("--tier", "timed", "-k", f"{Q4} and (decode or memory or perplexity)")
+    result = project.run("--against", str(old), "--pairs", "4", *select, FAULT="1", PYTHONPATH=path)
+    assert result.status == 1, result.output
+    assert sorted(result.failed()) == [f"decode[{Q4}]", f"memory[{Q4}]"]
+    decode = result.verdict(Q4, "throughput/decode")
+    assert decode.status == Status.REGRESSION
+    assert decode.change is not None
+    assert decode.change < -0.5
+    assert "measured again in fresh processes: the same" in decode.confirmed
+    again = [name for name in result.processes if name.startswith(f"{Q4}.again.")]
+    assert len(again) == 2 * (2 + 8), "both sides anew, for the timing and for the peaks"
+    assert result.verdict(Q4, "memory/peak_resident").status == Status.REGRESSION
+    assert "measured again" in result.verdict(Q4, "memory/peak_resident").confirmed
+    assert result.verdict(Q4, "memory/weight_bytes").status == Status.PASS
+    assert f"--against={old}" in decode.reproduce
+
+
+def test_an_error_of_the_other_side_says_so(project: Project, tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    old.write_text(f'#!/bin/sh\n[ "$2" = quantgate.measure.worker ] && exit 7\nexec {sys.executable} "$@"\n')
+    old.chmod(0o755)
+    result = project.run("--against", str(old), "-k", f"{Q4} and perplexity")
+    assert result.status == 10
+    text = result.verdict(Q4, "perplexity").text
+    assert text.startswith("in the environment that is compared against: ended with exit status 7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--update-baselines", "--reason", "x"], "--against does not go with --update-baselines"),
+        (["--machine", "bench"], "--against does not go with --machine"),
+        (["--require-baselines"], "--against does not go with --require-baselines"),
+        (["--reuse"], "--against does not go with --reuse"),
+        (["-n", "2"], "--against does not go with -n"),
+        (["--pairs", "1"], "--pairs 1: must be 2 or more"),
+    ],
+)
+def test_options_that_do_not_go_with_it(project: Project, arguments: list[str], words: str) -> None:
+    result = project.run("--against", sys.executable, *arguments)
+    assert result.status == 4
+    assert words in result.output
+    assert result.processes == []
+
+
+def test_a_python_that_cannot_measure_is_a_usage_error(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 'no such module' >&2\nexit 1\n")
+    other.chmod(0o755)
+    result = project.run("--against", str(other))
+    assert result.status == 4
+    assert re.search(
+        rf"--against {other}: quantgate cannot measure there: no such module; .*pyproject", result.output
+    )
+    assert result.processes == []
+
+
+def test_divergence_is_taken_from_each_sides_own_reference(project: Project) -> None:
+    project.matrix["tiers"]["smoke"]["divergence"] = {"text": "boolq", "n_ctx": 32, "windows": 4}
+    result = project.run("--against", sys.executable, "-k", f"{Q4} and divergence")
+    assert result.status == 0, result.output
+    # The same interpreter: what one side's reference left serves the other.
+    assert result.processes == [f"{F16}.old.logprobs", f"{Q4}.old", f"{Q4}.new"]
+    verdict = result.verdict(Q4, "divergence/kl_mean")
+    assert (verdict.status, verdict.text) == (Status.PASS, "equal to the last digit")

@@ -1,0 +1,295 @@
+"""A checkpoint that does not go with the matrix is refused before anything is measured; what disagrees, on the first
+run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from quantgate.checkpoint.checks import check_head, describe, positions_of, puts_bos, tokens_of
+from quantgate.config.matrix import MATRIX, load_matrix
+from quantgate.errors import AssetError, InputError, MeasurementError
+from quantgate.records import AGREEMENT, Status
+from quantgate.supply.fitness import check_cell, check_lengths, check_model
+from quantgate.supply.workload import Encoder
+from safetensors.torch import load_file, save_file
+
+from selftest.conftest import Project, tree
+
+if TYPE_CHECKING:
+    from selftest.tiny import TinyModel
+
+BOS = "<|endoftext|>"
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {BOS: {"id": BOS, "ids": [0], "tokens": [BOS]}},
+}
+
+
+@pytest.fixture
+def folder(tiny: TinyModel, tmp_path: Path) -> Path:
+    """A copy of the tiny model's checkpoint."""
+    return shutil.copytree(tiny.safetensors, tmp_path / "copy")
+
+
+def edit(file: Path, **keys: Any) -> None:
+    """Set keys of a JSON file; None removes one."""
+    table = json.loads(file.read_bytes()) if file.exists() else {}
+    table.update(keys)
+    file.write_text(json.dumps({k: v for k, v in table.items() if v is not None}))
+
+
+def checked(folder: Path, add_bos: bool | None = None, **workload: Any) -> None:
+    matrix = load_matrix()
+    model = matrix.models["pocket-90k"].model_copy(update={"add_bos": add_bos})
+    tier = matrix.tier("smoke").model_copy(update={"workload": workload})
+    check_model(Path("m.toml"), "t", model, tier, folder)
+
+
+# --- tokenizers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["flag", "template", "sequence"])
+def test_a_tokenizer_that_puts_a_bos_asks_for_a_choice(folder: Path, how: str) -> None:
+    checked(folder)
+    assert puts_bos(folder) is False
+    if how == "flag":
+        edit(folder / "tokenizer_config.json", add_bos_token=True)
+    else:
+        sequence = {"type": "Sequence", "processors": [{"type": "ByteLevel", **_BYTES}, TEMPLATE]}
+        edit(folder / "tokenizer.json", post_processor=TEMPLATE if how == "template" else sequence)
+        _tokenizer_is_read_anew()
+    said = r"m\.toml: models\.t\.add_bos: is missing, .* add_bos = true .* add_bos = false"
+    with pytest.raises(InputError, match=said):
+        checked(folder)
+    checked(folder, add_bos=True)
+    checked(folder, add_bos=False)
+    with pytest.raises(InputError, match="k: is missing"):
+        Encoder(folder, None, "k")
+    assert Encoder(folder, False, "k").bos is None
+    assert Encoder(folder, True, "k").bos == 0
+
+
+_BYTES = {"add_prefix_space": False, "trim_offsets": False, "use_regex": True}
+
+
+def _tokenizer_is_read_anew() -> None:
+    from quantgate.checkpoint import checks as checkpoint
+
+    checkpoint._tokenizer.cache_clear()
+
+
+def test_a_template_counts_although_the_configuration_says_no(folder: Path) -> None:
+    """transformers goes by the template."""
+    edit(folder / "tokenizer.json", post_processor=TEMPLATE)
+    edit(folder / "tokenizer_config.json", add_bos_token=False)
+    _tokenizer_is_read_anew()
+    with pytest.raises(InputError, match="add_bos: is missing"):
+        checked(folder)
+    with pytest.raises(InputError, match="k: is missing"):
+        Encoder(folder, None, "k")
+
+
+def test_a_bos_that_there_is_not_cannot_be_put(folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", bos_token=None)
+    with pytest.raises(InputError, match=r"k = true, and the tokenizer of .* names no bos_token"):
+        Encoder(folder, True, "k")
+    assert Encoder(folder, None, "k").bos is None
+
+
+def test_the_flag_of_a_gguf_counts(tiny: TinyModel, tmp_path: Path) -> None:
+    assert Encoder(tiny.gguf, None, "k").bos is None
+    file = shutil.copy(tiny.gguf, tmp_path / "bos.gguf")
+    set_metadata(Path(file), "tokenizer.ggml.add_bos_token", "true")
+    with pytest.raises(InputError, match="k: is missing"):
+        Encoder(Path(file), None, "k")
+
+
+def set_metadata(file: Path, key: str, value: str) -> None:
+    command = [sys.executable, "-m", "gguf.scripts.gguf_set_metadata", str(file), key, value, "--force"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder: Path) -> None:
+    assert tokens_of(folder) == 512
+    edit(folder / "config.json", vocab_size=500)
+    with pytest.raises(AssetError, match=r"tokenizer has 512 tokens, its embedding 500 rows"):
+        checked(folder)
+
+
+# --- lengths -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("workload", "said"),
+    [
+        (
+            {"perplexity": {"text": "boolq", "n_ctx": 513}},
+            "perplexity: n_ctx is 513 tokens, .* 512 positions",
+        ),
+        ({"divergence": {"text": "boolq", "n_ctx": 1024}}, "divergence: n_ctx is 1,024 tokens"),
+        (
+            {"decoding": {"text": "boolq", "context": 500, "tokens": 16}},
+            r"decoding: context \+ tokens is 516 tokens",
+        ),
+    ],
+)
+def test_texts_longer_than_the_positions_are_told_with_both_numbers(
+    folder: Path, workload: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        checked(folder, **workload)
+    edit(folder / "config.json", max_position_embeddings=2048)
+    checked(folder, **workload)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({"max_position_embeddings": 64}, 64),
+        ({"n_positions": 1024}, 1024),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, None),
+        ({"max_seq_len": 2048, "attn_config": {"alibi": True}}, None),
+        ({"max_position_embeddings": 2048, "alibi": True}, None),
+        ({"hidden_size": 64}, None),
+    ],
+)
+def test_how_many_positions_a_model_has(config: dict[str, Any], positions: int | None) -> None:
+    assert positions_of(config) == positions
+
+
+def test_the_models_of_this_project_go_with_their_tiers() -> None:
+    matrix = load_matrix()
+    for name in matrix.tiers:
+        for cell in matrix.cells(name):
+            source = matrix.models[cell.model].weights
+            if source is not None and source.path is not None:
+                folder = MATRIX.parent / source.path
+                check_model(MATRIX, cell.model, matrix.models[cell.model], matrix.tier(name), folder)
+                check_cell(cell, folder, derived=False)
+
+
+def test_a_model_without_a_limit_takes_any_length() -> None:
+    check_lengths(Path("m"), {"perplexity": {"text": "boolq", "n_ctx": 10**6}}, None, Path("f"))
+
+
+# --- weights -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq, 4 bits"),
+        ({"quant_method": "awq", "bits": 4}, "awq, 4 bits"),
+        ({"quant_method": "fp8"}, "fp8, 8 bits"),
+        (
+            {"quant_method": "compressed-tensors", "config_groups": {"g": {"weights": {"num_bits": 4}}}},
+            "compressed-tensors, 4 bits",
+        ),
+        (
+            {"load_in_4bit": True, "quant_method": "bitsandbytes", "bnb_4bit_quant_type": "nf4"},
+            "bitsandbytes, 4 bits, nf4",
+        ),
+    ],
+)
+def test_weights_that_are_quantized_already_are_refused_in_every_other_cell(
+    folder: Path, stored: dict[str, Any], said: str
+) -> None:
+    assert describe(stored) == said
+    edit(folder / "config.json", quantization_config=stored)
+    cells = {c.scheme: c for c in load_matrix().cells("smoke")}
+    others = [cells[name] for name in ("fp32", "int8", "fp4", "F16", "Q4_K_M")]
+    for cell in others:
+        with pytest.raises(InputError, match=re.escape(f"already quantized ({said}), and {cell.id}")):
+            check_cell(cell, folder, derived=cell.checkpoint == "gguf")
+    if stored.get("load_in_4bit"):
+        check_cell(cells["nf4"], folder, derived=False)
+        with pytest.raises(InputError, match="already quantized"):
+            check_cell(cells["nf4-dq"], folder, derived=False)
+
+
+def test_a_head_that_differs_from_what_it_is_tied_to_is_refused(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    embeddings = tensors["model.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": embeddings.clone()}, file, {"format": "pt"})
+    check_head(folder, derived=True)
+    save_file({**tensors, "lm_head.weight": embeddings + 1}, file, {"format": "pt"})
+    with pytest.raises(AssetError, match=r"lm_head\.weight, which differs from .*tie_word_embeddings"):
+        check_head(folder, derived=False)
+    edit(folder / "config.json", tie_word_embeddings=False)
+    check_head(folder, derived=True)
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(AssetError, match=r"no file holds lm_head\.weight"):
+        check_head(folder, derived=True)
+
+
+# --- the whole gate ------------------------------------------------------------------------------------
+
+
+def test_what_the_matrix_leaves_open_is_told_at_collection(project: Project, folder: Path) -> None:
+    edit(folder / "tokenizer_config.json", add_bos_token=True)
+    project.matrix["models"]["tiny"]["weights"]["path"] = str(folder)
+    result = project.run("--collect-only")
+    assert result.status == 4
+    assert "models.tiny.add_bos: is missing" in result.output
+    assert not result.processes
+
+
+@pytest.mark.slow
+def test_references_that_disagree_fail_on_the_first_run_and_become_no_baseline(
+    project: Project, tiny: TinyModel, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.gguf"
+    shutil.copy(tiny.gguf, bad)
+    set_metadata(bad, "llama.rope.freq_base", "500000")
+    project.limit = 240
+    project.matrix["models"]["tiny"]["gguf"]["path"] = str(bad)
+    project.matrix["tiers"]["smoke"]["cells"] = [
+        "tiny/transformers/fp32", "tiny/kbit/int4-b64", "tiny/llamacpp/F16",
+    ]  # fmt: skip
+    result = project.update("-m", "perplexity")
+    assert result.status == 10, result.output
+    for cell in ("tiny/transformers/fp32", "tiny/llamacpp/F16"):
+        found = result.verdict(cell, AGREEMENT)
+        assert (found.status, bool(found.wrong)) == (Status.ERROR, True)
+        assert abs(found.measured or 0) > 0.2
+    assert not [name for name in tree(project.folder) if name.startswith("baselines/")]
+    assert result.output.count("the baseline is not updated") == 3
+    report = (project.folder / "report" / "report.md").read_text()
+    assert "pytest --update-baselines" not in report
+
+
+def test_numbers_that_a_model_has_no_vector_for_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
+    """In the measuring process, where the model is loaded."""
+    from quantgate.backends import transformers
+    from quantgate.backends.tree import TokenSequence
+    from quantgate.measure.scoring import score
+    from quantgate.measure.session import Session
+    from quantgate.records import Job
+
+    def session(vocabulary: int) -> Session:
+        (tmp_path / "meta.json").write_text(json.dumps({"vocabulary": vocabulary}))
+        job = Job(
+            cell="t/transformers/fp32", tier="smoke", fingerprint="f", backend="transformers",
+            scheme_options={"dtype": "float32", "device": "cpu"}, weights=tiny.safetensors, source_hash="s",
+            workload=tmp_path, requests=[], options={}, threads=1, output=tmp_path / "o",
+        )  # fmt: skip
+        return Session(job, lambda *_: None)
+
+    with pytest.raises(MeasurementError, match=r"tokenizer has 513 tokens, its embedding 512 rows"):
+        session(513).load(transformers.load)
+    loaded = session(512)
+    loaded.load(transformers.load)
+    score(loaded.backend, [[TokenSequence(tuple([1] * 513), 1)]], 513)  # the last one is predicted alone
+    said = r"512 positions, and a text has 513 tokens: lower what \[tiers\.smoke\.load\]"
+    with pytest.raises(MeasurementError, match=said):
+        score(loaded.backend, [[TokenSequence(tuple([1] * 514), 1)]], 514)
