@@ -1,3 +1,3 @@
-"""pytest enters here; everything else is in `quantgate.plugin.hooks`."""
+"""Load the gate's pytest plugin, and that of suite/test_papers.py."""
 
-pytest_plugins = ["quantgate.plugin.hooks"]
+pytest_plugins = ["quantgate.plugin.hooks", "quantgate.proofs.papers.plugin"]

@@ -16,7 +16,6 @@ from quantgate.errors import InputError, QuantgateError, unexpected
 from quantgate.plugin import finish
 from quantgate.plugin.case import Gate, Replay
 from quantgate.plugin.state import PAIRS, State, is_worker
-from quantgate.proofs.papers.cases import Answers, FindingCase, Question
 from quantgate.records import Scalar, Status, Verdict
 from quantgate.run.plan import Need
 
@@ -127,27 +126,22 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STATE] = state
     config.pluginmanager.register(Collector(state), "quantgate-collector")
     # What no case of this tier has is still a name that -m may use.
-    for name in sorted({"papers", *metric_groups(), *(m for c in state.cells.values() for m in c.marks)}):
+    for name in sorted({*metric_groups(), *(m for c in state.cells.values() for m in c.marks)}):
         _mark(config, name)
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Nothing is collected for a metric that the tier does not measure, nor for findings where it has none."""
+    """Nothing is collected for a metric that the tier does not measure."""
     state = collector.config.stash[STATE]
     for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
-        measured = mark.name != "gate" or mark.args[0].split("/")[0] in state.tier.workload
-        if not measured or (mark.name == "papers" and not state.questions):
+        if mark.name == "gate" and mark.args[0].split("/")[0] not in state.tier.workload:
             return []
     return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One case per cell of the tier (and per entry of the workload's `each`); one per finding of its papers."""
+    """One case per cell of the tier (and per entry of the workload's `each`)."""
     state = metafunc.config.stash[STATE]
-    if "finding" in metafunc.fixturenames:
-        asked = [pytest.param(q, id=f"{q.section}/{q.key}") for q in state.questions]
-        metafunc.parametrize("finding", asked, indirect=True)
-        return
     marker = metafunc.definition.get_closest_marker("gate")
     if marker is None or "gate" not in metafunc.fixturenames:
         return
@@ -178,9 +172,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The plan is what is left after -k and -m; a cell's cases come together, references first."""
     state = config.stash[STATE]
     # Where no cell has a metric, pytest puts a skipped case that stands for none.
-    items[:] = [i for i in items if _needs(i) or not {"gate", "finding"} & {*getattr(i, "fixturenames", ())}]
+    items[:] = [i for i in items if _needs(i) or "gate" not in getattr(i, "fixturenames", ())]
     order: dict[str, int] = {cell: n for n, cell in enumerate(state.cells)}
-    # A finding's cases come after those of its last cell.
+    # A case that needs several cells comes after those of the last one.
     items.sort(key=lambda item: max((order.get(n.cell.id, -1) for n in _needs(item)), default=-1))
     asked = [n for i in items for n in _needs(i)]
     state.needs = [n for n in asked if n.cell.id not in state.skipped]
@@ -217,7 +211,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
             "Leave -n out, or deselect them with -m 'not throughput'."
         )
     state = node.config.stash[STATE]
-    gates = {f"test_{group}.py::" for group in (*metric_groups(), "papers")}
+    gates = {f"test_{group}.py::" for group in metric_groups()}
     if not state.claimed and any(name in i for i in ids for name in gates):
         try:
             state.claim_results()
@@ -239,16 +233,6 @@ def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
     request.node.stash[_ENVIRONMENT] = gate.environment
 
 
-@pytest.fixture
-def finding(request: pytest.FixtureRequest) -> FindingCase:
-    """What the case asks of all cells of its section: `finding.check()`."""
-    config = request.config
-    state = config.stash[STATE]
-    answers = config.stash.setdefault(_ANSWERS, Answers(state.baselines))
-    return FindingCase(request.param, answers, state.runner.measurement)
-
-
-_ANSWERS = pytest.StashKey[Answers]()
 _VERDICTS = pytest.StashKey[list[Verdict]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, Scalar]]()
 
@@ -320,11 +304,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     except Exception as error:
         terminalreporter.write_line(_unforeseen(session, error))
     if not state.verdicts and state.option.report is not None:
-        page = f"python -m quantgate.proofs.papers --results={state.results} --output={state.option.report}"
-        terminalreporter.write_line(
-            f"{state.option.report}: no report was written, since no gate was judged"
-            + (f"; a page of the findings: {page}" if state.questions else "")
-        )
+        terminalreporter.write_line(f"{state.option.report}: no report was written, since no gate was judged")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -346,13 +326,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _needs(item: pytest.Item) -> list[Need]:
-    """What a case needs measured; nothing, where it is no case of the suite."""
+    """What a case needs measured: its parameters that are a `Need`, or have `needs` of their own (one case of many
+    cells)."""
     callspec = getattr(item, "callspec", None)
-    parameters = callspec.params if callspec else {}
-    found = parameters.get("gate", parameters.get("finding"))
-    if isinstance(found, Question):
-        return found.needs
-    return [found] if isinstance(found, Need) else []
+    parameters = callspec.params.values() if callspec else ()
+    needs = [n for p in parameters for n in ([p] if isinstance(p, Need) else getattr(p, "needs", ()))]
+    return [need for need in needs if isinstance(need, Need)]
 
 
 def _mark(config: pytest.Config, name: str) -> pytest.MarkDecorator:

@@ -32,7 +32,6 @@ from quantgate.machine.quota import usable_cores
 from quantgate.measure.metrics.accuracy import budget_of
 from quantgate.paths import cache_dir
 from quantgate.plugin.case import Rules
-from quantgate.proofs.papers.cases import Question, questions
 from quantgate.records import Metric, Scalar, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import Against
@@ -132,11 +131,6 @@ class State:
                 f"{error.filename or lock}: {error.strerror}; name a folder that can be written with --results"
             ) from None
 
-    @cached_property
-    def questions(self) -> list[Question]:
-        """Findings of papers that the tier asks for; an A/B run, which compares environments, has none."""
-        return [] if self.option.against else questions(self.option.tier, list(self.cells.values()))
-
     @property
     def command(self) -> str:
         """How the command that repeats a case begins."""
@@ -193,7 +187,7 @@ class State:
             if problem := path_problem(path):
                 raise InputError(problem)
         limit_bytes()
-        _ = self.tolerances, self.questions
+        _ = self.tolerances
         self.supply.check()
         if self.option.machine:
             check_machine(
