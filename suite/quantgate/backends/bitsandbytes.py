@@ -31,8 +31,9 @@ class BitsAndBytes(Transformers):
 
     @property
     def rounding(self) -> Rounding:
-        """LLM.int8 rounds activations by what stands in the whole batch: neighbours move a score."""
-        return super().rounding
+        """LLM.int8 treats a column as an outlier for all rows of a batch where one of them has one; kernels of 4 bits
+        change with the number of rows."""
+        return Rounding(super().rounding.floor, 1.0)
 
     def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
         yield parameter

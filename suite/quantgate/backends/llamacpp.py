@@ -30,7 +30,7 @@ class LlamaCpp:
     """A GGUF model; weights are memory-mapped, the cache is F16, as the command-line tools do by default."""
 
     settings = f"n_ubatch {_MICRO_BATCH}, flash attention auto, cache F16"
-    rounding = Rounding(0.02, 0.1)
+    rounding = Rounding(0.02, 1.0)
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         llama_cpp.llama_backend_init()

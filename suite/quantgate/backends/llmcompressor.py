@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.backends._linear import linear_weights
-from quantgate.backends.base import Weights
+from quantgate.backends.base import Rounding, Weights
 from quantgate.backends.transformers import Transformers, linear_layers
 from quantgate.errors import MeasurementError
 
@@ -47,6 +47,11 @@ class LLMCompressor(Transformers):
             linear=sum(sizes.values()) + sum(p.numel() for p in others.values()),
             in_scheme=packed,
         )
+
+    @property
+    def rounding(self) -> Rounding:
+        """Activations may be rounded to 8 bits: what is next to a step falls on either side."""
+        return Rounding(super().rounding.floor, 1.0)
 
     def weights(self) -> Weights:
         return self._weights

@@ -243,7 +243,7 @@ def test_no_probe_is_longer_than_what_is_scored(folder: Path, length: int) -> No
 
     backend: Any = Named()
     probe = probe_of(backend, [[TokenSequence(tuple(range(length)), 1)]])
-    every = [*probe.sequences, *probe.again.values()]
+    every = [*probe.sequences, probe.whole, *probe.cuts]
     assert max(len(s.ids) for s in every) <= length
     longest = max(len(s.ids) for batch in probe.batches for s in batch.sequences)
     assert longest > 30 + 1 or length <= 32, "one sequence is longer than each length that is named"

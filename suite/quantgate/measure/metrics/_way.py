@@ -9,10 +9,14 @@ the cache of the one before; and the same with sequences longer than the windows
 configuration names, as far as the cell's own tasks have sequences of that length. Where the two ways differ by more
 than rounding, or the shared one raises, the cell is scored the plain way.
 
-What is rounding is measured on the model: a few sequences are scored the plain way once more, with other tokens after
-them. By causality, nothing but the shape of the products, and what a quantizer makes of its batch, can move their
-scores. Differences up to `FACTOR` times the largest such movement are rounding, within the bounds of the number format
-(`Backend.rounding`), in nats of a token's log-probability.
+What is rounding is measured on the model: the longest sequence is scored the plain way, and so are some of its
+beginnings (`CUTS`). By causality, nothing but the shape of the products, and what a quantizer makes of its batch, can
+move the scores of a beginning. Differences up to `FACTOR` times the largest such movement are rounding, within the
+bounds of the number format (`Backend.rounding`), in nats of a token's log-probability.
+
+Measured on smollm2-135m (two cores, AVX-512), what beginnings move, and by how much items of its tasks then differed
+between the ways, at most: fp32 0 and 1e-5, nf4 0.06 and 0.08, LLM.int8 0.47 and 0.74, llama.cpp F16 0.013 and 0.011,
+Q8_0 0.33 and 0.59. A wrong mask, position or state is off by nats.
 """
 
 from __future__ import annotations
@@ -34,8 +38,9 @@ STEM, OWN, END = 12, 6, 3
 """Tokens of the probe's common beginning, of what an item adds to it, of a choice."""
 BEYOND = 8
 """Tokens by which a beginning exceeds a length that the configuration names."""
-AFTER = 10
-"""Tokens that are put after a sequence, at most, to see what that does to its scores."""
+WHOLE = 96
+CUTS = (6, 32, 49)
+"""Tokens of the sequence whose rounding is measured, and of its beginnings: kernels change with the number of rows."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Probe:
-    """again: some of the sequences of the batches, with other tokens after them."""
+    """whole: the sequence whose rounding is measured. cuts: its beginnings."""
 
     batches: list[Batch]
-    again: dict[TokenSequence, TokenSequence]
+    whole: TokenSequence
+    cuts: list[TokenSequence]
 
     @property
     def sequences(self) -> list[TokenSequence]:
@@ -85,8 +91,8 @@ def way_of(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> Hands
 
 def handshake(backend: Backend, probe: Probe) -> Handshake:
     """Score the probe both ways. Raises what the plain way raises."""
-    plain = _alone(backend, [*probe.sequences, *probe.again.values()])
-    noise = max((_difference(plain[one], plain[other]) for one, other in probe.again.items()), default=0.0)
+    plain = _alone(backend, [*probe.sequences, probe.whole, *probe.cuts])
+    noise = max((_difference(plain[probe.whole], plain[cut]) for cut in probe.cuts), default=0.0)
     rounding = backend.rounding
     limit = min(rounding.ceiling, max(rounding.floor, FACTOR * noise))
     try:
@@ -144,15 +150,12 @@ def probe_of(backend: Backend, groups: Sequence[Sequence[TokenSequence]]) -> Pro
         Batch(item(stem, 2), kept=past),
         Batch(item(stem), past=past),
     ]
-    again = {
-        s: TokenSequence(s.ids + tokens(min(AFTER, size - len(s.ids))), s.start)
-        for s in [*alone, *other]
-        if len(s.ids) < size
-    }
     exceeded = [n for n in backend.lengths() if STEM + OWN <= n < size - 1]
     if exceeded:
         stem = beginning(min(max(exceeded) + BEYOND, size - 1))
         past = len(stem) if size > len(stem) + 1 else 0
         long = item(stem, 2)
         batches += [Batch(other + long), Batch(long[:1], kept=past), Batch(item(stem), past=past)]
-    return Probe(batches, again)
+    whole = TokenSequence(longest[:WHOLE], 1)
+    cuts = [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
+    return Probe(batches, whole, cuts)
