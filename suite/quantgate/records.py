@@ -234,6 +234,10 @@ class Measurement(Record):
     """Metric groups that this machine cannot measure, and why."""
     complete: bool = False
 
+    def comparable(self, name: str, measured: Metric) -> tuple[Metric | None, Mapping[str, Scalar]]:
+        """Return the value of a metric that `measured` is compared with, and the environment it was measured in."""
+        return self.metrics.get(name), self.environment
+
 
 class Spent(Record):
     """Wall time of one measuring process, seen by the run that asked for it.

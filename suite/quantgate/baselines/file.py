@@ -72,6 +72,12 @@ class Baseline(Measurement):
         """When, why and in which environment `metric` (a name in `metrics` or `others`) was measured."""
         return self.kept.get(metric) or self.latest
 
+    def comparable(self, name: str, measured: Metric) -> tuple[Metric | None, Mapping[str, Scalar]]:
+        """Of values on several kinds of kernels, return the one by `key_for`."""
+        key = self.key_for(name, measured)
+        value = self.metrics.get(key) or self.others.get(key)
+        return value, self.kept[key].environment if key in self.kept else self.environment
+
     def key_for(self, name: str, measured: Metric) -> str:
         """The name in `metrics` or `others` of the value that `measured` is compared with: of several kinds of kernels
         its own, else the one that shares most features with it."""

@@ -1,4 +1,4 @@
-"""Machines that a user named: what tells one from another, and what differs between two environments.
+"""Machines that a user named: what tells one from another.
 
 <root>/machines/<machine>.toml    what tells that machine from others
 """
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 from quantgate.baselines.storage import locked, parse_toml, write_toml
 from quantgate.errors import InputError
 from quantgate.files import checked_name
+from quantgate.judge.environment import changed_environment
 from quantgate.records import FORMAT, Record, Scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-INFORMATIVE = {"commit"}
-"""Of an environment, what is recorded and changes no number."""
 
 
 class _Machine(Record):
@@ -58,21 +56,3 @@ def read_machine(root: Path, name: str) -> _Machine:
             f"{path}: no machine {name!r} is recorded; --update-baselines --machine {name} records this one"
         )
     return parsed[0]
-
-
-def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
-    """What differs, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one lacks reads `none`."""
-    return [
-        f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
-        for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
-        if (was := old.get(key)) != (now := new.get(key)) and not (key == "memory_gb" and _close(was, now))
-    ]
-
-
-def _close(was: Scalar, now: Scalar) -> bool:
-    """Whether two sizes of the memory are one machine's: what its kernel keeps for itself varies."""
-    return (
-        isinstance(was, int | float)
-        and isinstance(now, int | float)
-        and abs(was - now) <= 0.05 * max(was, now)
-    )

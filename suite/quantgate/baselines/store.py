@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from quantgate.baselines.file import Baseline, Origin, name_of, on_kernels, read_file, write_file
-from quantgate.baselines.machines import changed_environment, check_machine, read_machine
+from quantgate.baselines.machines import check_machine, read_machine
 from quantgate.baselines.storage import locked, one_line
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
@@ -36,7 +36,6 @@ __all__ = [
     "Row",
     "Update",
     "baseline_path",
-    "changed_environment",
     "check_machine",
     "format_update",
     "plan_update",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,29 +10,25 @@ import pytest
 
 from quantgate.baselines import store as baselines
 from quantgate.baselines.file import Baseline
+from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
-from quantgate.judge import (
-    MOVED,
-    Tolerances,
-    drift,
-    first_difference,
-    held_to,
-    judge_on_kernels,
-    limits_of,
-    no_result,
-    of_choices,
-    recorded,
-    reproduction,
-    worst,
+from quantgate.judge import MOVED, Tolerances, compare, no_result, worst
+from quantgate.judge.compare import (
+    Comparison,
+    FreshPairs,
+    MoreProcesses,
+    SecondLook,
+    confirmed,
+    explained,
+    moved,
+    needs_second_look,
+    verdicts,
 )
-from quantgate.judge.confirm import settle, suspicious
-from quantgate.judge.expected import Limits
-from quantgate.records import QUANTIZED_SHARE, Measurement, Metric, Scalar, Status, Verdict
+from quantgate.records import Measurement, Scalar, Status, Verdict
 from quantgate.run.against import Against
 from quantgate.run.plan import Need
-from quantgate.run.relative import flips_in_words, origin
 from quantgate.run.runner import Runner
-from quantgate.words import comparison, delta
+from quantgate.words import comparison
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,16 @@ class Rules:
     """Whether the old values are another environment's, measured in this run (A/B)."""
     command: str
     """How the reproducing command begins: `pytest --tier smoke`."""
+
+    def judging(self, cell: Cell) -> compare.Rules:
+        """The rules for one cell."""
+        return compare.Rules(
+            tolerances=self.tolerances,
+            alpha=self.alpha,
+            against=self.against,
+            timings=self.against or self.machine is not None,
+            minimum_shares={} if cell.minimum_share is None else {cell.id: cell.minimum_share},
+        )
 
 
 @dataclass
@@ -111,10 +115,16 @@ class Gate:
                 raise MeasurementError(why)
             if self._need.request not in measured.requests:
                 raise MeasurementError(self._runner.unmeasured(self._need.cell, self._need.request))
-            first = list(self._judged(measured, old))
-            if not self._rules.updating and suspicious(first, measured.metrics, self._rules.against):
-                first = self._confirmed(first, measured)
-            self.verdicts = self._explained(first)
+            comparison = self._comparison(measured, old)
+            request, rules, reproduce = (
+                self._need.request,
+                self._rules.judging(self._need.cell),
+                self._reproduce(),
+            )
+            found = verdicts(comparison, request, rules, reproduce)
+            if not self._rules.updating and needs_second_look(found, comparison, rules):
+                found = confirmed(found, comparison, self._look_again(), request, rules, reproduce)
+            self.verdicts = self._explained(found)
         except QuantgateError as error:
             self.verdicts = [self._error(error)]
         except Exception as error:
@@ -134,134 +144,36 @@ class Gate:
     def _baseline(self, cell: str) -> Baseline | None:
         return baselines.read(self._rules.baselines, cell, self._rules.tier, self._rules.machine)
 
-    def _judged(self, measured: Measurement, old: Measurement | None) -> Iterator[Verdict]:
-        rules, cell = self._rules, measured.cell
-        known = old.metrics if old else {}
-        names = [n for n in measured.metrics if self._need.covers(n)]
-        for name in names:
-            metric = measured.metrics[name]
-            tolerance = rules.tolerances.of(name, cell, against=rules.against)
-            limits = self._limits(name, cell)
-            if tolerance is None:
-                before = known.get(name)
-                if limits is None:
-                    yield recorded(cell, name, metric, before, flips_in_words(metric))
-                else:
-                    yield held_to(limits, cell, name, metric, None, self._reproduce())
-                if old and before and metric.kind == "paired":
-                    yield from self._reproduced(name, metric, before, _changed(old, name, measured))
-            elif metric.kind == "rounds" and rules.machine is None and not rules.against:
-                yield recorded(
-                    cell, name, metric, None, "timings are gated on a named machine (--machine) or as ratio"
-                )
-            else:
-                key, values = name, known
-                if isinstance(old, Baseline):
-                    key, values = old.key_for(name, metric), old.metrics | old.others
-                before = values.get(key)
-                changed = _changed(old, key, measured) if old and before else []
-                verdict = judge_on_kernels(
-                    cell, name, metric, before, tolerance, self._level(metric), changed, self._reproduce(),
-                    against=rules.against,
-                )  # fmt: skip
-                if limits is not None:
-                    verdict = held_to(limits, cell, name, metric, verdict, self._reproduce())
-                yield verdict
-                same = rules.tolerances.of_reproduction(name, cell) if metric.kind == "paired" else None
-                if same and before and verdict.status not in (Status.NOT_COMPARABLE, Status.ERROR):
-                    yield reproduction(verdict, metric, before, same)
-            yield from self._choices(name, measured, old)
-        for name in known:
-            if not self._need.covers(name) or name in measured.metrics:
-                continue
-            if not known[name].relative:
-                yield no_result(cell, name, "is in the baseline, but was not measured", self._reproduce())
-            elif rules.tolerances.of(name, cell) is not None:
-                yield self._without_reference(name, known[name])
-
-    def _limits(self, name: str, cell: str) -> Limits | None:
-        """What the metric has to be whatever the baseline."""
-        mine = self._need.cell
-        minimum = mine.minimum_share if name == QUANTIZED_SHARE and cell == mine.id else None
-        return limits_of(self._rules.tolerances.of_expected(name, cell), minimum)
-
-    def _choices(self, name: str, measured: Measurement, old: Measurement | None) -> Iterator[Verdict]:
-        """Whether every choice is as likely as it was, of the metric of a task that keeps their log-likelihoods."""
-        new, before = (
-            of_choices(side.metrics[name]) if side and name in side.metrics else None
-            for side in (measured, old)
-        )
-        if old and new and before and not first_difference(before, new)[0]:  # its own verdict says so
-            changed = _changed(old, name, measured)
-            yield from self._reproduced(f"{name.rpartition('/')[0]}/choices", new, before, changed)
-
-    def _reproduced(self, name: str, metric: Metric, before: Metric, changed: list[str]) -> Iterator[Verdict]:
-        """Of a paired metric whose mean has no gate: whether its units are what they were, if that has one."""
-        cell = self._need.cell.id
-        if (tolerance := self._rules.tolerances.of_reproduction(name, cell)) is None:
-            return
-        different, by_machine = first_difference(before, metric)
-        known = Verdict(
-            cell=cell, metric=name, status=Status.PASS, environment=changed, reproduce=self._reproduce()
-        )
-        if different:
-            said = {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
-            yield known.model_copy(update=said)
-        else:
-            yield reproduction(known, metric, before, tolerance)
-
-    def _without_reference(self, name: str, baseline: Metric) -> Verdict:
-        """No error of this cell: the reference's own cases say what happened to it."""
+    def _comparison(self, measured: Measurement, old: Measurement | None) -> Comparison:
         cell = self._need.cell
         why = f"{cell.reference} has no such metric in this run"
         try:
             self._runner.reference(cell)
         except QuantgateError as error:
             why = str(error).partition("\n")[0]
-        return Verdict(
-            cell=cell.id,
-            metric=name,
-            status=Status.INCONCLUSIVE,
-            baseline=baseline.value,
-            unit=baseline.unit,
-            text=f"cannot be judged without the reference: {why}",
-            reproduce=self._reproduce(),
-        )
+        return Comparison(measured, old, why)
 
-    def _explained(self, verdicts: list[Verdict]) -> list[Verdict]:
-        """With what the reference did, where something moved: a drift of everything, or of this scheme alone."""
-        if not any(v.status in MOVED for v in verdicts):
-            return verdicts
+    def _explained(self, found: list[Verdict]) -> list[Verdict]:
+        if not moved(found):
+            return found
+        cell, request = self._need.cell, self._need.request
         try:
-            measured = self._runner.reference(self._need.cell)
-            old = self._baseline(self._need.cell.reference)
-            references = {v.metric: v for v in self._judged(measured, old)} if measured else {}
+            measured = self._runner.reference(cell)
+            old = self._baseline(cell.reference)
         except QuantgateError:
-            return verdicts  # the reference's own cases say why
-        return [self._beside(v, verdicts, references) for v in verdicts]
+            return found  # the reference's own cases say why
+        if measured is None:
+            return found
+        reference = Comparison(measured, old)
+        return explained(found, reference, request, self._rules.judging(cell), self._reproduce())
 
-    def _beside(self, verdict: Verdict, own: list[Verdict], references: dict[str, Verdict]) -> Verdict:
-        name = origin(verdict.metric)
-        mine, reference = next((v for v in own if v.metric == name), verdict), references.get(name)
-        said = name != verdict.metric and mine.status in MOVED
-        if verdict.status not in MOVED or said or reference is None or reference.change is None:
-            return verdict
-        moved = f"{reference.cell} {delta(reference.change, reference)}"
-        return verdict.model_copy(update={"reference": f"{drift(mine, reference)} ({moved})"})
-
-    def _level(self, metric: Metric) -> float:
-        """The chance of a false alarm that one judgement of the metric may have, see `quantgate.judge.confirm`."""
-        alpha = self._rules.alpha
-        return math.sqrt(alpha) if self._rules.against and metric.nested else alpha
-
-    def _confirmed(self, first: list[Verdict], measured: Measurement) -> list[Verdict]:
-        """Measured again in fresh processes, see `quantgate.judge.confirm`."""
+    def _look_again(self) -> SecondLook:
         cell, request = self._need.cell, self._need.request
         if isinstance(self._runner, Against):
-            return settle(first, self._judged(*self._runner.again(cell, request)), None, measured.metrics)
-        together, fresh = self._runner.again(cell, request)
+            return FreshPairs(Comparison(*self._runner.again(cell, request)))
         old = self._baseline(cell.id)
-        return settle(first, self._judged(together, old), self._judged(fresh, old), measured.metrics)
+        together, fresh = self._runner.again(cell, request)
+        return MoreProcesses(self._comparison(together, old), self._comparison(fresh, old))
 
     def _conclude(self) -> None:
         status = worst(self.verdicts)
@@ -281,12 +193,6 @@ class Gate:
 
     def _reproduce(self) -> str:
         return f"{self._rules.command} '{self._nodeid}'"
-
-
-def _changed(old: Measurement, metric: str, measured: Measurement) -> list[str]:
-    """What is another in the environment since the old value."""
-    was = old.origin(metric) if isinstance(old, Baseline) else old
-    return baselines.changed_environment(was.environment, measured.environment)
 
 
 def describe(verdict: Verdict) -> str:

@@ -15,6 +15,7 @@ from quantgate.baselines import store as baselines
 from quantgate.baselines.store import Update
 from quantgate.errors import InputError, QuantgateError
 from quantgate.judge import MOVED, gate_level, with_sensitivity
+from quantgate.judge.environment import changed_environment
 from quantgate.machine.environment import Environment
 from quantgate.records import Measurement, Scalar, Status
 from quantgate.report import RunInfo, append_job_summary, write_report
@@ -193,11 +194,11 @@ def _changed(state: State) -> list[str]:
     if state.against is None:
         return list(dict.fromkeys(line for v in state.verdicts for line in v.environment))
     own, other = Environment(), state.against
-    found = baselines.changed_environment(other.libraries, own.libraries)
+    found = changed_environment(other.libraries, own.libraries)
     if isinstance(state.runner, Against):
         old, new = state.runner.old(), state.runner.finished()
         for cell in new:
-            found += baselines.changed_environment(old[cell].environment, new[cell].environment)
+            found += changed_environment(old[cell].environment, new[cell].environment)
     return list(dict.fromkeys(found))
 
 

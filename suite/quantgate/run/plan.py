@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantgate.config.matrix import Cell
-from quantgate.records import AGREEMENT
+from quantgate.judge.compare import covers
 
 RELATIVE = ("perplexity", "accuracy", "throughput", "divergence")
 """Metric groups that are judged relative to the reference too."""
@@ -23,10 +23,7 @@ class Need:
 
     def covers(self, metric: str) -> bool:
         """Whether the case judges this metric."""
-        request = self.request
-        if metric == AGREEMENT:
-            return request == "perplexity"
-        return metric == request or metric.startswith(f"{request}/") or metric == f"{request}_ratio"
+        return covers(self.request, metric)
 
 
 @dataclass

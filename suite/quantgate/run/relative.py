@@ -96,19 +96,6 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
     }
 
 
-def origin(name: str) -> str:
-    """The metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
-    return name.removesuffix(f"/{LOSS}").removesuffix("_ratio")
-
-
-def flips_in_words(metric: Metric) -> str:
-    """`2 lost, 1 gained of 16 items against <reference>`; empty for a metric without flips."""
-    if not {"lost", "gained", "items"} <= metric.raw.keys():
-        return ""
-    lost, gained, items = (metric.raw[key] for key in ("lost", "gained", "items"))
-    return f"{lost} lost, {gained} gained of {items} items against {metric.conditions.get('relative to')}"
-
-
 def _same_units(metric: Metric, other: Metric) -> bool:
     """Whether samples belong to each other one by one: same work (conditions that both have), count and weights. A cell
     and its reference may each have a budget of their own: it changes last digits alone."""

@@ -23,7 +23,6 @@ from quantgate.baselines.store import (
     Baseline,
     Update,
     baseline_path,
-    changed_environment,
     check_machine,
     format_update,
     plan_update,
@@ -32,6 +31,7 @@ from quantgate.baselines.store import (
 )
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError, QuantgateError
+from quantgate.judge.environment import changed_environment
 from quantgate.records import FORMAT, Measurement, Metric, Scalar, Status, Verdict
 
 if TYPE_CHECKING:

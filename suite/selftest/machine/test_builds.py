@@ -12,9 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from quantgate.baselines.store import changed_environment
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge import judge
+from quantgate.judge.environment import changed_environment
 from quantgate.machine import builds as module
 from quantgate.machine import environment
 from quantgate.machine.builds import builds

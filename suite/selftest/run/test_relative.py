@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from quantgate.judge import Tolerance, judge
+from quantgate.judge.compare import flips_in_words, origin
 from quantgate.records import Metric, Status
-from quantgate.run.relative import flips_in_words, origin, relative_metrics
+from quantgate.run.relative import relative_metrics
 
 REFERENCE = "m/llamacpp/F16"
 CONDITIONS = {"tokens": "t1", "n_ctx": 512}
