@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 import pytest
 import tomli_w
 from quantgate.errors import AssetError
-from quantgate.paths import FIXTURES
+from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.records import Measurement, Verdict
 from quantgate.report.as_json import from_json
 from quantgate.supply.assets import fetch, load_assets
@@ -223,7 +223,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return kept | {
         "QUANTGATE_CACHE": str(folder / "cache"),
         "TMPDIR": str(folder / "tmp"),
-        "PYTHONPATH": str(REPO),
+        "PYTHONPATH": str(IMPORT_ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",

@@ -32,6 +32,7 @@ from quantgate.baselines.store import (
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError, QuantgateError
 from quantgate.judge.environment import changed_environment
+from quantgate.paths import IMPORT_ROOT
 from quantgate.records import FORMAT, Measurement, Metric, Scalar, Status, Verdict
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 CELL = "smollm2-135m/llamacpp/Q4_K_M"
 TIER = "smoke"
-REPO = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
@@ -652,7 +652,7 @@ os.replace = dies
 new = Measurement.model_validate_json((root / "new.json").read_text())
 write_update(root, plan_update(new, read(root, {CELL!r}, {TIER!r}), []), reason="dies")
 """
-    assert subprocess.run([sys.executable, "-c", script], cwd=REPO, check=False).returncode == 9
+    assert subprocess.run([sys.executable, "-c", script], cwd=IMPORT_ROOT, check=False).returncode == 9
     assert existing(tmp_path) == before
     assert len(list(before.path.parent.iterdir())) == 2 + step  # the litter of the crash ...
     summary, raw = update(tmp_path, measured(metrics={"perplexity": perplexity(25.0)}))
@@ -725,7 +725,7 @@ def test_lock_that_another_run_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyP
     script += "    print('locked', flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], cwd=REPO, stdin=pipe, stdout=pipe
+        [sys.executable, "-c", script, tmp_path], cwd=IMPORT_ROOT, stdin=pipe, stdout=pipe
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
@@ -812,5 +812,7 @@ def test_changed_environment() -> None:
 
 def test_import_is_cheap() -> None:
     script = "import sys, quantgate.baselines.store, json; print(json.dumps(sorted(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", script], cwd=REPO, check=True, capture_output=True).stdout
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=IMPORT_ROOT, check=True, capture_output=True
+    ).stdout
     assert not {"torch", "numpy", "rich", "filelock", "tomli_w"} & set(json.loads(found))

@@ -16,10 +16,11 @@ import pytest
 from quantgate.errors import MeasurementError
 from quantgate.files import path_problem
 from quantgate.locks import locked
+from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Job, Measurement
 from quantgate.run.bench import Asked, in_words, sibling
 
-from selftest.conftest import REPO, Project
+from selftest.conftest import Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 
@@ -145,7 +146,7 @@ def test_a_deeply_nested_baseline_is_an_error_of_its_cell_alone(baselined: Proje
 def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook: str) -> None:
     module, _, name = hook.rpartition(".")
     (baselined.folder / "broken_hook.py").write_text(
-        f"from suite import finish, state\n"
+        "from quantgate.plugin import finish, state\n"
         "def fail(*arguments): raise LookupError('unforeseen')\n"
         f"{module}.{name} = fail\n"
     )
@@ -161,7 +162,7 @@ def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook
 @pytest.mark.parametrize("command", ["papers", "pocket", "power", "faults", "peers", "cache"])
 def test_wrong_options_end_with_one_status(command: str) -> None:
     main = importlib.import_module(
-        f"suite.{command}.__main__" if command != "cache" else "quantgate.cache.prune"
+        f"quantgate.proofs.{command}.__main__" if command != "cache" else "quantgate.cache.prune"
     ).main
     with pytest.raises(SystemExit) as caught:
         main(["--no-such-option"])
@@ -199,7 +200,7 @@ def test_a_locale_without_the_letters_of_a_path_is_named(tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-c", code, "é"],
         env={**os.environ, **plain},
-        cwd=REPO,
+        cwd=IMPORT_ROOT,
         capture_output=True,
         text=True,
         check=True,
@@ -254,7 +255,7 @@ def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path:
     cache = tmp_path / "cache"
     assert project.run("-m", "divergence", "-k", Q4, QUANTGATE_CACHE=str(cache)).status == 0
     (tmp_path / "read_only.py").write_text(
-        "from suite import files\n"
+        "from quantgate import files\n"
         "from quantgate.run import bench\n"
         f"cache = {str(cache)!r}\n"
         "check = files.writable\n"
@@ -306,7 +307,7 @@ def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
     )
     file = tmp_path / "a" / "b.json"
     done = subprocess.run(
-        [sys.executable, "-c", code, file], cwd=REPO, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, file], cwd=IMPORT_ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(file), done.stderr
     assert list(file.parent.iterdir()) == []
