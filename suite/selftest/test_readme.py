@@ -1,99 +1,111 @@
-"""What README says is so: its matrix loads, its table of options is complete, its commands exist."""
+"""The documentation: commands and options exist, links lead somewhere, the README stays short."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from configparser import ConfigParser
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from quantgate.config.matrix import load_matrix, metric_groups
-from quantgate.plugin.finish import EXIT
-from quantgate.proofs.faults.catalogue import CATALOGUE
-from quantgate.proofs.faults.table import HEADINGS
-from quantgate.records import Status
+from quantgate.config.matrix import load_matrix
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
-COMMANDS = re.findall(
-    r"^pytest .*|(?<=`)[^`\n]*\bpytest -[^`\n]*(?=`)|^    pytest -.*", README + CONTRIBUTING, re.MULTILINE
-)
-"""Of pytest, on lines of their own and in running text."""
+README = ROOT / "README.md"
+PAGES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    *sorted(p for room in ("suite", "fixtures", "baselines") for p in (ROOT / room).rglob("README.md")),
+]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+LINES = 150
+"""Of the README; the rest belongs into the rooms."""
 
 
-def test_matrix_of_a_hub_model_loads(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
-    path = tmp_path / "my-matrix.toml"
-    path.write_text(block)
-    matrix = load_matrix(path)
-    cells = matrix.cells("smoke")
-    assert len(cells) == 5
-    assert all(c.options["device"] == "cuda" for c in cells)
-    assert {c.reference for c in cells} == {
-        "mistral-7b/transformers/cuda-bf16",
-        "mistral-7b/llamacpp/cuda-F16",
+def commands(page: Path) -> list[str]:
+    """Lines of shell blocks that begin with a program of this project, continued lines joined, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if re.match(r"pytest |tox |python -m quantgate", line)]
+
+
+PYTEST = [c for page in PAGES for c in commands(page) if c.startswith("pytest ")]
+MODULES = [c for page in PAGES for c in commands(page) if c.startswith("python -m quantgate")]
+TOX = sorted({name for page in PAGES for name in re.findall(r"\btox -e ([a-z-]+)", page.read_text())})
+
+
+def options(command: str) -> set[str]:
+    """The options that a command uses, without values."""
+    return {
+        word.partition("=")[0] for word in shlex.split(command, comments=True) if re.match(r"--?[a-z]", word)
     }
 
 
-def test_table_of_options_is_complete(request: pytest.FixtureRequest) -> None:
-    group = next(g for g in request.config._parser._groups if g.name == "quantgate")
-    options = {name for option in group.options for name in option.names()}
-    listed = set(re.findall(r"^\| `(--[a-z-]+)", README, re.MULTILINE))
-    assert listed == options
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= LINES
 
 
-def test_exit_statuses_are_those_of_the_code() -> None:
-    for status in Status:
-        (row,) = re.findall(rf"^\| `{status}` \|.*$", README, re.MULTILINE)
-        code = EXIT.get(status, 0)
-        assert re.search(rf"\b{code}\b", row.rsplit("|", 2)[1])
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            text = (file / "README.md" if file.is_dir() else file).read_text()
+            headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert anchor in {
+                re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings
+            }, target
 
 
-def words(command: str) -> list[str]:
-    """The arguments of pytest, without a comment; an option and its value apart."""
-    arguments = shlex.split(command.partition("pytest ")[2].removesuffix("\\"), comments=True)
-    return [part for a in arguments for part in (a.split("=", 1) if a.startswith("--") else [a])]
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_paths_in_the_text_exist(page: Path) -> None:
+    """Paths from the root, or from the page's folder, between backticks."""
+    for path in re.findall(r"`((?:suite|fixtures|baselines|\.github|\.ci)/[\w./-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), path
 
 
-def test_faults_of_the_table_are_those_of_the_catalogue() -> None:
-    table = README.partition("| " + " | ".join(HEADINGS) + " |\n")[2].partition("\n\n")[0]
-    rows = [[c.strip() for c in line.split("|")[1:4]] for line in table.splitlines()[1:]]
-    listed = [
-        (text, cell, *gates.split("<br>")) for text, cell, gates in rows if not text.startswith("no fault")
-    ]
-    assert sorted(listed) == sorted((f.text, f.cell, *f.gates) for f in CATALOGUE.values())
-    (count,) = re.findall(r"<summary>(\d+) faults, all caught; ", README)
-    assert int(count) == len(CATALOGUE)
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_options_of_pytests_commands_exist(request: pytest.FixtureRequest, command: str) -> None:
+@pytest.mark.parametrize("command", PYTEST)
+def test_pytest_knows_the_options(request: pytest.FixtureRequest, command: str) -> None:
     groups = request.config._parser._groups
     known = {name for group in groups for option in group.options for name in option.names()}
-    used = {word for word in words(command) if word.startswith("-")}
-    assert used <= known
+    assert options(command) <= known
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if re.search(r" -[km] ", c)])
-def test_names_in_pytests_commands_exist(command: str) -> None:
-    """-k: a part of a cell's or a metric's name; -m: a whole one, or nominal bits."""
-    given = dict(pairwise(words(command)))
-    matrix, tier = load_matrix(), given.get("--tier", "smoke")
-    marks = {"papers", *metric_groups(), *matrix.tier(tier).workload.get("accuracy", {}).get("tasks", [])}
-    marks |= {mark for cell in matrix.cells(tier) for mark in cell.marks}
-    ids = {cell.id for cell in matrix.cells(tier)}
-    operators = {"and", "or", "not"}
-    for word in set(given.get("-k", "").split()) - operators:
-        assert any(word.lower() in name.lower() for name in marks | ids), word
-    assert set(given.get("-m", "").split()) - operators <= marks
+@pytest.mark.parametrize("module", sorted({shlex.split(command)[2] for command in MODULES}))
+def test_commands_know_their_options(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "suite")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    known = set(re.findall(r"--?[a-z][a-z-]*", done.stdout))
+    for command in MODULES:
+        _, name, rest = command.partition(module)
+        if name and not rest.startswith("."):
+            assert options(rest) <= known, command
 
 
-def test_commands_are_environments_of_tox() -> None:
+@pytest.mark.parametrize("name", TOX)
+def test_tox_has_the_environment(name: str) -> None:
     tox = ConfigParser()
     tox.read(ROOT / "tox.ini")
-    named = set(re.findall(r"tox -e ([a-z-]+)", README))
-    assert named
-    assert {f"testenv:{name}" for name in named} <= set(tox.sections())
+    assert f"testenv:{name}" in tox.sections()
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "fixtures" / "README.md"], ids=lambda page: page.parent.name)
+def test_matrix_of_the_example_loads(page: Path, tmp_path: Path) -> None:
+    example = next(
+        b for b in re.findall(r"```toml\n(.*?)```", page.read_text(), re.DOTALL) if "[models." in b
+    )
+    path = tmp_path / "mine.toml"
+    path.write_text(example)
+    assert load_matrix(path).cells("smoke")
