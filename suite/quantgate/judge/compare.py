@@ -18,8 +18,9 @@ from quantgate.judge.confirm import settle, suspicious
 from quantgate.judge.drift import MOVED, drift
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.expected import Limits, held_to, limits_of
-from quantgate.judge.judge import first_difference, no_result, of_choices, recorded, reproduction
+from quantgate.judge.judge import first_difference, no_result, recorded
 from quantgate.judge.kernels import judge_on_kernels
+from quantgate.judge.reproduction import of_choices, reproduction
 from quantgate.records import AGREEMENT, QUANTIZED_SHARE, Measurement, Metric, Status, Verdict
 from quantgate.words import delta
 

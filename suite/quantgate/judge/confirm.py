@@ -1,14 +1,14 @@
-"""The second look at a timing or a memory peak that seems worse: it is measured again in fresh processes before it
-is called a regression (in an A/B run also at one that seems better, before it is called an improvement).
+"""The second look at a timing or a memory peak that seems worse: it is measured again in fresh processes before it is
+called a regression. In an A/B run the same holds for one that seems better, before it is called an improvement.
 
-A false alarm comes at most as often as the gate's level alpha says:
+False alarms stay at most as frequent as the gate's level alpha says:
 
-- A/B: both sides are measured anew. The two stages are independent and each is judged at sqrt(alpha); both must say
-  `regression` (or both `improvement`), which by chance alone they do with probability alpha.
+- A/B: both sides are measured anew. The two stages are independent, and each is judged at sqrt(alpha). Both must say
+  `regression` (or both `improvement`), which happens by chance with probability alpha at most.
 - Stored baseline: it stays as it is, so a second look at it is not independent of the first. The second stage judges
-  all processes of this run together, the first ones and the fresh ones, at alpha, and the fresh ones alone must be
-  worse by more than the tolerance too, so that one bad minute is not enough; since the judgement of all at alpha is
-  needed, nothing beside it can raise the chance above alpha.
+  all processes of this run together, the first and the fresh ones, at alpha. The fresh ones alone must be worse by more
+  than the tolerance as well, so that one bad minute is not enough. Since the verdict on all processes at alpha is
+  required, the additional condition cannot raise the chance above alpha.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DECIDED = (Status.REGRESSION, Status.IMPROVEMENT)
 
 
 def suspicious(verdicts: Iterable[Verdict], metrics: Mapping[str, Metric], against: bool) -> bool:
-    """Whether any verdict asks for fresh processes."""
+    """Whether any verdict calls for fresh processes."""
     return any(_suspicious(v, metrics.get(v.metric), against) for v in verdicts)
 
 
@@ -32,38 +32,43 @@ def settle(
     fresh: Iterable[Verdict] | None,
     metrics: Mapping[str, Metric],
 ) -> list[Verdict]:
-    """The verdicts on `metrics` after the second look. `fresh`: with a stored baseline, what the fresh processes alone
-    say; None: an A/B run."""
+    """Return the verdicts on `metrics` after the second look.
+
+    first: the verdicts of the first look; second: those of the second; fresh: with a stored baseline, those on the
+    fresh processes alone; None: this is an A/B run.
+    """
+    against = fresh is None
     later, alone = {v.metric: v for v in second}, {v.metric: v for v in fresh or ()}
     settled = []
     for verdict in first:
-        metric, other = metrics.get(verdict.metric), later.get(verdict.metric)
-        if metric is None or other is None or not _suspicious(verdict, metric, fresh is None):
+        metric, again = metrics.get(verdict.metric), later.get(verdict.metric)
+        if metric is None or again is None or not _suspicious(verdict, metric, against):
             settled.append(verdict)
             continue
-        real = other.status == (verdict.status if fresh is None else Status.REGRESSION)
-        if fresh is None and not real and other.status in DECIDED:
-            text = f"first {verdict.status}, then {other.status}: the machine is too restless to tell"
-            other = other.model_copy(update={"status": Status.INCONCLUSIVE, "text": text})
-        if real and fresh is not None and not _worse(alone.get(verdict.metric, other), metric):
-            real = False
-            text = "the first processes were worse by more than the tolerance, the fresh ones are not"
-            other = other.model_copy(update={"status": Status.INCONCLUSIVE, "text": text})
-        said = ", ".join(comparison(other)[1:3]) or other.status
-        words = f"measured again in fresh processes: {'the same' if real else 'not seen again'} ({said})"
-        keeps = verdict if real and fresh is None else other
-        settled.append(keeps.model_copy(update={"confirmed": words}))
+        confirmed = again.status == (verdict.status if against else Status.REGRESSION)
+        figures = ", ".join(comparison(again)[1:3]) or again.status
+        text = ""
+        if against and not confirmed and again.status in DECIDED:
+            text = f"first {verdict.status}, then {again.status}: the machine is too noisy to tell"
+        elif confirmed and not against and not _worse(alone.get(verdict.metric, again), metric):
+            confirmed = False
+            text = "the first processes were worse by more than the tolerance, the fresh ones were not"
+        if text:
+            again = again.model_copy(update={"status": Status.INCONCLUSIVE, "text": text})
+        result = f"measured again in fresh processes: {'' if confirmed else 'not '}confirmed ({figures})"
+        final = verdict if confirmed and against else again
+        settled.append(final.model_copy(update={"confirmed": result}))
     return settled
 
 
 def _suspicious(verdict: Verdict, metric: Metric | None, against: bool) -> bool:
-    """Worse by more than the tolerance. Noise may explain it as yet; in an A/B run, where both stages must say so,
-    it may not, and better counts as well."""
+    """Whether a value is worse by more than the tolerance. Against a stored baseline noise may still explain it; in an
+    A/B run, where both stages have to agree, it may not, and better counts as well."""
     if metric is None or not metric.nested:
         return False
-    unsure = verdict.status == Status.INCONCLUSIVE and verdict.change_low is not None
     if against:
         return verdict.status in DECIDED
+    unsure = verdict.status == Status.INCONCLUSIVE and verdict.change_low is not None
     return verdict.status == Status.REGRESSION or (unsure and _worse(verdict, metric))
 
 

@@ -1,9 +1,9 @@
-"""How many of a run's gates were judged, and why the others were not. Pure.
+"""How many of a run's gates were judged, and why the others were not.
 
-A gate is a metric that has a tolerance, and each reproduction of one; what is only recorded is none, nor is an absolute
-timing without a named machine. It is judged where its verdict says something of the model: `pass`, `improvement`,
-`regression`, `changed`. `inconclusive`, `no baseline`, `not comparable` and `error` say that nobody knows, but for an
-`error` that says that the value is wrong whatever the baseline.
+A gate is a metric that has a tolerance, and each reproduction of one. A metric that is only recorded is none, nor is an
+absolute timing without a named machine. A gate is judged where its verdict says something about the model: `pass`,
+`improvement`, `regression`, `changed`, and an `error` of an absolute gate. `inconclusive`, `no baseline`,
+`not comparable` and other errors say that nobody knows.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ JUDGED = (*MOVED, Status.IMPROVEMENT, Status.PASS)
 
 @dataclass(frozen=True)
 class Coverage:
-    """gates: how many there were. judged: how many of them. others: of those not judged, why, and of which metric
-    groups how many."""
+    """Numbers of gates. others: those not judged, by reason and metric group."""
 
     gates: int
     judged: int
@@ -29,7 +28,7 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """Of the gates, how many were judged; 1 where there was none to judge."""
+        """The share of gates that were judged; 1 where there are no gates."""
         return self.judged / self.gates if self.gates else 1.0
 
     @property
@@ -44,7 +43,7 @@ class Coverage:
 
 
 def coverage(verdicts: Iterable[Verdict]) -> Coverage:
-    """Of the verdicts of a run."""
+    """Count the gates among the verdicts of a run."""
     gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):
@@ -52,12 +51,12 @@ def coverage(verdicts: Iterable[Verdict]) -> Coverage:
             others.setdefault(_reason(verdict), Counter())[verdict.metric.partition("/")[0]] += 1
     judged = len(gates) - sum(counter.total() for counter in others.values())
     return Coverage(
-        len(gates), judged, {reason: dict(found.most_common()) for reason, found in others.items()}
+        len(gates), judged, {reason: dict(groups.most_common()) for reason, groups in others.items()}
     )
 
 
 def _reason(verdict: Verdict) -> str:
-    """Of what cannot be compared, the condition that differs: `not comparable, kernels differs`."""
+    """Return the status; for what cannot be compared also the condition: `not comparable, kernels differs`."""
     if verdict.status != Status.NOT_COMPARABLE:
         return str(verdict.status)
     return f"{verdict.status}, {verdict.text.partition(':')[0]}"

@@ -1,5 +1,5 @@
-"""Absolute gates: what a value has to be whatever any baseline says. They judge from the first run on, and what fails
-one can become no baseline."""
+"""Absolute gates: the value that a metric has to have whatever any baseline says. They judge from the first run on, and
+a value that fails one cannot become a baseline."""
 
 from __future__ import annotations
 
@@ -7,76 +7,76 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quantgate.judge.drift import MOVED
 from quantgate.records import AGREEMENT, Metric, Status, Verdict
 
 if TYPE_CHECKING:
     from quantgate.config.tolerances import Tolerance
 
-_MOVED = (Status.REGRESSION, Status.CHANGED)
-
 
 @dataclass(frozen=True)
 class Limits:
-    """The values that are right, from `low` to `high`; source: who says so, in words; width: how far from the expected
-    value they may be."""
+    """The values that are right, from `low` to `high`. text: what is expected; width: how far from the expected value
+    they may be."""
 
     low: float
     high: float
-    source: str
+    text: str
     width: float = 0.0
 
 
 def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limits | None:
-    """By an entry with `expected`, or by a minimum that the scheme states; None: there is neither."""
+    """Return the limits of an entry with `expected`, or of a minimum that the scheme states; None: there are none."""
     if minimum is not None:
-        return Limits(
-            minimum, float("inf"), f"at least {minimum:g} is what the scheme states (minimum_share)"
-        )
+        return Limits(minimum, float("inf"), f"expected at least {minimum:g} (minimum_share of the scheme)")
     if tolerance is None or tolerance.expected is None:
         return None
     expected = tolerance.expected
     width = tolerance.absolute if tolerance.relative is None else tolerance.relative * abs(expected)
     width = width or 0.0
-    reach = f", or at most {width:g} from it," if width else ""
-    return Limits(expected - width, expected + width, f"{expected:g}{reach} is expected", width)
+    within = f" within {width:g}" if width else ""
+    return Limits(expected - width, expected + width, f"expected {expected:g}{within}", width)
 
 
 def held_to(
     limits: Limits, cell: str, name: str, measured: Metric, verdict: Verdict | None, reproduce: str = ""
 ) -> Verdict:
-    """The verdict on a metric that has limits. verdict: what a comparison with the baseline says; None: it has none.
+    """Return the verdict on a metric that has limits. verdict: the result of the comparison with the baseline; None:
+    there was none.
 
-    Outside: `error`, and where the value also got worse than the baseline's, what that comparison says; either way
-    `wrong` is set. Within: what the comparison says, or `pass`.
+    Within the limits it is that of the comparison, or `pass`. Outside it is `error`, or that of the comparison where
+    the value also got worse; either way `wrong` is set.
     """
     within = limits.low <= measured.value <= limits.high
     if within and verdict is not None:
         return verdict
-    status = Status.PASS if within else Status.ERROR
     unit = "" if measured.unit in ("", "fraction") else f" {measured.unit}"
-    text = f"{limits.source}, whatever the baseline"
-    wrong = "" if within else f"{measured.value:.4g}{unit}, where {text}"
-    if wrong and (says := measured.raw.get("says")):
-        wrong = f"{wrong}: {says}"
-    if verdict is not None and verdict.status in _MOVED:
+    text = f"{limits.text}, whatever the baseline"
+    wrong = "" if within else f"measured {measured.value:.4g}{unit}, {text}"
+    if wrong and (details := measured.raw.get("says")):
+        wrong = f"{wrong}: {details}"
+    if verdict is not None and verdict.status in MOVED:
         return verdict.model_copy(update={"wrong": wrong})
     return Verdict(
         cell=cell,
         metric=name,
-        status=status,
+        status=Status.PASS if within else Status.ERROR,
         measured=measured.value,
         unit=measured.unit,
         tolerance=limits.width,
         change_unit="absolute",
-        text=text if within else wrong,
+        text=wrong or text,
         wrong=wrong,
         reproduce="" if within else reproduce,
     )
 
 
 def why_refused(cell: str, verdicts: Iterable[Verdict]) -> list[str]:
-    """Why a cell can become no baseline, whatever a person accepts: what it failed, and that its model's full-precision
-    cells disagree, since then nobody knows which of its cells are right."""
+    """Return why a cell cannot become a baseline, whatever a person accepts: the absolute gates that it failed, and a
+    disagreement of its model's full-precision cells, since then nobody knows which of its cells are right.
+
+    verdicts: those of the cell's model; more do no harm.
+    """
     model = cell.partition("/")[0]
     reasons = []
     for verdict in verdicts:

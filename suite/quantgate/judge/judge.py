@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from quantgate import records
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge import processes
-from quantgate.judge.statistics import (
-    Change,
-    Interval,
-    differences,
-    flips,
-    growth,
-    mcnemar,
-    mean_difference,
-    root_mean_square,
-)
-from quantgate.records import Metric, Status, Verdict
+from quantgate.judge import nested
+from quantgate.judge.statistics import Change, Interval, flips, growth, mcnemar, mean_difference
+from quantgate.records import Metric, Scalar, Status, Verdict
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
-"""Conditions that another machine changes without anyone's doing."""
+"""Conditions that differ on another machine without anybody's doing."""
 OWN_CODE = "quantgate"
-"""How the lines of an environment's change begin that tell of the suite's own code."""
+"""Prefix of the lines about the suite's own code among the changes of an environment."""
 UNUSED_BY_LLAMA_CPP = frozenset(
     (
         "accelerate",
@@ -38,12 +28,9 @@ UNUSED_BY_LLAMA_CPP = frozenset(
         "transformers",
     )
 )
-"""Distributions that do not compute in a process that runs llama.cpp. What they make of texts and checkpoints is in the
-conditions."""
+"""Distributions that do not compute in a process that runs llama.cpp. Their effect on texts and checkpoints is among
+the conditions."""
 UNUSED_BY_OTHERS = frozenset(("datasets", "llama-cpp-python", "llama.cpp", "lm_eval"))
-
-_BLANK = dict(Verdict(cell="", metric="", status=Status.PASS))
-"""Every field of a verdict."""
 
 
 def judge(
@@ -56,68 +43,74 @@ def judge(
     environment: Sequence[str] = (),
     reproduce: str = "",
 ) -> Verdict:
-    """Hold `measured` against `baseline`.
+    """Compare `measured` with `baseline`.
 
-    `regression`: worse by more than the tolerance, and by more than noise explains at level `alpha`;
+    `regression`: worse by more than the tolerance, and by more than noise explains at level `alpha` (one-sided);
     `improvement`: the same for the better; `pass`: the 95 % limit of the change for the worse is within the
-    tolerance; `inconclusive`: the sample allows neither. Different conditions: `not comparable`.
+    tolerance; `inconclusive`: the sample allows none of these; `not comparable`: the conditions differ.
+
+    environment: what changed in the environment since the baseline; reproduce: the command that repeats the case.
+    Raises ValidationError where the change is not a finite number.
     """
-    known: dict[str, Any] = {
-        **_BLANK,
-        "cell": cell,
-        "metric": name,
-        "measured": measured.value,
-        "unit": measured.unit,
-        "environment": list(environment),
-        "reproduce": reproduce,
-    }
+    verdict = Verdict(
+        cell=cell,
+        metric=name,
+        status=Status.NO_BASELINE,
+        measured=measured.value,
+        unit=measured.unit,
+        environment=list(environment),
+        reproduce=reproduce,
+        text="no baseline is stored",
+    )
     if baseline is None:
-        return Verdict(**known | {"status": Status.NO_BASELINE, "text": "no baseline is stored"})
-    known["baseline"] = before = baseline.value
+        return verdict
+    verdict = _with(verdict, baseline=baseline.value)
     different, by_machine = first_difference(baseline, measured)
     if different:
-        return Verdict(
-            **known | {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
-        )
-    if not before:
+        return _with(verdict, status=Status.NOT_COMPARABLE, text=different, by_machine=by_machine)
+    if not baseline.value:
         tolerance = tolerance.of_zero()
-    found, evidence = _change(measured, baseline, tolerance)
-    change = found.at(alpha)
+    change, evidence = _change(measured, baseline, tolerance)
+    interval = change.at(alpha)
     relative = tolerance.relative is not None
-    limit = tolerance.limit(unchanged=not loosening(cell, environment))
-    beyond = max(limit, tolerance.floor / abs(before) if relative else tolerance.floor)
+    outside = loosening(cell, environment)
+    floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
+    limit = max(tolerance.limit(unchanged=not outside), floor)
     lower = measured.better == "lower"
-    worse = change.estimate if lower else -change.estimate
-    if worse > beyond:
-        status = Status.REGRESSION if found.p < alpha else Status.INCONCLUSIVE
-    elif worse < -beyond and not measured.relative and found.p < alpha:
-        # Not relative to a reference: one that happened to be slow, or got worse, makes all others look better.
+    worse = interval.estimate if lower else -interval.estimate
+    if worse > limit:
+        status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
+    elif worse < -limit and not measured.relative and change.p < alpha:
+        # A value relative to the reference never counts as an improvement: a slow reference would make every other
+        # cell look faster.
         status = Status.IMPROVEMENT
-    elif (alpha <= processes.SURE and _worse_end(change, lower) <= beyond) or _worse_end(
-        found.at(processes.SURE), lower
-    ) <= beyond:
-        # The limit at `alpha` is the wider one: where that is within, no other needs computing.
+    elif _worse_end(change.at(nested.PASS_LEVEL), lower) <= limit:
         status = Status.PASS
     else:
         status = Status.INCONCLUSIVE
     if measured.nested and status == Status.INCONCLUSIVE:
-        evidence = processes.why_unsure(measured, baseline, tolerance, alpha)
-    interval = change.low != change.high and math.isfinite(change.low) and math.isfinite(change.high)
-    known["status"] = status
-    known["change"] = change.estimate
-    known["change_low"] = change.low if interval else None
-    known["change_high"] = change.high if interval else None
-    known["change_unit"] = "relative" if relative else "absolute"
-    known["tolerance"] = beyond
-    known["detectable"] = baseline.detectable if loosening(cell, environment) else None
-    known["text"] = _text(status, found, worse > beyond, alpha, evidence)
-    if not math.isfinite(change.estimate):
-        return Verdict(**known)  # refuses it
-    return Verdict.trusted(known)
+        evidence = nested.why_inconclusive(measured, baseline, tolerance, alpha)
+    bounded = interval.low != interval.high and math.isfinite(interval.low) and math.isfinite(interval.high)
+    return _with(
+        verdict,
+        status=status,
+        change=interval.estimate,
+        change_low=interval.low if bounded else None,
+        change_high=interval.high if bounded else None,
+        change_unit="relative" if relative else "absolute",
+        tolerance=limit,
+        detectable=baseline.detectable if outside else None,
+        text=_text(status, change, worse > limit, alpha, evidence),
+    )
+
+
+def _with(verdict: Verdict, **fields: object) -> Verdict:
+    """Replace fields; validated, so that infinity and NaN are refused."""
+    return Verdict.model_validate({**dict(verdict), **fields})
 
 
 def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, text: str = "") -> Verdict:
-    """For a metric without a gate: shown beside the others, never fails."""
+    """Return the verdict on a metric without a gate: shown beside the others, never fails."""
     return Verdict(
         cell=cell,
         metric=name,
@@ -130,65 +123,69 @@ def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, te
 
 
 def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
-    """`error`: there is no measurement to judge."""
+    """Return `error`: there is no measurement to judge, because of `text`."""
     return Verdict(cell=cell, metric=name, status=Status.ERROR, text=text, reproduce=reproduce)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Status:
-    """The status of a case: the worst of its metrics."""
+    """Return the status of a case: the worst of its metrics."""
     return records.worst(v.status for v in verdicts)
 
 
 def loosening(cell: str, environment: Sequence[str]) -> list[str]:
-    """Of what changed in the environment, what may change a number of the cell: no library that its backend does not
-    compute with, and not the suite's own code, which is named, but whose other numbers are for a person to accept."""
-    backend = cell.split("/")[1]
-    unused = UNUSED_BY_LLAMA_CPP if backend == "llamacpp" else UNUSED_BY_OTHERS
+    """Return the changes of the environment that can change a number of the cell.
 
-    def touches(line: str) -> bool:
+    Left out are libraries that the cell's backend does not compute with, and the suite's own code: if that changes a
+    number, a person has to look at it and accept it.
+    """
+    unused = UNUSED_BY_LLAMA_CPP if "/llamacpp/" in cell else UNUSED_BY_OTHERS
+
+    def matters(line: str) -> bool:
         return not line.startswith(OWN_CODE) and line.removeprefix("build of ").split(" ")[0] not in unused
 
-    return list(filter(touches, environment))
+    return list(filter(matters, environment))
 
 
 def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
-    """Why two metrics may not be compared: the first condition that differs, in words (empty when none does),
-    and whether nothing but the machine differs."""
+    """Return why two metrics may not be compared, as the first condition that differs (empty: they may), and whether
+    only the machine differs."""
     if baseline.kind != measured.kind:
-        return f"the baseline is of kind {baseline.kind}, the measurement of kind {measured.kind}", False
+        return _differs("kind", baseline.kind, measured.kind), False
     old, new = baseline.conditions, measured.conditions
-    if old != new:
-        differing = [k for k in old | new if old.get(k) != new.get(k)]
-        for key in sorted(differing, key=lambda k: k in MACHINE_CONDITIONS):
-            said = f"{key} differs: {old.get(key)} in the baseline, {new.get(key)} measured"
-            return said, key in MACHINE_CONDITIONS
-    if measured.kind == "paired":
-        before, now = len(baseline.samples or ()), len(measured.samples or ())
-        if before != now:
-            return f"{before} samples in the baseline, {now} measured", False
+    differing = [key for key in old | new if old.get(key) != new.get(key)]
+    for key in sorted(differing, key=lambda key: key in MACHINE_CONDITIONS):
+        return _differs(key, old.get(key), new.get(key)), key in MACHINE_CONDITIONS
+    before, now = len(baseline.samples or ()), len(measured.samples or ())
+    if measured.kind == "paired" and before != now:
+        return _differs("number of samples", before, now), False
     return "", False
 
 
+def _differs(key: str, old: Scalar, new: Scalar) -> str:
+    before, now = ("none" if value is None else value for value in (old, new))
+    return f"{key} differs: baseline {before}, measured {now}"
+
+
 def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[Change, str]:
-    """The signed change in the tolerance's terms, and the evidence in words."""
+    """Return the signed change in the tolerance's terms, and the evidence as text."""
     if measured.kind == "paired":
         return _paired_change(measured, baseline, tolerance)
     if measured.nested:
-        return processes.change(measured, baseline, tolerance), processes.evidence(measured, baseline)
-    plain = measured.value - baseline.value
+        return nested.change(measured, baseline, tolerance), nested.evidence(measured, baseline)
+    difference = measured.value - baseline.value
     if tolerance.relative is not None:
-        plain /= abs(baseline.value)
-    return Change(plain), ""
+        difference /= abs(baseline.value)
+    return Change(difference), ""
 
 
 def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[Change, str]:
     old, new = baseline.samples or [], measured.samples or []
-    evidence, exact = f"paired over {len(new)}", None
+    evidence, exact = f"{len(new):,} paired samples", None
     terms: Callable[[float], float] | None = None
     if measured.answers:
         lost, gained = flips(old, new)
         exact = mcnemar(lost, gained)
-        evidence = f"{lost} items lost, {gained} gained of {len(new)}, exact McNemar test"
+        evidence = f"{lost:,} items lost, {gained:,} gained of {len(new):,}, exact McNemar test"
     if tolerance.relative is not None:
         base = abs(baseline.value)
         terms = growth if measured.link == "exp" else lambda x: x / base
@@ -196,12 +193,12 @@ def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> 
 
 
 def _worse_end(change: Interval, lower: bool) -> float:
-    """The limit of the change for the worse, positive where that is a loss; lower: which is better."""
+    """Return the limit of the change for the worse, positive for a loss; lower: whether lower is better."""
     return change.high if lower else -change.low
 
 
 def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:
-    """Why; with p where it was asked for: a change within tolerance may well be certain."""
+    """Return the cause. A pass has no p: a change within the tolerance may well be significant."""
     if status == Status.PASS:
         if change.estimate == change.se == 0:
             return "equal to the last digit"
@@ -211,71 +208,9 @@ def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: 
         case Status.REGRESSION:
             return f"worse by more than the tolerance{tail}"
         case Status.IMPROVEMENT:
-            return f"better by more than the tolerance{tail}: take it into the baseline"
+            return f"better by more than the tolerance{tail}: update the baseline"
         case _ if beyond:
-            noise = f"this sample cannot tell it from noise{tail}, level {alpha:.2g}"
+            noise = f"the sample cannot distinguish this from noise{tail}, level {alpha:.2g}"
             return f"worse by more than the tolerance, but {noise}"
         case _:
-            return f"no loss seen, but this sample cannot exclude one beyond the tolerance{tail}"
-
-
-def of_choices(metric: Metric) -> Metric | None:
-    """The log-likelihoods of all choices of all items, as a metric of its own; None where `metric` does not keep them.
-    A margin knows the best wrong choice only."""
-    kept = metric.raw.get("loglikelihoods")
-    if kept is None:
-        return None
-    samples = [value for item in kept for value in item]
-    return metric.model_copy(update={"samples": samples, "weights": None, "unit": "nats", "answers": False})
-
-
-def reproduction(verdict: Verdict, measured: Metric, baseline: Metric, tolerance: Tolerance) -> Verdict:
-    """Is it still the same computation on the same weights? The second verdict on a paired metric, beside the
-    `verdict` whether it got worse.
-
-    Root mean square over the units of measurement minus baseline, in the unit of the samples (nats): in the baseline's
-    own environment against next to nothing (`here`), in any other against what other processors and builds of the same
-    libraries cause. Beyond it: `changed`. It sees what a mean cannot (a change that is better on one half of the
-    text and worse on the other), and proves no loss.
-    """
-    old, new = baseline.samples or [], measured.samples or []
-    size = root_mean_square(old, new, measured.weights)
-    outside = loosening(verdict.cell, verdict.environment)
-    limit = tolerance.limit(unchanged=not outside)
-    same = size <= limit
-    unequal = same and old != new and not verdict.environment
-    text = "equal to the last digit" if old == new else f"the same computation, over {len(new)}"
-    if unequal:
-        text += ", but not equal to the last digit, though nothing has changed: it does not repeat itself"
-    if not same:
-        moves = differences(old, new)
-        largest = max(moves, key=abs)
-        if outside:
-            cause = "other processors and builds differ less"
-        elif verdict.environment:
-            cause = (
-                "only the suite's own code, or libraries that this cell does not compute with, have changed"
-            )
-        else:
-            cause = "nothing else has changed"
-        text = (
-            f"the computation or the weights are not the baseline's: {cause} "
-            f"(largest: {largest:+.3g}, number {moves.index(largest) + 1} of {len(new)})"
-        )
-    return verdict.having(
-        {
-            "metric": f"{verdict.metric}/reproduction",
-            "status": Status.PASS if same else Status.CHANGED,
-            "measured": size,
-            "baseline": 0.0,
-            "unit": measured.unit or "nats",  # the samples of a perplexity are nats
-            "change": size,
-            "change_low": None,
-            "change_high": None,
-            "change_unit": "absolute",
-            "tolerance": limit,
-            "detectable": None,
-            "unequal": unequal,
-            "text": text,
-        }
-    )
+            return f"no loss beyond the tolerance seen, but the sample cannot rule one out{tail}"

@@ -1,7 +1,7 @@
-"""Judging ratios of timings and memory peaks where the baseline has no value on the kernels at hand. Pure.
+"""Judge ratios of timings and memory peaks where the baseline was measured on other kernels.
 
-On another processor, or with another build, a library computes with other kernels, which take other memory and are
-faster by another factor. There the tolerance's `elsewhere` counts: wide, and narrow enough to see a lost kernel and a
+On another processor, or with another build, a library uses other kernels, which take other amounts of memory and are
+faster by another factor. There the tolerance's `elsewhere` applies: wide, but narrow enough to see a lost kernel and a
 doubled peak.
 """
 
@@ -26,8 +26,8 @@ def judge_on_kernels(
     *,
     against: bool = False,
 ) -> Verdict:
-    """As `judge`, where nothing but the kernels may differ. against: in an A/B run they are part of what is compared,
-    and judged as anything else."""
+    """As `judge`, but the kernels may differ. against: in an A/B run the kernels are part of what is compared, so the
+    usual tolerance applies."""
 
     def verdict(before: Metric | None, limits: Tolerance) -> Verdict:
         return judge(cell, name, measured, before, limits, alpha, environment, reproduce)
@@ -41,10 +41,10 @@ def judge_on_kernels(
         return verdict(baseline, tolerance)  # an absolute timing of the named machine: not comparable
     if (elsewhere := tolerance.on_other_kernels()) is None:
         skipped = verdict(baseline, tolerance)
-        return skipped.having({"text": f"{skipped.text}; its tolerance has no `elsewhere`"})
-    found = verdict(as_here, elsewhere)
-    # Better than on other kernels is nothing to take into the baseline.
-    status = Status.PASS if found.status == Status.IMPROVEMENT else found.status
-    reason = "within tolerance" if status != found.status else found.text
-    text = f"{reason}; no baseline on these kernels, judged by `elsewhere` against {baseline.kernels}"
-    return found.having({"status": status, "text": text})
+        return skipped.model_copy(update={"text": f"{skipped.text}; its tolerance has no `elsewhere`"})
+    judged = verdict(as_here, elsewhere)
+    # A value that is better than on other kernels is no reason to update the baseline.
+    better = judged.status == Status.IMPROVEMENT
+    text = "within tolerance" if better else judged.text
+    text += f"; measured on other kernels than the baseline ({baseline.kernels}), so `elsewhere` applies"
+    return judged.model_copy(update={"status": Status.PASS if better else judged.status, "text": text})

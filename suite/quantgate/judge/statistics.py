@@ -1,15 +1,14 @@
-"""Intervals and tests on plain sequences of floats. scipy's where it has them."""
+"""Intervals and tests on plain sequences of floats, with scipy's distributions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
 from operator import mul, sub
 from typing import Any, NamedTuple
 
 POWER = 0.95
-"""With which chance a change of the minimum detectable size is detected."""
+"""The probability with which a change of the minimum detectable size is detected."""
 
 
 class Interval(NamedTuple):
@@ -21,10 +20,11 @@ class Interval(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What samples say of new minus old: estimate, standard error, and degrees of freedom of Student's t.
+    """An estimate of new minus old with its uncertainty.
 
-    df: infinite where the standard error is known; the normal distribution holds then. terms: from the scale of the
-    samples to the one it is told in. exact: p of an exact test, where there is one.
+    se: standard error. df: degrees of freedom of Student's t; infinite where the standard error is known, and the
+    normal distribution applies. terms: maps the scale of the samples to that of the tolerance; None: they are the same.
+    exact: p of an exact test, where there is one.
     """
 
     estimate: float
@@ -34,7 +34,7 @@ class Change(NamedTuple):
     exact: float | None = None
 
     def at(self, alpha: float) -> Interval:
-        """The interval that has `alpha` on each side."""
+        """Return the interval that leaves `alpha` on each side, in the tolerance's terms."""
         estimate, se, df, terms, _ = self
         if se == 0:
             estimate = terms(estimate) if terms else estimate
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
     @property
     def p(self) -> float:
-        """The one-sided chance that a difference this large, in the direction it has, comes from noise alone."""
+        """The one-sided probability that noise alone causes a difference this large in this direction."""
         if self.exact is not None:
             return self.exact
         if self.se == math.inf:
@@ -57,22 +57,20 @@ class Change(NamedTuple):
         return _tail(self.df, abs(self.estimate) / self.se)
 
 
-@cache
 def special() -> Any:
-    """scipy.special, imported by the first who needs it: collecting cases does not."""
+    """Return scipy.special. Imported late, because collecting cases does not need it."""
     from scipy import special
 
     return special
 
 
-@lru_cache(maxsize=64)
 def quantile(df: float, alpha: float) -> float:
-    """What Student's t exceeds with chance `alpha`. All cells of a workload ask for the same few."""
+    """Return the value that Student's t exceeds with probability `alpha`."""
     return -float(special().ndtri(alpha) if df == math.inf else special().stdtrit(df, alpha))
 
 
 def _tail(df: float, t: float) -> float:
-    """The chance that Student's t exceeds `t`."""
+    """Return the probability that Student's t exceeds `t`."""
     return float(special().ndtr(-t) if df == math.inf else special().stdtr(df, -t))
 
 
@@ -82,12 +80,13 @@ def mean_difference(
     weights: Sequence[float] | None = None,
     noise: float | None = None,
 ) -> tuple[float, float, float]:
-    """Weighted mean of new - old over units, each unit a cluster (the tokens of a window depend on each other); its
-    standard error; degrees of freedom.
+    """Return the weighted mean of new - old over units, its standard error, and the degrees of freedom. Each unit is a
+    cluster (the tokens of a window depend on each other).
 
     Standard error of a ratio of means, Cochran, Sampling Techniques (1977), section 2.11:
     se^2 = n / (n - 1) * sum (w_i (d_i - d))^2 / (sum w_i)^2; Student's t with n - 1 degrees of freedom.
-    With `noise`, the standard deviation counts as at most that (known, so the normal distribution holds then).
+    `noise` caps the standard deviation, so that a broken model cannot hide behind its own variance; where the cap
+    applies, the standard error is known and the degrees of freedom are infinite.
     Raises ValueError for fewer than two units or unequal lengths.
     """
     n = len(old)
@@ -105,7 +104,7 @@ def mean_difference(
         estimate = math.fsum(moves) / n
         rest = [d - estimate for d in moves]
     se = math.sqrt(n / (n - 1) * math.fsum(map(mul, rest, rest))) / total
-    if noise is not None and se > noise / math.sqrt(n):  # unequal weights make it fewer units: a wider cap
+    if noise is not None:
         cap = noise / math.sqrt(effective_units(weights) if weights else n)
         if se > cap:
             return estimate, cap, math.inf
@@ -113,47 +112,48 @@ def mean_difference(
 
 
 def differences(old: Sequence[float], new: Sequence[float]) -> list[float]:
-    """new - old, unit by unit. Raises ValueError for unequal lengths."""
+    """Return new - old, unit by unit. Raises ValueError for unequal lengths."""
     if len(old) != len(new):
         raise ValueError(f"paired samples need equal lengths, got {len(old)} and {len(new)}")
     return list(map(sub, new, old))
 
 
 def effective_units(weights: Sequence[float]) -> float:
-    """How many equal units give a mean as certain as these of unequal weights: (sum w)^2 / sum w^2, Kish,
-    Survey Sampling (1965), section 8.2."""
+    """Return the number of equal units that give a mean as certain as these of unequal weights: (sum w)^2 / sum w^2,
+    Kish, Survey Sampling (1965), section 8.2."""
     return math.fsum(weights) ** 2 / math.fsum([w * w for w in weights])
 
 
 def root_mean_square(
     old: Sequence[float], new: Sequence[float], weights: Sequence[float] | None = None
 ) -> float:
-    """Weighted root mean square of new - old, in the unit of the samples."""
+    """Return the weighted root mean square of new - old, in the unit of the samples. Raises ValueError for unequal
+    lengths."""
     moves = differences(old, new)
     if not weights:
         return math.sqrt(math.fsum(map(mul, moves, moves)) / len(moves))
     if len(weights) != len(moves):
-        raise ValueError(f"{len(weights)} weights of {len(moves)} units")
+        raise ValueError(f"{len(weights)} weights for {len(moves)} units")
     weighted = map(mul, map(mul, moves, moves), weights)
     return math.sqrt(math.fsum(weighted) / math.fsum(weights))
 
 
 def flips(old: Sequence[float], new: Sequence[float]) -> tuple[int, int]:
-    """Items that were right and are wrong now, and the other way round. Samples are 0 or 1."""
+    """Count the items that were right and are wrong now, and the reverse. Samples are 0 or 1."""
     changes = differences(old, new)
     return changes.count(-1), changes.count(1)
 
 
 def mcnemar(lost: int, gained: int) -> float:
-    """One-sided exact McNemar test (McNemar 1947): chance of at least this many more flips in the direction that
-    has more, if both directions were equally likely."""
+    """Return p of the one-sided exact McNemar test (McNemar 1947): the probability of at least this many flips in the
+    more frequent direction, if both directions were equally likely."""
     if lost == gained:
         return 1.0
     return float(special().bdtrc(max(lost, gained) - 1, lost + gained, 0.5))
 
 
 def growth(log_change: float) -> float:
-    """exp(x) - 1; infinite where a float cannot hold it."""
+    """Return exp(x) - 1; infinite where a float cannot hold it."""
     try:
         return math.expm1(log_change)
     except OverflowError:
@@ -161,20 +161,20 @@ def growth(log_change: float) -> float:
 
 
 def detectable_shift(df: float, alpha: float) -> float:
-    """In standard errors: the true change that a one-sided t-test at level `alpha` with `df` degrees of freedom finds
-    with `POWER`, from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2)."""
+    """Return, in standard errors, the true change that a one-sided t-test at level `alpha` with `df` degrees of freedom
+    detects with `POWER`, from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2)."""
     return float(special().nctdtrinc(df, 1 - POWER, quantile(df, alpha)))
 
 
 def detectable_mean(noise: float, units: float, df: float, alpha: float) -> float:
-    """Smallest change of a mean over `units` units that the t-test at level `alpha` finds with `POWER`, where the
-    paired differences have the standard deviation `noise`."""
+    """Return the smallest change of a mean over `units` units that the t-test at level `alpha` detects with `POWER`,
+    where the paired differences have the standard deviation `noise`."""
     return detectable_shift(df, alpha) * noise / math.sqrt(units)
 
 
 def detectable_flips(items: int, alpha: float) -> float:
-    """Smallest share of items lost (and none gained) that the exact McNemar test at level `alpha` finds with
-    `POWER`. Where all items together are too few for the level: 1."""
+    """Return the smallest share of items lost (and none gained) that the exact McNemar test at level `alpha` detects
+    with `POWER`; 1 where all items together are too few for the level."""
     needed = math.floor(-math.log2(alpha)) + 1  # (1/2)^needed < alpha
     if needed > items:
         return 1.0

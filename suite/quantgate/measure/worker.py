@@ -92,7 +92,7 @@ def run(job: Job) -> None:
 
     turns.meet()
     begin = clock()
-    phases = {"start": begin - job.asked}
+    phases = {"start": begin - job.requested}
     session.progress(0, 1)
     turns.take(load)
     phases["load"] = clock() - begin
@@ -118,7 +118,7 @@ def run(job: Job) -> None:
         run=job.run,
         requests=job.requests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=clock() - job.asked,
+        seconds=clock() - job.requested,
         environment={**describe(), "threads": job.threads, **session.backend.facts()},
         notes=session.notes,
         metrics=metrics,

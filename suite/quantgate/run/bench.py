@@ -128,7 +128,7 @@ class Bench:
             phases: dict[str, float] = {}
             forward: dict[str, float] = {}
             if asked and (record := asked.record):
-                phases, forward = {"prepare": asked.job.asked - begin, **record.phases}, record.forward
+                phases, forward = {"prepare": asked.job.requested - begin, **record.phases}, record.forward
             self.spent.append(Spent(cell=cell.id, seconds=seconds, phases=phases, forward=forward))
 
     def _server(self, name: str) -> Server:

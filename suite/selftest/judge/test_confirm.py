@@ -112,7 +112,7 @@ def test_a_peak_that_is_worse_is_measured_again_and_both_count(baseline: Any) ->
     runner = Stored([150.0, 151.0, 149.0], [150.0, 152.0, 148.0])
     verdict = checked(runner)
     assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
-    assert verdict.confirmed.startswith("measured again in fresh processes: the same")
+    assert verdict.confirmed.startswith("measured again in fresh processes: confirmed")
     assert "3 against 6 processes" in verdict.text
 
 
@@ -130,7 +130,7 @@ def test_what_fresh_processes_show_below_the_floor_is_no_regression(baseline: An
     )
     verdict = checked(Stored([90.0, 91.0, 90.5], [77.0, 77.5, 76.5]), tolerances=tolerances)
     assert verdict.status == Status.INCONCLUSIVE
-    assert "the fresh ones are not" in verdict.text
+    assert "the fresh ones were not" in verdict.text
 
 
 def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> None:
@@ -138,8 +138,10 @@ def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> Non
     runner = Stored([150.0, 151.0, 149.0], [100.0, 101.0, 99.0])
     verdict = checked(runner)
     assert verdict.status == Status.INCONCLUSIVE
-    assert verdict.text == "the first processes were worse by more than the tolerance, the fresh ones are not"
-    assert "not seen again" in verdict.confirmed
+    assert (
+        verdict.text == "the first processes were worse by more than the tolerance, the fresh ones were not"
+    )
+    assert "not confirmed" in verdict.confirmed
 
 
 @pytest.mark.parametrize(

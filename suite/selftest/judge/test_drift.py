@@ -22,15 +22,15 @@ def verdict(change: float | None, status: Status = Status.REGRESSION, unit: str 
 @pytest.mark.parametrize(
     ("cell", "reference", "words"),
     [
-        (0.030, 0.029, "by the same: everything drifted"),
-        (0.030, 0.023, "by the same: everything drifted"),
+        (0.030, 0.029, "by as much: everything drifted"),
+        (0.030, 0.023, "by as much: everything drifted"),
         (0.030, 0.060, "by more: everything drifted"),
-        (0.030, 0.015, "but by less: some of it"),
+        (0.030, 0.015, "but by less: part of the change"),
         (0.030, 0.005, "did not move: this scheme alone"),
         (0.030, 0.000, "did not move: this scheme alone"),
         (0.030, -0.005, "did not move: this scheme alone"),
         (0.030, -0.015, "moved the other way: this scheme alone"),
-        (-0.12, -0.11, "by the same: everything drifted"),
+        (-0.12, -0.11, "by as much: everything drifted"),
     ],
 )
 def test_the_share_that_the_reference_shows_decides(
@@ -41,9 +41,9 @@ def test_the_share_that_the_reference_shows_decides(
 
 def test_a_loss_may_grow_because_the_reference_got_better() -> None:
     words = drift(verdict(0.001, Status.PASS), verdict(-0.03, Status.IMPROVEMENT))
-    assert words == "the reference got better, and this scheme did not or by less"
+    assert words == "the reference got better, this scheme did not or by less"
 
 
 @pytest.mark.parametrize("reference", [None, verdict(None, Status.NO_BASELINE)])
 def test_a_reference_that_was_not_judged_says_nothing(reference: Verdict | None) -> None:
-    assert "not known" in drift(verdict(0.03), reference)
+    assert "was not judged" in drift(verdict(0.03), reference)

@@ -83,7 +83,7 @@ def test_a_minimum_of_the_scheme_is_named() -> None:
 def test_a_loss_against_the_baseline_stays_one_and_nothing_else_hides_a_wrong_value(
     compared: Status, result: Status
 ) -> None:
-    limits = Limits(0, 0, "0 is expected")
+    limits = Limits(0, 0, "expected 0")
     found = held_to(limits, CELL, "tokenizer/mismatches", exact(3.0), verdict(compared))
     assert found.status == result
     assert found.wrong
@@ -110,7 +110,7 @@ def test_references_that_disagree_keep_their_whole_model_from_baselines() -> Non
 
 
 def test_a_value_that_is_held_to_what_is_expected_is_a_gate_that_was_judged() -> None:
-    limits = Limits(0, 0, "0 is expected")
+    limits = Limits(0, 0, "expected 0")
     found = [held_to(limits, CELL, "n", exact(value), None) for value in (0.0, 1.0)]
     assert (coverage(found).gates, coverage(found).judged) == (2, 2)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate.judge import Tolerance, judge, no_result, of_choices, recorded, reproduction, worst
-from quantgate.judge.statistics import Change, Interval, mean_difference
 from quantgate.records import Metric, Status, Verdict
 from scipy import stats
 
@@ -136,7 +134,7 @@ def test_a_loss_of_a_negative_value_is_a_loss(kind: str) -> None:
 def test_worse_within_the_tolerance_passes_however_certain() -> None:
     verdict = judged(perplexity(grown(0.008)), perplexity(OLD))
     assert verdict.status == Status.PASS
-    assert verdict.text.startswith("within tolerance (paired over 8)")
+    assert verdict.text.startswith("within tolerance (8 paired samples)")
     assert verdict.change_low is not None
     assert verdict.change_low > 0, "it is certain that it got worse"
 
@@ -147,7 +145,7 @@ def test_worse_by_more_is_a_regression_with_the_whole_evidence() -> None:
     old, new = perplexity(OLD), perplexity(grown(0.03))
     verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment, command)
     assert verdict.status == Status.REGRESSION
-    assert verdict.text.startswith("worse by more than the tolerance (paired over 8, p = ")
+    assert verdict.text.startswith("worse by more than the tolerance (8 paired samples, p = ")
     assert (verdict.cell, verdict.metric, verdict.reproduce) == (CELL, "perplexity", command)
     assert (verdict.baseline, verdict.measured, verdict.tolerance) == (old.value, new.value, 0.01)
     assert verdict.environment == environment
@@ -157,7 +155,7 @@ def test_better_by_more_is_an_improvement_to_take() -> None:
     verdict = judged(perplexity(grown(-0.03)), perplexity(OLD))
     assert verdict.status == Status.IMPROVEMENT
     assert verdict.text.startswith("better by more than the tolerance (")
-    assert verdict.text.endswith("take it into the baseline")
+    assert verdict.text.endswith("update the baseline")
 
 
 SPREAD = [0.4, -0.3, 0.2, -0.1, 0.35, -0.25, 0.15, -0.05]
@@ -169,7 +167,7 @@ def test_worse_by_more_but_within_noise_is_inconclusive() -> None:
     assert verdict.change is not None
     assert verdict.change > 0.01
     assert verdict.status == Status.INCONCLUSIVE
-    assert "cannot tell it from noise" in verdict.text
+    assert "cannot distinguish this from noise" in verdict.text
     assert verdict.text.endswith("level 0.001")
 
 
@@ -189,7 +187,7 @@ def test_a_sample_that_cannot_exclude_a_loss_beyond_the_tolerance_does_not_pass(
     assert verdict.change < 0.01
     assert verdict.status == status
     if status == Status.INCONCLUSIVE:
-        assert "cannot exclude one beyond the tolerance" in verdict.text
+        assert "cannot rule one out" in verdict.text
 
 
 def test_the_limit_that_decides_a_pass_is_the_one_sided_95_percent_one() -> None:
@@ -201,40 +199,8 @@ def test_the_limit_that_decides_a_pass_is_the_one_sided_95_percent_one() -> None
     assert judged(new, perplexity(OLD), relative(end * 0.999)).status == Status.INCONCLUSIVE
 
 
-@pytest.mark.parametrize("size", [0.001, 0.1], ids=["within at once", "asked at two levels"])
-def test_the_samples_are_gone_through_once_however_many_limits_are_asked_for(
-    size: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def counted(*arguments: Any) -> tuple[float, float, float]:
-        calls.append(arguments)
-        return mean_difference(*arguments)
-
-    monkeypatch.setattr(sys.modules[judge.__module__], "mean_difference", counted)
-    new = perplexity([x + size * d for x, d in zip(OLD, SPREAD, strict=True)])
-    levels: list[float] = []
-    at = Change.at
-
-    def noted(change: Change, level: float) -> Interval:
-        levels.append(level)
-        return at(change, level)
-
-    monkeypatch.setattr(Change, "at", noted)
-    judged(new, perplexity(OLD), relative(0.03))
-    assert len(calls) == 1
-    assert len(levels) == (1 if size == 0.001 else 2)
-
-
-def test_a_verdict_is_what_validation_would_make_of_it() -> None:
-    old, new = perplexity(OLD), perplexity(grown(0.03))
-    verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, ["llama.cpp 1 -> 2"], "pytest x")
-    narrow = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
-    second = reproduction(verdict, new, old, narrow)
-    for found in (verdict, second):
-        made = Verdict.model_validate(found.model_dump(), strict=True)
-        assert (found, found.model_dump_json()) == (made, made.model_dump_json())
-    assert second.environment == verdict.environment
+def test_a_change_that_is_not_finite_is_refused() -> None:
+    old = perplexity(OLD)
     far = old.model_copy(update={"samples": [x + 1e3 for x in OLD]})
     with pytest.raises(ValueError, match="finite"):
         judge(CELL, "perplexity", far, old, ONE_PERCENT, ALPHA)
@@ -285,18 +251,18 @@ def test_a_case_takes_the_worst_of_its_metrics() -> None:
     [
         (
             {"conditions": {"source": "w1", "tokens": "t2", "n_ctx": 256}},
-            "tokens differs: t1 in the baseline, t2 measured",
+            "tokens differs: baseline t1, measured t2",
         ),
         (
             {"conditions": {"source": "w1", "tokens": "t1"}},
-            "n_ctx differs: 512 in the baseline, None measured",
+            "n_ctx differs: baseline 512, measured none",
         ),
         (
             {"conditions": {"source": "w1", "tokens": "t1", "n_ctx": 512, "protocol": "half"}},
-            "protocol differs: None in the baseline, half measured",
+            "protocol differs: baseline none, measured half",
         ),
-        ({"kind": "level"}, "the baseline is of kind paired, the measurement of kind level"),
-        ({"samples": OLD[:4]}, "8 samples in the baseline, 4 measured"),
+        ({"kind": "level"}, "kind differs: baseline paired, measured level"),
+        ({"samples": OLD[:4]}, "number of samples differs: baseline 8, measured 4"),
     ],
 )
 def test_different_conditions_are_named_not_judged(changes: dict[str, Any], text: str) -> None:
@@ -310,14 +276,14 @@ def test_different_conditions_are_named_not_judged(changes: dict[str, Any], text
         (
             {"kernels": "avx2"},
             {"kernels": "avx512f"},
-            "kernels differs: avx2 in the baseline, avx512f measured",
+            "kernels differs: baseline avx2, measured avx512f",
             True,
         ),
-        ({"threads": 2}, {"threads": 4}, "threads differs: 2 in the baseline, 4 measured", True),
+        ({"threads": 2}, {"threads": 4}, "threads differs: baseline 2, measured 4", True),
         (
             {"kernels": "a", "source": "x"},
             {"kernels": "b", "source": "y"},
-            "source differs: x in the baseline, y measured",
+            "source differs: baseline x, measured y",
             False,
         ),
     ],
@@ -473,7 +439,7 @@ def test_what_is_not_equal_where_nothing_has_changed_is_said(
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=2e-5)
     verdict = reproduction(first, new, old, tolerance)
     assert verdict.unequal == unequal
-    assert ("not equal to the last digit, though nothing has changed" in verdict.text) == unequal
+    assert ("not equal to the last digit although the environment is unchanged" in verdict.text) == unequal
 
 
 def test_the_choices_of_a_task_are_all_compared() -> None:
@@ -530,7 +496,7 @@ def test_a_change_that_leaves_the_mean_alone_is_still_a_change() -> None:
     assert judged(perplexity(new), perplexity(OLD)).status != Status.REGRESSION
     verdict = reproduced(new)
     assert verdict.status == Status.CHANGED
-    assert "largest: +0.04, number 6 of 8" in verdict.text
+    assert "largest difference +0.04, sample 6 of 8" in verdict.text
     assert (verdict.environment, verdict.reproduce) == (["llama.cpp 1 -> 2"], "pytest x")
 
 
@@ -657,10 +623,10 @@ def test_processes_that_scatter_are_inconclusive_in_words() -> None:
     verdict = judged(rounds(noisy, raw=busy), rounds(FAST), relative(0.1))
     assert verdict.status == Status.INCONCLUSIVE
     assert verdict.text.startswith(
-        "worse by more than the tolerance, but this sample cannot tell it from noise ("
+        "worse by more than the tolerance, but the sample cannot distinguish this from noise ("
     )
     assert "processes differ by up to 167 %, other work took up to 31 % of the processor" in verdict.text
-    assert "the host took up to 2 % of it (steal); it takes " in verdict.text
+    assert "the hypervisor took up to 2 % of the processor (steal); " in verdict.text
 
 
 def test_a_timing_that_looks_fine_but_is_too_noisy_proves_nothing() -> None:
@@ -668,7 +634,7 @@ def test_a_timing_that_looks_fine_but_is_too_noisy_proves_nothing() -> None:
     verdict = judged(noisy, old, relative(0.05))
     assert abs(verdict.change or 0) < 0.05
     assert verdict.status == Status.INCONCLUSIVE
-    assert "cannot exclude one beyond the tolerance (processes differ by up to 22" in verdict.text
+    assert "cannot rule one out (processes differ by up to 22" in verdict.text
     assert judged(noisy, old, relative(0.2)).status == Status.PASS, "clearly fine"
     better = rounds([0.40, 0.47, 0.43, 0.41, 0.45])
     assert judged(better, old, relative(0.05)).status == Status.PASS, "better, if anything"
@@ -683,7 +649,7 @@ def test_a_single_process_shows_a_change_without_an_interval(better: str, second
     assert verdict.status == Status.INCONCLUSIVE
     assert verdict.change == pytest.approx((seconds / 2) ** (1 if better == "lower" else -1) - 1)
     assert (verdict.change_low, verdict.change_high) == (None, None)
-    assert "the baseline and the measurement have one process alone" in verdict.text
+    assert "the baseline and the measurement have a single process" in verdict.text
 
 
 def test_processes_without_any_spread_are_judged_too() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from quantgate.judge import processes
+from quantgate.judge import nested
 from quantgate.machine import quota
 from quantgate.machine.quota import Paused, cores, paused, usable_cores
 from quantgate.measure.noise import Counters, disturbance
@@ -96,12 +96,12 @@ def test_the_quota_is_named_and_not_the_work_of_others() -> None:
     one = Disturbance(others=0.31, steal=0.0, load=2.0, pauses=42, paused=1.55)
     raw = {"disturbances": [one.model_dump()] * 2}
     timing = Metric(kind="ratio", value=1.0, unit="x", better="higher", samples=[0.9, 1.4], raw=raw)
-    (told,) = processes._disturbed(timing)
+    (told,) = nested.disturbed(timing)
     assert told == "the control group's processor quota paused it 84 times (3.1 s of all threads)"
     free = timing.model_copy(
         update={"raw": {"disturbances": [one.model_copy(update={"pauses": 0}).model_dump()]}}
     )
-    assert processes._disturbed(free) == ["other work took up to 31 % of the processor"]
+    assert nested.disturbed(free) == ["other work took up to 31 % of the processor"]
 
 
 @pytest.mark.skipif(not os.access("/sys/fs/cgroup/cpu", os.W_OK), reason="no group can be made here")

@@ -206,10 +206,10 @@ def test_samples_that_are_too_small_are_told_before_anything_is_measured(project
     arguments = ("-k", Q4, "-m", "perplexity", "--tolerances", str(file))
     narrow = project.update(*arguments)
     assert narrow.status == 0, narrow.output
-    said = "a tolerance of 0.05 % is below what 496 scored tokens can show"
+    said = "the smallest loss that 496 scored tokens detect 95 % of the time"
     before, _, after = narrow.output.partition("test_perplexity.py")
     assert f"note: {Q4}: perplexity: {said}" in before
-    assert re.search(r"tokens would do \(windows = \d+ in place of 16\); measure more", before)
+    assert re.search(r"tokens would do \(windows = \d+ instead of 16\): measure more", before)
     assert said in " ".join(after.split()), "beside the values that become the baseline"
     project.matrix["tiers"]["smoke"]["perplexity"].update(windows=2, block=32)
     file.write_text(file.read_text().replace("absolute = 0.002", "absolute = 0.2"))
@@ -449,7 +449,7 @@ def test_another_text_is_not_comparable(baselined: Project) -> None:
     was = old.metrics["perplexity"].conditions["tokens"]
     now = exact(baselined.measurement(Q4))["perplexity"].conditions["tokens"]
     assert was != now
-    assert verdict.text == f"tokens differs: {was} in the baseline, {now} measured"
+    assert verdict.text == f"tokens differs: baseline {was}, measured {now}"
     assert verdict.text in result.output
 
 
@@ -527,7 +527,7 @@ def test_a_named_machine_gates_absolute_timings(timed: Project) -> None:
     assert verdict.status == Status.REGRESSION
     # A slow moment is not a regression: measured again, with its reference, before it is called one.
     assert result.processes[6:] == AGAIN
-    assert "measured again in fresh processes: the same" in verdict.confirmed
+    assert "measured again in fresh processes: confirmed" in verdict.confirmed
     assert verdict.confirmed in result.output
 
 
@@ -604,7 +604,7 @@ def test_everything_broken_is_one_finding(project: Project) -> None:
     assert result.output.count("one cause in all 4 cells: perplexity +") == 1
     for cell in cells[1:]:
         verdict = result.verdict(cell, "perplexity")
-        assert verdict.reference.startswith("the reference moved as well, by the same: everything drifted")
+        assert verdict.reference.startswith("the reference moved as well, by as much: everything drifted")
         assert result.verdict(cell, "perplexity/loss").status != Status.REGRESSION
     # Of each case, pytest's own list has two lines: value and cause.
     assert result.output.count("one cause in all 4 cells: see the summary") == 4

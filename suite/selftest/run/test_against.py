@@ -120,7 +120,7 @@ def test_a_slower_and_larger_environment_is_found(project: Project, tmp_path: Pa
     assert decode.status == Status.REGRESSION
     assert decode.change is not None
     assert decode.change < -0.5
-    assert "measured again in fresh processes: the same" in decode.confirmed
+    assert "measured again in fresh processes: confirmed" in decode.confirmed
     again = [name for name in result.processes if name.startswith(f"{Q4}.again.")]
     assert len(again) == 2 * (2 + 8), "both sides anew, for the timing and for the peaks"
     assert result.verdict(Q4, "memory/peak_resident").status == Status.REGRESSION

@@ -1,0 +1,231 @@
+"""Judge metrics that are nested in processes: timings, memory peaks, ratios.
+
+The rounds of one process share what differs between processes (where its memory lies, the core that it began on, what
+the allocator did), so they are far more alike than the next process will be. The unit is therefore the process, and
+every error bar here comes from the spread between processes (Kalibera and Jones, Rigorous Benchmarking in Reasonable
+Time, ISMM 2013, section 3: the variance of the mean is dominated by the highest level).
+
+What is compared is the mean over processes of the logarithm of a process's value (its median round): a ratio of
+geometric means, whose interval is symmetric in "twice as fast" and "half as fast". For two processes that took turns it
+is the median logarithm of the ratios of neighbouring rounds, in which slow changes of the machine's speed cancel.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from quantgate.config.tolerances import Tolerance
+from quantgate.judge.statistics import Change, detectable_shift, growth
+from quantgate.records import Disturbance, Metric
+
+PASS_LEVEL = 0.05
+"""One-sided level of the limit that has to be within the tolerance for a metric to pass."""
+RESTLESS = 0.2
+"""Share of the processor taken by other work from which on a timing makes a poor baseline."""
+MOST = 1000
+"""The largest number of processes that is worth suggesting."""
+
+
+class Spread(NamedTuple):
+    """Estimate of new minus old, its standard error, and the degrees of freedom of Student's t. `sd` is the standard
+    deviation of what is averaged (differences of pairs, or values of processes), over `n` of them."""
+
+    estimate: float
+    se: float
+    df: float
+    sd: float
+    n: int
+    paired: bool
+
+
+def spread(old: Sequence[float], new: Sequence[float], *, paired: bool) -> Spread:
+    """Return mean of `new` minus mean of `old`, one value per process.
+
+    Pairs (process i of one side ran beside process i of the other): the paired t-test (Student 1908) with n - 1
+    degrees of freedom. Otherwise Welch's t-test (Biometrika 34, 1947) with Satterthwaite's degrees of freedom, since
+    the two runs may have been on machines of different noise. With a single process on a side the spread is unknown
+    and the standard error infinite.
+    """
+    if paired:
+        return _of_pairs([b - a for a, b in zip(old, new, strict=True)])
+    (mean_old, v_old), (mean_new, v_new) = _moments(old), _moments(new)
+    n = min(len(old), len(new))
+    if n < 2:
+        return Spread(mean_new - mean_old, math.inf, 1, math.inf, n, False)
+    a, b = v_old / len(old), v_new / len(new)
+    parts = a**2 / (len(old) - 1) + b**2 / (len(new) - 1)
+    df = (a + b) ** 2 / parts if parts else len(old) + len(new) - 2
+    return Spread(mean_new - mean_old, math.sqrt(a + b), df, math.sqrt((v_old + v_new) / 2), n, False)
+
+
+def _of_pairs(differences: Sequence[float]) -> Spread:
+    mean, variance = _moments(differences)
+    n = len(differences)
+    sd = math.sqrt(variance)
+    return Spread(mean, sd / math.sqrt(n), n - 1, sd, n, True)
+
+
+def change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> Change:
+    """Return the signed change in the tolerance's terms."""
+    logarithmic, estimate = _spread(measured, baseline, tolerance)
+    return Change(estimate.estimate, estimate.se, estimate.df, growth if logarithmic else None)
+
+
+def evidence(measured: Metric, baseline: Metric) -> str:
+    """Return what was compared, as text."""
+    old, new = baseline.process_count, measured.process_count
+    if pairs(measured, baseline):
+        return f"{new} pairs of processes{', round by round' if _alternated(measured, baseline) else ''}"
+    return f"{old} against {new} processes"
+
+
+def pairs(measured: Metric, baseline: Metric) -> bool:
+    """Whether process i of one was measured beside process i of the other."""
+    same = measured.beside is not None and measured.beside == baseline.beside
+    return same and measured.process_count == baseline.process_count > 1
+
+
+def _alternated(measured: Metric, baseline: Metric) -> bool:
+    """Whether round k of one process of a pair was timed beside round k of the other."""
+    return measured.in_turns and baseline.in_turns and measured.processes == baseline.processes
+
+
+def log_ratios(measured: Metric, baseline: Metric) -> list[float]:
+    """Return the logarithm of new by old for each pair of processes; all values must be positive."""
+    if not _alternated(measured, baseline):
+        values = zip(baseline.per_process, measured.per_process, strict=True)
+        return [math.log(new) - math.log(old) for old, new in values]
+    sign = -1 if measured.better == "higher" else 1  # work per time: the longer it takes, the lower the rate
+    return [
+        sign * statistics.median([math.log(b / a) for a, b in zip(old, new, strict=True)])
+        for old, new in zip(baseline.rounds, measured.rounds, strict=True)
+    ]
+
+
+def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> int | None:
+    """Return how many processes per side (or pairs) would show a change as large as the tolerance at level `alpha`
+    with 95 % power, if they spread as these do. None: more than `MOST`, or the spread is unknown (a single process).
+
+    Power of the t-test from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2).
+    """
+    logarithmic, estimate = _spread(measured, baseline, tolerance)
+    limit = tolerance.limit(unchanged=False)
+    size = math.log1p(limit) if logarithmic else limit
+    if not math.isfinite(estimate.sd) or size <= 0:
+        return None
+
+    def enough(n: int) -> bool:
+        se = estimate.sd * math.sqrt((1 if estimate.paired else 2) / n)
+        df = n - 1 if estimate.paired else 2 * (n - 1)
+        return detectable_shift(df, alpha) * se <= size
+
+    low, high = 1, 2
+    while not enough(high):
+        low, high = high, 2 * high
+        if low >= MOST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def why_inconclusive(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> str:
+    """Return why this sample is inconclusive, and what would help: `processes differ by up to 14 %, other work took up
+    to 31 % of the processor; 12 processes per side would show a change as large as the tolerance`."""
+    single = [
+        side for side, m in (("baseline", baseline), ("measurement", measured)) if len(m.per_process) < 2
+    ]
+    if single:
+        has = "have" if len(single) > 1 else "has"
+        return f"the {' and the '.join(single)} {has} a single process, which says nothing about noise"
+    causes = [_differ(measured, baseline), *disturbed(measured)]
+    count = needed(measured, baseline, tolerance, alpha)
+    unit = "pairs" if pairs(measured, baseline) else "processes per side"
+    amount = f"{count} {unit}" if count else f"only more than {MOST:,} {unit}"
+    return f"{', '.join(causes)}; {amount} would show a change as large as the tolerance"
+
+
+def restless(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return a warning for each timing that makes a poor baseline, because other work took much of the processor."""
+    return [
+        f"{name} was timed while {' and '.join(disturbed(metric))}"
+        for name, metric in metrics.items()
+        if metric.kind in ("rounds", "ratio")
+        and any(d.others + d.steal >= RESTLESS for d in _disturbances(metric))
+    ]
+
+
+def _disturbances(metric: Metric) -> list[Disturbance]:
+    return [Disturbance.model_validate(one) for one in metric.raw.get("disturbances", [])]
+
+
+def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[bool, Spread]:
+    """Return whether the scale is logarithmic, and the spread on it: logarithmic for a relative tolerance, linear for
+    an absolute one and where a value is zero."""
+    old, new = baseline.per_process, measured.per_process
+    paired = pairs(measured, baseline)
+    if tolerance.relative is None:
+        return False, spread(old, new, paired=paired)
+    if min(old) > 0 and min(new) > 0:
+        if paired:
+            return True, _of_pairs(log_ratios(measured, baseline))
+        return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
+    base = abs(baseline.value) or 1.0
+    return False, spread([v / base for v in old], [v / base for v in new], paired=paired)
+
+
+def _moments(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and variance; the variance of a single value is infinite."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    return mean, math.fsum([(v - mean) ** 2 for v in values]) / (n - 1) if n > 1 else math.inf
+
+
+def _differ(measured: Metric, baseline: Metric) -> str:
+    old, new = baseline.per_process, measured.per_process
+    if pairs(measured, baseline):
+        positive = min(*old, *new) > 0
+        ratios = list(map(math.exp, log_ratios(measured, baseline))) if positive else []
+        return f"the ratios of the pairs differ by up to {_percent(_range(ratios))}"
+    if _range(old) > _range(new):
+        return f"the baseline's processes differ by up to {_percent(_range(old))}"
+    return f"processes differ by up to {_percent(_range(new))}"
+
+
+def _range(values: Sequence[float]) -> float:
+    """Return how far the largest value is above the smallest, as a share of the smallest."""
+    return max(values) / min(values) - 1 if values and min(values) > 0 else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def disturbed(metric: Metric) -> list[str]:
+    """Return what disturbed a timing, as far as it is worth mentioning."""
+    disturbances = _disturbances(metric)
+    if not disturbances:
+        return []
+    others, steal = max(d.others for d in disturbances), max(d.steal for d in disturbances)
+    clocks = [d.mhz for d in disturbances if d.mhz]
+    throttled = sum(d.throttled or 0 for d in disturbances)
+    pauses = sum(d.pauses for d in disturbances)
+    if pauses:  # with a quota, shares of the whole machine say nothing about this process
+        seconds = sum(d.paused for d in disturbances)
+        return [
+            f"the control group's processor quota paused it {pauses:,} times ({seconds:,.1f} s of all threads)"
+        ]
+    causes = []
+    if others >= 0.05:
+        causes.append(f"other work took up to {others * 100:.0f} % of the processor")
+    if steal >= 0.01:
+        causes.append(f"the hypervisor took up to {steal * 100:.0f} % of the processor (steal)")
+    if clocks and max(clocks) > 1.05 * min(clocks):
+        causes.append(f"the clock ran at {min(clocks):,.0f} to {max(clocks):,.0f} MHz")
+    if throttled:
+        causes.append(f"the processor was throttled {throttled} times")
+    return causes

@@ -1,0 +1,66 @@
+"""What a child process is given to do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from quantgate.records.base import Record
+
+
+class Job(Record):
+    """The work of one measuring process. All paths are absolute and exist."""
+
+    kind: Literal["measure"] = "measure"
+    cell: str
+    tier: str
+    fingerprint: str
+    run: str = ""
+    backend: str
+    scheme_options: dict[str, Any]
+    weights: Path
+    """The checkpoint in the form that this backend loads: a folder with safetensors, or a GGUF file."""
+    source_hash: str
+    """Identity of the checkpoint before quantization; a condition of every comparison."""
+    workload: Path
+    """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
+    requests: list[str]
+    """Requests: `perplexity`, `accuracy/arc_easy`, `memory`, `throughput/decode` ..."""
+    options: dict[str, dict[str, Any]]
+    """Group options: the tier's settings of each metric group (n_ctx, rounds, budget ...)."""
+    threads: int
+    first: bool = True
+    """Whether this process begins each round when two processes take turns (`quantgate.processes.turns`)."""
+    requested: float = Field(default_factory=time.monotonic)
+    """When the process was requested, in seconds of the monotonic clock, which all processes of a machine share."""
+    reference: str = ""
+    """Id of the reference cell; equal to `cell` where the cell is a reference itself."""
+    logprobs: Path | None = None
+    """File of the reference's log-probabilities (`quantgate.measure.logprobs`): the reference writes it, other cells
+    read it."""
+    output: Path
+
+
+class Needs(Record):
+    """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
+    programs to write; and the number of few-shot examples before each item."""
+
+    texts: dict[str, int] = Field(default_factory=dict)
+    tasks: dict[str, int] = Field(default_factory=dict)
+    fewshot: int = 0
+    lines: dict[str, int] = Field(default_factory=dict)
+    programs: dict[str, int] = Field(default_factory=dict)
+
+
+class Preparation(Record):
+    """The work of one preparing process: make one entry of the cache (a checkpoint in some scheme, a workload)."""
+
+    kind: Literal["prepare"] = "prepare"
+    title: str
+    maker: str
+    """`module:function`, called as function(output, report=..., **arguments)."""
+    arguments: dict[str, Any]
+    output: Path
