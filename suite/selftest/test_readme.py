@@ -11,7 +11,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-from quantgate.config.matrix import load_matrix
+from quantgate.run.inputs import load_matrix
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenTree
+
+Capability = Literal["scores", "logits", "steps", "timings", "weights", "tokenizes", "generates", "inputs"]
 
 
 @dataclass(frozen=True)

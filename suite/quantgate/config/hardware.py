@@ -10,7 +10,7 @@ from quantgate.config.matrix import Cell
 
 def missing_hardware(cell: Cell) -> str:
     """Why the cell cannot run here; empty when it can."""
-    if cell.options.get("device") == "cuda" and not cuda_devices():
+    if cell.scheme_options.get("device") == "cuda" and not cuda_devices():
         return "needs a CUDA device; this machine has none"
     return ""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +73,8 @@ class Scheme(BaseModel):
     """Which tolerances it is held to; by default the widest."""
 
     @property
-    def options(self) -> dict[str, Any]:
+    def scheme_options(self) -> dict[str, Any]:
+        """What the backend is given."""
         return {"bits": self.bits, "device": self.device, **(self.model_extra or {})}
 
 
@@ -92,11 +91,11 @@ class BackendEntry(Record):
 
 
 class Tier(Record):
-    """A set of cells and what is measured of them; `workload[group]` holds a metric group's options."""
+    """A set of cells, and by metric group the options of what is measured of them."""
 
     time_limit: float = Field(gt=0)
     cells: list[str]
-    workload: dict[str, dict[str, Any]]
+    group_options: dict[str, Record]
 
 
 class Cell(Record):
@@ -106,7 +105,7 @@ class Cell(Record):
     backend: str
     scheme: str
     bits: float
-    options: dict[str, Any]
+    scheme_options: dict[str, Any]
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
     rounding: Rounding = "activations"
@@ -145,7 +144,7 @@ class Matrix(Record):
             backend=backend,
             scheme=scheme,
             bits=found.bits,
-            options=found.options,
+            scheme_options=found.scheme_options,
             checkpoint=entry.checkpoint,
             reference=f"{model}/{found.reference or entry.reference}",
             rounding=found.rounding,
@@ -224,18 +223,6 @@ class Matrix(Record):
             return given, f"backends.{backend}.schemes.{scheme}.reference"
         return entry.reference, f"backends.{backend}.reference"
 
-    def check_divergence(self) -> None:
-        """Raise InputError for a tier that measures divergence from a reference which is not among its cells."""
-        for name, tier in self.tiers.items():
-            cells = self.cells(name) if "divergence" in tier.workload else []
-            known = {c.id for c in cells}
-            for cell in cells:
-                if cell.reference not in known:
-                    raise InputError(
-                        f"{self.path}: tiers.{name}.cells: {cell.id} is held against {cell.reference}, which is not "
-                        f"among them: add it, or leave out tiers.{name}.divergence"
-                    )
-
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
         ids = self._ids()
@@ -258,31 +245,11 @@ class Matrix(Record):
         return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, known)}"
 
 
-def metric_groups() -> list[str]:
-    """The metric groups: modules of quantgate.measure.metrics that have `Options` (the name starts with no
-    underscore)."""
-    import quantgate.measure.metrics
+def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[str, type[Record]]) -> Matrix:
+    """Read `path` (None: fixtures/matrix.toml); backends that it lacks come from the default file.
 
-    return [
-        m.name for m in pkgutil.iter_modules(quantgate.measure.metrics.__path__) if not m.name.startswith("_")
-    ]
-
-
-def known_backends() -> list[str]:
-    """Names of the backends: the files of suite/quantgate/backends/ but for the protocol and the token tree."""
-    import quantgate.backends
-
-    return [
-        m.name
-        for m in pkgutil.iter_modules(quantgate.backends.__path__)
-        if m.name not in ("base", "tree") and not m.name.startswith("_")
-    ]
-
-
-def load_matrix(path: Path | None = None) -> Matrix:
-    """Read `path` (default: fixtures/matrix.toml); backends that it lacks come from the default file.
-
-    Raises InputError naming file, key and allowed values.
+    backends: the names that it may use. groups: by metric group, the model of its options. Raises InputError naming
+    file, key and allowed values.
     """
     own = path is not None and path.resolve() != MATRIX.resolve()
     path = path or MATRIX
@@ -299,29 +266,30 @@ def load_matrix(path: Path | None = None) -> Matrix:
         expand_grids(path, raw["backends"])
         raw["backends"] = _merge(known, raw["backends"])
     for backend in raw["backends"]:
-        if backend not in known_backends():
-            raise InputError(
-                f"{path}: backends.{backend}: no such backend. {allowed(backend, known_backends())}"
-            )
+        if backend not in backends:
+            raise InputError(f"{path}: backends.{backend}: no such backend. {allowed(backend, backends)}")
     tiers = raw.get("tiers", {})
     raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
+    for name, tier in raw["tiers"].items():
+        given = tier["group_options"]
+        tier["group_options"] = {
+            group: _options(path, f"tiers.{name}.{group}", group, given[group], groups) for group in given
+        }
     expand_grids(path, raw["backends"])
     matrix = validate(Matrix, {"path": path, **raw}, path)
     matrix.check_names()
     matrix.check_references()
     matrix.check_patterns()
-    matrix.check_divergence()
-    for name, tier in matrix.tiers.items():
-        for group, options in tier.workload.items():
-            check_options(path, f"tiers.{name}.{group}", group, options)
     return matrix
 
 
-def check_options(path: Path, where: str, group: str, options: Mapping[str, Any]) -> None:
-    """Validate a metric group's options against `quantgate.measure.metrics.<group>.Options`."""
-    if group not in metric_groups():
-        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*metric_groups(), *_TIER_KEYS])}")
-    validate(importlib.import_module(f"quantgate.measure.metrics.{group}").Options, options, path, where)
+def _options(
+    path: Path, where: str, group: str, options: Mapping[str, Any], groups: Mapping[str, type[Record]]
+) -> Record:
+    """Validate a metric group's options."""
+    if group not in groups:
+        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
+    return validate(groups[group], options, path, where)
 
 
 _OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")
@@ -341,11 +309,11 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
     own = tiers[name]
     if not isinstance(own, dict):
         raise InputError(f"{path}: tiers.{name}: must be a table")
-    workload = {k: v for k, v in own.items() if k not in _TIER_KEYS}
-    for key, value in workload.items():
+    options = {k: v for k, v in own.items() if k not in _TIER_KEYS}
+    for key, value in options.items():
         if not isinstance(value, dict):
             raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
-    flat = {"workload": workload, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
+    flat = {"group_options": options, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
     if not isinstance(flat.get("cells", []), list):
         raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
     if "extends" not in own:
@@ -357,7 +325,7 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
         **base,
         **flat,
         "cells": [*base.get("cells", []), *flat.get("cells", [])],
-        "workload": _merge(base["workload"], workload),
+        "group_options": _merge(base["group_options"], options),
     }
 
 

@@ -27,9 +27,6 @@ ALONG = 0.5
 SAME = 0.25
 """Changes are the same where their standard deviation is at most this share of their mean."""
 
-QUALITY = ("perplexity", "accuracy", "divergence")
-"""Metric groups that one change of the computation moves together."""
-
 Group = tuple[str, ...]
 """What cells have in common: ("backend", "llamacpp"); for all cells ("all",)."""
 
@@ -67,10 +64,12 @@ class Cause:
         return dict(sorted(groups.items(), key=lambda entry: -len(entry[1])))
 
 
-def causes(verdicts: Iterable[Verdict], bits: Mapping[str, float] | None = None) -> list[Cause]:
-    """Return the common causes among `verdicts`, the largest first; bits: nominal bits by cell, where they are
-    known."""
-    table = _Table(verdicts, bits or {})
+def causes(
+    verdicts: Iterable[Verdict], families: Mapping[str, str], bits: Mapping[str, float] | None = None
+) -> list[Cause]:
+    """Return the common causes among `verdicts`, the largest first. families: by metric group, what one change of the
+    computation moves together. bits: nominal bits by cell, where they are known."""
+    table = _Table(verdicts, families, bits or {})
     by_group: dict[tuple[str, Group], list[Cause]] = defaultdict(list)
     for (kind, subject), moved in table.moved.items():
         for cause in table.causes_of(kind, subject, moved):
@@ -112,17 +111,19 @@ def _kind(verdict: Verdict) -> str:
     return str(verdict.status) if verdict.status in kinds else ""
 
 
-def _subject(verdict: Verdict) -> str:
+def _subject(verdict: Verdict, families: Mapping[str, str]) -> str:
     if verdict.status == Status.ERROR:
         return verdict.text.partition("\n")[0]
     group = verdict.metric.partition("/")[0]
-    return "quality" if group in QUALITY else group
+    return families.get(group, group)
 
 
 class _Table:
     """Verdicts by kind, subject and cell."""
 
-    def __init__(self, verdicts: Iterable[Verdict], bits: Mapping[str, float]) -> None:
+    def __init__(
+        self, verdicts: Iterable[Verdict], families: Mapping[str, str], bits: Mapping[str, float]
+    ) -> None:
         self.moved: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
         self._judged: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
         self._bits = bits
@@ -130,9 +131,9 @@ class _Table:
         for verdict in verdicts:
             self._cells[verdict.cell] = None
             if verdict.change is not None:
-                self._judged[_subject(verdict)][verdict.cell].append(verdict)
+                self._judged[_subject(verdict, families)][verdict.cell].append(verdict)
             if kind := _kind(verdict):
-                self.moved[kind, _subject(verdict)].append(verdict)
+                self.moved[kind, _subject(verdict, families)].append(verdict)
 
     def causes_of(self, kind: str, subject: str, moved: list[Verdict]) -> Iterator[Cause]:
         """Yield cause after cause, until no group is left that follows the rule."""

@@ -119,7 +119,7 @@ class Session:
         return {"attention": facts["attention"]} if "attention" in facts else {}
 
     def options(self, group: str, model: type[R]) -> R:
-        return model.model_validate(self._job.options.get(group, {}))
+        return model.model_validate(self._job.group_options.get(group, {}))
 
     def requested(self, group: str) -> bool:
         """Whether the job asks for this metric group too."""

@@ -24,7 +24,7 @@ from typing import NoReturn
 from quantgate.errors import QuantgateError, UnmeasurableError, in_one_line
 from quantgate.files import write_atomic
 from quantgate.machine.environment import describe
-from quantgate.measure import metrics as measure
+from quantgate.measure.groups import group_name, group_of, in_order
 from quantgate.measure.session import Session
 from quantgate.processes.fork import serve
 from quantgate.processes.turns import inherited
@@ -96,18 +96,15 @@ def run(job: Job) -> None:
     session.progress(0, 1)
     turns.take(load)
     phases["load"] = clock() - begin
-    groups = list(dict.fromkeys(r.split("/")[0] for r in job.requests))
     metrics = {}
     unmeasured = {}
-    for group in sorted(groups, key=_order):
+    for group in in_order(map(group_name, job.requests)):
         mark = clock()
         session.phase, session.phase_note = group, ""
         session.progress(0, 1)
         parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
         try:
-            metrics.update(
-                importlib.import_module(f"quantgate.measure.metrics.{group}").measure(session, parts)
-            )
+            metrics.update(group_of(group).measure(session, parts))
         except UnmeasurableError as error:
             unmeasured[group] = str(error)
         phases[group] = clock() - mark
@@ -148,11 +145,6 @@ def report(phase: str, done: float, total: float) -> None:
     _last = now
     line = json.dumps({"phase": phase, "done": done, "total": total}) + "\n"
     os.write(int(fd), line.encode())
-
-
-def _order(group: str) -> tuple[int, str]:
-    known = measure.ORDER
-    return (known.index(group) if group in known else len(known), group)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from quantgate import __version__
-from quantgate.config.matrix import metric_groups
 from quantgate.errors import InputError, QuantgateError, unexpected
+from quantgate.measure.groups import group_of, metric_groups
 from quantgate.plugin import finish
 from quantgate.plugin.case import Gate, Replay
 from quantgate.plugin.state import PAIRS, State, is_worker
@@ -134,7 +134,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     """Nothing is collected for a metric that the tier does not measure."""
     state = collector.config.stash[STATE]
     for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
-        if mark.name == "gate" and mark.args[0].split("/")[0] not in state.tier.workload:
+        if mark.name == "gate" and mark.args[0].split("/")[0] not in state.tier.group_options:
             return []
     return None
 
@@ -147,17 +147,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     request: str = marker.args[0]
     group = request.split("/")[0]
-    options = state.tier.workload[group]
+    options = state.tier.group_options[group]
     parameters = []
     for cell in state.cells.values():
         if cell.id == cell.reference and not marker.kwargs.get("references", True):
             continue
-        if cell.simulated and group == "throughput":
+        if cell.simulated and "timings" in group_of(group).capabilities:
             continue
         reason = state.reason_to_skip(cell)
         if reason:
             state.skipped[cell.id] = reason
-        for part in options[marker.kwargs["each"]] if "each" in marker.kwargs else [""]:
+        for part in getattr(options, marker.kwargs["each"]) if "each" in marker.kwargs else [""]:
             names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
             marks = [_mark(metafunc.config, name) for name in names]
             if reason:
@@ -205,11 +205,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Timings taken while other cells run beside are worthless. The folder of results is this run's from now on."""
-    if any("test_throughput.py::" in i for i in ids):
-        raise pytest.UsageError(
-            "-n measures cells side by side, and throughput cases are selected: their timings would be worthless. "
-            "Leave -n out, or deselect them with -m 'not throughput'."
-        )
+    for group in (name for name, one in metric_groups().items() if one.alone):
+        if any(f"test_{group}.py::" in i for i in ids):
+            raise pytest.UsageError(
+                f"-n measures cells side by side, and {group} cases are selected: their timings would be worthless. "
+                f"Leave -n out, or deselect them with -m 'not {group}'."
+            )
     state = node.config.stash[STATE]
     gates = {f"test_{group}.py::" for group in metric_groups()}
     if not state.claimed and any(name in i for i in ids for name in gates):

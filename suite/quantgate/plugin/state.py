@@ -20,7 +20,7 @@ from quantgate.baselines.store import Update, check_machine
 from quantgate.baselines.store import read as read_baseline
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.hardware import missing_hardware
-from quantgate.config.matrix import Cell, Matrix, load_matrix
+from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.tolerances import TOLERANCES
 from quantgate.errors import AssetError, InputError, QuantgateError
 from quantgate.files import path_problem, read_plain_text
@@ -29,15 +29,17 @@ from quantgate.locks import BusyError, locked
 from quantgate.machine.environment import Environment, machine
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
-from quantgate.measure.metrics.accuracy import budget_of
+from quantgate.measure.groups import group_of
 from quantgate.paths import cache_dir
 from quantgate.plugin.case import Rules
 from quantgate.records import Metric, Scalar, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import Against
 from quantgate.run.bench import Bench
+from quantgate.run.demand import lengths_of, needs_of
 from quantgate.run.foresee import foreseen
 from quantgate.run.gates import check_tolerances, most_gates
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, make_plan
 from quantgate.run.runner import Runner, Settings
 from quantgate.supply.environments import environment_of, parse
@@ -174,9 +176,10 @@ class State:
             folder: Path | None = getattr(self.option, name)
             if folder is not None and folder.exists() and not folder.is_dir():
                 raise InputError(f"--{name} {folder}: is a file, not a folder; name another")
-        if self.option.text is not None and len(self.tier.workload.get("outliers", {}).get("texts", ())) > 1:
+        compared = [g for g, o in self.tier.group_options.items() if len(group_of(g).needs(o).texts) > 1]
+        if self.option.text is not None and compared:
             raise InputError(
-                f"--text does not go with tier {self.option.tier}, which compares texts (outliers): leave it out"
+                f"--text does not go with tier {self.option.tier}, which compares texts ({compared[0]}): leave it out"
             )
         self._check_min_judged()
         self._check_against()
@@ -284,7 +287,7 @@ class State:
             )
             if self.against is None:
                 self._runner = Runner(self.matrix, self.tier, settings, plan, self.supply, self.progress)
-                self._runner.hold_budgets(self._budgets(plan.cells))
+                self._settle(self._runner, plan.cells)
             else:
                 place = "in the environment that is compared against: "
                 old = replace(settings, worker=self.against.worker, place=place)
@@ -301,16 +304,24 @@ class State:
                 )
         return self._runner
 
-    def _budgets(self, cells: Iterable[str]) -> dict[str, int]:
-        """Where the tier says "auto": those of the cells' baselines."""
-        if self.tier.workload.get("accuracy", {}).get("budget") != "auto":
-            return {}
-        found = {cell: budget_of(metrics) for cell, metrics in self.baseline_metrics(cells).items()}
-        return {cell: budget for cell, budget in found.items() if budget is not None}
+    def _settle(self, runner: Runner, cells: Iterable[str]) -> None:
+        """What the tier leaves open is as in the cells' baselines."""
+        runner.settle(self.baseline_metrics(cells))
 
     def _supply(self, environment: Environment | None = None) -> Supply:
         logs = self.results / "logs" / ("against" if environment else "")
-        return Supply(self.matrix, self.tier, self.threads, logs, self._event, self.option.text, environment)
+        options = self.tier.group_options
+        return Supply(
+            self.matrix,
+            self.tier,
+            self.threads,
+            logs,
+            self._event,
+            self.option.text,
+            needs_of(options),
+            lengths_of(options),
+            environment,
+        )
 
     @property
     def bits(self) -> dict[str, float]:
@@ -344,7 +355,7 @@ class State:
 
     def _level_against(self) -> float:
         """The level of one gate where no baseline says how many there are: by the most that a case can have."""
-        gates = sum(most_gates(need, self.tier.workload, self.tolerances) for need in self.needs)
+        gates = sum(most_gates(need, self.tier.group_options, self.tolerances) for need in self.needs)
         return self.tolerances.run_alpha / max(1, gates)
 
     def needs_of(self, cell: str) -> list[Need]:

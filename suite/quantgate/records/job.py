@@ -29,7 +29,7 @@ class Job(Record):
     """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
     requests: list[str]
     """Requests: `perplexity`, `accuracy/arc_easy`, `memory`, `throughput/decode` ..."""
-    options: dict[str, dict[str, Any]]
+    group_options: dict[str, dict[str, Any]]
     """Group options: the tier's settings of each metric group (n_ctx, rounds, budget ...)."""
     threads: int
     first: bool = True

@@ -32,8 +32,8 @@ activations to 8 bits or fewer digits than fp16. How far two machines may differ
 
 
 class Declared(NamedTuple):
-    """A metric that a group can measure, an entry of the group's `METRICS` by name. `{tasks}` in a name stands for each
-    entry of that key of the group's `Options`.
+    """A metric that a group can measure (`quantgate.measure.groups.Group.metrics`). `{tasks}` in a name stands for each
+    entry of that option of the group.
 
     share: whether it is a share of right answers, which has a recovery (`quantgate.run.relative`).
     """

@@ -11,6 +11,7 @@ from quantgate.config.matrix import selecting
 from quantgate.judge import MOVED, why_refused
 from quantgate.judge.causes import Cause, causes, same_factor
 from quantgate.judge.drift import size
+from quantgate.measure.groups import families
 from quantgate.records import Status, Verdict, worst
 from quantgate.report.summary import counts, unique
 from quantgate.words import comparison, delta, difference, duration, limit, lines_of, listed, plural
@@ -102,7 +103,7 @@ def findings(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -
     """
     common = [
         Finding(worst(v.status for v in cause.verdicts), list(cause.verdicts), cause)
-        for cause in causes(verdicts, bits)
+        for cause in causes(verdicts, families(), bits)
     ]
     told = {(v.cell, v.metric) for finding in common for v in finding.verdicts}
     moved = {(v.cell, v.metric.partition("/")[0]) for v in verdicts if v.status in MOVED}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from quantgate.judge import coverage
-from quantgate.records import AGREEMENT, Status, Verdict, worst
+from quantgate.measure.groups import Column, case_of, columns
+from quantgate.records import Status, Verdict, worst
 from quantgate.words import DASH, signed
 
 if TYPE_CHECKING:
@@ -29,51 +29,8 @@ MARKS = {
 }
 
 
-@dataclass(frozen=True)
-class Column:
-    """One headline column. `values` and `marks` are patterns of metric names.
-
-    Metrics that differ in their last part only (`acc`, `acc_norm`) are one value: that of the first
-    pattern that fits; the column shows the mean of the values. `marks`: further metrics whose verdict
-    marks the column, so that a lost kernel shows although its gate is another metric.
-    """
-
-    title: str
-    unit: str
-    digits: int
-    keep: int
-    """On a narrow terminal, the columns with the highest numbers stay."""
-    values: tuple[str, ...]
-    marks: tuple[str, ...] = ()
-    percent: bool = False
-    """A share: shown as such, and its change in percentage points."""
-
-    @property
-    def scale(self) -> float:
-        return 100 if self.percent else 1e-6 if self.unit == "MB" else 1
-
-
-COLUMNS = (
-    Column("bpw", "", 2, 4, ("memory/bits_per_weight",)),
-    Column("perplexity", "", 3, 7, ("perplexity",), ("perplexity/*", AGREEMENT)),
-    Column("KL", "nats", 4, 0, ("divergence/kl_mean",), ("divergence/*",)),
-    Column(
-        "accuracy", "mean", 1, 6, ("accuracy/*/acc_norm", "accuracy/*/acc"), ("accuracy/*",), percent=True
-    ),
-    Column("weights", "MB", 1, 2, ("memory/weight_bytes",), ("memory/file_bytes",)),
-    Column("peak", "MB", 0, 1, ("memory/peak_resident",), ("memory/peak_*",)),
-    Column("prefill", "tok/s", 0, 3, ("throughput/prefill",), ("throughput/prefill*",)),
-    Column("decode", "tok/s", 1, 5, ("throughput/decode",), ("throughput/decode*",)),
-)
-"""What the table shows of a cell. The one place that knows metrics by name: a line adds a column."""
-
-CASES = (
-    (re.escape(AGREEMENT), "perplexity"),
-    (r"(throughput/[^/]+?)(_ratio|/.+)?", r"\1"),
-    (r"((?:accuracy|code|outliers)/[^/]+)/.+", r"\1"),
-    (r"(?!(?:accuracy|code|outliers)/)([^/]+)/.+", r"\1"),
-)
-"""Which pytest case judges a metric: the first pattern that fits it, else the metric itself."""
+COLUMNS = columns()
+"""What the table shows of a cell."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +125,7 @@ def counts(verdicts: list[Verdict]) -> dict[Status, int]:
     """Cases by status, the worst first, as pytest counts them: a case takes its worst metric."""
     cases: dict[tuple[str, str], list[Status]] = {}
     for verdict in verdicts:
-        cases.setdefault((verdict.cell, _case(verdict.metric)), []).append(verdict.status)
+        cases.setdefault((verdict.cell, case_of(verdict.metric)), []).append(verdict.status)
     found = Counter(worst(statuses) for statuses in cases.values())
     return {status: found[status] for status in Status if found[status]}
 
@@ -179,10 +136,3 @@ def judged_text(verdicts: list[Verdict], info: RunInfo) -> str:
     share = info.min_judged
     few = share is not None and seen.share < share
     return f"{seen.text}: fewer than --min-judged {share:g}" if few else seen.text
-
-
-def _case(metric: str) -> str:
-    for pattern, case in CASES:
-        if match := re.fullmatch(pattern, metric):
-            return match.expand(case)
-    return metric

@@ -36,10 +36,11 @@ from quantgate.words import abridged, comparison, delta, lines_of, listed, plura
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from quantgate.measure.groups import Column
     from quantgate.records import Verdict
     from quantgate.report import RunInfo
     from quantgate.report.findings import Finding
-    from quantgate.report.summary import Column, Entry, Row
+    from quantgate.report.summary import Entry, Row
 
 STYLES = {
     Status.REGRESSION: "bold red",

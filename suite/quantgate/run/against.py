@@ -10,7 +10,7 @@ from typing import Literal
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
-from quantgate.measure.metrics.accuracy import budget_of
+from quantgate.measure.groups import with_logprobs
 from quantgate.records import Measurement, Spent
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, measured, remembered
@@ -88,8 +88,8 @@ class Against:
         self.current = cell.id
         run = f"{self._run} {name}".strip()
         requests = self._possible(cell, requests)
-        varying = repeated(requests, self._tier.workload)
-        timed = in_turns(varying, self._tier.workload)
+        varying = repeated(requests, self._tier.group_options)
+        timed = in_turns(varying, self._tier.group_options)
         alone = [r for r in varying if r not in timed]
         steps: list[tuple[Sequence[Side], list[str]]] = [
             ((side,), [r for r in requests if r not in varying]) for side in ("old", "new")
@@ -106,9 +106,8 @@ class Against:
                 records = measured(list(zip(benches, labels, strict=True)), cell, asked, events)
                 for side, record in zip(sides, records, strict=True):
                     parts[side].append(record)
-                    if (budget := budget_of(record.metrics)) is not None:  # the other side takes the same
-                        for bench in self._benches.values():
-                            bench.budgets.setdefault(cell.id, budget)
+                    for bench in self._benches.values():  # the other side takes the same
+                        bench.settle(cell.id, record.metrics)
         found = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
@@ -120,12 +119,13 @@ class Against:
         """Divergence needs what each side's reference leaves; where one fails, the cell goes without."""
         for bench in self._benches.values():
             requests = bench.possible(cell, requests)
+        needing = with_logprobs(requests)
         try:
             for side, bench in self._benches.items():
                 if bench.lacks_reference(cell, requests):
-                    bench.run(bench.reference(cell), ["divergence"], f"{side}.logprobs")
+                    bench.run(bench.reference(cell), needing, f"{side}.logprobs")
         except QuantgateError:
-            return [r for r in requests if r != "divergence"]
+            return [r for r in requests if r not in needing]
         return list(requests)
 
 

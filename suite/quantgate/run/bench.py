@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,10 @@ from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
 from quantgate.files import hash_of, writable
 from quantgate.machine.environment import work_facts
+from quantgate.measure.groups import group_of, with_logprobs
 from quantgate.paths import cache_dir
 from quantgate.processes.isolate import WORKER, OnProgress, Server, Task, run_together, unheard
-from quantgate.records import Job, Measurement, Spent
+from quantgate.records import Job, Measurement, Metric, Record, Spent
 from quantgate.run.plan import lacking
 from quantgate.supply.supply import Supply
 
@@ -54,8 +55,8 @@ class Bench:
         self._tier = tier
         self._settings = settings
         self._supply = supply
-        self.budgets: dict[str, int] = {}
-        """By cell: what stands for a budget of "auto" there, so that it is held against values of the same one."""
+        self._settled: dict[str, dict[str, Record]] = {}
+        """By cell: the group options with what the tier leaves open, as the other side was measured."""
         self._servers: dict[str, Server] = {}
         """By the name of what they fork: processes of one cell have different names, and so come from different
         servers."""
@@ -101,12 +102,12 @@ class Bench:
                     fingerprint=self.fingerprint(cell),
                     run=self._settings.run,
                     backend=cell.backend,
-                    scheme_options=cell.options,
+                    scheme_options=cell.scheme_options,
                     weights=self._supply.checkpoint(cell),
                     source_hash=self._supply.source_hash(cell.model),
                     workload=self._supply.workload(cell.model),
                     requests=list(requests),
-                    options=self._workload(cell),
+                    group_options=self._group_options(cell),
                     threads=self._settings.threads,
                     first=number == 0,
                     reference=cell.reference,
@@ -157,13 +158,13 @@ class Bench:
         """What a server imports before it forks a process of the cell. A backend that loads the checkpoints of its
         reference's builds on that one: it is named first, so that the reference's server goes on with the cell."""
         # CUDA cannot be used in a fork of a process that has looked for a device.
-        if cell.options.get("device") == "cuda":
+        if cell.scheme_options.get("device") == "cuda":
             return []
         reference = self.reference(cell)
         related = reference.checkpoint == cell.checkpoint
         backends = dict.fromkeys([*([reference.backend] if related else []), cell.backend])
         return [f"quantgate.backends.{b}" for b in backends] + [
-            f"quantgate.measure.metrics.{g}" for g in self._tier.workload
+            group_of(g).module for g in self._tier.group_options
         ]
 
     def reference(self, cell: Cell) -> Cell:
@@ -172,7 +173,7 @@ class Bench:
 
     def lacking(self, cell: Cell, request: str) -> str:
         """Why the cell's workload does not have what a request takes; empty where it has."""
-        return lacking(request, self._tier.workload, self._supply.missing(cell.model))
+        return lacking(request, self._tier.group_options, self._supply.missing(cell.model))
 
     def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Those whose texts and tasks can be had. Raises MeasurementError where that is none of them."""
@@ -189,19 +190,25 @@ class Bench:
         return path is not None and cell.id != cell.reference and not intact(path)
 
     def _logprobs(self, cell: Cell, requests: Sequence[str]) -> Path | None:
-        if "divergence" not in requests:
+        groups = with_logprobs(requests)
+        if not groups:
             return None
-        path = self._supply.logprobs(self.reference(cell), self._settings.worker)
+        options = [_dumped(self._tier.group_options[group]) for group in groups]
+        path = self._supply.logprobs(self.reference(cell), options, self._settings.worker)
         if writable(path.parent):
             return path
         return self._settings.results / path.parent.name / path.name  # a cache that is only read
 
-    def _workload(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        """The options of metric groups, of which a number may be chosen for the cell."""
-        workload = self._tier.workload
-        if cell.id not in self.budgets or workload.get("accuracy", {}).get("budget") != "auto":
-            return workload
-        return {**workload, "accuracy": {**workload["accuracy"], "budget": self.budgets[cell.id]}}
+    def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
+        """Measure a cell, from now on, with what the tier leaves open as these metrics were measured."""
+        if cell not in self._settled:
+            options = self._tier.group_options
+            self._settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
+
+    def _group_options(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """As they go to the measuring process."""
+        options = self._settled.get(cell.id, self._tier.group_options)
+        return {group: _dumped(one) for group, one in options.items()}
 
     def file(self, cell: Cell, name: str = "") -> Path:
         """Where the record of a cell goes; `name` tells several records of a cell apart."""
@@ -226,7 +233,7 @@ class Bench:
             [
                 cell.model_dump(),
                 self._supply.workload_hash(cell.model),
-                self._workload(cell),
+                self._group_options(cell),
                 work_facts(self._supply.environment.libraries),
                 self._settings.threads,
                 *self._supply.calibration(cell),
@@ -345,3 +352,8 @@ def in_words(error: OSError) -> MeasurementError:
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         remedy = f"; name a folder that can be written with {where}"
     return MeasurementError(f"{name}: {error.strerror}{remedy}")
+
+
+def _dumped(options: Record) -> dict[str, Any]:
+    """What was written, without defaults."""
+    return options.model_dump(mode="json", exclude_unset=True)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 
 from quantgate.config.matrix import Cell, Tier
 from quantgate.config.tolerances import Tolerances
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
+from quantgate.measure.groups import group_of
 from quantgate.records import Metric
 from quantgate.run.gates import possible
 from quantgate.run.plan import Need
@@ -20,7 +20,7 @@ def foreseen(needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerance
     """The gates of these cases that will be void, and those whose tolerances will ask too much of the sample
     (`quantgate.judge.sensitivity`), each in words with its cells. The level of a gate is that of a run of all
     `cells`."""
-    names = possible(tier.workload)
+    names = possible(tier.group_options)
     count = sum(
         metric.kind in NOISY and tolerances.of(name, cell.id) is not None
         for cell in cells
@@ -41,10 +41,8 @@ def foreseen(needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerance
 def _shapes(tier: Tier) -> dict[str, Metric]:
     """Metrics as the tier's groups will give them, but for their values; of groups that can say."""
     found: dict[str, Metric] = {}
-    for group, options in tier.workload.items():
-        module = importlib.import_module(f"quantgate.measure.metrics.{group}")
-        if hasattr(module, "expected"):
-            found.update(module.expected(module.Options.model_validate(options)))
+    for group, options in tier.group_options.items():
+        found.update(group_of(group).expected(options))
     return found
 
 

@@ -4,34 +4,30 @@ of an A/B run has at most."""
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from quantgate.config.matrix import MATRIX, Matrix, load_matrix
+from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY
+from quantgate.measure.groups import group_of
 from quantgate.records import Declared
-from quantgate.run.plan import Need
+from quantgate.run.inputs import load_matrix
+from quantgate.run.plan import GroupOptions, Need
 from quantgate.run.relative import declared_relatives
 
 DOZEN = 12
 
-Workload = Mapping[str, Mapping[str, Any]]
 
-
-def possible(workload: Workload, *, relatives: bool = True) -> dict[str, Declared]:
-    """The metrics that a tier with this workload can have; `relatives`: also those relative to the reference."""
+def possible(group_options: GroupOptions, *, relatives: bool = True) -> dict[str, Declared]:
+    """The metrics that a tier with these options can have; `relatives`: also those relative to the reference."""
     found: dict[str, Declared] = {}
-    for group, options in workload.items():
-        module = importlib.import_module(f"quantgate.measure.metrics.{group}")
-        chosen = module.Options.model_validate(options)
-        declared: dict[str, Declared] = module.METRICS
-        for template, metric in declared.items():
-            for name in _expanded(template, chosen):
+    for group, options in group_options.items():
+        for template, metric in group_of(group).metrics.items():
+            for name in _expanded(template, options):
                 found[name] = metric
                 found.update(declared_relatives(name, metric) if relatives else {})
     return found
@@ -44,11 +40,11 @@ def _expanded(template: str, options: Any) -> list[str]:
     return [f"{begin}{part}{end}" for part in getattr(options, key)] if brace else [template]
 
 
-def most_gates(need: Need, workload: Workload, tolerances: Tolerances) -> int:
+def most_gates(need: Need, group_options: GroupOptions, tolerances: Tolerances) -> int:
     """How many gates that noise can trip a case of an A/B run has at most, by what its group declares."""
     return sum(
         metric.kind in NOISY and tolerances.of(name, need.cell.id, against=True) is not None
-        for name, metric in possible(workload, relatives=False).items()
+        for name, metric in possible(group_options, relatives=False).items()
         if need.covers(name)
     )
 
@@ -82,7 +78,10 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
     def of_tier(tier: str | None) -> list[str]:
         if tier not in names:
             tiers = matrix.tiers if tier is None else [tier]
-            names[tier] = _names(possible(_merged(matrix.tiers[t].workload for t in tiers)))
+            metrics: dict[str, Declared] = {}
+            for name in tiers:
+                metrics |= possible(matrix.tiers[name].group_options)
+            names[tier] = _names(metrics)
         return names[tier]
 
     def why(entry: Tolerance) -> str:
@@ -104,19 +103,6 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
         return ""
 
     return {number: text for number, entry in entries.items() if (text := why(entry))}
-
-
-def _merged(workloads: Iterable[Workload]) -> dict[str, dict[str, Any]]:
-    """The groups of several tiers, with the entries of lists (tasks, texts) of all of them."""
-    merged: dict[str, dict[str, Any]] = {}
-    for workload in workloads:
-        for group, options in workload.items():
-            into = merged.setdefault(group, {})
-            for key, value in options.items():
-                old = into.get(key)
-                both = isinstance(old, list) and isinstance(value, list)
-                into[key] = [*old, *(v for v in value if v not in old)] if both and old else value
-    return merged
 
 
 def _names(metrics: Mapping[str, Declared]) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from quantgate.config.matrix import Cell
 from quantgate.judge.compare import covers
+from quantgate.measure.groups import group_name, group_of
+from quantgate.records import Record
 
-RELATIVE = ("perplexity", "accuracy", "throughput", "divergence")
-"""Metric groups that are judged relative to the reference too."""
+GroupOptions = Mapping[str, Record]
+"""A tier's options by metric group."""
 
 
 @dataclass(frozen=True)
@@ -48,22 +48,21 @@ def make_plan(needs: Iterable[Need], cell_of: dict[str, Cell], *, references: bo
     for need in needs:
         plan.add(need.cell, need.request)
         reference = cell_of.get(need.cell.reference) if references else None
-        if need.request.split("/")[0] in RELATIVE and reference is not None and reference.id != need.cell.id:
+        if group_of(need.request).relative and reference is not None and reference.id != need.cell.id:
             plan.add(reference, need.request)
-        if references and need.request == "perplexity":
+        if references and group_of(need.request).agreement:
             for partner in partners(need.cell, cell_of.values()):
                 plan.add(partner, need.request)
     return plan
 
 
-def lacking(request: str, workload: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> str:
+def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> str:
     """Why a request cannot be measured: the first text or task that it takes and that is `missing`; empty where it can.
     A part of a group that is named after a text or task takes that alone."""
     group, _, part = request.partition("/")
-    module = importlib.import_module(f"quantgate.measure.metrics.{group}")
-    if not missing or not hasattr(module, "needs"):
+    if not missing:
         return ""
-    needs = module.needs(_options(request, workload))
+    needs = group_of(group).needs(options[group])
     names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
     taken = [part] if part in names else names
     return next((missing[name] for name in taken if name in missing), "")
@@ -80,39 +79,32 @@ def partners(cell: Cell, cells: Iterable[Cell]) -> list[Cell]:
         if other.id == other.reference
         and other.model == cell.model
         and other.backend != cell.backend
-        and other.options.get("device") == cell.options.get("device")
+        and other.scheme_options.get("device") == cell.scheme_options.get("device")
     ]
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:
     """The metric groups of requests, each once."""
-    return list(dict.fromkeys(request.split("/")[0] for request in requests))
+    return list(dict.fromkeys(group_name(request) for request in requests))
 
 
-def repeated(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def repeated(requests: Iterable[str], options: GroupOptions) -> list[str]:
     """The requests of groups that are measured in several processes."""
-    return [r for r in requests if _processes(r, workload) is not None]
+    return [r for r in requests if _processes(r, options) is not None]
 
 
-def in_turns(requests: Iterable[str], workload: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def in_turns(requests: Iterable[str], options: GroupOptions) -> list[str]:
     """The requests of groups whose rounds can alternate with those of another process."""
-    return [r for r in requests if getattr(_options(r, workload), "in_turns", False)]
+    return [r for r in requests if getattr(options[group_name(r)], "in_turns", False)]
 
 
-def per_process(requests: Sequence[str], workload: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def per_process(requests: Sequence[str], options: GroupOptions) -> list[list[str]]:
     """What each process of a cell is asked for: the first for everything, the next ones for what is to be
     measured in several processes (`processes` of a group's options in the tier)."""
-    counts = {request: _processes(request, workload) or 1 for request in requests}
+    counts = {request: _processes(request, options) or 1 for request in requests}
     return [[r for r in requests if counts[r] > number] for number in range(max(counts.values(), default=1))]
 
 
-def _processes(request: str, workload: Mapping[str, Mapping[str, Any]]) -> int | None:
+def _processes(request: str, options: GroupOptions) -> int | None:
     """None: the group's metrics do not vary between processes."""
-    return getattr(_options(request, workload), "processes", None)
-
-
-def _options(request: str, workload: Mapping[str, Mapping[str, Any]]) -> object:
-    group = request.split("/")[0]
-    return importlib.import_module(f"quantgate.measure.metrics.{group}").Options.model_validate(
-        workload.get(group, {})
-    )
+    return getattr(options[group_name(request)], "processes", None)

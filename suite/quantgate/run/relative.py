@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from quantgate.measure.groups import agreement_group
 from quantgate.records import AGREEMENT, Declared, Metric
 
 LOSS, RECOVERY = "loss", "recovery"
@@ -55,7 +56,7 @@ def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     if metric.kind == "rounds":
         return {f"{name}_ratio": Declared("ratio")}
     if metric.link == "exp":
-        with_references = {AGREEMENT: Declared("exact")} if name == "perplexity" else {}
+        with_references = {AGREEMENT: Declared("exact")} if name == agreement_group() else {}
         return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}
     return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
 
@@ -67,10 +68,10 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
 
     Absent where there is no perplexity of the same tokens.
     """
-    mine = metrics.get("perplexity")
+    mine = metrics.get(agreement_group())
     found = []
     for name, its in others.items():
-        other = its.get("perplexity")
+        other = its.get(agreement_group())
         if mine is None or other is None or not _same_tokens(mine, other):
             continue
         pairs = zip(mine.samples or (), other.samples or (), strict=True)

@@ -14,7 +14,8 @@ from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import AssetError, InputError, MeasurementError, QuantgateError
 from quantgate.files import write_atomic
 from quantgate.locks import locked
-from quantgate.records import Measurement, Record, Spent
+from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, with_logprobs
+from quantgate.records import Measurement, Metric, Record, Spent
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, Settings, read_measurement, remembered, sibling
 from quantgate.run.merge import add_ratios, merge
@@ -42,9 +43,10 @@ class Runner:
         self.current = ""
         """Id of the cell that is worked on."""
 
-    def hold_budgets(self, budgets: Mapping[str, int]) -> None:
-        """Take these in place of "auto", by cell: they are the baselines'."""
-        self._bench.budgets.update(budgets)
+    def settle(self, baselines: Mapping[str, Mapping[str, Metric]]) -> None:
+        """Take what the tier leaves open as the metrics of the baselines, by cell, were measured."""
+        for cell, metrics in baselines.items():
+            self._bench.settle(cell, metrics)
 
     @property
     def spent(self) -> list[Spent]:
@@ -68,8 +70,7 @@ class Runner:
         """One request measured once more in fresh processes, for a timing that of the reference too (if it was
         measured): the record with the samples of the first processes and of the fresh ones together, and the
         fresh ones alone."""
-        timed = request.startswith("throughput")
-        beside = timed and isinstance(self._done.get(cell.reference), Measurement)
+        beside = group_of(request).alone and isinstance(self._done.get(cell.reference), Measurement)
         cells = [cell.reference, cell.id] if beside else [cell.id]
         fresh = {
             one: self._fresh(self._plan.cells[one], request)
@@ -106,7 +107,8 @@ class Runner:
 
     def _with_relatives(self, cell: Cell, measured: Measurement) -> Measurement:
         # Divergence is relative already: for it alone, a reference whose log-probabilities are there is not measured.
-        plain = (m for name, m in measured.metrics.items() if not name.startswith("divergence/"))
+        relative = with_logprobs(metric_groups())
+        plain = (m for name, m in measured.metrics.items() if group_name(name) not in relative)
         if not any(m.kind in ("rounds", "paired") for m in plain):
             return measured
         try:
@@ -115,14 +117,16 @@ class Runner:
             return measured  # the reference's own cases say why it failed
         if reference is None:
             return self._with_agreement(cell, measured)
-        relative = relative_metrics(measured.metrics, reference.metrics, cell.reference)
-        measured = measured.model_copy(update={"metrics": {**measured.metrics, **relative}})
+        against = relative_metrics(measured.metrics, reference.metrics, cell.reference)
+        measured = measured.model_copy(update={"metrics": {**measured.metrics, **against}})
         return add_ratios(measured, reference, cell)
 
     def _with_agreement(self, cell: Cell, measured: Measurement) -> Measurement:
         """Of a reference: held against those of the other backends."""
         others = {}
-        for partner in partners(cell, self._plan.cells.values()) if "perplexity" in measured.metrics else ():
+        for partner in (
+            partners(cell, self._plan.cells.values()) if agreement_group() in measured.metrics else ()
+        ):
             with suppress(QuantgateError):  # its own cases say why it failed
                 others[partner.id] = self._own(partner).metrics
         found = agreement(measured.metrics, others)
@@ -157,20 +161,21 @@ class Runner:
         without."""
         self.current = cell.id
         requests = self._bench.possible(cell, self._plan.requests[cell.id])
+        needing = with_logprobs(requests)
         if not self._bench.lacks_reference(cell, requests):
             return requests
         try:
             reference = self._plan.cells[cell.reference]
             self._own(reference)
             if self._bench.lacks_reference(cell, requests):  # the file was removed since its record was made
-                self._start(reference, ["divergence"], "logprobs")
+                self._start(reference, needing, "logprobs")
         except QuantgateError:
-            return [r for r in requests if r != "divergence"]
+            return [r for r in requests if r not in needing]
         return requests
 
     def _start(self, cell: Cell, requests: Sequence[str], name: str = "") -> Measurement:
         """Measure in as many processes as the requests ask for; only what varies between them is repeated."""
-        asked = per_process(requests, self._tier.workload)
+        asked = per_process(requests, self._tier.group_options)
         names = [".".join(filter(None, [name, str(n + 1) if n else ""])) for n in range(len(asked))]
         self.current = cell.id
         with shown(self._progress, cell, asked):

@@ -62,7 +62,7 @@ class Calibrated:
 
     def identity(self, cell: Cell) -> list[Any]:
         """What a cell's checkpoint is calibrated on and made by, beside source and scheme; empty: none of this."""
-        named = [cell.options[key] for key in ("calibration", "imatrix") if key in cell.options]
+        named = [cell.scheme_options[key] for key in ("calibration", "imatrix") if key in cell.scheme_options]
         sets = [self._sources.calibration_identity(name) for name in named]
         made = code_hash(*CODE)
         if cell.checkpoint == "compressed":
@@ -115,7 +115,9 @@ class Calibrated:
 
     def compressed(self, cell: Cell, model: Model, safetensors: Path, source_hash: str) -> Path:
         """A folder that llmcompressor has made from `safetensors`."""
-        recipe = validate(Recipe, cell.options, self._path, f"backends.{cell.backend}.schemes.{cell.scheme}")
+        recipe = validate(
+            Recipe, cell.scheme_options, self._path, f"backends.{cell.backend}.schemes.{cell.scheme}"
+        )
         sequences = squares = None
         if recipe.calibration is not None:
             sequences = self.sequences(cell.model, model, recipe.calibration)

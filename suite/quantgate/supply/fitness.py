@@ -3,10 +3,9 @@ is measured. What a GGUF file says of itself is checked by the processes that op
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantgate.checkpoint.checks import (
     bos_token,
@@ -18,34 +17,35 @@ from quantgate.checkpoint.checks import (
     puts_bos,
     tokens_of,
 )
-from quantgate.config.matrix import Cell, Model, Tier
+from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError
 
-LENGTHS = {
-    "perplexity": (("n_ctx",), 512),
-    "divergence": (("n_ctx",), 512),
-    "outliers": (("n_ctx",), 512),
-    "decoding": (("context", "tokens"), 64),
-}
-"""By metric group: the options that add up to the longest text whose predictions count. Timings and memory do not
-depend on positions that a model was not trained for."""
+
+class Length(NamedTuple):
+    """How long a metric group's longest text is, of those whose predictions count: timings and memory do not depend on
+    positions that a model was not trained for."""
+
+    group: str
+    keys: tuple[str, ...]
+    """Options that add up to it."""
+    tokens: int
 
 
-def check_model(matrix: Path, name: str, model: Model, tier: Tier, folder: Path) -> None:
+def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length], folder: Path) -> None:
     """Raise InputError or AssetError where the folder of safetensors does not go with the entry of the model and with
-    the tier."""
+    the tier, whose longest texts are `lengths`."""
     check_no_adapter(folder)
     if puts_bos(folder):
         check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, True, bos_token(folder), folder)
     config = config_of(folder)
     check_vocabulary(folder, tokens_of(folder), config.get("vocab_size"))
-    check_lengths(matrix, tier.workload, positions_of(config), folder)
+    check_lengths(matrix, lengths, positions_of(config), folder)
 
 
 def check_cell(cell: Cell, folder: Path, *, derived: bool) -> None:
     """Raise InputError or AssetError where the weights in the folder are not what the cell would measure. derived:
     the cell loads a GGUF that is made of them."""
-    check_quantization(folder, cell.id, {} if cell.checkpoint != "safetensors" else cell.options)
+    check_quantization(folder, cell.id, {} if cell.checkpoint != "safetensors" else cell.scheme_options)
     check_head(folder, derived=derived)
 
 
@@ -75,23 +75,13 @@ def check_vocabulary(source: Path, tokens: int | None, rows: Any) -> None:
         )
 
 
-def check_lengths(
-    matrix: Path, workload: Mapping[str, Mapping[str, Any]], positions: int | None, source: Path
-) -> None:
+def check_lengths(matrix: Path, lengths: Sequence[Length], positions: int | None, source: Path) -> None:
     """Raise InputError where a tier's texts are longer than the model's positions."""
     if positions is None:
         return
-    for group, options in workload.items():
-        if (length := _length(group, options)) > positions:
-            keys = " + ".join(LENGTHS[group][0])
+    for group, names, tokens in lengths:
+        if tokens > positions:
+            keys = " + ".join(names)
             raise InputError(
-                f"{matrix}: {group}: {keys} is {length:,} tokens, {source} has {positions:,} positions: lower {keys}"
+                f"{matrix}: {group}: {keys} is {tokens:,} tokens, {source} has {positions:,} positions: lower {keys}"
             )
-
-
-def _length(group: str, options: Mapping[str, Any]) -> int:
-    """Tokens of the longest text of a metric group; 0: not known before it is tokenized."""
-    if group not in LENGTHS:
-        return 0
-    model = importlib.import_module(f"quantgate.measure.metrics.{group}").Options.model_validate(options)
-    return sum(getattr(model, key) for key in LENGTHS[group][0])

@@ -6,7 +6,6 @@ of whatever is made contains a hash of all that went into it: source, scheme, pr
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from quantgate.paths import cache_dir
 from quantgate.processes.isolate import run_isolated
 from quantgate.records import Needs, Preparation
 from quantgate.supply.calibrated import Calibrated
-from quantgate.supply.fitness import check_cell, check_model
+from quantgate.supply.fitness import Length, check_cell, check_model
 from quantgate.supply.sources import ROWS, Sources
 
 DOWNLOAD = 10
@@ -48,6 +47,8 @@ class Supply:
         logs: Path,
         on_progress: OnProgress,
         text: Path | None,
+        needs: Needs,
+        lengths: Sequence[Length] = (),
         environment: Environment | None = None,
     ) -> None:
         self.environment = environment or Environment()
@@ -58,7 +59,8 @@ class Supply:
         self._logs = logs
         self._on_progress = on_progress
         self._sources = Sources(matrix.path, text, self._make, on_progress, DOWNLOAD * tier.time_limit)
-        self._needs = needs_of(tier)
+        self._needs = needs
+        self._lengths = lengths
         self._errors: dict[Path, Exception] = {}
         self._room = TemporaryDirectory(prefix="quantgate-")
         """For what is of this run alone; removed with this object."""
@@ -87,7 +89,7 @@ class Supply:
         folder = self._sources.locate(model.weights)
         if not folder.is_dir():
             return  # whoever opens it says so
-        check_model(self._matrix.path, cell.model, model, self._tier, folder)
+        check_model(self._matrix.path, cell.model, model, self._lengths, folder)
         if cell.checkpoint != "gguf" or model.gguf is None:
             check_cell(cell, folder, derived=cell.checkpoint == "gguf")
 
@@ -106,7 +108,7 @@ class Supply:
             return self._calibrated.compressed(
                 cell, model, self._safetensors(cell.model, model), self.source_hash(cell.model)
             )
-        ftype = cell.options.get("ftype")
+        ftype = cell.scheme_options.get("ftype")
         if not isinstance(ftype, str):
             raise InputError(
                 f"{self._matrix.path}: backends.{cell.backend}.schemes.{cell.scheme}.ftype: is missing"
@@ -115,24 +117,25 @@ class Supply:
         if ftype in ("F32", "F16"):
             return self._quantized(cell.model, source, ftype)
         return self._quantized(
-            cell.model, self._quantized(cell.model, source, "F16"), ftype, cell.options.get("imatrix")
+            cell.model, self._quantized(cell.model, source, "F16"), ftype, cell.scheme_options.get("imatrix")
         )
 
     def calibration(self, cell: Cell) -> list[Any]:
         """Identity of what the cell's checkpoint is calibrated on and by; empty for one without."""
         return self._calibrated.identity(cell)
 
-    def logprobs(self, reference: Cell, worker: Sequence[str]) -> Path:
+    def logprobs(self, reference: Cell, options: Sequence[Any], worker: Sequence[str]) -> Path:
         """Where the log-probabilities of a reference are, once its process has left them
-        (`quantgate.measure.metrics.divergence`).
+        (`quantgate.measure.logprobs`).
 
-        worker: the command of that process; another interpreter has libraries of its own.
+        options: of the metric groups that need them. worker: the command of that process; another interpreter has
+        libraries of its own.
         """
         key = hash_of(
             [
                 reference.model_dump(),
                 self.workload_hash(reference.model),
-                self._tier.workload["divergence"],
+                *options,
                 work_facts(self.environment.libraries),
                 self._threads,
                 list(worker),
@@ -343,26 +346,3 @@ class Supply:
         except Exception as error:
             self._errors[output] = error
             raise
-
-
-def needs_of(tier: Tier) -> Needs:
-    """What the metric groups of a tier need of its workload, together."""
-    texts: dict[str, int] = {}
-    tasks: dict[str, int] = {}
-    lines: dict[str, int] = {}
-    programs: dict[str, int] = {}
-    fewshot = 0
-    for group, options in tier.workload.items():
-        module = importlib.import_module(f"quantgate.measure.metrics.{group}")
-        if hasattr(module, "needs"):
-            needs = module.needs(module.Options.model_validate(options))
-            fewshot = max(fewshot, needs.fewshot)
-            for known, more in (
-                (texts, needs.texts),
-                (tasks, needs.tasks),
-                (lines, needs.lines),
-                (programs, needs.programs),
-            ):
-                for name, count in more.items():
-                    known[name] = max(count, known.get(name, 0))
-    return Needs(texts=texts, tasks=tasks, fewshot=fewshot, lines=lines, programs=programs)

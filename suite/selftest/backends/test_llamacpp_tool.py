@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from quantgate.config.matrix import load_matrix
 from quantgate.paths import cache_dir
+from quantgate.run.inputs import load_matrix
 
 from selftest.conftest import Project
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from quantgate.config.grid import expand_grids, schemes_of
-from quantgate.config.matrix import load_matrix
 from quantgate.errors import InputError
+from quantgate.run.inputs import load_matrix
 
 
 def test_every_combination_once_in_order() -> None:
@@ -69,9 +69,9 @@ def test_the_grid_of_the_paper_is_whole() -> None:
     grid = [c for c in cells if c.backend == "kbit" and c.scheme not in ("fp16", "nf4-b64", "fp4-b64")]
     axes = [
         {c.model for c in grid},
-        {c.options["data_type"] for c in grid},
-        {c.options["block"] for c in grid},
-        {c.options["bits"] for c in grid},
+        {c.scheme_options["data_type"] for c in grid},
+        {c.scheme_options["block"] for c in grid},
+        {c.scheme_options["bits"] for c in grid},
     ]
     assert [len(axis) for axis in axes] == [4, 4, 4, 6]
     assert len(grid) == 384

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.mark.expression import Expression
-from quantgate.config.matrix import MATRIX, Matrix, known_backends, load_matrix, metric_groups, selecting
+from quantgate.backends.registry import backend_names
+from quantgate.config.matrix import MATRIX, Matrix, Tier, selecting
 from quantgate.errors import InputError
+from quantgate.measure.groups import metric_groups
+from quantgate.run.inputs import load_matrix
 
 OWN = """
 [models.mine]
@@ -45,6 +49,11 @@ def loaded(folder: Path, text: str = OWN) -> Matrix:
     file = folder / "matrix.toml"
     file.write_text(text)
     return load_matrix(file)
+
+
+def given(tier: Tier) -> dict[str, dict[str, Any]]:
+    """The options of its groups without defaults."""
+    return {group: options.model_dump(exclude_unset=True) for group, options in tier.group_options.items()}
 
 
 def refusal(folder: Path, text: str) -> str:
@@ -87,12 +96,12 @@ def test_every_cell_has_its_reference_in_its_tier(shipped: Matrix, tier: str) ->
     cells = {c.id: c for c in shipped.cells(tier)}
     for cell in cells.values():
         assert cell.reference in cells
-        assert cells[cell.reference].options["device"] == cell.options["device"]
+        assert cells[cell.reference].scheme_options["device"] == cell.scheme_options["device"]
         assert cells[cell.reference].reference == cell.reference, "a reference is its own"
 
 
 def test_full_adds_cuda_cells_of_every_backend(shipped: Matrix) -> None:
-    cuda = {c.id: c for c in shipped.cells("full") if c.options["device"] == "cuda"}
+    cuda = {c.id: c for c in shipped.cells("full") if c.scheme_options["device"] == "cuda"}
     assert {i.partition("/")[2] for i in cuda} == {
         "transformers/cuda-fp16", "transformers/cuda-bf16",
         "bitsandbytes/cuda-int8", "bitsandbytes/cuda-nf4", "bitsandbytes/cuda-fp4",
@@ -100,39 +109,42 @@ def test_full_adds_cuda_cells_of_every_backend(shipped: Matrix) -> None:
     }  # fmt: skip
     for cell in cuda.values():
         if cell.backend == "llamacpp":
-            assert cell.options["n_gpu_layers"] == -1
+            assert cell.scheme_options["n_gpu_layers"] == -1
         else:
-            assert cell.options["dtype"] == ("float16" if cell.scheme == "cuda-fp16" else "bfloat16")
+            assert cell.scheme_options["dtype"] == ("float16" if cell.scheme == "cuda-fp16" else "bfloat16")
     assert len(shipped.cells("full")) == len(cuda) + len(shipped.cells("nightly"))
 
 
 def test_no_cell_of_smoke_or_nightly_needs_a_gpu(shipped: Matrix) -> None:
-    assert {c.options["device"] for c in shipped.cells("nightly")} == {"cpu"}
+    assert {c.scheme_options["device"] for c in shipped.cells("nightly")} == {"cpu"}
 
 
 def test_the_schemes_are_what_their_names_say(shipped: Matrix) -> None:
     cells = {c.id: c for c in shipped.cells("nightly") if c.model == "smollm2-135m"}
     for cell in cells.values():
         if cell.backend == "llamacpp":
-            assert cell.options["ftype"] == cell.scheme
+            assert cell.scheme_options["ftype"] == cell.scheme
             assert f"{cell.bits:g}" in cell.scheme
-    double = cells["smollm2-135m/bitsandbytes/nf4-dq"].options
+    double = cells["smollm2-135m/bitsandbytes/nf4-dq"].scheme_options
     assert double["bnb_4bit_use_double_quant"] is True
     assert double["bnb_4bit_quant_type"] == "nf4"
-    assert "bnb_4bit_use_double_quant" not in cells["smollm2-135m/bitsandbytes/nf4"].options
-    assert cells["smollm2-135m/bitsandbytes/fp4"].options["bnb_4bit_quant_type"] == "fp4"
-    assert cells["smollm2-135m/bitsandbytes/int8"].options["load_in_8bit"] is True
+    assert "bnb_4bit_use_double_quant" not in cells["smollm2-135m/bitsandbytes/nf4"].scheme_options
+    assert cells["smollm2-135m/bitsandbytes/fp4"].scheme_options["bnb_4bit_quant_type"] == "fp4"
+    assert cells["smollm2-135m/bitsandbytes/int8"].scheme_options["load_in_8bit"] is True
 
 
 @pytest.mark.parametrize("tier", ["smoke", "nightly", "full"])
 def test_every_tier_measures_every_metric_of_the_issue(shipped: Matrix, tier: str) -> None:
     groups = {"perplexity", "accuracy", "memory", "throughput", "tokenizer"}
-    assert set(shipped.tier(tier).workload) >= groups
+    assert set(shipped.tier(tier).group_options) >= groups
     assert set(metric_groups()) >= groups
 
 
 def test_nightly_measures_more_than_smoke(shipped: Matrix) -> None:
-    smoke, nightly = (shipped.tier(t).workload for t in ("smoke", "nightly"))
+    smoke, nightly = (
+        {group: options.model_dump() for group, options in shipped.tier(t).group_options.items()}
+        for t in ("smoke", "nightly")
+    )
     assert set(smoke["accuracy"]["tasks"]) == {
         "arc_easy",
         "hellaswag",
@@ -172,18 +184,18 @@ def test_extending_adds_cells_and_overrides_options_key_by_key(tmp_path: Path) -
     ]  # fmt: skip
     nightly = matrix.tier("nightly")
     assert nightly.time_limit == 60
-    assert nightly.workload == {
+    assert given(nightly) == {
         "perplexity": {"text": "boolq", "n_ctx": 256, "windows": 24},
         "memory": {"prompt": 64},
     }
-    assert matrix.tier("smoke").workload == {"perplexity": {"text": "boolq", "n_ctx": 256}}
+    assert given(matrix.tier("smoke")) == {"perplexity": {"text": "boolq", "n_ctx": 256}}
 
 
 def test_extending_reaches_through_two_tiers(tmp_path: Path) -> None:
     matrix = loaded(tmp_path, EXTENDED)
     assert matrix.cells("full") == matrix.cells("nightly")
     assert matrix.tier("full").time_limit == 600
-    assert matrix.tier("full").workload == matrix.tier("nightly").workload
+    assert matrix.tier("full").group_options == matrix.tier("nightly").group_options
 
 
 @pytest.mark.parametrize(
@@ -226,7 +238,7 @@ def test_a_users_file_inherits_backends_and_schemes(tmp_path: Path, shipped: Mat
     assert list(matrix.tiers) == ["smoke"], "nor tiers"
     cell = matrix.cells("smoke")[1]
     assert (cell.checkpoint, cell.reference, cell.bits) == ("gguf", "mine/llamacpp/F16", 4)
-    assert cell.options == {"bits": 4, "device": "cpu", "ftype": "Q4_K_M"}
+    assert cell.scheme_options == {"bits": 4, "device": "cpu", "ftype": "Q4_K_M"}
 
 
 def test_a_users_scheme_is_added_or_overrides_key_by_key(tmp_path: Path, shipped: Matrix) -> None:
@@ -238,14 +250,14 @@ bits = 2
 ftype = "TQ1_0"
 """
     schemes = loaded(tmp_path, OWN + more).backends["llamacpp"].schemes
-    assert schemes["Q4_K_M"].options == {
+    assert schemes["Q4_K_M"].scheme_options == {
         "bits": 4,
         "device": "cpu",
         "ftype": "Q4_K_M",
         "n_gpu_layers": 12,
     }
     assert schemes["Q4_K_M"].bits == 4
-    assert schemes["TQ1_0"].options["ftype"] == "TQ1_0"
+    assert schemes["TQ1_0"].scheme_options["ftype"] == "TQ1_0"
     assert set(schemes) == {*shipped.backends["llamacpp"].schemes, "TQ1_0"}
 
 
@@ -327,7 +339,7 @@ def test_keys_that_only_the_backend_knows_reach_it(tmp_path: Path) -> None:
         + '[backends.bitsandbytes.schemes.mixed]\nbits = 8\nreference = "transformers/bf16"\nllm_int8_threshold = 4.5\n'
     )
     cell = loaded(tmp_path, text).cell("mine/bitsandbytes/mixed")
-    assert cell.options == {"bits": 8, "device": "cpu", "llm_int8_threshold": 4.5}, (
+    assert cell.scheme_options == {"bits": 8, "device": "cpu", "llm_int8_threshold": 4.5}, (
         "the reference is the suite's own"
     )
     assert cell.reference == "mine/transformers/bf16"
@@ -518,7 +530,7 @@ def test_a_wrong_model_backend_or_scheme_is_named_with_what_is_allowed(
 
 def test_divergence_from_a_reference_that_is_not_measured_is_refused(tmp_path: Path) -> None:
     text = f"{OWN}[tiers.smoke.divergence]\ntext = 'boolq'\n"
-    assert "divergence" in loaded(tmp_path, text).tier("smoke").workload
+    assert "divergence" in loaded(tmp_path, text).tier("smoke").group_options
     said = refusal(tmp_path, text.replace("mine/llamacpp/F16", "mine/llamacpp/Q8_0"))
     assert said == (
         "tiers.smoke.cells: mine/llamacpp/Q8_0 is held against mine/llamacpp/F16, which is not among them: "
@@ -565,10 +577,11 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_backends_and_metric_groups_are_the_files_that_there_are() -> None:
-    assert {"transformers", "bitsandbytes", "llamacpp"} <= set(known_backends())
+    assert {"transformers", "bitsandbytes", "llamacpp"} <= set(backend_names())
     suite = Path(__file__).parents[2]
-    assert set(known_backends()) == {f.stem for f in (suite / "quantgate/backends").glob("[!_]*.py")} - {
+    assert set(backend_names()) == {f.stem for f in (suite / "quantgate/backends").glob("[!_]*.py")} - {
         "base",
+        "registry",
         "tree",
     }
     assert set(metric_groups()) == {f.stem for f in (suite / "quantgate/measure/metrics").glob("[!_]*.py")}
@@ -577,5 +590,5 @@ def test_backends_and_metric_groups_are_the_files_that_there_are() -> None:
 def test_every_group_of_the_shipped_file_has_cases() -> None:
     root = Path(__file__).parents[2]
     for tier in load_matrix().tiers.values():
-        for group in tier.workload:
+        for group in tier.group_options:
             assert (root / f"test_{group}.py").exists()

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from quantgate.baselines.store import read
-from quantgate.config.matrix import Matrix, load_matrix
+from quantgate.config.matrix import Matrix
 from quantgate.config.tolerances import TOLERANCES
 from quantgate.errors import InputError
 from quantgate.judge import load_tolerances
 from quantgate.judge.sensitivity import NOISY
 from quantgate.run.gates import check_tolerances, most_gates, possible
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
 
 from selftest.conftest import REPO, Accepted
@@ -383,7 +384,7 @@ def test_every_wrong_entry_is_told(tmp_path: Path, own: Matrix) -> None:
 def test_every_group_declares_what_it_gives(tier: str) -> None:
     """Of the committed baselines: name, kind and link of each metric."""
     matrix = load_matrix()
-    declared = possible(matrix.tier(tier).workload)
+    declared = possible(matrix.tier(tier).group_options)
     for cell in matrix.cells(tier):
         baseline = read(REPO / "baselines", cell.id, tier)
         for name, metric in baseline.metrics.items() if baseline else ():
@@ -394,7 +395,7 @@ def test_every_group_declares_what_it_gives(tier: str) -> None:
 def test_every_metric_of_a_run_is_declared(accepted: Accepted) -> None:
     """Those that are in no committed baseline yet as well."""
     project = accepted.project
-    declared = possible(load_matrix(project.matrix_file).tier("smoke").workload)
+    declared = possible(load_matrix(project.matrix_file).tier("smoke").group_options)
     names = {v.metric.removesuffix("/reproduction") for v in accepted.result.verdicts}
     assert names >= {"perplexity", "memory/weight_bytes", "tokenizer/mismatches"}
     assert names <= declared.keys()
@@ -412,16 +413,16 @@ def test_no_case_of_an_ab_run_has_more_gates_than_its_level_is_divided_by(tier: 
         gated = [n for n in noisy if tolerances.of(n, cell.id, against=True)]
         for request in {"/".join(n.split("/")[:2]) if n.startswith(TWO) else n.split("/")[0] for n in gated}:
             need = Need(cell, request)
-            most = most_gates(need, matrix.tier(tier).workload, tolerances)
+            most = most_gates(need, matrix.tier(tier).group_options, tolerances)
             assert sum(need.covers(n) for n in gated) <= most <= 8, (cell.id, request)
 
 
 def test_the_gates_of_a_case_are_those_of_the_tolerances_in_force(tmp_path: Path, own: Matrix) -> None:
-    workload, cell = own.tier("long").workload, own.cells("long")[0]
+    options, cell = own.tier("long").group_options, own.cells("long")[0]
 
     def most(request: str, *metrics: str) -> int:
         lines = "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in metrics)
-        return most_gates(Need(cell, request), workload, loaded(tmp_path, f"run_alpha = 0.01\n{lines}"))
+        return most_gates(Need(cell, request), options, loaded(tmp_path, f"run_alpha = 0.01\n{lines}"))
 
     assert most("perplexity", "perplexity") == 1
     assert most("perplexity", "perplexity", "perplexity/bits_per_byte") == 2

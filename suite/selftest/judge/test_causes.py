@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from quantgate.judge.causes import Cause, attributes, causes, same_factor
+from quantgate.measure.groups import families
 from quantgate.records import Status, Verdict
 
 SCHEMES = {
@@ -40,16 +41,16 @@ def run(
 
 
 def groups(verdicts: list[Verdict]) -> list[tuple[tuple[str, ...], int]]:
-    return [(cause.group, len(cause.cells)) for cause in causes(verdicts, BITS)]
+    return [(cause.group, len(cause.cells)) for cause in causes(verdicts, families(), BITS)]
 
 
 def only(verdicts: list[Verdict]) -> Cause:
-    (cause,) = causes(verdicts, BITS)
+    (cause,) = causes(verdicts, families(), BITS)
     return cause
 
 
 def test_nothing_moved() -> None:
-    assert causes(run(lambda _: 0.0)) == []
+    assert causes(run(lambda _: 0.0), families()) == []
 
 
 @pytest.mark.parametrize(
@@ -74,12 +75,12 @@ def test_what_the_moved_cells_have_in_common_is_named(
 
 def test_one_scheme_in_both_models_is_told_cell_by_cell() -> None:
     """Two cells are fewer than three."""
-    assert causes(run(lambda c: 0.2 if c.endswith("Q2_K") else 0.0), BITS) == []
+    assert causes(run(lambda c: 0.2 if c.endswith("Q2_K") else 0.0), families(), BITS) == []
 
 
 def test_cells_with_nothing_in_common_are_no_cause() -> None:
     struck = {"one/transformers/fp32", "two/bitsandbytes/int8", "two/llamacpp/Q2_K"}
-    assert causes(run(lambda c: 0.03 if c in struck else 0.0), BITS) == []
+    assert causes(run(lambda c: 0.03 if c in struck else 0.0), families(), BITS) == []
 
 
 def test_four_of_five_are_enough_and_three_of_four_are_not() -> None:

@@ -18,7 +18,9 @@ from quantgate.run.against import Against
 from quantgate.run.plan import Need
 from quantgate.run.runner import Runner
 
-CELL = Cell(model="m", backend="b", scheme="s", bits=4, options={}, checkpoint="gguf", reference="m/b/full")
+CELL = Cell(
+    model="m", backend="b", scheme="s", bits=4, scheme_options={}, checkpoint="gguf", reference="m/b/full"
+)
 ALPHA = 0.04
 """Large, so that a thousand runs show it."""
 TOLERANCES = Tolerances.model_validate(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantgate.config.matrix import load_matrix
 from quantgate.judge import Tolerance, Tolerances, coverage, held_to, limits_of, why_refused
 from quantgate.judge.expected import Limits
 from quantgate.records import AGREEMENT, Metric, Status, Verdict
 from quantgate.report import RunInfo
 from quantgate.report.findings import outcome, update_command
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, make_plan, partners
 from quantgate.run.relative import agreement
 

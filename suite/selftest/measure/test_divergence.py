@@ -419,7 +419,7 @@ def assert_equal_to_float64(
         job = Job(
             cell=name, tier="s", fingerprint="x", backend="b", scheme_options={}, weights=folder, source_hash="w",
             workload=folder, requests=["divergence"], threads=1, output=folder / "o", reference="r", logprobs=path,
-            options={"divergence": {"text": "t", "n_ctx": 64, "windows": 4}},
+            group_options={"divergence": {"text": "t", "n_ctx": 64, "windows": 4}},
         )  # fmt: skip
         session = Session(job, lambda *event: None)
         session.load(lambda *arguments: backend())

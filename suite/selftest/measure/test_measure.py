@@ -143,7 +143,7 @@ class Here:
     def session(self) -> Session:
         job = Job(
             cell="tiny/fake/f", tier="smoke", fingerprint="x", backend="fake", scheme_options={}, threads=2,
-            weights=self.folder, source_hash="w1", workload=self.folder, options=self.options,
+            weights=self.folder, source_hash="w1", workload=self.folder, group_options=self.options,
             output=self.folder / "out.json", **self.job,
         )  # fmt: skip
         session = Session(job, lambda *event: self.progress.append(event))
@@ -777,8 +777,9 @@ def test_a_budget_is_found_on_this_machine_once(
     options: dict[str, Any] = {"tasks": ["choose"], "items": 4, "budget": "auto"}
     found = here.measure(accuracy, **options)["accuracy/choose/acc"]
     assert found.conditions["budget"] in _budget.CANDIDATES, "the number is part of the key"
-    assert accuracy.budget_of({"memory": found, "accuracy/choose/acc": found}) == found.conditions["budget"]
-    assert accuracy.budget_of({"memory": found}) is None
+    tier = accuracy.Options.model_validate(options)
+    assert accuracy.as_measured(tier, {"accuracy/choose/acc": found}).budget == found.conditions["budget"]
+    assert accuracy.as_measured(tier, {"memory": found}) == tier
     assert tried == [_budget.CANDIDATES[0], *_budget.CANDIDATES], "the first is the warm-up"
     again = here.measure(accuracy, **options)["accuracy/choose/acc"]
     assert (again.raw, again.conditions) == (found.raw, found.conditions)

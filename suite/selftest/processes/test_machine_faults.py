@@ -31,7 +31,7 @@ F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 def job(folder: Path) -> Job:
     return Job(
         cell=F16, tier="smoke", fingerprint="f", run="this", backend="llamacpp", scheme_options={}, weights=folder,
-        source_hash="s", workload=folder, requests=["perplexity"], options={}, threads=1,
+        source_hash="s", workload=folder, requests=["perplexity"], group_options={}, threads=1,
         output=folder / "F16~part.json",
     )  # fmt: skip
 

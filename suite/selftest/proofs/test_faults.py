@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantgate.config.matrix import load_matrix, metric_groups
 from quantgate.judge import load_tolerances
+from quantgate.measure.groups import metric_groups
 from quantgate.proofs.faults import worker
 from quantgate.proofs.faults.catalogue import CATALOGUE, named
 from quantgate.proofs.faults.outcome import Outcome, in_words, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import Status, Verdict
 from quantgate.run.gates import possible
+from quantgate.run.inputs import load_matrix
 
 from selftest.conftest import REPO, Project
 
@@ -55,7 +56,7 @@ def fault(*gates: str, **further: Any) -> Fault:
 def gated_metrics(cell: str) -> set[str]:
     """Names of all metrics of a cell that have a gate, by what their groups declare."""
     matrix = load_matrix()
-    declared = possible(matrix.tier("smoke").workload)
+    declared = possible(matrix.tier("smoke").group_options)
     names = {*declared, *(f"{name}/reproduction" for name in declared)}
     tolerances = load_tolerances().for_tier("smoke", matrix.roundings())
     return {name for name in names if tolerances.of(name, cell, against=True) is not None}

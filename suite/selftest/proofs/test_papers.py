@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.config.matrix import MATRIX, Cell, load_matrix
+from quantgate.config.matrix import MATRIX, Cell
 from quantgate.errors import InputError
 from quantgate.proofs.papers.__main__ import main
 from quantgate.proofs.papers.baseline import BASELINES, Known, accept, load, path_of, workload_of
@@ -23,6 +23,7 @@ from quantgate.proofs.papers.section import Finding, decide
 from quantgate.proofs.papers.statistics import around, bootstrap, mean_interval, middle
 from quantgate.proofs.pocket.plan import load_plan
 from quantgate.records import Measurement, Metric
+from quantgate.run.inputs import load_matrix
 from scipy import stats
 
 MODELS = {"a": 1e6, "b": 4e6, "c": 16e6}
@@ -232,7 +233,7 @@ def test_the_file_names_modules_that_are_there_and_cells_of_their_tier() -> None
     for name, entry in load_entries().items():
         assert module_of(name).PAPER.question
         assert entry.chosen(matrix.cells(entry.tier))
-        assert all(r.split("/")[0] in matrix.tier(entry.tier).workload for r in entry.requests)
+        assert all(r.split("/")[0] in matrix.tier(entry.tier).group_options for r in entry.requests)
 
 
 def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
@@ -505,7 +506,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results")
     sizes = dict(zip(load_plan().sizes, [9e4, 2.3e5, 6.6e5, 2.9e6], strict=True))
     for cell in load_entries()["kbit"].chosen(load_matrix().cells("papers")):
-        kind, block = cell.options.get("data_type"), cell.options.get("block", 64)
+        kind, block = cell.scheme_options.get("data_type"), cell.scheme_options.get("block", 64)
         worse = cost(int(cell.bits), block, kind) if kind in TYPES else 0.0
         found = point("a", cell.bits, 8 - math.log2(sizes[cell.model]) / 5 + worse)
         file = folder / "papers" / f"{cell.id}.json"

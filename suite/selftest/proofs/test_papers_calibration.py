@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.config.matrix import Cell, load_matrix
+from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
 from quantgate.proofs.papers import calibration, outliers
 from quantgate.proofs.papers.calibration_points import METHODS, SETS, Grid
 from quantgate.proofs.papers.expected import load_entries, outcomes
 from quantgate.proofs.papers.section import Finding, Measured
 from quantgate.records import Measurement, Metric
+from quantgate.run.inputs import load_matrix
 
 Change = Callable[[Cell], float]
 
@@ -25,7 +26,7 @@ def unchanged(cell: Cell) -> float:
 
 def loss(cell: Cell) -> float:
     """What the scheme adds to full precision, nats per token, were all as the papers say."""
-    o = cell.options
+    o = cell.scheme_options
     if cell.backend == "transformers" or cell.scheme == "F16":
         return 0.0
     if o.get("activations"):

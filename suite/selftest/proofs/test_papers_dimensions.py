@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.config.matrix import Cell, load_matrix
+from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
 from quantgate.proofs.papers import dimensions, scale
 from quantgate.proofs.papers.cases import questions
@@ -19,6 +19,7 @@ from quantgate.proofs.papers.scale_findings import CHOICES, Family
 from quantgate.proofs.papers.section import Finding, Measured
 from quantgate.proofs.papers.statistics import RESAMPLES, pearson, spearman
 from quantgate.records import Measurement, Metric
+from quantgate.run.inputs import load_matrix
 from scipy import stats
 
 ITEMS = 100
@@ -366,7 +367,7 @@ def test_a_family_with_holes_is_refused() -> None:
 
 
 def test_every_alignment_task_is_one_that_is_measured() -> None:
-    asked = MATRIX.tier("papers-dimensions").workload["accuracy"]["tasks"]
+    asked = getattr(MATRIX.tier("papers-dimensions").group_options["accuracy"], "tasks")  # noqa: B009
     assert {*KNOWLEDGE, *ALIGNMENT, *LIKELIHOOD, *CHOICES} <= {*asked}
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import tomli_w
 from pydantic import TypeAdapter
-from quantgate.config.matrix import load_matrix
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError, MeasurementError
 from quantgate.paths import cache_dir
@@ -40,6 +39,7 @@ from quantgate.proofs.peers.outcome import (
 from quantgate.proofs.peers.table import failed, in_one_line, lines, number, to_json, to_markdown
 from quantgate.proofs.peers.tools import Tools
 from quantgate.records import Measurement
+from quantgate.run.inputs import load_matrix
 from quantgate.supply.assets import load_assets
 from quantgate.supply.sources import ASSETS, TASKS
 

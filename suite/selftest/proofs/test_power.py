@@ -460,7 +460,7 @@ def test_every_way_to_time_a_cell_finds_half_the_speed_and_nothing_without_effec
 
 
 def fake_cells(*names: str) -> list[Any]:
-    from quantgate.config.matrix import load_matrix
+    from quantgate.run.inputs import load_matrix
 
     known = {cell.id.split("/", 1)[1]: cell for cell in load_matrix().cells("smoke")}
     return [

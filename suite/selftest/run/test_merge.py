@@ -10,7 +10,9 @@ from quantgate.errors import MeasurementError
 from quantgate.records import Measurement, Metric
 from quantgate.run.merge import add_ratios, merge
 
-CELL = Cell(model="m", backend="b", scheme="s", bits=4, options={}, checkpoint="gguf", reference="m/b/full")
+CELL = Cell(
+    model="m", backend="b", scheme="s", bits=4, scheme_options={}, checkpoint="gguf", reference="m/b/full"
+)
 
 
 def rounds(seconds: list[float], better: str = "higher", **changes: Any) -> Metric:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantgate.config.matrix import Cell, load_matrix
+from quantgate.config.matrix import Cell
+from quantgate.measure.groups import parse_options
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, Plan, in_turns, lacking, make_plan, repeated
 
 CELLS = {cell.id: cell for cell in load_matrix().cells("smoke")}
@@ -21,14 +23,15 @@ def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
 
 def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
     missing = {"race": "no race", "code": "no code"}
-    workload: dict[str, dict[str, Any]] = {
+    options: dict[str, dict[str, Any]] = {
         "accuracy": {"tasks": ["arc_easy", "race"]},
         "perplexity": {"text": "boolq"},
         "tokenizer": {"text": "code"},
         "outliers": {"texts": ["boolq", "code"]},
+        "memory": {},
     }
     why = {
-        request: lacking(request, workload, missing)
+        request: lacking(request, parse_options(options), missing)
         for request in [
             "accuracy/arc_easy", "accuracy/race", "accuracy/mean", "accuracy", "perplexity", "tokenizer", "memory",
             "outliers/boolq", "outliers/code", "outliers",
@@ -93,6 +96,6 @@ def test_nothing_collected_is_an_empty_plan() -> None:
 
 def test_timings_alone_can_be_measured_in_turns() -> None:
     requests = ["perplexity", "memory", "throughput/decode", "throughput/load", "tokenizer"]
-    workload = load_matrix().tier("smoke").workload
+    workload = load_matrix().tier("smoke").group_options
     assert in_turns(requests, workload) == ["throughput/decode", "throughput/load"]
     assert repeated(requests, workload) == ["memory", "throughput/decode", "throughput/load"]

@@ -22,7 +22,7 @@ def cell(scheme: str) -> Cell:
         backend="llamacpp",
         scheme=scheme,
         bits=4,
-        options={},
+        scheme_options={},
         checkpoint="gguf",
         reference="m/llamacpp/F16",
     )
@@ -96,7 +96,7 @@ def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -
     )
     matrix: Any = None
     settings: Any = SimpleNamespace(threads=2)
-    here = Bench(matrix, Tier(time_limit=1.0, cells=[], workload={}), settings, supply)
+    here = Bench(matrix, Tier(time_limit=1.0, cells=[], group_options={}), settings, supply)
     own = here.fingerprint(QUANTIZED)
     assert here.fingerprint(QUANTIZED) == own
     monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})

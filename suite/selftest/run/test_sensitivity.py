@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.config.matrix import Tier, load_matrix
+from quantgate.config.matrix import Tier
 from quantgate.judge import Tolerance, Tolerances, gate_level, judge, load_tolerances, with_sensitivity
 from quantgate.judge.sensitivity import detectable, too_narrow
+from quantgate.measure.groups import parse_options
 from quantgate.records import Metric, Status
 from quantgate.run.foresee import foreseen
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
 
 CELL = "m/llamacpp/Q4_0"
@@ -212,12 +214,12 @@ def test_what_would_do_is_told_as_the_option_of_the_tier(metric: Metric, said: s
 # --- before anything is measured ------------------------------------------------------------------
 
 
-def told(**workload: Any) -> tuple[list[str], list[str]]:
+def told(**options: Any) -> tuple[list[str], list[str]]:
     """Of a tier of two cells with this workload, by the shipped tolerances."""
     matrix = load_matrix()
     cells = [matrix.cell(f"smollm2-135m/llamacpp/{scheme}") for scheme in ("Q8_0", "Q4_0")]
-    tier = Tier(time_limit=1, cells=[c.id for c in cells], workload=workload)
-    requests = [*(["accuracy/mean", "accuracy/arc_easy"] if "accuracy" in workload else []), "perplexity"]
+    tier = Tier(time_limit=1, cells=[c.id for c in cells], group_options=parse_options(options))
+    requests = [*(["accuracy/mean", "accuracy/arc_easy"] if "accuracy" in options else []), "perplexity"]
     needs = [Need(cell, request) for cell in cells for request in requests]
     return foreseen(needs, cells, tier, load_tolerances().for_tier("mine"))
 

@@ -247,7 +247,7 @@ def cell(**options: Any) -> Cell:
         backend="llmcompressor",
         scheme="s",
         bits=4,
-        options={**OPTIONS, **options},
+        scheme_options={**OPTIONS, **options},
         checkpoint="compressed",
         reference="tiny/transformers/fp32",
     )
@@ -299,7 +299,7 @@ def test_what_is_calibrated_is_measured_anew_with_another_set(making: Making) ->
     sets = [made.identity(cell(method="gptq", calibration=name)) for name in ("random", "german")]
     assert sets[0] != sets[1]
     weighed = Cell(
-        model="m", backend="llamacpp", scheme="s", bits=4, options={"imatrix": "random"}, checkpoint="gguf",
+        model="m", backend="llamacpp", scheme="s", bits=4, scheme_options={"imatrix": "random"}, checkpoint="gguf",
         reference="r",
     )  # fmt: skip
     assert made.identity(weighed)

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from quantgate.checkpoint.checks import check_head, describe, positions_of, puts_bos, tokens_of
-from quantgate.config.matrix import MATRIX, load_matrix
+from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
+from quantgate.measure.groups import parse_options
 from quantgate.records import AGREEMENT, Status
-from quantgate.supply.fitness import check_cell, check_lengths, check_model
+from quantgate.run.demand import lengths_of
+from quantgate.run.inputs import load_matrix
+from quantgate.supply.fitness import Length, check_cell, check_lengths, check_model
 from quantgate.supply.workload import Encoder
 from safetensors.torch import load_file, save_file
 
@@ -47,11 +50,9 @@ def edit(file: Path, **keys: Any) -> None:
     file.write_text(json.dumps({k: v for k, v in table.items() if v is not None}))
 
 
-def checked(folder: Path, add_bos: bool | None = None, **workload: Any) -> None:
-    matrix = load_matrix()
-    model = matrix.models["pocket-90k"].model_copy(update={"add_bos": add_bos})
-    tier = matrix.tier("smoke").model_copy(update={"workload": workload})
-    check_model(Path("m.toml"), "t", model, tier, folder)
+def checked(folder: Path, add_bos: bool | None = None, **options: Any) -> None:
+    model = load_matrix().models["pocket-90k"].model_copy(update={"add_bos": add_bos})
+    check_model(Path("m.toml"), "t", model, lengths_of(parse_options(options)), folder)
 
 
 # --- tokenizers ----------------------------------------------------------------------------------------
@@ -168,17 +169,18 @@ def test_how_many_positions_a_model_has(config: dict[str, Any], positions: int |
 
 def test_the_models_of_this_project_go_with_their_tiers() -> None:
     matrix = load_matrix()
-    for name in matrix.tiers:
+    for name, tier in matrix.tiers.items():
+        lengths = lengths_of(tier.group_options)
         for cell in matrix.cells(name):
             source = matrix.models[cell.model].weights
             if source is not None and source.path is not None:
                 folder = MATRIX.parent / source.path
-                check_model(MATRIX, cell.model, matrix.models[cell.model], matrix.tier(name), folder)
+                check_model(MATRIX, cell.model, matrix.models[cell.model], lengths, folder)
                 check_cell(cell, folder, derived=False)
 
 
 def test_a_model_without_a_limit_takes_any_length() -> None:
-    check_lengths(Path("m"), {"perplexity": {"text": "boolq", "n_ctx": 10**6}}, None, Path("f"))
+    check_lengths(Path("m"), [Length("perplexity", ("n_ctx",), 10**6)], None, Path("f"))
 
 
 # --- weights -------------------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ def test_numbers_that_a_model_has_no_vector_for_are_refused(tiny: TinyModel, tmp
         job = Job(
             cell="t/transformers/fp32", tier="smoke", fingerprint="f", backend="transformers",
             scheme_options={"dtype": "float32", "device": "cpu"}, weights=tiny.safetensors, source_hash="s",
-            workload=tmp_path, requests=[], options={}, threads=1, output=tmp_path / "o",
+            workload=tmp_path, requests=[], group_options={}, threads=1, output=tmp_path / "o",
         )  # fmt: skip
         return Session(job, lambda *_: None)
 

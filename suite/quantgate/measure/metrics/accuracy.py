@@ -16,6 +16,7 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
+from quantgate.measure.groups import Column, Group
 from quantgate.measure.metrics._budget import calibrated
 from quantgate.measure.metrics._way import Handshake, way_of
 from quantgate.measure.scoring import Scored, score
@@ -28,20 +29,6 @@ UNITS = {"margin": "nats", "margin_norm": "nats/character", "likelihood_diff": "
 ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
 """Metrics whose samples are right or wrong; but for the `acc` of `mass`, which is a share."""
 LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
-
-
-METRICS = {
-    "accuracy/{tasks}/acc": Declared("paired", share=True),
-    "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
-    "accuracy/{tasks}/margin": Declared("paired"),
-    "accuracy/{tasks}/margin_norm": Declared("paired"),
-    "accuracy/{tasks}/choices": Declared("paired"),  # made of the log-likelihoods in `raw`, see `choices`
-    "accuracy/{tasks}/pct_stereotype": Declared("paired"),
-    "accuracy/{tasks}/likelihood_diff": Declared("paired"),
-    "accuracy/{tasks}/lms": Declared("paired", share=True),
-    "accuracy/{tasks}/ss": Declared("paired"),
-    "accuracy/mean/acc": Declared("paired", share=True),
-}
 
 
 class Options(Record):
@@ -111,10 +98,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
-def budget_of(metrics: Mapping[str, Metric]) -> int | None:
-    """The tokens of a forward pass that a record's accuracies were computed with; None: it has none."""
-    found = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
-    return next((budget for budget in found if isinstance(budget, int)), None)
+def as_measured(options: Options, metrics: Mapping[str, Metric]) -> Options:
+    """Where the budget is "auto", take the one that a record's accuracies were computed with."""
+    budgets = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
+    budget = next((budget for budget in budgets if isinstance(budget, int)), None)
+    return (
+        options
+        if options.budget != "auto" or budget is None
+        else options.model_copy(update={"budget": budget})
+    )
 
 
 def groups_of(task: Task) -> list[list[TokenSequence]]:
@@ -269,3 +261,40 @@ def item_metrics(task: Task, item: Item, scored: list[Scored]) -> dict[str, floa
     lengths = np.array([c.characters for c in item.choices], dtype=float)
     best = {"acc": totals.argmax(), "acc_norm": (totals / lengths).argmax()}
     return {metric: float(int(best[metric]) in item.gold) for metric in task.metrics}
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "accuracy/{tasks}/acc": Declared("paired", share=True),
+        "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
+        "accuracy/{tasks}/margin": Declared("paired"),
+        "accuracy/{tasks}/margin_norm": Declared("paired"),
+        "accuracy/{tasks}/choices": Declared("paired"),  # made of the log-likelihoods in `raw`, see `choices`
+        "accuracy/{tasks}/pct_stereotype": Declared("paired"),
+        "accuracy/{tasks}/likelihood_diff": Declared("paired"),
+        "accuracy/{tasks}/lms": Declared("paired", share=True),
+        "accuracy/{tasks}/ss": Declared("paired"),
+        "accuracy/mean/acc": Declared("paired", share=True),
+    },
+    measure=measure,
+    family="quality",
+    relative=True,
+    has_parts=True,
+    capabilities=frozenset({"scores"}),
+    needs=needs,
+    expected=expected,
+    as_measured=as_measured,
+    columns=(
+        Column(
+            "accuracy",
+            "mean",
+            1,
+            4,
+            6,
+            ("accuracy/*/acc_norm", "accuracy/*/acc"),
+            ("accuracy/*",),
+            percent=True,
+        ),
+    ),
+)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
+from quantgate.measure.groups import Group
 from quantgate.measure.sandbox import Limits, run_program
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Needs, Record
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 ALLOW = "QUANTGATE_EXECUTE_CODE"
-
-
-METRICS = {"code/{tasks}/pass_at_1": Declared("paired", share=True)}
 
 
 class Options(Record):
@@ -114,3 +112,14 @@ def _metric(
         },
         raw={"outcomes": list(outcomes), "answers": answers},
     )
+
+
+GROUP = Group(
+    options=Options,
+    metrics={"code/{tasks}/pass_at_1": Declared("paired", share=True)},
+    measure=measure,
+    family="code",
+    has_parts=True,
+    capabilities=frozenset({"steps"}),
+    needs=needs,
+)

@@ -18,17 +18,12 @@ from pydantic import Field
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
+from quantgate.measure.groups import Group
 from quantgate.measure.logprobs import Rows
 from quantgate.measure.metrics.divergence import compare
 from quantgate.measure.scoring import score
 from quantgate.measure.session import Session, anonymous_bytes, give_back_memory
 from quantgate.records import Declared, Metric, Needs, Record, Scalar
-
-METRICS = {
-    "decoding/kl_mean": Declared("paired"),
-    "decoding/perplexity": Declared("paired", "exp"),
-    "decoding/growth": Declared("exact"),
-}
 
 
 class Stretch(Record):
@@ -193,3 +188,18 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if np.isnan(logprobs).any():
         raise MeasurementError("the model's logits are not finite: an overflow in a kernel or broken weights")
     return logprobs
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "decoding/kl_mean": Declared("paired"),
+        "decoding/perplexity": Declared("paired", "exp"),
+        "decoding/growth": Declared("exact"),
+    },
+    measure=measure,
+    family="decoding",
+    capabilities=frozenset({"logits", "steps"}),
+    needs=needs,
+    length=("context", "tokens"),
+)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
+from quantgate.measure.groups import Column, Group
 from quantgate.measure.logprobs import Reference, Rows, writing
 from quantgate.measure.metrics import perplexity
 from quantgate.measure.scoring import CHUNK
@@ -36,15 +37,6 @@ IMPOSSIBLE = -1000.0
 """ln q counts as at least this: what both distributions exclude adds 0 and not NaN."""
 
 RESAMPLES = 1000
-
-
-METRICS = {
-    "divergence/kl_mean": Declared("paired"),
-    "divergence/kl_99": Declared("exact"),
-    "divergence/kl_max": Declared("exact"),
-    "divergence/delta_p_rms": Declared("exact"),
-    "divergence/same_top": Declared("paired"),
-}
 
 
 class Options(perplexity.Options):
@@ -220,3 +212,24 @@ def bootstrap_stderr(blocks: Sequence[NDArray[np.float64]], quantiles: Sequence[
     drawn = source.integers(len(blocks), size=(RESAMPLES, len(blocks)))
     values = [np.quantile(np.concatenate([blocks[i] for i in row]), quantiles) for row in drawn]
     return [float(error) for error in np.std(values, axis=0, ddof=1)]
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "divergence/kl_mean": Declared("paired"),
+        "divergence/kl_99": Declared("exact"),
+        "divergence/kl_max": Declared("exact"),
+        "divergence/delta_p_rms": Declared("exact"),
+        "divergence/same_top": Declared("paired"),
+    },
+    measure=measure,
+    family="quality",
+    relative=True,
+    uses_logprobs=True,
+    capabilities=frozenset({"logits"}),
+    needs=needs,
+    length=("n_ctx",),
+    expected=expected,
+    columns=(Column("KL", "nats", 4, 3, 0, ("divergence/kl_mean",), ("divergence/*",)),),
+)

@@ -9,22 +9,10 @@ from pydantic import Field
 
 from quantgate.backends.base import Weights
 from quantgate.errors import UnmeasurableError
+from quantgate.measure.groups import Column, Group
 from quantgate.measure.noise import Watch, watched
 from quantgate.measure.session import Session
 from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
-
-METRICS = {
-    "memory/weight_bytes": Declared("exact"),
-    "memory/bits_per_weight": Declared("exact"),
-    QUANTIZED_SHARE: Declared("exact"),
-    "memory/file_bytes": Declared("exact"),
-    "memory/peak_load_anonymous": Declared("level"),
-    "memory/peak_prefill_anonymous": Declared("level"),
-    "memory/peak_decode_anonymous": Declared("level"),
-    "memory/peak_resident": Declared("level"),
-    "memory/peak_cuda_allocated": Declared("level"),
-    "memory/peak_cuda_reserved": Declared("level"),
-}
 
 
 class Options(Record):
@@ -116,3 +104,29 @@ def _level(
         conditions=conditions,
         raw={**{key: [part] for key, part in (parts or {}).items()}, **watch.raw},
     )
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "memory/weight_bytes": Declared("exact"),
+        "memory/bits_per_weight": Declared("exact"),
+        QUANTIZED_SHARE: Declared("exact"),
+        "memory/file_bytes": Declared("exact"),
+        "memory/peak_load_anonymous": Declared("level"),
+        "memory/peak_prefill_anonymous": Declared("level"),
+        "memory/peak_decode_anonymous": Declared("level"),
+        "memory/peak_resident": Declared("level"),
+        "memory/peak_cuda_allocated": Declared("level"),
+        "memory/peak_cuda_reserved": Declared("level"),
+    },
+    measure=measure,
+    family="memory",
+    order=0,
+    capabilities=frozenset({"weights"}),
+    columns=(
+        Column("bpw", "", 2, 1, 4, ("memory/bits_per_weight",)),
+        Column("weights", "MB", 1, 5, 2, ("memory/weight_bytes",), ("memory/file_bytes",)),
+        Column("peak", "MB", 0, 6, 1, ("memory/peak_resident",), ("memory/peak_*",)),
+    ),
+)

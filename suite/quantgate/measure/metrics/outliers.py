@@ -16,13 +16,9 @@ from pydantic import Field
 
 from quantgate.backends.base import ShowsInputs
 from quantgate.errors import MeasurementError
+from quantgate.measure.groups import Group
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Needs, Record
-
-METRICS = {
-    "outliers/{texts}/ratio": Declared("paired", "exp"),
-    "outliers/{texts}/kurtosis": Declared("paired", "exp"),
-}
 
 
 class Options(Record):
@@ -106,3 +102,18 @@ def kurtosis(values: NDArray[np.float32]) -> float:
     centered = values.astype(np.float64) - values.mean(dtype=np.float64)
     squares = np.square(centered)
     return float(np.square(squares).mean() / squares.mean() ** 2)
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "outliers/{texts}/ratio": Declared("paired", "exp"),
+        "outliers/{texts}/kurtosis": Declared("paired", "exp"),
+    },
+    measure=measure,
+    family="outliers",
+    has_parts=True,
+    capabilities=frozenset({"inputs"}),
+    needs=needs,
+    length=("n_ctx",),
+)

@@ -14,11 +14,10 @@ from pydantic import Field
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
+from quantgate.measure.groups import Column, Group
 from quantgate.measure.scoring import Look, Scored, score, unseen
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Needs, Record, Scalar
-
-METRICS = {"perplexity": Declared("paired", "exp"), "perplexity/bits_per_byte": Declared("paired")}
+from quantgate.records import AGREEMENT, Declared, Metric, Needs, Record, Scalar
 
 
 class Options(Record):
@@ -152,3 +151,18 @@ def first_scored(options: Options) -> int:
 def needs(options: Options) -> Needs:
     """The tokens that the windows take."""
     return Needs(texts={options.text: options.n_ctx * options.windows})
+
+
+GROUP = Group(
+    options=Options,
+    metrics={"perplexity": Declared("paired", "exp"), "perplexity/bits_per_byte": Declared("paired")},
+    measure=measure,
+    family="quality",
+    relative=True,
+    agreement=True,
+    capabilities=frozenset({"scores"}),
+    needs=needs,
+    length=("n_ctx",),
+    expected=expected,
+    columns=(Column("perplexity", "", 3, 2, 7, ("perplexity",), ("perplexity/*", AGREEMENT)),),
+)

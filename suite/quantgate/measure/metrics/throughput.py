@@ -13,18 +13,11 @@ from pydantic import Field
 
 from quantgate.backends.base import Generates
 from quantgate.machine.environment import machine
+from quantgate.measure.groups import Column, Group
 from quantgate.measure.noise import Watch, watched
 from quantgate.measure.session import Session
 from quantgate.processes.turns import Turns
 from quantgate.records import Declared, Metric, Record
-
-METRICS = {
-    "throughput/prefill": Declared("rounds"),
-    "throughput/decode": Declared("rounds"),
-    "throughput/decode/generate": Declared("rounds"),
-    "throughput/time_to_first_token": Declared("rounds"),
-    "throughput/load": Declared("rounds"),
-}
 
 
 class Options(Record):
@@ -166,3 +159,26 @@ def _metric(
         },
         raw=watch.raw if tokens is None else {"tokens": tokens, **watch.raw},
     )
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "throughput/prefill": Declared("rounds"),
+        "throughput/decode": Declared("rounds"),
+        "throughput/decode/generate": Declared("rounds"),
+        "throughput/time_to_first_token": Declared("rounds"),
+        "throughput/load": Declared("rounds"),
+    },
+    measure=measure,
+    family="throughput",
+    order=1,
+    relative=True,
+    has_parts=True,
+    alone=True,
+    capabilities=frozenset({"timings"}),
+    columns=(
+        Column("prefill", "tok/s", 0, 7, 3, ("throughput/prefill",), ("throughput/prefill*",)),
+        Column("decode", "tok/s", 1, 8, 5, ("throughput/decode",), ("throughput/decode*",)),
+    ),
+)

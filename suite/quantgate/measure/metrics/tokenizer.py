@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from quantgate.measure.groups import Group
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Needs, Record
-
-METRICS = {"tokenizer/mismatches": Declared("exact")}
 
 
 class Options(Record):
@@ -43,3 +42,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             raw={"first mismatches": wrong[:5]},
         )
     }
+
+
+GROUP = Group(
+    options=Options,
+    metrics={"tokenizer/mismatches": Declared("exact")},
+    measure=measure,
+    family="tokenizer",
+    capabilities=frozenset({"tokenizes"}),
+    needs=needs,
+)

@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from quantgate.commands import Parser
-from quantgate.config.matrix import load_matrix
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import write_atomic
 from quantgate.paths import RESULTS
@@ -21,6 +20,8 @@ from quantgate.proofs.faults.outcome import Row
 from quantgate.proofs.faults.prove import Proof, Titled
 from quantgate.proofs.faults.registry import Fault
 from quantgate.proofs.faults.table import failed, in_one_line, render, to_json, to_markdown
+from quantgate.run.demand import lengths_of, needs_of
+from quantgate.run.inputs import load_matrix
 from quantgate.supply.supply import Supply
 
 PAIRS = 5
@@ -58,8 +59,11 @@ def prove(options: argparse.Namespace, faults: Sequence[Fault]) -> list[Row]:
     threads = options.threads or len(os.sched_getaffinity(0))
     results = options.results.resolve()
     controls: dict[tuple[str, bool], dict[str, None]] = {}
+    needs, lengths = needs_of(tier.group_options), lengths_of(tier.group_options)
     with Titled(sys.stderr, 0) as progress:
-        supply = Supply(matrix, tier, threads, results / "logs", lambda *_: None, options.text)
+        supply = Supply(
+            matrix, tier, threads, results / "logs", lambda *_: None, options.text, needs, lengths
+        )
         supply.check()
         proof = Proof(
             matrix=matrix,

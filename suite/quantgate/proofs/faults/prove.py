@@ -95,7 +95,7 @@ class Proof:
     def groups(self, fault: Fault) -> tuple[str, ...]:
         """The metric groups that are measured for a fault. Raises InputError where the tier measures none of them."""
         wanted = fault.groups or GROUPS
-        found = tuple(group for group in wanted if group in self.matrix.tier(self.tier).workload)
+        found = tuple(group for group in wanted if group in self.matrix.tier(self.tier).group_options)
         if not found:
             where = f"{self.matrix.path}: tier {self.tier}"
             raise InputError(f"{where} measures none of {', '.join(wanted)}, which {fault.name} needs")

@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from quantgate.commands import Parser
-from quantgate.config.matrix import MATRIX, Matrix, load_matrix
+from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.errors import InputError, QuantgateError
 from quantgate.proofs.papers import baseline, charts, page
 from quantgate.proofs.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from quantgate.proofs.papers.section import Measured
 from quantgate.run.bench import read_measurement
+from quantgate.run.inputs import load_matrix
 
 COLOUR = {"holds": "green", "does not hold": "red", "open": "yellow"}
 

@@ -62,7 +62,7 @@ def points_of(measured: Iterable[tuple[Cell, Measurement]]) -> list[Point]:
             Point(
                 model=cell.model,
                 scheme=cell.scheme,
-                options=cell.options,
+                options=cell.scheme_options,
                 bits=cell.bits,
                 total_bits=8 * metrics["memory/weight_bytes"].value,
                 losses=np.array(metrics["perplexity"].samples),

@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 
 from quantgate.commands import Parser
-from quantgate.config.matrix import load_matrix
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import write_atomic
 from quantgate.paths import RESULTS
@@ -24,6 +23,7 @@ from quantgate.proofs.peers.catalogue import Entry, catalogue
 from quantgate.proofs.peers.config import PEERS, Config, load_config
 from quantgate.proofs.peers.outcome import Row
 from quantgate.proofs.peers.table import failed, render, to_json, to_markdown
+from quantgate.run.inputs import load_matrix
 
 REPEATS = 3
 

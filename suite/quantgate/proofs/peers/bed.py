@@ -13,14 +13,16 @@ from pydantic import TypeAdapter
 
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.items import Task
+from quantgate.measure.groups import parse_options
 from quantgate.processes.isolate import run_isolated
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import Ran, Tools
 from quantgate.records import Measurement, Preparation
 from quantgate.run.bench import Bench, Settings
+from quantgate.run.demand import needs_of
 from quantgate.supply.assets import Progress
-from quantgate.supply.supply import Supply, needs_of
+from quantgate.supply.supply import Supply
 
 REFERENCE = "transformers/fp32"
 """What lm-eval's class runs."""
@@ -37,12 +39,13 @@ T = TypeVar("T")
 class Ours:
     """The suite's own processes for one workload: as a run of pytest starts them, without pytest."""
 
-    def __init__(self, bed: Bed, workload: dict[str, dict[str, Any]], text: Path | None) -> None:
-        tier = Tier(time_limit=TIME_LIMIT, cells=[], workload=workload)
+    def __init__(self, bed: Bed, group_options: dict[str, dict[str, Any]], text: Path | None) -> None:
+        options = parse_options(group_options)
+        tier = Tier(time_limit=TIME_LIMIT, cells=[], group_options=options)
         self._matrix, self._model = bed.matrix, bed.config.model
-        self.supply = Supply(bed.matrix, tier, bed.threads, bed.logs, lambda *_: None, text)
+        self._needs = needs_of(options)
+        self.supply = Supply(bed.matrix, tier, bed.threads, bed.logs, lambda *_: None, text, self._needs)
         settings = Settings(TIER, bed.threads, bed.results, reuse=False, run=uuid.uuid4().hex)
-        self._needs = needs_of(tier)
         self._bench = Bench(bed.matrix, tier, settings, self.supply)
         self.supply.check()
 

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from quantgate.baselines import store as baselines
 from quantgate.commands import Parser
-from quantgate.config.matrix import load_matrix
 from quantgate.errors import QuantgateError
 from quantgate.judge import gate_level, load_tolerances
 from quantgate.proofs.power import figure, noise, quality, report, resources
 from quantgate.proofs.power.speed import one_run, seconds_to_judge
 from quantgate.proofs.power.study import ELSEWHERE, HERE, Referee, Row, Scenario, run_alarms, study
 from quantgate.records import Metric
+from quantgate.run.inputs import load_matrix
 
 CELLS = 10_000
 
@@ -74,7 +74,8 @@ def all_scenarios(cells: noise.Cells, recorded: noise.Noise, tier: str) -> list[
     matrix = load_matrix()
     known = {cell.id: cell for cell in matrix.cells(tier)}
     timed, held = (
-        matrix.tier(tier).workload.get(group, {}).get("processes", 3) for group in ("throughput", "memory")
+        getattr(matrix.tier(tier).group_options.get(group), "processes", 3)
+        for group in ("throughput", "memory")
     )
     places = (recorded.still(), recorded)
     return [

@@ -1,0 +1,154 @@
+"""The metric groups: what each declares of itself, and the registry of all of them.
+
+A group is one file: `quantgate/measure/metrics/<group>.py`, or a module of another distribution that an entry point of
+`quantgate.metrics` names. It defines `GROUP`, a `Group`. The parent process reads these files too, so they import
+neither torch nor llama_cpp at their top level.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from quantgate.discovery import discover
+from quantgate.records import AGREEMENT, Declared, Metric, Needs, Record
+
+if TYPE_CHECKING:
+    from quantgate.backends.base import Capability
+    from quantgate.measure.session import Session
+
+Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of cells. `values` and `marks` are patterns of metric names.
+
+    Metrics that differ in their last part only (`acc`, `acc_norm`) are one value: that of the first pattern that
+    matches; the column shows the mean of the values.
+    """
+
+    title: str
+    unit: str
+    digits: int
+    place: int
+    """Columns stand in ascending order of their places."""
+    keep: int
+    """A narrow terminal keeps the columns with the highest numbers."""
+    values: tuple[str, ...]
+    marks: tuple[str, ...] = ()
+    """Further metrics whose verdicts mark the column."""
+    percent: bool = False
+    """A share: shown in percent, its change in percentage points."""
+
+    @property
+    def scale(self) -> float:
+        return 100 if self.percent else 1e-6 if self.unit == "MB" else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A metric group.
+
+    options: model of the keys that a tier may give the group. `processes` among them: its metrics vary between
+    processes; `in_turns`: two processes can measure it round by round (`Session.turns`).
+    metrics: what it may give, by name. A tolerance for anything else is refused.
+    measure: takes a session and the parts of the group that the cases need (`arc_easy` of `accuracy/arc_easy`; none:
+    all), returns the metrics by full name.
+    family: groups of one family move together when a computation changes; one common cause explains them.
+    """
+
+    options: type[Record]
+    metrics: Mapping[str, Declared]
+    measure: Measure
+    family: str
+    order: int = 10
+    """Groups of lower order are measured first; those of the same order by name."""
+    relative: bool = False
+    """Judged relative to the reference of the same run too."""
+    has_parts: bool = False
+    """Its metrics are `group/part/...`, and each part has a case of its own."""
+    alone: bool = False
+    """Nothing else may run on the machine meanwhile: what it measures is time."""
+    uses_logprobs: bool = False
+    """Needs the log-probabilities that the reference's process leaves (`quantgate.measure.logprobs`)."""
+    agreement: bool = False
+    """References of one model in several backends must agree on the metric that has the group's name."""
+    capabilities: frozenset[Capability] = frozenset()
+    """What it needs of a backend: a cell without has no case."""
+    columns: tuple[Column, ...] = ()
+    needs: Callable[[Any], Needs] = lambda options: Needs()
+    """The texts and tasks that it takes from the workload, by its options."""
+    length: tuple[str, ...] = ()
+    """Options that add up to the tokens of its longest text, where predictions at every position count."""
+    expected: Callable[[Any], dict[str, Metric]] = lambda options: {}
+    """By its options, the gated metrics with the samples that they will have, but for their values: a run can say
+    beforehand what its samples are too few for."""
+    as_measured: Callable[[Any, Mapping[str, Metric]], Any] = lambda options, metrics: options
+    """The options with those settled as a record's metrics were measured with, where a tier leaves them open."""
+
+    @property
+    def module(self) -> str:
+        """The module that defines it."""
+        return self.measure.__module__
+
+
+@functools.cache
+def metric_groups() -> dict[str, Group]:
+    """Return all metric groups by name. Raises InputError for an entry point that cannot be imported."""
+    return discover("quantgate.measure.metrics", "GROUP", "quantgate.metrics")
+
+
+def group_of(request: str) -> Group:
+    """Return the group of a request or of a metric's name. Raises KeyError."""
+    return metric_groups()[group_name(request)]
+
+
+def group_name(request: str) -> str:
+    """Return the name of the group: `accuracy` of `accuracy/arc_easy`."""
+    return request.partition("/")[0]
+
+
+def parse_options(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Record]:
+    """Return options as a tier holds them. Raises KeyError, pydantic.ValidationError."""
+    return {group: group_of(group).options.model_validate(options) for group, options in raw.items()}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of groups, each once, in the order in which they are measured."""
+    return sorted(set(names), key=lambda name: (metric_groups()[name].order, name))
+
+
+def with_logprobs(requests: Iterable[str]) -> list[str]:
+    """Return the requests that need the reference's log-probabilities."""
+    return [request for request in requests if group_of(request).uses_logprobs]
+
+
+def case_of(metric: str) -> str:
+    """Return the request of the case that judges a metric: `accuracy/arc_easy` of `accuracy/arc_easy/acc`,
+    `throughput/decode` of `throughput/decode_ratio`; the metric's first part where no group has this name."""
+    if metric == AGREEMENT:
+        return agreement_group()
+    name, _, rest = metric.partition("/")
+    group = metric_groups().get(name)
+    if group is None or not group.has_parts or not rest:
+        return name
+    return f"{name}/{rest.partition('/')[0].removesuffix('_ratio')}"
+
+
+def agreement_group() -> str:
+    """Return the name of the group whose case judges whether references agree."""
+    return next(name for name, group in metric_groups().items() if group.agreement)
+
+
+def families() -> dict[str, str]:
+    """Return the family of each group by its name."""
+    return {name: group.family for name, group in metric_groups().items()}
+
+
+def columns() -> tuple[Column, ...]:
+    """Return the columns of all groups in their order."""
+    every = (column for group in metric_groups().values() for column in group.columns)
+    return tuple(sorted(every, key=lambda column: column.place))
