@@ -60,13 +60,16 @@ class Rounding:
 
 LENGTHS = ("window", "chunk", "position", "context", "length", "seq", "local", "block_size", "floor", "topk")
 """What keys of a configuration that limit or cut up a sequence have in their names."""
+WIDTHS = ("embedding_length", "feed_forward_length", "key_length", "value_length")
+"""Of a GGUF file: keys that have a length of vectors in theirs."""
 
 
 def lengths_in(configuration: Mapping[str, Any], within: bool = False) -> list[int]:
     """The numbers of tokens that a configuration names, ascending: windows, chunks, positions of training."""
     lengths: set[int] = set()
     for key, value in configuration.items():
-        named = within or any(name in str(key).lower() for name in LENGTHS)
+        of_vectors = any(name in str(key).lower() for name in WIDTHS)
+        named = (within or any(name in str(key).lower() for name in LENGTHS)) and not of_vectors
         if isinstance(value, Mapping):
             lengths.update(lengths_in(value, named))
             continue

@@ -3,11 +3,13 @@ decoding are those of a plain forward pass of each sequence alone."""
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from quantgate.backends.base import lengths_in
 from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
 from quantgate.measure.metrics._way import Handshake, handshake, probe_of
 from quantgate.measure.scoring import score
@@ -248,3 +250,12 @@ def test_no_probe_is_longer_than_what_is_scored(folder: Path, length: int) -> No
     longest = max(len(s.ids) for batch in probe.batches for s in batch.sequences)
     assert longest > 30 + 1 or length <= 32, "one sequence is longer than each length that is named"
     assert [b.past for b in probe.batches if b.past] or length < 3
+
+
+def test_the_lengths_that_a_configuration_names() -> None:
+    named = {
+        "sliding_window": 512, "attention_chunk_size": None, "rope": {"original_max_position_embeddings": 64},
+        "window_sizes": [8, 24], "vocab_size": 300, "use_sliding_window": True, "time_step_limit": (0.0, math.inf),
+        "llama.context_length": 2048, "llama.embedding_length": 576, "llama.attention.key_length": 96,
+    }  # fmt: skip
+    assert lengths_in(named) == [8, 24, 64, 512, 2048]
