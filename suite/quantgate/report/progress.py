@@ -59,7 +59,8 @@ class Progress:
         fresh_line: Callable[[], None] = lambda: None,
     ) -> None:
         self._file = file
-        self._total = total_cells
+        self.total = total_cells
+        """Cells of the run; may be set until the first one starts."""
         self._clock = clock
         self._tick = tick
         self._fresh_line = fresh_line
@@ -114,6 +115,11 @@ class Progress:
             running.share = min(1.0, max(0.0, done / total)) if total > 0 else 0.0
         self._draw()
 
+    def preparation(self, phase: str, done: float, total: float) -> None:
+        """What is made for the running cell (a download, a checkpoint) says how far it is."""
+        if (running := self._running) is not None:
+            self.event(running.cell, phase, done, total)
+
     def finish(self, cell: str, seconds: float, outcome: str) -> None:
         """The cell's process ended; also for a cell that was never started, since its record is reused."""
         running = self._running
@@ -123,7 +129,7 @@ class Progress:
         self._numbers.setdefault(cell, len(self._numbers) + 1)
         if not self._live:
             took = f" ({duration(seconds)})" if seconds else ""
-            left = self._run_left() if len(self._numbers) < self._total else None
+            left = self._run_left() if len(self._numbers) < self.total else None
             rest = f", about {duration(left)} left" if left else ""
             self.note(f"cell {self._place(cell)} {cell}: {outcome}{took}{rest}")
 
@@ -137,7 +143,7 @@ class Progress:
         self._draw()
 
     def _place(self, cell: str) -> str:
-        return f"{self._numbers[cell]}/{max(self._total, len(self._numbers))}"
+        return f"{self._numbers[cell]}/{max(self.total, len(self._numbers))}"
 
     def _end(self) -> None:
         """No cell runs any more: the line is wiped, whatever follows finds the cursor where it was."""
@@ -179,7 +185,7 @@ class Progress:
         if not self._seconds:
             return None
         mean = sum(self._seconds) / len(self._seconds)
-        left = mean * max(0, self._total - len(self._numbers))
+        left = mean * max(0, self.total - len(self._numbers))
         if self._running:
             cell = self._cell_left(self._running)
             left += max(0.0, mean - (self._clock() - self._running.begin)) if cell is None else cell

@@ -1,5 +1,5 @@
-"""A/B: two environments measured here in pairs of processes, so that what the machine does meanwhile falls on both:
-timings round by round in turns (`quantgate.processes.turns`), memory peaks one process after the other, each alone."""
+"""A/B: measure two environments on this machine in pairs of processes, so that its disturbances fall on both: timings
+round by round in turns (`quantgate.processes.turns`), memory peaks one process after the other, each alone."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Literal
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
+from quantgate.judge.compare import Comparison, FreshPairs
 from quantgate.measure.groups import with_logprobs
 from quantgate.records import Measurement, Spent
 from quantgate.report.progress import Progress
-from quantgate.run.bench import Bench, measured, remembered
+from quantgate.run.bench import Bench, run_beside
+from quantgate.run.measurer import check_measured
 from quantgate.run.merge import merge
+from quantgate.run.once import once
+from quantgate.run.phases import events_of, shown
 from quantgate.run.plan import Plan, in_turns, repeated
-from quantgate.run.runner import numbered, shown
 
 Side = Literal["old", "new"]
-Sides = tuple[Measurement, Measurement]
-"""New and old, in the order in which they are judged."""
 
 
-class Against:
-    """One pytest run's measurements of both environments; in place of a `Runner`."""
+class AgainstRun:
+    """One run's measurements of both environments: the `Measurer` of an A/B run."""
 
     def __init__(
         self, tier: Tier, plan: Plan, benches: dict[Side, Bench], progress: Progress, pairs: int, run: str
@@ -35,14 +36,12 @@ class Against:
         self._progress = progress
         self._pairs = pairs
         self._run = run
-        self._done: dict[str, Sides | QuantgateError] = {}
-        self._again: dict[tuple[str, str], Sides] = {}
-        self.current = ""
-        """Id of the cell that is worked on."""
+        self._done: dict[str, Comparison | QuantgateError] = {}
+        self._again: dict[tuple[str, str], Comparison] = {}
 
     @property
     def spent(self) -> list[Spent]:
-        """The wall time of each process."""
+        """The wall time of each process, side by side."""
         return [spent for bench in self._benches.values() for spent in bench.spent]
 
     def close(self) -> None:
@@ -50,42 +49,41 @@ class Against:
         for bench in self._benches.values():
             bench.close()
 
-    def sides(self, cell: Cell) -> Sides:
-        """Both sides with all that the plan asks of the cell. Raises QuantgateError, the same one each time."""
-        return remembered(self._done, cell.id, lambda: self._measure(cell, self._plan.requests[cell.id], ""))
-
     def measurement(self, cell: Cell) -> Measurement:
-        """The new side alone."""
-        return self.sides(cell)[0]
+        """Return the new side's record."""
+        return self._sides(cell).new
 
     def finished(self) -> dict[str, Measurement]:
-        """The new side's records of this run, by cell id."""
-        return {cell: found[0] for cell, found in self._done.items() if not isinstance(found, QuantgateError)}
+        """Return the new side's records made so far, by cell id."""
+        return {cell: sides.new for cell, sides in self._done.items() if isinstance(sides, Comparison)}
 
-    def old(self) -> dict[str, Measurement]:
-        """The old side's records of this run, by cell id."""
-        return {cell: found[1] for cell, found in self._done.items() if not isinstance(found, QuantgateError)}
-
-    def unmeasured(self, cell: Cell, request: str) -> str:
-        """Why the cell's records lack a request of the plan."""
-        reasons = [bench.lacking(cell, request) for bench in self._benches.values()]
-        return next(filter(None, reasons), f"not measured: the reference {cell.reference} failed")
+    def compare(self, cell: Cell, request: str) -> Comparison:
+        """Return the new side's record and the old side's."""
+        sides = self._sides(cell)
+        check_measured(sides.new, request, lambda: self._why_lacking(cell, request))
+        return sides
 
     def reference(self, cell: Cell) -> None:
-        """An A/B run holds each cell against itself in the other environment, and measures no reference for it."""
+        """Return None: each cell is held against itself in the other environment."""
 
-    def again(self, cell: Cell, request: str) -> Sides:
-        """Both sides measured anew: as many fresh pairs, nothing of the first ones in them."""
+    def again(self, cell: Cell, request: str) -> FreshPairs:
+        """Measure both sides anew, in as many pairs as before."""
         key = (cell.id, request)
         if key not in self._again:
             self._again[key] = self._measure(cell, [request], "again")
-        return self._again[key]
+        return FreshPairs(self._again[key])
 
-    def _measure(self, cell: Cell, requests: Sequence[str], name: str) -> Sides:
-        """First a process of each side that measures what does not vary between processes (or only loads: the
-        checkpoint and the libraries are in the page cache afterwards), then the pairs: what is timed in turns, by two
-        processes that live at the same time; anything else by two that have the machine for themselves."""
-        self.current = cell.id
+    def _sides(self, cell: Cell) -> Comparison:
+        return once(self._done, cell.id, lambda: self._measure(cell, self._plan.requests[cell.id], ""))
+
+    def _why_lacking(self, cell: Cell, request: str) -> str:
+        reasons = [bench.lacking(cell, request) for bench in self._benches.values()]
+        return next(filter(None, reasons), f"not measured: the reference {cell.reference} failed")
+
+    def _measure(self, cell: Cell, requests: Sequence[str], name: str) -> Comparison:
+        """Measure one process of each side first, for what does not vary between processes (or only to load: the
+        checkpoint and the libraries are in the page cache afterwards), then the pairs: what is timed in turns in two
+        processes at the same time, anything else in two that have the machine for themselves."""
         run = f"{self._run} {name}".strip()
         requests = self._possible(cell, requests)
         varying = repeated(requests, self._tier.group_options)
@@ -98,25 +96,26 @@ class Against:
             steps += [((side,), alone) for side in pair if alone]
             steps += [(pair, timed)] if timed else []
         parts: dict[Side, list[Measurement]] = {"old": [], "new": []}
-        with shown(self._progress, cell, [asked for _, asked in steps]):
-            for number, (sides, asked) in enumerate(steps):
+        with shown(self._progress, cell, [share for _, share in steps]):
+            for number, (sides, share) in enumerate(steps):
                 labels = [".".join(filter(None, [name, side, str(len(parts[side]) or "")])) for side in sides]
                 benches = [self._benches[side] for side in sides]
-                events = numbered(self._progress, cell, number, len(steps))
-                records = measured(list(zip(benches, labels, strict=True)), cell, asked, events)
+                events = events_of(self._progress, cell, number, len(steps))
+                records = run_beside(list(zip(benches, labels, strict=True)), cell, share, events)
                 for side, record in zip(sides, records, strict=True):
                     parts[side].append(record)
                     for bench in self._benches.values():  # the other side takes the same
                         bench.settle(cell.id, record.metrics)
-        found = {side: beside(merge(parts[side]), run) for side in parts}
+        merged = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
                 path = self._benches["new"].file(cell, file)
-                write_atomic(path, found[side].model_dump_json(indent=1).encode())
-        return found["new"], found["old"]
+                write_atomic(path, merged[side].model_dump_json(indent=1).encode())
+        return Comparison(merged["new"], merged["old"])
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Divergence needs what each side's reference leaves; where one fails, the cell goes without."""
+        """Return the requests that both sides can measure. Divergence needs the log-probabilities of each side's
+        reference, which is measured for them; where that fails, the cell goes without divergence."""
         for bench in self._benches.values():
             requests = bench.possible(cell, requests)
         needing = with_logprobs(requests)
@@ -130,20 +129,21 @@ class Against:
 
 
 def alternation(pairs: int, seed: str) -> list[tuple[Side, Side]]:
-    """Which side of each pair begins: runs first, or works first in the first turn. Each side does so equally often
-    (of an odd number, once more or less), so a drift of the machine, and whatever the first leaves behind for the
-    second, cancel in the mean. Which pair begins with which side is drawn anew for each `seed`: what the machine does
-    in a rhythm of its own falls on neither side for long (Fisher, The Design of Experiments, 1935, chapter 3)."""
+    """Draw which side of each pair begins: runs first, or works first in the first turn.
+
+    Each side begins equally often (with an odd number of pairs, once more or less), so that a drift of the machine and
+    what the first process leaves behind for the second cancel in the mean. The order is random for each `seed`, so that
+    periodic disturbances do not fall on one side (Fisher, The Design of Experiments, 1935, chapter 3)."""
     orders: list[tuple[Side, Side]] = [("old", "new"), ("new", "old")]
     drawn = [orders[number % 2] for number in range(pairs)]
     random.Random(seed).shuffle(drawn)  # noqa: S311 - no secret
     return drawn
 
 
-def beside(measured: Measurement, run: str) -> Measurement:
+def beside(record: Measurement, run: str) -> Measurement:
     """Mark that process i of each nested metric ran beside process i of the other side."""
     metrics = {
         name: metric.model_copy(update={"beside": run}) if metric.nested else metric
-        for name, metric in measured.metrics.items()
+        for name, metric in record.metrics.items()
     }
-    return measured.model_copy(update={"metrics": metrics})
+    return record.model_copy(update={"metrics": metrics})

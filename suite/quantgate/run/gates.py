@@ -40,11 +40,12 @@ def _expanded(template: str, options: Any) -> list[str]:
     return [f"{begin}{part}{end}" for part in getattr(options, key)] if brace else [template]
 
 
-def most_gates(need: Need, group_options: GroupOptions, tolerances: Tolerances) -> int:
-    """How many gates that noise can trip a case of an A/B run has at most, by what its group declares."""
+def most_gates(need: Need, metrics: Mapping[str, Declared], tolerances: Tolerances) -> int:
+    """Return how many gates that noise can trip a case of an A/B run has at most. metrics: what the groups of the tier
+    declare (`possible`, without relatives)."""
     return sum(
         metric.kind in NOISY and tolerances.of(name, need.cell.id, against=True) is not None
-        for name, metric in possible(group_options, relatives=False).items()
+        for name, metric in metrics.items()
         if need.covers(name)
     )
 

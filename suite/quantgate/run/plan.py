@@ -35,23 +35,44 @@ class Plan:
 
     def add(self, cell: Cell, request: str) -> None:
         self.cells.setdefault(cell.id, cell)
-        known = self.requests.setdefault(cell.id, [])
-        if request not in known:
-            known.append(request)
+        requests = self.requests.setdefault(cell.id, [])
+        if request not in requests:
+            requests.append(request)
 
 
-def make_plan(needs: Iterable[Need], cell_of: dict[str, Cell], *, references: bool = True) -> Plan:
+class Partners:
+    """The references of each model in its several backends: with the same weights and tokens they have to agree."""
+
+    def __init__(self, cells: Iterable[Cell]) -> None:
+        self._references: dict[str, list[Cell]] = {}
+        for cell in cells:
+            if cell.id == cell.reference:
+                self._references.setdefault(cell.model, []).append(cell)
+
+    def of(self, cell: Cell) -> list[Cell]:
+        """Return those in other backends, on the same kind of device; none for a cell that is no reference."""
+        if cell.id != cell.reference:
+            return []
+        return [
+            other
+            for other in self._references.get(cell.model, ())
+            if other.backend != cell.backend
+            and other.scheme_options.get("device") == cell.scheme_options.get("device")
+        ]
+
+
+def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references: bool = True) -> Plan:
     """Collect the requests. What is also judged relative to the reference needs its metrics of the same run: with
     `references`, its cell is added; for the perplexity of a reference, those of the model's other
     backends too."""
-    plan = Plan()
+    plan, partners = Plan(), Partners(cell_of.values())
     for need in needs:
         plan.add(need.cell, need.request)
         reference = cell_of.get(need.cell.reference) if references else None
         if group_of(need.request).relative and reference is not None and reference.id != need.cell.id:
             plan.add(reference, need.request)
         if references and group_of(need.request).agreement:
-            for partner in partners(need.cell, cell_of.values()):
+            for partner in partners.of(need.cell):
                 plan.add(partner, need.request)
     return plan
 
@@ -66,21 +87,6 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
     names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
     taken = [part] if part in names else names
     return next((missing[name] for name in taken if name in missing), "")
-
-
-def partners(cell: Cell, cells: Iterable[Cell]) -> list[Cell]:
-    """Of a reference, the references of the same model in other backends, on the same kind of device: with the same
-    weights and tokens they have to agree."""
-    if cell.id != cell.reference:
-        return []
-    return [
-        other
-        for other in cells
-        if other.id == other.reference
-        and other.model == cell.model
-        and other.backend != cell.backend
-        and other.scheme_options.get("device") == cell.scheme_options.get("device")
-    ]
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:

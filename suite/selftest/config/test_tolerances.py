@@ -413,7 +413,7 @@ def test_no_case_of_an_ab_run_has_more_gates_than_its_level_is_divided_by(tier: 
         gated = [n for n in noisy if tolerances.of(n, cell.id, against=True)]
         for request in {"/".join(n.split("/")[:2]) if n.startswith(TWO) else n.split("/")[0] for n in gated}:
             need = Need(cell, request)
-            most = most_gates(need, matrix.tier(tier).group_options, tolerances)
+            most = most_gates(need, possible(matrix.tier(tier).group_options, relatives=False), tolerances)
             assert sum(need.covers(n) for n in gated) <= most <= 8, (cell.id, request)
 
 
@@ -422,7 +422,11 @@ def test_the_gates_of_a_case_are_those_of_the_tolerances_in_force(tmp_path: Path
 
     def most(request: str, *metrics: str) -> int:
         lines = "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in metrics)
-        return most_gates(Need(cell, request), options, loaded(tmp_path, f"run_alpha = 0.01\n{lines}"))
+        return most_gates(
+            Need(cell, request),
+            possible(options, relatives=False),
+            loaded(tmp_path, f"run_alpha = 0.01\n{lines}"),
+        )
 
     assert most("perplexity", "perplexity") == 1
     assert most("perplexity", "perplexity", "perplexity/bits_per_byte") == 2

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from quantgate.baselines import store as baselines
 from quantgate.config.matrix import Cell
 from quantgate.judge import Tolerances
-from quantgate.plugin.case import Gate, Replay, Rules
-from quantgate.records import Measurement, Metric, Status, Verdict
-from quantgate.run.against import Against
+from quantgate.judge.compare import Comparison, FreshPairs, MoreProcesses, Rules
+from quantgate.records import Measurement, Metric, Spent, Status, Verdict
+from quantgate.run.measurer import judge_case
 from quantgate.run.plan import Need
-from quantgate.run.runner import Runner
 
 CELL = Cell(
     model="m", backend="b", scheme="s", bits=4, scheme_options={}, checkpoint="gguf", reference="m/b/full"
@@ -48,96 +44,99 @@ def peaks(values: Any, beside: str | None = None) -> Measurement:
     )  # fmt: skip
 
 
-class Stored(Runner):
-    """A runner whose processes are drawn."""
+class Drawn:
+    """The parts of a `Measurer` that a case of its own asks for nothing."""
 
-    def __init__(self, first: Any, fresh: Any) -> None:
-        self.first, self.fresh, self.looks = first, fresh, 0
+    spent: ClassVar[list[Spent]] = []
+    looks = 0
 
     def measurement(self, cell: Cell) -> Measurement:
-        return peaks(self.first)
+        return self.compare(cell, "memory").new
+
+    def compare(self, cell: Cell, request: str) -> Comparison:
+        raise NotImplementedError
 
     def reference(self, cell: Cell) -> None:
         """None is measured."""
 
-    def again(self, cell: Cell, request: str) -> tuple[Measurement, Measurement]:
+    def finished(self) -> dict[str, Measurement]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing waits."""
+
+
+class Stored(Drawn):
+    """Processes that are drawn, against a stored baseline."""
+
+    def __init__(self, baseline: Any, first: Any, fresh: Any) -> None:
+        self.baseline, self.first, self.fresh = peaks(baseline), first, fresh
+
+    def compare(self, cell: Cell, request: str) -> Comparison:
+        return Comparison(peaks(self.first), self.baseline)
+
+    def again(self, cell: Cell, request: str) -> MoreProcesses:
         self.looks += 1
-        return peaks([*self.first, *self.fresh]), peaks(self.fresh)
+        together = Comparison(peaks([*self.first, *self.fresh]), self.baseline)
+        return MoreProcesses(together, Comparison(peaks(self.fresh), self.baseline))
 
 
-class Beside(Against):
+class Beside(Drawn):
     """Pairs of processes, drawn."""
 
     def __init__(self, *stages: tuple[Any, Any]) -> None:
-        self.stages, self.looks = stages, 0
+        self.stages = stages
 
-    def _stage(self, number: int) -> tuple[Measurement, Measurement]:
+    def _stage(self, number: int) -> Comparison:
         new, old = self.stages[number]
-        return peaks(new, f"run {number}"), peaks(old, f"run {number}")
+        return Comparison(peaks(new, f"run {number}"), peaks(old, f"run {number}"))
 
-    def sides(self, cell: Cell) -> tuple[Measurement, Measurement]:
+    def compare(self, cell: Cell, request: str) -> Comparison:
         return self._stage(0)
 
-    def again(self, cell: Cell, request: str) -> tuple[Measurement, Measurement]:
+    def again(self, cell: Cell, request: str) -> FreshPairs:
         self.looks += 1
-        return self._stage(1)
+        return FreshPairs(self._stage(1))
 
 
-def checked(runner: Runner | Against, **rules: Any) -> Verdict:
+def checked(
+    measurer: Stored | Beside, tolerances: Tolerances = TOLERANCES, *, second_look: bool = True
+) -> Verdict:
     """What the gate says of the peak in the end."""
-    fields: dict[str, Any] = {
-        "baselines": Path("nowhere"), "tier": "smoke", "tolerances": TOLERANCES, "alpha": ALPHA, "machine": None,
-        "require_baselines": False, "updating": False, "against": isinstance(runner, Against), "command": "pytest",
-    }  # fmt: skip
-    case = Gate(Need(CELL, "memory"), "node", runner, Rules(**fields | rules), Replay())
-    with suppress(pytest.fail.Exception, pytest.skip.Exception):
-        case.check()
-    (verdict,) = (v for v in case.verdicts if v.metric == "memory/peak_resident")
+    rules = Rules(tolerances, ALPHA, against=isinstance(measurer, Beside))
+    judged = judge_case(Need(CELL, "memory"), measurer, rules, second_look=second_look)
+    (verdict,) = (v for v in judged.verdicts if v.metric == "memory/peak_resident")
     return verdict
-
-
-@pytest.fixture
-def baseline(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Sets what baselines.read gives."""
-
-    def put(values: Any) -> None:
-        monkeypatch.setattr(baselines, "read", lambda *arguments: peaks(values))
-
-    return put
 
 
 # --- when -------------------------------------------------------------------------------------------
 
 
-def test_a_peak_that_is_worse_is_measured_again_and_both_count(baseline: Any) -> None:
-    baseline([100.0, 101.0, 99.0])
-    runner = Stored([150.0, 151.0, 149.0], [150.0, 152.0, 148.0])
+def test_a_peak_that_is_worse_is_measured_again_and_both_count() -> None:
+    runner = Stored([100.0, 101.0, 99.0], [150.0, 151.0, 149.0], [150.0, 152.0, 148.0])
     verdict = checked(runner)
     assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
     assert verdict.confirmed.startswith("measured again in fresh processes: confirmed")
     assert "3 against 6 processes" in verdict.text
 
 
-def test_what_noise_may_explain_is_looked_at_again_and_settled(baseline: Any) -> None:
-    baseline([100.0, 104.0, 96.0])
-    runner = Stored([111.0, 99.0, 108.0], [110.0, 110.5, 109.5, 110.2])
+def test_what_noise_may_explain_is_looked_at_again_and_settled() -> None:
+    runner = Stored([100.0, 104.0, 96.0], [111.0, 99.0, 108.0], [110.0, 110.5, 109.5, 110.2])
     verdict = checked(runner)
     assert (verdict.status, runner.looks) == (Status.REGRESSION, 1)
 
 
-def test_what_fresh_processes_show_below_the_floor_is_no_regression(baseline: Any) -> None:
-    baseline([50.0, 50.5, 49.5])
+def test_what_fresh_processes_show_below_the_floor_is_no_regression() -> None:
     tolerances = Tolerances.model_validate(
         {"run_alpha": ALPHA, "tolerance": [{"metric": "memory/*", "relative": 0.15, "floor": 32.0}]}
     )
-    verdict = checked(Stored([90.0, 91.0, 90.5], [77.0, 77.5, 76.5]), tolerances=tolerances)
+    verdict = checked(Stored([50.0, 50.5, 49.5], [90.0, 91.0, 90.5], [77.0, 77.5, 76.5]), tolerances)
     assert verdict.status == Status.INCONCLUSIVE
     assert "the fresh ones were not" in verdict.text
 
 
-def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> None:
-    baseline([100.0, 101.0, 99.0])
-    runner = Stored([150.0, 151.0, 149.0], [100.0, 101.0, 99.0])
+def test_what_fresh_processes_do_not_show_is_no_regression() -> None:
+    runner = Stored([100.0, 101.0, 99.0], [150.0, 151.0, 149.0], [100.0, 101.0, 99.0])
     verdict = checked(runner)
     assert verdict.status == Status.INCONCLUSIVE
     assert (
@@ -149,19 +148,15 @@ def test_what_fresh_processes_do_not_show_is_no_regression(baseline: Any) -> Non
 @pytest.mark.parametrize(
     ("old", "new"), [([100.0, 101.0], [50.0, 51.0]), ([100.0], [150.0, 151.0]), ([1.0] * 3, [1.0] * 3)]
 )
-def test_what_is_fine_or_has_no_hope_is_not_measured_again(
-    baseline: Any, old: list[float], new: list[float]
-) -> None:
-    baseline(old)
-    runner = Stored(new, [])
+def test_what_is_fine_or_has_no_hope_is_not_measured_again(old: list[float], new: list[float]) -> None:
+    runner = Stored(old, new, [])
     assert checked(runner).status != Status.REGRESSION
     assert runner.looks == 0
 
 
-def test_an_update_takes_no_second_look(baseline: Any) -> None:
-    baseline([100.0, 101.0, 99.0])
-    runner = Stored([150.0, 151.0, 149.0], [])
-    assert checked(runner, updating=True).status == Status.REGRESSION
+def test_an_update_takes_no_second_look() -> None:
+    runner = Stored([100.0, 101.0, 99.0], [150.0, 151.0, 149.0], [])
+    assert checked(runner, second_look=False).status == Status.REGRESSION
     assert runner.looks == 0
 
 
@@ -211,12 +206,15 @@ def test_by_chance_both_stages_of_ab_alarm_no_more_often_than_alpha() -> None:
     assert 1500 * ALPHA / 3 < found < LIMIT, "and it is not so strict that it never would"
 
 
-def test_by_chance_a_stored_baseline_alarms_no_more_often_than_alpha(baseline: Any) -> None:
+def test_by_chance_a_stored_baseline_alarms_no_more_often_than_alpha() -> None:
     source = np.random.default_rng(8)
 
     def draw() -> Stored:
-        baseline(np.exp(source.normal(0, 0.05, 3)))
-        return Stored(np.exp(source.normal(0, 0.05, 3)), np.exp(source.normal(0, 0.05, 3)))
+        return Stored(
+            np.exp(source.normal(0, 0.05, 3)),
+            np.exp(source.normal(0, 0.05, 3)),
+            np.exp(source.normal(0, 0.05, 3)),
+        )
 
     found = alarms(draw)
     assert 1500 * ALPHA / 5 < found < LIMIT

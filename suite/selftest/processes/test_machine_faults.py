@@ -18,7 +18,8 @@ from quantgate.files import path_problem
 from quantgate.locks import locked
 from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Job, Measurement
-from quantgate.run.bench import Asked, in_words, sibling
+from quantgate.run.bench import Process
+from quantgate.run.record_files import file_error, sibling
 
 from selftest.conftest import Project
 
@@ -67,7 +68,7 @@ def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | 
         wanted.output.write_text(content)
     task: Any = SimpleNamespace(place="")
     with pytest.raises(MeasurementError, match=r"F16~part\.json: ") as caught:
-        Asked(wanted, task, 1.0).read()
+        Process(wanted, task, 1.0).read()
     assert said in str(caught.value)
 
 
@@ -75,7 +76,7 @@ def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
     wanted = job(tmp_path)
     wanted.output.write_text(record())
     task: Any = SimpleNamespace(place="")
-    assert Asked(wanted, task, 1.0).read().run == "this"
+    assert Process(wanted, task, 1.0).read().run == "this"
 
 
 def test_processes_and_schemes_do_not_share_files() -> None:
@@ -141,12 +142,12 @@ def test_a_deeply_nested_baseline_is_an_error_of_its_cell_alone(baselined: Proje
 
 
 @pytest.mark.parametrize(
-    "hook", ["finish.update_baselines", "finish.summarize", "finish.shorten_failures", "state.State.close"]
+    "hook", ["finish.update_baselines", "finish.summarize", "finish.shorten_failures", "wiring.Wiring.close"]
 )
 def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook: str) -> None:
     module, _, name = hook.rpartition(".")
     (baselined.folder / "broken_hook.py").write_text(
-        "from quantgate.plugin import finish, state\n"
+        "from quantgate.plugin import finish, wiring\n"
         "def fail(*arguments): raise LookupError('unforeseen')\n"
         f"{module}.{name} = fail\n"
     )
@@ -295,7 +296,7 @@ def test_errors_of_the_disk_name_path_and_remedy(
 ) -> None:
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
     file = str(tmp_path if below == "." else tmp_path / below / "x")
-    assert str(in_words(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
+    assert str(file_error(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:

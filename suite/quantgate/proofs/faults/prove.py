@@ -6,28 +6,28 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import pytest
-
 from quantgate.baselines import store as baselines
+from quantgate.baselines.reader import StoredBaselines
 from quantgate.config.matrix import Cell, Matrix
 from quantgate.errors import InputError
 from quantgate.judge import gate_level, load_tolerances
+from quantgate.judge.compare import Rules
 from quantgate.machine.environment import code_hash
-from quantgate.plugin.case import Gate, Replay, Rules
 from quantgate.processes.isolate import WORKER
 from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import Measurement, Verdict
 from quantgate.report.progress import Progress
-from quantgate.run.against import Against, Side
-from quantgate.run.bench import Bench
+from quantgate.run.against import AgainstRun, Side
+from quantgate.run.bench import Bench, Settings
+from quantgate.run.measurer import Measurer, judge_case
 from quantgate.run.plan import Need, Plan
-from quantgate.run.runner import Runner, Settings
+from quantgate.run.stored import StoredRun
 from quantgate.supply.supply import Supply
 
 GROUPS = ("perplexity", "accuracy", "memory", "tokenizer")
@@ -49,7 +49,7 @@ class Titled(Progress):
         super().finish(f"{cell} {self.title}", seconds, outcome)
 
 
-class _Stored(Runner):
+class _Stored(StoredRun):
     """A run against stored baselines; `upgraded`: what it measured is judged as if an upgrade lay in between."""
 
     upgraded = False
@@ -136,26 +136,23 @@ class Proof:
             plan.add(cell, group)
         faulty = self._settings(fault)
         clean = replace(faulty, worker=WORKER, place="without the fault: ")
-        stored = _Stored(self.matrix, tier, faulty, plan, self.supply, self.progress)
-        runner: Runner | Against = stored
+        bench = Bench(self.matrix, tier, faulty, self.supply)
+        baselines = StoredBaselines(self.baselines, self.tier)
+        stored = _Stored(tier, faulty, plan, bench, self.progress, baselines)
+        measurer: Measurer = stored
         if beside_clean:
             benches: dict[Side, Bench] = {
                 "old": Bench(self.matrix, tier, clean, self.supply),
-                "new": Bench(self.matrix, tier, faulty, self.supply),
+                "new": bench,
             }
-            runner = Against(tier, plan, benches, self.progress, self.pairs, faulty.run)
-        rules = replace(self._rules, against=beside_clean)
+            measurer = AgainstRun(tier, plan, benches, self.progress, self.pairs, faulty.run)
+        rules = replace(self._rules, against=beside_clean, timings=beside_clean)
 
         def check() -> list[Verdict]:
-            verdicts: list[Verdict] = []
-            for group in groups:
-                gate = Gate(Need(cell, group), f"{cell.id}/{group}", runner, rules, Replay())
-                with suppress(pytest.fail.Exception, pytest.skip.Exception):
-                    gate.check()
-                verdicts += gate.verdicts
-            return verdicts
+            cases = [judge_case(Need(cell, group), measurer, rules) for group in groups]
+            return [verdict for case in cases for verdict in case.verdicts]
 
-        with closing(runner):
+        with closing(measurer):
             verdicts = check()
             stored.upgraded = True
             return verdicts, None if beside_clean else check()
@@ -181,17 +178,8 @@ class Proof:
             for cell in self.matrix.cells(self.tier)
             if (found := baselines.read(self.baselines, cell.id, self.tier))
         }
-        return Rules(
-            baselines=self.baselines,
-            tier=self.tier,
-            tolerances=tolerances,
-            alpha=gate_level(tolerances, known),
-            machine=None,
-            require_baselines=False,
-            updating=False,
-            against=False,
-            command="python -m quantgate.proofs.faults",
-        )
+        shares = {c.id: c.minimum_share for c in self.matrix.cells(self.tier) if c.minimum_share is not None}
+        return Rules(tolerances, gate_level(tolerances, known), minimum_shares=shares)
 
 
 def command(fault: Fault | None) -> Sequence[str]:

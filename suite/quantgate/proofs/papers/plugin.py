@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from quantgate.errors import InputError
-from quantgate.plugin.hooks import STATE
-from quantgate.plugin.state import is_worker
+from quantgate.plugin.hooks import WIRING
+from quantgate.plugin.screen import is_worker
 from quantgate.proofs.papers.cases import Answers, FindingCase, Question, questions
 
 MARK = "papers"
@@ -45,26 +45,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def finding(request: pytest.FixtureRequest) -> FindingCase:
     """The finding of this case: `finding.check()`."""
     config = request.config
-    state = config.stash[STATE]
-    answers = config.stash.setdefault(_ANSWERS, Answers(state.baselines))
-    return FindingCase(request.param, answers, state.runner.measurement)
+    wiring = config.stash[WIRING]
+    answers = config.stash.setdefault(_ANSWERS, Answers(wiring.baselines))
+    return FindingCase(request.param, answers, wiring.measurer.measurement)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Keep other runs out of the folder of results, as for gates."""
-    state = node.config.stash[STATE]
-    if not state.claimed and any("test_papers.py::" in i for i in ids):
+    wiring = node.config.stash[WIRING]
+    if not wiring.claimed and any("test_papers.py::" in i for i in ids):
         try:
-            state.claim_results()
+            wiring.claim_results()
         except InputError as error:
             raise pytest.UsageError(str(error)) from None
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Name the command that makes a page of the findings."""
-    state = config.stash[STATE]
-    folder = state.option.report
+    wiring = config.stash[WIRING]
+    folder = wiring.options.report
     if (
         folder is None
         or config.option.collectonly
@@ -74,17 +74,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.write_line(
         "a page of the findings: "
-        f"python -m quantgate.proofs.papers --results={state.results} --output={folder}"
+        f"python -m quantgate.proofs.papers --results={wiring.results} --output={folder}"
     )
 
 
 def _questions(config: pytest.Config) -> list[Question]:
     """The findings of the tier; none in an A/B run, which compares environments."""
     if _QUESTIONS not in config.stash:
-        state = config.stash[STATE]
-        cells = [] if state.option.against else list(state.cells.values())
+        wiring = config.stash[WIRING]
+        cells = [] if wiring.options.against else list(wiring.cells.values())
         try:
-            config.stash[_QUESTIONS] = questions(state.option.tier, cells)
+            config.stash[_QUESTIONS] = questions(wiring.options.tier, cells)
         except InputError as error:
             raise pytest.Collector.CollectError(str(error)) from None
     return config.stash[_QUESTIONS]

@@ -1,0 +1,253 @@
+"""What one run works with, built once from its options: matrix, tolerances, supply, measurer, rules."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import pytest
+
+from quantgate.baselines.reader import StoredBaselines
+from quantgate.baselines.store import check_machine
+from quantgate.cache.prune import bound, limit_bytes, sweep
+from quantgate.config.hardware import missing_hardware
+from quantgate.config.matrix import Cell, Matrix
+from quantgate.config.tolerances import TOLERANCES, Tolerances, load_tolerances
+from quantgate.errors import AssetError, InputError
+from quantgate.files import path_problem
+from quantgate.judge import gate_level
+from quantgate.judge.compare import Rules
+from quantgate.locks import BusyError, locked
+from quantgate.machine.environment import Environment, machine
+from quantgate.machine.quota import cores as quota
+from quantgate.machine.quota import usable_cores
+from quantgate.measure.groups import group_of
+from quantgate.paths import cache_dir
+from quantgate.plugin.options import Options
+from quantgate.plugin.screen import Screen
+from quantgate.report.progress import Progress
+from quantgate.run.against import AgainstRun, Side
+from quantgate.run.bench import Bench, Settings
+from quantgate.run.demand import lengths_of, needs_of
+from quantgate.run.foresee import foreseen
+from quantgate.run.gates import check_tolerances, most_gates, possible
+from quantgate.run.inputs import load_matrix
+from quantgate.run.measurer import Measurer
+from quantgate.run.plan import Need, make_plan
+from quantgate.run.stored import StoredRun
+from quantgate.supply.environments import environment_of, parse
+from quantgate.supply.supply import Supply
+
+
+class Wiring:
+    """What one run works with. Reads the matrix and the tolerances at once; `select` says what is measured, and
+    `measurer` and `rules` are made when the first case asks for them."""
+
+    def __init__(self, config: pytest.Config, options: Options) -> None:
+        self.options = options
+        self.begin = time.monotonic()
+        self.root = config.rootpath
+        self.matrix: Matrix = load_matrix(options.matrix)
+        self.tier = self.matrix.tier(options.tier)
+        self.cells = {c.id: c for c in self.matrix.cells(options.tier)}
+        self.threads = options.threads or usable_cores(quota())
+        self.baselines = options.baselines or self.root / "baselines"
+        self.stored = StoredBaselines(self.baselines, options.tier, options.machine)
+        self.results = (options.results or self.root / ".quantgate").resolve()
+        self.tolerances = self._tolerances()
+        self.needs: dict[str, list[Need]] = {}
+        """By cell id, what the collected cases need."""
+        self.skipped: dict[str, str] = {}
+        """By cell id, why this machine leaves it out."""
+        self.against: Environment | None = None
+        """The other environment of an A/B run; from `open_against` on."""
+        # The processes of pytest-xdist share a name, so that each cell is measured by one of them.
+        self._run = getattr(config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
+        self.screen = Screen(config)
+        self.progress = Progress(self.screen.file, len(self.cells), fresh_line=self.screen.fresh_line)
+        self.supply = self._supply()
+        self.claimed = False
+        """Whether the folder of results is this run's."""
+        self._open = ExitStack()
+        self._open.callback(self.screen.close)
+        self._open.callback(self.progress.close)
+
+    def close(self) -> None:
+        """End what runs, bound the cache, and give back what is open."""
+        self._open.close()
+
+    def check(self) -> None:
+        """Refuse input that does not fit together. Raises InputError."""
+        options = self.options
+        comparing = [g for g, o in self.tier.group_options.items() if len(group_of(g).needs(o).texts) > 1]
+        if options.text is not None and comparing:
+            raise InputError(
+                f"--text does not go with tier {options.tier}, which compares texts ({comparing[0]}): leave it out"
+            )
+        for path in (cache_dir(), self.results, self.root):
+            if problem := path_problem(path):
+                raise InputError(problem)
+        limit_bytes()
+        self.supply.check()
+        if options.machine:
+            check_machine(self.baselines, options.machine, self.fingerprint, create=options.update_baselines)
+
+    def check_fit(self) -> None:
+        """Refuse a matrix that does not go with the checkpoints on this machine of the selected cells. Raises
+        InputError. What is wrong with a checkpoint itself, its cells say."""
+        for cell in self.needs:
+            with suppress(AssetError):
+                self.supply.check_fit(self.cells[cell], local=True)
+
+    def claim_results(self) -> None:
+        """Keep other runs out of the folder of results until `close`. Raises InputError where another one uses it, or
+        nothing can be written there."""
+        sweep(cache_dir())
+        lock = self.results / ".lock"
+        self.claimed = True
+        try:
+            self._open.enter_context(locked(lock, f"write to {self.results}", patience=1.0))
+        except BusyError as error:
+            raise InputError(
+                f"{self.results}: {error} writes its measurements there: wait for it, or name another folder with "
+                "--results"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or lock}: {error.strerror}; name a folder that can be written with --results"
+            ) from None
+        self._open.callback(self._bound_cache)
+
+    def select(self, needs: Iterable[Need]) -> None:
+        """Set what is measured: what the collected cases need, but for cells that this machine leaves out."""
+        needs = list(needs)
+        self.needs = {}
+        for need in needs:
+            if need.cell.id not in self.skipped:
+                self.needs.setdefault(need.cell.id, []).append(need)
+        selected = {need.cell.id for need in needs}
+        self.skipped = {cell: why for cell, why in self.skipped.items() if cell in selected}
+
+    def open_against(self) -> None:
+        """Find or build the environment that `--against` names. Raises InputError."""
+        if self.options.against is not None and self.needs:
+            self.against = environment_of(parse(self.options.against), self.screen.say)
+
+    def foresee(self) -> None:
+        """Say before an update what its samples will be too few for. Raises InputError for gates that could never turn
+        red."""
+        if not self.options.update_baselines:
+            return
+        void, narrow = foreseen(self._all_needs, self.cells.values(), self.tier, self.tolerances)
+        if void:
+            lines = [f"{text}; as it is, this gate never turns red" for text in void]
+            raise InputError("\n".join([f"tier {self.options.tier}: samples are too small", *lines]))
+        for text in narrow:
+            self.screen.say(f"note: {text}")
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this machine from others, with the threads that are used."""
+        return {**machine(), "threads": self.threads}
+
+    @property
+    def bits(self) -> dict[str, float]:
+        """Nominal bits by cell id."""
+        return {cell.id: cell.bits for cell in self.cells.values()}
+
+    def reason_to_skip(self, cell: Cell) -> str:
+        """Return why this machine leaves the cell out; empty where it does not."""
+        return missing_hardware(cell) or self.supply.refused(cell.model)
+
+    @cached_property
+    def measurer(self) -> Measurer:
+        """Measures what is selected."""
+        plan = make_plan(self._all_needs, self.cells, references=self.against is None)
+        self.progress.total = len(plan.cells)
+        settings = Settings(
+            tier_name=self.options.tier,
+            threads=self.threads,
+            results=self.results,
+            reuse=self.options.reuse,
+            run=self._run,
+        )
+        bench = Bench(self.matrix, self.tier, settings, self.supply)
+        measurer: Measurer
+        if self.against is None:
+            measurer = StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
+        else:
+            place = "in the environment that is compared against: "
+            old = replace(settings, worker=self.against.worker, place=place)
+            benches: dict[Side, Bench] = {
+                "old": Bench(self.matrix, self.tier, old, self._supply(self.against)),
+                "new": bench,
+            }
+            pairs = self.options.pair_count
+            measurer = AgainstRun(self.tier, plan, benches, self.progress, pairs, settings.run)
+        self._open.callback(measurer.close)
+        return measurer
+
+    @cached_property
+    def rules(self) -> Rules:
+        """How what is selected is judged."""
+        against = self.options.against is not None
+        shares = {c.id: c.minimum_share for c in self.cells.values() if c.minimum_share is not None}
+        return Rules(
+            tolerances=self.tolerances,
+            alpha=self._level_against() if against else self._level(),
+            against=against,
+            timings=against or self.options.machine is not None,
+            minimum_shares=shares,
+        )
+
+    def _level(self) -> float:
+        """Return the level of one gate: as many share the run's as the baselines of the selected cases have."""
+        covered = {
+            cell: {name: m for name, m in metrics.items() if any(n.covers(name) for n in self.needs[cell])}
+            for cell, metrics in self.stored.metrics(self.needs).items()
+        }
+        return gate_level(self.tolerances, covered)
+
+    def _level_against(self) -> float:
+        """Return the level of one gate where no baseline says how many there are: by the most that there can be."""
+        metrics = possible(self.tier.group_options, relatives=False)
+        gates = sum(most_gates(need, metrics, self.tolerances) for need in self._all_needs)
+        return self.tolerances.run_alpha / max(1, gates)
+
+    @property
+    def _all_needs(self) -> list[Need]:
+        return [need for needs in self.needs.values() for need in needs]
+
+    def _tolerances(self) -> Tolerances:
+        path = self.options.tolerances or TOLERANCES
+        tolerances = load_tolerances(path)
+        check_tolerances(path, tolerances, self.matrix)
+        return tolerances.for_tier(self.options.tier, self.matrix.roundings())
+
+    def _supply(self, environment: Environment | None = None) -> Supply:
+        logs = self.results / "logs" / ("against" if environment else "")
+        options, show = self.tier.group_options, self.progress.preparation
+        return Supply(
+            self.matrix,
+            self.tier,
+            self.threads,
+            logs,
+            show,
+            self.options.text,
+            needs_of(options),
+            lengths_of(options),
+            environment,
+        )
+
+    def _bound_cache(self) -> None:
+        began = time.time() - (time.monotonic() - self.begin)
+        if removed := bound(began):
+            size = sum(thing.bytes for thing in removed) / 1e9
+            self.screen.say(
+                f"removed from the cache: {len(removed)} things not used for a day or more, {size:.1f} GB"
+            )

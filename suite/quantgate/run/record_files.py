@@ -1,0 +1,48 @@
+"""Read the record that a measuring process left, and say in plain words why that or a write failed."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from quantgate.errors import MeasurementError, unexpected
+from quantgate.paths import cache_dir
+from quantgate.records import Measurement
+
+
+def sibling(path: Path, name: str) -> Path:
+    """Return another file of the same cell. No scheme's name contains `~`, so process 2 of `Q4` is not scheme
+    `Q4.2`."""
+    return path.with_name(f"{path.stem}~{name}.json")
+
+
+def read_measurement(path: Path) -> Measurement:
+    """Read a record. Raises MeasurementError where it is missing, cut off, or of another format."""
+    try:
+        return Measurement.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise MeasurementError(f"{path}: the process ended well but left no measurement") from None
+    except OSError as error:
+        raise MeasurementError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise MeasurementError(
+            f"{path}: is not a measurement of this version: {error.errors()[0]['msg']}"
+        ) from None
+
+
+def file_error(error: OSError) -> MeasurementError:
+    """Return the error of a folder that cannot be written or a full disk, with what to do about it."""
+    if error.errno is None or error.strerror is None:
+        return unexpected(error)
+    name = str(error.filename or "a file")
+    # Where the cache folder itself cannot be made, the error names the folder above it.
+    cached = Path(name).is_relative_to(cache_dir()) or cache_dir().is_relative_to(name)
+    where = "QUANTGATE_CACHE" if cached else "--results"
+    remedy = ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = f"; free some space there, or name another folder with {where}"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = f"; name a folder that can be written with {where}"
+    return MeasurementError(f"{name}: {error.strerror}{remedy}")

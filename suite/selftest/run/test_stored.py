@@ -1,0 +1,153 @@
+"""What a run measures again, and what it takes from an earlier one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from quantgate.baselines.reader import StoredBaselines
+from quantgate.config.matrix import Cell, Tier
+from quantgate.errors import MeasurementError
+from quantgate.machine import environment as environment_module
+from quantgate.measure.groups import parse_options
+from quantgate.records import Measurement, Metric
+from quantgate.report.progress import Progress
+from quantgate.run.bench import Bench, Settings
+from quantgate.run.once import once
+from quantgate.run.plan import Plan
+from quantgate.run.stored import StoredRun
+
+
+def cell(scheme: str) -> Cell:
+    return Cell(
+        model="m",
+        backend="llamacpp",
+        scheme=scheme,
+        bits=4,
+        scheme_options={},
+        checkpoint="gguf",
+        reference="m/llamacpp/F16",
+    )
+
+
+REFERENCE, QUANTIZED = cell("F16"), cell("Q4_0")
+
+
+def timed(of: Cell, beside: str | None = None) -> Measurement:
+    decode = Metric(
+        kind="rounds",
+        value=20.0,
+        unit="tokens/s",
+        better="higher",
+        samples=[0.5, 0.5],
+        processes=[1, 1],
+        beside=beside,
+    )
+    return Measurement(
+        cell=of.id, tier="smoke", fingerprint="f", run="r", created="now", complete=True,
+        requests=["throughput/decode"], metrics={"throughput/decode": decode},
+    )  # fmt: skip
+
+
+class FakeBench:
+    """Notes which cells are measured; those in `failing` cannot be."""
+
+    def __init__(self, folder: Path, failing: Sequence[Cell] = ()) -> None:
+        self.folder, self.failing = folder, failing
+        self.started: list[str] = []
+
+    def file(self, cell: Cell) -> Path:
+        return self.folder / f"{cell.scheme}.json"
+
+    def settle(self, cell: str, metrics: Any) -> None:
+        """Leave the options as they are."""
+
+    def possible(self, cell: Cell, requests: Sequence[str]) -> Sequence[str]:
+        return requests
+
+    def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
+        return False
+
+    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> str:
+        return ""
+
+    def run(self, cell: Cell, *arguments: Any) -> Measurement:
+        self.started.append(cell.id)
+        if cell in self.failing:
+            raise MeasurementError("crashed")
+        return timed(cell)
+
+
+def stored_run(bench: Any, *, reuse: bool = False) -> StoredRun:
+    plan = Plan()
+    for one in (REFERENCE, QUANTIZED):
+        plan.add(one, "throughput/decode")
+    workload = {"throughput": {"prompt": 8, "decode": 8, "processes": 1}}
+    tier = Tier(time_limit=1.0, cells=[], group_options=parse_options(workload))
+    settings = Settings("smoke", 1, bench.folder, reuse, "r" if reuse else "another")
+    progress = Progress(StringIO(), 2)
+    return StoredRun(tier, settings, plan, bench, progress, StoredBaselines(bench.folder, "smoke"))
+
+
+def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None:
+    bench = FakeBench(tmp_path)
+    run = stored_run(bench)
+    run.measurement(QUANTIZED)
+    bench.started.clear()
+    look = run.again(QUANTIZED, "throughput/decode")
+    assert bench.started == [REFERENCE.id, QUANTIZED.id]
+    assert look.together.new.metrics["throughput/decode"].process_count == 4
+    assert "throughput/decode_ratio" in look.fresh.new.metrics
+
+
+def test_a_reference_that_failed_keeps_no_timing_from_a_second_look(tmp_path: Path) -> None:
+    bench = FakeBench(tmp_path, failing=[REFERENCE])
+    run = stored_run(bench)
+    assert run.compare(QUANTIZED, "throughput/decode").no_reference == "crashed"
+    bench.started.clear()
+    look = run.again(QUANTIZED, "throughput/decode")
+    assert bench.started == [QUANTIZED.id]
+    assert list(look.together.new.metrics) == list(look.fresh.new.metrics) == ["throughput/decode"]
+
+
+@pytest.mark.parametrize(("beside", "started"), [(None, []), ("an A/B run", [REFERENCE.id])])
+def test_what_was_timed_in_turns_with_another_process_is_not_reused(
+    tmp_path: Path, beside: str | None, started: list[str]
+) -> None:
+    bench = FakeBench(tmp_path)
+    bench.file(REFERENCE).write_text(timed(REFERENCE, beside).model_dump_json())
+    stored_run(bench, reuse=True).measurement(REFERENCE)
+    assert bench.started == started
+
+
+def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = SimpleNamespace(libraries={"build of torch": "b"})
+    supply: Any = SimpleNamespace(
+        workload_hash=lambda model: "w", calibration=lambda cell: [], environment=environment
+    )
+    matrix: Any = None
+    settings: Any = SimpleNamespace(threads=2)
+    here = Bench(matrix, Tier(time_limit=1.0, cells=[], group_options={}), settings, supply)
+    own = here.fingerprint(QUANTIZED)
+    assert here.fingerprint(QUANTIZED) == own
+    monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})
+    assert here.fingerprint(QUANTIZED) != own
+
+
+def test_what_nobody_foresaw_is_remembered_too() -> None:
+    """Each of a cell's cases would measure again."""
+    done: dict[str, Any] = {}
+    calls: list[int] = []
+
+    def measure() -> Measurement:
+        calls.append(1)
+        raise ZeroDivisionError("by nothing")
+
+    for _ in range(3):
+        with pytest.raises(MeasurementError, match=r"ZeroDivisionError in test_stored\.py:\d+: by nothing"):
+            once(done, "m/b/s", measure)
+    assert len(calls) == 1
