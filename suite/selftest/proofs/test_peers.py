@@ -19,25 +19,28 @@ from pydantic import TypeAdapter
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError, MeasurementError
 from quantgate.paths import cache_dir
-from quantgate.proofs.choice import choose
+from quantgate.proofs.command import choose
 from quantgate.proofs.peers import __main__ as command_line
 from quantgate.proofs.peers import build, harness, parse, tools
 from quantgate.proofs.peers.bed import Bed, Pairs, one_after_the_other
 from quantgate.proofs.peers.catalogue import Entry, catalogue
 from quantgate.proofs.peers.config import load_config
 from quantgate.proofs.peers.outcome import (
+    LAYOUT,
     Check,
     Outcome,
     Row,
     agreement,
     gain,
     largest_difference,
+    lines,
+    number,
     other_predictions,
     paired,
     share,
 )
-from quantgate.proofs.peers.table import failed, in_one_line, lines, number, to_json, to_markdown
 from quantgate.proofs.peers.tools import Tools
+from quantgate.proofs.table import to_json
 from quantgate.records import Measurement
 from quantgate.run.inputs import load_matrix
 from quantgate.supply.assets import load_assets
@@ -115,7 +118,7 @@ def test_kernels_are_those_that_are_switched_on() -> None:
 
 @pytest.mark.parametrize("text", ["", "Final estimate: PPL = nan +/- nan", "Final estimate: PPL = inf"])
 def test_a_perplexity_that_is_no_number_is_an_error(text: str) -> None:
-    with pytest.raises(MeasurementError, match="nothing like 'Final estimate: PPL ='"):
+    with pytest.raises(MeasurementError, match="no number after 'Final estimate: PPL ='"):
         parse.perplexity(f"first\n{text}")
 
 
@@ -127,7 +130,7 @@ def test_statistics_that_are_not_there_are_an_error(gone: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "error: cannot load", '[{"n_prompt": 512}]', "[]x"])
 def test_what_is_not_the_json_of_llama_bench_is_an_error(text: str) -> None:
-    with pytest.raises(MeasurementError, match="something else than its JSON"):
+    with pytest.raises(MeasurementError, match="did not print its JSON"):
         parse.rates(text, 512, 0)
 
 
@@ -137,7 +140,7 @@ def test_what_is_not_the_json_of_llama_bench_is_an_error(text: str) -> None:
 def test_agreement_is_of_medians_and_in_both_directions() -> None:
     found = agreement("prefill", [90.0, 97.0, 104.0], [100.0, 100.0, 50.0], "tokens/s", 0.03)
     assert (found.ours, found.peer) == (97.0, 100.0)
-    assert found.found == pytest.approx(0.03)
+    assert found.difference == pytest.approx(0.03)
     assert found.peer_all == [100.0, 100.0, 50.0]
     assert agreement("prefill", [103.1], [100.0], "tokens/s", 0.03).outcome == Outcome.OUTSIDE
     assert agreement("prefill", [102.9], [100.0], "tokens/s", 0.03).outcome == Outcome.WITHIN
@@ -147,24 +150,24 @@ def test_agreement_is_of_medians_and_in_both_directions() -> None:
 def test_of_pairs_it_is_the_median_ratio() -> None:
     """Each pair met another machine; what the medians of the sides say is off."""
     ours, peer = [100.0, 49.0, 81.0], [100.0, 50.0, 80.0]
-    assert paired(agreement("decode", ours, peer, "tokens/s", 0.03)).found == pytest.approx(0.0)
-    assert paired(agreement("decode", ours, [2 * p for p in peer], "tokens/s", 0.03)).found == pytest.approx(
-        0.5
-    )
-    assert paired(share("time", [2.0, 30.0, 1.0], [1.0, 10.0, 1.0], 1.05)).found == 2.0
+    assert paired(agreement("decode", ours, peer, "tokens/s", 0.03)).difference == pytest.approx(0.0)
+    assert paired(
+        agreement("decode", ours, [2 * p for p in peer], "tokens/s", 0.03)
+    ).difference == pytest.approx(0.5)
+    assert paired(share("time", [2.0, 30.0, 1.0], [1.0, 10.0, 1.0], 1.05)).difference == 2.0
 
 
 @pytest.mark.parametrize(("ours", "outcome"), [(10.4, Outcome.WITHIN), (10.6, Outcome.OUTSIDE)])
 def test_a_share_of_the_peers_time(ours: float, outcome: Outcome) -> None:
     found = share("wall time", [ours, 99.0, 1.0], [10.0], 1.05)
-    assert found.found == pytest.approx(ours / 10)
+    assert found.difference == pytest.approx(ours / 10)
     assert found.outcome == outcome
 
 
 @pytest.mark.parametrize(("ours", "outcome"), [(4.0, Outcome.WITHIN), (4.1, Outcome.OUTSIDE)])
 def test_a_multiple_of_our_time(ours: float, outcome: Outcome) -> None:
     found = gain("all tasks", [ours], [10.0, 30.0, 1.0], 2.5)
-    assert found.found == pytest.approx(10 / ours)
+    assert found.difference == pytest.approx(10 / ours)
     assert found.outcome == outcome
     assert gain("all tasks", [ours], [10.0], None).outcome == Outcome.SHOWN
 
@@ -189,8 +192,8 @@ def test_another_prediction_counts_unless_it_is_a_tie() -> None:
 # --- rows and table -------------------------------------------------------------------------------
 
 
-def check(found: float, limit: float | None = 1.0) -> Check:
-    return Check(what="x", found=found, found_unit="nats", limit=limit)
+def check(difference: float, limit: float | None = 1.0) -> Check:
+    return Check(what="x", difference=difference, difference_unit="nats", limit=limit)
 
 
 def rows() -> list[Row]:
@@ -203,14 +206,14 @@ def rows() -> list[Row]:
 
 def test_a_row_is_as_bad_as_its_worst_check() -> None:
     assert [row.outcome for row in rows()] == ["within", "outside", "error"]
-    assert in_one_line(rows()) == "3 rows: 1 within, 1 outside, 1 error; 1 min 01 s"
+    assert LAYOUT.summary(rows()) == "3 rows: 1 within, 1 outside, 1 error; 1 min 01 s"
 
 
 def test_what_is_outside_or_broken_fails_the_run_and_nothing_else() -> None:
     good, bad, broken = rows()
-    assert not failed([good])
-    assert failed([good, bad])
-    assert failed([broken])
+    assert not LAYOUT.failed([good])
+    assert LAYOUT.failed([good, bad])
+    assert LAYOUT.failed([broken])
 
 
 def test_the_table_has_a_line_for_each_check() -> None:
@@ -220,8 +223,9 @@ def test_the_table_has_a_line_for_each_check() -> None:
         ("", "x", "-", "-", "7 nats", "-", "shown"),
     ]
     assert [line[-1] for line in lines(broken)] == ["error"]
-    text = to_markdown(rows(), ["kernels: AVX2"])
-    table, *rest = text.split("\n\n")
+    text = LAYOUT.to_markdown(rows(), ["kernels: AVX2"], "python -m x")
+    head, table, *rest = text.split("\n\n")
+    assert re.match(r"Generated by `python -m x` on \d{4}-\d\d-\d\d\.\nMachine: .+ cores, .+ GB\.$", head)
     assert len(table.splitlines()) == 2 + 5
     assert all(line.replace("\\|", "").count("|") == 8 for line in table.splitlines())
     assert rest[0] == "kernels: AVX2"
@@ -244,7 +248,7 @@ def test_json_has_every_value_that_was_taken() -> None:
     row = Row(name="n", text="t", checks=[share("wall time", [1.0, 3.0, 2.0], [4.0], 1.05)])
     (found,) = json.loads(to_json([row]))
     assert found["checks"][0]["ours_all"] == [1.0, 3.0, 2.0]
-    assert found["checks"][0]["found"] == 0.5
+    assert found["checks"][0]["difference"] == 0.5
 
 
 def bed(tmp_path: Path, **more: Any) -> Bed:
@@ -568,18 +572,20 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
         scored = score(model, groups_of(task), 256)
         ours = [[choice.total for choice in item] for item in scored]
         assert largest_difference(ours, theirs[name].loglikelihoods) < 5e-4
-        assert harness.predicted_otherwise(task, ours, theirs[name], tie=0.0) == 0
+        assert harness.predicted_differently(task, ours, theirs[name], tie=0.0) == 0
         judged = [item_metrics(task, item, found) for item, found in zip(task.items, scored, strict=True)]
         samples = {metric: [j[metric] for j in judged] for metric in task.metrics}
-        assert harness.judged_otherwise(samples, theirs[name]) == 0
+        assert harness.judged_differently(samples, theirs[name]) == 0
         assert theirs[name].seconds > 0
         # What would be seen if it were otherwise:
         turned = {metric: [1 - value for value in values] for metric, values in samples.items()}
-        assert harness.judged_otherwise(turned, theirs[name]) == 10
+        assert harness.judged_differently(turned, theirs[name]) == 10
         other = [[-value for value in item] for item in ours]
-        assert harness.predicted_otherwise(task, other, theirs[name], tie=0.0) > 5
+        assert harness.predicted_differently(task, other, theirs[name], tie=0.0) > 5
         cut = theirs[name].model_copy(update={"tokens": theirs[name].tokens[:-1]})
-        with pytest.raises(MeasurementError, match=f"{name}: lm-eval scored other tokens .* first at item 9"):
+        with pytest.raises(
+            MeasurementError, match=f"{name}: lm-eval and the suite scored different tokens, first at item 9"
+        ):
             harness.check_tokens(task, cut)
 
 
@@ -644,11 +650,11 @@ def test_the_embedded_model_scores_20_items_as_lm_eval_does(
     assert done.returncode == 0, done.stdout + done.stderr
     full, half = json.loads(report.read_bytes())
     difference, judged = full["checks"]
-    assert 0 < difference["found"] < 5e-4
-    assert judged["found"] == 0
+    assert 0 < difference["difference"] < 5e-4
+    assert judged["difference"] == 0
     same_weights, predicted, before_rounding, _ = half["checks"]
-    assert 0 < same_weights["found"] < 5e-2
+    assert 0 < same_weights["difference"] < 5e-2
     assert same_weights["limit"] == 5e-2
-    assert predicted["found"] == 0
+    assert predicted["difference"] == 0
     assert before_rounding["limit"] is None
-    assert before_rounding["found"] != same_weights["found"], "other weights"
+    assert before_rounding["difference"] != same_weights["difference"], "other weights"

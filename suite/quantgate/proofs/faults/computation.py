@@ -193,7 +193,7 @@ def logits_overflow() -> None:
 
     @wrap(LlamaCpp, "logits")
     def logits(original: Any, backend: Any, tree: Any) -> Any:
-        found = original(backend, tree)
+        scores = original(backend, tree)
         if next(calls) == 3:
-            found[len(found) // 2] = float("inf")
-        return found
+            scores[len(scores) // 2] = float("inf")
+        return scores

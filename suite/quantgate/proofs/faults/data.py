@@ -28,8 +28,12 @@ def ids(change: Callable[[Session, list[int]], list[int]]) -> None:
 def last_window_dropped() -> None:
     @wrap(Session, "options")
     def options(original: Any, session: Session, group: str, model: Any) -> Any:
-        found = original(session, group, model)
-        return found.model_copy(update={"windows": found.windows - 1}) if group == "perplexity" else found
+        settings = original(session, group, model)
+        return (
+            settings.model_copy(update={"windows": settings.windows - 1})
+            if group == "perplexity"
+            else settings
+        )
 
 
 @fault("last window dropped, the one before it counted twice", "llamacpp/Q4_K_M", REPRODUCTION, groups=TEXT)

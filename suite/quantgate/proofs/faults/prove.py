@@ -34,7 +34,7 @@ GROUPS = ("perplexity", "accuracy", "memory", "tokenizer")
 """Measured for a fault that says nothing else: what can be held against a stored baseline on any machine."""
 
 
-class Titled(Progress):
+class TitledProgress(Progress):
     """Progress that says what the cell is measured for."""
 
     title = ""
@@ -72,7 +72,7 @@ class Proof:
     results: Path
     threads: int
     supply: Supply
-    progress: Titled
+    progress: TitledProgress
     pairs: int
     reuse: bool
 

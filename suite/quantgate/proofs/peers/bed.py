@@ -1,4 +1,4 @@
-"""What the rows share: the suite's own measuring processes, those of the peers, and what was measured already."""
+"""Give the rows what they share: the suite's processes, those of the peers, and results that are already there."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from quantgate.supply.assets import Progress
 from quantgate.supply.supply import Supply
 
 REFERENCE = "transformers/fp32"
-"""What lm-eval's class runs."""
+"""The cell that lm-eval's class runs."""
 
 TIER = "peers"
 TIME_LIMIT = 3600.0
-"""Seconds that one process may take."""
+"""Limit of one process, seconds."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Ours:
-    """The suite's own processes for one workload: as a run of pytest starts them, without pytest."""
+    """The suite's processes for one workload, started as a run of pytest starts them."""
 
     def __init__(self, bed: Bed, group_options: dict[str, dict[str, Any]], text: Path | None) -> None:
         options = parse_options(group_options)
@@ -50,49 +50,49 @@ class Ours:
         self.supply.check()
 
     def cell(self, name: str) -> Cell:
-        """The cell `backend/scheme` of the model."""
+        """Return the cell `backend/scheme` of the model."""
         return self._matrix.cell(f"{self._model}/{name}")
 
     def checkpoint(self, name: str) -> Path:
-        """What the cell loads, made where missing."""
+        """Return the checkpoint that the cell loads, made where missing."""
         return self.supply.checkpoint(self.cell(name))
 
     @property
     def tasks(self) -> list[str]:
-        """Names of the tasks of the workload."""
+        """Names of the workload's tasks."""
         return list(self._needs.tasks)
 
     def tokens(self, text: str) -> int:
-        """How many tokens of a text the workload takes."""
+        """Return how many tokens of a text the workload uses."""
         return self._needs.texts[text]
 
     def task(self, name: str) -> Task:
-        """A task as the cells are given it."""
+        """Return a task as the cells score it."""
         folder = self.supply.workload(self._model)
         return Task.model_validate_json((folder / f"task-{name}.json").read_bytes())
 
     def measure(self, name: str, *requests: str) -> Measurement:
-        """Measure a cell in a process of its own. Raises QuantgateError."""
+        """Measure a cell in its own process. Raises QuantgateError."""
         return self._bench.run(self.cell(name), requests)
 
 
 @dataclass
 class Pairs(Generic[A, B]):
-    """The same work on both sides, again and again. pair: measures both; called with how many there are already."""
+    """Repeated measurements of both sides. pair: measures one pair; its argument is the number of earlier pairs."""
 
     pair: Callable[[int], tuple[A, B]]
     taken: list[tuple[A, B]] = field(default_factory=list)
 
     def take(self, count: int) -> tuple[list[A], list[B]]:
-        """At least `count` of each side; what is missing is measured."""
+        """Return `count` or more values of each side, measuring those that are missing."""
         while len(self.taken) < count:
             self.taken.append(self.pair(len(self.taken)))
         return [ours for ours, _ in self.taken], [peer for _, peer in self.taken]
 
 
 def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callable[[int], tuple[A, B]]:
-    """Measures both sides, the one that begins changing each time: for work of minutes, in which whatever slows the
-    machine down for a while meets both."""
+    """Return a function that measures a pair, and alternates which side goes first, so that a slow spell of the machine
+    meets both."""
 
     def pair(number: int) -> tuple[A, B]:
         if number % 2 == 0:
@@ -105,7 +105,11 @@ def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callabl
 
 @dataclass
 class Bed:
-    """One run. text: of perplexity; None: the one that the configuration names. repeats: of timings."""
+    """State of one run.
+
+    text: file that perplexity is measured on; None: the configuration's text. repeats: of timings. items: of each task;
+    None: the configuration's. kernels: by side, the kernels that its processes reported.
+    """
 
     config: Config
     matrix: Matrix
@@ -115,28 +119,26 @@ class Bed:
     text: Path | None
     say: Progress
     items: int | None = None
-    """Of each task, whatever the configuration says."""
     kernels: dict[str, set[str]] = field(default_factory=dict)
-    """What each side said of its kernels."""
-    _known: dict[str, Any] = field(default_factory=dict)
+    _results: dict[str, Any] = field(default_factory=dict)
 
     @property
     def logs(self) -> Path:
         return self.results / "logs"
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What `make` gives, made for the first that asks."""
-        if key not in self._known:
-            self._known[key] = make()
-        found: T = self._known[key]
-        return found
+        """Return the result of `make`, which runs once for each key."""
+        if key not in self._results:
+            self._results[key] = make()
+        result: T = self._results[key]
+        return result
 
     def ours(self, text: Path | None = None, **workload: dict[str, Any]) -> Ours:
-        """The suite's processes for a workload: options by metric group."""
+        """Return the suite's processes for a workload: group options by metric group."""
         return self.once(f"{workload} {text}", lambda: Ours(self, workload, text))
 
     def noted(self, record: Measurement) -> Measurement:
-        """The same; if it is one of llama.cpp, its kernels are remembered."""
+        """Return the record; remember the kernels of one made by llama.cpp."""
         facts = record.environment
         if "llama.cpp" in facts:
             self.kernels.setdefault("suite", set()).add(str(facts["kernels"]))
@@ -146,31 +148,28 @@ class Bed:
 
     @cached_property
     def tools(self) -> Tools:
-        """llama.cpp's tools, built where the cache lacks them."""
+        """llama.cpp's tools, built unless they are cached."""
         folder = build.tools(self.logs, self.say)
         return Tools(folder, build.library_folders(), self.threads, self.logs)
 
     def tool(self, name: str, arguments: list[str], log: str) -> Ran:
-        """Run one of llama.cpp's tools."""
-        return self._heard(self.tools.run(name, arguments, log))
-
-    def _heard(self, found: Ran) -> Ran:
-        """The same; what a tool says of its kernels is remembered."""
-        if kernels := parse.kernels(found.output + found.log):
+        """Run one of llama.cpp's tools, and remember the kernels that it reports."""
+        ran = self.tools.run(name, arguments, log)
+        if kernels := parse.kernels(ran.output + ran.log):
             self.kernels.setdefault("tools", set()).add(kernels)
-        return found
+        return ran
 
     def beside(
         self, ours: Ours, cell: str, requests: Sequence[str], tool: str, arguments: list[str], log: str
     ) -> Callable[[int], tuple[Measurement, Ran]]:
-        """Return what measures a pair: a fresh process of the suite and one of a tool of llama.cpp, one after the
-        other; which goes first alternates. Measuring raises QuantgateError."""
+        """Return a function that measures a pair: a fresh process of the suite and one of a tool, in alternating order.
+        It raises QuantgateError."""
         return one_after_the_other(
             lambda: self.noted(ours.measure(cell, *requests)), lambda: self.tool(tool, arguments, log)
         )
 
     def made(self, name: str, maker: Callable[..., None], **arguments: Any) -> Path:
-        """A file among the results, made anew in a process of its own."""
+        """Make a file below the results in a separate process, replacing an earlier one."""
         output = self.results / "made" / name
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
@@ -186,8 +185,8 @@ class Bed:
     def lm_eval(
         self, ours: Ours, *batch_sizes: int, cell: str = REFERENCE, softmax: str | None = None
     ) -> dict[int, dict[str, harness.TaskScores]]:
-        """What lm-eval makes of the tasks of a workload, by batch size and task, in fp32 with the weights that a cell
-        loads: a GGUF's are rounded to its format. softmax: None: its default."""
+        """Return lm-eval's scores of the workload's tasks by batch size and task, in fp32, with the weights that the
+        cell loads (a GGUF's are rounded to its format). softmax: None: lm-eval's default."""
         model, gguf = self.config.model, ours.cell(cell).checkpoint == "gguf"
         output = self.made(
             "lm-eval.json",

@@ -1,7 +1,7 @@
-"""llama.cpp's own tools, compiled from the source of the installed llama-cpp-python against its very libraries.
+"""Compile llama.cpp's tools from the source of the installed llama-cpp-python, linked to its libraries.
 
-Only the tools' own files are compiled (20 s); libllama, libggml and libllama-common are those that the suite
-measures with: that a number differs can then not be for other kernels. They are kept in the cache:
+Only the tools' own files are compiled (20 s). They share libllama, libggml and libllama-common with the suite, so that
+different kernels cannot explain a difference. The programs stay in the cache:
 
 <cache>/tools/llama.cpp-<key>/    the programs; the key is a hash of source, libraries, compiler and flags
 """
@@ -42,7 +42,7 @@ TIME_LIMIT = 3600.0
 
 
 def tools(logs: Path, say: Progress) -> Path:
-    """The folder of the programs, built where the cache lacks them. Raises QuantgateError."""
+    """Return the folder of the programs; build them unless they are cached. Raises QuantgateError."""
     assets = load_assets(ASSETS)
     package = assets[ASSET].parts[0]
     installed = metadata.version("llama-cpp-python")
@@ -53,7 +53,7 @@ def tools(logs: Path, say: Progress) -> Path:
         )
     libraries = library_folders()
     compiler = shlex.split(os.environ.get("CXX") or "c++")
-    # By what is in the folder: another pin makes another one.
+    # The asset's folder is named by its content, so that a changed pin gives another key.
     made_of = [
         assets[ASSET].folder.name,
         MAIN.read_text(),
@@ -67,7 +67,7 @@ def tools(logs: Path, say: Progress) -> Path:
         if not output.exists():
             root = f"{package.package.replace('-', '_')}-{package.version}/vendor/llama.cpp"
             source = fetch(ASSET, assets, progress=say) / root
-            say(f"compiling {', '.join(TOOLS)} from {source}: once, they are kept", 0, 0)
+            say(f"compiling {', '.join(TOOLS)} from {source}: once; the cache keeps them", 0, 0)
             job = Preparation(
                 title="compile llama.cpp's tools",
                 maker=f"{__name__}:compile_tools",
@@ -85,7 +85,7 @@ def tools(logs: Path, say: Progress) -> Path:
 def compile_tools(
     output: Path, *, report: Report, compiler: list[str], source: str, libraries: list[str]
 ) -> None:
-    """Maker of the folder with the programs."""
+    """Write the folder of the programs. Raises MeasurementError where one does not compile."""
     with whole(output, folder=True) as work:
         for number, tool in enumerate(TOOLS):
             report(f"compile {tool}", number, len(TOOLS))
@@ -120,23 +120,23 @@ def command(
 
 
 def library_folders() -> list[Path]:
-    """Where the shared libraries of the installed llama-cpp-python are: its own, which the suite measures with, and
-    the one with libllama-common, which only the tools need. Raises MeasurementError."""
-    spec = importlib.util.find_spec("llama_cpp")  # finds without importing
+    """Return the folders of llama-cpp-python's shared libraries: those that the suite loads, and libllama-common, which
+    only the tools need. Raises MeasurementError where they are missing."""
+    spec = importlib.util.find_spec("llama_cpp")  # does not import it
     if spec is None or not spec.submodule_search_locations:
         raise MeasurementError("llama-cpp-python is not installed")
     package = Path(spec.submodule_search_locations[0])
     common = next(iter(sorted(package.parent.glob("lib*/libllama-common.so"))), None)
     if common is None:
         raise MeasurementError(
-            f"{package.parent}: this llama-cpp-python was installed without libllama-common.so, which the tools of "
-            "llama.cpp need: install it from source (pip install --force-reinstall --no-binary llama-cpp-python ...)"
+            f"{package.parent}: this llama-cpp-python lacks libllama-common.so, which llama.cpp's tools "
+            "need: install it from source (pip install --force-reinstall --no-binary llama-cpp-python ...)"
         )
     return [package / "lib", common.parent]
 
 
 def version_of(compiler: Sequence[str]) -> str:
-    """First line of what the compiler says of itself. Raises MeasurementError where there is none."""
+    """Return the first line of `--version`. Raises MeasurementError where the compiler is missing."""
     try:
         done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -1,4 +1,4 @@
-"""The rows: what is measured on both sides, and which numbers are held against each other."""
+"""Define the rows: what both sides measure, and which numbers are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantgate.records import Measurement
 
 @dataclass(frozen=True)
 class Entry:
-    """One row. compare: measures, and gives the checks; raises QuantgateError."""
+    """One row. compare: measures both sides and returns the checks; raises QuantgateError."""
 
     name: str
     text: str
@@ -27,8 +27,8 @@ class Entry:
 
 
 def catalogue(config: Config) -> list[Entry]:
-    """Every row that the configuration asks for. Those whose name begins with `speed/` need a machine that does nothing
-    else: `-k ^speed/` selects them, `-k '^(?!speed/)'` the others."""
+    """Return every row of the configuration. Rows named `speed/...` need an otherwise idle machine: `-k ^speed/`
+    selects them, `-k '^(?!speed/)'` the others."""
     perplexity, divergence, speed = config.perplexity, config.divergence, config.scoring
     likelihoods = {"": config.likelihood.zero_shot, "five-shot/": config.likelihood.five_shot}
     return [
@@ -72,8 +72,8 @@ def catalogue(config: Config) -> list[Entry]:
 
 
 def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
-    """Log-likelihood of every choice, against lm-eval's class with the same weights: the largest difference, and the
-    items judged or predicted otherwise. Of weights that a GGUF holds rounded, also against what they were before."""
+    """Compare the log-likelihood of every choice with that of lm-eval's class on the same weights, and count the items
+    that are judged or predicted differently. A GGUF with rounded weights is also compared with the unrounded ones."""
     options = bed.config.likelihood
     items = bed.items or shots.items
     ours = bed.ours(accuracy={"tasks": options.tasks, "items": items, "fewshot": shots.examples})
@@ -84,18 +84,20 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
 
     record = bed.noted(ours.measure(cell, *(f"accuracy/{name}" for name in ours.tasks)))
     tie = None if cell == REFERENCE else limit
-    what = "judged otherwise" if tie is None else f"predicted otherwise, but for ties within {tie:g} nats"
-    found = ours.cell(cell)
-    rounded = found.checkpoint == "gguf" and found.bits < ours.cell(REFERENCE).bits
-    held = cell if rounded else REFERENCE
+    what = "judged differently" if tie is None else f"predicted differently, except ties within {tie:g} nats"
+    ours_cell = ours.cell(cell)
+    rounded = ours_cell.checkpoint == "gguf" and ours_cell.bits < ours.cell(REFERENCE).bits
+    same_weights = cell if rounded else REFERENCE
     checks = []
-    for weights in dict.fromkeys((held, REFERENCE)):
+    for weights in dict.fromkeys((same_weights, REFERENCE)):
         theirs = bed.once(f"lm-eval {shots} {weights}", partial(peer, weights))
         difference, other = apart(ours, record, theirs, tie)
-        bound, note = (limit, "") if weights == held else (None, ", weights before rounding")
+        bound, note = (limit, "") if weights == same_weights else (None, ", weights before rounding")
         checks += [
-            Check(what=f"largest difference{note}", found=difference, found_unit="nats", limit=bound),
-            Check(what=f"{what} (acc, acc_norm){note}", found=other, found_unit="items", limit=0),
+            Check(
+                what=f"largest difference{note}", difference=difference, difference_unit="nats", limit=bound
+            ),
+            Check(what=f"{what} (acc, acc_norm){note}", difference=other, difference_unit="items", limit=0),
         ]
     return checks
 
@@ -103,8 +105,8 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
 def apart(
     ours: Ours, record: Measurement, theirs: dict[str, harness.TaskScores], tie: float | None
 ) -> tuple[float, int]:
-    """By task: the largest difference in nats, and how many items are judged otherwise or (with `tie`) predicted
-    otherwise. Raises MeasurementError where other tokens were scored."""
+    """Return the largest difference in nats, and the number of items that are judged differently or (with `tie`)
+    predicted differently. Raises MeasurementError where the two sides scored different tokens."""
     differences, others = [], []
     for name, scores in theirs.items():
         task, metrics = ours.task(name), record.metrics
@@ -113,15 +115,15 @@ def apart(
         differences.append(largest_difference(mine, scores.loglikelihoods))
         if tie is None:
             samples = {m: metrics[f"accuracy/{name}/{m}"].samples or [] for m in task.metrics}
-            others.append(harness.judged_otherwise(samples, scores))
+            others.append(harness.judged_differently(samples, scores))
         else:
-            others.append(harness.predicted_otherwise(task, mine, scores, tie))
+            others.append(harness.predicted_differently(task, mine, scores, tie))
     return max(differences), sum(others)
 
 
 def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
-    """Seconds of scoring alone, each side in one process: of lm-eval at its best batch size and else as it is by
-    default, over the suite's; in total and by task. What both came to is held against each other, too."""
+    """Compare the seconds of scoring alone, one process a side: lm-eval with its best batch size and otherwise default
+    settings, over the suite; in total and by task. The scores of the two sides are compared as well."""
     options = bed.config.scoring
 
     def workload(items: int) -> Ours:
@@ -156,8 +158,8 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
             gain(name, [run[name] for run in here], [run[name] for run in there], shots.each)
             for name in ours.tasks
         ),
-        Check(what="largest difference", found=difference, found_unit="nats"),
-        Check(what="judged otherwise (acc, acc_norm)", found=other, found_unit="items", limit=0),
+        Check(what="largest difference", difference=difference, difference_unit="nats"),
+        Check(what="judged differently (acc, acc_norm)", difference=other, difference_unit="items", limit=0),
     ]
 
 
@@ -166,29 +168,29 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """Of one run; seconds: of the whole process, ours without its imports: of a run's cells the first alone has
-    them."""
+    """Perplexity of one run. seconds: of the whole process; of ours without imports, which only the first cell of a run
+    pays."""
 
     value: float
     seconds: float
 
 
 def same_perplexity(scheme: str, bed: Bed) -> list[Check]:
-    """The perplexities of both."""
+    """Compare the perplexities."""
     ours, theirs = perplexities(scheme, bed).take(1)
     values = [run.value for run in ours], [run.value for run in theirs]
     return [agreement("perplexity", *values, "", bed.config.perplexity.relative)]
 
 
 def perplexity_time(scheme: str, bed: Bed) -> list[Check]:
-    """Wall time of both."""
+    """Compare the wall times."""
     ours, theirs = perplexities(scheme, bed).take(bed.repeats)
     seconds = [run.seconds for run in ours], [run.seconds for run in theirs]
     return [paired(share("wall time", *seconds, bed.config.perplexity.time))]
 
 
 def perplexities(scheme: str, bed: Bed) -> Pairs[Perplexity, Perplexity]:
-    """Both sides on the same text, in llama.cpp's protocol, in turns."""
+    """Return the runs of both sides on the same text, by llama.cpp's protocol, in turns."""
     options = bed.config.perplexity
     size = {"n_ctx": options.n_ctx, "windows": options.windows}
     ours = bed.ours(bed.text, perplexity={"text": options.text, "protocol": "half", **size})
@@ -205,7 +207,7 @@ def perplexities(scheme: str, bed: Bed) -> Pairs[Perplexity, Perplexity]:
 
 
 def same_divergence(scheme: str, bed: Bed) -> list[Check]:
-    """Divergence from F16 on the same windows."""
+    """Compare the divergence from F16 on the same windows."""
     options = bed.config.divergence
     size = {"n_ctx": options.n_ctx, "windows": options.windows}
     ours = bed.ours(divergence={"text": options.text, "protocol": "half", **size})
@@ -233,7 +235,7 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
         agreement("mean", value("kl_mean"), [theirs.mean], "nats", options.kl_mean),
         Check(
             what="same top token", ours=value("same_top")[0], peer=theirs.same_top, unit="fraction",
-            found=same_top, found_unit="fraction", limit=options.same_top,
+            difference=same_top, difference_unit="fraction", limit=options.same_top,
         ),
         agreement("99 %", value("kl_99"), [theirs.q99], "nats", None),
         agreement("largest", value("kl_max"), [theirs.largest], "nats", None),
@@ -242,8 +244,8 @@ def same_divergence(scheme: str, bed: Bed) -> list[Check]:
 
 
 def throughput(scheme: str, bed: Bed) -> list[Check]:
-    """Tokens/s of prefill and decoding, fresh processes in turns: the median of each process's rounds, and the
-    median ratio of a pair."""
+    """Compare tokens/s of prefill and decoding between fresh processes in turns: the median of each process's rounds,
+    and the median ratio of the pairs."""
     options = bed.config.throughput
     size = {"prompt": options.prompt, "decode": options.decode, "rounds": options.rounds}
     ours = bed.ours(throughput={**size, "seconds": 600.0})
@@ -267,7 +269,7 @@ def throughput(scheme: str, bed: Bed) -> list[Check]:
 
 
 def plain_text(bed: Bed, ours: Ours, name: str) -> Path:
-    """The text of a workload as a file."""
+    """Return a file with a text of the workload."""
     arguments: dict[str, Any] = {"spec": ours.supply.text(name), "tokens": ours.tokens(name)}
     file = f"text-{hash_of(arguments)}.txt"
     return bed.once(file, lambda: bed.made(file, tools.plain_text, **arguments))

@@ -1,4 +1,4 @@
-"""fixtures/peers.toml: what is compared, on how much, and the bounds."""
+"""Read fixtures/peers.toml: what is compared, on how much data, and the bounds."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Bound = Annotated[float, Field(gt=0)]
 
 
 class Shots(Record):
-    """So many examples before each item, and so many items of each task."""
+    """examples: few-shot examples before each item. items: of each task."""
 
     examples: Annotated[int, Field(ge=0)] = 0
     items: Count
 
 
 class Likelihood(Record):
-    """softmax: dtype of lm-eval's log-softmax. nats: the bound, by cell."""
+    """Rows on log-likelihoods. softmax: dtype of lm-eval's log-softmax. nats: the bound, by cell."""
 
     tasks: list[str]
     batch_size: Count
@@ -36,7 +36,7 @@ class Likelihood(Record):
 
 
 class Perplexity(Record):
-    """relative: bound of the perplexity; time: of the wall time, as a share of the tool's."""
+    """Rows on perplexity. relative: bound of the value. time: bound of the wall time, relative to the tool's."""
 
     text: str
     n_ctx: Count
@@ -48,7 +48,7 @@ class Perplexity(Record):
 
 
 class Divergence(Record):
-    """kl_mean: relative; same_top: fraction of the tokens."""
+    """Rows on divergence. Bounds: kl_mean, relative; same_top, as a fraction of the tokens."""
 
     text: str
     n_ctx: Count
@@ -59,8 +59,8 @@ class Divergence(Record):
 
 
 class TimedShots(Shots):
-    """How often the suite's time must fit into lm-eval's, in total and (None: anything) for each task. trial: items of
-    each task that lm-eval's batch size is chosen by."""
+    """Lower bounds of lm-eval's time over the suite's: in total, and of each task (None: no bound). trial: items of
+    each task on which lm-eval's best batch size is chosen."""
 
     trial: Count
     total: Bound
@@ -68,7 +68,7 @@ class TimedShots(Shots):
 
 
 class Scoring(Record):
-    """Time of scoring."""
+    """Rows on the time of scoring."""
 
     tasks: list[str]
     batch_sizes: Annotated[list[Count], Field(min_length=1)]
@@ -77,7 +77,7 @@ class Scoring(Record):
 
 
 class Throughput(Record):
-    """prompt, decode: tokens. rounds: in each process. pairs: of processes in turns, at least."""
+    """Rows on tokens/s. prompt, decode: tokens. rounds: in each process. pairs: least number of process pairs."""
 
     prompt: Count
     decode: Count
@@ -99,7 +99,7 @@ class Config(Record):
 
     @property
     def cells(self) -> list[str]:
-        """Every `backend/scheme` that is named."""
+        """Every `backend/scheme` that a row measures."""
         tools = (self.perplexity, self.divergence, self.throughput)
         schemes = [*self.perplexity.timed, *(scheme for group in tools for scheme in group.schemes)]
         return [*self.likelihood.nats, *(f"llamacpp/{scheme}" for scheme in schemes)]

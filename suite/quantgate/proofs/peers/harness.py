@@ -1,4 +1,4 @@
-"""lm-evaluation-harness's own model class on the suite's tasks: a maker, run in a process of its own."""
+"""Run lm-evaluation-harness's model class on the suite's tasks; `score` is a maker that runs in its own process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from quantgate.supply.workload import load_task
 
 
 class TaskScores(Record):
-    """What lm-eval made of the first items of a task. tokens: [items][choices] of (context, continuation);
-    loglikelihoods: [items][choices], nats; metrics: by name, one value for each item; seconds: of scoring alone,
-    without tokenization."""
+    """lm-eval's scores of the first items of a task.
+
+    tokens: [items][choices] of (context, continuation). loglikelihoods: [items][choices], nats. metrics: by name, one
+    value an item. seconds: of scoring alone, without tokenization.
+    """
 
     tokens: list[list[tuple[list[int], list[int]]]]
     loglikelihoods: list[list[float]]
@@ -44,9 +46,11 @@ def score(
     softmax: str | None,
     threads: int,
 ) -> None:
-    """Maker of `Scores`, as JSON. model: a folder of safetensors; gguf: a file whose weights, dequantized to fp32, take
-    the place of the folder's; tasks: as `make_task` takes them;
-    softmax: dtype of log-softmax (`softmax_dtype` of lm-eval; None: the model's)."""
+    """Write `Scores` as JSON.
+
+    model: a folder of safetensors. gguf: a file whose weights, dequantized to fp32, replace the folder's. tasks: as
+    `load_task` takes them. softmax: dtype of the log-softmax (`softmax_dtype` of lm-eval); None: the model's.
+    """
     import torch
 
     torch.set_num_threads(threads)
@@ -60,7 +64,7 @@ def score(
     if gguf is not None:
         file = Path(gguf)
         weights = {"pretrained": str(file.parent), "gguf_file": file.name, "tokenizer": model}
-    found: dict[int, dict[str, dict[str, Any]]] = {}
+    scores: dict[int, dict[str, dict[str, Any]]] = {}
     for size in batch_sizes:
         lm = model_class(
             **weights,
@@ -72,12 +76,12 @@ def score(
         )
         for number, (name, task) in enumerate(built.items()):
             report(f"lm-eval {name}, batches of {size}", number, len(built))
-            found.setdefault(size, {})[name] = score_task(lm, task).model_dump()
-    write_atomic(output, json.dumps(found).encode())
+            scores.setdefault(size, {})[name] = score_task(lm, task).model_dump()
+    write_atomic(output, json.dumps(scores).encode())
 
 
 def score_task(lm: Any, task: Any) -> TaskScores:
-    """Score the requests of a task that was built."""
+    """Score the requests of a task whose requests are built."""
     requests = task.instances
     results = lm.loglikelihood(requests, disable_tqdm=True)
     order = sorted(range(len(requests)), key=lambda i: (requests[i].doc_id, requests[i].idx))
@@ -94,7 +98,7 @@ def score_task(lm: Any, task: Any) -> TaskScores:
 
 
 def timed_model_class() -> Any:
-    """lm-eval's class for transformers, which also keeps the tokens it scored last and the seconds that took."""
+    """Return lm-eval's class for transformers, extended to keep the tokens of its last call and the seconds it took."""
     from lm_eval.models.huggingface import HFLM
 
     class Timed(HFLM):  # type: ignore[misc]
@@ -104,9 +108,9 @@ def timed_model_class() -> Any:
         def _loglikelihood_tokens(self, requests: list[Any], **options: Any) -> list[tuple[float, bool]]:
             self.tokens = [(context, continuation) for _, context, continuation in requests]
             begin = time.perf_counter()
-            found: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
+            scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **options)
             self.seconds = time.perf_counter() - begin
-            return found
+            return scores
 
     return Timed
 
@@ -118,21 +122,21 @@ def check_tokens(task: Task, theirs: TaskScores) -> None:
         return
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs.tokens, strict=False))
     raise MeasurementError(
-        f"{task.name}: lm-eval scored other tokens than the suite, first at item {len(list(same))} "
+        f"{task.name}: lm-eval and the suite scored different tokens, first at item {len(list(same))} "
         f"({len(ours)} items here, {len(theirs.tokens)} there)"
     )
 
 
-def judged_otherwise(ours: dict[str, list[float]], theirs: TaskScores) -> int:
-    """Items whose `acc` or `acc_norm` is another one. ours: by metric, one value for each item."""
+def judged_differently(ours: dict[str, list[float]], theirs: TaskScores) -> int:
+    """Count the items whose `acc` or `acc_norm` differs. ours: by metric, one value an item."""
     return max(
         sum(a != b for a, b in zip(values, theirs.metrics[metric], strict=True))
         for metric, values in ours.items()
     )
 
 
-def predicted_otherwise(task: Task, ours: list[list[float]], theirs: TaskScores, tie: float) -> int:
-    """Items whose predicted choice, by `acc` or `acc_norm`, is another one, and which are no ties within `tie` nats."""
+def predicted_differently(task: Task, ours: list[list[float]], theirs: TaskScores, tie: float) -> int:
+    """Count the items whose predicted choice, by `acc` or `acc_norm`, differs by more than a tie of `tie` nats."""
     lengths = {
         "acc": [[1.0] * len(item.choices) for item in task.items],
         "acc_norm": [[float(c.characters) for c in item.choices] for item in task.items],

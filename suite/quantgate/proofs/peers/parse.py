@@ -1,4 +1,4 @@
-"""What llama.cpp's tools print, as numbers. Functions raise MeasurementError with the last lines of what is not it."""
+"""Read numbers from the output of llama.cpp's tools. Raises MeasurementError where one is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAIL = 8
 
 
 class KlStatistics(Record):
-    """Of `llama-perplexity --kl-divergence`: KL divergence in nats; fractions of 1."""
+    """Statistics of `llama-perplexity --kl-divergence`: KL divergence in nats, shares as fractions of 1."""
 
     mean: float
     q99: float
@@ -31,12 +31,12 @@ class _Test(BaseModel):
 
 
 def perplexity(text: str) -> float:
-    """The final estimate."""
+    """Return the final estimate."""
     return _number("Final estimate: PPL =", text)
 
 
 def kl_statistics(text: str) -> KlStatistics:
-    """The statistics at the end, over all windows."""
+    """Return the statistics over all windows."""
     return KlStatistics(
         mean=_number("^Mean +KLD:", text),
         q99=_number(r"^99\.0% +KLD:", text),
@@ -47,35 +47,35 @@ def kl_statistics(text: str) -> KlStatistics:
 
 
 def rates(text: str, prompt: int, decode: int) -> list[float]:
-    """Tokens/s of each repetition of one test of `llama-bench --output json`."""
+    """Return tokens/s of each repetition of one test of `llama-bench --output json`."""
     try:
-        found = TypeAdapter(list[_Test]).validate_json(text)
+        tests = TypeAdapter(list[_Test]).validate_json(text)
     except ValidationError as error:
         raise MeasurementError(
-            f"llama-bench printed something else than its JSON: {error.errors()[0]['msg']}{last_lines(text)}"
+            f"llama-bench did not print its JSON: {error.errors()[0]['msg']}{last_lines(text)}"
         ) from None
-    for test in found:
+    for test in tests:
         if (test.n_prompt, test.n_gen) == (prompt, decode):
             return [(prompt + decode) / nanoseconds * 1e9 for nanoseconds in test.samples_ns]
     raise MeasurementError(f"llama-bench ran no test of {prompt} prompt and {decode} decoded tokens")
 
 
 def kernels(text: str) -> str:
-    """Instruction sets and features, as `quantgate.backends.llamacpp.kernels` has them; empty where none are
+    """Return instruction sets and features as `quantgate.backends.llamacpp.kernels` does; empty where none are
     printed."""
-    found = re.search(r"system_info:[^|]*\|(.*)", text)
-    return " ".join(re.findall(r"(\w+) = 1", found[1])) if found else ""
+    line = re.search(r"system_info:[^|]*\|(.*)", text)
+    return " ".join(re.findall(r"(\w+) = 1", line[1])) if line else ""
 
 
 def _number(pattern: str, text: str) -> float:
-    """A finite number after what `pattern` says."""
-    found = re.search(rf"{pattern} *(-?\d+(?:\.\d+)?)", text, re.MULTILINE)
-    if found is None:
-        raise MeasurementError(f"the tool printed nothing like {pattern!r} with a number{last_lines(text)}")
-    return float(found[1])
+    """Return the finite number that follows the pattern."""
+    match = re.search(rf"{pattern} *(-?\d+(?:\.\d+)?)", text, re.MULTILINE)
+    if match is None:
+        raise MeasurementError(f"the tool printed no number after {pattern!r}{last_lines(text)}")
+    return float(match[1])
 
 
 def last_lines(text: str) -> str:
-    """For an error: the last lines that are not empty."""
+    """Return the last non-empty lines, indented for an error message."""
     lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
     return "".join(f"\n    | {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""llama.cpp's tools: their command lines, and how they are run."""
+"""Run llama.cpp's tools, and write their command lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIME_LIMIT = 3600.0
 
 @dataclass(frozen=True)
 class Ran:
-    """What a tool printed, and seconds from its start to its end."""
+    """Output of a finished tool; seconds: wall time of the process."""
 
     output: str
     log: str
@@ -29,7 +29,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Tools:
-    """The programs in `folder`, run with the shared libraries of `libraries`."""
+    """The programs in `folder`, to be run with the shared libraries in `libraries`."""
 
     folder: Path
     libraries: Sequence[Path]
@@ -37,12 +37,12 @@ class Tools:
     logs: Path
 
     def run(self, tool: str, arguments: Sequence[str], name: str) -> Ran:
-        """Run a tool to its end; its output and log stay in files named after `name`. Raises MeasurementError."""
+        """Run a tool, keeping its output and log in files called `name`. Raises MeasurementError where it fails."""
         self.logs.mkdir(parents=True, exist_ok=True)
         output, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
         environment = os.environ | {
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries)),
-            "OMP_NUM_THREADS": str(self.threads),  # as for the suite's own processes
+            "OMP_NUM_THREADS": str(self.threads),  # the suite's processes set it too
         }
         with output.open("wb") as out, log.open("wb") as err:
             begin = time.perf_counter()
@@ -63,17 +63,17 @@ class Tools:
 
 
 def perplexity(model: Path, text: Path, n_ctx: int, windows: int) -> list[str]:
-    """Arguments of llama-perplexity: its own protocol on the first windows."""
+    """Return arguments of llama-perplexity for the first windows, by its default protocol."""
     return ["--model", str(model), "--file", str(text), "--ctx-size", str(n_ctx), "--chunks", str(windows)]
 
 
 def save_logits(model: Path, text: Path, n_ctx: int, windows: int, logits: Path) -> list[str]:
-    """Arguments of llama-perplexity: leave the reference's log-probabilities in a file."""
+    """Return arguments of llama-perplexity that write the reference's log-probabilities to a file."""
     return [*perplexity(model, text, n_ctx, windows), "--save-all-logits", str(logits)]
 
 
 def divergence(model: Path, n_ctx: int, logits: Path) -> list[str]:
-    """Arguments of llama-perplexity: divergence from the log-probabilities in a file, which has the tokens too."""
+    """Return arguments of llama-perplexity for the divergence from a file of log-probabilities and tokens."""
     return [
         "--model", str(model), "--ctx-size", str(n_ctx),
         "--kl-divergence", "--kl-divergence-base", str(logits),
@@ -81,7 +81,7 @@ def divergence(model: Path, n_ctx: int, logits: Path) -> list[str]:
 
 
 def bench(model: Path, prompt: int, decode: int, rounds: int) -> list[str]:
-    """Arguments of llama-bench: a test of prefill and one of decoding."""
+    """Return arguments of llama-bench for one test of prefill and one of decoding."""
     return [
         "--model", str(model), "--n-prompt", str(prompt), "--n-gen", str(decode),
         "--repetitions", str(rounds), "--output", "json",
@@ -89,8 +89,8 @@ def bench(model: Path, prompt: int, decode: int, rounds: int) -> list[str]:
 
 
 def plain_text(output: Path, *, report: Report, spec: dict[str, object], tokens: int) -> None:
-    """Maker of the text that a tool reads: no more of it than `tokens` tokens surely take, since the tool tokenizes
-    all of it in its own time."""
+    """Write the text that a tool reads: only as much as `tokens` tokens can take, because the tool tokenizes all of it,
+    and that time counts."""
     report("write text", 0, 1)
     output.write_bytes(
         read_text(spec)[: 16 * tokens].encode()

@@ -1,0 +1,84 @@
+"""Run a proof from the command line: choose entries of its catalogue, try them, show and write the table."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+
+from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.errors import InputError, QuantgateError
+from quantgate.files import write_atomic
+from quantgate.proofs.table import Layout, R, to_json
+
+E = TypeVar("E")
+
+WIDTH = 170
+"""Columns of the table where standard output is no terminal."""
+
+
+def new_parser(name: str, doc: str, noun: str, *, results: Path) -> Parser:
+    """Return a parser with the options that faults and peers share."""
+    parser = Parser(prog=f"python -m quantgate.proofs.{name}", description=doc)
+    add = parser.add_argument
+    add("-k", default="", metavar="REGEX", help=f"only each {noun} whose name matches")
+    add("--list", action="store_true", help="print the catalogue and measure nothing")
+    add("--markdown", type=Path, metavar="FILE", help="write the table there")
+    add("--json", type=Path, metavar="FILE", help="write the table there, with every value")
+    add("--matrix", type=Path, metavar="PATH", help="your own matrix.toml")
+    add("--text", type=Path, metavar="PATH", help="plain text file that perplexity is measured on")
+    add("--threads", type=int, metavar="N", help="of each process (default: the cores of this machine)")
+    add("--results", type=Path, metavar="DIR", default=results, help=f"default: {results}")
+    return parser
+
+
+def run(
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    *,
+    noun: str,
+    layout: Layout[R],
+    catalogue: Callable[[Namespace], Iterable[E]],
+    name: Callable[[E], str],
+    describe: Callable[[E], str],
+    prove: Callable[[Namespace, Sequence[E]], tuple[Sequence[R], Sequence[str]]],
+) -> int:
+    """Run the command and return its exit status: 0; 1 where a row failed; 4 for wrong input.
+
+    name: what `-k` searches. describe: the entry's line for `--list`. prove: returns the rows and the notes below the
+    table.
+    """
+    options = parser.parse_args(arguments)
+    try:
+        entries = choose(catalogue(options), options.k, noun, name)
+        if options.list:
+            print(*map(describe, entries), sep="\n")
+            return 0
+        rows, notes = prove(options, entries)
+        command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
+        layout.render(rows, notes, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+        if options.markdown is not None:
+            write_atomic(options.markdown, layout.to_markdown(rows, notes, command).encode())
+        if options.json is not None:
+            write_atomic(options.json, to_json(rows))
+    except QuantgateError as error:
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+    return 1 if layout.failed(rows) else 0
+
+
+def choose(entries: Iterable[E], pattern: str, noun: str, name: Callable[[E], str]) -> list[E]:
+    """Return the entries whose name matches. Raises InputError for a bad pattern and where none matches."""
+    try:
+        matches = [entry for entry in entries if re.search(pattern, name(entry))]
+    except re.error as error:
+        raise InputError(f"-k {pattern}: is not a regular expression: {error}") from None
+    if not matches:
+        raise InputError(f"-k {pattern}: no {noun} matches; --list shows them all")
+    return matches
