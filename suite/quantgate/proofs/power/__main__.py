@@ -1,8 +1,12 @@
-"""`python -m quantgate.proofs.power`: operating characteristics of the gates, as tables, Markdown and a figure."""
+"""`python -m quantgate.proofs.power`: operating characteristics of the gates, as tables, Markdown and a figure.
+
+Exit status 4: an option or a record does not fit.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -13,17 +17,16 @@ from quantgate.baselines import store as baselines
 from quantgate.commands import Parser
 from quantgate.errors import QuantgateError
 from quantgate.judge import gate_level, load_tolerances
+from quantgate.judge.compare import Rules
 from quantgate.proofs.power import figure, noise, quality, report, resources
-from quantgate.proofs.power.speed import one_run, seconds_to_judge
-from quantgate.proofs.power.study import ELSEWHERE, HERE, Referee, Row, Scenario, run_alarms, study
+from quantgate.proofs.power.study import ELSEWHERE, HERE, Row, Scenario, run_alarms, study
+from quantgate.proofs.table import origin
 from quantgate.records import Metric
 from quantgate.run.inputs import load_matrix
 
-CELLS = 10_000
-
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 4 for an option or a record that does not fit."""
+    """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
     console = Console()
     if not console.is_terminal:
@@ -43,36 +46,32 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, cells: dict[str, dict[str, Metric]], console: Console) -> None:
     begin = time.monotonic()
     tolerances = load_tolerances().for_tier(options.tier, load_matrix().roundings())
-    referee = Referee(tolerances, gate_level(tolerances, cells))
+    rules = Rules(tolerances, gate_level(tolerances, cells))
     scenarios = all_scenarios(cells, noise.load_noise(cells), options.tier)
-    rows: list[Row] = [row for scenario in scenarios for row in study(scenario, referee, options.replays)]
+    rows: list[Row] = [row for scenario in scenarios for row in study(scenario, rules, options.replays)]
     sections = report.sections(rows)
     for section in sections:
         console.print(report.to_table(section))
-    alarms = {place: run_alarms(scenarios, referee, options.replays, place) for place in (HERE, ELSEWHERE)}
-    run = one_run(scenarios)
-    replayed = sum(len(referee.verdicts(cell, pairs)) for cell, pairs in run.items())
-    judged = seconds_to_judge(run, referee, CELLS)
+    alarms = {place: run_alarms(scenarios, rules, options.replays, place) for place in (HERE, ELSEWHERE)}
     summary = [
-        f"tier {options.tier}: {len(cells)} cells, level of one gate {referee.alpha:.2g} "
+        f"tier {options.tier}: {len(cells)} cells, level of one gate {rules.alpha:.2g} "
         f"(run-wide {tolerances.run_alpha:g})",
-        *(line for place in alarms for line in report.alarms(place, replayed, *alarms[place])),
-        f"judging {CELLS:,} cells with stored measurements, {replayed / len(run):.1f} verdicts each: "
-        f"{judged:.1f} s of one processor",
+        *(line for place in alarms for line in report.alarms(place, alarms[place])),
         f"in all {time.monotonic() - begin:.0f} s",
     ]
     for line in summary:
         console.print(line, markup=False)
     if options.markdown:
-        options.markdown.write_text(report.to_markdown(sections, summary[:-1]))
+        head = origin(shlex.join(["python", "-m", "quantgate.proofs.power", *sys.argv[1:]]))
+        options.markdown.write_text(f"{head}\n\n{report.to_markdown(sections, summary)}")
     if options.figure:
         figure.draw(rows, options.figure)
 
 
 def all_scenarios(cells: noise.Cells, recorded: noise.Noise, tier: str) -> list[Scenario]:
-    """Every effect at every gate."""
+    """Return every effect at every gate of the tier."""
     matrix = load_matrix()
-    known = {cell.id: cell for cell in matrix.cells(tier)}
+    by_id = {cell.id: cell for cell in matrix.cells(tier)}
     timed, held = (
         getattr(matrix.tier(tier).group_options.get(group), "processes", 3)
         for group in ("throughput", "memory")
@@ -82,13 +81,13 @@ def all_scenarios(cells: noise.Cells, recorded: noise.Noise, tier: str) -> list[
         *(one for place in places for one in quality.perplexity(cells, place)),
         *(one for place in places for one in quality.accuracy(cells, place)),
         *quality.divergence(cells, recorded),
-        *resources.tokens_per_second(recorded, known, timed),
+        *resources.tokens_per_second(recorded, by_id, timed),
         *resources.memory(cells, recorded, held),
     ]
 
 
 def load_cells(root: Path, tier: str) -> dict[str, dict[str, Metric]]:
-    """Metrics of the tier's baselines, by cell. Raises InputError for a damaged one."""
+    """Return the metrics of the tier's baselines, by cell. Raises InputError for a damaged one."""
     read = {cell.id: baselines.read(root, cell.id, tier) for cell in load_matrix().cells(tier)}
     return {cell: dict(baseline.metrics) for cell, baseline in read.items() if baseline}
 

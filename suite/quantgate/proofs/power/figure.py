@@ -25,8 +25,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise InputError("--figure needs matplotlib: pip install 'quantgate[power]'") from None
-    found = groupby(rows, key=lambda row: (row.scenario.group, row.scenario.place))
-    groups = [(name, list(members)) for name, members in found]
+    sections = groupby(rows, key=lambda row: (row.scenario.group, row.scenario.place))
+    groups = [(name, list(members)) for name, members in sections]
     groups = [(name, members) for name, members in groups if any(row.scenario.effect for row in members)]
     height = (len(groups) + 1) // 2
     with rc_context({"svg.hashsalt": "quantgate"}):  # the same file for the same rows
@@ -63,23 +63,23 @@ def _lines(rows: Sequence[Row]) -> dict[str, dict[float, Rate]]:
     several = {row.scenario.spread for row in rows if row.gate == ANY}
     chosen = [r for r in rows if r.gate in (ANY, *NAMED) or r.scenario.spread not in several]
     null = {row.gate: row.red for row in chosen if row.scenario.effect == 0}
-    found: dict[str, dict[float, Rate]] = {}
+    lines: dict[str, dict[float, Rate]] = {}
     for row in chosen:
         gate = "any gate" if row.gate == ANY else row.gate
-        line = found.setdefault(
+        line = lines.setdefault(
             f"{gate}, {row.scenario.spread}", {0.0: null[row.gate]} if row.gate in null else {}
         )
         line[row.scenario.effect] = row.red
-    return {label: line for label, line in found.items() if len(line) > 1}
+    return {label: line for label, line in lines.items() if len(line) > 1}
 
 
 def _pooled(rates: Iterable[tuple[float, Rate | None]]) -> dict[float, Rate]:
     """Over all spreads and gates."""
-    found: dict[float, Rate] = {}
+    pooled: dict[float, Rate] = {}
     for effect, one in rates:
         if one is not None:
-            found[effect] = found.get(effect, Rate(0, 0)).plus(one)
-    return found
+            pooled[effect] = pooled.get(effect, Rate(0, 0)).plus(one)
+    return pooled
 
 
 def _line(axis: Any, label: str, line: dict[float, Rate], color: str, **style: Any) -> None:

@@ -19,16 +19,16 @@ Run = Sequence[Measurement]
 """The processes of one cell in one run, in the order in which they ran."""
 
 
-def split(found: Measurement, group: str) -> list[Measurement]:
+def split(record: Measurement, group: str) -> list[Measurement]:
     """The processes that measured the `group`'s nested metrics: what `merge` would make `found` of."""
-    nested = {n: m for n, m in found.metrics.items() if m.nested and n.startswith(f"{group}/")}
+    nested = {n: m for n, m in record.metrics.items() if m.nested and n.startswith(f"{group}/")}
     parts: list[dict[str, Metric]] = []
     for name, metric in nested.items():
         for number, one in enumerate(_alone(metric)):
             if number == len(parts):
                 parts.append({})
             parts[number][name] = one
-    return [found.model_copy(update={"metrics": part}) for part in parts]
+    return [record.model_copy(update={"metrics": part}) for part in parts]
 
 
 def _alone(metric: Metric) -> Iterator[Metric]:
@@ -46,9 +46,9 @@ def _alone(metric: Metric) -> Iterator[Metric]:
         yield metric.model_copy(update=update)
 
 
-def times(found: Measurement, factor: float) -> Measurement:
+def times(record: Measurement, factor: float) -> Measurement:
     """Every duration or peak times `factor`; a rate falls by it."""
-    return found.model_copy(update={"metrics": {n: _times(m, factor) for n, m in found.metrics.items()}})
+    return record.model_copy(update={"metrics": {n: _times(m, factor) for n, m in record.metrics.items()}})
 
 
 def _times(metric: Metric, factor: float) -> Metric:
@@ -121,16 +121,16 @@ def draw(runs: Sequence[Run], count: int, random: np.random.Generator) -> list[M
 
     Raises InputError where all together have too few.
     """
-    found: list[Measurement] = []
+    drawn: list[Measurement] = []
     for run in runs:
-        found += [run[i] for i in random.permutation(len(run))]
-        if len(found) >= count:
-            return found[:count]
-    raise InputError(f"{len(found)} recorded processes are too few to draw {count} different ones")
+        drawn += [run[i] for i in random.permutation(len(run))]
+        if len(drawn) >= count:
+            return drawn[:count]
+    raise InputError(f"{len(drawn)} recorded processes are too few to draw {count} different ones")
 
 
-def named(found: Measurement) -> Measurement:
+def named(record: Measurement) -> Measurement:
     """Marked as `--against` marks what it measured side by side."""
-    return found.model_copy(
-        update={"metrics": {n: m.model_copy(update={"beside": "replay"}) for n, m in found.metrics.items()}}
+    return record.model_copy(
+        update={"metrics": {n: m.model_copy(update={"beside": "replay"}) for n, m in record.metrics.items()}}
     )

@@ -46,7 +46,7 @@ class Noise(Record):
 
     def still(self) -> Noise:
         """Without paired differences: on one machine measurements repeat to the last digit."""
-        zeros = {c: {n: [0.0] * len(v) for n, v in found.items()} for c, found in self.paired.items()}
+        zeros = {c: {n: [0.0] * len(v) for n, v in metrics.items()} for c, metrics in self.paired.items()}
         return self.model_copy(update={"paired": zeros, "place": HERE, "origin": "the same numbers again"})
 
     def differences(self, cell: str, name: str) -> list[float]:
@@ -87,16 +87,16 @@ def _between_references(cell: str, cells: Cells) -> dict[str, list[float]]:
 def differences(old: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, list[float]]:
     """New minus old of what does not vary on one machine, by name: unit by unit of paired metrics, of levels without
     samples the value. Only of what was measured on the same units."""
-    found = {}
+    values = {}
     for name, metric in old.items():
         other = new.get(name)
         if other is None or other.conditions != metric.conditions:
             continue
         if metric.kind == "paired":
-            found[name] = [b - a for a, b in zip(metric.samples or (), other.samples or (), strict=True)]
+            values[name] = [b - a for a, b in zip(metric.samples or (), other.samples or (), strict=True)]
         elif metric.kind == "level" and not metric.samples:
-            found[name] = [other.value - metric.value]
-    return found
+            values[name] = [other.value - metric.value]
+    return values
 
 
 def read_results(folder: Path) -> dict[str, Measurement]:
@@ -105,7 +105,7 @@ def read_results(folder: Path) -> dict[str, Measurement]:
 
     Raises InputError where there are none.
     """
-    found = {}
+    records = {}
     for file in sorted(folder.glob("*/*/*.json")):
         if "~" not in file.name:
             one = Measurement.model_validate_json(file.read_bytes())
@@ -113,10 +113,10 @@ def read_results(folder: Path) -> dict[str, Measurement]:
                 other = file.with_name(f"{file.stem}~old.json")
                 old = Measurement.model_validate_json(other.read_bytes()) if other.exists() else None
                 # What an earlier A/B run left beside the record of a later plain run is not its other side.
-                found[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one
-    if not found:
+                records[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one
+    if not records:
         raise InputError(f"{folder}: no measurements; name the folder of a tier, such as .quantgate/smoke")
-    return found
+    return records
 
 
 def _in_turns(old: Measurement, new: Measurement) -> Measurement:
@@ -137,9 +137,9 @@ def record(folders: Iterable[Path], others: Iterable[Path], cells: Cells, path: 
     paired: dict[str, dict[str, list[float]]] = {}
     kernels = []
     for run in map(read_results, others):
-        kernels += [str(found.environment.get("kernels")) for found in run.values()]
-        for cell, found in run.items():
-            for name, values in differences(cells.get(cell, {}), found.metrics).items():
+        kernels += [str(result.environment.get("kernels")) for result in run.values()]
+        for cell, result in run.items():
+            for name, values in differences(cells.get(cell, {}), result.metrics).items():
                 paired.setdefault(cell, {}).setdefault(name, []).extend(map(_short, values))
     origin = (
         f"other kernels ({' | '.join(dict.fromkeys(kernels))}) against the baselines" if kernels else DEFAULT
@@ -157,7 +157,7 @@ def _sitting(run: Mapping[str, Measurement]) -> Sitting:
     """What varies between processes, of each cell; only what tells one machine from another of the environment."""
     return Sitting(
         cells={
-            cell: found.model_copy(
+            cell: result.model_copy(
                 update={
                     "metrics": {
                         name: metric.model_copy(
@@ -167,15 +167,15 @@ def _sitting(run: Mapping[str, Measurement]) -> Sitting:
                                 "raw": {k: v for k, v in metric.raw.items() if k == "tokens"},
                             }
                         )
-                        for name, metric in found.metrics.items()
+                        for name, metric in result.metrics.items()
                         if metric.nested and metric.samples
                     },
-                    "environment": {k: v for k, v in found.environment.items() if k in MACHINE},
+                    "environment": {k: v for k, v in result.environment.items() if k in MACHINE},
                     "requests": [],
                     "phases": {},
                 }
             )
-            for cell, found in run.items()
+            for cell, result in run.items()
         }
     )
 

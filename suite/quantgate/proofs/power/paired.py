@@ -59,11 +59,11 @@ def as_between(worse: Metric, better: Metric, mean: float) -> Array:
     """
     if worse.conditions != better.conditions or len(worse.samples or ()) != len(better.samples or ()):
         raise InputError("a pattern of loss needs two metrics of the same tokens")
-    found = by_cluster(worse) - by_cluster(better)
-    average = float(np.average(found, weights=weights_of(worse)))
+    loss = by_cluster(worse) - by_cluster(better)
+    average = float(np.average(loss, weights=weights_of(worse)))
     if average * mean <= 0:
         raise InputError(f"they differ by {average:+.4g} on average: no loss to scale to {mean:+.4g}")
-    wide = stretched(found)
+    wide = stretched(loss)
     scaled: Array = wide * (mean / float(np.average(wide, weights=weights_of(worse))))
     return scaled
 

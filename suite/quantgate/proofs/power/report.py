@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from quantgate.proofs.power.rates import Rate
-from quantgate.proofs.power.study import Row
+from quantgate.proofs.power.study import Alarms, Row
 
 DASH = "-"
 SIGNS = {"perplexity": "+", "accuracy": "-", "tokens/s": "-", "memory": "+"}
@@ -35,10 +34,10 @@ def percent(share: float) -> str:
     return f"{value:.2f}" if value < 0.1 or value > 99.9 else f"{value:.1f}"
 
 
-def rate(found: Rate) -> str:
+def rate(value: Rate) -> str:
     """Share with its 95 % interval, in percent."""
-    low, high = found.interval()
-    return f"{percent(found.share)} ({percent(low)} to {percent(high)})"
+    low, high = value.interval()
+    return f"{percent(value.share)} ({percent(low)} to {percent(high)})"
 
 
 def effect(group: str, size: float) -> str:
@@ -61,10 +60,10 @@ def _section(group: str, place: str, rows: list[Row]) -> Section:
     effects = sorted({row.scenario.effect for row in rows})
     lines: dict[tuple[str, str], dict[float, tuple[Rate, str]]] = {}
     for row in rows:
-        for judge, found, more in _judged(row):
+        for judge, red, more in _judged(row):
             line = lines.setdefault((judge, row.scenario.spread), {})
             so_far = line.get(row.scenario.effect, (Rate(0, 0), ""))[0]
-            line[row.scenario.effect] = so_far.plus(found), more
+            line[row.scenario.effect] = so_far.plus(red), more
     # Replays without effect stand once, and begin the line of every way to spread one.
     null = {judge: line[0.0] for (judge, _), line in lines.items() if set(line) == {0.0}}
     table = []
@@ -72,20 +71,20 @@ def _section(group: str, place: str, rows: list[Row]) -> Section:
         if set(line) != {0.0} or effects == [0.0]:
             shown = {0.0: null[judge], **line} if judge in null else line
             cells = [rate(shown[e][0]) + shown[e][1] if e in shown else DASH for e in effects]
-            table.append([judge, spread, *cells, f"{min(found.total for found, _ in shown.values()):,}"])
+            table.append([judge, spread, *cells, f"{min(red.total for red, _ in shown.values()):,}"])
     notes = list(dict.fromkeys(f"{row.scenario.spread}: {row.scenario.source}" for row in rows))
     columns = ["judged by", "effect", *(effect(group, e) for e in effects), "replays"]
     title = f"{group}{place and f', {place}'}: red, % of replays (95 % interval)"
     return Section(title, columns, table, notes)
 
 
-def alarms(place: str, gates: int, found: Rate, red_gates: Counter[str]) -> list[str]:
-    """How many whole runs without any change had a red case, and which gates were red most often."""
+def alarms(place: str, runs: Alarms) -> list[str]:
+    """Say how many whole runs without any change had a red case, and which gates were red most often."""
     first = (
-        f"whole runs without any change {place} that had a red case: {rate(found)} % of {found.total:,}, "
-        f"with {gates} gates each"
+        f"whole runs without any change {place} that had a red case: {rate(runs.rate)} % of {runs.rate.total:,}, "
+        f"with {runs.gates} gates each"
     )
-    return [first, *(f"red in {count} of them: {gate}" for gate, count in red_gates.most_common(5))]
+    return [first, *(f"red in {count} of them: {gate}" for gate, count in runs.red.most_common(5))]
 
 
 RULE = "rule: "
@@ -95,12 +94,12 @@ def _judged(row: Row) -> list[tuple[str, Rate, str]]:
     """Who judges, how often the verdict is red, what else there is to say."""
     unsure = row.inconclusive.share if row.inconclusive else 0.0
     more = f", {percent(unsure)} inconclusive" if unsure >= UNSURE else ""
-    found = [(row.gate, row.red, more)]
+    judgements = [(row.gate, row.red, more)]
     if row.share is not None:
-        found.append((f"{RULE}8 % of the mean", row.share, ""))
+        judgements.append((f"{RULE}8 % of the mean", row.share, ""))
     if row.limit is not None:
-        found.append((f"{RULE}perplexity above 20", row.limit, ""))
-    return found
+        judgements.append((f"{RULE}perplexity above 20", row.limit, ""))
+    return judgements
 
 
 def to_table(section: Section) -> Table:
@@ -114,10 +113,10 @@ def to_table(section: Section) -> Table:
     return table
 
 
-def to_markdown(found: Iterable[Section], summary: Iterable[str]) -> str:
+def to_markdown(sections: Iterable[Section], summary: Iterable[str]) -> str:
     """GitHub Markdown: what was found in all, then a heading and a table for each section, and what was replayed."""
     parts = ["".join(f"- {line}\n" for line in summary)]
-    for section in found:
+    for section in sections:
         align = [":--" if number < 2 else "--:" for number in range(len(section.columns))]
         lines = [section.columns, align, *section.rows]
         body = "".join(f"| {' | '.join(map(_escaped, line))} |\n" for line in lines)

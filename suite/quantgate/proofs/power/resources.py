@@ -34,15 +34,19 @@ def recorded(noise: Noise, group: str, number: int) -> dict[str, list[Run]]:
     what is held against it."""
     runs: dict[str, list[Run]] = {}
     for sitting in noise.sittings:
-        for cell, found in sitting.cells.items():
-            if len(parts := split(found, group)) >= number:
+        for cell, record in sitting.cells.items():
+            if len(parts := split(record, group)) >= number:
                 runs.setdefault(cell, []).append(spread_out(parts))
-    return {c: found for c, found in runs.items() if len(found) > 2 or min(map(len, found)) >= 2 * number}
+    return {
+        cell: cell_runs
+        for cell, cell_runs in runs.items()
+        if len(cell_runs) > 2 or min(map(len, cell_runs)) >= 2 * number
+    }
 
 
 def source(runs: Runs, what: str) -> str:
     """In words, for the table."""
-    sizes = [len(run) for found in runs.values() for run in found]
+    sizes = [len(run) for cell_runs in runs.values() for run in cell_runs]
     return f"{what} of {sum(sizes)} processes: {len(runs)} cells in up to {max(map(len, runs.values()))} runs"
 
 
@@ -63,29 +67,33 @@ def memory(cells: Cells, noise: Noise, number: int) -> list[Scenario]:
     ]
 
 
-def tokens_per_second(noise: Noise, known: Mapping[str, Cell], number: int) -> list[Scenario]:
+def tokens_per_second(noise: Noise, cells: Mapping[str, Cell], number: int) -> list[Scenario]:
     """Effects `SPEED`: with `number` processes on the ratio to the reference of the same run, as every machine gates
     it, and against the stored baseline of a named machine; and by A/B of one cell's timings, side by side."""
     runs = recorded(noise, "throughput", number)
     if not runs:
         return []
     words = source(runs, "timings")
-    rated = [known[c] for c in runs if known[c].reference in runs and known[c].reference != c]
+    rated = [cells[c] for c in runs if cells[c].reference in runs and cells[c].reference != c]
     long = {
-        cell: enough for cell, found in runs.items() if (enough := [run for run in found if len(run) >= 4])
+        cell: enough
+        for cell, cell_runs in runs.items()
+        if (enough := [run for run in cell_runs if len(run) >= 4])
     }
-    found = []
+    scenarios = []
     for effect in SPEED:
         way = partial(Scenario, "tokens/s", effect)
         factor = 1 / (1 - effect)
         if rated:
-            found.append(way(RATIO, words, len(rated), partial(_ratios, runs, rated, number, factor)))
+            scenarios.append(way(RATIO, words, len(rated), partial(_ratios, runs, rated, number, factor)))
         name, run = f"named machine, {number} processes", partial(_stored, runs, number, factor)
-        found.append(way(name, words, len(runs), run, everywhere=False))
+        scenarios.append(way(name, words, len(runs), run, everywhere=False))
         for pairs in PAIRS if long else ():
             name, run = f"A/B of one cell, {pairs} pairs", partial(_beside, long, pairs, factor)
-            found.append(way(name, source(long, "timings"), len(long), run, gates=TIMINGS, everywhere=False))
-    return found
+            scenarios.append(
+                way(name, source(long, "timings"), len(long), run, gates=TIMINGS, everywhere=False)
+            )
+    return scenarios
 
 
 TIMINGS = 4
@@ -102,11 +110,11 @@ def _sizes(cells: Cells, factor: float, count: int, random: np.random.Generator)
 def _stored(
     runs: Runs, number: int, factor: float, count: int, random: np.random.Generator
 ) -> Iterator[Replay]:
-    for cell, found in runs.items():
-        worse = [[times(process, factor) for process in run] for run in found]
+    for cell, cell_runs in runs.items():
+        worse = [[times(process, factor) for process in run] for run in cell_runs]
         for _ in range(count):
-            old, new = two_sides(len(found), random)
-            baseline = draw([found[i] for i in old], number, random)
+            old, new = two_sides(len(cell_runs), random)
+            baseline = draw([cell_runs[i] for i in old], number, random)
             measured = draw([worse[i] for i in new], 2 * number, random)
             yield _twice(cell, baseline, measured, number, _pairs)
 
@@ -114,9 +122,9 @@ def _stored(
 def _beside(
     runs: Runs, number: int, factor: float, count: int, random: np.random.Generator
 ) -> Iterator[Replay]:
-    for cell, found in runs.items():
+    for cell, cell_runs in runs.items():
         for i in range(count):
-            one, other = neighbours(found[i % len(found)], 2 * number, random)
+            one, other = neighbours(cell_runs[i % len(cell_runs)], 2 * number, random)
             slow = [times(process, factor) for process in other]
             first, again = (
                 partial(_side_by_side, one[part], slow[part]) for part in (slice(number), slice(number, None))

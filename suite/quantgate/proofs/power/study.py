@@ -1,22 +1,28 @@
-"""One row of the table: replays of one effect, judged by the gate and by the two other rules."""
+"""Judge replays of one effect by the gate and by two rules of other projects; one row of the table."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from quantgate.judge import Tolerances, judge, reproduction
-from quantgate.judge.confirm import settle, suspicious
+from quantgate.judge.compare import (
+    Comparison,
+    FreshPairs,
+    MoreProcesses,
+    Rules,
+    confirmed,
+    needs_second_look,
+    verdicts,
+)
 from quantgate.proofs.power.paired import Pair
 from quantgate.proofs.power.rates import Rate
-from quantgate.proofs.power.rules import beyond_limit, beyond_share
-from quantgate.records import Metric, Status, Verdict, worst
+from quantgate.records import Measurement, Metric, Scalar, Status, worst
 
 RED = {Status.REGRESSION, Status.CHANGED}
 """Verdicts that fail a case."""
@@ -25,13 +31,20 @@ SEED = 20261122
 
 HERE = "in the baseline's own environment"
 ELSEWHERE = "on other processors and builds"
-"""Where the same code gives the same numbers, and where kernels round otherwise: tolerances differ."""
+"""Places of a later measurement: at the first the code gives the same numbers; at the second kernels round
+differently, and tolerances are wider."""
+
+RULE_SHARE = 0.08
+RULE_LIMIT = 20.0
 
 
 class Replay(NamedTuple):
-    """One cell measured once more. again: gives what a second look goes by, at what seems worse. fresh: against a
-    stored baseline, the processes of that look alone (`again` then has the first ones too). against: by A/B, both
-    sides side by side."""
+    """One simulated run of a cell.
+
+    pairs: the first look, metrics by name, all of one metric group. again: returns the second look: in an A/B run,
+    fresh processes of both sides; against a stored baseline, the first and the fresh processes together. fresh: against
+    a stored baseline, returns the fresh processes alone. against: an A/B run.
+    """
 
     cell: str
     pairs: Mapping[str, Pair]
@@ -44,11 +57,11 @@ class Replay(NamedTuple):
 class Scenario:
     """An effect of known size.
 
-    effect: relative, or in points of accuracy as a share; 0: a run that changes nothing. spread: how it is spread, or
-    how it is measured. source: the data replayed. replays: called with how many of each cell, cell by cell.
-    gates: among how many the alarm rate of the run is divided; None: those of the tier. everywhere: whether every
-    run of the tier has these gates (absolute timings and A/B it has not). place: `HERE` or `ELSEWHERE`; empty where
-    that makes no difference.
+    effect: relative, or accuracy points as a fraction; 0: a run that changes nothing. spread: how the effect is spread
+    over the units, or how the cell is measured. source: the replayed data. replays: returns so many replays of each
+    cell, cell by cell. gates: number of gates that share the run's alarm rate; None: those of the tier. everywhere:
+    whether every run of the tier has these gates; absolute timings and A/B gates it has not. place: `HERE` or
+    `ELSEWHERE`; empty where both are the same.
     """
 
     group: str
@@ -61,11 +74,15 @@ class Scenario:
     everywhere: bool = True
     place: str = ""
 
+    def rules(self, rules: Rules) -> Rules:
+        """Return the rules at the level of a run with this many gates."""
+        return rules if self.gates is None else replace(rules, alpha=rules.tolerances.run_alpha / self.gates)
+
 
 @dataclass
 class Row:
-    """What became of the replays of one scenario at one gate. `share`, `limit`: the two other rules, None where they
-    have nothing to say (nats have no share, only perplexity has a limit)."""
+    """Rates of one scenario at one gate. share, limit: rates of the two other rules; None where a rule does not apply
+    (nats have no share, only perplexity has a limit)."""
 
     scenario: Scenario
     gate: str
@@ -75,44 +92,48 @@ class Row:
     limit: Rate | None = None
 
 
-@dataclass(frozen=True)
-class Referee:
-    """The gate's judge, with its tolerances and the level of one gate."""
+def beyond_share(measured: Metric, baseline: Metric) -> bool:
+    """Return whether the value is worse than the stored one by more than 8 % of it: vLLM's lm-eval-harness job compares
+    scores like this, in both directions."""
+    sign = 1 if measured.better == "lower" else -1
+    return sign * (measured.value - baseline.value) > RULE_SHARE * abs(baseline.value)
 
-    tolerances: Tolerances
-    alpha: float
-    environment: Sequence[str] = ()
 
-    def of(self, scenario: Scenario) -> Referee:
-        """At the level of a run with so many gates, and at that place."""
-        alpha = self.alpha if scenario.gates is None else self.tolerances.run_alpha / scenario.gates
-        return replace(self, alpha=alpha, environment=[ELSEWHERE] if scenario.place == ELSEWHERE else [])
+def beyond_limit(measured: Metric) -> bool:
+    """Return whether the value is above 20: llama.cpp's ci/run.sh gates perplexity like this, whatever the model, the
+    text and the format."""
+    return measured.value > RULE_LIMIT
 
-    def verdicts(self, cell: str, pairs: Mapping[str, Pair], against: bool = False) -> dict[str, Verdict]:
-        """By gate. A metric without a tolerance is recorded and has none."""
-        found: dict[str, Verdict] = {}
-        for name, (baseline, measured) in pairs.items():
-            tolerance = self.tolerances.of(name, cell, against=against)
-            if tolerance is None:
-                continue
-            alpha = math.sqrt(self.alpha) if against and measured.nested else self.alpha
-            found[name] = verdict = judge(cell, name, measured, baseline, tolerance, alpha, self.environment)
-            harmless = self.tolerances.of_reproduction(name, cell) if measured.kind == "paired" else None
-            if harmless is not None:
-                found[f"{name}/reproduction"] = reproduction(verdict, measured, baseline, harmless)
-        return found
 
-    def look(self, replay: Replay) -> dict[str, Status]:
-        """The same, with what seems worse measured again, as `Gate` does: by A/B both looks must say so; against a
-        stored baseline the processes of both together, and the fresh ones alone must be worse too."""
-        first = self.verdicts(replay.cell, replay.pairs, replay.against)
-        metrics = {name: measured for name, (_, measured) in replay.pairs.items()}
-        if replay.again is None or not suspicious(first.values(), metrics, replay.against):
-            return {gate: verdict.status for gate, verdict in first.items()}
-        second = self.verdicts(replay.cell, replay.again(), replay.against).values()
-        fresh = self.verdicts(replay.cell, replay.fresh()).values() if replay.fresh else ()
-        settled = settle(first.values(), second, None if replay.against else fresh, metrics)
-        return {verdict.metric: verdict.status for verdict in settled}
+def judged(replay: Replay, rules: Rules, place: str = "") -> dict[str, Status]:
+    """Return the status of every gate of a replay, after the second look where the gate takes one."""
+    rules = replace(rules, against=replay.against, timings=True)
+    request = next(iter(replay.pairs)).partition("/")[0]
+
+    def look(pairs: Mapping[str, Pair]) -> Comparison:
+        old, new = ({name: pair[side] for name, pair in pairs.items()} for side in (0, 1))
+        changed: dict[str, Scalar] = {"processor": place} if place == ELSEWHERE else {}
+        return Comparison(_measurement(replay.cell, new, changed), _measurement(replay.cell, old, {}))
+
+    first = look(replay.pairs)
+    results = verdicts(first, request, rules)
+    if replay.again is not None and needs_second_look(results, first, rules):
+        again = look(replay.again())
+        second = MoreProcesses(again, look(replay.fresh())) if replay.fresh else FreshPairs(again)
+        results = confirmed(results, first, second, request, rules)
+    return {v.metric: v.status for v in results if v.tolerance is not None}
+
+
+def _measurement(cell: str, metrics: dict[str, Metric], environment: dict[str, Scalar]) -> Measurement:
+    return Measurement(
+        cell=cell,
+        tier="",
+        fingerprint="",
+        created="",
+        metrics=metrics,
+        environment=environment,
+        complete=True,
+    )
 
 
 @dataclass
@@ -140,7 +161,7 @@ class _Tally:
 
 
 def pattern(gate: str) -> str:
-    """Gates of all tasks in one row, and all peaks: `accuracy/arc_easy/acc` -> `accuracy/*/acc`."""
+    """Return the name of the gate's row, which all tasks, and all peaks, share: `accuracy/*/acc`."""
     return re.sub(
         r"^accuracy/(?!mean/)[^/]+/|(?<=^memory/peak_).*",
         lambda m: "accuracy/*/" if m[0][-1] == "/" else "*",
@@ -148,20 +169,20 @@ def pattern(gate: str) -> str:
     )
 
 
-def study(scenario: Scenario, referee: Referee, count: int) -> list[Row]:
-    """Judge about `count` replays, equally many of each cell; a row for each gate, and one for any gate of the cell
-    where it has several."""
+def study(scenario: Scenario, rules: Rules, count: int) -> list[Row]:
+    """Judge about `count` replays, equally many of each cell. Returns a row for each gate, and one for any gate of the
+    cell where it has several."""
     tallies: dict[str, _Tally] = {}
     whole = _Tally()
-    referee = referee.of(scenario)
+    rules = scenario.rules(rules)
     for replay in scenario.replays(math.ceil(count / scenario.cells), np.random.default_rng(SEED)):
-        verdicts = referee.look(replay)
-        for gate, status in verdicts.items():
+        statuses = judged(replay, rules, scenario.place)
+        for gate, status in statuses.items():
             tally = tallies.setdefault(pattern(gate), _Tally())
             tally.add(status)
             if gate in replay.pairs:
                 tally.compare(gate, *replay.pairs[gate])
-        whole.add(worst(verdicts.values()))
+        whole.add(worst(statuses.values()))
     rows = [
         Row(
             scenario,
@@ -181,21 +202,29 @@ def study(scenario: Scenario, referee: Referee, count: int) -> list[Row]:
 ANY = "any of these"
 
 
-def run_alarms(
-    scenarios: list[Scenario], referee: Referee, count: int, place: str = ""
-) -> tuple[Rate, Counter[str]]:
-    """Chance that a whole run at `place` without any change has a red case, over `count` runs of all cells; and which
-    gates were red. Takes those of the scenarios that are without effect and part of every run there."""
+class Alarms(NamedTuple):
+    """Whole runs without any change. rate: of runs with a red case. gates: of each run. red: how often each gate was
+    red."""
+
+    rate: Rate
+    gates: int
+    red: Counter[str]
+
+
+def run_alarms(scenarios: list[Scenario], rules: Rules, count: int, place: str = "") -> Alarms:
+    """Judge `count` whole runs at `place`: all scenarios without an effect that are part of every run there."""
     red = np.zeros(count, dtype=bool)
-    gates: Counter[str] = Counter()
+    gates, total = Counter[str](), 0
     null = [s for s in scenarios if s.effect == 0 and s.everywhere and s.place in ("", place)]
     for number, scenario in enumerate(null):
         runs: Counter[str] = Counter()
         for replay in scenario.replays(count, np.random.default_rng([SEED, number])):
             run = runs[replay.cell]
             runs[replay.cell] += 1
-            for gate, status in referee.of(scenario).look(replay).items():
+            statuses = judged(replay, scenario.rules(rules), scenario.place)
+            total += len(statuses) if run == 0 else 0
+            for gate, status in statuses.items():
                 if status in RED:
                     red[run] = True
                     gates[f"{gate} of {replay.cell}"] += 1
-    return Rate(int(red.sum()), count), gates
+    return Alarms(Rate(int(red.sum()), count), total, gates)
