@@ -15,10 +15,9 @@ from quantgate.errors import InputError
 from quantgate.proofs.papers.__main__ import main
 from quantgate.proofs.papers.baseline import BASELINES, Known, accept, load, path_of, workload_of
 from quantgate.proofs.papers.cases import Answers, FindingCase, questions
-from quantgate.proofs.papers.curves import Curve, curve, lead, pareto
 from quantgate.proofs.papers.expected import Entry, Expected, Outcome, load_entries, module_of, outcomes
 from quantgate.proofs.papers.kbit_findings import FEW, MANY, TYPES, best_precision, correlation, findings
-from quantgate.proofs.papers.points import TASK, Point, points_of
+from quantgate.proofs.papers.points import TASK, Curve, Point, curve, lead, pareto, points_of
 from quantgate.proofs.papers.section import Finding, decide
 from quantgate.proofs.papers.statistics import around, bootstrap, mean_interval, middle
 from quantgate.proofs.pocket.plan import load_plan

@@ -11,7 +11,7 @@ import pytest
 from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
 from quantgate.proofs.papers import calibration, outliers
-from quantgate.proofs.papers.calibration_points import METHODS, SETS, Grid
+from quantgate.proofs.papers.calibration_findings import METHODS, SETS, Grid
 from quantgate.proofs.papers.expected import load_entries, outcomes
 from quantgate.proofs.papers.section import Finding, Measured
 from quantgate.records import Measurement, Metric

@@ -11,11 +11,24 @@ from quantgate.errors import InputError
 from quantgate.proofs.papers import dimensions, scale
 from quantgate.proofs.papers.cases import questions
 from quantgate.proofs.papers.dimensions import ALIGNMENT, KNOWLEDGE, LIKELIHOOD
-from quantgate.proofs.papers.dimensions_proxy import correlation, share_of_tasks
-from quantgate.proofs.papers.dimensions_scores import Draws, score_draws, task_draws, unbiased
+from quantgate.proofs.papers.dimensions_scores import (
+    Draws,
+    correlation,
+    score_draws,
+    share_of_tasks,
+    task_draws,
+    unbiased,
+)
 from quantgate.proofs.papers.expected import load_entries
-from quantgate.proofs.papers.scale_confidence import Answers, answers_of, calibration_error, condition, kept
-from quantgate.proofs.papers.scale_findings import CHOICES, Family
+from quantgate.proofs.papers.scale_findings import (
+    CHOICES,
+    Answers,
+    Family,
+    answers_of,
+    calibration_error,
+    condition,
+    kept,
+)
 from quantgate.proofs.papers.section import Finding, Measured
 from quantgate.proofs.papers.statistics import RESAMPLES, pearson, spearman
 from quantgate.records import Measurement, Metric

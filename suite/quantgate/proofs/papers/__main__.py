@@ -56,12 +56,12 @@ def chosen(pattern: str) -> dict[str, Entry]:
     """The sections whose name matches. Raises InputError where none does."""
     entries = load_entries()
     try:
-        found = {name: entry for name, entry in entries.items() if re.search(pattern, name)}
+        matches = {name: entry for name, entry in entries.items() if re.search(pattern, name)}
     except re.error as error:
         raise InputError(f"-k {pattern}: is no regular expression: {error}") from None
-    if not found:
+    if not matches:
         raise InputError(f"-k {pattern}: no section matches; there are {', '.join(entries)}")
-    return found
+    return matches
 
 
 def shown(
@@ -84,25 +84,29 @@ def shown(
     workload = baseline.workload_of(measured, entry.requests)
     if options.update_baselines:
         unexpected = {key for key, expected in entry.findings.items() if expected.state == "unknown"}
-        known = [f for f in findings if f.key not in unexpected]
+        accepted_findings = [f for f in findings if f.key not in unexpected]
         before = _accepted(name, options.baselines)
-        moved = [f.key for f in known if before and not (f.key in before and before[f.key].allows(f))]
-        path = baseline.accept(name, known, workload, options.reason, options.baselines)
+        moved = [
+            f.key for f in accepted_findings if before and not (f.key in before and before[f.key].allows(f))
+        ]
+        path = baseline.accept(name, accepted_findings, workload, options.reason, options.baselines)
         left = f", {len(moved)} of them new or beyond what was accepted before" if before else ""
         named = f": {', '.join(moved)}" if moved else ""
-        console.print(f"wrote {path}: {len(known)} findings{left}{named}", markup=False, soft_wrap=True)
+        console.print(
+            f"wrote {path}: {len(accepted_findings)} findings{left}{named}", markup=False, soft_wrap=True
+        )
     accepted = baseline.load(name, options.baselines)
     try:
-        found = list(outcomes(name, entry, findings, workload, accepted).values())
+        results = list(outcomes(name, entry, findings, workload, accepted).values())
     except QuantgateError as error:
         return missing(error)
     if options.output is None:
-        return page.Shown(name, module.PAPER, outcomes=found)
+        return page.Shown(name, module.PAPER, outcomes=results)
     figures = module.figures(measured)
     return page.Shown(
         name,
         module.PAPER,
-        outcomes=found,
+        outcomes=results,
         figures=figures,
         tables=module.tables(measured),
         origin=page.origin_of(measured),
@@ -113,10 +117,10 @@ def shown(
 def _accepted(name: str, root: Path) -> dict[str, baseline.Known]:
     """The findings of a section's baseline; none where it cannot be read, which an update mends."""
     try:
-        found = baseline.load(name, root)
+        file = baseline.load(name, root)
     except QuantgateError:
         return {}
-    return found.findings if found else {}
+    return file.findings if file else {}
 
 
 def load(entry: Entry, matrix: Matrix, results: Path) -> Measured:
@@ -132,10 +136,10 @@ def load(entry: Entry, matrix: Matrix, results: Path) -> Measured:
     return [(cell, read_measurement(file)) for cell, file in files]
 
 
-def table_of(title: str, found: Sequence[Outcome]) -> Table:
+def table_of(title: str, results: Sequence[Outcome]) -> Table:
     """A row for each finding."""
     table = Table("finding", "the paper", "measured (95 % interval)", "", "of what", title=title)
-    for one in found:
+    for one in results:
         f = one.finding
         state = f"[{COLOUR[f.state]}]{f.state}[/]" + "".join(f", {change}" for change in one.changes)
         table.add_row(f.name, f.claim, f.measured, state, f.text)

@@ -84,8 +84,8 @@ def path_of(section: str, root: Path = BASELINES) -> Path:
 
 def load(section: str, root: Path = BASELINES) -> Baseline | None:
     """None where nothing was accepted yet. Raises InputError naming file, key and remedy."""
-    found = parse_toml(path_of(section, root), Baseline)
-    return found[0] if found else None
+    file = parse_toml(path_of(section, root), Baseline)
+    return file[0] if file else None
 
 
 def accept(
@@ -125,14 +125,14 @@ def workload_of(measured: Measured, requests: Sequence[str]) -> str:
 
 def _content(cell: Cell, record: Measurement, requests: Sequence[str]) -> list[dict[str, Scalar]]:
     needs = [Need(cell, request) for request in requests]
-    found = [
+    conditions = [
         {key: value for key, value in metric.conditions.items() if key in CONTENT}
         for name, metric in record.metrics.items()
         if metric.kind == "paired" and not metric.relative and any(need.covers(name) for need in needs)
     ]
     # Each once: metrics of one text or task have it in common.
-    different = {hash_of(one): one for one in found if one.keys() - {"source"}}
-    return [different[key] for key in sorted(different)]
+    by_hash = {hash_of(one): one for one in conditions if one.keys() - {"source"}}
+    return [by_hash[key] for key in sorted(by_hash)]
 
 
 def _known(finding: Finding) -> Known:

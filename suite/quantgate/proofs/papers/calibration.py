@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from quantgate.proofs.papers import calibration_charts, calibration_findings
-from quantgate.proofs.papers.calibration_points import METHODS, SETS, Grid
+from quantgate.proofs.papers import calibration_findings, charts
+from quantgate.proofs.papers.calibration_findings import METHODS, SETS, Grid
 from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
 
 PAPER = Paper(
@@ -38,7 +39,7 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return calibration_charts.figures(Grid(measured))
+    return _figures(Grid(measured))
 
 
 def tables(measured: Measured) -> list[Table]:
@@ -76,3 +77,46 @@ def _by_scheme(grid: Grid) -> Table:
         ),
         rows,
     )
+
+
+def _figures(grid: Grid) -> list[Figure]:
+    """Perplexity by set and method."""
+    return [
+        Figure(
+            "calibration-sets",
+            "Perplexity by calibration set and method",
+            "Dashed: the same quantizer without calibration; dotted: full precision. The scales differ between "
+            "methods.",
+            _sets(grid),
+        ),
+    ]
+
+
+def _sets(grid: Grid) -> Any:
+    alt = charts.altair()
+    parts = []
+    for method in METHODS:
+        rows = [{"set": s, "y": grid.calibrated(method, s).perplexity} for s in grid.sets(method)]
+        y = alt.Y("y:Q", title="perplexity", scale=alt.Scale(zero=False))
+        points = (
+            alt.Chart(charts.data(rows))
+            .mark_point(filled=True, size=70)
+            .encode(
+                alt.X("set:N", title=None, sort=list(SETS)),
+                y,
+                alt.Color("set:N", sort=list(SETS), legend=None),
+                tooltip=["set:N", alt.Tooltip("y:Q", title="perplexity", format=".3f")],
+            )
+        )
+        lines = [
+            alt.Chart(charts.data([{"y": grid.at(scheme).perplexity, "what": scheme}]))
+            .mark_rule(strokeDash=dash)
+            .encode(y, tooltip=["what:N", alt.Tooltip("y:Q", title="perplexity", format=".3f")])
+            for scheme, dash in ((method.plain, [6, 3]), (method.reference, [1, 3]))
+        ]
+        parts.append(
+            alt.layer(points, *lines).properties(
+                width=charts.WIDTH / 2, height=charts.HEIGHT, title=method.label
+            )
+        )
+    return alt.hconcat(*parts)

@@ -8,90 +8,186 @@ the differences of blocks or items; that of a ratio of losses from a bootstrap o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from quantgate.proofs.papers.calibration_points import METHODS, NONSENSE, Grid, Method
-from quantgate.proofs.papers.section import LITTLE, NOTHING, TOLERABLE, Finding, decide
+from quantgate.errors import InputError
+from quantgate.proofs.papers.section import LITTLE, NOTHING, TOLERABLE, Finding, Measured, decide
 from quantgate.proofs.papers.statistics import Floats, Interval, bootstrap, least, mean_interval
+from quantgate.records import Measurement
+
+REAL = ("wikipedia", "stories", "code", "questions", "german")
+NONSENSE = "random"
+SETS = (*REAL, NONSENSE)
+
+
+@dataclass(frozen=True)
+class Method:
+    """schemes: how those of its schemes begin that have a calibration set. plain: the same without
+    calibration; reference: in full precision."""
+
+    key: str
+    label: str
+    schemes: str
+    plain: str
+    reference: str = "transformers/fp32"
+
+
+METHODS = (
+    Method("gptq", "GPTQ, 4 bits", "llmcompressor/gptq4-g64-", "llmcompressor/rtn4-g64"),
+    Method("awq", "AWQ, 4 bits", "llmcompressor/awq4-g64-", "llmcompressor/rtn4-g64"),
+    Method("imatrix", "importance matrix, Q4_0", "llamacpp/Q4_0-", "llamacpp/Q4_0", "llamacpp/F16"),
+    Method("smoothquant", "SmoothQuant, 8 bits", "llmcompressor/smoothquant8-a8-", "llmcompressor/rtn8-a8"),
+)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One cell. losses: mean negative log-likelihood of each block of the text, nats per token. hits: of
+    each item of the tasks, 1 or 0."""
+
+    scheme: str
+    losses: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    bits_per_weight: float
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+
+class Grid:
+    """What was measured, to be asked by method and calibration set."""
+
+    def __init__(self, measured: Measured) -> None:
+        self._at = {f"{cell.backend}/{cell.scheme}": _quality(cell.scheme, m) for cell, m in measured}
+        self.full = self.at("transformers/fp32")
+
+    def at(self, scheme: str) -> Quality:
+        """Raises InputError: was not measured."""
+        if scheme not in self._at:
+            raise InputError(f"{scheme} was not measured")
+        return self._at[scheme]
+
+    def sets(self, method: Method) -> list[str]:
+        """What the method was calibrated on."""
+        return [s for s in SETS if f"{method.schemes}{s}" in self._at]
+
+    def real(self, method: Method) -> list[Quality]:
+        """Calibrated on the real sets."""
+        return [self.calibrated(method, s) for s in self.sets(method) if s in REAL]
+
+    def calibrated(self, method: Method, calibration: str) -> Quality:
+        return self.at(f"{method.schemes}{calibration}")
+
+    @property
+    def rounded(self) -> list[Quality]:
+        """Rounded to nearest at 4 bits, in the order of the matrix."""
+        return [q for name, q in self._at.items() if name.startswith("llmcompressor/rtn4-")]
+
+
+def _quality(scheme: str, measured: Measurement) -> Quality:
+    metrics = measured.metrics
+    return Quality(
+        scheme=scheme,
+        losses=np.array(metrics["perplexity"].samples),
+        hits=np.array(metrics["accuracy/mean/acc"].samples),
+        bits_per_weight=metrics["memory/bits_per_weight"].value,
+    )
 
 
 def findings(grid: Grid) -> list[Finding]:
-    """All of them. Raises InputError for a cell that was not measured."""
+    """Return all findings, in the order of the page. Raises InputError for a cell that was not measured."""
     return [
-        *(calibration_helps(grid, m) for m in METHODS),
-        *(sets_differ_little(grid, m) for m in METHODS),
-        *(answers_differ_little(grid, m) for m in METHODS),
-        *(nonsense_is_no_better(grid, m) for m in METHODS),
-        *(nonsense_costs_little(grid, m) for m in METHODS),
+        *(_of_method(grid, method, question) for question in QUESTIONS for method in METHODS),
         eight_bits_are_enough(grid),
         small_groups(grid),
         mixed_precision(grid),
     ]
 
 
-def calibration_helps(grid: Grid, method: Method) -> Finding:
-    """On held-out text of the kind it was calibrated on."""
-    value, low, high = mean_interval(
-        grid.at(method.plain).losses - grid.calibrated(method, "wikipedia").losses
-    )
-    return Finding(
-        f"helps-{method.key}",
-        f"{method.label}: calibration helps",
+@dataclass(frozen=True)
+class Question:
+    """A finding asked of every method.
+
+    interval: the measured value. above, below: bounds between which the finding holds. name, text: templates with
+    `{m}`, the method, `{sets}`, the number of real sets, and `{items}`, of the tasks.
+    """
+
+    key: str
+    name: str
+    claim: str
+    interval: Callable[[Grid, Method], Interval]
+    text: str
+    unit: str = "nats/token"
+    above: float = -math.inf
+    below: float = math.inf
+
+
+QUESTIONS = (
+    Question(
+        "helps",
+        "{m.label}: calibration helps",
         "a calibrated quantizer loses less than rounding to nearest",
-        value, low, high, "nats/token", decide(low, high, above=0),
-        f"loss of {method.plain} minus loss calibrated on Wikipedia passages, on other passages",
-    )  # fmt: skip
-
-
-def sets_differ_little(grid: Grid, method: Method) -> Finding:
-    """Loss of the worst real set minus that of the best."""
-    value, low, high = spread([q.losses for q in grid.real(method)])
-    return Finding(
-        f"sets-{method.key}",
-        f"{method.label}: real sets differ little",
+        lambda grid, method: mean_interval(
+            grid.at(method.plain).losses - grid.calibrated(method, "wikipedia").losses
+        ),
+        "loss of {m.plain} minus loss calibrated on Wikipedia passages, on other passages",
+        above=0,
+    ),
+    Question(
+        "sets",
+        "{m.label}: real sets differ little",
         "quality, content and language of the set hardly matter for newer models",
-        value, low, high, "nats/token", decide(low, high, below=LITTLE),
-        f"the highest loss of {len(grid.real(method))} real sets minus the lowest; up to {LITTLE:g} is little",
-    )  # fmt: skip
-
-
-def answers_differ_little(grid: Grid, method: Method) -> Finding:
-    """Accuracy of the best real set minus that of the worst."""
-    value, low, high = spread([q.hits for q in grid.real(method)])
-    items = len(grid.full.hits)
-    return Finding(
-        f"accuracy-{method.key}",
-        f"{method.label}: accuracy hardly depends on the set",
+        lambda grid, method: spread([q.losses for q in grid.real(method)]),
+        f"the highest loss of {{sets}} real sets minus the lowest; up to {LITTLE:g} is little",
+        below=LITTLE,
+    ),
+    Question(
+        "accuracy",
+        "{m.label}: accuracy hardly depends on the set",
         "the same for accuracy",
-        value, low, high, "", decide(low, high, below=TOLERABLE),
-        f"the highest accuracy of the real sets minus the lowest, {items} items; up to {TOLERABLE:g} is little",
-    )  # fmt: skip
-
-
-def nonsense_is_no_better(grid: Grid, method: Method) -> Finding:
-    """By how much random text loses more than real sets do."""
-    value, low, high = mean_interval(_nonsense_minus_real(grid, method))
-    return Finding(
-        f"random-no-better-{method.key}",
-        f"{method.label}: random text is no better than real text",
+        lambda grid, method: spread([q.hits for q in grid.real(method)]),
+        f"the highest accuracy of the real sets minus the lowest, {{items}} items; up to {TOLERABLE:g} is little",
+        unit="",
+        below=TOLERABLE,
+    ),
+    Question(
+        "random-no-better",
+        "{m.label}: random text is no better than real text",
         "nonsense is not the better calibration set",
-        value, low, high, "nats/token", decide(low, high, above=-NOTHING),
+        lambda grid, method: _nonsense_minus_real(grid, method),
         f"loss with random text minus mean loss of the real sets; better by up to {NOTHING:g} does not count",
-    )  # fmt: skip
-
-
-def nonsense_costs_little(grid: Grid, method: Method) -> Finding:
-    """The same, asked the other way round."""
-    value, low, high = mean_interval(_nonsense_minus_real(grid, method))
-    return Finding(
-        f"random-costs-little-{method.key}",
-        f"{method.label}: even random text costs little",
+        above=-NOTHING,
+    ),
+    Question(
+        "random-costs-little",
+        "{m.label}: even random text costs little",
         "newer models are robust even to nonsense",
-        value, low, high, "nats/token", decide(low, high, below=LITTLE),
+        lambda grid, method: _nonsense_minus_real(grid, method),
         f"loss with random text minus mean loss of the real sets; up to {LITTLE:g} is little",
+        below=LITTLE,
+    ),
+)
+
+
+def _of_method(grid: Grid, method: Method, question: Question) -> Finding:
+    value, low, high = question.interval(grid, method)
+    return Finding(
+        f"{question.key}-{method.key}",
+        question.name.format(m=method),
+        question.claim,
+        value, low, high, question.unit, decide(low, high, above=question.above, below=question.below),
+        question.text.format(m=method, sets=len(grid.real(method)), items=len(grid.full.hits)),
     )  # fmt: skip
 
 
@@ -145,11 +241,10 @@ def mixed_precision(grid: Grid) -> Finding:
     )  # fmt: skip
 
 
-def _nonsense_minus_real(grid: Grid, method: Method) -> Floats:
-    found: Floats = grid.calibrated(method, NONSENSE).losses - np.mean(
-        [q.losses for q in grid.real(method)], axis=0
-    )
-    return found
+def _nonsense_minus_real(grid: Grid, method: Method) -> Interval:
+    """Return the loss with random text minus the mean loss of the real sets."""
+    real = np.mean([q.losses for q in grid.real(method)], axis=0)
+    return mean_interval(grid.calibrated(method, NONSENSE).losses - real)
 
 
 def spread(values: Sequence[Floats]) -> Interval:

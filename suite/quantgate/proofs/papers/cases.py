@@ -72,10 +72,10 @@ class Answers:
                 )
             except QuantgateError as error:
                 self._known[name] = error
-        found = self._known[name]
-        if isinstance(found, QuantgateError):
-            raise found
-        return found[question.key]
+        outcomes_or_error = self._known[name]
+        if isinstance(outcomes_or_error, QuantgateError):
+            raise outcomes_or_error
+        return outcomes_or_error[question.key]
 
 
 class FindingCase:

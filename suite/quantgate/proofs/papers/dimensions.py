@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
-from quantgate.proofs.papers import dimensions_charts
-from quantgate.proofs.papers.dimensions_proxy import Correlation, correlation, share_of_tasks
-from quantgate.proofs.papers.dimensions_scores import Draws, losses, score_draws, task_draws
+from quantgate.proofs.papers import charts
+from quantgate.proofs.papers.dimensions_scores import (
+    Correlation,
+    Draws,
+    correlation,
+    losses,
+    score_draws,
+    share_of_tasks,
+    task_draws,
+)
 from quantgate.proofs.papers.section import TOLERABLE, Figure, Finding, Measured, Paper, State, Table, decide
 from quantgate.proofs.papers.statistics import pearson, spearman
 from quantgate.records import Measurement
@@ -50,23 +58,23 @@ def findings(measured: Measured) -> list[Finding]:
     full, four, fewer = _where(bits, 16, 32), _where(bits, 4, 4), _where(bits, 0, 3)
     if not (full and four and fewer):
         raise InputError("cells of 16 or 32, of 4 and of at most 3 bits are compared; measure the whole tier")
-    found = []
+    results = []
     scores = {name: score_draws(measured, tasks) for name, tasks in DIMENSIONS.items()}
     for name, draws in scores.items():
-        found += [_four_bits(name, draws, four, full), _fewer_bits(name, draws, fewer, four)]
+        results += [_four_bits(name, draws, four, full), _fewer_bits(name, draws, fewer, four)]
     for name, draws in scores.items():
-        found += [
+        results += [
             _proxy(f"perplexity-ranks-{name}", f"perplexity orders {name}", correlation(loss, draws, spearman),
                    "Spearman's rank correlation of perplexity with the mean score"),
             _proxy(f"perplexity-line-{name}", f"perplexity is in line with {name}", correlation(loss, draws, pearson),
                    "Pearson's linear correlation of loss (nats per token) with the mean score"),
         ]  # fmt: skip
     every = [task_draws(measured, task) for tasks in DIMENSIONS.values() for task in tasks]
-    return [*found, _most_tasks(share_of_tasks(loss, every), len(every)), _memory(measured, four, full)]
+    return [*results, _most_tasks(share_of_tasks(loss, every), len(every)), _memory(measured, four, full)]
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return dimensions_charts.figures(measured, DIMENSIONS)
+    return _figures(measured, DIMENSIONS)
 
 
 def tables(measured: Measured) -> list[Table]:
@@ -118,18 +126,18 @@ def _fewer_bits(name: str, draws: Draws, fewer: Sequence[int], four: Sequence[in
     )  # fmt: skip
 
 
-def _proxy(key: str, name: str, found: Correlation, text: str) -> Finding:
+def _proxy(key: str, name: str, measured: Correlation, text: str) -> Finding:
     return Finding(
         key, name, "perplexity can serve as a proxy on most benchmarks",
-        found.value, found.low, found.high, "", decide(found.low, found.high, below=0),
+        measured.value, measured.low, measured.high, "", decide(measured.low, measured.high, below=0),
         f"{text}; cells and items drawn anew",
     )  # fmt: skip
 
 
-def _most_tasks(found: Correlation, tasks: int) -> Finding:
+def _most_tasks(measured: Correlation, tasks: int) -> Finding:
     return Finding(
         "perplexity-proxy-most-tasks", "perplexity is a proxy on most tasks", "on most benchmarks",
-        found.value, found.low, found.high, "of the tasks", decide(found.low, found.high, above=0.5),
+        measured.value, measured.low, measured.high, "of the tasks", decide(measured.low, measured.high, above=0.5),
         f"share of the {tasks} tasks on which a higher perplexity goes with a lower score, by rank",
     )  # fmt: skip
 
@@ -158,3 +166,85 @@ def _with_interval(draws: Draws, number: int) -> str:
 def _speed(cell: Cell, record: Measurement, kind: str) -> str:
     metric = record.metrics.get(f"throughput/{kind}")
     return "simulated" if cell.simulated or metric is None else f"{metric.value:.0f}"
+
+
+def _figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:
+    """Score of each dimension over measured bits per weight, and over the loss that quantization adds."""
+    alt, rows = charts.altair(), _rows(measured, dimensions)
+    return [
+        Figure(
+            "dimensions-profile",
+            "Knowledge and alignment over bits per weight",
+            "A point for each cell, with the 95 % interval over its items. Bits are measured: embeddings "
+            "and layers that a scheme leaves alone count.",
+            _chart(rows, _bits(alt)),
+        ),
+        Figure(
+            "dimensions-proxy",
+            "Perplexity as a proxy",
+            "The same scores over the logarithm of perplexity, less that of the best cell; the axis is stretched "
+            "where most cells are. If perplexity is a proxy, points fall from the upper left to the lower right.",
+            _chart(rows, _added(alt)),
+        ),
+    ]
+
+
+def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    rows = []
+    best = losses(measured).min()
+    for name, tasks in dimensions.items():
+        draws = score_draws(measured, tasks)
+        for number, (cell, record) in enumerate(measured):
+            low, high = draws.interval(number)
+            rows.append(
+                {
+                    "dimension": name,
+                    "cell": f"{cell.backend}/{cell.scheme}",
+                    "backend": cell.backend,
+                    "bits": record.metrics["memory/bits_per_weight"].value,
+                    "added": float(np.log(record.metrics["perplexity"].value) - best),
+                    "perplexity": record.metrics["perplexity"].value,
+                    "score": float(draws.all_items[number]),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return rows
+
+
+def _bits(alt: Any) -> Any:
+    return alt.X(
+        "bits:Q",
+        title="measured bits per weight",
+        scale=alt.Scale(type="log", nice=False, padding=12),
+        axis=alt.Axis(format="~g"),
+    )
+
+
+def _added(alt: Any) -> Any:
+    """Nats from a hundredth to those of a collapse on one axis."""
+    return alt.X(
+        "added:Q",
+        title="loss that quantization adds, nats per token",
+        scale=alt.Scale(type="symlog", constant=0.05, nice=False, padding=12),
+        axis=alt.Axis(values=[0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10], format="~g"),
+    )
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], x: Any) -> Any:
+    alt = charts.altair()
+    base = alt.Chart(charts.data(rows)).encode(
+        x,
+        alt.Color("backend:N", title="library"),
+        tooltip=["cell:N", alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("bits:Q", format=".2f"),
+                 alt.Tooltip("perplexity:Q", format=".2f")],
+    )  # fmt: skip
+    bars = base.mark_rule(opacity=0.4).encode(
+        alt.Y("low:Q", title="score, 0 to 1", scale=alt.Scale(zero=False)), alt.Y2("high:Q")
+    )
+    points = base.mark_circle(size=50).encode(alt.Y("score:Q", scale=alt.Scale(zero=False)))
+    return (
+        (bars + points)
+        .properties(width=charts.WIDTH, height=charts.HEIGHT)
+        .facet(column=alt.Column("dimension:N", title=None, sort=["knowledge", "alignment"]))
+    )

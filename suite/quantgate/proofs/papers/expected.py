@@ -101,25 +101,25 @@ def outcomes(
     """By key. workload: of what was measured (`quantgate.proofs.papers.baseline.workload_of`). Raises InputError
     where the file
     and the module do not have the same findings."""
-    found = {f.key: f for f in findings}
-    if differing := [*(found.keys() ^ entry.findings.keys())]:
+    by_key = {f.key: f for f in findings}
+    if differing := [*(by_key.keys() ^ entry.findings.keys())]:
         key = sorted(differing)[0]
         where = "its module" if key in entry.findings else "fixtures/papers.toml"
         raise InputError(f"{PAPERS}: {name}.findings.{key}: is not in {where}")
     return {
         key: Outcome(f, entry.findings[key], _against(name, f, workload, baseline))
-        for key, f in found.items()
+        for key, f in by_key.items()
     }
 
 
 def _against(name: str, finding: Finding, workload: str, baseline: Baseline | None) -> str:
     """What is to be said against a finding by its baseline."""
-    known = baseline.findings.get(finding.key) if baseline else None
+    accepted = baseline.findings.get(finding.key) if baseline else None
     remedy = (
         f"({path_of(name).relative_to(BASELINES.parent)}; {COMMAND} -k '^{name}$' accepts what was measured)"
     )
-    if baseline is None or known is None:
+    if baseline is None or accepted is None:
         return f"has no baseline {remedy}"
     if baseline.workload != workload:
         return f"not comparable: its baseline is of other cells, texts or items {remedy}"
-    return "" if known.allows(finding) else f"has left its baseline {known.text} {remedy}"
+    return "" if accepted.allows(finding) else f"has left its baseline {accepted.text} {remedy}"

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgate.errors import InputError
-from quantgate.proofs.papers.curves import curve, lead, pareto
-from quantgate.proofs.papers.points import Point
+from quantgate.proofs.papers.points import Point, curve, lead, pareto
 from quantgate.proofs.papers.section import NOTHING, Finding, decide
 from quantgate.proofs.papers.statistics import LEVEL, bootstrap, least, mean_interval, middle, pearson
 
@@ -56,13 +55,13 @@ class Grid:
         }
         self.models = list(dict.fromkeys(key[0] for key in self._at))
         self.blocks = sorted({key[2] for key in self._at if key[2] != "tensor"})
-        wanted = list(itertools.product(self.models, TYPES, self.blocks, (*FEW, *MANY)))
+        keys = list(itertools.product(self.models, TYPES, self.blocks, (*FEW, *MANY)))
         missing = [
-            f"{m} {t}{bits}-b{block}" for m, t, block, bits in wanted if (m, t, block, bits) not in self._at
+            f"{m} {t}{bits}-b{block}" for m, t, block, bits in keys if (m, t, block, bits) not in self._at
         ]
-        if missing or not wanted:
+        if missing or not keys:
             raise InputError(
-                f"{len(missing)} of {len(wanted)} cells of the grid are missing: {', '.join(missing[:3])} ..."
+                f"{len(missing)} of {len(keys)} cells of the grid are missing: {', '.join(missing[:3])} ..."
             )
 
     def falls_with_bits(self, data_type: str) -> Finding:
@@ -118,16 +117,16 @@ class Grid:
     ) -> NDArray[np.float64]:
         """Of each block of the text, over models and block sizes."""
         chosen = [self._at[model, data_type, block, bits] for model in self.models for block in blocks]
-        found: NDArray[np.float64] = np.mean([getattr(p, what) for p in chosen], axis=0)
-        return found
+        mean: NDArray[np.float64] = np.mean([getattr(p, what) for p in chosen], axis=0)
+        return mean
 
 
 def best_of_each(points: Sequence[Point], cost: Callable[[Point], float] = lambda p: p.loss) -> list[Point]:
     """The best scheme of each model and number of bits, by bits and total bits."""
     best: dict[tuple[float, str], Point] = {}
     for p in points:
-        known = best.get((p.bits, p.model))
-        if known is None or cost(p) < cost(known):
+        best_so_far = best.get((p.bits, p.model))
+        if best_so_far is None or cost(p) < cost(best_so_far):
             best[p.bits, p.model] = p
     return sorted(best.values(), key=lambda p: (p.bits, p.total_bits))
 
@@ -172,8 +171,8 @@ def _leads(best: Sequence[Point]) -> dict[float, float]:
     """Of the curve of 4 bits over each other one that reaches the same total bits, nats per token."""
     names = sorted({p.bits for p in best})
     curves = {b: curve(f"{b:g} bits", [p for p in best if p.bits == b]) for b in names}
-    found = {b: lead(curves[4.0], other) for b, other in curves.items() if b != 4}
-    return {b: value for b, value in found.items() if np.isfinite(value)}
+    leads = {b: lead(curves[4.0], other) for b, other in curves.items() if b != 4}
+    return {b: value for b, value in leads.items() if np.isfinite(value)}
 
 
 def _on_front(best: Sequence[Point]) -> list[float]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from quantgate.proofs.papers import calibration, charts
-from quantgate.proofs.papers.calibration_points import NONSENSE, SETS
+from quantgate.proofs.papers.calibration_findings import NONSENSE, SETS
 from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table, decide
 from quantgate.proofs.papers.statistics import LEVEL
 from quantgate.records import Metric
@@ -54,12 +54,12 @@ class Outliers:
 
 
 def findings(measured: Measured) -> list[Finding]:
-    return [alike(model, found) for model, found in _by_model(measured).items()]
+    return [alike(model, texts) for model, texts in _by_model(measured).items()]
 
 
-def alike(model: str, found: Mapping[str, Outliers]) -> Finding:
+def alike(model: str, texts: Mapping[str, Outliers]) -> Finding:
     """How far apart the real texts are: highest ratio over lowest, by Welch's t over the windows of the two."""
-    rows = [o.logs for text, o in found.items() if text != NONSENSE]
+    rows = [o.logs for text, o in texts.items() if text != NONSENSE]
     lowest, *_, highest = sorted(rows, key=lambda row: float(row.mean()))
     interval = stats.ttest_ind(highest, lowest, equal_var=False).confidence_interval(LEVEL)
     low, high = float(interval.low), float(interval.high)
@@ -76,8 +76,8 @@ def alike(model: str, found: Mapping[str, Outliers]) -> Finding:
 
 
 def figures(measured: Measured) -> list[Figure]:
-    found = _by_model(measured).get(BIG)
-    if found is None:
+    texts = _by_model(measured).get(BIG)
+    if texts is None:
         return []
     return [
         Figure(
@@ -85,7 +85,7 @@ def figures(measured: Measured) -> list[Figure]:
             f"Outliers by layer and text, {BIG}",
             "The largest magnitude among the inputs of a linear layer over the median one, by the depth of "
             "the layer. Where the lines of the texts lie close together, outliers belong to the model.",
-            _chart(found),
+            _chart(texts),
         )
     ]
 
@@ -93,8 +93,8 @@ def figures(measured: Measured) -> list[Figure]:
 def tables(measured: Measured) -> list[Table]:
     """Each model and text: the mean over layers, and the most extreme layer."""
     rows: list[Sequence[str]] = []
-    for model, found in _by_model(measured).items():
-        for text, one in found.items():
+    for model, texts in _by_model(measured).items():
+        for text, one in texts.items():
             worst = max(one.layers, key=lambda name, one=one: one.layers[name])  # type: ignore[misc]
             tails = float(np.exp(np.mean(np.log(list(one.kurtosis.values())))))
             rows.append((model, text, f"{one.value:.1f}", f"{one.layers[worst]:.0f}", worst, f"{tails:.1f}"))
@@ -115,11 +115,11 @@ def _outliers(metrics: Mapping[str, Metric], text: str) -> Outliers:
     return Outliers(np.array(ratio.samples), ratio.value, ratio.raw["layers"], kurtosis.raw["layers"])
 
 
-def _chart(found: Mapping[str, Outliers]) -> Any:
+def _chart(texts: Mapping[str, Outliers]) -> Any:
     alt = charts.altair()
     rows = [
         {"text": text, "kind": kind, "depth": depth, "ratio": ratio, "kurtosis": one.kurtosis[name]}
-        for text, one in found.items()
+        for text, one in texts.items()
         for kind in KINDS
         for depth, (name, ratio) in enumerate((n, r) for n, r in one.layers.items() if n.endswith(kind))
     ]

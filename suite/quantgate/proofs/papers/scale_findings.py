@@ -5,17 +5,96 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from quantgate.errors import InputError
 from quantgate.proofs.papers.dimensions_scores import score_draws
 from quantgate.proofs.papers.points import Point, points_of
-from quantgate.proofs.papers.scale_confidence import COLLAPSED, Answers, answers_of, error_draws, kept
 from quantgate.proofs.papers.section import TOLERABLE, Finding, Measured, decide
-from quantgate.proofs.papers.statistics import Floats, around, least, mean_interval
+from quantgate.proofs.papers.statistics import RESAMPLES, Floats, around, least, mean_interval, middle
 from quantgate.records import Measurement
+
+BINS = 15
+COLLAPSED = 0.5
+"""A model that keeps less of what its reference is better than chance by has collapsed."""
+
+Condition = Literal["intact", "loss", "collapse", "open"]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of one cell, on the items of all tasks in order, [items] each. chance: of a guess to be right."""
+
+    confidence: Floats
+    correct: Floats
+    chance: Floats
+
+
+def answers_of(record: Measurement, tasks: Sequence[str]) -> Answers:
+    """Multiple-choice tasks, by the log-likelihood of whole choices. Raises InputError where one was not measured."""
+    confidence, correct, chance = [], [], []
+    for task in tasks:
+        metric = record.metrics.get(f"accuracy/{task}/acc")
+        if metric is None:
+            raise InputError(f"{record.cell}: {task} was not measured; measure the whole tier")
+        for scores, gold in zip(metric.raw["loglikelihoods"], metric.raw["gold"], strict=True):
+            shares, best = softmax(scores), int(np.argmax(scores))
+            confidence.append(float(shares[gold].sum() if best in gold else shares[best]))
+            correct.append(float(best in gold))
+            chance.append(len(gold) / len(scores))
+    return Answers(np.array(confidence), np.array(correct), np.array(chance))
+
+
+def calibration_error(confidence: Floats, correct: Floats) -> Floats:
+    """From 0 (right) to 1; of [..., items], over the items."""
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    draws = int(np.prod(bins.shape[:-1]))
+    place = bins.reshape(draws, -1) + BINS * np.arange(draws)[:, None]
+    gaps = np.bincount(place.ravel(), weights=(correct - confidence).ravel(), minlength=BINS * draws)
+    errors = np.abs(gaps.reshape(*bins.shape[:-1], BINS)).sum(axis=-1) / bins.shape[-1]
+    return np.asarray(errors)
+
+
+def draws_of_items(items: int, seed: int = 0) -> NDArray[np.int64]:
+    """[resamples, items]: the same ones for every cell."""
+    return np.random.default_rng(seed).integers(items, size=(RESAMPLES, items))
+
+
+def error_draws(answers: Answers) -> tuple[float, Floats]:
+    """Calibration error on all items, and on draws of them."""
+    rows = draws_of_items(len(answers.correct))
+    draws = calibration_error(answers.confidence[rows], answers.correct[rows])
+    return float(calibration_error(answers.confidence, answers.correct)), draws
+
+
+def kept(answers: Answers, reference: Answers) -> tuple[float, float, float]:
+    """What a cell keeps of its reference's lead over chance, with its interval. NaN where that lead may be nought: then
+    there is nothing to lose."""
+    rows = draws_of_items(len(answers.correct))
+    cell_lead, lead = (a.correct - a.chance for a in (answers, reference))
+    leads = lead[rows].mean(axis=1)
+    if middle(leads)[0] <= 0:
+        return math.nan, math.nan, math.nan
+    return float(cell_lead.mean() / lead.mean()), *middle(cell_lead[rows].mean(axis=1) / leads)
+
+
+def condition(low: float, high: float) -> Condition:
+    """What the interval of `kept` says: `collapse` below half, `loss` between that and all, `intact` at all; `open`: it
+    allows for more than one of the first two, or the reference itself is no better than chance."""
+    if not np.isfinite(low):
+        return "open"
+    if high < COLLAPSED:
+        return "collapse"
+    if low <= COLLAPSED:
+        return "open"
+    return "loss" if high < 1 else "intact"
+
 
 UNDERSTANDING = ("rte", "sst2", "mrpc")
 REASONING = ("copa", "social_iqa", "piqa", "winogrande", "arc_easy", "arc_challenge")
@@ -62,13 +141,13 @@ class Family:
         full = [self.points[m, FULL] for m in self.small]
         sizes = np.log2([p.total_bits for p in full])
         curves = np.array([p.losses for p in full])  # [models, blocks]
-        found = []
+        pairs = []
         for model in self.small:
             point = self.points[model, bits]
             place = np.log2(point.total_bits)
             if sizes[0] <= place <= sizes[-1]:
-                found.append((point, np.array([np.interp(place, sizes, c) for c in curves.T])))
-        return found
+                pairs.append((point, np.array([np.interp(place, sizes, c) for c in curves.T])))
+        return pairs
 
 
 def findings(measured: Measured) -> list[Finding]:

@@ -56,8 +56,8 @@ def pearson(x: Floats, y: Floats) -> Floats:
     x, y = (a - a.mean(axis=-1, keepdims=True) for a in (x, y))
     norm = np.sqrt((x**2).sum(axis=-1) * (y**2).sum(axis=-1))
     constant = np.isclose(norm, 0, atol=1e-12)
-    found = (x * y).sum(axis=-1) / np.where(constant, 1, norm)
-    return np.where(constant, np.nan, found)
+    correlations = (x * y).sum(axis=-1) / np.where(constant, 1, norm)
+    return np.where(constant, np.nan, correlations)
 
 
 def spearman(x: Floats, y: Floats) -> Floats:
