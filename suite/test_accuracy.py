@@ -5,11 +5,11 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("accuracy", each="tasks")
-def test_accuracy(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("accuracy", each="tasks")
+def test_accuracy(quantgate_case: Gate) -> None:
+    quantgate_case.check()
 
 
-@pytest.mark.gate("accuracy/mean")
-def test_mean_accuracy(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("accuracy/mean")
+def test_mean_accuracy(quantgate_case: Gate) -> None:
+    quantgate_case.check()

@@ -5,6 +5,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("code", each="tasks")
-def test_code(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("code", each="tasks")
+def test_code(quantgate_case: Gate) -> None:
+    quantgate_case.check()

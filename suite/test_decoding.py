@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("decoding")
-def test_decoding(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("decoding")
+def test_decoding(quantgate_case: Gate) -> None:
+    quantgate_case.check()

@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("divergence", references=False)
-def test_divergence(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("divergence", references=False)
+def test_divergence(quantgate_case: Gate) -> None:
+    quantgate_case.check()

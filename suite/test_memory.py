@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("memory")
-def test_memory(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("memory")
+def test_memory(quantgate_case: Gate) -> None:
+    quantgate_case.check()

@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("outliers", each="texts")
-def test_outliers(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("outliers", each="texts")
+def test_outliers(quantgate_case: Gate) -> None:
+    quantgate_case.check()

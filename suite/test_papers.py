@@ -5,5 +5,5 @@ from quantgate.proofs.papers.cases import FindingCase
 
 
 @pytest.mark.papers
-def test_finding(finding: FindingCase) -> None:
-    finding.check()
+def test_finding(quantgate_finding: FindingCase) -> None:
+    quantgate_finding.check()

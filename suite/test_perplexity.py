@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("perplexity")
-def test_perplexity(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("perplexity")
+def test_perplexity(quantgate_case: Gate) -> None:
+    quantgate_case.check()

@@ -7,25 +7,25 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("throughput/prefill")
-def test_prefill(gate: Gate, benchmark: Any) -> None:
-    gate.report_rounds(benchmark)
-    gate.check()
+@pytest.mark.quantgate("throughput/prefill")
+def test_prefill(quantgate_case: Gate, benchmark: Any) -> None:
+    quantgate_case.report_rounds(benchmark)
+    quantgate_case.check()
 
 
-@pytest.mark.gate("throughput/decode")
-def test_decode(gate: Gate, benchmark: Any) -> None:
-    gate.report_rounds(benchmark)
-    gate.check()
+@pytest.mark.quantgate("throughput/decode")
+def test_decode(quantgate_case: Gate, benchmark: Any) -> None:
+    quantgate_case.report_rounds(benchmark)
+    quantgate_case.check()
 
 
-@pytest.mark.gate("throughput/time_to_first_token")
-def test_time_to_first_token(gate: Gate, benchmark: Any) -> None:
-    gate.report_rounds(benchmark)
-    gate.check()
+@pytest.mark.quantgate("throughput/time_to_first_token")
+def test_time_to_first_token(quantgate_case: Gate, benchmark: Any) -> None:
+    quantgate_case.report_rounds(benchmark)
+    quantgate_case.check()
 
 
-@pytest.mark.gate("throughput/load")
-def test_load(gate: Gate, benchmark: Any) -> None:
-    gate.report_rounds(benchmark)
-    gate.check()
+@pytest.mark.quantgate("throughput/load")
+def test_load(quantgate_case: Gate, benchmark: Any) -> None:
+    quantgate_case.report_rounds(benchmark)
+    quantgate_case.check()

@@ -4,6 +4,6 @@ import pytest
 from quantgate.plugin.case import Gate
 
 
-@pytest.mark.gate("tokenizer")
-def test_tokenizer(gate: Gate) -> None:
-    gate.check()
+@pytest.mark.quantgate("tokenizer")
+def test_tokenizer(quantgate_case: Gate) -> None:
+    quantgate_case.check()

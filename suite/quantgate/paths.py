@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -11,9 +13,15 @@ PACKAGE = Path(__file__).parent
 IMPORT_ROOT = PACKAGE.parent
 """The folder on `sys.path` from which `quantgate` is imported."""
 
-_CHECKOUT = PACKAGE.parents[1]
-FIXTURES = PACKAGE / "fixtures" if (PACKAGE / "fixtures").is_dir() else _CHECKOUT / "fixtures"
-"""The default TOML files: package data of a wheel, `fixtures/` in a checkout."""
+INSTALLED = (PACKAGE / "fixtures").is_dir()
+"""Whether this is a wheel, which has `fixtures/` and the cases inside; a checkout has them beside the engine."""
+FIXTURES = PACKAGE / "fixtures" if INSTALLED else PACKAGE.parents[1] / "fixtures"
+"""The default TOML files."""
+CASES = PACKAGE / "cases" if INSTALLED else PACKAGE.parent
+"""The pytest cases, `test_*.py`."""
+
+ENGINES = "engines"
+"""Folder of the cache: links to installed packages, see `import_root`."""
 
 RESULTS = Path(".quantgate")
 """Where commands leave their results, below the current folder."""
@@ -23,3 +31,20 @@ def cache_dir() -> Path:
     """The folder that keeps downloads: `QUANTGATE_CACHE`, or this system's cache of the user."""
     chosen = os.environ.get("QUANTGATE_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("quantgate")
+
+
+def import_root() -> Path:
+    """Return a folder from which any interpreter imports this quantgate.
+
+    It is the checkout's `suite/`. A wheel lies among all other packages, which another environment (`--against`)
+    must not import: there it is a folder of the cache with nothing but a link to the package.
+    """
+    if not INSTALLED:
+        return IMPORT_ROOT
+    package = PACKAGE.resolve()
+    root = cache_dir() / ENGINES / hashlib.sha256(os.fsencode(package)).hexdigest()[:12]
+    if not (root / "quantgate").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            (root / "quantgate").symlink_to(package)
+    return root

@@ -22,7 +22,7 @@ from quantgate.cache.kept import ENTRIES, discard, entry_file, read_entry, size_
 from quantgate.commands import Parser
 from quantgate.errors import InputError
 from quantgate.locks import BusyError, locked
-from quantgate.paths import cache_dir
+from quantgate.paths import ENGINES, cache_dir
 
 VARIABLE = "QUANTGATE_CACHE_LIMIT"
 DEFAULT = 50.0
@@ -31,7 +31,7 @@ DAY = 24 * 3600.0
 SHORT = {"logprobs": DAY}
 """Kinds that are removed when nobody has used them for so many seconds, whatever the limit: each change of a library
 makes new ones, of gigabytes."""
-INTERNAL = (ENTRIES, "locks", "tmp", "wheels")
+INTERNAL = (ENGINES, ENTRIES, "locks", "tmp", "wheels")
 
 
 @dataclass(frozen=True)

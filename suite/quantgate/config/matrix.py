@@ -246,14 +246,16 @@ class Matrix(Record):
 
 
 def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[str, type[Record]]) -> Matrix:
-    """Read `path` (None: fixtures/matrix.toml); backends that it lacks come from the default file.
+    """Read `path`: a matrix file, a pyproject.toml with `[tool.quantgate]`, or None for fixtures/matrix.toml.
 
-    backends: the names that it may use. groups: by metric group, the model of its options. Raises InputError naming
-    file, key and allowed values.
+    Backends that it lacks come from fixtures/matrix.toml. backends: the names that it may use. groups: by metric group,
+    the model of its options. Raises InputError naming file, key and allowed values.
     """
     own = path is not None and path.resolve() != MATRIX.resolve()
     path = path or MATRIX
     raw = read_toml(path)
+    if path.name == "pyproject.toml":
+        raw = raw.get("tool", {}).get("quantgate", {})
     for key, value in raw.items():
         if key not in _TABLES:
             raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")

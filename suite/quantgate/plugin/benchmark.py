@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from quantgate.config.matrix import Cell
 from quantgate.records import Metric
 
@@ -22,8 +24,18 @@ class Replay:
         return self.rounds[index] if second and index < len(self.rounds) else 0.0
 
 
+class NoBenchmark:
+    """Stands in for pytest-benchmark where that is switched off (`-p no:benchmark`)."""
+
+    @pytest.fixture
+    def benchmark(self) -> None:
+        """Report nothing."""
+
+
 def report_rounds(benchmark: Any, replay: Replay, cell: Cell, name: str, metric: Metric) -> None:
     """Show the rounds of a metric as those of `benchmark`, whose timer is `replay`."""
+    if not hasattr(benchmark, "extra_info"):
+        return  # no pytest-benchmark: switched off, or another fixture of this name
     replay.rounds = metric.samples or []
     benchmark.group = name.rpartition("/")[2]
     benchmark.extra_info.update(

@@ -127,7 +127,7 @@ def shorten_failures(wiring: Wiring, outcome: Outcome, reports: list[Any]) -> No
 
 
 def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> None:
-    """Write summary and reports: terminal, --report, GitHub's job summary. status: pytest's own."""
+    """Write summary and reports: terminal, --quantgate-report, GitHub's job summary. status: pytest's own."""
     from rich.console import Console
 
     from quantgate.report.markdown import to_markdown

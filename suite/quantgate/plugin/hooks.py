@@ -12,10 +12,11 @@ import pytest
 from quantgate import __version__
 from quantgate.errors import InputError, unexpected
 from quantgate.measure.groups import group_of, metric_groups
-from quantgate.plugin import finish
-from quantgate.plugin.benchmark import Replay
+from quantgate.plugin import finish, flags
+from quantgate.plugin.benchmark import NoBenchmark, Replay
 from quantgate.plugin.case import Gate
-from quantgate.plugin.options import Options, add_options, check_parallel
+from quantgate.plugin.cases import metric_groups_of
+from quantgate.plugin.options import Options, check_parallel
 from quantgate.plugin.outcome import ENVIRONMENT, VERDICTS, Outcome, attach
 from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import Wiring
@@ -26,9 +27,9 @@ WIRING = pytest.StashKey[Wiring]()
 OUTCOME = pytest.StashKey[Outcome]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options."""
-    add_options(parser)
+    flags.add_options(parser, pluginmanager)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -36,11 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
     add = config.addinivalue_line
     add(
         "markers",
-        "gate(request, each=None, references=True): the metric request a case needs of its cell; one case per entry "
-        "of `each`; whether there is one of a reference cell",
+        "quantgate(request, each=None, references=True): the metric request a case needs of its cell; one case per "
+        "entry of `each`; whether there is one of a reference cell",
     )
     try:
-        options = Options.of(config.option)
+        options = Options.of(flags.values(config), flags.spellings(config))
         if _parallel(config):
             check_parallel(options)
         wiring = Wiring(config, options)
@@ -50,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[WIRING] = wiring
     config.stash[OUTCOME] = outcome = Outcome()
     config.pluginmanager.register(outcome, "quantgate-outcome")
+    if not config.pluginmanager.hasplugin("benchmark"):
+        config.pluginmanager.register(NoBenchmark(), "quantgate-no-benchmark")
     # -m may name what no case of this tier has.
     _register_marks(config, {*metric_groups(), *(m for c in wiring.cells.values() for m in c.marks)})
 
@@ -58,7 +61,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     """Collect nothing for a metric that the tier does not measure."""
     wiring = collector.config.stash[WIRING]
     for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
-        if mark.name == "gate" and mark.args[0].split("/")[0] not in wiring.tier.group_options:
+        if mark.name == "quantgate" and mark.args[0].split("/")[0] not in wiring.tier.group_options:
             return []
     return None
 
@@ -66,8 +69,8 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one case per cell of the tier (and per entry of the workload's `each`)."""
     wiring = metafunc.config.stash[WIRING]
-    marker = metafunc.definition.get_closest_marker("gate")
-    if marker is None or "gate" not in metafunc.fixturenames:
+    marker = metafunc.definition.get_closest_marker("quantgate")
+    if marker is None or "quantgate_case" not in metafunc.fixturenames:
         return
     request: str = marker.args[0]
     group = request.split("/")[0]
@@ -89,7 +92,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 marks.append(pytest.mark.skip(reason=reason))
             need = Need(cell, f"{request}/{part}" if part else request)
             parameters.append(pytest.param(need, id=f"{cell.id}/{part}" if part else cell.id, marks=marks))
-    metafunc.parametrize("gate", parameters, indirect=True)
+    metafunc.parametrize("quantgate_case", parameters, indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
@@ -98,10 +101,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wiring = config.stash[WIRING]
     needs = {item: _needs(item) for item in items}
     # Where no cell has a metric, pytest puts a skipped case that stands for none.
-    items[:] = [i for i in items if needs[i] or "gate" not in getattr(i, "fixturenames", ())]
+    items[:] = [i for i in items if needs[i] or "quantgate_case" not in getattr(i, "fixturenames", ())]
     order = {cell: n for n, cell in enumerate(wiring.cells)}
-    # A case that needs several cells comes after those of the last one.
-    items.sort(key=lambda item: max((order.get(n.cell.id, -1) for n in needs[item]), default=-1))
+    # A case that needs several cells comes after those of the last one. Tests that are no case keep their places.
+    places = [place for place, item in enumerate(items) if needs[item]]
+    cases = [items[place] for place in places]
+    cases.sort(key=lambda case: max(order.get(n.cell.id, -1) for n in needs[case]))
+    for place, case in zip(places, cases, strict=True):
+        items[place] = case
     wiring.select(need for item in items for need in needs[item])
 
 
@@ -126,15 +133,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Refuse timings beside other cells, which would be worthless, and take the folder of results."""
-    for group in (name for name, one in metric_groups().items() if one.alone):
-        if any(f"test_{group}.py::" in i for i in ids):
-            raise pytest.UsageError(
-                f"-n measures cells side by side, and {group} cases are selected: their timings would be worthless. "
-                f"Leave -n out, or deselect them with -m 'not {group}'."
-            )
+    groups = metric_groups_of(ids)
+    for group in sorted(name for name in groups if group_of(name).alone):
+        raise pytest.UsageError(
+            f"-n measures cells side by side, and {group} cases are selected: their timings would be worthless. "
+            f"Leave -n out, or deselect them with -m 'not {group}'."
+        )
     wiring = node.config.stash[WIRING]
-    gates = {f"test_{group}.py::" for group in metric_groups()}
-    if not wiring.claimed and any(name in i for i in ids for name in gates):
+    if groups and not wiring.claimed:
         try:
             wiring.claim_results()
         except InputError as error:
@@ -142,11 +148,12 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 
 
 @pytest.fixture
-def gate(request: pytest.FixtureRequest) -> Iterator[Gate]:
-    """The case's cell and metric: `gate.check()`."""
+def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """The case's cell and metric: `quantgate_case.check()`."""
     wiring = request.config.stash[WIRING]
     replay = Replay()
-    request.node.add_marker(pytest.mark.benchmark(timer=replay))
+    if request.config.pluginmanager.hasplugin("benchmark"):
+        request.node.add_marker(pytest.mark.benchmark(timer=replay))
     gate = Gate(request.param, request.node.nodeid, wiring.measurer, wiring.rules, wiring.options, replay)
     yield gate
     for verdict in gate.verdicts:
@@ -227,12 +234,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _needs(item: pytest.Item) -> list[Need]:
-    """Return what a case needs measured: its parameters that are a `Need`, or that have `needs` (a case of many
-    cells)."""
+    """Return what a case needs measured: the parameters of our fixtures that are a `Need`, or that have `needs` (a case
+    of many cells)."""
     callspec = getattr(item, "callspec", None)
-    parameters = callspec.params.values() if callspec else ()
-    needs = [n for p in parameters for n in ([p] if isinstance(p, Need) else getattr(p, "needs", ()))]
-    return [need for need in needs if isinstance(need, Need)]
+    parameters = callspec.params.items() if callspec else ()
+    ours = [value for name, value in parameters if name.startswith("quantgate_")]
+    return [n for p in ours for n in ([p] if isinstance(p, Need) else getattr(p, "needs", ()))]
 
 
 def _register_marks(config: pytest.Config, names: Iterable[str]) -> None:

@@ -1,23 +1,17 @@
-"""Declare the options of the command line, refuse what does not fit together, write them as words of a command."""
+"""Refuse options that do not fit together, and write them as words of a command."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from quantgate.errors import InputError
 from quantgate.files import path_problem, read_plain_text
+from quantgate.plugin.flags import PAIRS, spelling
 from quantgate.supply.environments import parse
-
-PAIRS = 6
-"""Default of --pairs. Even, so that each side begins equally often. In simulations of both stages
-(`quantgate.judge.confirm`, tolerance 2.5 %), 6 pairs find 5 % fewer tokens/s with 95 % power where the ratios of pairs
-have a standard deviation of 3 % and there is one gate, or of 2 % and there are a hundred."""
 
 PARTNERS = {"reason": "update_baselines", "accept_regressions": "update_baselines", "pairs": "against"}
 """Options that do nothing without another one."""
@@ -26,88 +20,6 @@ INPUTS = ("matrix", "tolerances", "text")
 """Options that name the user's own files."""
 CIRCUMSTANCES = ("threads", "baselines", "machine", "against", "pairs")
 """The other options that change what is measured and how it is judged."""
-
-
-def add_options(parser: pytest.Parser) -> None:
-    """Declare the options; README has them in one table."""
-    group = parser.getgroup("quantgate", "quantgate: regression gate for quantized language models")
-    add = group.addoption
-    add(
-        "--tier",
-        default="smoke",
-        help="which cells and workloads: smoke (default), nightly, full, or one of your matrix",
-    )
-    add("--matrix", type=Path, metavar="PATH", help="your own matrix.toml: models, tiers, schemes")
-    add(
-        "--tolerances",
-        type=Path,
-        metavar="PATH",
-        help="your own tolerances.toml, instead of the one in fixtures/",
-    )
-    add(
-        "--text",
-        type=Path,
-        metavar="PATH",
-        help="plain text file that takes the place of the tier's texts (perplexity, divergence, decoding, tokenizer)",
-    )
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="threads of each measuring process (default: the cores it may use, of a quota whole ones)",
-    )
-    add("--baselines", type=Path, metavar="DIR", help="where baselines are kept (default: baselines/)")
-    add(
-        "--require-baselines",
-        action="store_true",
-        help="a case without baseline fails instead of being skipped",
-    )
-    add(
-        "--update-baselines",
-        action="store_true",
-        help="make this run's measurements the baselines of the selected cells",
-    )
-    add("--reason", default="", metavar="TEXT", help="why the baselines change; kept in them")
-    add(
-        "--accept-regressions",
-        action="store_true",
-        help="with --update-baselines: also values worse than tolerance",
-    )
-    add(
-        "--machine",
-        metavar="NAME",
-        help="gate absolute timings too: this machine is NAME, and its fingerprint must match",
-    )
-    add(
-        "--against",
-        metavar="PYTHON|VERSIONS",
-        help="A/B, without baselines: judge this environment against that of another python, or against one that "
-        "is built with these versions ('transformers==5.17.0'); both are measured here, in turns",
-    )
-    add(
-        "--pairs",
-        type=int,
-        metavar="N",
-        help=f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
-    )
-    add(
-        "--min-judged",
-        type=float,
-        metavar="SHARE",
-        help="fail (exit status 14) where fewer of the gates were judged, 0 to 1: 0.9 is nine of ten",
-    )
-    add("--results", type=Path, metavar="DIR", help="where measurements and logs go (default: .quantgate/)")
-    add(
-        "--reuse",
-        action="store_true",
-        help="take measurements of an earlier or interrupted run where nothing has changed",
-    )
-    add("--report", type=Path, metavar="DIR", help="write report.md and report.json there")
-    add(
-        "--profile",
-        action="store_true",
-        help="show at the end where the wall time went: by cell and phase, in forward passes and outside of them",
-    )
 
 
 @dataclass(frozen=True)
@@ -132,13 +44,20 @@ class Options:
     reuse: bool
     report: Path | None
     profile: bool
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    """How an option is written in this run, where that is not the usual way."""
 
     @classmethod
-    def of(cls, values: object) -> Options:
-        """Take the options from pytest's. Raises InputError for those that do not fit together."""
-        options = cls(**{field.name: getattr(values, field.name) for field in fields(cls)})
+    def of(cls, values: Mapping[str, Any], spellings: Mapping[str, str]) -> Options:
+        """Take the options by their names. Raises InputError for those that do not fit together."""
+        names = [one.name for one in fields(cls) if one.name != "spellings"]
+        options = cls(**{name: values[name] for name in names}, spellings=spellings)
         options._check()
         return options
+
+    def flag(self, name: str) -> str:
+        """Return how an option is written: `--update-baselines` for `update_baselines`."""
+        return self.spellings.get(name) or spelling(name)
 
     @property
     def pair_count(self) -> int:
@@ -158,13 +77,13 @@ class Options:
     @property
     def command(self) -> str:
         """The beginning of a command that repeats a case: `pytest --tier smoke`."""
-        return shlex.join(["pytest", "--tier", self.tier, *self.words])
+        return shlex.join(["pytest", self.flag("tier"), self.tier, *self.words])
 
     def _words(self, names: tuple[str, ...]) -> list[str]:
         # With `=`: pytest looks for its rootdir before it knows our options, and takes a path that stands alone for a
         # folder of tests.
         values = {name: getattr(self, name) for name in names}
-        return [f"--{name}={value}" for name, value in values.items() if value is not None]
+        return [f"{self.flag(name)}={value}" for name, value in values.items() if value is not None]
 
     def _check(self) -> None:
         if self.update_baselines and not self.reason.strip():
@@ -172,18 +91,18 @@ class Options:
         for name, partner in PARTNERS.items():
             if getattr(self, name) and not getattr(self, partner):
                 raise InputError(
-                    f"{_flag(name)} does nothing without {_flag(partner)}: add that, or leave it out"
+                    f"{self.flag(name)} does nothing without {self.flag(partner)}: add that, or leave it out"
                 )
         if self.text is not None:
             if not self.text.is_file():
-                raise InputError(f"--text {self.text}: no such file")
+                raise InputError(f"{self.flag('text')} {self.text}: no such file")
             read_plain_text(self.text)
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads}: must be 1 or more")
         for name in ("results", "baselines", "report"):
             folder: Path | None = getattr(self, name)
             if folder is not None and folder.exists() and not folder.is_dir():
-                raise InputError(f"--{name} {folder}: is a file, not a folder; name another")
+                raise InputError(f"{self.flag(name)} {folder}: is a file, not a folder; name another")
         for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report):
             if path is not None and (problem := path_problem(path)):
                 raise InputError(problem)
@@ -207,8 +126,8 @@ class Options:
         for name in ("update_baselines", "machine", "require_baselines", "reuse"):
             if getattr(self, name):
                 raise InputError(
-                    f"--against does not go with {_flag(name)}: an A/B run measures both environments now and leaves "
-                    "baselines alone"
+                    f"--against does not go with {self.flag(name)}: an A/B run measures both environments now and "
+                    "leaves baselines alone"
                 )
         if self.pair_count < 2:
             raise InputError(f"--pairs {self.pair_count}: must be 2 or more; one pair says nothing of noise")
@@ -224,8 +143,4 @@ def check_parallel(options: Options) -> None:
     }
     for name, reason in reasons.items():
         if getattr(options, name):
-            raise InputError(f"{_flag(name)} does not go with -n: {reason}")
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+            raise InputError(f"{options.flag(name)} does not go with -n: {reason}")

@@ -49,4 +49,4 @@ def attach(report: Any, item: pytest.Item) -> None:
     if report.when == "teardown" and VERDICTS in item.stash:
         report.quantgate = [v.model_dump(mode="json") for v in item.stash[VERDICTS]]
         report.quantgate_environment = item.stash[ENVIRONMENT]
-    report.quantgate_case = bool(item.get_closest_marker("gate"))
+    report.quantgate_case = bool(item.get_closest_marker("quantgate"))

@@ -28,6 +28,7 @@ from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.measure.groups import group_of
 from quantgate.paths import cache_dir
+from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
 from quantgate.report.progress import Progress
@@ -51,8 +52,9 @@ class Wiring:
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.options = options
         self.begin = time.monotonic()
-        self.root = config.rootpath
-        self.matrix: Matrix = load_matrix(options.matrix)
+        file = config.stash.get(MATRIX_FILE, None)
+        self.root = file.parent if file else config.rootpath
+        self.matrix: Matrix = load_matrix(options.matrix or file)
         self.tier = self.matrix.tier(options.tier)
         self.cells = {c.id: c for c in self.matrix.cells(options.tier)}
         self.threads = options.threads or usable_cores(quota())
@@ -87,7 +89,8 @@ class Wiring:
         comparing = [g for g, o in self.tier.group_options.items() if len(group_of(g).needs(o).texts) > 1]
         if options.text is not None and comparing:
             raise InputError(
-                f"--text does not go with tier {options.tier}, which compares texts ({comparing[0]}): leave it out"
+                f"{options.flag('text')} does not go with tier {options.tier}, which compares texts ({comparing[0]}): "
+                "leave it out"
             )
         for path in (cache_dir(), self.results, self.root):
             if problem := path_problem(path):
@@ -112,6 +115,8 @@ class Wiring:
         self.claimed = True
         try:
             self._open.enter_context(locked(lock, f"write to {self.results}", patience=1.0))
+            if self.options.results is None:  # nobody adds it to git by mistake
+                (self.results / ".gitignore").write_text("*\n")
         except BusyError as error:
             raise InputError(
                 f"{self.results}: {error} writes its measurements there: wait for it, or name another folder with "

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from quantgate.errors import MeasurementError
 from quantgate.files import write_atomic
-from quantgate.paths import IMPORT_ROOT
+from quantgate.paths import import_root
 from quantgate.processes.ends import explained, tail
 from quantgate.processes.warden import guarded, stop
 from quantgate.records import Job, Preparation, Record
@@ -137,7 +137,7 @@ class Server:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    cwd=IMPORT_ROOT,
+                    cwd=import_root(),
                     env=environment(self._threads),
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
@@ -310,7 +310,7 @@ def run_isolated(
 
 def python_path() -> str:
     """With which any interpreter imports this suite."""
-    return os.pathsep.join(filter(None, [str(IMPORT_ROOT), os.environ.get("PYTHONPATH")]))
+    return os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
 
 
 def environment(threads: int | None) -> dict[str, str]:

@@ -52,7 +52,7 @@ class RunInfo(Record):
     min_judged: float | None = None
     """Share of the gates that had to be judged (`--min-judged`)."""
     options: list[str] = Field(default_factory=list)
-    """What an update has to repeat of the command line: `--matrix PATH`, `--text PATH` ..."""
+    """What an update has to repeat of the command line: `--matrix PATH`, `--quantgate-text=PATH` ..."""
 
 
 def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:
@@ -67,7 +67,7 @@ def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[P
     except OSError as error:
         raise InputError(
             f"cannot write the report into {folder}: {error.strerror or error}. "
-            "Name a folder that can be written with --report DIR, or free some space there."
+            "Name a folder that can be written with --quantgate-report DIR, or free some space there."
         ) from error
     return [folder / name for name in texts]
 

@@ -88,6 +88,6 @@ def from_json(text: str) -> tuple[list[Verdict], RunInfo]:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise InputError(
             f"not a quantgate report of format {FORMAT} or older: {where}: {first['msg']}. "
-            "Write it again with --report DIR, or read it with the quantgate that wrote it."
+            "Write it again with --quantgate-report DIR, or read it with the quantgate that wrote it."
         ) from error
     return report.verdicts, report.info

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quantgate.report.findings import Finding
     from quantgate.report.summary import Entry
 
-CUT = "\n\n**Cut here:** GitHub takes 1 MiB of Markdown. `report.json` (`--report DIR`) has everything.\n"
+CUT = "\n\n**Cut here:** GitHub takes 1 MiB of Markdown. `report.json` (`--quantgate-report DIR`) has everything.\n"
 
 SHORT = (Status.NO_BASELINE, Status.INCONCLUSIVE, Status.IMPROVEMENT)
 """Told in one line each; a long list of them is folded away."""

@@ -1,4 +1,4 @@
-"""Where a run's wall time went (`--profile`): cell by cell, phase by phase, and how much of it ran the model."""
+"""Where a run's wall time went (`--quantgate-profile`): by cell and phase, and how much of it ran the model."""
 
 from __future__ import annotations
 

@@ -125,7 +125,9 @@ def _table(table: list[Row], console: Console) -> list[RenderableType]:
     if dropped := [COLUMNS[index].title for index in sorted(columns) if index not in shown]:
         parts.append(
             _lines(
-                f"too narrow for: {', '.join(dropped)} (--report DIR has them)", console.width, style="dim"
+                f"too narrow for: {', '.join(dropped)} (--quantgate-report DIR has them)",
+                console.width,
+                style="dim",
             )
         )
     return parts

@@ -29,7 +29,7 @@ from quantgate.errors import InputError
 from quantgate.files import hash_of, write_atomic
 from quantgate.locks import locked
 from quantgate.machine.environment import Environment
-from quantgate.paths import IMPORT_ROOT, cache_dir
+from quantgate.paths import cache_dir, import_root
 from quantgate.processes.isolate import python_path
 from quantgate.processes.warden import guarded, stop
 from quantgate.supply.assets import PIP
@@ -103,7 +103,7 @@ def _run(python: Path) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             [str(python), "-c", EXAMINE],
-            cwd=IMPORT_ROOT,
+            cwd=import_root(),
             env={**os.environ, "PYTHONPATH": python_path()},
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -115,5 +115,6 @@ def test_one_text_in_place_of_several_that_are_compared_is_refused(project: Proj
     result = project.run()
     assert result.status == 4
     assert (
-        "--text does not go with tier smoke, which compares texts (outliers): leave it out" in result.output
+        "--quantgate-text does not go with tier smoke, which compares texts (outliers): leave it out"
+        in result.output
     )

@@ -115,7 +115,7 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
     [
         (["--tier", "smoky"], ["matrix.toml: no tier 'smoky'. Did you mean 'smoke'?", "timed"]),
         (["--matrix", "nowhere.toml"], ["nowhere.toml: no such file"]),
-        (["--text", "nowhere.txt"], ["--text nowhere.txt: no such file"]),
+        (["--text", "nowhere.txt"], ["--quantgate-text nowhere.txt: no such file"]),
         (["--tolerances", "nowhere.toml"], ["nowhere.toml: no such file"]),
         (["--threads", "0"], ["--threads 0: must be 1 or more"]),
         (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),

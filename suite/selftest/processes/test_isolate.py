@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 from quantgate.errors import MeasurementError
-from quantgate.paths import IMPORT_ROOT
+from quantgate.paths import import_root
 from quantgate.processes.ends import TAIL, explained
 from quantgate.processes.isolate import (
     WORKER,
@@ -236,8 +236,8 @@ def test_a_job_has_its_own_session_and_the_threads_it_was_given(
     found = json.loads(start(tmp_path, "dump", threads=3).read_text())
     assert found["environment"]["OMP_NUM_THREADS"] == "3"
     assert found["environment"]["SOMETHING_OF_THE_USER"] == "kept"
-    assert found["environment"]["PYTHONPATH"] == str(IMPORT_ROOT)
-    assert found["folder"] == str(IMPORT_ROOT)
+    assert found["environment"]["PYTHONPATH"] == str(import_root())
+    assert found["folder"] == str(import_root())
     assert found["session"] == found["process"], "Ctrl-C in the terminal reaches the parent alone"
     assert re.fullmatch(r"\d+", found["environment"]["QUANTGATE_PROGRESS_FD"])
 
@@ -267,7 +267,7 @@ def test_without_a_number_of_threads_the_users_own_setting_stays(
 def test_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
     code = "import sys, pathlib, selftest.processes.test_isolate as t; "
     code += "t.start(pathlib.Path(sys.argv[1]), 'sleep_forever')"
-    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=IMPORT_ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=import_root())
     made = tmp_path / "made"
     end = time.monotonic() + 30
     while not (made.exists() and len(made.read_text().split()) == 2) and time.monotonic() < end:
@@ -283,7 +283,7 @@ def test_a_killed_parent_takes_the_process_with_it(tmp_path: Path) -> None:
 def test_the_users_own_pythonpath_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/somewhere/of/theirs")
     path = start(tmp_path, "write_pythonpath").read_text().split(os.pathsep)
-    assert path == [str(IMPORT_ROOT), "/somewhere/of/theirs"]
+    assert path == [str(import_root()), "/somewhere/of/theirs"]
 
 
 @pytest.mark.parametrize(

@@ -561,7 +561,7 @@ def test_the_report_folder_is_made_and_filled(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=rf"{tmp_path}/file: .*--report DIR"):
+    with pytest.raises(InputError, match=rf"{tmp_path}/file: .*--quantgate-report DIR"):
         write_report(tmp_path / "file", [], INFO)
 
 

@@ -36,14 +36,14 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one case of each finding."""
-    if metafunc.definition.get_closest_marker(MARK) and "finding" in metafunc.fixturenames:
+    if metafunc.definition.get_closest_marker(MARK) and "quantgate_finding" in metafunc.fixturenames:
         cases = [pytest.param(q, id=f"{q.section}/{q.key}") for q in _questions(metafunc.config)]
-        metafunc.parametrize("finding", cases, indirect=True)
+        metafunc.parametrize("quantgate_finding", cases, indirect=True)
 
 
 @pytest.fixture
-def finding(request: pytest.FixtureRequest) -> FindingCase:
-    """The finding of this case: `finding.check()`."""
+def quantgate_finding(request: pytest.FixtureRequest) -> FindingCase:
+    """The finding of this case: `quantgate_finding.check()`."""
     config = request.config
     wiring = config.stash[WIRING]
     answers = config.stash.setdefault(_ANSWERS, Answers(wiring.baselines))

@@ -1,0 +1,86 @@
+"""Collect the cases of an installed quantgate below the repository's own `quantgate.toml`.
+
+Their node ids are `quantgate.toml::test_perplexity[model/backend/scheme]`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+from quantgate.paths import CASES
+from quantgate.plugin.entry import MATRIX_FILE, MATRIX_FILES
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the matrix file too where the repository's `testpaths` name other folders."""
+    if config.args_source == pytest.Config.ArgsSource.TESTPATHS:
+        config.args.append(str(config.stash[MATRIX_FILE]))
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Make the matrix file a module of all cases."""
+    if file_path != parent.config.stash[MATRIX_FILE]:
+        return None
+    return CaseFile.from_parent(parent, path=file_path)
+
+
+class CaseFile(pytest.Module):
+    """All cases as one module, whatever names the repository's own tests have (`python_functions`)."""
+
+    def _getobj(self) -> ModuleType:
+        return case_module()
+
+    def funcnamefilter(self, name: str) -> bool:
+        """Whether `name` is a case."""
+        return name.startswith("test_")
+
+
+@cache
+def case_module() -> ModuleType:
+    """Return a module that has the test functions of every case file."""
+    whole = ModuleType("quantgate_cases", __doc__)
+    files = sorted(CASES.glob("test_*.py"))
+    for file in (
+        f for f in files if "pytest.mark.quantgate" in f.read_text()
+    ):  # not this checkout's test_papers.py
+        for name, value in vars(_load(file)).items():
+            if _request(value) is not None:
+                setattr(whole, name, value)
+    return whole
+
+
+def metric_groups_of(ids: Iterable[str]) -> set[str]:
+    """Return the metric groups (`throughput`) that the cases among these node ids measure."""
+    functions = vars(case_module())
+    groups = set()
+    for nodeid in ids:
+        file, _, rest = nodeid.partition("::")
+        request = _request(functions.get(rest.partition("[")[0]))
+        name = file.rpartition("/")[2]
+        if request and (name in MATRIX_FILES or (CASES / name).is_file()):
+            groups.add(request.partition("/")[0])
+    return groups
+
+
+def _request(value: object) -> str | None:
+    """Return what a case asks for in its mark; None: not a case."""
+    marks = getattr(value, "pytestmark", ()) if isinstance(value, FunctionType) else ()
+    return next((mark.args[0] for mark in marks if mark.name == "quantgate"), None)
+
+
+def _load(file: Path) -> ModuleType:
+    name = f"quantgate_cases.{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,54 @@
+"""Load the gate where a repository has a `quantgate.toml`; do nothing anywhere else.
+
+This module is the package's pytest entry point, so every pytest run of an environment that has quantgate installed
+imports it. Keep it light: nothing but the standard library and pytest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+MATRIX_FILES = ("quantgate.toml", "pyproject.toml")
+MATRIX_FILE = pytest.StashKey[Path]()
+"""The `quantgate.toml`, or the pyproject.toml with a `[tool.quantgate]` table, that pytest runs beside."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+    """Load the plugin after the repository's conftest.py files, whose options go first."""
+    yield
+    if file := matrix_file(early_config.invocation_params.dir, early_config.rootpath):
+        early_config.stash[MATRIX_FILE] = file
+        for name in ("quantgate.plugin.cases", "quantgate.plugin.hooks"):
+            early_config.pluginmanager.import_plugin(name)
+
+
+def matrix_file(start: Path, root: Path) -> Path | None:
+    """Return the matrix of the nearest folder from `start` up to `root`; of `root` alone if `start` is not below it."""
+    for folder in _upwards(start, root):
+        whole, table = (folder / name for name in MATRIX_FILES)
+        if whole.is_file():
+            return whole
+        if _has_table(table):
+            return table
+    return None
+
+
+def _upwards(start: Path, root: Path) -> Iterator[Path]:
+    if start.is_relative_to(root):
+        for folder in (start, *start.parents):
+            if folder == root:
+                break
+            yield folder
+    yield root
+
+
+def _has_table(pyproject: Path) -> bool:
+    try:
+        return re.search(rb"^\s*\[tool\.quantgate[.\]]", pyproject.read_bytes(), re.MULTILINE) is not None
+    except OSError:
+        return False

@@ -1,0 +1,226 @@
+"""quantgate in somebody else's repository: from its wheel, and beside tests that know nothing of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import textwrap
+import venv
+from pathlib import Path
+
+import pytest
+from quantgate.paths import FIXTURES, IMPORT_ROOT
+from quantgate.plugin.entry import matrix_file
+
+from selftest.tiny import TEXT
+
+REPO = IMPORT_ROOT.parent
+MATRIX = """
+[models.mine]
+license = "Apache-2.0"
+weights = { path = "models/pocket-90k" }
+
+[backends.kbit.schemes]
+ours = { bits = 4, dtype = "float32", data_type = "int", block = 64 }
+
+[tiers.smoke]
+time_limit = 120
+cells = ["mine/transformers/fp32", "mine/kbit/ours"]
+perplexity = { text = "boolq", n_ctx = 32, windows = 16 }
+"""
+FOREIGN = """
+    import pytest
+
+    @pytest.fixture
+    def gate():
+        return "theirs"
+
+    @pytest.fixture
+    def finding():
+        return "theirs"
+
+    @pytest.fixture
+    def benchmark():
+        return "theirs"
+
+    def test_fixtures(gate, finding, benchmark):
+        assert gate == finding == benchmark == "theirs"
+
+    @pytest.mark.gate
+    @pytest.mark.perplexity
+    @pytest.mark.parametrize("value", [object()], ids=["one"])
+    def test_marks(value):
+        pass
+
+    def test_option(request):
+        assert request.config.getoption("--report") is None
+"""
+CONFTEST = """
+    def pytest_addoption(parser):
+        for name in ("--report", "--profile", "--text", "--tier"):
+            parser.addoption(name)
+"""
+INI = """
+    [pytest]
+    # pytest-benchmark refuses to run beside another fixture named `benchmark`.
+    addopts = --strict-markers --strict-config -p no:benchmark
+    testpaths = tests
+    markers =
+        gate: theirs
+        perplexity: theirs
+"""
+THEIRS = {
+    "tests/test_theirs.py::test_fixtures": "PASSED",
+    "tests/test_theirs.py::test_marks[one]": "PASSED",
+    "tests/test_theirs.py::test_option": "PASSED",
+}
+PERPLEXITY = "quantgate.toml::test_perplexity[{}]"
+CELLS = ("mine/transformers/fp32", "mine/kbit/ours")
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(textwrap.dedent(text))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with tests and no matrix."""
+    folder = tmp_path / "repository"
+    write(folder / "tests" / "test_theirs.py", FOREIGN)
+    write(folder / "conftest.py", CONFTEST)
+    write(folder / "pytest.ini", INI)
+    write(folder / "text.txt", TEXT)
+    return folder
+
+
+def run(
+    folder: Path, *arguments: str, python: Path | str = sys.executable
+) -> tuple[int, dict[str, str], str]:
+    """Exit status, outcome by case, and everything that pytest printed."""
+    foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_")
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    path = {} if python != sys.executable else {"PYTHONPATH": str(IMPORT_ROOT)}
+    settings.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        env=settings | path | {"QUANTGATE_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+    )
+    words = (line.split() for line in done.stdout.splitlines() if "::" in line)
+    cases = {w[0]: w[1] for w in words if len(w) > 1 and w[1] in ("PASSED", "FAILED", "SKIPPED", "ERROR")}
+    return done.returncode, cases, done.stdout + done.stderr
+
+
+def collected(folder: Path, *arguments: str) -> list[str]:
+    """The node ids that pytest collects where the plugin's entry point is installed."""
+    _, _, output = run(folder, "-p", "quantgate.plugin.entry", "--collect-only", "-qq", *arguments)
+    assert "rror" not in output, output
+    return [line for line in output.splitlines() if "::" in line]
+
+
+def test_a_repository_without_a_matrix_gets_no_case_option_or_mark(repository: Path) -> None:
+    status, cases, output = run(repository, "-p", "quantgate.plugin.entry")
+    assert (status, cases) == (0, THEIRS), output
+    shown = run(repository, "-p", "quantgate.plugin.entry", "--help")[2]
+    assert "quantgate" not in shown.replace("quantgate.plugin.entry", "")
+
+
+def test_the_entry_point_imports_nothing_heavy() -> None:
+    code = "import pytest, sys; old = set(sys.modules); import quantgate.plugin.entry; print(set(sys.modules) - old)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(IMPORT_ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert eval(done.stdout) <= {"quantgate", "quantgate.plugin", "quantgate.plugin.entry"}
+
+
+def test_cases_lie_below_the_matrix_file(repository: Path) -> None:
+    write(repository / "quantgate.toml", MATRIX)
+    cases = [PERPLEXITY.format(cell) for cell in CELLS]
+    assert collected(repository) == [*THEIRS, *cases], "whatever `testpaths` say"
+    assert collected(repository, "tests") == list(THEIRS)
+    assert collected(repository, cases[1]) == cases[1:], "as the reproducing command names it"
+    assert collected(repository, "-k", "kbit") == cases[1:]
+    assert collected(repository, "--quantgate-tier", "smoke", "-m", "fp32") == cases[:1], "--tier is theirs"
+
+
+def test_the_matrix_may_be_a_table_of_pyproject(repository: Path) -> None:
+    table = MATRIX.replace("\n[", "\n[tool.quantgate.")
+    write(repository / "pyproject.toml", f"[project]\nname = 'theirs'\n{table}")
+    assert collected(repository)[3:] == [
+        PERPLEXITY.format(cell).replace("quantgate.toml", "pyproject.toml") for cell in CELLS
+    ]
+
+
+def test_the_nearest_matrix_up_to_the_root_counts(tmp_path: Path) -> None:
+    inner = tmp_path / "root" / "inner"
+    inner.mkdir(parents=True)
+    root = inner.parent
+    write(tmp_path / "quantgate.toml", "")
+    assert matrix_file(inner, root) is None, "beyond the root is not looked for"
+    write(root / "pyproject.toml", "[tool.quantgates]\n# [tool.quantgate]\n")
+    assert matrix_file(inner, root) is None
+    write(root / "pyproject.toml", "[tool.quantgate.models]\n")
+    assert matrix_file(inner, root) == root / "pyproject.toml"
+    write(inner / "quantgate.toml", "")
+    assert matrix_file(inner, root) == inner / "quantgate.toml"
+    assert matrix_file(root, root) == matrix_file(Path("/elsewhere"), root) == root / "pyproject.toml"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment that has the wheel, and this environment's packages without the checkout."""
+    folder = tmp_path_factory.mktemp("package")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(REPO)]
+    subprocess.run([*pip, *build], check=True)
+    venv.create(folder / "venv", with_pip=False)
+    python = folder / "venv" / "bin" / "python"
+    purelib = subprocess.check_output(
+        [python, "-c", "import site; print(site.getsitepackages()[0])"], text=True
+    )
+    # A line alone puts the folder on the path; the .pth files in it, of the checkout's installation too, stay unread.
+    Path(purelib.strip(), "beneath.pth").write_text("\n".join(site.getsitepackages()))
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run(
+        [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True
+    )
+    return python
+
+
+@pytest.mark.slow
+def test_the_wheel_gates_a_model_in_another_repository(repository: Path, python: Path) -> None:
+    """It measures, accepts, passes, and is red with exit status 1 once the scheme is worse. Their tests pass."""
+    alone = run(repository, python=python)
+    assert alone[:2] == (0, THEIRS), alone[2]
+
+    matrix = repository / "quantgate.toml"
+    write(matrix, MATRIX)
+    shutil.copytree(FIXTURES / "models" / "pocket-90k", repository / "models" / "pocket-90k")
+    options = ("--quantgate-text=text.txt", "--threads=1")
+    update = ("--update-baselines", "--reason=first")
+    status, cases, output = run(repository, *options, *update, python=python)
+    assert status == 0, output
+    assert {name: cases[name] for name in THEIRS} == THEIRS
+    assert {file.parent.name for file in (repository / "baselines").rglob("smoke.toml")} == {"fp32", "ours"}
+    assert (repository / ".quantgate" / ".gitignore").read_text() == "*\n"
+
+    status, cases, output = run(repository, *options, python=python)
+    green = {PERPLEXITY.format(cell): "PASSED" for cell in CELLS}
+    assert (status, cases) == (0, THEIRS | green), output
+
+    matrix.write_text(MATRIX.replace("bits = 4", "bits = 2"))
+    status, cases, output = run(repository, *options, python=python)
+    assert (status, cases) == (1, THEIRS | green | {PERPLEXITY.format(CELLS[1]): "FAILED"}), output
+    assert (
+        f"pytest --quantgate-tier smoke --quantgate-text=text.txt --threads=1 '{PERPLEXITY.format(CELLS[1])}'"
+        in output
+    )
