@@ -74,6 +74,8 @@ class Transformers:
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(self._model).forward).parameters)
         self._rotary = length_dependent(self._model)
+        # An indexer breaks ties between tokens by the length of the row.
+        self._by_length = self._rotary or hasattr(self._model.config.get_text_config(), "index_topk")
         self._cache: Any = None
         self._state: dict[str, Any] = {}
         self._fed: list[int] = []
@@ -105,8 +107,8 @@ class Transformers:
         if not tree.past:
             reset(self._rotary)
         if tree.is_chain and not tree.kept:
-            # Where positions are scaled by the length of a sequence, its last token counts, which is not fed.
-            ids = [*tree.ids, tree.ids[-1]] if self._rotary else tree.ids
+            # Where the length of a sequence counts, so does its last token, which is not fed.
+            ids = [*tree.ids, tree.ids[-1]] if self._by_length else tree.ids
             output = self._forward(ids, use_cache=False, logits_to_keep=self._tensor(tree.rows))
         else:
             missing = [name for name in SHARED if name not in self._takes]
