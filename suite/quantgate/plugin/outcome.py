@@ -16,7 +16,7 @@ ENVIRONMENT = pytest.StashKey[dict[str, Scalar]]()
 """Of a case: its verdicts, and what its cell was measured in."""
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps plugins in sets
 class Outcome:
     """Collects verdicts where the reports arrive: in the controlling process. Registered as a plugin."""
 
