@@ -25,6 +25,10 @@ class MeasurementError(QuantgateError):
     """A cell could not be measured: crash, time-out, non-finite logits, missing kernel."""
 
 
+class ProcessError(QuantgateError):
+    """A process did not do its job: it crashed, was killed, or took too long."""
+
+
 class UnmeasurableError(MeasurementError):
     """This machine lacks what one metric group needs; the cell's other groups are measured."""
 

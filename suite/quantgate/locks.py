@@ -20,8 +20,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from quantgate.errors import MeasurementError
-
 SILENT = 3.0
 """Seconds of waiting before the first message; a minute later comes the next."""
 _POLL = 0.1
@@ -42,17 +40,15 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
     """Hold the lock of `path`, whose folder is made. what: is done meanwhile, for the message.
 
     patience: seconds after which BusyError is raised; None: wait until it is free. Where the file system has no locks,
-    a warning says so and nothing is held. Raises OSError, and MeasurementError where this thread holds the lock
-    already, so that it would wait for itself.
+    a warning says so and nothing is held. Raises OSError, and RuntimeError if this thread holds the lock already and
+    would wait for itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = (str(path.resolve()), threading.get_ident())
     if name in _held:
         if patience is not None:
             raise BusyError("this process")
-        raise MeasurementError(
-            f"{path}: {what} needs itself; does a reference name itself through another cell?"
-        )
+        raise RuntimeError(f"{path}: this thread holds this lock already; to {what} would wait for ever")
     file = _open(path)
     try:
         _wait(file, path, what, patience)

@@ -30,6 +30,9 @@ PACKAGES = [
 MEASURING = ("backends/*.py", "measure/*.py", "measure/metrics/*.py")
 """Files of the engine that make a measured number."""
 
+WORKER_MODULE = "quantgate.measure.worker"
+"""Runs as the process that measures or makes something."""
+
 Facts = dict[str, str | int | float | bool | None]
 
 _AT_START = variables()
@@ -102,8 +105,12 @@ class Environment:
 
     @property
     def worker(self) -> tuple[str, ...]:
-        """The command of a measuring process."""
-        return (self.python, "-m", "quantgate.measure.worker")
+        """The command of a process that measures or makes something there."""
+        return (self.python, "-m", WORKER_MODULE)
+
+
+WORKER = Environment().worker
+"""The command of a process of this interpreter."""
 
 
 @functools.cache

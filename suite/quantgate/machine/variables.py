@@ -25,7 +25,7 @@ STILL = {"LD_LIBRARY_PATH", "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
 """Which library is loaded makes a difference after all."""
 
 SET_HERE = {"OMP_NUM_THREADS"}
-"""Set by the suite itself, see `quantgate.processes.isolate.environment`: `threads` of the environment says to what."""
+"""Set by the suite itself, see `quantgate.processes.server.environment`: `threads` of the environment says to what."""
 
 
 def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:

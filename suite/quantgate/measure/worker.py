@@ -1,6 +1,6 @@
 """The measuring process: `python -m quantgate.measure.worker JOB.json`. One job in, one record out, then it ends.
 
-As a server (`--serve DESCRIPTOR`, see `quantgate.processes.isolate`) it forks itself for each job. Progress goes
+As a server (`--serve DESCRIPTOR`, see `quantgate.processes.server`) it forks itself for each job. Progress goes
 as JSON lines to
 the file descriptor in QUANTGATE_PROGRESS_FD; whatever libraries print goes to the log that the parent made of stdout
 and stderr.
@@ -26,12 +26,12 @@ from quantgate.files import write_atomic
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
 from quantgate.measure.session import Session
+from quantgate.processes.ends import CAUSE
 from quantgate.processes.fork import serve
+from quantgate.processes.progress import report
 from quantgate.processes.turns import inherited
 from quantgate.processes.warden import end_with_parent
 from quantgate.records import Job, Measurement, Preparation
-
-_last = 0.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,15 +44,15 @@ def main(arguments: Sequence[str]) -> int:
         elif file := serve(int(arguments[1])):
             work(file)
     except QuantgateError as error:
-        print(f"{type(error).__name__}: {in_one_line(error)}", file=sys.stderr)
+        print(f"{CAUSE}{in_one_line(error)}", file=sys.stderr)
         return 1
     except MemoryError:
         traceback.print_exc()
-        print("out of memory", file=sys.stderr)
+        print(f"{CAUSE}out of memory", file=sys.stderr)
         return 1
     except Exception as error:
         traceback.print_exc()
-        print(in_one_line(error), file=sys.stderr)
+        print(f"{CAUSE}{in_one_line(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -133,18 +133,6 @@ def prepare(job: Preparation) -> None:
     module, function = job.maker.split(":")
     report(job.title, 0, 1)
     getattr(importlib.import_module(module), function)(job.output, report=report, **job.arguments)
-
-
-def report(phase: str, done: float, total: float) -> None:
-    """One progress line, at most ten a second but for the first of a phase."""
-    global _last
-    now = time.monotonic()
-    fd = os.environ.get("QUANTGATE_PROGRESS_FD")
-    if fd is None or (done > 0 and now - _last < 0.1):
-        return
-    _last = now
-    line = json.dumps({"phase": phase, "done": done, "total": total}) + "\n"
-    os.write(int(fd), line.encode())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a process ended badly, in words."""
+"""Why a process failed, in words."""
 
 from __future__ import annotations
 
@@ -7,28 +7,36 @@ import signal
 from pathlib import Path
 
 TAIL = 12
-"""Lines of a failed process's log that its error shows where none of them says the cause."""
+"""Lines of a failed process's log that its error shows when none of them gives the cause."""
 
 ASSERTION = re.compile(
     r"GGML_ASSERT\(.*failed|Assertion .* failed|^terminate called|^\s*what\(\):|GGML_ABORT"
 )
-"""How C and C++ libraries say why they abort."""
+"""How C and C++ libraries announce why they abort."""
+
+CAUSE = "error: "
+"""Begins the last line of the log of a job that failed with exit status 1: the line is the cause."""
+
+_EXCEPTION = re.compile(rf"{CAUSE}|[A-Za-z_.]*(Error|Exception)\b")
+"""The last line of a job that failed, or of an interpreter that ends with a traceback."""
 
 
-def explained(status: int, log: Path) -> str:
-    """Why a process ended badly: the cause where its log says one, else the last lines of the log. Exit status 1
-    is an exception, which `quantgate.measure.worker` leaves as the last line; an abort is an assertion that did
-    not hold."""
+def explain(status: int, log: Path) -> str:
+    """Return why a process failed: the cause that its log gives, or else the last lines of the log.
+
+    status: the exit status, or minus the number of the signal that killed it. Status 1 is an exception, which is the
+    last line of the log; SIGABRT is an assertion that did not hold.
+    """
     lines = _lines(log)
     cause = ""
-    if status == 1 and lines and re.match(r"[A-Za-z_.]*(Error|Exception)\b|out of memory", lines[-1]):
-        cause = re.sub(r"^(Measurement|Asset|Input|Quantgate)Error: ", "", lines[-1])
+    if status == 1 and lines and _EXCEPTION.match(lines[-1]):
+        cause = lines[-1].removeprefix(CAUSE)
     elif status == -signal.SIGABRT:
         cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
-        cause = re.sub(r"^/\S*/", "", cause)  # of the source file, its name is enough
+        cause = re.sub(r"^/\S*/", "", cause)  # the name of the source file is enough
     if cause:
-        return f"{cause} (the process {reason(status)})\n    full log: {log}"
-    return f"{reason(status)}{tail(log)}"
+        return f"{cause} (the process {describe(status)})\n    full log: {log}"
+    return f"{describe(status)}{tail(log)}"
 
 
 def _lines(log: Path) -> list[str]:
@@ -38,8 +46,8 @@ def _lines(log: Path) -> list[str]:
         return []
 
 
-def reason(status: int) -> str:
-    """status: the exit status, or minus the number of a signal."""
+def describe(status: int) -> str:
+    """Return how a process ended, and what that may mean; the status as in `explain`."""
     if status > 0:
         return f"ended with exit status {status}"
     try:
@@ -54,7 +62,7 @@ def reason(status: int) -> str:
 
 
 def tail(log: Path) -> str:
-    """The last lines of its log, and where the rest is."""
+    """Return the last lines of a log, indented, and where the rest is."""
     try:
         text = log.read_text(errors="replace")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The other side of `quantgate.processes.isolate.Server`: a process that forks itself for each job."""
+"""A server's own side: the process that forks itself for each job (`quantgate.processes.server`)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import socket
 import sys
 from pathlib import Path
 
+from quantgate.processes.progress import VARIABLE
 from quantgate.processes.turns import DESCRIPTOR
 from quantgate.processes.warden import adopt_orphans, end_with_parent, kill_descendants
 
 
 def serve(descriptor: int) -> Path | None:
-    """Fork for each job that comes over the socket; returns in each forked process, which finds its job's file named,
-    and, without one, in this process when the other side has closed the socket.
+    """Fork for each job that comes over the socket `descriptor`. Returns the job's file in each forked process, and
+    None in this one when the other side has closed the socket.
 
-    A message has the path of a job's file (none: there is no job yet) and the modules that are to be imported before it
-    is begun, with the descriptors of its log, of the pipe for its progress and, if it works in turns with another one,
-    of their connection (`quantgate.processes.turns`). The answer is how its process ended: exit status, or minus
-    the number of a
-    signal; 0 where there is no job.
+    A message holds the path of a job's file and the modules to import first, separated by NUL; with it come the
+    descriptors of the log, of the pipe for progress and, for a job that takes turns with another one, of their
+    connection. The answer is the exit status of the job's process, or minus the number of the signal that killed it.
+    An empty path asks for the imports alone; the answer is 0.
     """
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
@@ -41,7 +41,7 @@ def serve(descriptor: int) -> Path | None:
             for module in modules:
                 importlib.import_module(module)
             imported.update(modules)
-            # It stays: the forked need not look for garbage there, nor copy its pages by doing so.
+            # Freeze imported objects, so that garbage collection in the children does not touch (and copy) their pages.
             gc.collect()
             gc.freeze()
         if not file:
@@ -54,20 +54,20 @@ def serve(descriptor: int) -> Path | None:
         if not child:
             control.close()
             _settle(server)
-            os.environ["QUANTGATE_PROGRESS_FD"] = str(progress)
+            os.environ[VARIABLE] = str(progress)
             if turns:
                 os.environ[DESCRIPTOR] = str(turns[0])
             return Path(file)
         for descriptor in (progress, *turns):
             os.close(descriptor)
         _, status = os.waitpid(child, 0)
-        kill_descendants()  # what it has left running, daemons included, ends with it
+        kill_descendants()  # whatever the job has left running, daemons included
         control.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def _settle(server: int) -> None:
-    """Make the forked process one of its own."""
+    """Give the forked process a session of its own, and end it with the server."""
     os.setsid()
     end_with_parent()
-    if os.getppid() != server:  # it ended before it could take this process with it
+    if os.getppid() != server:  # the server ended before the kernel was asked to end this process with it
         os._exit(1)

@@ -12,11 +12,13 @@ from typing import Any
 
 from quantgate.cache.kept import intact
 from quantgate.config.matrix import Cell, Matrix, Tier
-from quantgate.errors import MeasurementError, QuantgateError
+from quantgate.errors import MeasurementError, ProcessError, QuantgateError
 from quantgate.files import hash_of, writable
-from quantgate.machine.environment import work_facts
+from quantgate.machine.environment import WORKER, work_facts
 from quantgate.measure.groups import group_of, with_logprobs
-from quantgate.processes.isolate import WORKER, OnProgress, Server, Task, run_together, unheard
+from quantgate.processes.isolate import Assignment, run_together, write_job
+from quantgate.processes.progress import OnProgress, ignore_progress
+from quantgate.processes.server import Server
 from quantgate.records import Job, Measurement, Metric, Record, Spent
 from quantgate.run.plan import lacking
 from quantgate.run.record_files import file_error, read_measurement, sibling
@@ -64,7 +66,7 @@ class Bench:
         cell: Cell,
         requests: Sequence[str],
         name: str = "",
-        on_progress: OnProgress = unheard,
+        on_progress: OnProgress = ignore_progress,
         following: Sequence[str] = (),
     ) -> Measurement:
         """Measure `requests` in one process and return its record; its log is named after the cell and `name`.
@@ -113,8 +115,9 @@ class Bench:
             modules, server = self._modules(cell), self._server(name)
             if following and modules:
                 self._load(cell, modules, [name, *following])
-            task = Task(server, job, log, modules=modules, place=self._settings.place)
-            process = Process(job, task, self._tier.time_limit)
+            file = write_job(job.model_dump_json(indent=1), log)
+            assignment = Assignment(server, file, log, modules=modules, place=self._settings.place)
+            process = Process(job, assignment, self._tier.time_limit)
             yield process
         except OSError as error:
             raise file_error(error) from error
@@ -245,7 +248,7 @@ class Process:
     """A measuring process. limit: seconds that it may take. record: what it left; None before it has ended."""
 
     job: Job
-    task: Task
+    task: Assignment
     limit: float
     record: Measurement | None = None
 
@@ -270,7 +273,7 @@ def run_beside(
     benches: Sequence[tuple[Bench, str]],
     cell: Cell,
     requests: Sequence[str],
-    on_progress: OnProgress = unheard,
+    on_progress: OnProgress = ignore_progress,
     following: Sequence[str] = (),
 ) -> list[Measurement]:
     """Run one process of each bench and return their records. Each log is named after the cell and the name beside the
@@ -285,7 +288,10 @@ def run_beside(
         ]
         first, *others = (one.task for one in processes)
         limit = math.fsum(one.limit for one in processes)
-        run_together([replace(first, on_progress=on_progress), *others], timeout=limit)
+        try:
+            run_together([replace(first, on_progress=on_progress), *others], timeout=limit)
+        except ProcessError as error:
+            raise MeasurementError(str(error)) from error
         return [one.read() for one in processes]
 
 

@@ -30,7 +30,7 @@ from quantgate.files import hash_of, write_atomic
 from quantgate.locks import locked
 from quantgate.machine.environment import Environment
 from quantgate.paths import cache_dir, import_root
-from quantgate.processes.isolate import python_path
+from quantgate.processes.server import python_path
 from quantgate.processes.warden import guarded, stop
 from quantgate.supply.assets import PIP
 

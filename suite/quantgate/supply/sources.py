@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from quantgate.cache.kept import keep, read_entry
 from quantgate.checkpoint.contents import contents
 from quantgate.config.matrix import Model, Source
 from quantgate.config.toml_input import read_toml
@@ -15,6 +16,7 @@ from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.assets import Asset, fetch, load_assets, sha256_of
+from quantgate.supply.maker import Maker
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
@@ -26,30 +28,20 @@ OWN_TASKS = FIXTURES / "tasks"
 """Tasks that lm-evaluation-harness has not, in its own format: `<name>.yaml`."""
 
 
-Make = Callable[[Path, str, str, Callable[[], dict[str, Any]]], None]
-"""Called as (output, title, maker, arguments) where something has to be made in its own process."""
+DOWNLOAD = 10
+"""A download may take so many times the limit of making a thing."""
 
 
 class Sources:
-    """Finds and identifies what the matrix at `path` names. Identifying never fetches an asset or a repository.
+    """Locates and identifies what the matrix at `path` names. Identifying never fetches an asset or a repository.
 
-    Methods raise AssetError and InputError, and what `make` raises.
+    text: the user's own file, in place of every text. Methods raise AssetError and InputError, and what `maker` raises.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        text: Path | None,
-        make: Make,
-        on_progress: Callable[[str, float, float], None],
-        limit: float | None = None,
-    ):
-        """limit: seconds that the download of an asset may take."""
-        self._limit = limit
+    def __init__(self, path: Path, text: Path | None, maker: Maker) -> None:
         self._path = path
-        self._own_text = text.absolute() if text else None  # makers work in a folder of their own
-        self._make = make
-        self._on_progress = on_progress
+        self._user_text = text.absolute() if text else None  # makers work in a folder of their own
+        self._maker = maker
         self._assets = load_assets(ASSETS)
         self._data = read_toml(TASKS)
         self._fetched: dict[str, Path | AssetError] = {}
@@ -70,15 +62,22 @@ class Sources:
         elif source.hub is not None:
             key = hash_of([source.hub, source.revision, source.file])
             folder = cache_dir() / "hub" / f"{source.hub.replace('/', '--')}-{key}"
+            if folder.exists() and read_entry(folder) is None:
+                keep(folder)  # fetched by an earlier version, which renamed it when it was whole
             arguments = {"hub": source.hub, "revision": source.revision, "file": source.file}
-            maker = "quantgate.supply.checkpoints:hub_checkpoint"
-            self._make(folder, f"fetch {source.hub}", maker, lambda: arguments)
+            self._maker.make(
+                folder,
+                f"fetch {source.hub}",
+                "quantgate.supply.checkpoints:hub_checkpoint",
+                lambda: arguments,
+                time_limit=DOWNLOAD * self._maker.time_limit,
+            )
         else:
             folder = self._local(source)
-        found = folder / source.file if source.file else folder
-        if not found.exists():
-            raise AssetError(f"{found}: no such file or folder (named by {self._path})")
-        return found
+        path = folder / source.file if source.file else folder
+        if not path.exists():
+            raise AssetError(f"{path}: no such file or folder (named by {self._path})")
+        return path
 
     def identity(self, source: Source) -> Any:
         """What pins the content of a source; a local path is hashed, as nothing else pins it."""
@@ -95,10 +94,14 @@ class Sources:
             )
         return self._hashes[path]
 
+    def model_hash(self, model: Model) -> str:
+        """Identity of a model's weights before any quantization."""
+        return hash_of([self.identity(source) for source in (model.weights, model.gguf) if source])
+
     def text_identity(self, name: str) -> Any:
         """What pins a text; the user's own file by its content alone, wherever it lies."""
-        if self._own_text is not None:
-            return sha256_of(self._own_text)
+        if self._user_text is not None:
+            return sha256_of(self._user_text)
         return self._entry("texts", name, self._checksums)
 
     def text(self, name: str) -> dict[str, Any]:
@@ -131,8 +134,8 @@ class Sources:
             task_file(name)
 
     def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
-        if kind == "texts" and self._own_text is not None:
-            return {"path": str(self._own_text), "sha256": sha256_of(self._own_text)}
+        if kind == "texts" and self._user_text is not None:
+            return {"path": str(self._user_text), "sha256": sha256_of(self._user_text)}
         table = self._data["tasks" if kind == "tasks" else "texts"]
         if kind != "tasks" and name not in table:
             raise InputError(f"{self._path}: no text {name!r}. Known in {TASKS.name}: {', '.join(table)}")
@@ -161,13 +164,18 @@ class Sources:
         if name not in self._fetched:
             self.pinned(name)
             try:
-                self._fetched[name] = fetch(name, self._assets, progress=self._on_progress, limit=self._limit)
+                self._fetched[name] = fetch(
+                    name,
+                    self._assets,
+                    progress=self._maker.on_progress,
+                    limit=DOWNLOAD * self._maker.time_limit,
+                )
             except AssetError as error:
                 self._fetched[name] = error  # a download that fails takes minutes: once a run is enough
-        found = self._fetched[name]
-        if isinstance(found, AssetError):
-            raise found
-        return found
+        outcome = self._fetched[name]
+        if isinstance(outcome, AssetError):
+            raise outcome
+        return outcome
 
     def _local(self, source: Source) -> Path:
         """A path of the matrix file is relative to that file."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 from quantgate import locks
-from quantgate.errors import MeasurementError
 from quantgate.locks import BusyError, holder, locked
 
 HOLD = """
@@ -94,7 +93,7 @@ def test_other_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_who_would_wait_for_himself_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
-    itself = pytest.raises(MeasurementError, match="measure a needs itself")
+    itself = pytest.raises(RuntimeError, match="holds this lock already; to measure a would wait for ever")
     with locked(path, "measure a"), itself, locked(path, "measure a"):
         pass
     with locked(path, "measure a", 0.0):

@@ -16,18 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-from quantgate.errors import MeasurementError
+from quantgate.errors import ProcessError
+from quantgate.machine.environment import WORKER
 from quantgate.paths import import_root
-from quantgate.processes.ends import TAIL, explained
-from quantgate.processes.isolate import (
-    WORKER,
-    OnProgress,
-    Server,
-    Task,
-    run_isolated,
-    run_together,
-    unheard,
-)
+from quantgate.processes.ends import TAIL, explain
+from quantgate.processes.isolate import Assignment, run_isolated, run_together, write_job
+from quantgate.processes.progress import OnProgress, ignore_progress
+from quantgate.processes.server import Server
 from quantgate.records import Preparation
 
 
@@ -39,18 +34,30 @@ def preparation(folder: Path, maker: str, **arguments: Any) -> Preparation:
 
 
 def start(
-    folder: Path, maker: str, *, timeout: float = 60, on_progress: OnProgress | None = None,
+    folder: Path, maker: str, *, timeout: float = 60, on_progress: OnProgress = ignore_progress,
     threads: int | None = None, **arguments: Any,
 ) -> Path:  # fmt: skip
     """Run one of `selftest.makers` in a process; the path of what it makes."""
     job = preparation(folder, maker, **arguments)
-    follow: OnProgress = on_progress or (lambda phase, done, total: None)
-    run_isolated(job, folder / "logs" / "a.log", timeout=timeout, on_progress=follow, threads=threads)
+    log = folder / "logs" / "a.log"
+    run_isolated(
+        write_job(job.model_dump_json(), log), log, command=WORKER, timeout=timeout,
+        on_progress=on_progress, threads=threads,
+    )  # fmt: skip
     return job.output
 
 
+def run(
+    server: Server, job: Preparation, log: Path, *, timeout: float,
+    on_progress: OnProgress = ignore_progress, modules: Sequence[str] = (),
+) -> None:  # fmt: skip
+    """Run one job with a server to its end."""
+    file = write_job(job.model_dump_json(), log)
+    run_together([Assignment(server, file, log, on_progress, modules)], timeout=timeout)
+
+
 def failure(folder: Path, maker: str, **arguments: Any) -> str:
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(ProcessError) as caught:
         start(folder, maker, **arguments)
     return str(caught.value)
 
@@ -128,7 +135,7 @@ def test_running_out_of_memory_is_called_so(tmp_path: Path) -> None:
 def test_an_assertion_that_failed_is_the_error(tmp_path: Path, line: str) -> None:
     log = tmp_path / "a.log"
     log.write_text("loading\n" + line + "\n" + "a frame\n" * 40)
-    said = explained(-signal.SIGABRT, log)
+    said = explain(-signal.SIGABRT, log)
     words = line.removeprefix("/tmp/build/ggml/src/").strip()
     assert said == f"{words} (the process was killed by SIGABRT)\n    full log: {log}"
 
@@ -164,7 +171,7 @@ def test_a_time_limit_kills_the_process_and_its_children(tmp_path: Path) -> None
 def test_what_a_job_leaves_running_is_ended_with_it(server: Server, tmp_path: Path, maker: str) -> None:
     """A forked copy holds the pipe open; it is not waited for either. A daemon has a session and no parent."""
     job = preparation(tmp_path, maker)
-    server.run(job, tmp_path / "a.log", timeout=20)
+    run(server, job, tmp_path / "a.log", timeout=20)
     assert all(gone_now(int(process)) for process in job.output.read_text().split())
     ask(server, tmp_path / "next")
 
@@ -194,11 +201,11 @@ def test_ctrl_c_kills_the_process_and_its_children(tmp_path: Path) -> None:
 
 def test_a_python_that_is_not_there_leaves_no_open_pipe(tmp_path: Path) -> None:
     before = psutil.Process().num_fds()
-    with pytest.raises(MeasurementError, match=f"{tmp_path}/python: cannot be started: No such file"):
+    with pytest.raises(ProcessError, match=f"{tmp_path}/python: cannot be started: No such file"):
         run_isolated(
-            preparation(tmp_path, "make_file"),
+            write_job(preparation(tmp_path, "make_file").model_dump_json(), tmp_path / "a.log"),
             tmp_path / "a.log",
-            timeout=5,
+            timeout=600,
             command=[str(tmp_path / "python")],
         )
     assert psutil.Process().num_fds() == before
@@ -315,7 +322,7 @@ def test_endless_progress_does_not_outlast_the_time_limit(tmp_path: Path) -> Non
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
+    with Server(WORKER) as made:
         yield made
 
 
@@ -325,7 +332,7 @@ def ask(
     """Have a job done by `server`; what the job wrote down."""
     folder.mkdir(parents=True, exist_ok=True)
     job = preparation(folder, maker, **arguments)
-    server.run(job, folder / "a.log", timeout=60, modules=modules)
+    run(server, job, folder / "a.log", timeout=60, modules=modules)
     return json.loads(job.output.read_text())
 
 
@@ -356,7 +363,7 @@ def test_modules_are_imported_once_and_with_the_threads_that_count(
     tmp_path: Path, module: Callable[[str], list[str]]
 ) -> None:
     code = "import os; print('imported with', os.environ['OMP_NUM_THREADS'], 'threads by', os.getpid())"
-    with Server(threads=3) as server:
+    with Server(WORKER, threads=3) as server:
         found = [ask(server, tmp_path / str(number), modules=module(code)) for number in range(2)]
         logs = [(tmp_path / str(number) / "a.log").read_text() for number in range(2)]
     assert logs == [f"imported with 3 threads by {found[0]['parent']}\n", ""]
@@ -387,7 +394,7 @@ def test_a_module_that_cannot_be_imported_fails_each_job_with_the_same_error(
     server: Server, tmp_path: Path, module: Callable[[str], list[str]]
 ) -> None:
     for folder in (tmp_path / "1", tmp_path / "2"):
-        with pytest.raises(MeasurementError) as caught:
+        with pytest.raises(ProcessError) as caught:
             ask(server, folder, modules=module("import not_installed_anywhere"))
         said = str(caught.value).splitlines()
         assert said == [
@@ -406,7 +413,7 @@ def test_servers_import_side_by_side_before_there_is_a_job(
         "here.touch()\n"
         "while len(list(here.parent.glob('begun-*'))) < 2: time.sleep(0.01)\n"
     )
-    with Server() as one, Server() as other:
+    with Server(WORKER) as one, Server(WORKER) as other:
         for number, server in enumerate((one, other)):
             server.load(modules, tmp_path / f"{number}.log")
         for server in (one, other):
@@ -423,7 +430,7 @@ def test_a_server_that_could_not_load_says_so_when_there_is_a_job(
     modules = module("import not_installed_anywhere")
     server.load(modules, tmp_path / "a.log")
     server.wait(60)
-    with pytest.raises(MeasurementError, match="No module named 'not_installed_anywhere'"):
+    with pytest.raises(ProcessError, match="No module named 'not_installed_anywhere'"):
         ask(server, tmp_path, modules=modules)
 
 
@@ -441,7 +448,7 @@ def test_an_import_that_kills_is_called_by_the_name_of_its_signal(
     server: Server, tmp_path: Path, module: Callable[[str], list[str]]
 ) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
-    with pytest.raises(MeasurementError, match="was killed by SIGILL: a library built for another processor"):
+    with pytest.raises(ProcessError, match="was killed by SIGILL: a library built for another processor"):
         ask(server, tmp_path, modules=module(code))
 
 
@@ -457,7 +464,7 @@ def test_the_end_of_a_job_does_not_end_the_server(
     server: Server, tmp_path: Path, maker: str, arguments: dict[str, Any], said: str
 ) -> None:
     before = ask(server, tmp_path / "before")
-    with pytest.raises(MeasurementError, match=re.escape(said)):
+    with pytest.raises(ProcessError, match=re.escape(said)):
         ask(server, tmp_path / "failing", maker, **arguments)
     assert ask(server, tmp_path / "after")["parent"] == before["parent"]
 
@@ -478,8 +485,8 @@ def test_a_server_that_is_killed_takes_its_process_with_it(server: Server, tmp_p
             worker, _ = map(int, (tmp_path / "made").read_text().split())
             psutil.Process(worker).parent().send_signal(signal.SIGKILL)
 
-    with pytest.raises(MeasurementError, match="was killed by SIGKILL"):
-        server.run(preparation(tmp_path, "sleep_forever"), tmp_path / "a.log", timeout=60, on_progress=kill)
+    with pytest.raises(ProcessError, match="was killed by SIGKILL"):
+        run(server, preparation(tmp_path, "sleep_forever"), tmp_path / "a.log", timeout=60, on_progress=kill)
     assert all(gone(int(process)) for process in (tmp_path / "made").read_text().split())
     assert ask(server, tmp_path / "next")["process"]
 
@@ -494,9 +501,13 @@ def test_a_job_that_is_given_up_ends_with_its_server_and_the_next_one_is_done(
         if phase == "sleeping" and end == "Ctrl-C":
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else MeasurementError):
-        server.run(
-            preparation(tmp_path, "sleep_forever"), tmp_path / "a.log", timeout=5, on_progress=interrupt
+    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else ProcessError):
+        run(
+            server,
+            preparation(tmp_path, "sleep_forever"),
+            tmp_path / "a.log",
+            timeout=5,
+            on_progress=interrupt,
         )
     assert all(gone(int(process)) for process in (before, *(tmp_path / "made").read_text().split()))
     assert ask(server, tmp_path / "after")["parent"] != before
@@ -508,8 +519,8 @@ def test_a_time_limit_counts_while_modules_are_imported(
     code = "import os, time; print('importing', os.getpid(), flush=True); time.sleep(600)"
     ask(server, tmp_path / "before")  # it has started
     job, log = preparation(tmp_path, "dump"), tmp_path / "a.log"
-    with pytest.raises(MeasurementError, match="time limit of 3 s") as caught:
-        server.run(job, log, timeout=3, modules=module(code))
+    with pytest.raises(ProcessError, match="time limit of 3 s") as caught:
+        run(server, job, log, timeout=3, modules=module(code))
     found = re.search(r"importing (\d+)", str(caught.value))
     assert found is not None
     assert gone(int(found[1]))
@@ -518,18 +529,18 @@ def test_a_time_limit_counts_while_modules_are_imported(
 def test_two_servers_work_at_once(tmp_path: Path) -> None:
     """As two runs do: each is told of its own job alone."""
 
-    def run(name: str) -> tuple[list[str], float]:
+    def side(name: str) -> tuple[list[str], float]:
         phases: list[str] = []
         folder = tmp_path / name
-        with Server() as server:
+        with Server(WORKER) as server:
             ask(server, folder)
             begin = time.monotonic()
             job = preparation(folder, "count", steps=10)
-            server.run(job, folder / "a.log", timeout=60, on_progress=lambda phase, *_: phases.append(phase))
+            run(server, job, folder / "a.log", timeout=60, on_progress=lambda phase, *_: phases.append(phase))
             return phases, begin
 
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(run, ("one", "other"))
+        one, other = pool.map(side, ("one", "other"))
     assert one[0] == other[0] == ["a test", *["counting"] * 10, "last"]
     assert abs(one[1] - other[1]) < 1.1, "or they did not overlap"
 
@@ -558,24 +569,20 @@ def test_a_server_keeps_nothing_of_its_jobs_open(server: Server, tmp_path: Path)
 
 
 def in_turns(
-    folder: Path, ends: dict[str, str], *, timeout: float = 60, on_progress: OnProgress = unheard
+    folder: Path, ends: dict[str, str], *, timeout: float = 60, on_progress: OnProgress = ignore_progress
 ) -> None:
     """Two processes, `old` and `new`, write into one book in turns; `ends`: how a side ends in its third turn."""
-    with Server() as one, Server() as other:
-        tasks = [
-            Task(
-                server,
-                preparation(
-                    folder / name, "alternate", name=name, first=first, book=str(folder / "book"), turns=6,
-                    end=ends.get(name, ""),
-                ),
-                folder / name / "a.log",
-                on_progress,
-                place=f"{name}: ",
-            )
-            for server, name, first in ((one, "old", True), (other, "new", False))
-        ]  # fmt: skip
-        run_together(tasks, timeout=timeout)
+    with Server(WORKER) as one, Server(WORKER) as other:
+        assignments = []
+        for server, name, first in ((one, "old", True), (other, "new", False)):
+            job = preparation(
+                folder / name, "alternate", name=name, first=first, book=str(folder / "book"), turns=6,
+                end=ends.get(name, ""),
+            )  # fmt: skip
+            log = folder / name / "a.log"
+            file = write_job(job.model_dump_json(), log)
+            assignments.append(Assignment(server, file, log, on_progress, place=f"{name}: "))
+        run_together(assignments, timeout=timeout)
 
 
 def test_two_processes_work_turn_by_turn(tmp_path: Path) -> None:
@@ -593,7 +600,7 @@ def test_when_one_of_two_fails_its_error_is_told_and_the_other_is_ended(
     tmp_path: Path, side: str, end: str, said: str
 ) -> None:
     before = psutil.Process().num_fds()
-    with pytest.raises(MeasurementError) as caught:
+    with pytest.raises(ProcessError) as caught:
         in_turns(tmp_path, {side: end})
     assert str(caught.value).startswith(f"{side}: {said}")
     assert f"full log: {tmp_path / side / 'a.log'}" in str(caught.value)
@@ -611,7 +618,7 @@ def test_two_that_are_given_up_leave_no_process(tmp_path: Path, end: str) -> Non
             raise KeyboardInterrupt
 
     limit = 10 if end == "time limit" else 60
-    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else MeasurementError):
+    with pytest.raises(KeyboardInterrupt if end == "Ctrl-C" else ProcessError):
         in_turns(tmp_path, {"new": "hang"}, timeout=limit, on_progress=interrupt)
     assert all(gone(int((tmp_path / name / "made").read_text())) for name in ("old", "new"))
     assert psutil.Process().num_fds() == before
@@ -622,7 +629,7 @@ def test_two_that_are_given_up_leave_no_process(tmp_path: Path, end: str) -> Non
 def test_what_backends_import_can_be_forked(tmp_path: Path, backend: str) -> None:
     """Threads are not forked, and a library that had begun some would wait for them: products of matrices, which BLAS
     and OpenMP compute in threads, come out right all the same."""
-    with Server(threads=2) as server:
+    with Server(WORKER, threads=2) as server:
         for number in range(2):
             found = ask(server, tmp_path / str(number), "multiply", [f"quantgate.backends.{backend}"])
             assert found["wrong"] == [0, 0, 0, 0]

@@ -16,11 +16,14 @@ from quantgate.backends.base import ShowsInputs
 from quantgate.backends.transformers import Transformers
 from quantgate.config.matrix import Cell, Model, Source
 from quantgate.errors import AssetError, InputError
+from quantgate.machine.environment import Environment
+from quantgate.processes.progress import ignore_progress
 from quantgate.supply.calibrated import Calibrated, requirements
 from quantgate.supply.calibration import make_mean_squares, make_sequences
 from quantgate.supply.checkpoints import quantize_gguf
 from quantgate.supply.compress import check_groups
 from quantgate.supply.imatrix import gguf_names, importance_matrix
+from quantgate.supply.maker import Maker
 from quantgate.supply.recipe import Recipe
 from quantgate.supply.sources import Sources
 from quantgate.supply.workload import read_text
@@ -209,36 +212,42 @@ def test_a_group_divides_the_layers() -> None:
     check_groups(recipe.model_copy(update={"group": "channel"}), {"q": 577})
 
 
-class Making:
-    """Stands for the supply's `_make`: notes what is asked for, and makes nothing."""
+class NotingMaker(Maker):
+    """Notes what is to be made and makes nothing. torch: its version."""
 
-    def __init__(self) -> None:
-        self.asked: dict[str, dict[str, Any]] = {}
+    def __init__(self, logs: Path, torch: str = "2") -> None:
+        super().__init__(logs, 60.0, ignore_progress, Environment())
+        self.jobs: dict[str, dict[str, Any]] = {}
         self.elsewhere: list[str] = []
+        self.torch = torch
 
-    def __call__(
+    def make(
         self,
         output: Path,
         title: str,
-        maker: str,
+        function: str,
         arguments: Callable[[], dict[str, Any]],
-        worker: Callable[[], Sequence[str]] | None = None,
-    ) -> None:
-        self.asked[output.name] = {"maker": maker, **arguments()}
-        if worker is not None:
-            self.elsewhere.append(maker)
+        *,
+        command: Callable[[], Sequence[str]] | None = None,
+        time_limit: float | None = None,
+    ) -> Path:
+        self.jobs[output.name] = {"function": function, **arguments()}
+        if command is not None:
+            self.elsewhere.append(function)
+        return output
+
+    def identity(self, module: str, *packages: str) -> list[Any]:
+        return [module, *packages, self.torch]
 
 
 @pytest.fixture
-def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Making:
+def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NotingMaker:
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
-    return Making()
+    return NotingMaker(tmp_path)
 
 
-def calibrated(making: Making, torch: str = "2") -> Calibrated:
-    """torch: its version."""
-    sources = Sources(Path("matrix.toml"), None, lambda *_: None, quiet)
-    return Calibrated(Path("matrix.toml"), sources, making, lambda *names: [*names, torch], 1, quiet)
+def calibrated(making: Maker) -> Calibrated:
+    return Calibrated(Path("matrix.toml"), Sources(Path("matrix.toml"), None, making), making, 1)
 
 
 def cell(**options: Any) -> Cell:
@@ -253,12 +262,12 @@ def cell(**options: Any) -> Cell:
     )
 
 
-def compressed(making: Making, tiny: TinyModel, **options: Any) -> Path:
+def compressed(making: NotingMaker, tiny: TinyModel, **options: Any) -> Path:
     model = Model(license="x", weights=Source(path=tiny.safetensors))
-    return calibrated(making).compressed(cell(**options), model, tiny.safetensors, "source")
+    return calibrated(making).compressed(cell(**options), model, tiny.safetensors)
 
 
-def test_each_set_and_method_is_a_checkpoint_of_its_own(making: Making, tiny: TinyModel) -> None:
+def test_each_set_and_method_is_a_checkpoint_of_its_own(making: NotingMaker, tiny: TinyModel) -> None:
     gptq = compressed(making, tiny, method="gptq", group=32, calibration="random")
     assert compressed(making, tiny, method="gptq", group=32, calibration="random") == gptq
     others = [
@@ -268,23 +277,24 @@ def test_each_set_and_method_is_a_checkpoint_of_its_own(making: Making, tiny: Ti
         compressed(making, tiny, method="rtn", group=32, high=0.25, calibration="random"),
     ]
     assert len({gptq, *others}) == 5
-    asked = making.asked[gptq.name]
-    assert (asked["mean_squares"], Path(asked["sequences"]).name in making.asked) == (None, True)
-    rounded = making.asked[others[1].name]
+    job = making.jobs[gptq.name]
+    assert (job["mean_squares"], Path(job["sequences"]).name in making.jobs) == (None, True)
+    rounded = making.jobs[others[1].name]
     assert (rounded["sequences"], rounded["mean_squares"]) == (None, None)
-    mixed = making.asked[others[3].name]
-    assert Path(mixed["mean_squares"]).name in making.asked
+    mixed = making.jobs[others[3].name]
+    assert Path(mixed["mean_squares"]).name in making.jobs
     assert set(making.elsewhere) == {"quantgate.supply.compress:compress"}, "all else is made here"
 
 
 def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
-    making: Making, tiny: TinyModel
+    making: NotingMaker, tiny: TinyModel
 ) -> None:
     model = Model(license="x", weights=Source(path=tiny.safetensors))
     rounded = cell(method="rtn", group=32)
 
     def output(torch: str, safetensors: Path) -> Path:
-        return calibrated(making, torch).compressed(rounded, model, safetensors, "source")
+        making.torch = torch
+        return calibrated(making).compressed(rounded, model, safetensors)
 
     first = output("2", tiny.safetensors)
     assert output("2", tiny.safetensors) == first
@@ -292,7 +302,7 @@ def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
     assert output("2", tiny.safetensors.with_name("converted-anew")) != first
 
 
-def test_what_is_calibrated_is_measured_anew_with_another_set(making: Making) -> None:
+def test_what_is_calibrated_is_measured_anew_with_another_set(making: NotingMaker) -> None:
     made = calibrated(making)
     assert made.identity(cell(method="rtn").model_copy(update={"checkpoint": "gguf"})) == []
     assert made.identity(cell(method="rtn")), "the quantizer itself is a part of it"
@@ -305,15 +315,15 @@ def test_what_is_calibrated_is_measured_anew_with_another_set(making: Making) ->
     assert made.identity(weighed)
 
 
-def test_a_users_own_text_is_no_calibration_set(making: Making, tmp_path: Path) -> None:
+def test_a_users_own_text_is_no_calibration_set(making: NotingMaker, tmp_path: Path) -> None:
     own = tmp_path / "own.txt"
     own.write_text("own")
-    sources = Sources(Path("matrix.toml"), own, lambda *_: None, quiet)
+    sources = Sources(Path("matrix.toml"), own, making)
     assert "path" in sources.text("random")
     assert "path" not in sources.calibration("random")["text"]
 
 
-def test_unknown_names_are_refused(making: Making, tiny: TinyModel) -> None:
+def test_unknown_names_are_refused(making: NotingMaker, tiny: TinyModel) -> None:
     with pytest.raises(InputError, match=r"matrix.toml: no text 'wiki'. Known in tasks.toml: boolq, .*"):
         compressed(making, tiny, method="gptq", calibration="wiki")
     with pytest.raises(InputError, match=r"backends.llmcompressor.schemes.s.grup: unknown key. .*group"):

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from quantgate.backends.tree import TokenSequence, build_tree
 from quantgate.machine.environment import Environment
-from quantgate.processes.isolate import Server
+from quantgate.processes.isolate import Assignment, run_together, write_job
+from quantgate.processes.server import Server
 from quantgate.records import Preparation
 from quantgate.supply.calibrated import requirements
 from quantgate.supply.compress import _weights, most_sensitive
@@ -80,7 +81,9 @@ def made(
         arguments=arguments,
         output=folder / "made",
     )
-    quantizer.run(job, folder / "log", timeout=600, modules=["llmcompressor"])
+    log = folder / "log"
+    file = write_job(job.model_dump_json(), log)
+    run_together([Assignment(quantizer, file, log, modules=["llmcompressor"])], timeout=600)
     return load(job.output, {"device": "cpu", "dtype": "float32"}, 1)
 
 

@@ -14,6 +14,9 @@ from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.gguf_header import check_whole
 from quantgate.config.matrix import Source
 from quantgate.errors import AssetError
+from quantgate.machine.environment import Environment
+from quantgate.processes.progress import ignore_progress
+from quantgate.supply.maker import Maker
 from quantgate.supply.sources import Sources
 from safetensors.numpy import save
 
@@ -62,7 +65,8 @@ def write_index(folder: Path, weight_map: object) -> None:
 
 def identity(path: Path) -> object:
     """As a new run finds it."""
-    sources = Sources(path.parent / "matrix.toml", None, lambda *_: None, lambda *_: None)
+    maker = Maker(path.parent, 60.0, ignore_progress, Environment())
+    sources = Sources(path.parent / "matrix.toml", None, maker)
     return sources.identity(Source(path=path))
 
 

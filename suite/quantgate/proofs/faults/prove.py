@@ -17,8 +17,7 @@ from quantgate.config.matrix import Cell, Matrix
 from quantgate.errors import InputError
 from quantgate.judge import gate_level, load_tolerances
 from quantgate.judge.compare import Rules
-from quantgate.machine.environment import code_hash
-from quantgate.processes.isolate import WORKER
+from quantgate.machine.environment import WORKER, code_hash
 from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import Measurement, Verdict

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.items import Task
 from quantgate.measure.groups import parse_options
-from quantgate.processes.isolate import run_isolated
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import Ran, Tools
@@ -22,6 +21,7 @@ from quantgate.records import Measurement, Preparation
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.demand import needs_of
 from quantgate.supply.assets import Progress
+from quantgate.supply.maker import run_preparation
 from quantgate.supply.supply import Supply
 
 REFERENCE = "transformers/fp32"
@@ -179,7 +179,7 @@ class Bed:
             arguments=arguments,
             output=output.resolve(),
         )
-        run_isolated(job, self.logs / f"{name}.log", timeout=TIME_LIMIT, threads=self.threads)
+        run_preparation(job, self.logs / f"{name}.log", timeout=TIME_LIMIT, threads=self.threads)
         return output
 
     def lm_eval(

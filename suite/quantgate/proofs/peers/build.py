@@ -20,11 +20,11 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.machine.environment import llama_library_hash
 from quantgate.paths import cache_dir
-from quantgate.processes.isolate import run_isolated
 from quantgate.records import Preparation
 from quantgate.supply.assets import Progress, fetch, load_assets
 from quantgate.supply.assets.cache import locked
 from quantgate.supply.checkpoints import Report, whole
+from quantgate.supply.maker import run_preparation
 from quantgate.supply.sources import ASSETS
 
 ASSET = "llama.cpp"
@@ -78,7 +78,7 @@ def tools(logs: Path, say: Progress) -> Path:
                 },
                 output=output,
             )
-            run_isolated(job, logs / f"{output.name}.log", timeout=TIME_LIMIT)
+            run_preparation(job, logs / f"{output.name}.log", timeout=TIME_LIMIT)
     return output
 
 

@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, replacing
+from quantgate.machine.environment import Environment
+from quantgate.paths import RESULTS
+from quantgate.processes.progress import ignore_progress
 from quantgate.proofs.pocket.bpe import END, train_tokenizer
 from quantgate.proofs.pocket.plan import Part, Plan
 from quantgate.supply.assets import fetch, load_assets
+from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ASSETS, Sources
 from quantgate.supply.workload import read_text
 
 RUN = 13
 """Words in a row that no training document shares with the held-out text, as in Brown et al., Language Models are
 Few-Shot Learners (2020), appendix C."""
+TIME_LIMIT = 600.0
+"""Seconds."""
 PARAGRAPH = 40
 """Characters below which a piece of a document is a heading or a number, and is left out."""
 
@@ -100,11 +106,8 @@ def _pieces(value: Any) -> Iterator[str]:
 
 def heldout_text(plan: Plan) -> str:
     """As every model of the suite is measured on it."""
-
-    def refuse(*_: Any) -> None:
-        raise InputError(f"text {plan.heldout.text!r} has to lie in an asset")
-
-    return read_text(Sources(MATRIX, None, refuse, lambda *_: None).text(plan.heldout.text))
+    maker = Maker(RESULTS / "logs", TIME_LIMIT, ignore_progress, Environment())
+    return read_text(Sources(MATRIX, None, maker).text(plan.heldout.text))
 
 
 def disjoint(documents: Iterable[str], heldout: str) -> list[str]:

@@ -1,0 +1,104 @@
+"""Make what the cache holds: each thing once, in a process of its own, and check it before it is used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantgate.cache.kept import discard, intact, keep
+from quantgate.errors import MeasurementError, ProcessError
+from quantgate.locks import locked
+from quantgate.machine.environment import WORKER, Environment, code_hash
+from quantgate.paths import cache_dir
+from quantgate.processes.isolate import run_isolated, write_job
+from quantgate.processes.progress import OnProgress, ignore_progress
+from quantgate.records import Preparation
+
+Arguments = Callable[[], dict[str, Any]]
+"""Gives the arguments of a maker function: called only when something has to be made, as it may download."""
+
+
+class Maker:
+    """Makes files and folders in the cache. A failure is remembered and raised again for the same output.
+
+    logs: the folder for the logs of the making processes. time_limit: seconds for making one thing. environment: whose
+    libraries make it.
+    """
+
+    def __init__(
+        self, logs: Path, time_limit: float, on_progress: OnProgress, environment: Environment
+    ) -> None:
+        self.time_limit = time_limit
+        self.on_progress = on_progress
+        self.environment = environment
+        self.errors: dict[Path, Exception] = {}
+        """By output: why it could not be made."""
+        self._logs = logs
+
+    def make(
+        self,
+        output: Path,
+        title: str,
+        function: str,
+        arguments: Arguments,
+        *,
+        command: Callable[[], Sequence[str]] | None = None,
+        time_limit: float | None = None,
+    ) -> Path:
+        """Return `output`, made unless it is there and intact. Of several runs at once, one makes it; the others wait.
+
+        title: what is done, for progress and logs ("quantize m to Q4_K_M"). function: `module:function`, called as
+        function(output, report=..., **arguments()). command: gives the command of the making process; None: the one of
+        the environment. Raises AssetError, InputError, MeasurementError and OSError.
+        """
+        if output in self.errors:
+            raise self.errors[output]
+        try:
+            if not intact(output):
+                with locked(cache_dir() / "locks" / f"{output.name}.lock", title):
+                    if not intact(output):
+                        discard(output)
+                        job = Preparation(title=title, maker=function, arguments=arguments(), output=output)
+                        run_preparation(
+                            job,
+                            self._logs / f"{output.name}.log",
+                            timeout=time_limit or self.time_limit,
+                            on_progress=self.on_progress,
+                            command=command() if command else self.environment.worker,
+                        )
+                        keep(output)
+        except Exception as error:
+            self.errors[output] = error
+            raise
+        return output
+
+    def identity(self, module: str, *packages: str) -> list[Any]:
+        """Return what pins the result of a module of `supply/`: its code, and versions and builds of the packages it
+        uses."""
+        libraries = self.environment.libraries
+        versions = [libraries.get(key) for name in packages for key in (name, f"build of {name}")]
+        return [code_hash(f"supply/{module}.py"), *versions]
+
+
+def run_preparation(
+    job: Preparation,
+    log: Path,
+    *,
+    timeout: float,
+    command: Sequence[str] = WORKER,
+    on_progress: OnProgress = ignore_progress,
+    threads: int | None = None,
+) -> None:
+    """Run one maker in a process of its own. Raises MeasurementError with the cause from its log."""
+    try:
+        run_isolated(
+            write_job(job.model_dump_json(indent=1), log),
+            log,
+            command=command,
+            timeout=timeout,
+            on_progress=on_progress,
+            threads=threads,
+        )
+    except ProcessError as error:
+        raise MeasurementError(str(error)) from error
