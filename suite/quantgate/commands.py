@@ -1,4 +1,4 @@
-"""What the commands of the suite (`python -m suite.<name>`) share."""
+"""What the commands of quantgate (`python -m quantgate.<name>`) share."""
 
 from __future__ import annotations
 

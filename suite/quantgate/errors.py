@@ -1,4 +1,4 @@
-"""The errors a user can meet, each of which says what to do."""
+"""The errors that a user can meet. Each says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class InputError(QuantgateError):
 
 
 class AssetError(QuantgateError):
-    """A model or data set could not be had, or is not what it should be."""
+    """A model or data set cannot be fetched, or is not what it should be."""
 
 
 class MeasurementError(QuantgateError):
@@ -34,14 +34,14 @@ class UnmeasurableError(MeasurementError):
 
 
 def unexpected(error: Exception) -> MeasurementError:
-    """What quantgate did not foresee: what it is, and the line that raised it."""
+    """Wrap an error that quantgate does not expect: its type, text, and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return MeasurementError(f"quantgate itself failed: {type(error).__name__}{where}: {error}")
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, on one line; of one that is not of this suite with its type."""
+    """Return an error's text on one line, with the type of an error that is not quantgate's."""
     text = " ".join(str(error).split())
     if isinstance(error, QuantgateError):
         return text

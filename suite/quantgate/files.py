@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files: written whole or not at all, hashed, read as plain text."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step, see `replacing`."""
+    """Replace the content of `path` by `data` in one step; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of `path` in one step when the block ends well; on any error the old
-    file is untouched and nothing is left behind.
+    """Open a file that replaces `path` in one step when the block ends well. On any error the old file is untouched
+    and nothing is left behind.
 
     Raises OSError (disk full, no permission).
     """
@@ -51,14 +51,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which need not be there yet."""
+    """Whether files can be made in a folder, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)
 
 
 def path_problem(path: Path) -> str:
-    """Why a path cannot be given to the libraries that load models, which take UTF-8; empty: it can."""
+    """Return why the libraries that load models, which take UTF-8, cannot open a path; empty: they can."""
     shown = ascii(str(path)).strip("'")
     try:
         str(path).encode()
@@ -67,39 +67,43 @@ def path_problem(path: Path) -> str:
         try:
             os.fsencode(path).decode()
         except UnicodeDecodeError:
-            return f"{shown}: is no UTF-8; rename it, or name another folder"
+            return f"{shown}: is not UTF-8; rename it, or name another folder"
         except UnicodeEncodeError:
             pass
         return (
-            f"{shown}: has letters that the encoding of this locale ({sys.getfilesystemencoding()}) lacks; set "
+            f"{shown}: has letters that this locale's encoding ({sys.getfilesystemencoding()}) lacks; set "
             "PYTHONUTF8=1 or LC_ALL=C.UTF-8"
         )
     return ""
 
 
 def hash_of(value: Any) -> str:
-    """SHA-256 (hex, first 16 digits) of a JSON-able value in canonical form."""
+    """Return the SHA-256 (16 hexadecimal digits) of a JSON-able value in canonical form."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def read_plain_text(path: Path) -> str:
-    """A file of plain text in UTF-8, without the mark that some editors put before it; line ends as they are.
+    """Read a file of plain text in UTF-8, without a byte order mark; line ends stay as they are.
 
-    Raises InputError naming the file and where in it: unreadable, empty, in another encoding, with NUL bytes.
+    Raises InputError naming the file and the place in it: unreadable, empty, in another encoding, with NUL bytes.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise InputError(f"{path}: begins with the mark of UTF-32 at offset 0: {_convert(path, 'UTF-32')}")
+        raise InputError(
+            f"{path}: is UTF-32, not UTF-8 (byte order mark at offset 0): {_convert(path, 'UTF-32')}"
+        )
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{path}: begins with the mark of UTF-16 at offset 0: {_convert(path, 'UTF-16')}")
+        raise InputError(
+            f"{path}: is UTF-16, not UTF-8 (byte order mark at offset 0): {_convert(path, 'UTF-16')}"
+        )
     if (offset := raw.find(0)) >= 0:
         raise InputError(
-            f"{path}: has a NUL byte at offset {offset}, so it is no plain text (or UTF-16 without its mark: "
-            f"{_convert(path, 'UTF-16LE')})"
+            f"{path}: has a NUL byte at offset {offset}: it is not plain text, or it is UTF-16 without its byte order "
+            f"mark (then {_convert(path, 'UTF-16LE')})"
         )
     try:
         text = raw.decode("utf-8-sig")
@@ -108,7 +112,7 @@ def read_plain_text(path: Path) -> str:
         line = raw.count(b"\n", 0, offset) + 1
         raise InputError(
             f"{path}: is not UTF-8: byte 0x{raw[offset]:02x} at offset {offset} (line {line}): "
-            f"{_convert(path, 'LATIN1')}, if it is Latin-1"
+            f"if it is Latin-1, {_convert(path, 'LATIN1')}"
         ) from None
     if not text.strip():
         raise InputError(f"{path}: is empty: name a file with text")
@@ -117,14 +121,14 @@ def read_plain_text(path: Path) -> str:
 
 def _convert(path: Path, encoding: str) -> str:
     target = path.with_name(f"{path.stem}-utf8{path.suffix}")
-    return f"convert it, iconv -f {encoding} -t UTF-8 {path} > {target}"
+    return f"convert it by `iconv -f {encoding} -t UTF-8 {path} > {target}`"
 
 
 def checked_name(what: str, name: str) -> str:
-    """`name` itself. Raises InputError where it cannot be part of a path (separators, `..`, `@` ...)."""
+    """Return `name`. Raises InputError if it cannot be part of a file name (separators, `..`, `@` ...)."""
     if not _NAME.fullmatch(name):
         raise InputError(
-            f"{what} {name!r}: it becomes part of a file name; only letters, digits and . _ + - are allowed,"
-            " starting with a letter or digit"
+            f"{what} {name!r}: cannot be part of a file name; use letters, digits and . _ + -, and begin with a letter "
+            "or digit"
         )
     return name

@@ -1,4 +1,4 @@
-"""The records of a workload: tokenized texts, and the items of tasks and programs."""
+"""The records of a workload: tokenized texts, and the items of tasks and of programming tasks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from typing import Literal
 from quantgate.records import Record
 
 TOKENIZER = "tokenizer.json"
-"""Of a workload with programs."""
+"""A workload's file of the tokenizer; only a workload with programs has it."""
 MISSING = "missing.json"
-"""Of a workload: why texts and tasks are not in it, by name."""
-
+"""A workload's file of reasons why texts and tasks are missing in it, by name."""
 
 Results = Literal["choice", "mass", "pair", "stereoset", "gold"]
 
 
 class Text(Record):
-    """A tokenized text. `starts[i]` is the byte at which token i begins; one more entry closes the last.
-    bos: beginning-of-sequence token that stands in for a window's first token; None: the model has none."""
+    """A tokenized text.
+
+    starts: for each token the byte at which it begins, and at the end the length of the text. bos: the
+    beginning-of-sequence token that replaces each window's first token; None: none does.
+    """
 
     ids: list[int]
     starts: list[int]
@@ -25,12 +27,12 @@ class Text(Record):
     hash: str
 
     def bytes_between(self, first: int, last: int) -> int:
-        """UTF-8 bytes of the tokens first..last-1."""
+        """Return how many bytes of UTF-8 the tokens first..last-1 have."""
         return self.starts[last] - self.starts[first]
 
 
 class Choice(Record):
-    """One continuation of a context, as token ids; `characters` is the choice's length in lm-eval's acc_norm."""
+    """One continuation of a context, as token ids. characters: the choice's length, by which acc_norm divides."""
 
     context: list[int]
     continuation: list[int]
@@ -38,16 +40,18 @@ class Choice(Record):
 
 
 class Item(Record):
-    """One document of a task; `gold` lists the numbers of the right choices."""
+    """One question of a task. gold: the numbers of the right choices, from 0."""
 
     choices: list[Choice]
     gold: list[int]
 
 
 class Task(Record):
-    """The first items of an lm-evaluation-harness task, tokenized; `fewshot`: how many examples stand before each.
-    results: how metrics are made of log-likelihoods (`quantgate.measure.metrics.accuracy.item_metrics`).
-    Hashes: of documents, prompts, token ids."""
+    """The first items of an lm-evaluation-harness task, tokenized.
+
+    results: how metrics are computed from log-likelihoods (`quantgate.measure.metrics.accuracy.item_metrics`).
+    fewshot: how many examples come before each item. The hashes are those of documents, prompts and token ids.
+    """
 
     name: str
     version: str
@@ -62,8 +66,8 @@ class Task(Record):
 
 
 class Program(Record):
-    """A program that is to be written. prompt: token ids. begin: what of the prompt is part of the program. test: what
-    is run after it."""
+    """One programming question. prompt: token ids. begin: the part of the prompt that belongs to the program. test: the
+    code that is run after the program."""
 
     prompt: list[int]
     begin: str
@@ -71,8 +75,8 @@ class Program(Record):
 
 
 class Programs(Record):
-    """The first items of a programming task. stops: an answer ends before the first of them; end: the token that
-    ends it. Hashes: of documents, token ids."""
+    """The first items of a programming task. stops: strings before which an answer ends. end: the token that ends it.
+    The hashes are those of documents and token ids."""
 
     name: str
     version: str

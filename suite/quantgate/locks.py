@@ -1,6 +1,6 @@
 """Locks between processes, by `flock` on a file: the kernel releases them when their holder dies.
 
-Whoever waits learns after a few seconds which process holds the lock, and goes on waiting.
+After a few seconds of waiting, a warning names the process that holds the lock.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _WITHOUT_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 log = logging.getLogger("quantgate")
 _held: set[tuple[str, int]] = set()
-"""Files that threads of this process have locked."""
+"""Locked files, each with the thread of this process that holds it."""
 _warned: set[str] = set()
 
 
 class BusyError(Exception):
-    """Another process kept the lock for too long; the text says which."""
+    """The lock is not free; the text names its holder."""
 
 
 @contextmanager
 def locked(path: Path, what: str, patience: float | None = None) -> Iterator[None]:
-    """Hold the lock of `path`, whose folder is made. what: is done meanwhile, for the message.
+    """Hold the lock of `path` while the block runs; its folder is made. Threads of one process lock each other out too.
 
-    patience: seconds after which BusyError is raised; None: wait until it is free. Where the file system has no locks,
-    a warning says so and nothing is held. Raises OSError, and RuntimeError if this thread holds the lock already and
+    what: the work under the lock, for the message ("quantize m to Q4_K_M"). patience: seconds after which BusyError is
+    raised; None: wait until the lock is free. On a file system without locks, a warning is logged and nothing is held. Raises OSError, and RuntimeError if this thread holds the lock already and
     would wait for itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
 
 
 def holder(path: Path) -> str:
-    """Which process has locked the file, in words."""
+    """Describe the process that last locked the file."""
     try:
         who = json.loads(path.read_bytes())
         return f"process {who['pid']} on {who['host']} (since {who['since']}, `{who['command']}`)"
@@ -94,7 +94,7 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
             if str(path.parent) not in _warned:
                 _warned.add(str(path.parent))
                 log.warning(
-                    "%s: its file system has no locks (flock: %s): going on without; let one run at a time work there",
+                    "%s: this file system has no locks (flock: %s); continuing without them: use it for one run at a time",
                     path.parent,
                     error.strerror,
                 )
@@ -106,11 +106,14 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
             raise BusyError(holder(path))
         if waited >= next_message:
             next_message += 60.0
-            log.warning("waiting to %s: %s holds %s; if it does no work, end it", what, holder(path), path)
+            log.warning(
+                "waiting to %s: %s holds %s; end that process if it does no work", what, holder(path), path
+            )
         time.sleep(_POLL)
 
 
 def _sign(file: int) -> None:
+    """Write into the lock file who holds it."""
     who = {
         "pid": os.getpid(),
         "host": socket.gethostname(),

@@ -28,7 +28,7 @@ RESULTS = Path(".quantgate")
 
 
 def cache_dir() -> Path:
-    """The folder that keeps downloads: `QUANTGATE_CACHE`, or this system's cache of the user."""
+    """Return the cache: `QUANTGATE_CACHE`, or the user's cache folder of this system."""
     chosen = os.environ.get("QUANTGATE_CACHE")
     return Path(chosen).expanduser().absolute() if chosen else user_cache_path("quantgate")
 

@@ -66,7 +66,7 @@ class Project:
     folder: Path
     matrix: Table
     environment: dict[str, str]
-    limit: float = 60
+    limit: float = 1800
     """Seconds that a run may take."""
     options: Table = field(init=False)
 

@@ -1,8 +1,7 @@
-"""Which build of a library is installed, and whether a file of it was edited since: in milliseconds.
+"""Which build of a library is installed, and whether one of its files was edited since, in milliseconds.
 
-A distribution's RECORD has the hash of each file as installed. A file that is younger than RECORD, or of another size,
-is hashed again; all others are taken to be what RECORD says. An edit that keeps the size and sets the time back is not
-seen.
+A distribution's RECORD has the hash of each installed file. A file that is younger than RECORD, or has another size, is
+hashed again; for all others RECORD is believed. An edit that keeps the size and sets the time back goes unnoticed.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ LIBRARIES = {
     "tokenizers": "tokenizers",
     "numpy": "numpy",
 }
-"""Distributions that compute, and the package of each."""
+"""Distributions that compute, and the import name of each."""
 
 LARGEST = 2**25
-"""Bytes; of a larger file that is not as installed, size and time stand for the content."""
+"""Bytes. Size and time stand for the content of a larger file that was edited."""
 
 _ENDINGS = (".py", ".so", ".pyd", ".dylib")
 
 
 @functools.cache
 def builds() -> dict[str, str | None]:
-    """`build of <distribution>`: 12 digits; None for one that is not installed."""
+    """Return `build of <distribution>` by name, 12 digits; None for a distribution that is not installed."""
     return {f"build of {name}": _build(name, package) for name, package in LIBRARIES.items()}
 
 
@@ -63,20 +62,20 @@ def _is_editable(distribution: metadata.Distribution) -> bool:
 
 
 def _record_path(record: str) -> str:
-    """RECORD lists itself."""
+    """Return the path of RECORD, which lists itself."""
     return next(line.partition(",")[0] for line in record.splitlines() if ".dist-info/RECORD," in line)
 
 
 def _recorded(root: str, places: tuple[str, ...], record: str, installed: int) -> Iterator[str]:
-    """Of each file with code in these places: its name, and the hash of what it holds."""
+    """Yield the name and the content's hash of each file with code in these places."""
     for line in record.splitlines():
         name, _, rest = line.partition(",")
         if not name.startswith(places):
             continue
         if not name.endswith(_ENDINGS) and ".so." not in name:  # a name with a comma is quoted, and no code
             continue
-        known, _, size = rest.partition(",")
-        if not known:
+        recorded, _, size = rest.partition(",")
+        if not recorded:
             continue
         try:
             status = os.stat(f"{root}/{name}")  # noqa: PTH116 - ten thousand of them: four times as fast as by Path
@@ -84,11 +83,11 @@ def _recorded(root: str, places: tuple[str, ...], record: str, installed: int) -
             yield f"{name} missing"
             continue
         edited = status.st_mtime_ns > installed or str(status.st_size) != size
-        yield f"{name} {_content(Path(root, name)) if edited else known}"
+        yield f"{name} {_content(Path(root, name)) if edited else recorded}"
 
 
 def _content(file: Path) -> str:
-    """As RECORD writes it, see PEP 376 and 427."""
+    """Return a file's hash as RECORD writes it: PEP 376 and 427."""
     status = file.stat()
     if status.st_size > LARGEST:
         return f"{status.st_size} bytes of {status.st_mtime_ns}"
@@ -97,7 +96,8 @@ def _content(file: Path) -> str:
 
 
 def _listed(folder: Path) -> Iterator[str]:
-    """Of a package that no RECORD describes (editable, or put in front on PYTHONPATH): names, sizes and times."""
+    """Yield name, size and time of each file of a package that no RECORD describes: one that is installed as editable,
+    or comes first on PYTHONPATH."""
     for file in folder.rglob("*"):
         if file.name.endswith(_ENDINGS) or ".so." in file.name:
             status = file.stat()

@@ -1,4 +1,4 @@
-"""What can change a number: versions and builds of libraries, variables, the suite's own code, processor, system."""
+"""The environment of a measurement: versions and builds of libraries, variables, this engine's code, processor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,7 @@ import psutil
 
 from quantgate import __version__
 from quantgate.machine.builds import builds
+from quantgate.machine.code import without_words
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.variables import variables
 from quantgate.paths import PACKAGE
@@ -36,22 +38,22 @@ WORKER_MODULE = "quantgate.measure.worker"
 Facts = dict[str, str | int | float | bool | None]
 
 _AT_START = variables()
-"""As the user set them: libraries set some of their own when they are imported."""
+"""As the user set them: libraries set more of them when they are imported."""
 
 
 def describe() -> Facts:
-    """Environment of this process, as recorded with each measurement."""
+    """Return the environment of this process, which each measurement records."""
     return {**versions(), **builds(), **_AT_START, **machine(), **suite_facts()}
 
 
 def suite_facts() -> Facts:
-    """The suite's version, the hash of its code that measures, and the commit where it is in a repository."""
+    """Return this engine's version, the hash of its measuring code, and its commit."""
     return {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": commit()}
 
 
 @functools.cache
 def commit() -> str | None:
-    """Of the repository that holds the suite; None: it is in none."""
+    """Return the commit of the repository that holds this engine; None: it is in none."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -61,30 +63,30 @@ def commit() -> str | None:
 
 
 def work_facts(libraries: Facts) -> Facts:
-    """What makes two measurements of one job differ: `libraries` (versions and builds), variables, the suite's code,
-    and the machine but for its memory, which varies from start to start."""
+    """Return what can make two measurements of one job differ: `libraries` (versions and builds), variables, measuring
+    code, and the machine without the size of its memory, which varies from start to start."""
     place = {key: value for key, value in machine().items() if key != "memory_gb"}
     return {**libraries, **variables(), "quantgate code": code_hash(*MEASURING), **place}
 
 
 @functools.cache
 def versions() -> Facts:
-    """Versions of Python and of `PACKAGES`; None for a package that is not installed."""
-    found: Facts = {"python": platform.python_version()}
+    """Return the versions of Python and of `PACKAGES`; None for a package that is not installed."""
+    facts: Facts = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            facts[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            facts[name] = None
+    return facts
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A Python environment that measures: what of it makes a difference to a checkpoint, a workload, a number.
+    """A Python environment that measures or makes something.
 
-    elsewhere: versions, builds and hash of llama.cpp's libraries of another interpreter's environment; None: this
-    process's own, which are looked up when they are asked for, since collecting cases does not need them.
+    elsewhere: versions, builds and the hash of llama.cpp's libraries in another interpreter's environment; None: those
+    of this process, which are looked up on first use, as collecting cases does not need them.
     """
 
     python: str = sys.executable
@@ -115,7 +117,7 @@ WORKER = Environment().worker
 
 @functools.cache
 def machine() -> Facts:
-    """The machine's fingerprint: what makes timings comparable."""
+    """Return what makes timings of two machines comparable."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
         "cpu": _cpu_model(),
@@ -129,7 +131,7 @@ def machine() -> Facts:
 
 @functools.cache
 def instruction_sets() -> str:
-    """The processor's instruction sets that numeric libraries choose their kernels by."""
+    """Return the processor's instruction sets by which numeric libraries choose their kernels."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
     return " ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags)
@@ -144,30 +146,33 @@ def _cpu_model() -> str:
 
 @functools.cache
 def llama_library_hash() -> str:
-    """SHA-256 (12 digits) over llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
+    """Return the SHA-256 (12 digits) of llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
     return _hash_files("llama_cpp", "lib/*.so*")
 
 
 @functools.cache
 def code_hash(*patterns: str) -> str:
-    """SHA-256 (12 digits) over these files of the engine; what other code made is not reused."""
+    """Return the SHA-256 (12 digits) of these files of the engine, so that what other code made is not reused. Comments
+    and docstrings do not count. Raises ValueError for a pattern that matches no file."""
     files = {pattern: sorted(PACKAGE.glob(pattern)) for pattern in patterns}
     if missing := [pattern for pattern, matches in files.items() if not matches]:
         # A file that moved would otherwise drop out of the hash unseen, and stale records would be reused.
         raise ValueError(f"no file of the engine matches {missing}: name where the code is now")
-    return _digest(sorted(file for matches in files.values() for file in matches))
+    paths = sorted(file for matches in files.values() for file in matches)
+    return _digest((file, without_words(file.read_text(encoding="utf-8")).encode()) for file in paths)
 
 
 def _hash_files(package: str, pattern: str) -> str:
     spec = importlib.util.find_spec(package)  # finds without importing
     if spec is None or not spec.submodule_search_locations:
         return "absent"
-    return _digest(sorted(Path(spec.submodule_search_locations[0]).glob(pattern)))
+    files = sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
+    return _digest((file, file.read_bytes()) for file in files)
 
 
-def _digest(files: list[Path]) -> str:
+def _digest(contents: Iterable[tuple[Path, bytes]]) -> str:
     digest = hashlib.sha256()
-    for file in files:
+    for file, content in contents:
         digest.update(f"{file.parent.name}/{file.name}".encode())
-        digest.update(file.read_bytes())
+        digest.update(content)
     return digest.hexdigest()[:12]

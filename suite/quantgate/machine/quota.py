@@ -1,4 +1,4 @@
-"""The processor quota of a process's control group: how much it may use, and how often it was paused for it.
+"""The processor quota of a container: how much of the processors it may use, and how often it was paused for it.
 
 Version 2: `cpu.max` ("50000 100000": 50 ms of each 100 ms). Version 1: `cpu.cfs_quota_us` (-1: none) and
 `cpu.cfs_period_us`. A group is bound by the quotas of all groups above it as well.
@@ -19,7 +19,8 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True)
 class Paused:
-    """By quotas, since the groups were made: how often, and for how many seconds of all threads."""
+    """How often quotas have paused this process's groups since they were made, and for how many seconds of all
+    threads."""
 
     times: int
     seconds: float
@@ -27,26 +28,26 @@ class Paused:
 
 @functools.cache
 def cores() -> float | None:
-    """Processors' worth of time that this process may use; None: as much as there is."""
+    """Return the processors' worth of time that this process may use; None: no quota."""
     limits = [limit for folder in _folders() if (limit := _limit(folder)) is not None]
     return min(limits, default=None)
 
 
 def usable_cores(quota: float | None) -> int:
-    """Threads to measure with: the processors that this process may run on, at most as many as the quota pays for in
-    full. One more would be paused in each period, which no timing survives."""
+    """Return the threads to measure with: one for each processor that this process may run on, and no more than the
+    quota pays for in full. One more would be paused in each period, which ruins every timing."""
     here = len(os.sched_getaffinity(0))
     return here if quota is None else max(1, min(here, math.floor(quota + 1e-6)))
 
 
 def paused() -> Paused | None:
-    """None: no quota binds this process."""
-    found = [_pauses(folder) for folder in _folders() if _limit(folder) is not None]
-    return Paused(sum(p.times for p in found), sum(p.seconds for p in found)) if found else None
+    """Return the pauses of all groups with a quota; None: no quota binds this process."""
+    pauses = [_pauses(folder) for folder in _folders() if _limit(folder) is not None]
+    return Paused(sum(p.times for p in pauses), sum(p.seconds for p in pauses)) if pauses else None
 
 
 def _folders() -> Iterator[Path]:
-    """The groups of this process that may have a quota, and all above them."""
+    """Yield the groups of this process that may have a quota, and all groups above them."""
     for line in _read(MEMBERSHIP).splitlines():
         number, controllers, group = line.split(":", 2)
         for root in _roots(number, controllers.split(",")):

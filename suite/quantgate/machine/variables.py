@@ -19,22 +19,22 @@ PLACES = re.compile(
     r".*_(?:HOME|ROOT|DIR|PATH|CACHE\w*|VERSION|LOGS?|LOG_LEVEL)|NVIDIA_(?:DRIVER_CAPABILITIES|REQUIRE_\w+)"
     r"|CUDA_(?:HOME|PATH)\w*|TORCH_SHOW_\w+|TORCH_CPP_LOG_LEVEL"
 )
-"""Of those, what says where files are, what is printed, or what a container image was made for."""
+"""Those of them that only say where files are, what is printed, or what a container image was made for."""
 
-STILL = {"LD_LIBRARY_PATH", "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
-"""Which library is loaded makes a difference after all."""
+LIBRARIES = {"LD_LIBRARY_PATH", "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
+"""Exceptions: these decide which library is loaded."""
 
 SET_HERE = {"OMP_NUM_THREADS"}
-"""Set by the suite itself, see `quantgate.processes.server.environment`: `threads` of the environment says to what."""
+"""Set by `quantgate.processes.server.environment`; a measurement records it as `threads`."""
 
 
 def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Those that are set, by name."""
-    found = os.environ if environ is None else environ
+    """Return the variables that are set and compute, by name. environ: in place of this process's."""
+    environ = os.environ if environ is None else environ
     return {
-        name: found[name]
-        for name in sorted(found)
+        name: environ[name]
+        for name in sorted(environ)
         if name not in SET_HERE
         and COMPUTING.fullmatch(name)
-        and (name in STILL or not PLACES.fullmatch(name))
+        and (name in LIBRARIES or not PLACES.fullmatch(name))
     }

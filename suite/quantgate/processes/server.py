@@ -120,7 +120,9 @@ class Server:
 
 def python_path() -> str:
     """Return the PYTHONPATH with which any interpreter imports this engine."""
-    return os.pathsep.join(filter(None, [str(import_root()), os.environ.get("PYTHONPATH")]))
+    root = str(import_root())
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part != root]
+    return os.pathsep.join(filter(None, [root, *others]))
 
 
 def environment(threads: int | None) -> dict[str, str]:

@@ -456,16 +456,16 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[models.'a/b']\nlicense = 'MIT'\ngguf = { path = 'x' }",
-            "models: 'a/b': it becomes part of a file name; only letters, digits and",
+            "models: 'a/b': cannot be part of a file name; use letters, digits and",
         ),
         (
             "[models.'..']\nlicense = 'MIT'\ngguf = { path = 'x' }",
-            "models: '..': it becomes part of a file name",
+            "models: '..': cannot be part of a file name",
         ),
-        ("[tiers.'a/b']\nextends = 'smoke'", "tiers: 'a/b': it becomes part of a file name"),
+        ("[tiers.'a/b']\nextends = 'smoke'", "tiers: 'a/b': cannot be part of a file name"),
         (
             "[backends.llamacpp.schemes.'Q4/2']\nbits = 4",
-            "backends.llamacpp.schemes: 'Q4/2': it becomes part of a file name",
+            "backends.llamacpp.schemes: 'Q4/2': cannot be part of a file name",
         ),
         (
             "[backends.llama_cpp.schemes]\nQ = { bits = 4 }",

@@ -26,11 +26,11 @@ def test_text_is_read_as_it_is_without_its_mark(tmp_path: Path, mark: bytes) -> 
     [
         (
             b"one\ncaf\xe9 au lait",
-            r"is not UTF-8: byte 0xe9 at offset 7 \(line 2\): .*iconv -f LATIN1 -t UTF-8 .*text",
+            r"is not UTF-8: byte 0xe9 at offset 7 \(line 2\): if it is Latin-1, convert it by `iconv -f LATIN1 .*text",
         ),
         (b"\xef\xbb\xbfcaf\xe9", r"byte 0xe9 at offset 6 \(line 1\)"),
-        (TEXT.encode("utf-16"), "mark of UTF-16 at offset 0: .*iconv -f UTF-16 "),
-        (TEXT.encode("utf-32"), "mark of UTF-32 at offset 0"),
+        (TEXT.encode("utf-16"), r"is UTF-16, .*at offset 0\): convert it by `iconv -f UTF-16 "),
+        (TEXT.encode("utf-32"), r"is UTF-32, not UTF-8 \(byte order mark at offset 0\)"),
         (TEXT.encode("utf-16-le"), "NUL byte at offset 1, .*iconv -f UTF-16LE"),
         (b"some\x00text", "NUL byte at offset 4"),
         (b"\xed\xa0\x80", "byte 0xed at offset 0"),  # half of a surrogate pair

@@ -79,7 +79,7 @@ def test_a_file_system_without_locks_is_named_once_and_nobody_waits(
         with locked(tmp_path / f"{name}.lock", "x"):
             pass
     (message,) = caplog.messages
-    assert message.startswith(f"{tmp_path}: its file system has no locks (flock: {os.strerror(number)})")
+    assert message.startswith(f"{tmp_path}: this file system has no locks (flock: {os.strerror(number)})")
 
 
 def test_other_errors_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

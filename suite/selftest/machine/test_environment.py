@@ -174,6 +174,20 @@ def test_the_code_hash_changes_with_the_code_that_measures(code: Path, name: str
     assert code_hashed() != before
 
 
+def test_words_are_no_code(code: Path) -> None:
+    """A better comment makes nothing anew; a string that is a value does."""
+    plain = 'def f(x):\n    y = "# kept"\n    return x + len(y)\n'
+    worded = (
+        '"""What f is for.\n\n# not code\n"""\n\ndef f(x):  # adds\n    """Add."""\n\n    y = "# kept"\n'
+        "    # a comment\n    return x + len(y)\n"
+    )
+    hashes = []
+    for text in (plain, worded, plain.replace("kept", "lost")):
+        (code / "measure/scoring.py").write_text(text)
+        hashes.append(code_hashed())
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 @pytest.mark.parametrize("name", ["judge/judge.py", "measure/metrics/notes.txt"])
 def test_the_code_hash_does_not_change_with_other_files(code: Path, name: str) -> None:
     before = code_hashed()

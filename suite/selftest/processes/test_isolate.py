@@ -238,6 +238,7 @@ def test_progress_arrives_in_order_while_the_job_runs(tmp_path: Path) -> None:
 def test_a_job_has_its_own_session_and_the_threads_it_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("SOMETHING_OF_THE_USER", "kept")
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     found = json.loads(start(tmp_path, "dump", threads=3).read_text())

@@ -185,7 +185,7 @@ def test_an_expression_of_papers_that_is_none_is_refused(capsys: pytest.CaptureF
     [
         (b"plain", ""),
         ("é 中".encode(), ""),
-        (b"qe\xe9", r"qe\udce9: is no UTF-8; rename it, or name another folder"),
+        (b"qe\xe9", r"qe\udce9: is not UTF-8; rename it, or name another folder"),
     ],
 )
 def test_a_path_that_libraries_cannot_take_is_named(name: bytes, said: str) -> None:
@@ -215,7 +215,7 @@ def test_a_cache_at_a_path_that_is_no_utf8_is_a_usage_error(project: Project) ->
         "-k", "perplexity", QUANTGATE_CACHE=os.fsdecode(os.fsencode(project.folder) + b"/\xe9")
     )
     assert (result.status, result.processes) == (4, [])
-    assert r"/\udce9: is no UTF-8" in result.output
+    assert r"/\udce9: is not UTF-8" in result.output
     assert "Traceback" not in result.output
 
 

@@ -598,7 +598,7 @@ parts = [{{package = "p", version = "1", size = 1, sha256 = "{"0" * 64}"}}]
         ('["a/b"]', '["../b"]', "m.members.0: Value error, should be a relative name inside the package"),
         ('["a/b"]', "[]", "m: Value error, names nothing to unpack: give `members` or `join`"),
         ('"p"', '"--index-url=x"', "m.parts.0.package: String should match pattern"),
-        ("[m]", "['../m']", "asset '../m': it becomes part of a file name; only letters, digits"),
+        ("[m]", "['../m']", "asset '../m': cannot be part of a file name; use letters, digits"),
         ("[m]", "m = 1\n[n]", "m: Input should be a valid dictionary"),
         ("[m]", "[m", "is not valid TOML: "),
         (
