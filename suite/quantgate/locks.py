@@ -40,8 +40,8 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
     """Hold the lock of `path` while the block runs; its folder is made. Threads of one process lock each other out too.
 
     what: the work under the lock, for the message ("quantize m to Q4_K_M"). patience: seconds after which BusyError is
-    raised; None: wait until the lock is free. On a file system without locks, a warning is logged and nothing is held. Raises OSError, and RuntimeError if this thread holds the lock already and
-    would wait for itself.
+    raised; None: wait until the lock is free. On a file system without locks, a warning is logged and nothing is held.
+    Raises OSError, and RuntimeError if this thread holds the lock already and would wait for itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = (str(path.resolve()), threading.get_ident())
@@ -94,7 +94,7 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
             if str(path.parent) not in _warned:
                 _warned.add(str(path.parent))
                 log.warning(
-                    "%s: this file system has no locks (flock: %s); continuing without them: use it for one run at a time",
+                    "%s: this file system has no locks (flock: %s); going on without: let one run at a time use it",
                     path.parent,
                     error.strerror,
                 )

@@ -31,7 +31,7 @@ def test_text_is_read_as_it_is_without_its_mark(tmp_path: Path, mark: bytes) -> 
         (b"\xef\xbb\xbfcaf\xe9", r"byte 0xe9 at offset 6 \(line 1\)"),
         (TEXT.encode("utf-16"), r"is UTF-16, .*at offset 0\): convert it by `iconv -f UTF-16 "),
         (TEXT.encode("utf-32"), r"is UTF-32, not UTF-8 \(byte order mark at offset 0\)"),
-        (TEXT.encode("utf-16-le"), "NUL byte at offset 1, .*iconv -f UTF-16LE"),
+        (TEXT.encode("utf-16-le"), "NUL byte at offset 1: .*iconv -f UTF-16LE"),
         (b"some\x00text", "NUL byte at offset 4"),
         (b"\xed\xa0\x80", "byte 0xed at offset 0"),  # half of a surrogate pair
         (b"", "is empty"),
