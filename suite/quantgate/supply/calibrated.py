@@ -52,7 +52,7 @@ class Calibrated:
                 model.add_bos,
                 self._sources.calibration_identity(calibration),
                 self._maker.identity("calibration", "transformers", "tokenizers", "datasets"),
-                code_hash("supply/workload.py", *ROWS),
+                code_hash("supply/encoder.py", *ROWS),
             ]
         )
         return self._maker.make(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quantgate.files import write_atomic
 from quantgate.supply.checkpoints import Report, whole
-from quantgate.supply.workload import Encoder
+from quantgate.supply.encoder import Encoder
 
 
 def make_sequences(

@@ -1,24 +1,22 @@
 """Programming tasks: prompts of lm-evaluation-harness, and the tests that its answers have to pass.
 
-Of the harness's files only the text is read: their code loads a package that runs programs without any protection.
+Only the text of the harness's files is read: their code loads a package that runs programs without any protection.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.items import Program, Programs
 from quantgate.supply.documents import load_rows
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
-
-if TYPE_CHECKING:
-    from quantgate.supply.workload import Encoder
 
 
 def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs:
-    """The first items of a task of output type generate_until whose answers are programs, without examples.
+    """Return the first items of a task of output type generate_until whose answers are programs, without examples.
 
     HumanEval: the answer continues the prompt, which is part of the program. MBPP: the answer is the program.
     """
@@ -27,10 +25,14 @@ def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs
 
     config = _yaml_loader.load_yaml(task_file(name), resolve_func=False)
     if not config.get("unsafe_code"):
-        raise InputError(f"task {name!r} asks for no programs; `code` takes tasks such as humaneval and mbpp")
+        raise InputError(
+            f"task {name!r} does not ask for programs; `code` takes tasks such as humaneval and mbpp"
+        )
     documents = list(load_rows(spec))[: spec["items"]]
     if len(documents) < spec["items"]:
-        raise InputError(f"task {name!r} has {len(documents)} items, the tier asks for {spec['items']}")
+        raise InputError(
+            f"task {name!r} has {len(documents)} items, the tier needs {spec['items']}: lower `items`"
+        )
     begin = [] if encoder.bos is None else [encoder.bos]
     items = []
     for document in documents:

@@ -25,11 +25,10 @@ LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml")
 ROWS = ("supply/documents.py", "supply/continuation.py", "supply/yaml_rows.py")
 """The code that reads them."""
 OWN_TASKS = FIXTURES / "tasks"
-"""Tasks that lm-evaluation-harness has not, in its own format: `<name>.yaml`."""
-
+"""Tasks that lm-evaluation-harness lacks, in its format: `<name>.yaml`."""
 
 DOWNLOAD = 10
-"""A download may take so many times the limit of making a thing."""
+"""The time limit of a download, as a multiple of the limit for making one thing."""
 
 
 class Sources:
@@ -48,7 +47,7 @@ class Sources:
         self._hashes: dict[Path, str] = {}
 
     def refused(self, model: Model) -> str:
-        """Which licence terms the user has not accepted yet, and how to; empty when there are none."""
+        """Return which licence terms the user has yet to accept, and how; empty: none."""
         for source in (model.weights, model.gguf):
             asset = self._assets.get(source.asset) if source and source.asset else None
             if asset and not asset.accepted:
@@ -56,7 +55,7 @@ class Sources:
         return ""
 
     def locate(self, source: Source) -> Path:
-        """The file or folder of a source, fetched where needed."""
+        """Return the file or folder of a source, fetched if necessary."""
         if source.asset is not None:
             folder = self.asset(source.asset)
         elif source.hub is not None:
@@ -80,7 +79,7 @@ class Sources:
         return path
 
     def identity(self, source: Source) -> Any:
-        """What pins the content of a source; a local path is hashed, as nothing else pins it."""
+        """Return what pins the content of a source. A local path is hashed, as nothing else pins it."""
         if source.asset is not None:
             return [[p.sha256 for p in self.pinned(source.asset).parts], source.file]
         if source.hub is not None:
@@ -88,7 +87,7 @@ class Sources:
         path = self.locate(source)
         if path not in self._hashes:
             files = contents(path)
-            # A file's own name is not part of what it holds; the names of several files, and their folders, are.
+            # The name of a single file does not matter; the names of several files, and their folders, do.
             self._hashes[path] = hash_of(
                 [[name if len(files) > 1 else "", sha256_of(file)] for name, file in files.items()]
             )
@@ -99,37 +98,36 @@ class Sources:
         return hash_of([self.identity(source) for source in (model.weights, model.gguf) if source])
 
     def text_identity(self, name: str) -> Any:
-        """What pins a text; the user's own file by its content alone, wherever it lies."""
+        """Return what pins a text; for the user's file, its content alone."""
         if self._user_text is not None:
             return sha256_of(self._user_text)
         return self._entry("texts", name, self._checksums)
 
     def text(self, name: str) -> dict[str, Any]:
-        """Where a text lies, for `quantgate.supply.workload`."""
+        """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
         return self._entry("texts", name, self.asset)
 
     def calibration_identity(self, name: str) -> Any:
-        """What pins the sequences that quantizers are calibrated on."""
+        """Return what pins the sequences that quantizers are calibrated on."""
         return [self._entry("calibration", name, self._checksums), self._data["calibration"]]
 
     def calibration(self, name: str) -> dict[str, Any]:
-        """Where a calibration set lies and what is taken of it, as `quantgate.supply.calibration` takes it: the
-        user's own
-        text (`--text`) never takes its place."""
+        """Return the place and size of a calibration set for `quantgate.supply.calibration`. The user's text (`--text`)
+        never replaces it."""
         return {"text": self._entry("calibration", name, self.asset), **self._data["calibration"]}
 
     def task_identity(self, name: str) -> Any:
-        """What pins a task's documents, and of a task of our own its prompts."""
-        own = OWN_TASKS / f"{name}.yaml"
+        """Return what pins a task's documents and, for one of `OWN_TASKS`, its prompts."""
+        file = OWN_TASKS / f"{name}.yaml"
         entry = self._entry("tasks", name, self._checksums)
-        return [entry, sha256_of(own)] if own.exists() else entry
+        return [entry, sha256_of(file)] if file.exists() else entry
 
     def task(self, name: str) -> dict[str, Any]:
-        """Where a task's documents lie; empty: lm-eval finds them itself."""
+        """Return the place of a task's documents; empty: lm-eval fetches them."""
         return self._entry("tasks", name, self.asset)
 
     def check_task(self, name: str) -> None:
-        """Raise InputError for a task that neither tasks.toml nor lm-evaluation-harness knows."""
+        """Raise InputError for a task that is neither in tasks.toml nor in lm-evaluation-harness."""
         if name not in self._data["tasks"]:
             task_file(name)
 
@@ -138,7 +136,7 @@ class Sources:
             return {"path": str(self._user_text), "sha256": sha256_of(self._user_text)}
         table = self._data["tasks" if kind == "tasks" else "texts"]
         if kind != "tasks" and name not in table:
-            raise InputError(f"{self._path}: no text {name!r}. Known in {TASKS.name}: {', '.join(table)}")
+            raise InputError(f"{self._path}: no text {name!r}; {TASKS.name} has: {', '.join(table)}")
         entry = dict(table.get(name, {}))
         asset = entry.pop("asset", None)
         if asset is None:
@@ -152,15 +150,13 @@ class Sources:
         return [p.sha256 for p in self.pinned(asset).parts]
 
     def pinned(self, name: str) -> Asset:
-        """What is pinned of an asset. Raises InputError."""
+        """Return the pins of an asset. Raises InputError."""
         if name not in self._assets:
-            raise InputError(
-                f"{self._path}: no asset {name!r}. Known in {ASSETS.name}: {', '.join(self._assets)}"
-            )
+            raise InputError(f"{self._path}: no asset {name!r}; {ASSETS.name} has: {', '.join(self._assets)}")
         return self._assets[name]
 
     def asset(self, name: str) -> Path:
-        """The folder of an asset, fetched where needed."""
+        """Return the folder of an asset, fetched if necessary."""
         if name not in self._fetched:
             self.pinned(name)
             try:
@@ -178,16 +174,16 @@ class Sources:
         return outcome
 
     def _local(self, source: Source) -> Path:
-        """A path of the matrix file is relative to that file."""
+        """Return a path of the matrix, which is relative to the file of the matrix."""
         assert source.path is not None
         return (self._path.parent / source.path.expanduser()).absolute()
 
 
 def task_file(name: str) -> Path:
-    """The YAML file of a task: ours, or that of lm-evaluation-harness, found by reading, without importing the package:
-    its own index of all tasks takes ten seconds. Raises InputError: unknown task."""
-    if (own := OWN_TASKS / f"{name}.yaml").exists():
-        return own
+    """Return the YAML file of a task: ours, or that of lm-evaluation-harness. The files are searched as text, without
+    importing the package, whose index of all tasks takes ten seconds. Raises InputError for an unknown task."""
+    if (file := OWN_TASKS / f"{name}.yaml").exists():
+        return file
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")

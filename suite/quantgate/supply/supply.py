@@ -60,36 +60,35 @@ class Supply:
         """For workloads of this run alone; removed with this object."""
 
     def refused(self, model: str) -> str:
-        """Which licence terms of the model the user has not accepted; empty when there are none."""
+        """Return which licence terms of the model the user has yet to accept; empty: none."""
         return self._sources.refused(self._matrix.models[model])
 
     def check(self) -> None:
-        """Raise InputError for a text or task that nobody knows."""
+        """Raise InputError for a text or task that does not exist."""
         for text in [*self._needs.texts, *self._needs.lines]:
             self._sources.text_identity(text)
         for task in [*self._needs.tasks, *self._needs.programs]:
             self._sources.check_task(task)
 
     def check_fit(self, cell: Cell, *, local: bool = False) -> None:
-        """Raise InputError or AssetError where the model's checkpoint does not go with the matrix, the tier or the
-        scheme.
-        local: nothing is fetched for it."""
+        """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
+        local: check local checkpoints only, so that nothing is fetched."""
         model = self._matrix.models[cell.model]
         if model.weights is None or (local and model.weights.path is None):
             return
         folder = self._sources.locate(model.weights)
         if not folder.is_dir():
-            return  # whoever opens it says so
+            return  # its loader reports that
         check_model(self._matrix.path, cell.model, model, self._lengths, folder)
         if cell.checkpoint != "gguf" or model.gguf is None:
             check_cell(cell, folder, derived=cell.checkpoint == "gguf")
 
     def source_hash(self, model: str) -> str:
-        """Identity of the model's weights before any quantization."""
+        """Return the identity of the model's weights before any quantization."""
         return self._sources.model_hash(self._matrix.models[model])
 
     def checkpoint(self, cell: Cell) -> Path:
-        """The folder of safetensors or the GGUF file that the cell's backend loads."""
+        """Return the folder of safetensors or the GGUF file that the cell's backend loads, made if necessary."""
         model = self._matrix.models[cell.model]
         self.check_fit(cell)
         if cell.checkpoint == "safetensors":
@@ -104,12 +103,11 @@ class Supply:
         return self._derived.quantized(cell.model, model, ftype, cell.scheme_options.get("imatrix"))
 
     def calibration(self, cell: Cell) -> list[Any]:
-        """Identity of what the cell's checkpoint is calibrated on and by; empty for one without."""
+        """Return the identity of the calibration set and code of the cell's checkpoint; empty without calibration."""
         return self._calibrated.identity(cell)
 
     def logprobs(self, reference: Cell, options: Sequence[Any], worker: Sequence[str]) -> Path:
-        """Where the log-probabilities of a reference are, once its process has left them
-        (`quantgate.measure.logprobs`).
+        """Return where a reference's process leaves its log-probabilities (`quantgate.measure.logprobs`).
 
         options: of the metric groups that need them. worker: the command of that process; another interpreter has
         libraries of its own.
@@ -127,18 +125,18 @@ class Supply:
         return cache_dir() / "logprobs" / f"{reference.id.replace('/', '-')}-{key}.npy"
 
     def text(self, name: str) -> dict[str, Any]:
-        """Where a text lies, as `quantgate.supply.workload.read_text` takes it."""
+        """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
         return self._sources.text(name)
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Where the documents of each task lie and what is taken of them, as `make_task` takes it."""
+        """Return the place of each task's documents, and what is taken of them, for `make_task`."""
         return {
             t: {**self._sources.task(t), "items": count, "fewshot": self._needs.fewshot}
             for t, count in self._needs.tasks.items()
         }
 
     def workload_hash(self, model: str) -> str:
-        """Identity of the workload of one model: what was asked for, and what the makers were."""
+        """Return the identity of one model's workload: its contents, and the code and packages that make it."""
         requested = {
             "bos": self._matrix.models[model].add_bos,
             "needs": self._needs.model_dump(),
@@ -150,12 +148,14 @@ class Supply:
                 self.source_hash(model),
                 requested,
                 self._maker.identity("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
-                code_hash("supply/programs.py", "supply/lines.py", "supply/splitting.py", *ROWS),
+                code_hash(
+                    *(f"supply/{n}.py" for n in ("encoder", "tasks", "programs", "lines", "splitting")), *ROWS
+                ),
             ]
         )
 
     def workload(self, model: str) -> Path:
-        """The folder with tokenized texts and tasks of one model."""
+        """Return the folder with the tokenized texts and tasks of one model, made if necessary."""
         output = cache_dir() / "workloads" / f"{model}-{self.workload_hash(model)}"
         title = f"tokenize texts and tasks for {model}"
         try:
@@ -170,7 +170,7 @@ class Supply:
                 raise error from None
 
     def missing(self, model: str) -> dict[str, str]:
-        """Why texts and tasks are not in the workload of one model, by name."""
+        """Return why texts and tasks are missing in the workload of one model, by name."""
         reasons: dict[str, str] = json.loads((self.workload(model) / MISSING).read_bytes())
         return reasons
 

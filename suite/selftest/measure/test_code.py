@@ -16,8 +16,8 @@ from quantgate.items import Program, Programs
 from quantgate.measure import sandbox
 from quantgate.measure.metrics import code
 from quantgate.measure.sandbox import Limits, run_program
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.programs import make_programs
-from quantgate.supply.workload import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +66,9 @@ def test_a_solution_that_is_right_passes_as_the_harness_puts_it_together(
 
 def test_tasks_without_programs_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
     encoder = Encoder(tiny.safetensors, None)
-    with pytest.raises(InputError, match=r"task .gsm8k. asks for no programs"):
+    with pytest.raises(InputError, match=r"task .gsm8k. does not ask for programs"):
         make_programs("gsm8k", spec(tmp_path, HUMANEVAL), encoder)
-    with pytest.raises(InputError, match=r"humaneval. has 1 items, the tier asks for 2"):
+    with pytest.raises(InputError, match=r"humaneval. has 1 items, the tier needs 2"):
         make_programs("humaneval", spec(tmp_path, HUMANEVAL, 2), encoder)
 
 

@@ -308,7 +308,7 @@ def test_what_the_metrics_need_of_the_workload() -> None:
 
 
 def encoded(tiny: TinyModel, path: Path, add_bos: bool, tokens: int) -> Text:
-    from quantgate.supply.workload import Encoder
+    from quantgate.supply.encoder import Encoder
 
     return Encoder(tiny.safetensors, add_bos).text("t", {"path": str(path), "tokens": tokens})
 
@@ -652,7 +652,8 @@ TASKS: dict[str, tuple[str, Callable[[int], dict[str, Any]]]] = {
 def test_the_tasks_of_smoke_are_judged_as_lm_eval_does(name: str, tiny: TinyModel, tmp_path: Path) -> None:
     """From documents, through `make_task`, to the metrics: gold answers and lengths come from lm-eval's prompts."""
     import datasets
-    from quantgate.supply.workload import Encoder, load_task, make_task
+    from quantgate.supply.encoder import Encoder
+    from quantgate.supply.tasks import load_task, make_task
 
     split, document_of = TASKS[name]
     datasets.disable_progress_bars()
@@ -671,7 +672,8 @@ def test_the_tasks_of_smoke_are_judged_as_lm_eval_does(name: str, tiny: TinyMode
 def prompts_of(name: str, tiny: TinyModel, folder: Path, fewshot: int) -> list[list[str]]:
     """The text that each choice of each item is scored as."""
     import datasets
-    from quantgate.supply.workload import Encoder, make_task
+    from quantgate.supply.encoder import Encoder
+    from quantgate.supply.tasks import make_task
 
     split, document_of = TASKS[name]
     datasets.disable_progress_bars()

@@ -556,7 +556,8 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
     from quantgate.backends import transformers as backend
     from quantgate.measure.metrics.accuracy import groups_of, item_metrics
     from quantgate.measure.scoring import score
-    from quantgate.supply.workload import Encoder, make_task
+    from quantgate.supply.encoder import Encoder
+    from quantgate.supply.tasks import make_task
 
     datasets.disable_progress_bars()
     specs: dict[str, dict[str, Any]] = {}
@@ -597,7 +598,8 @@ def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) ->
     from quantgate.measure.metrics.accuracy import groups_of
     from quantgate.measure.scoring import score
     from quantgate.supply.checkpoints import quantize_gguf
-    from quantgate.supply.workload import Encoder, make_task
+    from quantgate.supply.encoder import Encoder
+    from quantgate.supply.tasks import make_task
 
     folder = tmp_path / "piqa"
     datasets.Dataset.from_list([piqa(n) for n in range(10)]).save_to_disk(folder)

@@ -22,11 +22,11 @@ from quantgate.supply.calibrated import Calibrated, requirements
 from quantgate.supply.calibration import make_mean_squares, make_sequences
 from quantgate.supply.checkpoints import quantize_gguf
 from quantgate.supply.compress import check_groups
+from quantgate.supply.encoder import read_text
 from quantgate.supply.imatrix import gguf_names, importance_matrix
 from quantgate.supply.maker import Maker
 from quantgate.supply.recipe import Recipe
 from quantgate.supply.sources import Sources
-from quantgate.supply.workload import read_text
 from quantgate.supply.yaml_rows import yaml_rows
 
 from selftest.tiny import TEXT, TinyModel
@@ -324,7 +324,7 @@ def test_a_users_own_text_is_no_calibration_set(making: NotingMaker, tmp_path: P
 
 
 def test_unknown_names_are_refused(making: NotingMaker, tiny: TinyModel) -> None:
-    with pytest.raises(InputError, match=r"matrix.toml: no text 'wiki'. Known in tasks.toml: boolq, .*"):
+    with pytest.raises(InputError, match=r"matrix.toml: no text 'wiki'; tasks.toml has: boolq, .*"):
         compressed(making, tiny, method="gptq", calibration="wiki")
     with pytest.raises(InputError, match=r"backends.llmcompressor.schemes.s.grup: unknown key. .*group"):
         compressed(making, tiny, method="rtn", grup=64)

@@ -8,8 +8,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 from quantgate.supply.continuation import items, sentences
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
-from quantgate.supply.workload import Encoder, load_task, make_task
+from quantgate.supply.tasks import load_task, make_task
 
 from selftest.tiny import TinyModel
 

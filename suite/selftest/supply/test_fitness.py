@@ -19,8 +19,8 @@ from quantgate.measure.groups import parse_options
 from quantgate.records import AGREEMENT, Status
 from quantgate.run.demand import lengths_of
 from quantgate.run.inputs import load_matrix
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.fitness import Length, check_cell, check_lengths, check_model
-from quantgate.supply.workload import Encoder
 from safetensors.torch import load_file, save_file
 
 from selftest.conftest import Project, tree

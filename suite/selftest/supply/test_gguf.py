@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from quantgate.errors import AssetError
 from quantgate.paths import cache_dir
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.gguf import gguf_from_safetensors, with_old_names
-from quantgate.supply.workload import Encoder
 
 from selftest.conftest import Project
 from selftest.tiny import TinyModel

@@ -18,8 +18,10 @@ from quantgate.measure.metrics import accuracy
 from quantgate.measure.scoring import Scored
 from quantgate.supply import documents
 from quantgate.supply.documents import UNKNOWN, load_rows
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import LOCATIONS, OWN_TASKS, TASKS
-from quantgate.supply.workload import Encoder, load_task, make_task, make_workload, results_of
+from quantgate.supply.tasks import load_task, make_task, results_of
+from quantgate.supply.workload import make_workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -313,7 +315,7 @@ def test_a_given_answer_has_its_likelihood_and_that_by_character() -> None:
 
 def test_code_of_a_task_that_is_not_known_is_refused() -> None:
     assert results_of("arc_easy", None) == "choice"
-    with pytest.raises(InputError, match=r"task .odd. makes its results with code of its own"):
+    with pytest.raises(InputError, match=r"task .odd. computes its results by a function"):
         results_of("odd", math.sqrt)
     with pytest.raises(InputError, match="code of its own"):
         results_of("truthfulqa_mc2", "no-such-rule")

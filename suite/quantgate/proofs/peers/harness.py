@@ -14,7 +14,7 @@ from quantgate.items import Task
 from quantgate.proofs.peers.outcome import other_predictions
 from quantgate.records import Record
 from quantgate.supply.checkpoints import Report
-from quantgate.supply.workload import load_task
+from quantgate.supply.tasks import load_task
 
 
 class TaskScores(Record):

@@ -12,7 +12,7 @@ from pathlib import Path
 from quantgate.errors import MeasurementError
 from quantgate.proofs.peers.parse import last_lines
 from quantgate.supply.checkpoints import Report
-from quantgate.supply.workload import read_text
+from quantgate.supply.encoder import read_text
 
 TIME_LIMIT = 3600.0
 """Seconds that one run of a tool may take."""

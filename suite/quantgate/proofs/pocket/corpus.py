@@ -21,9 +21,9 @@ from quantgate.processes.progress import ignore_progress
 from quantgate.proofs.pocket.bpe import END, train_tokenizer
 from quantgate.proofs.pocket.plan import Part, Plan
 from quantgate.supply.assets import fetch, load_assets
+from quantgate.supply.encoder import read_text
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ASSETS, Sources
-from quantgate.supply.workload import read_text
 
 RUN = 13
 """Words in a row that no training document shares with the held-out text, as in Brown et al., Language Models are

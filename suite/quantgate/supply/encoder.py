@@ -1,0 +1,96 @@
+"""A model's tokenizer, and the texts that it encodes."""
+
+from __future__ import annotations
+
+import os
+import random
+import string
+from pathlib import Path
+from typing import Any
+
+from quantgate.checkpoint.checks import puts_bos
+from quantgate.checkpoint.gguf_header import read_header
+from quantgate.errors import AssetError, InputError
+from quantgate.files import hash_of, read_plain_text
+from quantgate.items import Text
+from quantgate.supply.documents import load_rows
+from quantgate.supply.fitness import check_bos
+from quantgate.supply.model_config import load_config
+from quantgate.supply.splitting import restore_splitting
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class Encoder:
+    """Encodes texts by a model's tokenizer.
+
+    source: a folder, or a GGUF file. add_bos: whether the beginning-of-sequence token is put before texts and contexts;
+    None: the tokenizer has none, or does not put it. Raises AssetError, and InputError (naming `key`) if `add_bos`
+    does not go with the tokenizer.
+    """
+
+    def __init__(self, source: Path, add_bos: bool | None, key: str = "add_bos") -> None:
+        import transformers
+
+        transformers.utils.logging.set_verbosity_error()
+        where, gguf = (source.parent, source.name) if source.is_file() else (source, None)
+        if gguf is None:
+            load_config(source)
+        try:
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                where, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+            )
+            if gguf is not None:
+                restore_splitting(self.tokenizer, source)
+        except Exception as error:
+            raise AssetError(
+                f"{source}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
+            ) from error
+        self.vocabulary = len(self.tokenizer)
+        bos = self.tokenizer.bos_token_id
+        puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
+        if gguf is None:
+            puts = puts or bool(puts_bos(source))
+        else:  # llama.cpp decides by the header
+            puts = bos is not None and bool(
+                read_header(source).values.get("tokenizer.ggml.add_bos_token", puts)
+            )
+        check_bos(key, add_bos, puts, self.tokenizer.bos_token, source)
+        self.bos: int | None = bos if add_bos else None
+
+    def encode(self, text: str) -> list[int]:
+        """Return token ids without special tokens."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def text(self, name: str, spec: dict[str, Any]) -> Text:
+        """Return the first `spec["tokens"]` tokens of a text. Raises InputError if it is too short."""
+        needed = spec["tokens"]
+        content = read_text(spec)[: 16 * needed]  # tokens of natural text have 3 to 5 characters
+        encoded = self.tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)
+        ids = list(encoded["input_ids"])[:needed]
+        if len(ids) < needed:
+            raise InputError(
+                f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower `windows` or `n_ctx`"
+            )
+        ends = [0]
+        for character in content:
+            ends.append(ends[-1] + len(character.encode()))
+        offsets = encoded["offset_mapping"]
+        last = offsets[needed][0] if needed < len(offsets) else offsets[needed - 1][1]
+        starts = [ends[begin] for begin, _ in offsets[:needed]] + [ends[last]]
+        if self.bos is not None:  # only before the first window, as in llama.cpp's tools
+            ids, starts = [self.bos, *ids[:-1]], [0, *starts[:-1]]
+        return Text(ids=ids, starts=starts, bos=self.bos, hash=hash_of([self.bos, ids]))
+
+
+def read_text(spec: dict[str, Any]) -> str:
+    """Return a text: a plain file (`path`), random characters (`random`: the seed), or a joined column of rows."""
+    if "path" in spec:
+        return read_plain_text(Path(spec["path"]))
+    if "random" in spec:
+        printable = string.digits + string.ascii_letters + string.punctuation + " "
+        return "".join(random.Random(spec["random"]).choices(printable, k=spec["characters"]))  # noqa: S311
+    values = [str(row[spec["column"]]) for row in load_rows(spec)]
+    if spec.get("distinct"):
+        values = list(dict.fromkeys(values))
+    return str(spec.get("joiner", "\n\n")).join(values[spec.get("first", 0) :])

@@ -1,0 +1,190 @@
+"""Tasks of lm-evaluation-harness: their items, as the harness makes and tokenizes them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any, cast, get_args
+
+from quantgate.errors import AssetError, InputError, MeasurementError
+from quantgate.files import hash_of
+from quantgate.items import Choice, Item, Results, Task
+from quantgate.supply.documents import load_rows
+from quantgate.supply.encoder import Encoder
+from quantgate.supply.sources import task_file
+
+METRICS: dict[Results, tuple[str, ...]] = {
+    "choice": ("acc", "acc_norm"),
+    "mass": ("acc",),
+    "pair": ("pct_stereotype", "likelihood_diff"),
+    "stereoset": ("lms", "ss"),
+    "gold": (),
+}
+KNOWN_RESULTS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
+"""Tasks of the harness whose `process_results` is a function that has a counterpart here, by pattern."""
+
+
+def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
+    """Return the first items of an lm-eval task: its documents, prompts and choices, tokenized as lm-eval does.
+
+    spec: the place of the documents, `items` and `fewshot`. Raises AssetError and InputError.
+    """
+    task = load_task(name, spec)
+    if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
+        raise InputError(
+            f"task {name!r} has output type {task.OUTPUT_TYPE!r}; "
+            "quantgate scores multiple_choice and loglikelihood tasks"
+        )
+    try:
+        task.build_all_requests(limit=spec["items"], rank=0, world_size=1)
+    except AssertionError as error:
+        raise InputError(
+            f"task {name!r}: no prompts with {spec.get('fewshot', 0)} examples: {error}"
+        ) from error
+    results = results_of(name, task.config.process_results)
+    encode = _recorder(encoder)
+    items, documents, prompts = [], [], []
+    for _, group in itertools.groupby(task.instances, key=lambda request: request.doc_id):
+        requests = sorted(group, key=lambda request: request.idx)
+        document = requests[0].doc
+        documents.append(document)
+        prompts.append([r.args for r in requests])
+        if task.OUTPUT_TYPE == "multiple_choice":
+            choices = task.doc_to_choice(document)
+            gold = _gold(task, document, choices) if results != "mass" else _true_answers(document)
+        else:
+            choices, gold = [requests[0].args[1]], [0]
+        items.append(
+            Item(
+                choices=[
+                    Choice(context=context, continuation=continuation, characters=len(text))
+                    for (context, continuation), text in zip(encode(requests), choices, strict=True)
+                ],
+                gold=gold,
+            )
+        )
+    if len(items) < spec["items"]:
+        raise InputError(
+            f"task {name!r} has {len(items)} items, the tier needs {spec['items']}: lower `items`"
+        )
+    metrics = [m for m in METRICS[results] if m in task._metric_fn_list]
+    if not metrics and results != "gold":
+        raise InputError(
+            f"task {name!r} has none of {', '.join(METRICS[results])} among its metrics "
+            f"({', '.join(task._metric_fn_list)})"
+        )
+    return Task(
+        name=name,
+        version=str(task.VERSION),
+        output_type=task.OUTPUT_TYPE,
+        results=results,
+        metrics=metrics,
+        fewshot=spec.get("fewshot", 0),
+        items=items,
+        data_hash=hash_of(documents),
+        prompt_hash=hash_of(prompts),
+        token_hash=hash_of([[c.model_dump() for c in i.choices] for i in items]),
+    )
+
+
+def results_of(name: str, process: Callable[..., Any] | str | None) -> Results:
+    """Return by which rules a task's metrics are computed.
+
+    process: the task's `process_results`: None (the harness's default rules), a name of `Results` (our own tasks), or
+    a function (some tasks of the harness). Raises InputError for a function without a counterpart here.
+    """
+    if process is None:
+        return "choice"
+    if isinstance(process, str) and process in get_args(Results):
+        return cast(Results, process)
+    for pattern, results in KNOWN_RESULTS.items():
+        if callable(process) and fnmatchcase(name, pattern):
+            return results
+    raise InputError(
+        f"task {name!r} computes its results by a function (process_results) that quantgate does not have; "
+        "choose a task with acc or acc_norm"
+    )
+
+
+def load_task(name: str, spec: dict[str, Any]) -> Any:
+    """Return lm-eval's task object. Its documents come from the place that `spec` names, or from lm-eval itself. The
+    `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`).
+    Raises AssetError and InputError."""
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks import _yaml_loader
+
+    config = dict(_yaml_loader.load_yaml(task_file(name), resolve_func=True))
+    if spec.get("split"):
+        import datasets
+
+        split = spec["split"]
+        rows = load_rows(spec)
+        data = datasets.DatasetDict({split: rows})
+        config.update(dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split")))
+        config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
+    if spec.get("fewshot"):
+        config["num_fewshot"] = spec["fewshot"]
+        fewshot = dict(config.get("fewshot_config") or {})
+        if spec.get("split"):
+            # The examples come from the same documents; lm-eval skips the item itself if the two splits are equal.
+            config["fewshot_split"] = fewshot["split"] = config["test_split"]
+        config["fewshot_config"] = {**fewshot, "sampler": "first_n"}
+    try:
+        return ConfigurableTask(config=config)
+    except Exception as error:
+        raise AssetError(
+            f"task {name!r}: its data cannot be loaded ({type(error).__name__}: {error}); "
+            "without a hub, add an entry to fixtures/tasks.toml"
+        ) from error
+
+
+def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
+    """Return the numbers of the right choices, by the rules of lm-eval's `process_results`."""
+    gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
+    numbers = (
+        gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
+    )
+    if not all(0 <= n < len(choices) for n in numbers):
+        raise MeasurementError(
+            f"the right answer {gold!r} of a document is not among its {len(choices)} choices: {document}"
+        )
+    return [int(n) for n in numbers]
+
+
+def _true_answers(document: dict[str, Any]) -> list[int]:
+    """Return the numbers of the true answers of TruthfulQA's mc2, which has several."""
+    return [number for number, label in enumerate(document["mc2_targets"]["labels"]) if label]
+
+
+def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:
+    """Return a function that tokenizes (context, continuation) as lm-eval does before scoring."""
+    from lm_eval.api.model import TemplateLM
+
+    class Recorder(TemplateLM):  # type: ignore[misc]
+        backend = "causal"
+
+        @property
+        def eot_token_id(self) -> int:
+            return int(encoder.tokenizer.eos_token_id)
+
+        @property
+        def prefix_token_id(self) -> int:
+            bos = encoder.tokenizer.bos_token_id
+            return int(bos if bos is not None else encoder.tokenizer.eos_token_id)
+
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+            bos = [encoder.bos] if encoder.bos is not None and add_special_tokens is not False else []
+            return [*bos, *encoder.encode(string)]
+
+        def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
+            return [(context, continuation) for _, context, continuation in requests]
+
+        def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+            raise NotImplementedError
+
+        def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+            raise NotImplementedError
+
+    recorder = Recorder()
+    return lambda requests: recorder.loglikelihood(list(requests), disable_tqdm=True)
