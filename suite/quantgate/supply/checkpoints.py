@@ -1,7 +1,5 @@
-"""Makers of checkpoints, each run in a process of its own: `maker(output, report=..., **arguments)`.
-
-What they make appears at `output` whole or not at all.
-"""
+"""Make checkpoints. Each function runs in a process of its own, as `function(output, report=..., **arguments)`, and its
+result appears at `output` whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,12 +18,12 @@ from quantgate.errors import AssetError, MeasurementError
 Report = Callable[[str, float, float], None]
 
 WEIGHT_PATTERNS = [f"*{suffix}" for suffix in READ]
-"""What of a hub repository is fetched: weights as safetensors only, and no code."""
+"""Files of a hub repository that are fetched: weights as safetensors only, and no code."""
 
 
 @contextmanager
 def whole(output: Path, *, folder: bool) -> Iterator[Path]:
-    """A temporary name beside `output`, renamed to it when the block ends well."""
+    """Yield a temporary path beside `output` and rename it to `output` when the block ends well."""
     output.parent.mkdir(parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
     work = room / output.name
@@ -33,7 +31,7 @@ def whole(output: Path, *, folder: bool) -> Iterator[Path]:
         work.mkdir()
     try:
         yield work
-        # Another run may have made the same thing meanwhile; it is equal, so either will do.
+        # Another run may have made the same thing in the meantime; the two are equal.
         if not output.exists():
             work.rename(output)
     finally:
@@ -43,8 +41,8 @@ def whole(output: Path, *, folder: bool) -> Iterator[Path]:
 def quantize_gguf(
     output: Path, *, report: Report, gguf: str, ftype: str, threads: int, mean_squares: str | None = None
 ) -> None:
-    """Quantize a GGUF to `ftype` (`Q4_K_M`) with llama.cpp's own quantizer; one that is split becomes one file.
-    mean_squares: of the layers' inputs, as `quantgate.supply.calibration` leaves them: its importance matrix."""
+    """Quantize a GGUF to `ftype` (`Q4_K_M`) by llama.cpp's quantizer; a split GGUF becomes one file. mean_squares: of
+    the layers' inputs (`quantgate.supply.calibration`), from which the importance matrix is made."""
     import llama_cpp
 
     from quantgate.supply.imatrix import importance_matrix
@@ -53,8 +51,10 @@ def quantize_gguf(
     code = getattr(llama_cpp, f"LLAMA_FTYPE_{name}", None)
     if code is None:
         prefix = "LLAMA_FTYPE_MOSTLY_"
-        known = sorted(n.removeprefix(prefix) for n in vars(llama_cpp) if n.startswith(prefix))
-        raise MeasurementError(f"ftype {ftype!r} is not one of this llama.cpp: {', '.join(known)}")
+        ftypes = sorted(n.removeprefix(prefix) for n in vars(llama_cpp) if n.startswith(prefix))
+        raise MeasurementError(
+            f"ftype {ftype!r}: this llama.cpp does not have it; it has: {', '.join(ftypes)}"
+        )
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = code
     params.nthread = threads
@@ -68,8 +68,8 @@ def quantize_gguf(
 
 
 def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
-    """Have llama.cpp's quantizer write `output` from a GGUF. what: is done to it, for messages. Raises AssetError with
-    the cause that llama.cpp logs."""
+    """Write `output` from a GGUF by llama.cpp's quantizer. what: happens to it, for messages ("quantized to Q4_0").
+    Raises AssetError with the cause that llama.cpp logs."""
     import llama_cpp
 
     from quantgate.backends._llama_log import listening
@@ -82,7 +82,7 @@ def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
     if "iostream error" in log.cause or "basic_ios" in log.cause:
         free = shutil.disk_usage(output.parent).free
         raise AssetError(
-            f"{output.parent}: cannot be written, {free / 1e6:,.1f} MB are free there; free some space, or set "
+            f"{output.parent}: cannot be written ({free / 1e6:,.1f} MB are free there); free some space, or set "
             "QUANTGATE_CACHE to a folder elsewhere"
         )
     tensor = f"tensor {at[1]}: " if (at := _tensor(log.lines)) else ""
@@ -90,7 +90,7 @@ def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
 
 
 def _tensor(lines: Sequence[str]) -> re.Match[str] | None:
-    """The line of llama.cpp's log that names the tensor it was at."""
+    """Return the last line of llama.cpp's log that names a tensor."""
     matches = (re.match(r"\[\s*\d+/\s*\d+\]\s+(\S+)", line) for line in lines)
     return next(iter(list(filter(None, matches))[-1:]), None)
 
@@ -99,7 +99,7 @@ def _remedy(cause: str) -> str:
     if "imatrix" in cause or "importance matrix" in cause:
         return ' (give the scheme an importance matrix: imatrix = "wikipedia")'
     if "data validation failed" in cause:
-        return " (a value is infinite or not a number there: F16 ends at 65,504, F32 does not)"
+        return " (a value there is infinite or not a number: F16 ends at 65,504, F32 does not)"
     if "unknown model architecture" in cause:
         return " (this llama-cpp-python does not know it: install a later one)"
     return ""
@@ -110,7 +110,7 @@ def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, fil
     from huggingface_hub import snapshot_download
 
     report(f"fetch {hub}", 0, 1)
-    # Not through `whole`: an interrupted download goes on where it was.
+    # Not through `whole`: an interrupted download continues where it stopped.
     partial = output.with_name(f"{output.name}.partial")
     try:
         snapshot_download(

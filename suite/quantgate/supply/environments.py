@@ -1,7 +1,7 @@
-"""The other environment of an A/B run: an interpreter that exists, or one that is built here and kept.
+"""Other Python environments: one side of an A/B run, or what a quantizer needs. Built here once and kept.
 
-<cache>/environments/<key>/            a virtual environment; the key is a hash of all that is in it
-<cache>/environments/<key>/.complete   its requirements, written last: without it, it is built anew
+<cache>/environments/<key>/            a virtual environment; the key is a hash of its requirements
+<cache>/environments/<key>/.complete   its requirements, written last: without it the environment is built again
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from quantgate.processes.warden import guarded, stop
 from quantgate.supply.assets import PIP
 
 NOT_NEEDED = {"pip", "quantgate"}
-"""pip installs from outside; the suite itself is imported from this checkout."""
+"""pip installs from outside; quantgate is imported from where it is now."""
 
 TAIL = 15
-"""Of pip's output, the last so many lines are in its error."""
+"""Lines of pip's output, from its end, that its error shows."""
 
 SHOWN = ("Downloading ", "Building wheel", "Installing ", "Successfully installed")
-"""How the lines of pip's output begin that are shown while it works."""
+"""Beginnings of the lines of pip's output that are shown while it works."""
 
 EXAMINE = """\
 import json, quantgate.measure.worker
@@ -53,16 +53,16 @@ Say = Callable[[str], None]
 
 
 def parse(against: str) -> Path | list[Requirement]:
-    """What `--against` names: an interpreter, or requirements. Raises InputError."""
+    """Return what `--against` names: an interpreter, or requirements. Raises InputError."""
     if against.startswith(("/", "./", "../", "~")) or Path(against).exists():
-        # Not resolved: a virtual environment's interpreter is a link to the one it was made from.
+        # Do not resolve links: a virtual environment's interpreter is a link to the one it was made from.
         path = Path(against).expanduser().absolute()
         if path.is_file() and os.access(path, os.X_OK):
             return path
         inside = path / "bin" / "python"
         hint = f"name its interpreter: {inside}" if inside.exists() else "no interpreter is there"
         raise InputError(f"--against {against}: {hint}")
-    named = []
+    parsed = []
     try:
         words = shlex.split(against)
     except ValueError as error:
@@ -76,14 +76,14 @@ def parse(against: str) -> Path | list[Requirement]:
             raise InputError(
                 f"--against: {word!r} names no version: write {word}==VERSION, or the path of a python"
             )
-        named.append(requirement)
-    if not named:
+        parsed.append(requirement)
+    if not parsed:
         raise InputError("--against: name a python, or what to install: --against 'transformers==5.17.0'")
-    return named
+    return parsed
 
 
 def environment_of(named: Path | Sequence[Requirement], say: Say) -> Environment:
-    """The environment to compare with, built first where requirements are named. Raises InputError."""
+    """Return the environment of an interpreter, or one that is built by requirements. Raises InputError."""
     try:
         python = named if isinstance(named, Path) else build(requirements(named, installed()), say)
     except InputError as error:
@@ -114,35 +114,35 @@ def _run(python: Path) -> subprocess.CompletedProcess[str]:
 
 
 def installed() -> dict[str, str]:
-    """What is installed here, by canonical name, each as pip takes it: `torch==2.13.0`, `x @ git+https://...`."""
-    found: dict[str, str] = {}
+    """Return what is installed here, by canonical name, as requirements: `torch==2.13.0`, `x @ git+https://...`."""
+    lines: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]
-        if not name:  # what an interrupted installation has left
+        if not name:  # left by an interrupted installation
             continue
         origin = distribution.read_text("direct_url.json")
-        found.setdefault(
+        lines.setdefault(
             canonicalize_name(name),
             f"{name} @ {_origin(json.loads(origin))}" if origin else f"{name}=={distribution.version}",
         )
-    return found
+    return lines
 
 
 def requirements(named: Iterable[Requirement], here: dict[str, str]) -> list[str]:
-    """All of `here` as it is, but for what is named."""
+    """Return the requirements `here` with those of `named` in place of theirs."""
     lines = here | {str(canonicalize_name(requirement.name)): str(requirement) for requirement in named}
     return [line for name, line in sorted(lines.items()) if name not in NOT_NEEDED]
 
 
 def layer(wanted: Sequence[str], say: Say) -> Path:
-    """The interpreter of a virtual environment with these requirements, and beneath them all that is
-    installed here: what they do not bring is not installed again. Built as by `build`."""
+    """Build an environment with these requirements on top of everything that is installed here, and return its
+    interpreter; see `build`. What the requirements do not change is not installed again."""
     return build(wanted, say, beneath=site.getsitepackages())
 
 
 def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
-    """The interpreter of a virtual environment with exactly these requirements, built with pip where the cache
-    lacks it; pip's own settings (index, proxy) apply. beneath: folders of packages that are there too.
+    """Return the interpreter of a virtual environment with exactly these requirements, built by pip unless it is in
+    the cache. pip's settings (index, proxy) apply. beneath: folders whose packages can be imported too.
 
     Of several runs at once, one builds and the others wait. Raises InputError with pip's last lines.
     """
@@ -155,19 +155,21 @@ def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
         if marker.exists() and intact(folder):
             return python
-        say(f"building {folder} ({len(wanted)} packages): once, it is kept")
+        say(f"building an environment of {len(wanted)} packages in {folder}; it is kept for later runs")
         try:
             discard(folder)
             venv.create(folder, with_pip=False)
             if beneath:
-                # After its own packages, with what .pth files there add.
+                # They come after the environment's packages, with what their .pth files add.
                 lines = [f"import site; site.addsitedir({path!r})" for path in beneath]
                 (_packages(folder) / "beneath.pth").write_text("\n".join(lines))
             _install(python, wanted, folder / "requirements.txt", say)
             write_atomic(marker, "\n".join(wanted).encode())
             keep(folder, hashed=False)
         except OSError as error:
-            raise InputError(f"{folder} cannot be built: {error.strerror or error}") from error
+            raise InputError(
+                f"the environment {folder} cannot be built: {error.strerror or error}"
+            ) from error
         finally:
             if not marker.exists():
                 shutil.rmtree(folder, ignore_errors=True)
@@ -175,13 +177,13 @@ def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
 
 
 def _packages(folder: Path) -> Path:
-    """Where a virtual environment has its packages."""
+    """Return the folder of a virtual environment's packages."""
     return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
 
 
 def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
     file.write_text("\n".join(wanted))
-    # A constraints file of the user's (tox sets one) pins what is to be different here.
+    # A constraints file of the user's (tox sets one) would pin the very versions that have to differ here.
     settings = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     command = [*PIP, "--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
     tail: deque[str] = deque(maxlen=TAIL)
@@ -202,22 +204,20 @@ def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
                 if line.strip().startswith(SHOWN):
                     say(line.strip())
         except BaseException:
-            stop(
-                pip
-            )  # with the child that it works through (`--python`), which would go on writing into the folder
+            stop(pip)  # and the child that it works through (`--python`), which would go on writing
             raise
     if pip.returncode != 0:
-        said = "".join(f"\n    | {line}" for line in tail if line)
+        output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
-            f"pip cannot install these versions:{said}\n"
-            "    where another package's requirement is in the way, name that one too "
-            "(--against 'transformers==5.17.0 tokenizers==0.22.1'); where the index does not have a version, set "
+            f"pip cannot install these versions:{output}\n"
+            "    if another package's requirement is in the way, name that package too "
+            "(--against 'transformers==5.17.0 tokenizers==0.22.1'); if the index does not have a version, set "
             "PIP_INDEX_URL or PIP_FIND_LINKS, or build the environment yourself and name its python"
         )
 
 
 def _origin(direct: Mapping[str, object]) -> str:
-    """PEP 610's record of where a distribution came from, as the URL of a requirement."""
+    """Return the origin of a distribution, which PEP 610 records, as the URL of a requirement."""
     url, vcs, folder = str(direct["url"]), direct.get("vcs_info"), direct.get("subdirectory")
     if isinstance(vcs, dict):
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"

