@@ -123,7 +123,7 @@ def large(name: str, data: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) ->
         (
             {"edit": large},
             "F16",
-            r"tensor blk.0.ffn_down.weight: quantized data validation failed \(a value is infinite",
+            r"tensor blk.0.ffn_down.weight: quantized data validation failed \(a value there is infinite",
         ),
         (
             {},
@@ -152,7 +152,7 @@ def test_a_disk_that_is_full_is_named(tiny: TinyModel) -> None:
 
     params = llama_cpp.llama_model_quantize_default_params()
     with pytest.raises(
-        AssetError, match=r"/dev: cannot be written, [\d,.]+ MB are free there; .*QUANTGATE_CACHE"
+        AssetError, match=r"/dev: cannot be written \([\d,.]+ MB are free there\); .*QUANTGATE_CACHE"
     ):
         rewrite(tiny.gguf, Path("/dev/full"), params, "quantized")
 

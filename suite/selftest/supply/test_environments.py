@@ -153,7 +153,7 @@ def test_pips_error_is_shown_with_the_remedy_and_nothing_is_left(cache: Path) ->
     text = str(caught.value)
     assert "pip cannot install these versions" in text
     assert "quantgate-absent" in text
-    assert "name that one too" in text
+    assert "name that package too" in text
     assert list(cache.iterdir()) == []
 
 
