@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import tomli_w
+import tomlkit
 from quantgate.errors import AssetError
 from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.records import Measurement, Verdict
@@ -103,7 +103,7 @@ class Project:
     def write(self) -> None:
         """Put the matrix in place, and the text where there is none."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.matrix_file.write_text(tomli_w.dumps(self.matrix))
+        self.matrix_file.write_text(tomlkit.dumps(self.matrix))
         if not self.text.exists():
             self.text.write_text(TEXT)
 

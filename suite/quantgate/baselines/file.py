@@ -1,7 +1,7 @@
-"""One baseline file and the raw file it names: what is in them, reading, writing.
+"""One baseline: the summary (TOML) and the raw file (JSON) that it names.
 
-The raw file is named by its content, so replacing the summary is the one step that changes a baseline:
-whoever reads sees the old pair or the new pair, whenever the writer dies.
+The raw file is named by its content, so replacing the summary is the one step that changes a baseline: a reader sees
+the old pair or the new pair, whenever the writer dies.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field
 
 from quantgate.baselines.seal import inconsistency, seal_of
-from quantgate.baselines.storage import damaged, parse_toml, write_bytes, write_toml
+from quantgate.baselines.toml_file import damaged, parse_toml, write_bytes, write_toml
 from quantgate.errors import QuantgateError
 from quantgate.files import hash_of
-from quantgate.records import FORMAT, Estimate, Measurement, Metric, Record, Scalar
+from quantgate.records import FORMAT, Estimate, Measurement, Metric, Record, Scalar, Scalars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,55 +32,55 @@ OLDEST = 2
 _ON = " on "
 
 RAW_FIELDS = Metric.model_fields.keys() - Estimate.model_fields.keys() - {"conditions"}
-"""Fields of a metric that are in the raw file, most of them long; the others are in the summary."""
+"""Fields of a metric that the raw file holds, most of them long; the summary holds the others."""
 DEFAULTS = {key: Metric.model_fields[key].get_default(call_default_factory=True) for key in RAW_FIELDS}
-"""What these are where the raw file does not say."""
+"""Their values where the raw file does not have them."""
 
 
 class Origin(Record):
-    """Where values come from: the day and the job that measured them, and why a person accepted them."""
+    """The origin of values: the day and the job that measured them, and why a person accepted them."""
 
     created: str
     reason: str
     fingerprint: str
-    environment: dict[str, Scalar] = Field(default_factory=dict)
+    environment: Scalars = Field(default_factory=dict)
 
 
 class Baseline(Measurement):
-    """An accepted measurement; `created`, `reason`, `fingerprint`, `environment` are the latest update's.
+    """An accepted measurement; `created`, `reason`, `fingerprint` and `environment` are those of the latest update.
 
-    A partial update (`-k perplexity`) replaces what it measured and keeps the rest: `kept` has the
-    origin of each metric that an earlier update left. Ask `origin`, which knows both.
+    A partial update (`-k perplexity`) replaces what it measured and keeps the rest: `kept` has the origin of each
+    metric that comes from an earlier update. `origin` covers both.
     """
 
     reason: str
     path: Path
     machine: str | None = None
-    """The machine whose absolute timings are in it."""
+    """The machine whose absolute timings it has."""
     kept: dict[str, Origin] = Field(default_factory=dict)
     others: dict[str, Metric] = Field(default_factory=dict)
     """Ratios of timings and memory peaks on other kernels than those in `metrics`, by `on_kernels`."""
     digests: dict[str, str] = Field(default_factory=dict)
-    """SHA-256 of each summary that this was read from: tells whether another run changed it since."""
+    """SHA-256 of each summary that this was read from, by path: shows whether another run changed it since."""
 
     @property
     def latest(self) -> Origin:
-        """Of the latest update."""
+        """The origin of the latest update."""
         return Origin.model_validate(self.model_dump(include=set(Origin.model_fields)))
 
     def origin(self, metric: str) -> Origin:
-        """When, why and in which environment `metric` (a name in `metrics` or `others`) was measured."""
+        """Return when, why and in which environment `metric` (a name in `metrics` or `others`) was measured."""
         return self.kept.get(metric) or self.latest
 
     def comparable(self, name: str, measured: Metric) -> tuple[Metric | None, Mapping[str, Scalar]]:
-        """Of values on several kinds of kernels, return the one by `key_for`."""
+        """Return the value that `measured` is compared with, chosen by `key_for`, and its environment."""
         key = self.key_for(name, measured)
         value = self.metrics.get(key) or self.others.get(key)
         return value, self.kept[key].environment if key in self.kept else self.environment
 
     def key_for(self, name: str, measured: Metric) -> str:
-        """The name in `metrics` or `others` of the value that `measured` is compared with: of several kinds of kernels
-        its own, else the one that shares most features with it."""
+        """Return the name in `metrics` or `others` of the value that `measured` is compared with: the one on the same
+        kernels, else the one whose kernels have most features in common."""
         kinds = {self.metrics[name].kernels: name} if name in self.metrics else {}
         kinds |= {m.kernels: key for key, m in self.others.items() if name_of(key) == name}
         here = set(measured.kernels.split())
@@ -88,12 +88,12 @@ class Baseline(Measurement):
 
 
 def on_kernels(name: str, metric: Metric) -> str:
-    """The name of a metric in `Baseline.others`: `memory/peak_resident on AVX2 avx2`."""
+    """Return the name of a metric in `Baseline.others`: `memory/peak_resident on AVX2 avx2`."""
     return f"{name}{_ON}{metric.kernels}"
 
 
 def name_of(key: str) -> str:
-    """The metric's name, of one in `Baseline.others`."""
+    """Return the metric's name for a name in `Baseline.others`."""
     return key.partition(_ON)[0]
 
 
@@ -106,9 +106,9 @@ class _Entry(Estimate):
     """One line of `[metrics]`."""
 
     conditions: str | None = None
-    """Under which name of `[conditions]` they are; None: it has none."""
+    """The key of its conditions in `[conditions]`; None: it has none."""
     earlier: str | None = None
-    """Under which name of `[earlier]` the origin of a kept metric is."""
+    """The key of its origin in `[earlier]`, for a metric that a later update kept."""
 
 
 class _Summary(Record):
@@ -123,40 +123,42 @@ class _Summary(Record):
     fingerprint: str
     metrics: dict[str, _Entry]
     other_kernels: dict[str, _Entry] = Field(default_factory=dict)
-    """Metrics that `metrics` has, on other kernels."""
+    """Metrics of `metrics`, measured on other kernels."""
     conditions: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """Each set of conditions once, under the name of the first metric that has it."""
-    environment: dict[str, Scalar] = Field(default_factory=dict)
+    environment: Scalars = Field(default_factory=dict)
     earlier: dict[str, Origin] = Field(default_factory=dict)
     raw: _RawFile
 
 
 def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline | None:
-    """The baseline whose summary is `path`; None: no file. Raises InputError for a damaged one, and
-    for one of another format."""
+    """Read the baseline whose summary is `path`; None: no file. Raises InputError for a damaged one, and for one of
+    another format."""
     if (parsed := parse_toml(path, _Summary, OLDEST)) is None:
         return None
     summary, content = parsed
     for key, expected in {"cell": cell, "tier": tier, "machine": machine}.items():
-        if (found := getattr(summary, key)) != expected:
-            raise damaged(path, f"{key} is {found!r}, but by its place the file is of {expected!r}")
+        if (value := getattr(summary, key)) != expected:
+            raise damaged(path, f"{key} is {value!r}, but the file's place belongs to {expected!r}")
     entries = summary.metrics | summary.other_kernels
     for name in summary.other_kernels:
         if name_of(name) not in summary.metrics:
-            raise damaged(path, f"other_kernels: {name!r} is of no metric in [metrics]")
+            raise damaged(path, f"other_kernels: {name!r} is not a metric of [metrics]")
     for name, entry in entries.items():
         if entry.earlier is not None and entry.earlier not in summary.earlier:
             raise damaged(path, f"metrics.{name}.earlier: there is no [earlier.{entry.earlier}]")
         if entry.conditions is not None and entry.conditions not in summary.conditions:
             raise damaged(path, f"metrics.{name}.conditions: {entry.conditions!r} is not in [conditions]")
     if summary.raw.file != _raw_name(path, summary.raw.sha256):
-        raise damaged(path, f"raw.file: {summary.raw.file!r} does not fit the summary's name and raw.sha256")
+        raise damaged(
+            path, f"raw.file: {summary.raw.file!r} does not match the summary's name and raw.sha256"
+        )
     raw_path = path.with_name(summary.raw.file)
     try:
         raw = raw_path.read_bytes()
     except OSError as error:
         if parse_toml(path, _Summary, OLDEST) != parsed:
-            return read_file(path, cell, tier, machine)  # an update came between: take its pair
+            return read_file(path, cell, tier, machine)  # an update came in between: read its pair
         raise damaged(raw_path, f"cannot be read ({error.strerror}), raw.file of {path.name}") from error
     if hashlib.sha256(raw).hexdigest() != summary.raw.sha256:
         raise damaged(raw_path, f"truncated or changed: its SHA-256 is not raw.sha256 of {path.name}")
@@ -166,7 +168,7 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         metrics = {
             name: Metric(
                 **entry.model_dump(exclude={"conditions", "earlier"}),
-                conditions={} if entry.conditions is None else summary.conditions[entry.conditions],
+                conditions=summary.conditions.get(entry.conditions or "", {}),
                 **long.get(name, {}),
             )
             for name, entry in entries.items()
@@ -174,7 +176,8 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(raw_path, f"not what quantgate writes: {error}") from error
     for name, metric in metrics.items():
-        if problem := inconsistency(metric, seals.get(name)):
+        conditions = summary.conditions.get(entries[name].conditions or "", {})
+        if problem := inconsistency(metric, seals.get(name), conditions):
             raise damaged(path, f"metrics.{name}: {problem} {raw_path.name}")
     return Baseline(
         **summary.model_dump(include={"format", "cell", "tier", "machine", *Origin.model_fields}),
@@ -188,9 +191,10 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
 
 
 def write_file(baseline: Baseline, command: str) -> list[Path]:
-    """Put a baseline in its place; the two files written. Equal baselines give equal bytes.
+    """Write a baseline to its place and return the two files. Equal baselines give equal bytes.
 
-    Raises QuantgateError where a value cannot be kept or a file cannot be written; the old pair stays.
+    command: regenerates the baseline; the summary's first line. Raises QuantgateError where a value cannot be kept or a
+    file cannot be written; then the old pair stays.
     """
     path = baseline.path
     metrics = _sorted(baseline.metrics) | _sorted(baseline.others)
@@ -207,7 +211,7 @@ def write_file(baseline: Baseline, command: str) -> list[Path]:
         for name, metric in metrics.items()
     }
     summary = _Summary(
-        # Not the wall times of the run (seconds, phases): they are timings of an unnamed machine.
+        # Without the wall times of the run (seconds, phases): they are timings of an unnamed machine.
         **baseline.model_dump(include={"cell", "tier", "machine", "created", "reason", "fingerprint"}),
         format=FORMAT,
         metrics={name: entry for name, entry in entries.items() if name in baseline.metrics},
@@ -217,7 +221,6 @@ def write_file(baseline: Baseline, command: str) -> list[Path]:
         earlier=_sorted({_origin_id(origin): origin for origin in baseline.kept.values()}),
         raw=_RawFile(file=raw_path.name, sha256=sha256),
     )
-    # exclude_defaults drops absent fields only; a None inside conditions or environment stays.
     data = summary.model_dump(exclude_defaults=True)
     try:
         write_bytes(raw_path, raw)
@@ -232,7 +235,7 @@ def _sorted(table: Mapping[str, V]) -> dict[str, V]:
 
 
 def _named_conditions(metrics: Mapping[str, Metric]) -> dict[str, str]:
-    """By metric: the first one with the same conditions, whose name they get. Without metrics that have none."""
+    """Return, for each metric with conditions, the first one that has the same, which gives them their name."""
     # repr: 1, 1.0 and True are equal, but have to come back as what they are.
     keys = {name: repr(_sorted(metric.conditions)) for name, metric in metrics.items() if metric.conditions}
     first: dict[str, str] = {}
@@ -268,12 +271,12 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
 
 
 def _sweep(path: Path) -> None:
-    """Remove what updates left beside the summary `path`, now or in a crash: all that it does not name."""
+    """Remove the files of earlier and crashed updates beside the summary `path`: all that it does not name."""
     parsed = parse_toml(path, _Summary, OLDEST)
-    named = parsed[0].raw.file if parsed else ""
+    current = parsed[0].raw.file if parsed else ""
     stem, raw = re.escape(path.stem), r"[0-9a-f]{12}\.json"
     ours = re.compile(rf"{stem}\.{raw}|\.{stem}\.({raw}|toml)\..+")  # the latter: temporary files
     for file in path.parent.glob("*"):
-        if ours.fullmatch(file.name) and file.name != named:
+        if ours.fullmatch(file.name) and file.name != current:
             with suppress(OSError):  # the next update tries again
                 file.unlink()

@@ -1,17 +1,17 @@
-"""Machines that a user named: what tells one from another.
+"""Machines that a user named (`--machine`), whose absolute timings are kept.
 
-<root>/machines/<machine>.toml    what tells that machine from others
+<root>/machines/<machine>.toml    what distinguishes that machine from others
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quantgate.baselines.storage import locked, parse_toml, write_toml
+from quantgate.baselines.toml_file import locked, parse_toml, write_toml
 from quantgate.errors import InputError
 from quantgate.files import checked_name
 from quantgate.judge.environment import changed_environment
-from quantgate.records import FORMAT, Record, Scalar
+from quantgate.records import FORMAT, Record, Scalar, Scalars
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +23,11 @@ class _Machine(Record):
 
     format: int
     name: str
-    fingerprint: dict[str, Scalar]
+    fingerprint: Scalars
 
 
 def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, create: bool = False) -> None:
-    """Is this the machine that `name` stands for? With `create`, a new name is recorded as this one.
+    """Check that this is the machine that `name` stands for. create: record a new name as this machine.
 
     Raises InputError naming the keys that differ, or where the machine is not recorded.
     """
@@ -50,6 +50,7 @@ def _machine_path(root: Path, name: str) -> Path:
 
 
 def read_machine(root: Path, name: str) -> _Machine:
+    """Read the file of a machine. Raises InputError where the machine is not recorded, or the file is damaged."""
     path = _machine_path(root, name)
     if (parsed := parse_toml(path, _Machine)) is None:
         raise InputError(

@@ -1,36 +1,42 @@
-"""Whether a metric of a baseline is still the one that was written: nobody edits a value by hand, and no merge by lines
-puts the value of one update beside the samples of another."""
+"""Whether a metric of a baseline is still the one that was written: detects values edited by hand, and merges by lines
+that put the value of one update beside the samples of another."""
 
 from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping
 
 from quantgate.files import hash_of
-from quantgate.records import Estimate, Metric
+from quantgate.records import Estimate, Metric, Scalar
 
 CLOSE = 1e-9
-"""What the order of a sum may make of it."""
+"""The relative error that the order of a sum may cause."""
 
 
-def seal_of(metric: Metric) -> str:
-    """A hash of all that the summary says of the metric; it is kept in the raw file, whose own hash the summary has."""
+def seal_of(metric: Metric, conditions: Mapping[str, Scalar] | None = None) -> str:
+    """Return a hash of everything that the summary says about the metric. It is kept in the raw file, whose own hash is
+    in the summary. conditions: as they are written there, if they differ from the metric's."""
     estimate = metric.model_dump(include=set(Estimate.model_fields))
-    return hash_of([estimate, sorted((key, repr(value)) for key, value in metric.conditions.items())])
+    written = metric.conditions if conditions is None else conditions
+    return hash_of([estimate, sorted((key, repr(value)) for key, value in written.items())])
 
 
-def inconsistency(metric: Metric, seal: str | None) -> str:
-    """What of the summary does not fit the raw file, whose name is to follow; empty where all does. seal: of the raw
-    file; None: it was written before there were any, and values are held against their samples alone."""
-    if expected := _unlike_samples(metric):
+def inconsistency(metric: Metric, seal: str | None, conditions: Mapping[str, Scalar] | None = None) -> str:
+    """Return what in the summary does not fit the raw file, whose name is to follow; empty where everything fits.
+
+    seal: from the raw file; None: the file is older than seals, and values are compared with their samples alone.
+    conditions: as in `seal_of`.
+    """
+    if expected := _expected_by_samples(metric):
         return f"value = {metric.value!r}, but {expected} by the samples in"
-    if seal is not None and seal != seal_of(metric):
+    if seal is not None and seal != seal_of(metric, conditions):
         return f"its line (value = {metric.value!r}) or its conditions are not those that were written with"
     return ""
 
 
-def _unlike_samples(metric: Metric) -> str:
-    """What the value would be by the samples; empty where it is that, or where samples do not say."""
+def _expected_by_samples(metric: Metric) -> str:
+    """Return the value that the samples give; empty where it is the metric's, or where the samples do not tell."""
     samples = metric.samples
     if not samples:
         return ""
@@ -44,7 +50,7 @@ def _unlike_samples(metric: Metric) -> str:
 
 
 def _of_samples(metric: Metric, samples: list[float]) -> tuple[float | None, float]:
-    """The value that the samples give, and how large what was added up is."""
+    """Return the value that the samples give, and the size of what was added up for it."""
     if metric.kind == "level":
         return statistics.median(samples), 0.0
     if metric.kind == "rounds":

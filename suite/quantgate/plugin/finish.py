@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from quantgate.baselines import store as baselines
-from quantgate.baselines.store import Update
+from quantgate.baselines.table import format_update
+from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
 from quantgate.judge import MOVED, coverage, gate_level, with_sensitivity
 from quantgate.judge.environment import changed_environment
@@ -87,10 +87,10 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
         try:
             seen = with_sensitivity(cell, accepted[cell].metrics, wiring.tolerances, level)
             new = accepted[cell].model_copy(update={"metrics": seen.metrics})
-            update = baselines.plan_update(
+            update = plan_update(
                 new, wiring.stored.of(cell), outcome.verdicts, options.machine, seen
             )
-            baselines.write_update(
+            write_update(
                 wiring.baselines,
                 update,
                 reason=options.reason,
@@ -148,7 +148,7 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
         if isinstance(one, QuantgateError):
             console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)
         else:
-            console.print(baselines.format_update(one))
+            console.print(format_update(one))
     try:
         if options.report is not None:
             for path in write_report(options.report, outcome.verdicts, info):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.baselines.store import Update
+from quantgate.baselines.update import Update
 from quantgate.errors import QuantgateError
 from quantgate.records import Scalar, Verdict
 

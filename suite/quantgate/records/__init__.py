@@ -4,7 +4,7 @@
 `Measurement` that a person accepted, with the reason (`quantgate.baselines.file`).
 """
 
-from quantgate.records.base import FORMAT, Record, Scalar
+from quantgate.records.base import FORMAT, Record, Scalar, Scalars
 from quantgate.records.job import Job, Needs, Preparation
 from quantgate.records.measurement import Measurement, Spent, added
 from quantgate.records.metric import (
@@ -42,6 +42,7 @@ __all__ = [
     "Record",
     "Rounding",
     "Scalar",
+    "Scalars",
     "Spent",
     "Status",
     "Verdict",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from quantgate.records.base import FORMAT, Record, Scalar
+from quantgate.records.base import FORMAT, Record, Scalar, Scalars
 from quantgate.records.metric import Metric
 
 
@@ -25,7 +25,7 @@ class Measurement(Record):
     requests: list[str] = Field(default_factory=list)
     created: str
     seconds: float = 0.0
-    environment: dict[str, Scalar] = Field(default_factory=dict)
+    environment: Scalars = Field(default_factory=dict)
     """Whatever can change a number: versions, machine, hashes."""
     notes: dict[str, str] = Field(default_factory=dict)
     """Deviations from the usual way of measuring: a sentence by subject."""

@@ -6,9 +6,9 @@ import statistics
 from itertools import accumulate, pairwise
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from quantgate.records.base import Record, Scalar
+from quantgate.records.base import Record, Scalars
 
 QUANTIZED_SHARE = "memory/quantized_share"
 """The metric that `minimum_share` of a scheme bounds."""
@@ -82,18 +82,11 @@ class Metric(Estimate):
     weights: list[float] | None = None
     answers: bool = False
     """For paired metrics: whether each sample is an answer, right (1) or wrong (0); then the judge counts flips."""
-    conditions: dict[str, Scalar] = Field(default_factory=dict)
-    """Whatever must be equal before two values may be compared (hash of tokens, n_ctx ...). A key without a value is
-    left out."""
+    conditions: Scalars = Field(default_factory=dict)
+    """Whatever must be equal before two values may be compared (hash of tokens, n_ctx ...)."""
     raw: dict[str, Any] = Field(default_factory=dict)
     """Further values, kept beside the baseline and never judged here (log-likelihoods of all choices). For rounds and
     levels, a list has one entry per process."""
-
-    @field_validator("conditions")
-    @classmethod
-    def _without_none(cls, conditions: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Drop keys of None: TOML cannot hold them, and absent means the same."""
-        return {key: value for key, value in conditions.items() if value is not None}
 
     @property
     def relative(self) -> bool:

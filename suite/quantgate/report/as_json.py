@@ -10,7 +10,8 @@ from quantgate.errors import InputError
 from quantgate.judge import coverage
 from quantgate.records import Record, Status, Verdict
 from quantgate.report import RunInfo
-from quantgate.report.findings import findings, leading, outcome, unequal_text
+from quantgate.report.findings import findings, leading
+from quantgate.report.sentences import outcome, unequal_text
 from quantgate.report.summary import counts
 
 FORMAT = 1
@@ -43,7 +44,7 @@ class _Report(Record):
     findings: list[_Finding] = Field(default_factory=list)
     """What did not pass, common causes first."""
     unequal: str = ""
-    """What is not equal to the last digit though nothing has changed."""
+    """Which metrics are not equal to the last digit although nothing has changed."""
     counts: dict[Status, int]
     """Cases by status, the worst first."""
     gates: _Gates | None = None

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from quantgate.judge import MOVED
 from quantgate.records import Status
 from quantgate.report import JOB_SUMMARY_LIMIT
-from quantgate.report.findings import (
+from quantgate.report.findings import changes, circumstances, findings, leading, members
+from quantgate.report.sentences import (
     against_text,
-    changes,
-    circumstances,
     counts_text,
-    findings,
-    leading,
-    members,
     outcome,
     run_text,
     unequal_text,
@@ -35,11 +32,11 @@ if TYPE_CHECKING:
 CUT = "\n\n**Cut here:** GitHub takes 1 MiB of Markdown. `report.json` (`--quantgate-report DIR`) has everything.\n"
 
 SHORT = (Status.NO_BASELINE, Status.INCONCLUSIVE, Status.IMPROVEMENT)
-"""Told in one line each; a long list of them is folded away."""
+"""Statuses that take one line each; a long list of them is folded."""
 
 
 def to_markdown(verdicts: list[Verdict], info: RunInfo, limit: int = JOB_SUMMARY_LIMIT) -> str:
-    """The whole report, or as much of it, from the top, as fits into `limit` bytes."""
+    """Return the report, or as much of it, from the top, as fits into `limit` bytes."""
     text: list[str] = []
     size = 0
     for part in _parts(verdicts, info):
@@ -50,43 +47,52 @@ def to_markdown(verdicts: list[Verdict], info: RunInfo, limit: int = JOB_SUMMARY
     return "".join(text)
 
 
-def _parts(verdicts: list[Verdict], info: RunInfo) -> list[str]:
-    """Pieces that are whole by themselves: a cut between two of them leaves valid Markdown."""
+def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
+    """Yield pieces that are complete by themselves: a cut between two of them leaves valid Markdown. They are built as
+    they are read, so that what does not fit costs nothing."""
     where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
-    parts = [
-        f"## quantgate {escape(info.tier)}: {counts_text(verdicts)}\n\n",
-        f"**{escape(outcome(verdicts, info.bits))}**\n\n",
-        f"{escape(judged_text(verdicts, info))}<br>\n",
-        f"{escape(run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n",
-    ]
-    said = filter(None, (against_text(info), unequal_text(verdicts)))
-    parts += [f"{escape(sentence)}\n\n" for sentence in said]
+    yield f"## quantgate {escape(info.tier)}: {counts_text(verdicts)}\n\n"
+    yield f"**{escape(outcome(verdicts, info.bits))}**\n\n"
+    yield f"{escape(judged_text(verdicts, info))}<br>\n"
+    yield f"{escape(run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n"
+    for sentence in (against_text(info), unequal_text(verdicts)):
+        if sentence:
+            yield f"{escape(sentence)}\n\n"
     first, others = leading(findings(verdicts, info.bits))
-    parts += [_common(finding) for finding in first]
-    parts += _headline_table(verdicts)
+    yield from map(_common, first)
+    yield from _headline_table(verdicts)
     for status, group in groupby(others, key=lambda finding: finding.status):
         texts = [_finding(finding) for finding in group]
-        parts += (
-            [_details(f"{len(texts)} x {status}", "".join(texts))]
-            if status in SHORT and len(texts) > 5
-            else texts
-        )
+        if status in SHORT and len(texts) > 5:
+            yield _details(f"{len(texts)} x {status}", "".join(texts))
+        else:
+            yield from texts
     if command := update_command(verdicts, info):
-        parts.append(f"To take improvements and first values into the baseline:\n\n{_block([command])}")
+        yield f"To make improvements and first values the baseline:\n\n{_block([command])}"
     if info.skipped:
         skipped = [f"- {code(cell)}: {escape(reason)}\n" for cell, reason in info.skipped]
-        parts.append(_details(f"{plural(len(skipped), 'cell')} skipped", "".join(skipped)))
+        yield _details(f"{plural(len(skipped), 'cell')} skipped", "".join(skipped))
     if info.notes:
-        parts.append("".join(f"- {code(cell)}: {escape(note)}\n" for cell, note in info.notes) + "\n")
+        yield "".join(f"- {code(cell)}: {escape(note)}\n" for cell, note in info.notes) + "\n"
+    yield from _environment(info)
+    by_cell: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_cell.setdefault(verdict.cell, []).append(verdict)
+    for cell, its_verdicts in by_cell.items():
+        metrics = plural(len(its_verdicts), "metric")
+        yield _details(f"{cell}: {metrics}", _metric_table(its_verdicts))
+
+
+def _environment(info: RunInfo) -> Iterator[str]:
+    """Yield what all cells have in common of their environments, then the rest of each."""
     if info.environment:
         body = "".join(
             f"| {cell_code(name)} | {escape(str(value))} |\n" for name, value in info.environment.items()
         )
         for cell, rest in info.environments.items():
-            own = ", ".join(f"{name} {value}" for name, value in rest.items())
-            body += f"| {cell_code(cell)} | {escape(own)} |\n"
-        parts.append(_details("Environment", f"| | |\n|:--|:--|\n{body}"))
-    return parts + [_all_metrics(cell, verdicts) for cell in unique(v.cell for v in verdicts)]
+            different = ", ".join(f"{name} {value}" for name, value in rest.items())
+            body += f"| {cell_code(cell)} | {escape(different)} |\n"
+        yield _details("Environment", f"| | |\n|:--|:--|\n{body}")
 
 
 def _headline_table(verdicts: list[Verdict]) -> list[str]:
@@ -114,13 +120,13 @@ def _bold(text: str, status: Status) -> str:
 
 
 def _common(finding: Finding) -> str:
-    """What moved, where, by how much, what goes with it; the cells are folded away."""
+    """Return what moved, where, by how much, and what goes with it; the list of cells is folded."""
     text = f"### {MARKS[finding.status]} {finding.status}, one cause in {escape(finding.title)}\n\n"
-    text += "".join(f"- {code(metric)}: {escape(said)}\n" for metric, said in changes(finding))
+    text += "".join(f"- {code(metric)}: {escape(change)}\n" for metric, change in changes(finding))
     text += "".join(f"- {escape(line)}\n" for line in circumstances(finding)) + "\n"
     log = finding.cause[1:] if finding.status == Status.ERROR else []
     text += _details("The last lines of one log", _block(log)) if log else ""
-    cells = [f"- {code(cell)} {escape(said)}".rstrip() + "\n" for cell, said in members(finding)]
+    cells = [f"- {code(cell)} {escape(change)}".rstrip() + "\n" for cell, change in members(finding)]
     text += _details(f"The {plural(len(cells), 'cell')}", "".join(cells))
     return text + (f"Reproduce:\n\n{_block(finding.commands)}" if finding.commands else "")
 
@@ -141,8 +147,8 @@ def _finding(finding: Finding) -> str:
     text = f"### {head}\n\n"
     if status in MOVED:
         text += _metric_table(finding.verdicts)
-        said = [text for v in finding.verdicts for text in (v.text, v.confirmed, v.reference)]
-        reasons = [line for text in said for line in lines_of(text)]
+        texts = [text for v in finding.verdicts for text in (v.text, v.confirmed, v.reference)]
+        reasons = [line for text in texts for line in lines_of(text)]
         text += "".join(f"- {escape(line)}\n" for line in unique(reasons)) + "\n"
     else:
         text += f"Why: {escape(reason)}\n\n"
@@ -153,11 +159,6 @@ def _finding(finding: Finding) -> str:
     if finding.commands and status != Status.NOT_COMPARABLE:
         text += f"Reproduce:\n\n{_block(finding.commands)}"
     return text
-
-
-def _all_metrics(cell: str, verdicts: list[Verdict]) -> str:
-    mine = [v for v in verdicts if v.cell == cell]
-    return _details(f"{cell}: {plural(len(mine), 'metric')}", _metric_table(mine))
 
 
 def _metric_table(verdicts: list[Verdict]) -> str:
@@ -174,13 +175,13 @@ def _metric_table(verdicts: list[Verdict]) -> str:
 
 
 def _word(verdict: Verdict) -> str:
-    """Of a metric without a gate, what was recorded with it."""
+    """Return the status; for a metric without a gate, the text that was recorded with it."""
     recorded = verdict.status == Status.PASS and verdict.tolerance is None and verdict.text
     return escape(verdict.text) if recorded else str(verdict.status)
 
 
 def _details(summary: str, body: str) -> str:
-    """Markdown is not read inside <summary>, and after it only behind an empty line."""
+    """Fold `body` under a summary. Markdown is not read inside <summary>, and after it only behind an empty line."""
     return f"<details><summary>{html.escape(summary)}</summary>\n\n{body.rstrip()}\n\n</details>\n\n"
 
 
@@ -191,17 +192,18 @@ def _block(lines: list[str]) -> str:
 
 
 def escape(text: str) -> str:
-    """Shown as it is, in a paragraph and in a table; an underscore inside a word is no markup."""
+    """Escape text for a paragraph or a table; an underscore inside a word is no markup."""
     text = " ".join(lines_of(text))
     return re.sub(r"[\\`*<|\[\]~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
 
 
 def code(text: str) -> str:
+    """Return text as a code span."""
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"
 
 
 def cell_code(text: str) -> str:
-    """In a table, a pipe ends the cell even inside code."""
+    """Return a code span for a table, where a pipe would end the cell even inside code."""
     return code(text).replace("|", "\\|")

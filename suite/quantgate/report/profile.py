@@ -23,37 +23,38 @@ BEYOND = ("prepare", "start", "rest")
 
 
 def phases_of(spent: Sequence[Spent]) -> dict[str, float]:
-    """Seconds by phase, all processes together; `rest` is what they took beyond their phases: their end, and reading
-    their records."""
+    """Return seconds by phase, all processes together. `rest` is the time outside of all phases: ending the process and
+    reading its record."""
     sums = added([dict.fromkeys(("prepare", "start", "load"), 0.0), *(one.phases for one in spent)])
     rest = math.fsum(one.seconds for one in spent) - math.fsum(sums.values())
     return {**sums, "rest": rest}
 
 
 def forward_of(spent: Sequence[Spent]) -> dict[str, float]:
-    """Seconds in forward passes by phase, all processes together."""
+    """Return seconds in forward passes by phase, all processes together."""
     return added(one.forward for one in spent)
 
 
 def beyond(spent: Sequence[Spent]) -> tuple[list[float], list[float]]:
-    """What each cell took beyond its measurement: of the cells that are the first of their model's backend, and of
-    the others."""
-    costs: dict[str, float] = {}
-    for cell, its in _by_cell(spent).items():
-        phases = phases_of(its)
-        costs[cell] = math.fsum(phases[name] for name in BEYOND)
-    backends = [cell.rpartition("/")[0] for cell in costs]
-    numbered = list(enumerate(costs.values()))
-    first = [cost for n, cost in numbered if backends.index(backends[n]) == n]
-    return first, [cost for n, cost in numbered if backends.index(backends[n]) != n]
+    """Return the seconds of each cell outside of measuring: for the cells that are the first of their model's backend,
+    and for the others."""
+    first: list[float] = []
+    others: list[float] = []
+    backends: set[str] = set()
+    for cell, processes in _by_cell(spent).items():
+        phases = phases_of(processes)
+        backend = cell.rpartition("/")[0]
+        (others if backend in backends else first).append(math.fsum(phases[name] for name in BEYOND))
+        backends.add(backend)
+    return first, others
 
 
 def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Console) -> None:
-    """Print the table, at its own width. cases: seconds that pytest's cases took, judging included; run: those since
+    """Print the table, at its full width. cases: seconds of pytest's cases, judging included; run: seconds since
     pytest's process was started."""
     table, width = _table(spent), console.width
     unlimited = console.options.update(max_width=10_000)
-    # Half a number is worse than a line that is too long.
+    # A line that is too long is better than a truncated number.
     console.width = max(width, Measurement.get(console, unlimited, table).maximum)
     console.print()
     console.print(table, crop=False)
@@ -64,9 +65,9 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
         "judging": cases - processes,
         "pytest and reports": run - cases,
     }
-    said = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    shares = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
     lines = [
-        f"wall time {run:.1f} s: {said}",
+        f"wall time {run:.1f} s: {shares}",
         f"in forward passes {forward:.1f} s ({forward / run:.1%}), outside {run - forward:.1f} s "
         f"({1 - forward / run:.1%})".replace("%", " %"),
     ]
@@ -81,22 +82,22 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
 
 
 def _table(spent: Sequence[Spent]) -> Table:
-    """A row for each cell, one for all of them, one for what of that was in forward passes."""
+    """Return a row for each cell, one for all of them, and one for the forward passes among these."""
     names, forward = list(phases_of(spent)), forward_of(spent)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("seconds")
     for title in ("processes", *names, "all", "forward"):
         table.add_column(title, justify="right")
 
-    def add(title: str, its: Sequence[Spent], style: str = "", end: bool = False) -> None:
-        phases = phases_of(its)
+    def add(title: str, processes: Sequence[Spent], style: str = "", end: bool = False) -> None:
+        phases = phases_of(processes)
         values = [phases.get(name, 0.0) for name in names]
-        values += [math.fsum(one.seconds for one in its), math.fsum(forward_of(its).values())]
-        table.add_row(title, str(len(its)), *map(_seconds, values), style=style, end_section=end)
+        values += [math.fsum(one.seconds for one in processes), math.fsum(forward_of(processes).values())]
+        table.add_row(title, str(len(processes)), *map(_seconds, values), style=style, end_section=end)
 
     cells = _by_cell(spent)
-    for number, (cell, its) in enumerate(cells.items(), start=1):
-        add(cell, its, end=number == len(cells))
+    for number, (cell, processes) in enumerate(cells.items(), start=1):
+        add(cell, processes, end=number == len(cells))
     add("all", spent, "bold")
     values = [forward.get(name, 0.0) for name in names]
     table.add_row("in forward passes", "", *map(_seconds, values), "", _seconds(math.fsum(values)))
@@ -108,7 +109,7 @@ def _seconds(value: float) -> str:
 
 
 def _by_cell(spent: Sequence[Spent]) -> dict[str, list[Spent]]:
-    found: dict[str, list[Spent]] = {}
+    cells: dict[str, list[Spent]] = {}
     for one in spent:
-        found.setdefault(one.cell, []).append(one)
-    return found
+        cells.setdefault(one.cell, []).append(one)
+    return cells

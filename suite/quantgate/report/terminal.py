@@ -1,4 +1,4 @@
-"""The summary on a terminal: a common cause first, the table, what else needs reading, the counts last.
+"""The summary on a terminal: common causes first, the table, the other findings, the counts last.
 
 Colour never carries anything alone: every verdict also has a mark and, in its row, its word.
 """
@@ -18,19 +18,9 @@ from rich.text import Text
 
 from quantgate.judge import MOVED, coverage
 from quantgate.records import Status
-from quantgate.report.findings import (
-    against_text,
-    changes,
-    circumstances,
-    counts_text,
-    findings,
-    leading,
-    members,
-    run_text,
-    unequal_text,
-    update_command,
-)
-from quantgate.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns, unique
+from quantgate.report.findings import changes, circumstances, findings, leading, members
+from quantgate.report.sentences import against_text, counts_text, run_text, unequal_text, update_command
+from quantgate.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns
 from quantgate.words import abridged, comparison, delta, lines_of, listed, plural, quantity
 
 if TYPE_CHECKING:
@@ -53,13 +43,13 @@ STYLES = {
     Status.PASS: "green",
 }
 MEMBERS = 12
-"""Of the cells under a common cause, so many are listed."""
+"""How many of the cells of a common cause are listed."""
 ASCII = str.maketrans({"✗": "x", "≈": "~", "≠": "#", "○": "o", "↑": "^", "·": "-"})
 
 
 def render_summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> None:
     """Print the whole summary to `console`, within its width."""
-    if console.no_color and console.color_system:  # NO_COLOR leaves rich's bold and dim: plain is plain
+    if console.no_color and console.color_system:  # with NO_COLOR rich keeps bold and dim; drop them too
         console = Console(file=console.file, width=console.width, color_system=None)
     content = Group(*_summary(verdicts, info, console))
     if not console.options.ascii_only:
@@ -91,24 +81,30 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
             block = _finding(finding, width)
             parts += [Text(), *block] if number == 0 or len(block) > 1 else block
     if command := update_command(verdicts, info):
-        parts += [Text("  to take these into the baseline:"), _command(command, width)]
+        parts += [Text("  to make these the baseline:"), _command(command, width)]
     if unequal := unequal_text(verdicts):
         parts += [Text(), _lines(unequal, width, style="yellow")]
-    for reason in unique(reason for _, reason in info.skipped):
-        skipped = ", ".join(cell for cell, its in info.skipped if its == reason)
-        parts += [Text(), _lines(f"skipped: {skipped}: {reason}", width, style="dim")]
-    for note in unique(note for _, note in info.notes):
-        noted = ", ".join(cell for cell, its in info.notes if its == note)
-        parts += [Text(), _lines(f"{noted}: {note}", width, style="dim")]
+    for reason, cells in _by_text(info.skipped).items():
+        parts += [Text(), _lines(f"skipped: {', '.join(cells)}: {reason}", width, style="dim")]
+    for note, cells in _by_text(info.notes).items():
+        parts += [Text(), _lines(f"{', '.join(cells)}: {note}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
-    last = _lines(_held(counts_text(verdicts).split(", ")), width, style=style)
+    last = _lines(_unbroken(counts_text(verdicts).split(", ")), width, style=style)
     seen = coverage(verdicts)
     judged = _lines(judged_text(verdicts, info), width, style="" if seen.judged == seen.gates else "yellow")
     return [*parts, Text(), judged, _lines(run_text(verdicts, info), width), last]
 
 
+def _by_text(lines: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Group (cell, text) by text."""
+    cells: dict[str, list[str]] = {}
+    for cell, text in lines:
+        cells.setdefault(text, []).append(cell)
+    return cells
+
+
 def _table(table: list[Row], console: Console) -> list[RenderableType]:
-    """The table with as many columns as fit, the most important ones first in the choice."""
+    """Return the table with as many columns as fit; the most important ones are chosen first."""
     shown: list[int] = []
     columns = sorted(shown_columns(table), key=lambda index: -COLUMNS[index].keep)
     for index in columns:
@@ -121,7 +117,7 @@ def _table(table: list[Row], console: Console) -> list[RenderableType]:
     present = {row.entries[index].status for row in table for index in shown if row.entries[index].mark}
     marks = [f"{MARKS[status]} {status}" for status in Status if status in present]
     if marks:
-        parts.append(_lines(_held(marks), console.width, style="dim"))
+        parts.append(_lines(_unbroken(marks), console.width, style="dim"))
     if dropped := [COLUMNS[index].title for index in sorted(columns) if index not in shown]:
         parts.append(
             _lines(
@@ -151,7 +147,7 @@ def _grid(table: list[Row], shown: list[int]) -> Table:
 
 
 def _aligned(column: Column, entries: list[Entry]) -> tuple[str, list[Text]]:
-    """Values, changes and marks below one another, each only as wide as this run needs it."""
+    """Align values, changes and marks, each only as wide as this run needs."""
     change = max(len(entry.change) for entry in entries)
     mark = max(len(entry.mark) for entry in entries)
     beside = (change + 1 if change else 0) + (mark + 1 if mark else 0)
@@ -170,22 +166,23 @@ def _aligned(column: Column, entries: list[Entry]) -> tuple[str, list[Text]]:
 
 
 def _common(finding: Finding, width: int) -> list[RenderableType]:
-    """What moved, where, by how much, what goes with it; then the cells in short."""
+    """Return what moved, where, by how much, and what goes with it; then the cells in short."""
     title = _lines(
         f"{MARKS[finding.status]}\xa0{finding.status}  one cause in {finding.title}", width, hanging=4
     )
     title.stylize(STYLES[finding.status], 0, len(f"? {finding.status}"))
     parts: list[RenderableType] = [title]
     parts += [
-        _lines(f"{metric}: {_held(said.split(', '))}", width, 2, 2) for metric, said in changes(finding)
+        _lines(f"{metric}: {_unbroken(change.split(', '))}", width, 2, 2)
+        for metric, change in changes(finding)
     ]
     if finding.status == Status.ERROR:
         parts += [_lines(line, width, 4, style="dim") for line in finding.cause[1:]]
     parts += [_lines(line, width, 2, 2) for line in circumstances(finding)]
     parts.append(_lines("cells:", width, 2))
     cells = members(finding)
-    for cell, said in cells[:MEMBERS]:
-        parts.append(_lines(f"{cell}  {_held(said.split(', '))}", width, 4, 4, style="dim"))
+    for cell, change in cells[:MEMBERS]:
+        parts.append(_lines(f"{cell}  {_unbroken(change.split(', '))}", width, 4, 4, style="dim"))
     if len(cells) > MEMBERS:
         parts.append(_lines(f"and {len(cells) - MEMBERS} more (all are in the table)", width, 4, style="dim"))
     parts += [_lines("reproduce:", width, 2)] if finding.commands else []
@@ -193,7 +190,7 @@ def _common(finding: Finding, width: int) -> list[RenderableType]:
 
 
 def _finding(finding: Finding, width: int) -> list[RenderableType]:
-    """One broken cell, or one cause, in as many lines as its kind deserves."""
+    """Return one finding in as many lines as its status deserves."""
     if finding.common is not None:
         return _common(finding, width)
     status, first = finding.status, finding.verdicts[0]
@@ -202,11 +199,11 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
     if status == Status.IMPROVEMENT:
         values = [quantity(value, first.unit) for value in (first.baseline, first.measured)]
         change = f" ({delta(first.change, first)})" if first.change is not None else ""
-        head += f"  {first.metric} {_held([' -> '.join(values) + change])}"
+        head += f"  {first.metric} {_unbroken([' -> '.join(values) + change])}"
     elif status == Status.NO_BASELINE:
         head += f"  ({plural(len(finding.verdicts), 'metric')})"
     elif status == Status.INCONCLUSIVE:
-        head += f"  {_held(finding.subject.split(', '))}: {reason}"
+        head += f"  {_unbroken(finding.subject.split(', '))}: {reason}"
     title = _lines(head, width, hanging=4)
     title.stylize(STYLES[status], 0, len(f"? {status}"))
     parts: list[RenderableType] = [title]
@@ -225,24 +222,24 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
 
 def _regressions(finding: Finding, width: int) -> list[RenderableType]:
     parts: list[RenderableType] = []
-    said: set[str] = set()
+    lines: set[str] = set()
     for verdict in finding.verdicts:
         parts.append(_lines(verdict.metric, width, 2, style="bold"))
-        parts.append(_lines(_held(comparison(verdict)), width, 4))
+        parts.append(_lines(_unbroken(comparison(verdict)), width, 4))
         for line in [*lines_of(verdict.text), *lines_of(verdict.confirmed), *lines_of(verdict.reference)]:
-            if line not in said:
+            if line not in lines:
                 parts.append(_lines(line, width, 4))
-            said.add(line)
+            lines.add(line)
     return parts
 
 
-def _held(phrases: list[str]) -> str:
-    """Joined by commas, to be wrapped between the phrases only: no `50` here and `%` there."""
+def _unbroken(phrases: list[str]) -> str:
+    """Join by commas, with no-break spaces inside the phrases, so that no number is separated from its unit."""
     return ", ".join(phrase.replace(" ", "\xa0") for phrase in phrases)
 
 
 def _lines(text: str, width: int, indent: int = 0, hanging: int = 0, style: str = "") -> Text:
-    """Wrapped here, since rich has no hanging indent and pads with blanks; no-break spaces hold."""
+    """Wrap text with a hanging indent, which rich lacks; no-break spaces are kept together."""
     first, other = " " * indent, " " * (indent + hanging)
     wrapped = textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=other, break_on_hyphens=False

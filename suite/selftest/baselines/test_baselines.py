@@ -17,18 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from quantgate.baselines import storage
+from quantgate.baselines import toml_file
+from quantgate.baselines.file import Baseline
+from quantgate.baselines.machines import check_machine
 from quantgate.baselines.seal import inconsistency, seal_of
-from quantgate.baselines.store import (
-    Baseline,
-    Update,
-    baseline_path,
-    check_machine,
-    format_update,
-    plan_update,
-    read,
-    write_update,
-)
+from quantgate.baselines.store import baseline_path, read
+from quantgate.baselines.table import format_update
+from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError, QuantgateError
 from quantgate.judge.environment import changed_environment
@@ -141,11 +136,11 @@ def test_summary_is_for_a_reviewer_and_raw_values_are_beside_it(tmp_path: Path) 
         "'llama-cpp-python 0.3.37'\"'\"'s [1mkernel'\n"
     )
     assert (
-        '\nperplexity = { value = 24.8, stderr = 0.30000000000000004, unit = "ppl", better = "lower", '
-        'kind = "paired", link = "exp", conditions = "perplexity" }\n'
+        '\nperplexity = {value = 24.8, stderr = 0.30000000000000004, unit = "ppl", better = "lower", '
+        'kind = "paired", link = "exp", conditions = "perplexity"}\n'
     ) in text
     assert (
-        '\n"memory/weight_bytes" = { value = 98362432.0, unit = "bytes", better = "lower", kind = "exact" }\n'
+        '\n"memory/weight_bytes" = {value = 98362432.0, unit = "bytes", better = "lower", kind = "exact"}\n'
     ) in text
     assert text.index("[metrics]") < text.index("[conditions]") < text.index("[environment]")
     assert f'file = "{raw.name}"' in text
@@ -158,7 +153,7 @@ def test_summary_is_for_a_reviewer_and_raw_values_are_beside_it(tmp_path: Path) 
 
 def test_conditions_of_several_metrics_stand_once(tmp_path: Path) -> None:
     def metric(conditions: dict[str, Scalar]) -> Metric:
-        return WEIGHT_BYTES.model_copy(update={"conditions": conditions})
+        return Metric.model_validate({**dict(WEIGHT_BYTES), "conditions": conditions})
 
     metrics = {
         "a/one": metric({"n": 1, "text": "x"}),
@@ -200,6 +195,28 @@ def test_equal_measurement_is_written_byte_for_byte(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_empty_lists_of_older_files_read_as_absent_keys(tmp_path: Path) -> None:
+    """They were written for None, and the seal counted them among the conditions."""
+    summary, raw = update(tmp_path, measured())
+    now = existing(tmp_path)
+    assert "[]" not in summary.read_text()
+    metric = perplexity()
+    text = raw.read_text().replace(seal_of(metric), seal_of(metric, {**metric.conditions, "limit": None}))
+    old_sha256, sha256 = (hashlib.sha256(t.encode()).hexdigest() for t in (raw.read_text(), text))
+    raw.with_name(f"smoke.{sha256[:12]}.json").write_text(text)
+    raw.unlink()
+    older = summary.read_text().replace(old_sha256, sha256).replace(raw.name, f"smoke.{sha256[:12]}.json")
+    older = older.replace("perplexity = {bos", "perplexity = {limit = [], bos")
+    summary.write_text(older.replace("[environment]\n", "[environment]\ngpu = []\n"))
+    assert summary.read_text().count("[]") == 2
+    read_back = existing(tmp_path)
+    assert (read_back.metrics, read_back.environment) == (now.metrics, now.environment)
+    assert not plan_update(measured(), read_back, []).refusals
+    update(tmp_path, measured())
+    assert "[]" not in summary.read_text()
+    assert not existing(tmp_path).kept, "an absent key is no other environment"
+
+
 def test_changed_value_changes_its_lines_only(tmp_path: Path) -> None:
     summary, _ = update(tmp_path, measured())
     before = summary.read_text().splitlines()
@@ -238,7 +255,7 @@ def test_partial_update_keeps_the_rest_with_its_origin(tmp_path: Path) -> None:
     )
     assert (kept.created, kept.reason, kept.fingerprint) == ("2026-07-01", "first", "f1")
     assert kept.environment == measured().environment
-    earlier = re.findall(r' earlier = "(.*)" }$', baseline.path.read_text(), re.MULTILINE)
+    earlier = re.findall(r' earlier = "(.*)"}$', baseline.path.read_text(), re.MULTILINE)
     assert len(earlier) == 1  # a reviewer sees which metric is older, and where from
     assert f"[earlier.{earlier[0]}]" in baseline.path.read_text()
     # a third update that measures both leaves no trace of the first
@@ -418,7 +435,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "format 0": (replaced(f"format = {FORMAT}", "format = 0"), r"smoke\.toml: format: "),
     "copied cell": (
         replaced('Q4_K_M"', 'Q2_K"'),
-        r"smoke\.toml: cell is '.*Q2_K', but by its place .*Q4_K_M",
+        r"smoke\.toml: cell is '.*Q2_K', but the file's place .*Q4_K_M",
     ),
     "other raw file": (
         replaced('file = "smoke.', 'file = "../smoke.'),
@@ -640,7 +657,8 @@ def test_crash_between_the_writes(tmp_path: Path, step: int) -> None:
     (tmp_path / "new.json").write_text(measured(metrics={"perplexity": perplexity(24.9)}).model_dump_json())
     script = f"""
 import os, pathlib
-from quantgate.baselines.store import plan_update, read, write_update
+from quantgate.baselines.store import read
+from quantgate.baselines.update import plan_update, write_update
 from quantgate.records import Measurement
 root, moves, replace = pathlib.Path({str(tmp_path)!r}), [], os.replace
 def dies(*args):
@@ -719,8 +737,8 @@ def test_two_writers_at_once_leave_one_whole_baseline(
 
 
 def test_lock_that_another_run_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.1)
-    script = "import pathlib, sys; from quantgate.baselines.storage import locked\n"
+    monkeypatch.setattr(toml_file, "LOCK_SECONDS", 0.1)
+    script = "import pathlib, sys; from quantgate.baselines.toml_file import locked\n"
     script += "with locked(pathlib.Path(sys.argv[1])):\n"
     script += "    print('locked', flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE
@@ -789,8 +807,8 @@ def test_table_warns_of_timings_of_a_busy_machine(tmp_path: Path) -> None:
     metrics = {"perplexity": perplexity(24.8), "throughput/decode_ratio": ratio}
     text = " ".join(shown(plan_update(measured(metrics=metrics), None, [])))
     assert "throughput/decode_ratio was timed while other work took up to 60 % of the processor" in text
-    assert "update them again on a machine at rest: -m throughput" in text
-    assert not any("at rest" in line for line in shown(plan_update(measured(), None, [])))
+    assert "update them again on an idle machine: -m throughput" in text
+    assert not any("idle" in line for line in shown(plan_update(measured(), None, [])))
 
 
 def test_table_shows_what_is_unchanged(tmp_path: Path) -> None:
@@ -811,8 +829,8 @@ def test_changed_environment() -> None:
 
 
 def test_import_is_cheap() -> None:
-    script = "import sys, quantgate.baselines.store, json; print(json.dumps(sorted(sys.modules)))"
+    script = "import sys, quantgate.baselines.update, json; print(json.dumps(sorted(sys.modules)))"
     found = subprocess.run(
         [sys.executable, "-c", script], cwd=IMPORT_ROOT, check=True, capture_output=True
     ).stdout
-    assert not {"torch", "numpy", "rich", "filelock", "tomli_w"} & set(json.loads(found))
+    assert not {"torch", "numpy", "rich", "filelock", "tomlkit"} & set(json.loads(found))

@@ -9,7 +9,7 @@ from quantgate.judge import Tolerance, Tolerances, coverage, held_to, limits_of,
 from quantgate.judge.expected import Limits
 from quantgate.records import AGREEMENT, Metric, Status, Verdict
 from quantgate.report import RunInfo
-from quantgate.report.findings import outcome, update_command
+from quantgate.report.sentences import outcome, update_command
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, Partners, make_plan
 from quantgate.run.relative import agreement

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from quantgate.baselines.file import write_file
-from quantgate.baselines.store import Baseline, format_update, plan_update, read, write_update
+from quantgate.baselines.file import Baseline, write_file
+from quantgate.baselines.store import read
+from quantgate.baselines.table import format_update
+from quantgate.baselines.update import plan_update, write_update
 from quantgate.config.tolerances import TOLERANCES
 from quantgate.errors import InputError
 from quantgate.judge import Tolerance, judge_on_kernels, load_tolerances
@@ -126,7 +128,7 @@ def test_the_file_has_a_line_for_each_value_and_reads_in_a_diff(tmp_path: Path) 
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
     path = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02")).path
     text = path.read_text()
-    assert f'\n"{RATIO} on {MIDDLE}" = {{ value = 1.2, unit = "x"' in text
+    assert f'\n"{RATIO} on {MIDDLE}" = {{value = 1.2, unit = "x"' in text
     assert text.index("[metrics]") < text.index("[other_kernels]") < text.index("[conditions]")
     assert len(list(path.parent.glob("*.json"))) == 1
 
@@ -143,8 +145,8 @@ def test_a_value_on_kernels_of_a_metric_that_is_gone_is_damage(tmp_path: Path) -
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
     path = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02")).path
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith(f'"{RATIO}" = {{ value')))
-    with pytest.raises(InputError, match=r"other_kernels: .* is of no metric in \[metrics\]; restore it"):
+    path.write_text("".join(line for line in lines if not line.startswith(f'"{RATIO}" = {{value')))
+    with pytest.raises(InputError, match=r"other_kernels: .* is not a metric of \[metrics\]; restore it"):
         read(tmp_path, CELL, TIER)
 
 

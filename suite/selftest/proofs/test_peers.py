@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tomli_w
+import tomlkit
 from pydantic import TypeAdapter
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError, MeasurementError
@@ -357,7 +357,7 @@ def test_a_scheme_that_the_matrix_lacks_is_refused(
     table = read_toml(REPO / "fixtures" / "peers.toml")
     table["perplexity"]["schemes"] = ["F16", "Q4_K_X"]
     path = tmp_path / "peers.toml"
-    path.write_text(tomli_w.dumps(table))
+    path.write_text(tomlkit.dumps(table))
     assert command_line.main(["--config", str(path)]) == 4
     assert re.search(
         r"peers\.toml: no cell of .*matrix\.toml: llamacpp/Q4_K_X$", capsys.readouterr().err.strip()

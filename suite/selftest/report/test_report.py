@@ -16,8 +16,9 @@ from quantgate.errors import InputError
 from quantgate.records import Status, Verdict
 from quantgate.report import JOB_SUMMARY_LIMIT, RunInfo, append_job_summary, write_report
 from quantgate.report.as_json import from_json, to_json
-from quantgate.report.findings import findings, outcome, update_command
+from quantgate.report.findings import findings
 from quantgate.report.markdown import to_markdown
+from quantgate.report.sentences import outcome, update_command
 from quantgate.report.summary import COLUMNS, counts, rows
 from quantgate.report.terminal import render_summary
 from quantgate.words import clean, difference, duration
@@ -463,7 +464,7 @@ def test_markdown_stays_below_the_limit_and_says_what_is_missing() -> None:
             [Status.PASS, Status.ERROR],
             "No regression in what could be judged, but of 2 cases: 1 failed to measure.",
         ),
-        ([Status.ERROR, Status.REGRESSION], "Changed for the worse: perplexity of m/b/1."),
+        ([Status.ERROR, Status.REGRESSION], "Worse than the baseline: perplexity of m/b/1."),
     ],
 )
 def test_the_outcome_in_one_sentence(statuses: list[Status], sentence: str) -> None:
@@ -521,7 +522,7 @@ def test_what_does_not_repeat_itself_is_a_line_of_every_report() -> None:
         verdict("m/b/s", f"{name}/reproduction", **kinds) for name in ("perplexity", "divergence/kl_mean")
     ]
     said = (
-        "2 metrics of 1 cell are not equal to the last digit, though nothing has changed since the baseline"
+        "2 metrics of 1 cell are not equal to the last digit although nothing has changed since the baseline"
     )
     assert said in rendered([*example(), *unequal], width=400)
     assert said in to_markdown([*example(), *unequal], INFO)
@@ -659,7 +660,7 @@ def test_nominal_bits_tell_what_cells_have_in_common() -> None:
 
 def test_without_a_change_of_the_environment_the_machine_is_named() -> None:
     unchanged = [v.model_copy(update={"environment": []}) for v in slowed()]
-    assert "no change of the recorded environment since the baseline goes with it" in rendered(unchanged)
+    assert "the recorded environment has not changed since the baseline" in rendered(unchanged)
 
 
 @pytest.mark.parametrize("width", [40, 80])

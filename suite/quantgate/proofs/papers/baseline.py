@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from quantgate.baselines.storage import one_line, parse_toml, write_toml
+from quantgate.baselines.toml_file import one_line, parse_toml, write_toml
 from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
 from quantgate.files import hash_of

@@ -27,19 +27,20 @@ R = TypeVar("R", bound=Record)
 
 
 def one_line(text: str) -> str:
-    """Printable and on one line, so that it can stand in a comment."""
+    """Return the text on one line without unprintable characters, so that it can stand in a comment."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def damaged(path: Path, problem: str) -> InputError:
-    """The error for a file in git that is not what was written."""
+    """Return the error for a file in git that is not what was written."""
     remedy = f"restore it with `git checkout -- {path}`, or delete it and update again"
     return InputError(f"{path}: {problem}; {remedy}")
 
 
 def parse_toml(path: Path, model: type[R], oldest: int = 1) -> tuple[R, bytes] | None:
-    """A file as a record, and its bytes; None: no such file. oldest: the first format with this layout.
+    """Return a file as a record, and its bytes; None: no such file. oldest: the first format with this layout.
 
+    An empty list reads as None: older files have one where the key is absent now.
     Raises InputError for a file that is unreadable, corrupted, has a wrong key, or is of a newer or older format.
     """
     try:
@@ -49,18 +50,18 @@ def parse_toml(path: Path, model: type[R], oldest: int = 1) -> tuple[R, bytes] |
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        data = _swapped(tomllib.loads(content.decode()), [], None)
+        data = _none_for_empty(tomllib.loads(content.decode()))
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested a thousand times
         raise damaged(path, f"corrupted: {error}") from error
-    found = data.get("format")
-    if isinstance(found, int) and found > FORMAT:
+    version = data.get("format")
+    if isinstance(version, int) and version > FORMAT:
         raise InputError(
-            f"{path}: format = {found} was written by a newer quantgate (this one reads up to {FORMAT});"
+            f"{path}: format = {version} was written by a newer quantgate (this one reads up to {FORMAT});"
             " upgrade quantgate"
         )
-    if isinstance(found, int) and 1 <= found < oldest:
+    if isinstance(version, int) and 1 <= version < oldest:
         raise InputError(
-            f"{path}: format = {found} was written by an older quantgate (this one reads {oldest} to {FORMAT});"
+            f"{path}: format = {version} was written by an older quantgate (this one reads {oldest} to {FORMAT});"
             " check out the file that belongs to this version, or delete it and update again"
         )
     try:
@@ -69,53 +70,49 @@ def parse_toml(path: Path, model: type[R], oldest: int = 1) -> tuple[R, bytes] |
         raise damaged(path, str(error).removeprefix(f"{path}: ")) from error
 
 
-def write_toml(path: Path, comment: str, data: dict[str, Any], lines: Collection[str] = ()) -> None:
-    """Write `data` under a comment line. Raises QuantgateError, see `write_bytes`.
-
-    lines: names of tables whose entries are tables themselves, without lists: one line is written for each entry.
-    """
-    import tomli_w
-
-    # TOML has no null. A condition of None is compared later and must come back, so it is written as [],
-    # which no scalar can be. Floats are written with `repr`, so they come back to the last digit.
-    data = _swapped(data, None, [])
-    tables = {key: table for key, table in data.items() if isinstance(table, dict)}
-    blocks = [
-        f"# {one_line(comment)}\n",
-        tomli_w.dumps({key: value for key, value in data.items() if key not in tables}),
-        *(
-            _line_each(key, table) if key in lines else tomli_w.dumps({key: table})
-            for key, table in tables.items()
-        ),
-    ]
-    write_bytes(path, "\n".join(blocks).encode())
-
-
-def _line_each(name: str, table: dict[str, dict[str, Any]]) -> str:
-    """A table with an inline table for each entry, which tomli_w writes inside arrays only."""
-    import tomli_w
-
-    def line(key: str, entry: dict[str, Any]) -> str:
-        fields = tomli_w.dumps(entry).rstrip("\n").split("\n")  # one each: line ends in strings are escaped
-        return tomli_w.dumps({key: 0}).replace(" = 0\n", f" = {{ {', '.join(fields)} }}\n")
-
-    return f"[{name}]\n" + "".join(line(key, entry) for key, entry in table.items())
-
-
-def _swapped(value: Any, old: object, new: object) -> Any:
+def _none_for_empty(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _swapped(item, old, new) for key, item in value.items()}
-    return new if value == old else value
+        return {key: _none_for_empty(item) for key, item in value.items()}
+    return None if value == [] else value
+
+
+def write_toml(path: Path, comment: str, data: dict[str, Any], lines: Collection[str] = ()) -> None:
+    """Write `data` under a comment line, without keys of None. Raises QuantgateError, see `write_bytes`.
+
+    lines: names of tables whose entries are tables themselves: each entry is written on one line.
+    """
+    import tomlkit
+
+    document = tomlkit.document()
+    document.add(tomlkit.comment(one_line(comment)))
+    document.add(tomlkit.nl())
+    for key, value in _without_none(data).items():
+        if key not in lines:
+            document.add(key, tomlkit.item(value))
+            continue
+        table = tomlkit.table()
+        for name, entry in value.items():
+            inline = tomlkit.inline_table()
+            inline.update(entry)
+            table.add(name, inline)
+        document.add(key, table)
+    write_bytes(path, tomlkit.dumps(document).encode())
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file in one step. Raises QuantgateError naming it; what was there before is untouched."""
+    """Replace a file in one step. Raises QuantgateError naming it; then the old content is untouched."""
     try:
         write_atomic(path, content)
     except OSError as error:
-        why = error.strerror or error
+        cause = error.strerror or error
         raise QuantgateError(
-            f"{path}: could not be written ({why}); what was there before is untouched"
+            f"{path}: could not be written ({cause}); what was there before is untouched"
         ) from error
 
 
@@ -123,7 +120,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def locked(root: Path) -> Iterator[None]:
     """Hold the write lock of `root`: a file outside it, since `root` is in git.
 
-    Raises InputError when another run keeps it for longer than `LOCK_SECONDS`.
+    Raises InputError when another run keeps the lock for longer than `LOCK_SECONDS`.
     """
     user = getattr(os, "getuid", int)()  # a lock file left by another user could not be opened
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]

@@ -1,0 +1,195 @@
+"""Plan what accepting a measurement would change, and write it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from quantgate.baselines.file import Baseline, name_of, on_kernels, write_file
+from quantgate.baselines.machines import read_machine
+from quantgate.baselines.store import baseline_path, read
+from quantgate.baselines.toml_file import locked, one_line
+from quantgate.config.matrix import selecting
+from quantgate.errors import InputError
+from quantgate.judge import Sensitivity, restless, why_refused
+from quantgate.records import Measurement, Metric, Record, Status, Verdict, same_work
+
+
+class Row(Record):
+    """One metric of an update. new: None where it was not measured this time; then it is kept from the day `kept`."""
+
+    metric: str
+    unit: str
+    old: float | None
+    new: float | None
+    status: Status | None = None
+    kept: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """New minus old; None where one of them is missing."""
+        return None if self.old is None or self.new is None else self.new - self.old
+
+
+class Update(Record):
+    """What an update would change, and the objections to it, of which only `regressions` can be accepted. warnings: why
+    some of the values make poor baselines; narrow: tolerances smaller than what the sample can show."""
+
+    new: Measurement
+    old: Baseline | None
+    machine: str | None
+    rows: list[Row]
+    refusals: list[str]
+    regressions: list[str]
+    warnings: list[str]
+    narrow: list[str] = Field(default_factory=list)
+
+
+def plan_update(
+    new: Measurement,
+    old: Baseline | None,
+    verdicts: Sequence[Verdict],
+    machine: str | None = None,
+    sensitivity: Sensitivity | None = None,
+) -> Update:
+    """Return what accepting `new` would change, with the objections to it. Pure.
+
+    Timings (kind "rounds") take part only with a `machine`; read `old` with the same one. Metrics not measured this
+    time are kept with their origin; to drop one for good, delete the file and update.
+
+    verdicts: those of the cell's model, since references that disagree keep the whole model out; more do no harm.
+    sensitivity: what this sample can show; a gate that is void is an objection.
+    """
+    mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
+    status = {verdict.metric: verdict.status for verdict in mine}
+    before = old.metrics | old.others if old else {}
+    timed = machine is not None
+    measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or timed}
+    kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
+    refusals = [_line(v) for v in mine if v.status is Status.ERROR and not v.wrong]
+    refusals += why_refused(new.cell, verdicts)
+    refusals += (
+        [f"{text}; as it is, this gate never turns red" for text in sensitivity.void] if sensitivity else []
+    )
+    if not new.complete:
+        refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
+    elif not measured:
+        refusals.append("nothing measured can be kept (timings need a named machine: --machine NAME)")
+    return Update(
+        new=new,
+        old=old,
+        machine=machine,
+        rows=[
+            Row(
+                metric=name,
+                unit=(measured if name in measured else before)[name].unit,
+                old=before[name].value if name in before else None,
+                new=measured[name].value if name in measured else None,
+                status=status.get(name_of(name)) if name in measured else None,
+                kept=kept.get(name, ""),
+            )
+            for name in sorted(measured.keys() | kept.keys())
+        ],
+        refusals=refusals,
+        regressions=[_line(verdict) for verdict in mine if verdict.status is Status.REGRESSION],
+        warnings=restless(measured),
+        narrow=sensitivity.narrow if sensitivity else [],
+    )
+
+
+def place(old: Baseline | None, name: str, metric: Metric) -> str:
+    """Return the name in `metrics` or `others` that a newly measured value takes.
+
+    A ratio of timings or a memory peak on other kernels than the baseline's stands beside that value and replaces none.
+    """
+    before = old.metrics.get(name) if old else None
+    if before is None or metric.kind not in ("level", "ratio") or before.conditions == metric.conditions:
+        return name
+    return on_kernels(name, metric) if same_work(before, metric) else name
+
+
+def _left(old: Baseline, new: Measurement) -> dict[str, Metric]:
+    """Return the old values that stay: metrics that were not measured, and the same work on other kernels."""
+    taken = {place(old, name, metric) for name, metric in new.metrics.items()}
+    fresh = {name: metric for name, metric in new.metrics.items() if name in taken}
+    left = {name: metric for name, metric in old.metrics.items() if name not in taken}
+    others = {name: metric for name, metric in old.others.items() if name not in taken}
+    return left | {
+        n: m for n, m in others.items() if name_of(n) not in fresh or same_work(m, fresh[name_of(n)])
+    }
+
+
+def _line(verdict: Verdict) -> str:
+    return f"{verdict.metric}: {verdict.text or verdict.status}"
+
+
+def write_update(
+    root: Path, update: Update, *, reason: str, accept_regressions: bool = False, command: str = "pytest"
+) -> list[Path]:
+    """Make the planned update the baseline and return the files written. command: begins the command that regenerates
+    it.
+
+    Raises InputError where the update is refused, gives no reason, names a machine that is not recorded,
+    or another run got in between; QuantgateError where a file cannot be written.
+    """
+    new, reason = update.new, one_line(reason)
+    if not reason:
+        raise InputError('an update of baselines needs a reason: --reason "why the values change"')
+    refusals = list(update.refusals)
+    if not accept_regressions:
+        refusals += [f"{text} (--accept-regressions accepts it)" for text in update.regressions]
+    if refusals:
+        raise InputError("\n  ".join([f"{new.cell} ({new.tier}): the baseline is not updated:", *refusals]))
+    if update.machine is not None:
+        read_machine(root, update.machine)
+    files = [None] if update.machine is None else [None, update.machine]
+    parts = [part for machine in files if (part := _accepted(root, update, machine, reason))]
+    with locked(root):
+        current = read(root, new.cell, new.tier, update.machine)
+        check_unchanged(new, current, update.old.digests if update.old else {})
+        return [path for part in parts for path in write_file(part, _regenerate(part, command))]
+
+
+def check_unchanged(new: Measurement, current: Baseline | None, digests: Mapping[str, str]) -> None:
+    """Raise InputError where a baseline has changed since it had these digests (none: there was no baseline)."""
+    if (current.digests if current else {}) != digests:
+        raise InputError(f"{new.cell} ({new.tier}): the baseline was changed by another run; run again")
+
+
+def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> Baseline | None:
+    """Return the new content of the general file, or of that of a machine; None: nothing of it was measured."""
+    new, old = update.new, update.old
+    metrics = {name: metric for name, metric in new.metrics.items() if _belongs(metric, machine)}
+    if not metrics:
+        return None
+    accepted = Baseline(
+        **new.model_dump(include={"cell", "tier", "fingerprint", "environment"}),
+        created=new.created[:10],  # the day: enough for a reviewer
+        reason=reason,
+        metrics=metrics,
+        path=baseline_path(root, new.cell, new.tier, machine),
+        machine=machine,
+        complete=True,
+    )
+    if old is None:
+        return accepted
+    left = {name: m for name, m in _left(old, new).items() if _belongs(m, machine)}
+    kept = {name: origin for name in left if (origin := old.origin(name)) != accepted.latest}
+    values = left | {place(old, name, metric): metric for name, metric in metrics.items()}
+    main = {name: metric for name, metric in values.items() if name == name_of(name)}
+    others = {name: metric for name, metric in values.items() if name not in main}
+    return accepted.model_copy(update={"metrics": main, "others": others, "kept": kept})
+
+
+def _belongs(metric: Metric, machine: str | None) -> bool:
+    """Whether a metric goes into the file: absolute timings into that of a machine, all else into the general one."""
+    return (metric.kind == "rounds") == (machine is not None)
+
+
+def _regenerate(baseline: Baseline, command: str) -> str:
+    on = ["--machine", baseline.machine] if baseline.machine is not None else []
+    options = ["--tier", baseline.tier, *on, "-m", selecting(baseline.cell), "--update-baselines"]
+    return f"{command} {shlex.join([*options, '--reason', baseline.reason])}"
