@@ -10,6 +10,7 @@ import re
 import select
 import struct
 import termios
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,9 +112,9 @@ def test_a_log_gets_one_line_at_the_start_and_one_at_the_end(clock: Clock) -> No
         run_cell(progress, clock, "m/b/last")
     assert file.getvalue().splitlines() == [
         f"cell 1/3 {CELL}: started (load, perplexity, memory)",
-        f"cell 1/3 {CELL}: measured (1 min 00 s), about 2 min 00 s left",
+        f"cell 1/3 {CELL}: measured (1 min 00 s)",
         "a note",
-        "cell 2/3 m/b/reused: reused, about 1 min 00 s left",
+        "cell 2/3 m/b/reused: reused",
         "cell 3/3 m/b/last: started (load, perplexity, memory)",
         "cell 3/3 m/b/last: measured (1 min 00 s)",
     ]
@@ -137,7 +138,7 @@ def test_a_terminal_that_cannot_gets_the_plain_lines(
     assert "\x1b" not in file.getvalue()
 
 
-def test_a_terminal_shows_cell_phase_share_and_times(clock: Clock) -> None:
+def test_a_terminal_shows_cell_phase_share_and_time(clock: Clock) -> None:
     file = Screen()
     with Progress(file, 4, clock) as progress:
         run_cell(progress, clock, "m/b/first")
@@ -146,8 +147,7 @@ def test_a_terminal_shows_cell_phase_share_and_times(clock: Clock) -> None:
         progress.event(CELL, "perplexity", 0, 4)
         clock.now += 10
         progress.event(CELL, "perplexity", 1, 4)
-        # 30 s of perplexity at this pace, then 20 s of memory as in the first cell, then 2 cells of 60 s.
-        assert shown(file) == "[2/4] llamacpp/Q4_K_M perplexity  25% 20 s, 50 s left, run 2 min 50 s left"
+        assert shown(file) == f"[2/4] {CELL} perplexity 25 %, 20 s"
 
 
 def test_a_cell_that_is_measured_again_keeps_its_number(clock: Clock) -> None:
@@ -158,12 +158,13 @@ def test_a_cell_that_is_measured_again_keeps_its_number(clock: Clock) -> None:
     assert [line.split()[1] for line in file.getvalue().splitlines()[::2]] == ["1/2", "2/2", "1/2"]
 
 
-def test_the_bar_is_there_when_it_fits(clock: Clock) -> None:
+def test_a_narrow_terminal_loses_the_model(clock: Clock) -> None:
     file = Screen()
     with Progress(file, 4, clock) as progress:
-        progress.start(CELL, PHASES)
-        progress.event(CELL, "perplexity", 1, 2)
-        assert shown(file) == f"[1/4] {CELL} perplexity  50% [######......] 0 s"
+        cell = f"{'m' * 60}/llamacpp/Q4_K_M"
+        progress.start(cell, PHASES)
+        progress.event(cell, "perplexity", 1, 2)
+        assert shown(file) == "[1/4] llamacpp/Q4_K_M perplexity 50 %, 0 s"
 
 
 def test_a_terminal_is_left_as_it_was(clock: Clock) -> None:
@@ -222,7 +223,7 @@ def test_the_times_go_on_between_events() -> None:
         for _ in range(200):
             if len(file.seen) > before + 3:
                 break
-            progress._stop.wait(0.01)
+            time.sleep(0.01)
     assert len(file.seen) > before + 3
 
 
@@ -252,5 +253,5 @@ def test_the_width_is_that_of_the_terminal_behind_the_file(terminal: tuple[int, 
     output = ""
     while not output.endswith(WIPED) and select.select([master], [], [], 2)[0]:
         output += os.read(master, 100_000).decode()
-    assert f"[1/1] {cell} load  50% [######......] 0 s\x1b8" in output
+    assert f"[1/1] {cell} load 50 %, 0 s\x1b8" in output
     assert output.endswith(WIPED)

@@ -92,7 +92,10 @@ def test_against_the_same_interpreter_nothing_is_red(project: Project) -> None:
     assert decode.tolerance == 0.025
     assert decode.change is not None
     assert not any(v.status in (Status.NO_BASELINE, Status.REGRESSION) for v in result.verdicts)
-    assert f"compared with {sys.executable}, measured alternately on this machine: same versions" in result.output
+    assert (
+        f"compared with {sys.executable}, measured alternately on this machine: same versions"
+        in result.output
+    )
     assert not project.baselines.exists()
     record = project.measurement(Q4, "timed").metrics["throughput/decode"]
     assert record.processes is not None
