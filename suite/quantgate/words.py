@@ -1,4 +1,4 @@
-"""Numbers and durations as a person reads them; text from elsewhere made harmless."""
+"""Text of numbers, changes and durations; and text from elsewhere, made harmless."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DASH = "-"
 
 
 def signed(number: float, unit: str) -> str:
-    """`+0.53 %`, `-12 %`; nothing where it rounds to nothing."""
+    """Return a signed number with its unit, `+0.53 %`, `-12 %`; empty where it rounds to zero."""
     digits = 2 if abs(number) < 0.995 else 1 if abs(number) < 9.95 else 0
     text = f"{number:+.{digits}f}"
     return f"{text} {unit}" if float(text) else ""
 
 
 def quantity(value: float | None, unit: str = "") -> str:
-    """A value in full, for the details: two values that differ shall look different."""
+    """Return a value in full, so that two values that differ look different."""
     if value is None:
         return DASH
     if unit == "fraction":
@@ -31,7 +31,7 @@ def quantity(value: float | None, unit: str = "") -> str:
 
 
 def delta(value: float, verdict: Verdict) -> str:
-    """A change in the verdict's own terms: relative, percentage points, or the metric's unit."""
+    """Return a change in the verdict's terms: percent, percentage points, or the metric's unit."""
     if verdict.change_unit == "absolute" and verdict.unit != "fraction":
         return f"{value:+.4g} {verdict.unit}".rstrip()
     unit = "%" if verdict.change_unit == "relative" else "pp"
@@ -43,7 +43,7 @@ def delta(value: float, verdict: Verdict) -> str:
 
 
 def limit(verdict: Verdict, value: float | None) -> str:
-    """A tolerance, or what the sample detects: in the same terms as the change, without a sign; empty for None."""
+    """Return a tolerance or a detectable change in the verdict's terms, without a sign; empty for None."""
     if value is None:
         return ""
     if verdict.change_unit == "absolute" and verdict.unit != "fraction":
@@ -52,7 +52,7 @@ def limit(verdict: Verdict, value: float | None) -> str:
 
 
 def difference(verdict: Verdict) -> str:
-    """`+9.28 % (+8.91 % to +9.65 %)`."""
+    """Return the change with its interval: `+9.28 % (+8.91 % to +9.65 %)`."""
     if verdict.change is None:
         return ""
     text = delta(verdict.change, verdict)
@@ -62,14 +62,14 @@ def difference(verdict: Verdict) -> str:
 
 
 def _upper(value: float, verdict: Verdict) -> str:
-    """The upper end of an interval; of one that says nothing any more, no figures."""
+    """Return the upper end of an interval; beyond a factor of 11 the figures mean nothing."""
     if verdict.change_unit == "relative" and value > 10:
         return "more than +1000 %"
     return delta(value, verdict)
 
 
 def comparison(verdict: Verdict) -> list[str]:
-    """Baseline, measured, difference, tolerance: phrases to be joined by commas."""
+    """Return the phrases baseline, measured, difference, tolerance and detectable loss, to be joined by commas."""
     phrases = [
         f"baseline {quantity(verdict.baseline, verdict.unit)}",
         f"measured {quantity(verdict.measured, verdict.unit)}",
@@ -81,7 +81,7 @@ def comparison(verdict: Verdict) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """`41 s`, `9 min 40 s`, `1 h 05 min`."""
+    """Return a duration: `41 s`, `9 min 40 s`, `1 h 05 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -90,11 +90,12 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
+    """Return a number and its noun: `1 cell`, `3 cells`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def listed(metrics: list[str]) -> str:
-    """Names of metrics; of a group with many, their number."""
+    """Join names of metrics; a group with more than three is shown as `group/* (number)`."""
     groups: dict[str, list[str]] = {}
     for metric in metrics:
         groups.setdefault(metric.partition("/")[0], []).append(metric)
@@ -104,19 +105,19 @@ def listed(metrics: list[str]) -> str:
 
 
 def abridged(cells: list[str], limit: int = 6) -> str:
-    """The names, or the first of them where the table is the better list."""
+    """Join names of cells; from a long list only the first, since the table has them all."""
     if len(cells) <= limit:
         return ", ".join(cells)
     return f"{', '.join(cells[: limit - 2])} and {len(cells) - limit + 2} more cells"
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines that say something, made harmless."""
+    """Return the lines that are not blank, made harmless (see `clean`)."""
     return [line for line in clean(text).splitlines() if line.strip()]
 
 
 def clean(text: str) -> str:
-    """Without escape sequences, control characters and the overwritten states of progress bars."""
+    """Remove escape sequences, control characters and the overwritten states of progress bars."""
     text = re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?", "", text).expandtabs(4)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return "\n".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", "", line) for line in lines)

@@ -20,7 +20,7 @@ from quantgate.judge.environment import changed_environment
 from quantgate.machine.environment import Environment
 from quantgate.plugin.outcome import Outcome
 from quantgate.plugin.wiring import Wiring
-from quantgate.records import Measurement, Scalar, Status
+from quantgate.records import Measurement, Scalar, Status, Verdict
 from quantgate.report import RunInfo, append_job_summary, write_report
 from quantgate.report.findings import brief, findings, leading
 
@@ -69,8 +69,10 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
     options = wiring.options
     updates: list[Update | QuantgateError] = []
     judged: dict[str, set[str]] = {}
+    by_model: dict[str, list[Verdict]] = {}
     for verdict in outcome.verdicts:
         judged.setdefault(verdict.cell, set()).add(verdict.metric)
+        by_model.setdefault(verdict.cell.partition("/")[0], []).append(verdict)
     timed = options.machine is not None
     accepted = {
         cell: _judged(record, judged.get(cell, set()), timed)
@@ -87,9 +89,8 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
         try:
             seen = with_sensitivity(cell, accepted[cell].metrics, wiring.tolerances, level)
             new = accepted[cell].model_copy(update={"metrics": seen.metrics})
-            update = plan_update(
-                new, wiring.stored.of(cell), outcome.verdicts, options.machine, seen
-            )
+            verdicts = by_model[cell.partition("/")[0]]
+            update = plan_update(new, wiring.stored.of(cell), verdicts, options.machine, seen)
             write_update(
                 wiring.baselines,
                 update,

@@ -1,8 +1,7 @@
-"""What a run found, for people and machines: terminal, Markdown, JSON, and progress while it runs.
+"""Reports of a run, for people and machines: terminal, Markdown, JSON, and progress while it runs.
 
-Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing. `rich` is imported
-by `terminal` and, once there is something to draw, by `progress`: not by this module, because
-`pytest --collect-only` imports it and shall stay fast.
+Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing. `rich` is imported by `terminal` and
+`profile` only, because `pytest --collect-only` imports this module and has to stay fast.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ JOB_SUMMARY_LIMIT = 1024 * 1024
 
 
 class RunInfo(Record):
-    """The run itself, as far as a report names it; the rest is derived from the verdicts."""
+    """What a report says about the run itself; everything else follows from the verdicts."""
 
     tier: str
     seconds: float = 0.0
     machine: str = ""
     """One line of text: processor, threads, memory, GPU."""
     environment: dict[str, Scalar] = Field(default_factory=dict)
-    """What all cells have in common of theirs."""
+    """What the environments of all cells have in common."""
     environments: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
-    """By cell, the rest of it: what its backend adds, what differs."""
+    """The rest of each cell's environment: what its backend adds, what differs."""
     exit_status: str = ""
     """As text: `1 (regression)`."""
     skipped: list[tuple[str, str]] = Field(default_factory=list)
     """(cell, reason) of the cells that this machine cannot run."""
     notes: list[tuple[str, str]] = Field(default_factory=list)
-    """(cell, sentence) of the cells that were measured in another way than the usual one."""
+    """(cell, sentence) of the cells that were measured in an unusual way."""
     version: str = __version__
     commit: str = ""
     matrix: str = ""
@@ -44,19 +43,19 @@ class RunInfo(Record):
     updating: bool = False
     """Whether this run's values become the baseline."""
     against: str = ""
-    """Of an A/B run: the other environment, as `--against` named it."""
+    """For an A/B run: the other environment, as `--against` names it."""
     changed: list[str] = Field(default_factory=list)
-    """What differs from the environment of the baselines, or of the other side of an A/B run."""
+    """What differs from the environment of the baselines, or from the other side of an A/B run."""
     bits: dict[str, float] = Field(default_factory=dict)
-    """Nominal bits by cell: one of the things that cells may have in common."""
+    """Nominal bits by cell, which cells may have in common."""
     min_judged: float | None = None
     """Share of the gates that had to be judged (`--min-judged`)."""
     options: list[str] = Field(default_factory=list)
-    """What an update has to repeat of the command line: `--matrix PATH`, `--quantgate-text=PATH` ..."""
+    """The options that an update has to repeat: `--matrix PATH`, `--quantgate-text=PATH` ..."""
 
 
 def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:
-    """Write `report.md` and `report.json`; a reader never sees half a file."""
+    """Write `report.md` and `report.json`, each in one step, and return them. Raises InputError naming the folder."""
     from quantgate.report.as_json import to_json
     from quantgate.report.markdown import to_markdown
 
@@ -67,13 +66,13 @@ def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[P
     except OSError as error:
         raise InputError(
             f"cannot write the report into {folder}: {error.strerror or error}. "
-            "Name a folder that can be written with --quantgate-report DIR, or free some space there."
+            "Name a writable folder with --quantgate-report DIR, or free some space there."
         ) from error
     return [folder / name for name in texts]
 
 
 def append_job_summary(path: str | Path, markdown: str) -> None:
-    """Append to the file that $GITHUB_STEP_SUMMARY names; the step may have written there before."""
+    """Append to the file that $GITHUB_STEP_SUMMARY names; the step may have written to it before. Raises InputError."""
     path = Path(path)
     try:
         written = path.stat().st_size if path.exists() else 0
@@ -86,5 +85,5 @@ def append_job_summary(path: str | Path, markdown: str) -> None:
     except OSError as error:
         raise InputError(
             f"cannot append to the job summary {path}: {error.strerror or error}. "
-            "GITHUB_STEP_SUMMARY has to name a file that can be written; unset it to go without."
+            "GITHUB_STEP_SUMMARY has to name a writable file; unset it to go without the summary."
         ) from error

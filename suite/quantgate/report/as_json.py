@@ -1,4 +1,4 @@
-"""The report as JSON, for whoever counts, plots or compares runs; reads back what it wrote."""
+"""The report as JSON, to count, plot or compare runs. It can be read back."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class _Finding(Record):
     status: Status
     title: str
     one_cause: bool
-    """Whether it is one cause in many cells."""
+    """Whether the cells have one cause in common."""
     cells: list[str]
     metrics: list[str]
     environment: list[str]
-    """What changed since the baseline; of a common cause, in all of its cells."""
+    """What changed since the baseline; for a common cause, in all of its cells."""
 
 
 class _Gates(Record):
-    """How many gates were judged, and of the others how many by reason and metric group."""
+    """Numbers of gates. not_judged: by reason and metric group."""
 
     gates: int
     judged: int
@@ -53,9 +53,9 @@ class _Report(Record):
 
 
 def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
-    """Format number, outcome, findings, counts, run and every verdict."""
+    """Return format number, outcome, findings, counts, run and every verdict as JSON."""
     first, others = leading(findings(verdicts, info.bits))
-    found = [
+    everything = [
         _Finding(
             status=one.status,
             title=one.title,
@@ -66,14 +66,14 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
         )
         for one in (*first, *others)
     ]
-    seen = coverage(verdicts)
+    gates = coverage(verdicts)
     report = _Report(
         format=FORMAT,
         outcome=outcome(verdicts, info.bits),
-        findings=found,
+        findings=everything,
         unequal=unequal_text(verdicts),
         counts=counts(verdicts),
-        gates=_Gates(gates=seen.gates, judged=seen.judged, not_judged=seen.others),
+        gates=_Gates(gates=gates.gates, judged=gates.judged, not_judged=gates.others),
         info=info,
         verdicts=verdicts,
     )
@@ -81,7 +81,7 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
 
 
 def from_json(text: str) -> tuple[list[Verdict], RunInfo]:
-    """The verdicts and the run that `to_json` was given."""
+    """Return the verdicts and the run that `to_json` was given. Raises InputError for anything else."""
     try:
         report = _Report.model_validate_json(text)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""From verdicts to rows and counts: pure data shaping, shared by every kind of report."""
+"""Turn verdicts into rows and counts, for every kind of report."""
 
 from __future__ import annotations
 
@@ -58,24 +58,23 @@ class Row:
 
 
 def unique(items: Iterable[str]) -> list[str]:
-    """Without repetitions, in first-seen order."""
+    """Drop repetitions; the order is that of the first occurrence."""
     return list(dict.fromkeys(items))
 
 
 def rows(verdicts: list[Verdict]) -> list[Row]:
-    """One row a cell, grouped by model, each in first-seen order."""
+    """Return one row per cell, grouped by model, in the order of the verdicts."""
     by_cell: dict[str, dict[str, Verdict]] = {}
     for verdict in verdicts:
         by_cell.setdefault(verdict.cell, {})[verdict.metric] = verdict
-    models = unique(cell.partition("/")[0] for cell in by_cell)
-    return [
-        _row(cell, by_cell[cell])
-        for cell in sorted(by_cell, key=lambda cell: models.index(cell.partition("/")[0]))
-    ]
+    models: dict[str, list[Row]] = {}
+    for cell, metrics in by_cell.items():
+        models.setdefault(cell.partition("/")[0], []).append(_row(cell, metrics))
+    return [row for group in models.values() for row in group]
 
 
 def shown_columns(table: list[Row]) -> list[int]:
-    """Indices of the columns that hold something in at least one row."""
+    """Return the indices of the columns that are not empty in all rows."""
     return [index for index in range(len(COLUMNS)) if any(row.entries[index] != EMPTY for row in table)]
 
 
@@ -83,9 +82,11 @@ def _row(cell: str, metrics: dict[str, Verdict]) -> Row:
     model, _, label = cell.partition("/")
     entries = [_entry(column, metrics) for column in COLUMNS]
     status = worst(v.status for v in metrics.values())
-    said = {entry.status for entry in entries if entry != EMPTY}
-    if said <= {status} and status in (Status.ERROR, Status.NO_BASELINE):
-        entries = [replace(entry, mark="") for entry in entries]  # the row's last word says it for all
+    statuses = {entry.status for entry in entries if entry != EMPTY}
+    if statuses <= {status} and status in (Status.ERROR, Status.NO_BASELINE):
+        entries = [
+            replace(entry, mark="") for entry in entries
+        ]  # the verdict at the end of the row says it for all
     return Row(cell, model, label or cell, tuple(entries), status)
 
 
@@ -98,7 +99,7 @@ def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
     patterns = column.values + column.marks
     status = worst(v.status for n, v in metrics.items() if any(fnmatchcase(n, p) for p in patterns))
     measured = [v.measured for v in chosen.values() if v.measured is not None]
-    if not measured or len(measured) < len(chosen):  # a mean of other tasks is no mean to compare
+    if not measured or len(measured) < len(chosen):  # a mean over other tasks cannot be compared
         return Entry(DASH, "", status, MARKS[status])
     value = sum(measured) / len(measured) * column.scale
     text = f"{value:.{column.digits}f}{' %' if column.percent else ''}"
@@ -106,7 +107,7 @@ def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
 
 
 def _change(column: Column, verdicts: list[Verdict]) -> str:
-    """Against the baseline, of those that have one and may be compared with it."""
+    """Return the change of those that have a baseline and may be compared with it."""
     pairs = [
         (v.measured, v.baseline)
         for v in verdicts
@@ -122,17 +123,17 @@ def _change(column: Column, verdicts: list[Verdict]) -> str:
 
 
 def counts(verdicts: list[Verdict]) -> dict[Status, int]:
-    """Cases by status, the worst first, as pytest counts them: a case takes its worst metric."""
+    """Count cases by status, the worst first, as pytest does: a case takes the worst of its metrics."""
     cases: dict[tuple[str, str], list[Status]] = {}
     for verdict in verdicts:
         cases.setdefault((verdict.cell, case_of(verdict.metric)), []).append(verdict.status)
-    found = Counter(worst(statuses) for statuses in cases.values())
-    return {status: found[status] for status in Status if found[status]}
+    numbers = Counter(worst(statuses) for statuses in cases.values())
+    return {status: numbers[status] for status in Status if numbers[status]}
 
 
 def judged_text(verdicts: list[Verdict], info: RunInfo) -> str:
-    """`171 of 193 gates judged; not judged: 12 inconclusive (throughput 8, memory 4)`."""
-    seen = coverage(verdicts)
+    """Return how many gates were judged: `171 of 193 gates judged; not judged: 12 inconclusive (throughput 8)`."""
+    gates = coverage(verdicts)
     share = info.min_judged
-    few = share is not None and seen.share < share
-    return f"{seen.text}: fewer than --min-judged {share:g}" if few else seen.text
+    few = share is not None and gates.share < share
+    return f"{gates.text}: fewer than --min-judged {share:g}" if few else gates.text

@@ -90,8 +90,8 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
         parts += [Text(), _lines(f"{', '.join(cells)}: {note}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
     last = _lines(_unbroken(counts_text(verdicts).split(", ")), width, style=style)
-    seen = coverage(verdicts)
-    judged = _lines(judged_text(verdicts, info), width, style="" if seen.judged == seen.gates else "yellow")
+    gates = coverage(verdicts)
+    judged = _lines(judged_text(verdicts, info), width, style="" if gates.judged == gates.gates else "yellow")
     return [*parts, Text(), judged, _lines(run_text(verdicts, info), width), last]
 
 
