@@ -84,7 +84,7 @@ def test_descriptions_tell_the_faults_apart() -> None:
 
 
 def test_an_unknown_fault_is_told_with_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    assert worker.main(["layer-scaledd", "job.json"]) == 2
+    assert worker.main(["layer-scaledd", "job.json"]) == 4
     said = capsys.readouterr().err
     assert said.startswith("no fault 'layer-scaledd'. Did you mean 'layer-scaled'? Allowed: ")
     assert named("layer-scaled").cell == "transformers/fp32"

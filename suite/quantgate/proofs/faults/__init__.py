@@ -1,10 +1,8 @@
-"""Proof that the gate sees: named faults, each put into the measuring process, each of which some gate must catch.
+"""Prove that the gates work: inject faults into the measuring process, each of which a gate must catch.
 
-`python -m quantgate.proofs.faults` measures every fault of the catalogue and holds it against the committed
-baselines, through
-the same code that a case takes; what shows only in time or memory is held against clean processes beside it.
+`python -m quantgate.proofs.faults` measures every fault of the catalogue and compares it with the committed baselines
+by the code that judges every case. Faults that only time or memory shows are compared with clean processes instead.
 
-A fault is one function in `weights`, `computation`, `precision`, `generation`, `scoring`, `data`, `speed` or
-`memory`. The judge, the metrics and
-the backends know nothing of them: `worker` puts them in place, in front of the measuring process's own entry point.
+A fault is one function in `weights`, `computation`, `precision`, `generation`, `scoring`, `data`, `speed` or `memory`.
+Judge, metrics and backends do not know about faults: `worker` applies one before it starts the measuring process.
 """

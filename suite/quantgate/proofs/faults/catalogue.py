@@ -1,4 +1,4 @@
-"""All faults, by name."""
+"""Collect all faults, by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CATALOGUE: dict[str, Fault] = dict(sorted(FAULTS.items(), key=lambda entry: KIND
 
 
 def named(name: str) -> Fault:
-    """The fault of that name. Raises InputError naming those that exist."""
+    """Return the fault of that name. Raises InputError with the nearest names."""
     if name not in CATALOGUE:
         raise InputError(f"no fault {name!r}. {allowed(name, CATALOGUE)}")
     return CATALOGUE[name]

@@ -1,4 +1,4 @@
-"""Measures cells with and without faults, and has the gate judge them as it judges every case."""
+"""Measure cells with and without faults, and judge them as every case is judged."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from quantgate.run.stored import StoredRun
 from quantgate.supply.supply import Supply
 
 GROUPS = ("perplexity", "accuracy", "memory", "tokenizer")
-"""Measured for a fault that says nothing else: what can be held against a stored baseline on any machine."""
+"""Measured for a fault without `groups`: what a stored baseline can be compared with on any machine."""
 
 
 class TitledProgress(Progress):
-    """Progress that says what the cell is measured for."""
+    """Progress with the fault in the title of each line."""
 
     title = ""
 
@@ -62,7 +62,7 @@ class _Stored(StoredRun):
 
 @dataclass(frozen=True)
 class Proof:
-    """Where measurements, baselines and results are; `row` tries one fault, or a cell without any."""
+    """Settings of one run; `row` tries one fault, or a cell without a fault."""
 
     matrix: Matrix
     tier: str
@@ -76,34 +76,34 @@ class Proof:
     reuse: bool
 
     def cell(self, name: str, *, beside_clean: bool) -> Cell:
-        """The cell `backend/scheme` of the model. Raises InputError where the tier has none, or where it has no
-        baseline and needs one."""
-        wanted = f"{self.model}/{name}"
+        """Return the cell `backend/scheme` of the model. Raises InputError where the tier lacks it, or where
+        a baseline that it needs is missing."""
+        cell_id = f"{self.model}/{name}"
         for cell in self.matrix.cells(self.tier):
-            if cell.id == wanted:
-                if not beside_clean and baselines.read(self.baselines, wanted, self.tier) is None:
+            if cell.id == cell_id:
+                if not beside_clean and baselines.read(self.baselines, cell_id, self.tier) is None:
                     raise InputError(
-                        f"{wanted} has no baseline in {self.baselines}: make one with"
-                        f" pytest --tier {self.tier} -k {wanted} --update-baselines --reason ..."
+                        f"{cell_id} has no baseline in {self.baselines}: make one with"
+                        f" pytest --tier {self.tier} -k {cell_id} --update-baselines --reason ..."
                     )
                 return cell
         raise InputError(
-            f"{self.matrix.path}: tier {self.tier} has no cell {wanted}, which a fault is measured on"
+            f"{self.matrix.path}: tier {self.tier} has no cell {cell_id}, which a fault is measured on"
         )
 
     def groups(self, fault: Fault) -> tuple[str, ...]:
-        """The metric groups that are measured for a fault. Raises InputError where the tier measures none of them."""
-        wanted = fault.groups or GROUPS
-        found = tuple(group for group in wanted if group in self.matrix.tier(self.tier).group_options)
-        if not found:
+        """Return the metric groups to measure for a fault. Raises InputError where the tier measures none of them."""
+        groups = fault.groups or GROUPS
+        measured = tuple(group for group in groups if group in self.matrix.tier(self.tier).group_options)
+        if not measured:
             where = f"{self.matrix.path}: tier {self.tier}"
-            raise InputError(f"{where} measures none of {', '.join(wanted)}, which {fault.name} needs")
-        return found
+            raise InputError(f"{where} measures none of {', '.join(groups)}, which {fault.name} needs")
+        return measured
 
     def row(
         self, cell: str, groups: Sequence[str], fault: Fault | None = None, *, beside_clean: bool = False
     ) -> Row:
-        """Measure, judge, and say whether the gates that must turn red did."""
+        """Measure and judge, and return whether the gates that must turn red did."""
         name = fault.name if fault else f"none on {cell}{', beside clean' if beside_clean else ''}"
         self.progress.title = f"with {fault.name}" if fault else "without a fault"
         begin = time.monotonic()
@@ -128,8 +128,8 @@ class Proof:
     def _judged(
         self, cell: Cell, groups: Sequence[str], fault: Fault | None, beside_clean: bool
     ) -> tuple[list[Verdict], list[Verdict] | None]:
-        """The verdicts of the cell's cases, one case for each group; and what they are if the environment has changed
-        since the baseline."""
+        """Return the verdicts of the cell's cases, one case a group, and the verdicts as if the environment had changed
+        since the baseline (None beside clean processes)."""
         tier, plan = self.matrix.tier(self.tier), Plan()
         for group in groups:
             plan.add(cell, group)
@@ -157,7 +157,7 @@ class Proof:
             return verdicts, None if beside_clean else check()
 
     def _settings(self, fault: Fault | None) -> Settings:
-        # The code of the fault is part of the name: with --reuse, a fault that was changed is measured again.
+        # The folder is named after the fault's code, so that --reuse measures a changed fault again.
         code = code_hash("proofs/faults/registry.py", f"proofs/faults/{fault.kind}.py") if fault else ""
         return Settings(
             tier_name=self.tier,
@@ -170,7 +170,7 @@ class Proof:
 
     @cached_property
     def _rules(self) -> Rules:
-        """As in a run of the whole tier: that many gates share the alarm rate."""
+        """Rules of a run of the whole tier, whose gates share the alarm rate."""
         tolerances = load_tolerances().for_tier(self.tier, self.matrix.roundings())
         known = {
             cell.id: found.metrics
@@ -182,5 +182,5 @@ class Proof:
 
 
 def command(fault: Fault | None) -> Sequence[str]:
-    """What starts the measuring process, with the fault in it."""
+    """Return the command that starts the measuring process with the fault."""
     return (sys.executable, "-m", "quantgate.proofs.faults.worker", fault.name) if fault else WORKER

@@ -1,4 +1,4 @@
-"""What a fault is, and the few tools that faults are made with. Importing it imports no library that runs a model."""
+"""Define faults, and helpers that faults are written with. Importing it loads no library that runs a model."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 from quantgate.measure.session import Session
 
 REPRODUCTION = "perplexity/reproduction"
-"""The gate that asks whether the computation is still the baseline's, window by window."""
+"""The gate that compares the computation with the baseline's, window by window."""
 ITEMS = "accuracy/*/margin/reproduction"
-"""The same item by item: by how much the right answer leads."""
+"""The same, item by item: by how much the right answer leads."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, silently.
+    """A silent error.
 
-    cell: `backend/scheme` that it is measured on. gates: patterns of metric names; each must be matched by a metric
-    that turns red. groups: the metric groups that are measured; empty: all of the tier but throughput. beside_clean:
-    held against clean processes on this machine, in alternation, and not against the stored baseline. ends: for a
-    fault that makes the measurement fail, what its error says; any other error is the fault's own failure. no_gate:
-    of a fault that nothing gates yet, why; it is tried all the same, and missed. line: no gate turns red, but
-    the report has a line that the metric does not repeat itself.
+    cell: `backend/scheme` that it is tried on. gates: patterns of metric names; a red metric must match each of them.
+    groups: the metric groups to measure; empty: all of the tier but throughput. beside_clean: compare with clean
+    processes on this machine, in alternation, instead of the stored baseline. ends: text of the error of a fault that
+    makes the measurement fail; any other error means that the fault itself is broken. no_gate: why no gate sees the
+    fault yet; it is tried all the same, and missed. line: no gate turns red, but the report says that the metric is not
+    reproducible.
     """
 
     name: str
@@ -50,7 +50,7 @@ FAULTS: dict[str, Fault] = {}
 def fault(
     text: str, cell: str, *gates: str, **further: Any
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Put a function into the catalogue; its name, with hyphens, is the fault's."""
+    """Add the decorated function to the catalogue; the fault is named after it, with hyphens."""
 
     def register(apply: Callable[[], None]) -> Callable[[], None]:
         name = apply.__name__.replace("_", "-")
@@ -63,7 +63,7 @@ def fault(
 
 
 def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
-    """Replace `owner.name` by the decorated function, which is given the original before its arguments."""
+    """Replace `owner.name` by the decorated function, which gets the original as its first argument."""
 
     def decorate(function: Callable[..., Any]) -> None:
         original = getattr(owner, name)
@@ -78,7 +78,7 @@ def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
 
 
 def loading(change: Callable[[Path, dict[str, Any], int], tuple[Path, dict[str, Any], int]]) -> None:
-    """Change what the backend is told to load: checkpoint, options of the scheme, threads. Loading is timed with it."""
+    """Change what the backend loads: checkpoint, scheme options, threads. The change is part of the timed load."""
 
     @wrap(Session, "load")
     def load(original: Any, session: Session, loader: Any) -> None:

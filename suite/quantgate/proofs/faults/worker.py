@@ -1,23 +1,24 @@
-"""The measuring process with a fault: `python -m quantgate.proofs.faults.worker NAME JOB.json`."""
+"""Start the measuring process with a fault: `python -m quantgate.proofs.faults.worker NAME JOB.json`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
+from quantgate.commands import WRONG_INPUT
 from quantgate.errors import InputError
 from quantgate.measure import worker
 from quantgate.proofs.faults.catalogue import named
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Put the fault in place, then measure as always. Exit status 2 for a fault that does not exist."""
+    """Apply the fault, then measure. Returns the exit status: 4 for a fault that does not exist."""
     name, *job = arguments
     try:
         fault = named(name)
     except InputError as error:
         print(error, file=sys.stderr)
-        return 2
+        return WRONG_INPUT
     fault.apply()
     return worker.main(job)
 

@@ -1,1 +1,1 @@
-"""What papers found about quantized models, asked of the measurements of this suite: points, curves, findings."""
+"""Check findings of papers on quantized models against the measurements of this suite."""

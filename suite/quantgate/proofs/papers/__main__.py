@@ -1,6 +1,8 @@
-"""`python -m quantgate.proofs.papers`: what the records of `pytest --tier papers -m papers` say of the papers'
-findings, as a
-table and as a page."""
+"""`python -m quantgate.proofs.papers`: show the findings in the records of `pytest --tier papers -m papers`
+as tables and as a page.
+
+Exit status 4: an option or a record does not fit.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ COLOUR = {"holds": "green", "does not hold": "red", "open": "yellow"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0; 4 for an option or a record that does not fit."""
+    """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:

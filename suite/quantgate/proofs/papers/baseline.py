@@ -1,4 +1,4 @@
-"""baselines/papers/<section>.toml: what each finding came to when it was accepted, and its interval then."""
+"""Read and write baselines/papers/<section>.toml: the accepted value and interval of each finding."""
 
 from __future__ import annotations
 

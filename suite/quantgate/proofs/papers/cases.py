@@ -1,4 +1,4 @@
-"""Findings as pytest cases: which there are, what they need measured, how each comes out."""
+"""Make pytest cases of findings: which there are, what each needs measured, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from quantgate.run.plan import Need
 
 @dataclass(frozen=True)
 class Question:
-    """One case: a finding that is asked for. needs: of every cell that its section uses, but for timings of simulated
-    schemes, which have none."""
+    """One case: a finding of a section. needs: the section's requests of every cell that it uses, without timings of
+    simulated schemes, which have none."""
 
     section: str
     key: str
@@ -37,7 +37,7 @@ class Question:
 
 
 def questions(tier: str, cells: Sequence[Cell]) -> list[Question]:
-    """All of a tier. A section none of whose cells is there asks nothing."""
+    """Return the findings of a tier, without sections whose cells are all missing."""
     return [
         Question(name, key, entry, chosen)
         for name, entry in load_entries().items()
@@ -47,23 +47,24 @@ def questions(tier: str, cells: Sequence[Cell]) -> list[Question]:
 
 
 class Answers:
-    """The findings of a run's sections, each worked out once. root: of the baselines."""
+    """Computes the findings of each section once a run. root: folder of the baselines."""
 
     def __init__(self, root: Path = BASELINES) -> None:
         self._root = root
-        self._known: dict[str, dict[str, Outcome] | QuantgateError] = {}
+        self._sections: dict[str, dict[str, Outcome] | QuantgateError] = {}
 
     def of(self, question: Question, measurement: Callable[[Cell], Measurement]) -> Outcome:
-        """Raises QuantgateError, the same one for each finding of a section, where something is not measured."""
+        """Return the outcome of one finding. Raises QuantgateError, the same one for each finding of a section, if
+        something was not measured."""
         name = question.section
-        if name not in self._known:
+        if name not in self._sections:
             try:
                 measured = [(cell, measurement(cell)) for cell in question.cells]
                 have = {cell.id: record.requests for cell, record in measured}
                 for need in question.needs:
                     if need.request not in have[need.cell.id]:
                         raise MeasurementError(f"{need.request} of {need.cell.id} was not measured")
-                self._known[name] = outcomes(
+                self._sections[name] = outcomes(
                     name,
                     question.entry,
                     module_of(name).findings(measured),
@@ -71,15 +72,15 @@ class Answers:
                     load(name, self._root),
                 )
             except QuantgateError as error:
-                self._known[name] = error
-        outcomes_or_error = self._known[name]
-        if isinstance(outcomes_or_error, QuantgateError):
-            raise outcomes_or_error
-        return outcomes_or_error[question.key]
+                self._sections[name] = error
+        result = self._sections[name]
+        if isinstance(result, QuantgateError):
+            raise result
+        return result[question.key]
 
 
 class FindingCase:
-    """What a case is given: `finding.check()`."""
+    """The fixture of a case: `finding.check()`."""
 
     def __init__(
         self, question: Question, answers: Answers, measurement: Callable[[Cell], Measurement]
@@ -87,8 +88,8 @@ class FindingCase:
         self._question, self._answers, self._measurement = question, answers, measurement
 
     def check(self) -> None:
-        """Pass where the finding holds, as expected; xfail where it is expected not to, or to be open; fail where it is
-        another than expected, has left its baseline or has none. Where nothing is expected yet: skip, with what was
+        """Pass if the finding holds as expected; xfail if it is expected not to hold or to be open; fail if its state
+        is not the expected one, or if it left its baseline or has none. Without an expectation, skip and show what was
         measured."""
         try:
             outcome = self._answers.of(self._question, self._measurement)

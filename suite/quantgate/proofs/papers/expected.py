@@ -1,4 +1,4 @@
-"""fixtures/papers.toml: the sections of the papers page, what they measure, and what is expected of each finding."""
+"""Read fixtures/papers.toml: the sections of the papers page, their requests, and the expected states."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ PAPERS = FIXTURES / "papers.toml"
 
 
 class Expected(Record):
-    """Of one finding. state: `unknown` until it is measured for the first time. why: for the reader of the page, where
-    it does not hold or is open."""
+    """Expected state of one finding. state: `unknown` until it is first measured. why: tells the reader of the page
+    why a finding does not hold or is open."""
 
     state: Literal[State, "unknown"]
     why: str = ""
@@ -36,7 +36,7 @@ class Expected(Record):
 
 
 class Entry(Record):
-    """One section. cells: patterns of ids, of the tier's cells; requests: what is measured of each of them."""
+    """One section. cells: patterns of cell ids of the tier. requests: what is measured of each cell."""
 
     tier: str
     cells: list[str] = Field(default=["*"])
@@ -44,14 +44,13 @@ class Entry(Record):
     findings: dict[str, Expected]
 
     def chosen(self, cells: Iterable[Cell]) -> list[Cell]:
-        """The cells that the section uses, in their order."""
+        """Return the cells that the section uses, in their order."""
         return [c for c in cells if any(fnmatchcase(c.id, pattern) for pattern in self.cells)]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finding beside what was expected of it. against: what else is wrong, see `outcomes`; empty: it fits its
-    baseline."""
+    """A finding and its expected state. against: why it does not fit its baseline; empty: it fits."""
 
     finding: Finding
     expected: Expected
@@ -59,7 +58,7 @@ class Outcome:
 
     @property
     def changes(self) -> list[str]:
-        """What it is other than expected; none while nothing is expected."""
+        """How the finding differs from what is expected; empty while nothing is expected."""
         if self.expected.state == "unknown":
             return []
         other = self.expected.state != self.finding.state
@@ -68,7 +67,7 @@ class Outcome:
 
     @property
     def text(self) -> str:
-        """In full, for the case and for the terminal."""
+        """Full text, for the case and the terminal."""
         f = self.finding
         lines = [
             f"{f.name}: {', '.join([f.state, *self.changes])}",
@@ -76,17 +75,17 @@ class Outcome:
             f"measured: {f.measured}, {f.text}",
         ]
         if self.expected.state == "unknown":
-            lines.append("nothing is expected yet: write what this is into fixtures/papers.toml, and why")
+            lines.append("nothing is expected yet: write this state into fixtures/papers.toml, and why")
         return "\n  ".join([*lines, *([self.expected.why] if self.expected.why and not self.changes else [])])
 
 
 def load_entries(path: Path = PAPERS) -> dict[str, Entry]:
-    """Every section by the name of its module, in the order of the page. Raises InputError naming file and key."""
+    """Return every section by the name of its module, in page order. Raises InputError naming file and key."""
     return {name: validate(Entry, table, path, name) for name, table in read_toml(path).items()}
 
 
 def module_of(name: str) -> SectionModule:
-    """The code of a section. Raises InputError where there is none."""
+    """Return the module of a section. Raises InputError where there is none."""
     try:
         return cast(SectionModule, importlib.import_module(f"quantgate.proofs.papers.{name}"))
     except ModuleNotFoundError as error:
@@ -113,7 +112,7 @@ def outcomes(
 
 
 def _against(name: str, finding: Finding, workload: str, baseline: Baseline | None) -> str:
-    """What is to be said against a finding by its baseline."""
+    """Return how a finding disagrees with its baseline; empty where it agrees."""
     accepted = baseline.findings.get(finding.key) if baseline else None
     remedy = (
         f"({path_of(name).relative_to(BASELINES.parent)}; {COMMAND} -k '^{name}$' accepts what was measured)"

@@ -1,4 +1,4 @@
-"""What a section of the papers page is made of: a paper, findings, figures, tables; and the module that offers them."""
+"""Define a section of the papers page: a paper, findings, figures, tables, and the module that returns them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from quantgate.config.matrix import Cell
 from quantgate.records import Measurement
 
 NOTHING = 0.005
-"""Nats per token: a loss that does not matter, half a percent of perplexity."""
+"""Negligible loss, nats per token: half a percent of perplexity."""
 LITTLE = 0.02
-"""Nats per token: what the suite tolerates of a quantized cell's perplexity."""
+"""Small loss, nats per token: the tolerance of a quantized cell's perplexity."""
 TOLERABLE = 0.05
-"""Of a score from 0 to 1: what the suite tolerates of an accuracy."""
+"""Small loss of a score from 0 to 1: the tolerance of an accuracy."""
 
 State = Literal["holds", "does not hold", "open"]
-"""Of a finding here; `open`: the interval of what was measured allows both."""
+"""State of a finding; `open`: the interval of the measured value allows both."""
 Measured = Sequence[tuple[Cell, Measurement]]
 """Every cell that a section uses, with its record, in the order of the matrix."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Of whom a section asks. question: what the paper wants to know, told to somebody who has not read it. setup: what
-    stands here for the paper's experiment."""
+    """The paper of a section. question: what the paper asks, for readers who do not know it. setup: the experiment that
+    replaces the paper's here."""
 
     authors: str
     title: str
@@ -38,10 +38,10 @@ class Paper:
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement of a paper, and what was measured here.
+    """One claim of a paper, and the measured value.
 
     key: its name in fixtures/papers.toml. name: a few words. claim: what the paper states. value: measured here, in
-    `unit` (empty: a pure number); low, high: its 95 % interval. text: what of what was compared.
+    `unit` (empty: a pure number); low, high: its 95 % interval. text: which quantities were compared.
     """
 
     key: str

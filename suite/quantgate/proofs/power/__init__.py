@@ -1,5 +1,5 @@
-"""Operating characteristics of the gates: how often each finds a known effect, how often it alarms without one.
+"""Estimate the operating characteristics of the gates: detection rates of effects of known size, and false alarms.
 
-Recorded measurements are replayed with effects added and judged by the gate's own judge, at its own level
-(`python -m quantgate.proofs.power`). Nothing here is imported by the gate.
+`python -m quantgate.proofs.power` replays recorded measurements with effects added, and judges them by
+`quantgate.judge.compare` at the level of a whole run.
 """

@@ -1,4 +1,4 @@
-"""Detection rate over effect size, a panel for each group of metrics; the two other rules dashed."""
+"""Draw detection rates over effect sizes, one panel a metric group; the two other rules are dashed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, dict[float, Rate]]:
 
 
 def _pooled(rates: Iterable[tuple[float, Rate | None]]) -> dict[float, Rate]:
-    """Over all spreads and gates."""
+    """Pool the rates of all spreads and gates."""
     pooled: dict[float, Rate] = {}
     for effect, one in rates:
         if one is not None:

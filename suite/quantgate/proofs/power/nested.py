@@ -20,7 +20,7 @@ Run = Sequence[Measurement]
 
 
 def split(record: Measurement, group: str) -> list[Measurement]:
-    """The processes that measured the `group`'s nested metrics: what `merge` would make `found` of."""
+    """Return a measurement for each process that measured the group's nested metrics; `merge` inverts it."""
     nested = {n: m for n, m in record.metrics.items() if m.nested and n.startswith(f"{group}/")}
     parts: list[dict[str, Metric]] = []
     for name, metric in nested.items():
@@ -32,7 +32,7 @@ def split(record: Measurement, group: str) -> list[Measurement]:
 
 
 def _alone(metric: Metric) -> Iterator[Metric]:
-    """The metric of each of its processes."""
+    """Yield the metric of each process."""
     samples = metric.samples or [metric.value]
     sizes = (metric.processes or [len(samples)]) if metric.kind == "rounds" else [1] * len(samples)
     values = metric.per_process
@@ -47,7 +47,7 @@ def _alone(metric: Metric) -> Iterator[Metric]:
 
 
 def times(record: Measurement, factor: float) -> Measurement:
-    """Every duration or peak times `factor`; a rate falls by it."""
+    """Multiply every duration or peak by `factor`, and divide every rate by it."""
     return record.model_copy(update={"metrics": {n: _times(m, factor) for n, m in record.metrics.items()}})
 
 
@@ -62,8 +62,8 @@ def _times(metric: Metric, factor: float) -> Metric:
 
 
 def spread_out(run: Run) -> list[Measurement]:
-    """Each process's distance from their geometric mean grown by sqrt(n / (n - 1)), n processes: what is drawn from
-    them with replacement then varies as much as they show processes to vary. A single one stays as it is."""
+    """Stretch the distance of the n processes from their geometric mean by sqrt(n / (n - 1)), so that draws with
+    replacement vary as much as the unbiased estimate of the variance says. A single process stays as it is."""
     more = math.sqrt(len(run) / (len(run) - 1)) - 1 if len(run) > 1 else 0.0
     centres = {
         name: math.fsum(_log(part.metrics[name]) for part in run) / len(run) for name in run[0].metrics
@@ -82,16 +82,16 @@ def spread_out(run: Run) -> list[Measurement]:
 
 
 def _log(metric: Metric) -> float:
-    """Of the duration or peak of a single process."""
+    """Return the logarithm of the duration or peak of a single process."""
     return math.log(metric.medians[0] if metric.kind == "rounds" else metric.value)
 
 
 def neighbours(
     run: Run, count: int, random: np.random.Generator
 ) -> tuple[list[Measurement], list[Measurement]]:
-    """Both sides of an A/B of equals, `count` processes each: a pair are two that ran one after the other, in either
-    role, or the two of a recorded pair where those worked in turns. Process i of a side belongs to process i of the
-    other.
+    """Draw both sides of an A/B run of equal environments, `count` processes each. A pair is two processes that ran one
+    after the other, in random roles, or a recorded pair where processes took turns; process i of one side is paired
+    with process i of the other.
 
     Raises InputError for fewer than four recorded processes.
     """
@@ -110,14 +110,14 @@ def neighbours(
 
 
 def two_sides(count: int, random: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Numbers of the runs that a baseline and a later measurement are drawn from, nearest first: none of them in both
-    where there are two or more."""
+    """Return the numbers of the runs that a baseline and a later measurement are drawn from, nearest first. With two or
+    more runs, the two sides have none in common."""
     first, *rest = random.permutation(count).tolist()
     return [first], rest or [first]
 
 
 def draw(runs: Sequence[Run], count: int, random: np.random.Generator) -> list[Measurement]:
-    """`count` different processes, of the first run and, where it has too few, of the next ones.
+    """Draw `count` different processes from the first run and, where it has too few, from the next ones.
 
     Raises InputError where all together have too few.
     """
@@ -130,7 +130,7 @@ def draw(runs: Sequence[Run], count: int, random: np.random.Generator) -> list[M
 
 
 def named(record: Measurement) -> Measurement:
-    """Marked as `--against` marks what it measured side by side."""
+    """Mark the metrics as those of an A/B run."""
     return record.model_copy(
         update={"metrics": {n: m.model_copy(update={"beside": "replay"}) for n, m in record.metrics.items()}}
     )

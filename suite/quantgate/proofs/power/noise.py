@@ -1,4 +1,4 @@
-"""What unchanged code varies by, as recorded: between instruction sets, and from process to process.
+"""Read and record how much unchanged code varies: between instruction sets, and from process to process.
 
 `fixtures/noise.json` is made from result folders of real runs: `python -m quantgate.proofs.power --record DIR ...
 --other DIR`.
@@ -22,7 +22,7 @@ from quantgate.run.merge import merge
 
 NOISE = FIXTURES / "noise.json"
 REFERENCES = ("transformers/fp32", "llamacpp/F16")
-"""Two libraries computing the same weights: the harmless difference where no other is recorded."""
+"""Two libraries that compute the same weights; their difference stands in where no other is recorded."""
 
 DEFAULT = "fp32 against F16"
 
@@ -30,14 +30,14 @@ Cells = Mapping[str, Mapping[str, Metric]]
 
 
 class Sitting(Record):
-    """One run on unchanged code: the timings and peaks of each cell, process by process as they ran."""
+    """One run on unchanged code: timings and peaks of each cell, process by process, in order."""
 
     cells: dict[str, Measurement]
 
 
 class Noise(Record):
-    """origin: what the paired differences lie between, in words. paired: those differences, per unit, by cell and
-    metric. place: where they occur."""
+    """Recorded variation. origin: what the paired differences lie between, in words. paired: the differences of each
+    unit, by cell and metric. place: where they occur."""
 
     origin: str = DEFAULT
     paired: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
@@ -45,12 +45,12 @@ class Noise(Record):
     place: str = ELSEWHERE
 
     def still(self) -> Noise:
-        """Without paired differences: on one machine measurements repeat to the last digit."""
+        """Set the paired differences to zero: on one machine measurements repeat to the last digit."""
         zeros = {c: {n: [0.0] * len(v) for n, v in metrics.items()} for c, metrics in self.paired.items()}
         return self.model_copy(update={"paired": zeros, "place": HERE, "origin": "the same numbers again"})
 
     def differences(self, cell: str, name: str) -> list[float]:
-        """Of one paired metric. Raises InputError where none are recorded."""
+        """Return the differences of one paired metric. Raises InputError where none are recorded."""
         try:
             return self.paired[cell][name]
         except KeyError:
@@ -60,7 +60,7 @@ class Noise(Record):
 
 
 def load_noise(cells: Cells, path: Path = NOISE) -> Noise:
-    """The record. Cells without differences of their own get those between the model's two reference cells.
+    """Read the record. Cells without recorded differences get those between the model's two reference cells.
 
     Raises InputError for a file that is not what `--record` writes.
     """
@@ -85,8 +85,8 @@ def _between_references(cell: str, cells: Cells) -> dict[str, list[float]]:
 
 
 def differences(old: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[str, list[float]]:
-    """New minus old of what does not vary on one machine, by name: unit by unit of paired metrics, of levels without
-    samples the value. Only of what was measured on the same units."""
+    """Return new minus old of the metrics that are deterministic on one machine, by name: of each unit of a paired
+    metric, or of the value of a level without samples. Metrics of other units are left out."""
     values = {}
     for name, metric in old.items():
         other = new.get(name)
@@ -100,8 +100,8 @@ def differences(old: Mapping[str, Metric], new: Mapping[str, Metric]) -> dict[st
 
 
 def read_results(folder: Path) -> dict[str, Measurement]:
-    """The records of one run's cells, by id; `folder` is that of a tier (`.quantgate/smoke`). An A/B of equals counts
-    as one run: the processes of both sides in the order in which they ran.
+    """Read the records of one run, by cell id; `folder` belongs to a tier (`.quantgate/smoke`). An A/B run of equal
+    environments counts as one run: the processes of both sides in their order.
 
     Raises InputError where there are none.
     """
@@ -112,7 +112,7 @@ def read_results(folder: Path) -> dict[str, Measurement]:
             if one.complete:
                 other = file.with_name(f"{file.stem}~old.json")
                 old = Measurement.model_validate_json(other.read_bytes()) if other.exists() else None
-                # What an earlier A/B run left beside the record of a later plain run is not its other side.
+                # An earlier A/B run may have left a file beside the record of a later plain run.
                 records[one.cell] = _in_turns(old, one) if old is not None and old.run == one.run else one
     if not records:
         raise InputError(f"{folder}: no measurements; name the folder of a tier, such as .quantgate/smoke")
@@ -120,7 +120,7 @@ def read_results(folder: Path) -> dict[str, Measurement]:
 
 
 def _in_turns(old: Measurement, new: Measurement) -> Measurement:
-    """Both sides of an A/B, process by process in the order in which they ran."""
+    """Merge both sides of an A/B run, process by process in their order."""
     metrics = dict(new.metrics)
     for group in {name.split("/")[0] for name, metric in new.metrics.items() if metric.nested}:
         sides = {"old": split(old, group), "new": split(new, group)}
@@ -132,8 +132,8 @@ def _in_turns(old: Measurement, new: Measurement) -> Measurement:
 
 
 def record(folders: Iterable[Path], others: Iterable[Path], cells: Cells, path: Path = NOISE) -> Noise:
-    """Write `path`: timings and peaks of the runs in `folders`, and the paired differences of the runs in `others`
-    (each under another instruction set or build) from the baselines."""
+    """Write `path`: timings and peaks of the runs in `folders`, and the paired differences between the runs in `others`
+    (each under another instruction set or build) and the baselines."""
     paired: dict[str, dict[str, list[float]]] = {}
     kernels = []
     for run in map(read_results, others):
@@ -154,7 +154,7 @@ def record(folders: Iterable[Path], others: Iterable[Path], cells: Cells, path: 
 
 
 def _sitting(run: Mapping[str, Measurement]) -> Sitting:
-    """What varies between processes, of each cell; only what tells one machine from another of the environment."""
+    """Keep only what varies between processes, and of the environment only what identifies the machine."""
     return Sitting(
         cells={
             cell: result.model_copy(
@@ -181,7 +181,7 @@ def _sitting(run: Mapping[str, Measurement]) -> Sitting:
 
 
 def _short(value: float) -> float:
-    """Six digits, which is more than noise is known to."""
+    """Round to six digits, more than the noise justifies."""
     return float(f"{value:.6g}")
 
 

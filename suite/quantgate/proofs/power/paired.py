@@ -1,4 +1,4 @@
-"""Replays of paired metrics: windows or items drawn anew, harmless noise and an effect added."""
+"""Replay paired metrics: resample windows or items, add harmless noise and an effect."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quantgate.records import Metric
 
 Array = NDArray[np.float64]
 Pair = tuple[Metric, Metric]
-"""A baseline and what a later run measures."""
+"""A baseline and a later measurement of one metric."""
 
 
 def clusters(metric: Metric) -> int:
-    """How many units depend on nothing but themselves: windows of a text (their blocks share it), or items."""
+    """Return the number of independent units: windows of a text (blocks of a window share it), or items."""
     samples = metric.samples or []
     windows = int(metric.conditions.get("windows") or len(samples))
     if not samples or len(samples) % windows:
@@ -28,19 +28,19 @@ def clusters(metric: Metric) -> int:
 
 
 def by_cluster(metric: Metric, values: list[float] | None = None) -> Array:
-    """`values` (None: the samples) in shape (clusters, units of a cluster); of several runs one after the other."""
+    """Return `values` (None: the samples) in shape (clusters, units of a cluster); runs follow one another."""
     units = len(metric.samples or ()) // clusters(metric)
     return np.array(metric.samples if values is None else values).reshape(-1, units)
 
 
 def weights_of(metric: Metric) -> Array:
-    """In shape (clusters, units of a cluster)."""
+    """Return the weights in shape (clusters, units of a cluster)."""
     return by_cluster(metric, metric.weights or [1.0] * len(metric.samples or ()))
 
 
 def stretched(values: Array) -> Array:
-    """Deviations from the mean times sqrt(n / (n - 1)), n the number of rows: what is drawn from n rows with
-    replacement then varies as much as the variance estimated from them says, not by a share 1 / n less."""
+    """Multiply the deviations from the mean by sqrt(n / (n - 1)), n rows: draws with replacement then have the unbiased
+    estimate of the variance, instead of 1 / n less."""
     n = len(values)
     mean = values.mean()
     stretched: Array = mean + (values - mean) * math.sqrt(n / (n - 1))
@@ -48,12 +48,12 @@ def stretched(values: Array) -> Array:
 
 
 def uniform(metric: Metric, mean: float) -> Array:
-    """The same effect in every unit, in shape (clusters, units of a cluster)."""
+    """Return the same effect in every unit, in shape (clusters, units of a cluster)."""
     return np.full_like(by_cluster(metric), mean)
 
 
 def as_between(worse: Metric, better: Metric, mean: float) -> Array:
-    """The differences that a real loss made, unit by unit, scaled so that their weighted mean is `mean`.
+    """Scale the differences of a real loss, unit by unit, to the weighted mean `mean`.
 
     Raises InputError where the two are not of the same units, or `worse` is none.
     """
@@ -111,7 +111,7 @@ def _drawn(
 
 
 def with_samples(metric: Metric, samples: Array, weights: Array | None = None) -> Metric:
-    """`metric` as it were with these values of its units."""
+    """Return the metric with these samples, and the value that follows from them."""
     mean = float(np.average(samples, weights=weights) if weights is not None else samples.mean())
     update: dict[str, object] = {
         "value": math.exp(mean) if metric.link == "exp" else mean,

@@ -1,4 +1,4 @@
-"""How often something happened, and how sure that is."""
+"""Rates with exact intervals."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Rate(NamedTuple):
 
     @property
     def share(self) -> float:
-        """0 to 1; 0 for no replay at all."""
+        """Fraction of hits; 0 without replays."""
         return self.hits / self.total if self.total else 0.0
 
     def plus(self, other: Rate) -> Rate:
-        """Of both."""
+        """Pool two rates."""
         return Rate(self.hits + other.hits, self.total + other.total)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided exact interval of the chance behind it, Clopper and Pearson, Biometrika 26 (1934) 404-413:
+        """Return the two-sided exact interval of the probability: Clopper and Pearson, Biometrika 26 (1934) 404-413:
         quantiles of beta distributions."""
         tail, rest = (1 - level) / 2, self.total - self.hits
         low = float(special.betaincinv(self.hits, rest + 1, tail)) if self.hits else 0.0

@@ -1,4 +1,4 @@
-"""The rows as tables, effects side by side: for the terminal, and as Markdown."""
+"""Write the rows as tables, effects side by side: for the terminal, and as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantgate.proofs.power.study import Alarms, Row
 DASH = "-"
 SIGNS = {"perplexity": "+", "accuracy": "-", "tokens/s": "-", "memory": "+"}
 UNSURE = 0.005
-"""Share of replays without verdict from which on it is told."""
+"""Fraction of inconclusive replays from which the table shows it."""
 
 
 class Section(NamedTuple):

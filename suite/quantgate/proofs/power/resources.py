@@ -1,6 +1,6 @@
-"""Scenarios of tokens/s and memory: recorded processes of unchanged code, with effects of known size.
+"""Build scenarios of tokens/s and memory from recorded processes of unchanged code, with effects of known size.
 
-What seems worse is looked at again in as many fresh processes, as the gate does.
+As in a run, a value that seems worse is measured again in as many fresh processes.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Runs = Mapping[str, list[Run]]
 
 
 def recorded(noise: Noise, group: str, number: int) -> dict[str, list[Run]]:
-    """Runs of at least `number` processes, of all cells that have enough of them for a baseline, and for two looks at
-    what is held against it."""
+    """Return the runs of at least `number` processes, of the cells that have enough of them for a baseline and two
+    looks at a later measurement."""
     runs: dict[str, list[Run]] = {}
     for sitting in noise.sittings:
         for cell, record in sitting.cells.items():
@@ -45,7 +45,7 @@ def recorded(noise: Noise, group: str, number: int) -> dict[str, list[Run]]:
 
 
 def source(runs: Runs, what: str) -> str:
-    """In words, for the table."""
+    """Describe the replayed runs for the table."""
     sizes = [len(run) for cell_runs in runs.values() for run in cell_runs]
     return f"{what} of {sum(sizes)} processes: {len(runs)} cells in up to {max(map(len, runs.values()))} runs"
 
