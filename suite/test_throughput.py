@@ -1,5 +1,6 @@
-"""Prefill, decode, first token and load are not slower than before: relative to the reference cell of the same
-run everywhere, absolutely on a named machine (`--machine`). pytest-benchmark shows the recorded rounds."""
+"""Prefill, decode and first token are not slower than before: relative to the reference cell of the same run
+everywhere, absolutely on a named machine (`--machine`). Loading is recorded, and gated in A/B runs alone.
+pytest-benchmark shows the recorded rounds."""
 
 from typing import Any
 

@@ -5,7 +5,6 @@ Colour never carries anything alone: every verdict also has a mark and, in its r
 
 from __future__ import annotations
 
-import re
 import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -81,7 +80,7 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
             block = _finding(finding, width)
             parts += [Text(), *block] if number == 0 or len(block) > 1 else block
     if command := update_command(verdicts, info):
-        parts += [Text("  to make these the baseline:"), _command(command, width)]
+        parts += [Text("  to make these the baseline:"), _command(command)]
     if unequal := unequal_text(verdicts):
         parts += [Text(), _lines(unequal, width, style="yellow")]
     for reason, cells in _by_text(info.skipped).items():
@@ -186,7 +185,7 @@ def _common(finding: Finding, width: int) -> list[RenderableType]:
     if len(cells) > MEMBERS:
         parts.append(_lines(f"and {len(cells) - MEMBERS} more (all are in the table)", width, 4, style="dim"))
     parts += [_lines("reproduce:", width, 2)] if finding.commands else []
-    return [*parts, *(_command(command, width) for command in finding.commands)]
+    return [*parts, *(_command(command) for command in finding.commands)]
 
 
 def _finding(finding: Finding, width: int) -> list[RenderableType]:
@@ -216,7 +215,7 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
     if status in (*MOVED, Status.ERROR):
         parts += [_lines(line, width, 2) for line in circumstances(finding)]
         parts += [_lines("reproduce:", width, 2)] if finding.commands else []
-        parts += [_command(command, width) for command in finding.commands]
+        parts += [_command(command) for command in finding.commands]
     return parts
 
 
@@ -247,26 +246,6 @@ def _lines(text: str, width: int, indent: int = 0, hanging: int = 0, style: str 
     return Text("\n".join(wrapped).replace("\xa0", " "), style)
 
 
-def _command(command: str, width: int) -> Text:
-    """Broken where a shell joins again: between words, and inside of one that is longer than a line."""
-    if len(command) + 4 <= width:
-        return Text(f"    {command}", "bold")
-    first, *words = re.findall(r"""(?:--?[\w-]+ (?!-))?(?:"[^"]*"|'[^']*'|\S)+""", command)
-    lines = [first]
-    for word in words:
-        if len(lines[-1]) + len(word) + 7 <= width:  # the indent, a blank, and " \\" at the end
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    indent = " " * 4 if max(map(len, lines)) + 6 <= width else ""
-    text = " \\\n".join(indent + _folded(line, width - 2) for line in lines)
-    return Text(text, "bold", no_wrap=True, overflow="ignore")
-
-
-def _folded(word: str, width: int) -> str:
-    """Single quotes are closed and opened again: in them, nothing that ends a line would be joined."""
-    if len(word) <= width:
-        return word
-    quote = "'" if word[0] == word[-1] == "'" else ""
-    inner, step = word.strip(quote or None), width - 3
-    return "\\\n".join(f"{quote}{inner[at : at + step]}{quote}" for at in range(0, len(inner), step))
+def _command(command: str) -> Text:
+    """One line, whatever the width: the terminal wraps it, and a copy of it is the command."""
+    return Text(f"    {command}", "bold", no_wrap=True, overflow="ignore")

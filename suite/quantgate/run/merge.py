@@ -1,4 +1,4 @@
-"""Records of several processes of one cell become one record. Pure."""
+"""Merge the records of several processes of one cell. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError
 from quantgate.records import Measurement, Metric, added
+from quantgate.run.relative import has_ratio
 
 
 def merge(parts: Sequence[Measurement]) -> Measurement:
-    """One record from those of a cell's processes, in the order in which they ran.
+    """Merge the records of a cell's processes, given in the order in which they ran.
 
-    Nested metrics (timings, peaks) take the samples of all processes; the others are the first process's that
-    has them. What says who measured, when and where is the first record's; wall times are those of all together.
-    Raises MeasurementError where processes of equal work disagree in what may not vary.
+    Nested metrics (timings, peaks) take the samples of all processes; any other is that of the first process that has
+    it. Identity, time and environment are the first record's; wall times add up. Raises MeasurementError where
+    processes of equal work disagree in what must not vary.
     """
     names = dict.fromkeys(name for part in parts for name in part.metrics)
     return parts[0].model_copy(
@@ -33,15 +34,16 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
     )
 
 
-def add_ratios(measured: Measurement, reference: Measurement | None, cell: Cell) -> Measurement:
-    """Add `throughput/<name>_ratio`: this cell's value divided by its reference's, of the same run; the samples
-    are the ratios process by process, the first to the first, where both sides have several."""
+def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -> Measurement:
+    """Add the ratio `<name>_ratio` of each timing: this cell's value divided by its reference's in the same run.
+
+    Where both sides ran in several processes, the samples are the ratios of the first to the first, and so on."""
     if reference is None or cell.reference == cell.id:
-        return measured
+        return record
     ratios: dict[str, Metric] = {}
-    for name, metric in measured.metrics.items():
+    for name, metric in record.metrics.items():
         other = reference.metrics.get(name)
-        if metric.kind != "rounds" or other is None:
+        if metric.kind != "rounds" or other is None or not has_ratio(name):
             continue
         pairs = list(zip(metric.per_process, other.per_process, strict=False))
         conditions = {k: v for k, v in metric.conditions.items() if k not in ("threads", "governor")}
@@ -54,7 +56,7 @@ def add_ratios(measured: Measurement, reference: Measurement | None, cell: Cell)
             conditions={**conditions, "reference": cell.reference},
             raw={"disturbances": [*_disturbances(metric), *_disturbances(other)]},
         )
-    return measured.model_copy(update={"metrics": {**measured.metrics, **ratios}})
+    return record.model_copy(update={"metrics": {**record.metrics, **ratios}})
 
 
 def _disturbances(metric: Metric) -> list[Any]:
@@ -87,7 +89,7 @@ def _merged(name: str, metrics: Sequence[Metric]) -> Metric:
 
 
 def _raw(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Lists have an entry per process; the rest is the same in all."""
+    """Join the lists, which have an entry per process; the rest is the same in all."""
     return {
         key: [entry for part in parts for entry in part.get(key, [])] if isinstance(value, list) else value
         for key, value in parts[0].items()

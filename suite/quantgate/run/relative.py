@@ -51,10 +51,16 @@ def relative_metrics(
     return found
 
 
+def has_ratio(name: str) -> bool:
+    """Return whether a timing is held against the reference's. Loading is not: in three of thirteen cells the ratio of
+    two loads allowed no judgement even within a factor of five."""
+    return name != "throughput/load"
+
+
 def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     """What a declared metric may have relative to the reference: here, and of timings in `quantgate.run.merge`."""
     if metric.kind == "rounds":
-        return {f"{name}_ratio": Declared("ratio")}
+        return {f"{name}_ratio": Declared("ratio")} if has_ratio(name) else {}
     if metric.link == "exp":
         with_references = {AGREEMENT: Declared("exact")} if name == agreement_group() else {}
         return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}

@@ -250,7 +250,6 @@ def test_an_entry_for_ab_runs_counts_in_them_alone(tmp_path: Path) -> None:
         "throughput/prefill",
         "throughput/decode",
         "throughput/time_to_first_token",
-        "throughput/load",
         "throughput/prefill_ratio",
         "throughput/decode_ratio",
     ],
@@ -267,7 +266,7 @@ def test_the_shipped_file_allows_no_change_of_what_does_not_vary() -> None:
 
 
 def test_the_shipped_file_asks_more_of_timings_side_by_side() -> None:
-    for metric in ("prefill", "decode", "time_to_first_token", "load"):
+    for metric in ("prefill", "decode", "time_to_first_token"):
         stored, beside = (load_tolerances().of(f"throughput/{metric}", Q4, against=a) for a in (False, True))
         assert stored is not None
         assert beside is not None
@@ -388,6 +387,8 @@ def test_every_group_declares_what_it_gives(tier: str) -> None:
     for cell in matrix.cells(tier):
         baseline = read(REPO / "baselines", cell.id, tier)
         for name, metric in baseline.metrics.items() if baseline else ():
+            if name == "throughput/load_ratio":
+                continue  # measured once, and no longer
             assert name in declared, name
             assert (metric.kind, metric.link) == declared[name][:2], name
 

@@ -336,9 +336,14 @@ def test_counts_come_last() -> None:
     )
 
 
+def widest(text: str) -> int:
+    """Length of the longest line that is no command: those are left to the terminal."""
+    return max(len(line) for line in text.splitlines() if not line.startswith("    pytest "))
+
+
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
-    assert max(map(len, rendered(example(), width).splitlines())) <= width
+    assert widest(rendered(example(), width)) <= width
 
 
 @pytest.mark.parametrize(
@@ -365,17 +370,12 @@ def test_columns_without_any_value_are_left_out() -> None:
     assert "accuracy" not in rendered(only).splitlines()[1]
 
 
-@pytest.mark.parametrize("quote", ["'", '"'])
-@pytest.mark.parametrize("width", [50, 60, 80, 100])
-def test_a_broken_command_still_is_the_same_command(width: int, quote: str) -> None:
+@pytest.mark.parametrize("width", [50, 100])
+def test_a_command_stands_in_one_line_to_be_copied(width: int) -> None:
     node = "suite/test_throughput.py::test_time_to_first_token[smollm2-135m/bitsandbytes/nf4-dq/x]"
-    command = f"pytest --tier smoke {quote}{node}{quote} --machine here"
+    command = f"pytest --tier smoke '{node}' --machine here"
     text = rendered([verdict("m/b/s", "perplexity", Status.ERROR, reproduce=command)], width)
-    told = text[text.index("reproduce:\n") :].split("\n\n")[0].removeprefix("reproduce:\n")
-    assert max(map(len, told.splitlines())) <= width
-    shell = ["bash", "-c", f"pytest() {{ printf '%s\\n' \"$@\"; }}\n{told}"]
-    run = subprocess.run(shell, capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == ["--tier", "smoke", node, "--machine", "here"]
+    assert f"\n    {command}\n" in text
 
 
 def test_colour_on_a_terminal_only_and_never_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -665,7 +665,7 @@ def test_without_a_change_of_the_environment_the_machine_is_named() -> None:
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_no_line_of_a_common_cause_is_wider_than_the_terminal(width: int) -> None:
-    assert max(map(len, rendered(slowed(), width).splitlines())) <= width
+    assert widest(rendered(slowed(), width)) <= width
 
 
 def test_regression_and_changed_computation_of_a_cell_are_one_finding() -> None:
