@@ -1,5 +1,5 @@
-"""What a tier's samples will be able to show, known before anything is measured, so that a user hears of `windows` and
-`items` then, and not after hours."""
+"""Say before anything is measured what a tier's samples will be too small to show: a user can raise `windows` or
+`items` at once."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Texts = tuple[list[str], list[str]]
 
 
 def foreseen(needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerances: Tolerances) -> Texts:
-    """The gates of these cases that will be void, and those whose tolerances will ask too much of the sample
-    (`quantgate.judge.sensitivity`), each in words with its cells. The level of a gate is that of a run of all
+    """Return the gates of these cases that can never turn red, and those whose tolerances are below what the sample
+    shows (`quantgate.judge.sensitivity`), each in words with its cells. The level of a gate is that of a run of all
     `cells`."""
     names = possible(tier.group_options)
     count = sum(
@@ -31,23 +31,23 @@ def foreseen(needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerance
     narrow: dict[str, list[str]] = {}
     for need in needs:
         mine = {name: shape for name, shape in shapes.items() if need.covers(name)}
-        found = with_sensitivity(need.cell.id, mine, tolerances, tolerances.run_alpha / max(1, count))
-        for texts, into in ((found.void, void), (found.narrow, narrow)):
+        sensitivity = with_sensitivity(need.cell.id, mine, tolerances, tolerances.run_alpha / max(1, count))
+        for texts, into in ((sensitivity.void, void), (sensitivity.narrow, narrow)):
             for text in texts:
                 into.setdefault(text, []).append(need.cell.id)
     return _with_cells(void), _with_cells(narrow)
 
 
 def _shapes(tier: Tier) -> dict[str, Metric]:
-    """Metrics as the tier's groups will give them, but for their values; of groups that can say."""
-    found: dict[str, Metric] = {}
+    """Return the metrics that the tier's groups will give, but for their values, of groups that declare them."""
+    metrics: dict[str, Metric] = {}
     for group, options in tier.group_options.items():
-        found.update(group_of(group).expected(options))
-    return found
+        metrics.update(group_of(group).expected(options))
+    return metrics
 
 
 def _with_cells(texts: dict[str, list[str]]) -> list[str]:
-    """Each text once, after the cells that it is of."""
+    """Return each text once, after its cells."""
     return [
         f"{cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {text}"
         for text, cells in texts.items()

@@ -1,5 +1,5 @@
-"""Which gates there can be: what the metric groups declare, the tolerances that match none of it, how many gates a case
-of an A/B run has at most."""
+"""Derive which gates there can be from what the metric groups declare: refuse tolerances that match none, count
+those of an A/B run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ DOZEN = 12
 
 
 def possible(group_options: GroupOptions, *, relatives: bool = True) -> dict[str, Declared]:
-    """The metrics that a tier with these options can have; `relatives`: also those relative to the reference."""
-    found: dict[str, Declared] = {}
+    """Return the metrics that a tier with these options can have; `relatives`: also those relative to the reference."""
+    metrics: dict[str, Declared] = {}
     for group, options in group_options.items():
         for template, metric in group_of(group).metrics.items():
             for name in _expanded(template, options):
-                found[name] = metric
-                found.update(declared_relatives(name, metric) if relatives else {})
-    return found
+                metrics[name] = metric
+                metrics.update(declared_relatives(name, metric) if relatives else {})
+    return metrics
 
 
 def _expanded(template: str, options: Any) -> list[str]:
-    """`accuracy/{tasks}/acc`, for each of `options.tasks`."""
+    """Expand `accuracy/{tasks}/acc` for each of `options.tasks`."""
     begin, brace, rest = template.partition("{")
     key, _, end = rest.partition("}")
     return [f"{begin}{part}{end}" for part in getattr(options, key)] if brace else [template]
@@ -71,7 +71,7 @@ def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None
 
 
 def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, str]:
-    """Why entries match nothing in the matrix; without those that match."""
+    """Return, by number, why entries match nothing in the matrix; without those that match."""
     cells = {tier: [cell.id for cell in matrix.cells(tier)] for tier in matrix.tiers} if entries else {}
     names: dict[str | None, list[str]] = {}
     roundings = matrix.roundings()
@@ -107,13 +107,13 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
 
 
 def _names(metrics: Mapping[str, Declared]) -> list[str]:
-    """Of metrics, and of their reproduction."""
+    """Return the names of the metrics and of their reproductions."""
     paired = (f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired")
     return [*metrics, *paired]
 
 
 def _nearest(name: str, names: Iterable[str], kind: str) -> str:
-    """The nearest name; where none is near, the names that there are, a dozen at most."""
+    """Suggest the nearest name; where none is near, list the names, a dozen at most."""
     there = list(dict.fromkeys(names))
     if close := difflib.get_close_matches(name, there, n=1):
         return f" (did you mean {close[0]!r}?)"

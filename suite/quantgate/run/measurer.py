@@ -79,16 +79,16 @@ def judge_case(
     try:
         comparison = measurer.compare(cell, request)
         environment = comparison.new.environment
-        found = verdicts(comparison, request, rules, reproduce)
-        if second_look and needs_second_look(found, comparison, rules):
+        judged = verdicts(comparison, request, rules, reproduce)
+        if second_look and needs_second_look(judged, comparison, rules):
             look = measurer.again(cell, request)
-            found = confirmed(found, comparison, look, request, rules, reproduce)
-        if moved(found) and (reference := _reference(measurer, cell)):
-            found = explained(found, reference, request, rules, reproduce)
+            judged = confirmed(judged, comparison, look, request, rules, reproduce)
+        if moved(judged) and (reference := _reference(measurer, cell)):
+            judged = explained(judged, reference, request, rules, reproduce)
     except Exception as error:
-        known = error if isinstance(error, QuantgateError) else unexpected(error)
-        found = [no_result(cell.id, request, str(known), reproduce)]
-    return Judged(found, environment)
+        foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
+        judged = [no_result(cell.id, request, str(foreseen), reproduce)]
+    return Judged(judged, environment)
 
 
 def _reference(measurer: Measurer, cell: Cell) -> Comparison | None:

@@ -1,4 +1,4 @@
-"""What is measured: the set of metrics that the collected cases need of each cell."""
+"""Plan what is measured: the requests that the collected cases need of each cell."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ GroupOptions = Mapping[str, Record]
 
 @dataclass(frozen=True)
 class Need:
-    """One collected case: a cell and the metric request it needs, `perplexity` or `accuracy/arc_easy`."""
+    """What one collected case needs: a request to a cell, `perplexity` or `accuracy/arc_easy`."""
 
     cell: Cell
     request: str
 
     def covers(self, metric: str) -> bool:
-        """Whether the case judges this metric."""
+        """Return whether the case judges this metric."""
         return covers(self.request, metric)
 
 
 @dataclass
 class Plan:
-    """Requests per cell id, in the order of collection; `cells` also holds references that no case names."""
+    """Requests by cell id, in the order of collection. `cells` has references that no case names, too."""
 
     cells: dict[str, Cell] = field(default_factory=dict)
     requests: dict[str, list[str]] = field(default_factory=dict)
@@ -62,9 +62,11 @@ class Partners:
 
 
 def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references: bool = True) -> Plan:
-    """Collect the requests. What is also judged relative to the reference needs its metrics of the same run: with
-    `references`, its cell is added; for the perplexity of a reference, those of the model's other
-    backends too."""
+    """Collect the requests.
+
+    references: add those that relative metrics need: to the cell's reference, and where references must agree, to
+    those of the model's other backends.
+    """
     plan, partners = Plan(), Partners(cell_of.values())
     for need in needs:
         plan.add(need.cell, need.request)
@@ -78,8 +80,8 @@ def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references:
 
 
 def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> str:
-    """Why a request cannot be measured: the first text or task that it takes and that is `missing`; empty where it can.
-    A part of a group that is named after a text or task takes that alone."""
+    """Return why a request cannot be measured: the reason of the first of its texts and tasks that is `missing`; empty
+    where it can. A part of a group that is named after a text or task takes that alone."""
     group, _, part = request.partition("/")
     if not missing:
         return ""
@@ -90,27 +92,27 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:
-    """The metric groups of requests, each once."""
+    """Return the names of the metric groups of requests, each once."""
     return list(dict.fromkeys(group_name(request) for request in requests))
 
 
 def repeated(requests: Iterable[str], options: GroupOptions) -> list[str]:
-    """The requests of groups that are measured in several processes."""
+    """Return the requests of groups that are measured in several processes."""
     return [r for r in requests if _processes(r, options) is not None]
 
 
 def in_turns(requests: Iterable[str], options: GroupOptions) -> list[str]:
-    """The requests of groups whose rounds can alternate with those of another process."""
+    """Return the requests of groups whose rounds can alternate with those of another process."""
     return [r for r in requests if getattr(options[group_name(r)], "in_turns", False)]
 
 
 def per_process(requests: Sequence[str], options: GroupOptions) -> list[list[str]]:
-    """What each process of a cell is asked for: the first for everything, the next ones for what is to be
-    measured in several processes (`processes` of a group's options in the tier)."""
+    """Return the requests of each process of a cell: all of the first, and of the next ones those that are measured in
+    several (`processes` of a group's options)."""
     counts = {request: _processes(request, options) or 1 for request in requests}
     return [[r for r in requests if counts[r] > number] for number in range(max(counts.values(), default=1))]
 
 
 def _processes(request: str, options: GroupOptions) -> int | None:
-    """None: the group's metrics do not vary between processes."""
+    """Return in how many processes a request is measured; None where its metrics do not vary between them."""
     return getattr(options[group_name(request)], "processes", None)

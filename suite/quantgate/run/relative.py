@@ -1,5 +1,5 @@
-"""A cell's metrics relative to those of its reference in the same run: what the scheme costs, whatever the machine
-and the libraries do to both of them."""
+"""Compute a cell's metrics relative to its reference in the same run: what the scheme costs, whatever the machine and
+the libraries do to both."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from quantgate.records import AGREEMENT, Declared, Metric
 
 LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
-"""Conditions of a perplexity that say on what it was taken, and not how."""
+"""Conditions of a perplexity that name its tokens, not how they were scored."""
 
 WAYS = ("scoring", "attention")
-"""Conditions of how a cell is computed, and not of what: a cell and its reference may differ in them."""
+"""Conditions that name how a cell is computed: a cell and its reference may differ in them."""
 
 
 def relative_metrics(
     metrics: Mapping[str, Metric], reference: Mapping[str, Metric], name: str
 ) -> dict[str, Metric]:
-    """The perplexities and accuracies of a cell held against those of its reference, whose id is `name`.
+    """Hold the perplexities and accuracies of a cell against those of its reference, whose id is `name`.
 
     `<metric>/loss`: a perplexity (link exp) divided by the reference's; paired again, so that the judge compares the
     loss per unit with the baseline's.
@@ -32,23 +32,23 @@ def relative_metrics(
     Absent: what the reference did not measure, or on other units; the recovery of an accuracy of 0, and of a share that
     is better low.
     """
-    found: dict[str, Metric] = {}
+    relative: dict[str, Metric] = {}
     for metric_name, metric in metrics.items():
         other = reference.get(metric_name)
         if other is None or not _same_units(metric, other):
             continue
         conditions = {**metric.conditions, **_particular(other, metric), "relative to": name}
         if metric.link == "exp":
-            found[f"{metric_name}/{LOSS}"] = _loss(metric, other).model_copy(
+            relative[f"{metric_name}/{LOSS}"] = _loss(metric, other).model_copy(
                 update={"conditions": conditions}
             )
         elif metric.unit == "fraction" and metric.better == "higher" and other.value:
             task, _, kind = metric_name.rpartition("/")
             recovery = _recovery(metric, other)
-            found[f"{task}/{RECOVERY}"] = recovery.model_copy(
+            relative[f"{task}/{RECOVERY}"] = recovery.model_copy(
                 update={"conditions": {**conditions, "of": kind}}
             )
-    return found
+    return relative
 
 
 def has_ratio(name: str) -> bool:
@@ -58,7 +58,7 @@ def has_ratio(name: str) -> bool:
 
 
 def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
-    """What a declared metric may have relative to the reference: here, and of timings in `quantgate.run.merge`."""
+    """Return the metrics that a declared one may have relative to the reference (ratios: `quantgate.run.merge`)."""
     if metric.kind == "rounds":
         return {f"{name}_ratio": Declared("ratio")} if has_ratio(name) else {}
     if metric.link == "exp":
@@ -75,17 +75,17 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
     Absent where there is no perplexity of the same tokens.
     """
     mine = metrics.get(agreement_group())
-    found = []
+    differences = []
     for name, its in others.items():
         other = its.get(agreement_group())
         if mine is None or other is None or not _same_tokens(mine, other):
             continue
         pairs = zip(mine.samples or (), other.samples or (), strict=True)
         mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
-        found.append((abs(mean), mean, stderr, name, other.value))
-    if mine is None or not found:
+        differences.append((abs(mean), mean, stderr, name, other.value))
+    if mine is None or not differences:
         return {}
-    _, mean, stderr, name, value = max(found)
+    _, mean, stderr, name, value = max(differences)
     says = (
         f"perplexity {mine.value:.5g} here, {value:.5g} in {name}: one of them is not the model "
         "that the matrix names"
@@ -104,8 +104,8 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
 
 
 def _same_units(metric: Metric, other: Metric) -> bool:
-    """Whether samples belong to each other one by one: same work (conditions that both have), count and weights. A cell
-    and its reference may each have a budget of their own: it changes last digits alone."""
+    """Return whether samples belong together one by one: same work (conditions that both have), count and weights. A
+    cell and its reference may have different budgets, which change last digits alone."""
     shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget"}
     return (
         metric.kind == other.kind == "paired"
@@ -117,7 +117,7 @@ def _same_units(metric: Metric, other: Metric) -> bool:
 
 
 def _same_tokens(metric: Metric, other: Metric) -> bool:
-    """The same tokens, in the same blocks."""
+    """Return whether both are of the same tokens in the same blocks."""
     return (
         metric.kind == other.kind == "paired"
         and len(metric.samples or ()) == len(other.samples or ()) > 1
@@ -127,7 +127,7 @@ def _same_tokens(metric: Metric, other: Metric) -> bool:
 
 
 def _particular(reference: Metric, metric: Metric) -> dict[str, str | int | float | bool | None]:
-    """Conditions that only the reference has, or has in its own way."""
+    """Return the conditions that only the reference has, or in which it differs."""
     return {
         f"reference {key}": value
         for key, value in reference.conditions.items()
@@ -166,7 +166,7 @@ def _recovery(metric: Metric, reference: Metric) -> Metric:
 
 
 def _weighted_mean(samples: Sequence[float], weights: Sequence[float] | None) -> tuple[float, float]:
-    """With its standard error: a ratio of means (Cochran, Sampling Techniques, 1977, section 2.11)."""
+    """Return the mean with its standard error: a ratio of means (Cochran, Sampling Techniques, 1977, section 2.11)."""
     values, shares = np.array(samples), np.array(weights or [1.0] * len(samples))
     shares = shares / shares.sum()
     mean, n = float(shares @ values), len(values)
