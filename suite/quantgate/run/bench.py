@@ -12,7 +12,7 @@ from typing import Any
 
 from quantgate.cache.kept import intact
 from quantgate.config.matrix import Cell, Matrix, Tier
-from quantgate.errors import MeasurementError, ProcessError, QuantgateError
+from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of, writable
 from quantgate.machine.environment import WORKER, work_facts
 from quantgate.measure.groups import group_of, with_logprobs
@@ -21,7 +21,8 @@ from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
 from quantgate.records import Job, Measurement, Metric, Record, Spent
 from quantgate.run.plan import lacking
-from quantgate.run.record_files import file_error, read_measurement, sibling
+from quantgate.run.process import Process, prefix_errors
+from quantgate.run.record_files import file_error, sibling
 from quantgate.supply.supply import Supply
 
 KEPT = 3
@@ -93,7 +94,7 @@ class Bench:
         process: Process | None = None
         try:
             output.unlink(missing_ok=True)  # a killed process may have left one
-            with _prefix_errors(self._settings.place):
+            with prefix_errors(self._settings.place):
                 job = Job(
                     cell=cell.id,
                     tier=self._settings.tier_name,
@@ -177,7 +178,7 @@ class Bench:
 
     def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Return the requests whose texts and tasks can be had. Raises MeasurementError where there are none."""
-        with _prefix_errors(self._settings.place):
+        with prefix_errors(self._settings.place):
             reasons = {request: self.lacking(cell, request) for request in requests}
             possible = [request for request, why in reasons.items() if not why]
             if requests and not possible:
@@ -243,32 +244,6 @@ class Bench:
         )
 
 
-@dataclass
-class Process:
-    """A measuring process. limit: seconds that it may take. record: what it left; None before it has ended."""
-
-    job: Job
-    task: Assignment
-    limit: float
-    record: Measurement | None = None
-
-    def read(self) -> Measurement:
-        """Read the record. Raises MeasurementError where there is none, or where another job left it."""
-        with _prefix_errors(self.task.place):
-            record = read_measurement(self.job.output)
-            for key in ("run", "cell", "tier", "fingerprint", "requests"):
-                value, expected = getattr(record, key), getattr(self.job, key)
-                if value != expected:
-                    raise MeasurementError(
-                        f"{self.job.output}: is not the record of this process: its {key} is {value!r}, not "
-                        f"{expected!r}; does another run write to {self.job.output.parent}?"
-                    )
-            if not record.complete:
-                raise MeasurementError(f"{self.job.output}: is not complete")
-        self.record = record
-        return record
-
-
 def run_beside(
     benches: Sequence[tuple[Bench, str]],
     cell: Cell,
@@ -293,17 +268,6 @@ def run_beside(
         except ProcessError as error:
             raise MeasurementError(str(error)) from error
         return [one.read() for one in processes]
-
-
-@contextmanager
-def _prefix_errors(place: str) -> Iterator[None]:
-    """Prefix errors with the environment that they come from."""
-    try:
-        yield
-    except QuantgateError as error:
-        if not place:
-            raise
-        raise MeasurementError(f"{place}{error}") from error
 
 
 def _dumped(options: Record) -> dict[str, Any]:

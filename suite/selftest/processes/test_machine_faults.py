@@ -18,7 +18,7 @@ from quantgate.files import path_problem
 from quantgate.locks import locked
 from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Job, Measurement
-from quantgate.run.bench import Process
+from quantgate.run.process import Process
 from quantgate.run.record_files import file_error, sibling
 
 from selftest.conftest import Project
