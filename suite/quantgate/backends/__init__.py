@@ -1,1 +1,1 @@
-"""One file per backend: `suite/quantgate/backends/<name>.py` offers `load(checkpoint, options, threads) -> Backend`."""
+"""The backends, one file each: what a scheme may say and what the backend can do (`quantgate.backends.spec`)."""

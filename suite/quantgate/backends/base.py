@@ -1,23 +1,15 @@
-"""What a backend must offer: the whole interface between the suite and a library that runs a model.
-
-A backend's file is imported by a process that forks the measuring ones (`quantgate.processes.fork`): importing it
-brings what
-loading needs, so that no import is timed, begins no threads of its own, and touches no device.
-"""
+"""What a loaded model can do: one small protocol for each capability (`quantgate.backends.spec.Capability`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantgate.backends.tree import TokenTree
-
-Capability = Literal["scores", "logits", "steps", "timings", "weights", "tokenizes", "generates", "inputs"]
+from quantgate.backends.tree import TokenSequence, TokenTree
 
 
 @dataclass(frozen=True)
@@ -92,12 +84,29 @@ class Sizes:
     learned: bool = False
 
 
-class Backend(Protocol):
-    """One loaded model."""
+class Loaded(Protocol):
+    """What every loaded model has."""
 
-    @property
-    def settings(self) -> str:
-        """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
+    def sizes(self) -> Sizes:
+        """What ids and texts the model takes."""
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Capability `scores`, where the library gives probabilities of texts and no logits; `logits` implies it."""
+
+    def scores(
+        self, sequences: Sequence[TokenSequence]
+    ) -> Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        """For each sequence, the natural-log probability of each scored token, and whether it was the likeliest."""
+
+
+@runtime_checkable
+class Logits(Protocol):
+    """Capability `logits`: next-token distributions over the whole vocabulary."""
 
     @property
     def rounding(self) -> Rounding:
@@ -114,6 +123,17 @@ class Backend(Protocol):
         in the cache, the first `tree.past` tokens are still there, and the rest is not. A chain (`tree.is_chain`) is
         computed as the library computes a text; any exception for another tree says that it cannot be shared."""
 
+
+class Steps(Protocol):
+    """Capability `steps`: a text is processed and then continued token by token through the library's cache."""
+
+    @property
+    def settings(self) -> str:
+        """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        """As in `Logits`."""
+
     def prefill(self, ids: Sequence[int]) -> None:
         """Clear the cache, process `ids`, wait for the device."""
 
@@ -123,17 +143,24 @@ class Backend(Protocol):
     def next_logits(self) -> NDArray[np.float32]:
         """Next-token logits, shape [vocabulary], after what `prefill` and `decode` processed last."""
 
+
+class HasWeights(Protocol):
+    """Capability `weights`."""
+
     def weights(self) -> Weights:
         """Size of the weights as loaded."""
 
-    def sizes(self) -> Sizes:
-        """What ids and texts the model takes."""
+
+class Tokenizes(Protocol):
+    """Capability `tokenizes`: the library has a tokenizer of its own."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text` by this backend's own tokenizer, without special tokens."""
 
-    def facts(self) -> dict[str, str | int | float | bool | None]:
-        """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
+
+@runtime_checkable
+class DeviceMemory(Protocol):
+    """A library that says how much memory of an accelerator it takes; no capability that a metric group needs."""
 
     def device_peak_bytes(self) -> dict[str, int]:
         """Peak accelerator memory since `reset_device_peak`, by kind; empty on the CPU."""
@@ -142,9 +169,13 @@ class Backend(Protocol):
         """Start a new peak."""
 
 
+class Backend(Loaded, Logits, Steps, HasWeights, Tokenizes, Protocol):
+    """What most libraries can do. A metric group calls what its `capabilities` name, and no more."""
+
+
 @runtime_checkable
 class Generates(Protocol):
-    """A backend whose library has a generation loop of its own."""
+    """Capability `generates`: the library has a generation loop of its own."""
 
     def generate(self, ids: Sequence[int], count: int) -> None:
         """Continue `ids` greedily by `count` tokens with that loop."""
@@ -152,11 +183,8 @@ class Generates(Protocol):
 
 @runtime_checkable
 class ShowsInputs(Protocol):
-    """A backend whose layers can be looked into."""
+    """Capability `inputs`: the layers can be looked into."""
 
     def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
         """Process `ids` in one pass; `look` is given, for each linear layer but the head, its name and its
         inputs, shape [tokens, features]."""
-
-
-Loader = Callable[[Path, dict[str, Any], int], Backend]

@@ -1,52 +1,52 @@
-"""bitsandbytes: LLM.int8, NF4, FP4, through transformers."""
+"""bitsandbytes: LLM.int8, NF4, FP4, through transformers. The options are those of its `BitsAndBytesConfig`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Literal, Self
 
-import bitsandbytes
-import torch
-import transformers
+from pydantic import model_validator
 
-from quantgate.backends.base import Rounding
-from quantgate.backends.transformers import Transformers
-from quantgate.checkpoint.checks import quantization_of
+from quantgate.backends import transformers
+from quantgate.backends.spec import BackendSpec, loader
 
-
-class BitsAndBytes(Transformers):
-    """The linear layers quantized on loading; embeddings, norms and the head stay in `dtype`."""
-
-    def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
-        own = {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
-        if own.get("load_in_4bit"):
-            own.setdefault("bnb_4bit_compute_dtype", options["dtype"])
-        self._kind = bitsandbytes.nn.Params4bit if own.get("load_in_4bit") else bitsandbytes.nn.Int8Params
-        if quantization_of(self._checkpoint):
-            return {}  # what the checkpoint says already; another one was refused
-        return {"quantization_config": transformers.BitsAndBytesConfig(**own)}
-
-    def holds(self, name: str, parameter: torch.Tensor) -> bool:
-        return isinstance(parameter, self._kind)
-
-    @property
-    def rounding(self) -> Rounding:
-        """LLM.int8 treats a column as an outlier for all rows of a batch where one of them has one; kernels of 4 bits
-        change with the number of rows."""
-        return Rounding(super().rounding.floor, 1.0)
-
-    def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
-        yield parameter
-        if isinstance(parameter, bitsandbytes.nn.Params4bit):
-            # absmax, code book and, with double quantization, the nested constants.
-            yield from (v for v in parameter.quant_state.as_dict().values() if isinstance(v, torch.Tensor))
-        elif isinstance(parameter, bitsandbytes.nn.Int8Params) and parameter.SCB is not None:
-            yield parameter.SCB
-
-    def logical_count(self, parameter: torch.Tensor) -> int:
-        if isinstance(parameter, bitsandbytes.nn.Params4bit):
-            return int(torch.Size(parameter.quant_state.shape).numel())
-        return int(parameter.numel())
+RUNTIME = "quantgate.backends.runtime.bitsandbytes"
+ONLY_8BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
+BITS = {"load_in_8bit": 8, "load_in_4bit": 4}
 
 
-load = BitsAndBytes
+class Options(transformers.Options):
+    """dtype: of what is not quantized: embeddings, norms, the head. bnb_4bit_compute_dtype: the same by default."""
+
+    load_in_8bit: bool = False
+    load_in_4bit: bool = False
+    llm_int8_threshold: float = 6.0
+    llm_int8_has_fp16_weight: bool = False
+    llm_int8_skip_modules: list[str] | None = None
+    llm_int8_enable_fp32_cpu_offload: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "fp4"
+    bnb_4bit_use_double_quant: bool = False
+    bnb_4bit_compute_dtype: transformers.Dtype | None = None
+    bnb_4bit_quant_storage: Literal["uint8", "float32", "float16", "bfloat16"] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if self.load_in_8bit == self.load_in_4bit:
+            raise ValueError("give either load_in_8bit = true or load_in_4bit = true")
+        key = "load_in_8bit" if self.load_in_8bit else "load_in_4bit"
+        if self.bits != BITS[key]:
+            raise ValueError(f"{key} = true makes {BITS[key]} bits, and bits = {self.bits:g}")
+        for name in sorted(self.model_fields_set):
+            if name in ONLY_8BIT and self.load_in_4bit:
+                raise ValueError(f"{name} does nothing with load_in_4bit: leave it out")
+            if name.startswith("bnb_4bit_") and self.load_in_8bit:
+                raise ValueError(f"{name} does nothing with load_in_8bit: leave it out")
+        return self
+
+
+BACKEND = BackendSpec(
+    options=Options,
+    capabilities=transformers.BACKEND.capabilities,
+    load=loader(RUNTIME),
+    imports=(RUNTIME,),
+    libraries={**transformers.LIBRARIES, "bitsandbytes": "bitsandbytes"},
+)

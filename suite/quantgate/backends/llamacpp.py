@@ -1,228 +1,47 @@
-"""llama.cpp, through the low-level calls of llama-cpp-python (the high-level class copies all logits)."""
+"""llama.cpp: GGUF files, through the low-level calls of llama-cpp-python."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import os
-import re
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Literal, Self
 
-import llama_cpp
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from quantgate.backends._gguf import FLOATS, learns_positions, linear_tensors
-from quantgate.backends._llama_log import listening
-from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
-from quantgate.backends.tree import TokenTree
-from quantgate.errors import MeasurementError
+from quantgate.backends.spec import BackendSpec, SchemeOptions, loader
 
-logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
+RUNTIME = "quantgate.backends.runtime.llamacpp"
+FLOATS = ("F32", "F16", "BF16")
 
-_MICRO_BATCH = 512
-"""Tokens computed at once (llama.cpp's own default of --ubatch-size)."""
+Ftype = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K", "Q2_K_S", "Q2_0", "Q1_0", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XS",
+    "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S", "TQ1_0", "TQ2_0", "MXFP4_MOE", "NVFP4",
+]  # fmt: skip
+"""The `LLAMA_FTYPE_MOSTLY_` constants of llama.cpp."""
 
 
-class LlamaCpp:
-    """A GGUF model; weights are memory-mapped, the cache is F16, as the command-line tools do by default."""
+class Options(SchemeOptions):
+    """ftype: what the file is quantized to. n_gpu_layers: how many layers lie on the GPU, -1 for all. imatrix: a text
+    of tasks.toml whose activations make an importance matrix."""
 
-    settings = f"n_ubatch {_MICRO_BATCH}, flash attention auto, cache F16"
-    rounding = Rounding(0.02, 1.0)
+    ftype: Ftype
+    n_gpu_layers: int = Field(default=0, ge=-1)
+    imatrix: str | None = None
 
-    def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
-        llama_cpp.llama_backend_init()
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = options.get("n_gpu_layers", 0)
-        self._offload = options["device"] != "cpu"
-        if not self._offload:
-            # A build for GPUs computes large batches there, whatever n_gpu_layers is: it is given no device at all.
-            self._no_devices = (ctypes.c_void_p * 1)(None)
-            params.devices = ctypes.addressof(self._no_devices)
-        if options["device"] == "cuda" and not llama_cpp.llama_supports_gpu_offload():
-            raise MeasurementError(
-                "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
-            )
-        self._checkpoint = checkpoint
-        self._threads = threads
-        self._ftype = options.get("ftype", "")
-        with listening() as log:
-            self._model = llama_cpp.llama_model_load_from_file(os.fsencode(checkpoint), params)
-        if not self._model:
-            raise MeasurementError(f"{checkpoint}: llama.cpp cannot load it: {log.cause}")
-        self._vocab = llama_cpp.llama_model_get_vocab(self._model)
-        self._n_vocab = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._context: Any = None
-        self._batch: Any = None
-        self._reserved = (0, 0)
-
-    def reserve(self, tokens: int, sequences: int) -> None:
-        if self._context and self._reserved == (tokens, sequences):
-            self._clear()
-            return
-        limit = llama_cpp.llama_max_parallel_sequences()
-        if sequences > limit:
-            raise MeasurementError(
-                f"{sequences} sequences in one batch, llama.cpp takes {limit}: lower the budget"
-            )
-        self._free_context()
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx = tokens
-        params.n_batch = tokens
-        params.n_ubatch = min(tokens, _MICRO_BATCH)
-        params.n_seq_max = sequences
-        params.n_threads = params.n_threads_batch = self._threads
-        # One buffer for all sequences, so that cells of a shared beginning are shared.
-        params.kv_unified = True
-        params.offload_kqv = params.op_offload = self._offload
-        with listening() as log:
-            self._context = llama_cpp.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: {log.cause}")
-        self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
-        self._reserved = (tokens, sequences)
-
-    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
-        if not tree.is_chain or tree.kept:
-            self._check_shared()
-        self._keep(tree.past, tree.sequences)
-        batch, size = self._batch, len(tree.ids)
-        batch.n_tokens = size
-        np.ctypeslib.as_array(batch.token, (size,))[:] = tree.ids
-        np.ctypeslib.as_array(batch.pos, (size,))[:] = tree.positions
-        np.ctypeslib.as_array(batch.n_seq_id, (size,))[:] = [len(m) for m in tree.members]
-        for node, members in enumerate(tree.members):
-            row = batch.seq_id[node]
-            for index, member in enumerate(members):
-                row[index] = member
-        wanted = np.ctypeslib.as_array(batch.logits, (size,))
-        wanted[:] = 0
-        wanted[tree.rows] = 1
-        self._decode(batch)
-        # The rows asked for lie one after the other, in the order of the batch.
-        logits = llama_cpp.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(logits, (len(tree.rows), self._n_vocab))
-
-    def _check_shared(self) -> None:
-        """Raises MeasurementError where a state runs through all tokens in their order, from branch to branch."""
-        for kind in ("recurrent", "hybrid"):
-            if getattr(llama_cpp, f"llama_model_is_{kind}")(self._model):
-                raise MeasurementError(f"llama.cpp calls the model {kind}: branches would share their state")
-
-    def _keep(self, tokens: int, sequences: int) -> None:
-        """Leave the first `tokens` tokens in the cache, as the beginning of every sequence."""
-        if not tokens:
-            self._clear()
-            return
-        memory = llama_cpp.llama_get_memory(self._context)
-        llama_cpp.llama_memory_seq_keep(memory, 0)  # all sequences of the batch before begin with them
-        if not llama_cpp.llama_memory_seq_rm(memory, 0, tokens, -1):
-            raise MeasurementError(f"llama.cpp cannot cut its cache back to {tokens} tokens")
-        for sequence in range(1, sequences):
-            llama_cpp.llama_memory_seq_cp(memory, 0, sequence, 0, tokens)
-
-    def prefill(self, ids: Sequence[int]) -> None:
-        self._clear()
-        tokens = (llama_cpp.llama_token * len(ids))(*ids)
-        self._decode(llama_cpp.llama_batch_get_one(tokens, len(ids)))
-        llama_cpp.llama_synchronize(self._context)
-
-    def decode(self, ids: Sequence[int]) -> None:
-        buffer = (llama_cpp.llama_token * 1)()
-        batch = llama_cpp.llama_batch_get_one(buffer, 1)
-        for token in ids:
-            buffer[0] = token
-            self._decode(batch)
-            llama_cpp.llama_synchronize(self._context)
-
-    def next_logits(self) -> NDArray[np.float32]:
-        logits = llama_cpp.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(logits, (self._n_vocab,)).copy()
-
-    def _decode(self, batch: Any) -> None:
-        status = llama_cpp.llama_decode(self._context, batch)
-        if status != 0:
-            raise MeasurementError(f"llama_decode returned {status} for a batch of {batch.n_tokens} tokens")
-
-    def _clear(self) -> None:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
-
-    def _free_context(self) -> None:
-        if self._context:
-            llama_cpp.llama_batch_free(self._batch)
-            llama_cpp.llama_free(self._context)
-            self._context = self._batch = None
-
-    def weights(self) -> Weights:
-        linear = linear_tensors(self._checkpoint)
-        # K-quants fall back to other types where a row is no multiple of 256: any quantized type counts.
-        wanted = self._ftype if self._ftype in FLOATS.values() else ""
-        return Weights(
-            bytes=llama_cpp.llama_model_size(self._model),
-            parameters=llama_cpp.llama_model_n_params(self._model),
-            file_bytes=self._checkpoint.stat().st_size,
-            linear=sum(t.elements for t in linear),
-            in_scheme=sum(t.elements for t in linear if t.type == wanted),
-        )
-
-    def sizes(self) -> Sizes:
-        learned = learns_positions(self._checkpoint)
-        rotary = llama_cpp.llama_model_rope_type(self._model) != llama_cpp.LLAMA_ROPE_TYPE_NONE
-        limit = llama_cpp.llama_model_n_ctx_train(self._model) if learned or rotary else None
-        return Sizes(vocabulary=self._n_vocab, positions=limit, learned=learned)
-
-    def tokenize(self, text: str) -> list[int]:
-        data = text.encode()
-        room = len(data) + 8
-        tokens = (llama_cpp.llama_token * room)()
-        # The name of a special token stands for that token, as in the tokenizers of transformers.
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
-        if count < 0:
-            raise MeasurementError(f"llama_tokenize returned {count} for {len(data)} bytes")
-        return list(tokens[:count])
-
-    def lengths(self) -> list[int]:
-        return lengths_in(self._metadata())
-
-    def _metadata(self) -> dict[str, int]:
-        """The numbers of the GGUF file's header that are no lists."""
-        found: dict[str, int] = {}
-        room = ctypes.create_string_buffer(256)
-        for index in range(llama_cpp.llama_model_meta_count(self._model)):
-            llama_cpp.llama_model_meta_key_by_index(self._model, index, room, len(room))
-            key = room.value.decode(errors="replace")
-            llama_cpp.llama_model_meta_val_str_by_index(self._model, index, room, len(room))
-            if room.value.isdigit():
-                found[key] = int(room.value)
-        return found
-
-    def facts(self) -> dict[str, str | int | float | bool | None]:
-        return {
-            "llama.cpp": llama_commit(),
-            "kernels": kernels(),
-        }
-
-    def device_peak_bytes(self) -> dict[str, int]:
-        return {}
-
-    def reset_device_peak(self) -> None:
-        """llama.cpp keeps no peak: its device buffers are allocated once, in `reserve`."""
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.device == "cuda" and self.n_gpu_layers == 0:
+            raise ValueError('with device = "cuda", give n_gpu_layers: -1 puts all layers on the GPU')
+        if self.device == "cpu" and self.n_gpu_layers != 0:
+            raise ValueError('n_gpu_layers needs device = "cuda"')
+        if self.imatrix is not None and self.ftype in FLOATS:
+            raise ValueError(f"an importance matrix does nothing for {self.ftype}: leave imatrix out")
+        return self
 
 
-def kernels() -> str:
-    """Instruction sets and features that this build of llama.cpp uses here."""
-    info = llama_cpp.llama_print_system_info().decode()
-    return " ".join(re.findall(r"(\w+) = 1", info))
-
-
-def llama_commit() -> str:
-    """Version and commit that ggml was built from, as its library says."""
-    from llama_cpp._ggml import libggml as library
-
-    library.ggml_version.restype = library.ggml_commit.restype = ctypes.c_char_p
-    return f"ggml {library.ggml_version().decode()} ({library.ggml_commit().decode()})"
-
-
-load = LlamaCpp
+BACKEND = BackendSpec(
+    options=Options,
+    capabilities=frozenset({"scores", "logits", "steps", "timings", "weights", "tokenizes"}),
+    load=loader(RUNTIME),
+    imports=(RUNTIME,),
+    libraries={"llama_cpp": "llama-cpp-python"},
+)

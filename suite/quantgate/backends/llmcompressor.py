@@ -1,63 +1,53 @@
-"""What llmcompressor quantizes (GPTQ, AWQ, SmoothQuant), in the format of compressed-tensors, through transformers.
-
-On a processor compressed-tensors decompresses the weights in the first forward pass, and rounds activations
-there and back: what the model computes is that of a quantized one, what memory and time it takes is not. Its
-size is that of the weights as they are stored.
-"""
+"""llmcompressor: GPTQ, AWQ, SmoothQuant, in the format of compressed-tensors, through transformers."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Literal, Self
 
-from quantgate.backends._linear import linear_weights
-from quantgate.backends.base import Rounding, Weights
-from quantgate.backends.transformers import Transformers, linear_layers
-from quantgate.errors import MeasurementError
+from pydantic import Field, model_validator
 
-try:
-    import compressed_tensors
-except ImportError:
-    raise MeasurementError(
-        "this backend needs compressed-tensors: pip install 'quantgate[calibrated]'"
-    ) from None
+from quantgate.backends import transformers
+from quantgate.backends.spec import BackendSpec, loader
+
+RUNTIME = "quantgate.backends.runtime.llmcompressor"
+CALIBRATED = ("gptq", "awq", "smoothquant")
 
 
-class LLMCompressor(Transformers):
-    """A compressed model of transformers."""
+class Options(transformers.Options):
+    """Of the linear layers without the head.
 
-    reads = "compressed-tensors"
+    method: `rtn` rounds to nearest; `gptq`: Frantar et al. (2022), arXiv 2210.17323; `awq`: Lin et al. (2023), arXiv
+    2306.00978; `smoothquant`: Xiao et al. (2022), arXiv 2211.10438, of weights and activations. group:
+    weights of a row that share a scale; `channel`: all of a row. activations: bits of the layers' inputs,
+    scaled per token while the model runs; None: left as they are. calibration: a text of tasks.toml. high:
+    share of the layers that are held in `high_bits`, those whose output rounding changes most.
+    """
 
-    def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
-        super().__init__(checkpoint, options, threads)
-        held = super().weights()
-        # Counted now: in the first forward pass the compressed weights become whole ones.
-        linear = linear_layers(self._model)
-        inside = {id(p) for layer in linear.values() for p in layer.parameters()}
-        sizes = {name: layer.in_features * layer.out_features for name, layer in linear.items()}
-        packed = sum(sizes[n] for n, layer in linear.items() if hasattr(layer, "quantization_scheme"))
-        others = {n: p for n, p in linear_weights(self._model).items() if id(p) not in inside}
-        count = sum(sizes.values())
-        count += sum(p.numel() for p in self._model.parameters() if id(p) not in inside)
-        self._weights = Weights(
-            held.bytes,
-            count,
-            held.file_bytes,
-            simulated=True,
-            linear=sum(sizes.values()) + sum(p.numel() for p in others.values()),
-            in_scheme=packed,
-        )
+    bits: int = Field(ge=2, le=8, strict=False)
+    method: Literal["rtn", "gptq", "awq", "smoothquant"]
+    group: int | Literal["channel"] = "channel"
+    activations: Literal[8] | None = None
+    calibration: str | None = None
+    high: float = Field(default=0.0, ge=0, lt=1)
+    high_bits: int = Field(default=8, ge=2, le=8)
 
-    @property
-    def rounding(self) -> Rounding:
-        """Activations may be rounded to 8 bits: what is next to a step falls on either side."""
-        return Rounding(super().rounding.floor, 1.0)
-
-    def weights(self) -> Weights:
-        return self._weights
-
-    def facts(self) -> dict[str, str | int | float | bool | None]:
-        return {**super().facts(), "compressed-tensors": compressed_tensors.__version__}
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.method == "smoothquant" and self.activations is None:
+            raise ValueError("smoothquant is for activations of 8 bits: add activations = 8")
+        if (self.method in CALIBRATED or self.high) and self.calibration is None:
+            raise ValueError("needs a `calibration`: the name of a text of tasks.toml")
+        if self.method == "rtn" and not self.high and self.calibration is not None:
+            raise ValueError("rounding to nearest takes no calibration")
+        if self.high and self.high_bits <= self.bits:
+            raise ValueError("high_bits has to be more than bits")
+        return self
 
 
-load = LLMCompressor
+BACKEND = BackendSpec(
+    options=Options,
+    capabilities=transformers.SIMULATED,
+    load=loader(RUNTIME),
+    imports=(RUNTIME,),
+    libraries={**transformers.LIBRARIES, "compressed_tensors": "'quantgate[calibrated]'"},
+)

@@ -1,15 +1,14 @@
-"""The backends that there are."""
+"""The backends that there are: files of this folder, and entry points of `quantgate.backends`."""
 
 from __future__ import annotations
 
-import pkgutil
+import functools
 
-import quantgate.backends
+from quantgate.backends.spec import BackendSpec
+from quantgate.discovery import discover
 
-_NO_BACKENDS = ("base", "registry", "tree")
 
-
-def backend_names() -> list[str]:
-    """Return the names of the backends: the files of this folder but for those that no library stands behind."""
-    names = (module.name for module in pkgutil.iter_modules(quantgate.backends.__path__))
-    return [name for name in names if name not in _NO_BACKENDS and not name.startswith("_")]
+@functools.cache
+def backends() -> dict[str, BackendSpec]:
+    """Return all backends by name. Raises InputError for an entry point that cannot be imported."""
+    return discover("quantgate.backends", "BACKEND", "quantgate.backends")

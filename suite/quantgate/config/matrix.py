@@ -80,12 +80,11 @@ class Scheme(BaseModel):
 
 class BackendEntry(Record):
     """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
-    against. `compressed`: safetensors that llmcompressor quantizes for it. minimum_share: of schemes that state none.
-    simulated: it computes what a scheme computes without its speed, which has no cases then."""
+    against. `compressed`: safetensors that llmcompressor quantizes for it. minimum_share: of schemes that state
+    none."""
 
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
-    simulated: bool = False
     minimum_share: float | None = Field(default=None, ge=0, le=1)
     schemes: dict[str, Scheme]
 
@@ -109,7 +108,6 @@ class Cell(Record):
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
     rounding: Rounding = "activations"
-    simulated: bool = False
     minimum_share: float | None = None
 
     @property
@@ -148,7 +146,6 @@ class Matrix(Record):
             checkpoint=entry.checkpoint,
             reference=f"{model}/{found.reference or entry.reference}",
             rounding=found.rounding,
-            simulated=entry.simulated,
             minimum_share=entry.minimum_share if found.minimum_share is None else found.minimum_share,
         )
 

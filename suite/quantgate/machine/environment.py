@@ -29,7 +29,7 @@ PACKAGES = [
 ]  # fmt: skip
 """Distributions whose version can change a measured number."""
 
-MEASURING = ("backends/*.py", "measure/*.py", "measure/metrics/*.py")
+MEASURING = ("backends/*.py", "backends/runtime/*.py", "measure/*.py", "measure/metrics/*.py")
 """Files of the engine that make a measured number."""
 
 WORKER_MODULE = "quantgate.measure.worker"

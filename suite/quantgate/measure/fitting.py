@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantgate.backends.base import Scores
 from quantgate.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -30,13 +31,17 @@ def fit(backend: Backend, vocabulary: int, weights: Path, key: Callable[[], str]
         )
     if sizes.positions is None:
         return
-    logits, reserve, limit = backend.logits, backend.reserve, sizes.positions
+    limit = sizes.positions
 
     def check(tokens: int) -> None:
         if tokens > limit:
             raise MeasurementError(
                 f"{weights}: has {limit:,} positions, and a text has {tokens:,} tokens: lower what [{key()}] asks for"
             )
+
+    if isinstance(backend, Scores):  # it refuses them itself
+        return
+    logits, reserve = backend.logits, backend.reserve
 
     def fitting_logits(tree: TokenTree) -> NDArray[np.float32]:
         check(max(tree.positions, default=-1) + 1)

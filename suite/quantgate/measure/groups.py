@@ -16,7 +16,7 @@ from quantgate.discovery import discover
 from quantgate.records import AGREEMENT, Declared, Metric, Needs, Record
 
 if TYPE_CHECKING:
-    from quantgate.backends.base import Capability
+    from quantgate.backends.spec import Capability
     from quantgate.measure.session import Session
 
 Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]

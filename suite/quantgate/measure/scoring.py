@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from quantgate.backends.base import Scores
 from quantgate.backends.tree import TokenSequence, TokenTree, Way, plan
 from quantgate.errors import MeasurementError
 
@@ -76,8 +77,21 @@ def score(
 
     `look` is shown the logits of each batch before the next one takes their place.
     """
+    if isinstance(backend, Scores) and look is unseen:
+        return _scores(backend, groups, progress)
     results = iter(score_trees(backend, plan(groups, budget, way), progress, look))
     return [[next(results) for _ in group] for group in groups]
+
+
+def _scores(
+    backend: Scores, groups: Sequence[Sequence[TokenSequence]], progress: Callable[[int, int], None]
+) -> list[list[Scored]]:
+    """Scores that the library gives by itself."""
+    scored = []
+    for number, group in enumerate(groups):
+        scored.append([Scored(logprobs, greedy) for logprobs, greedy in backend.scores(group)])
+        progress(number + 1, len(groups))
+    return scored
 
 
 def score_trees(

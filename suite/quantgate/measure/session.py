@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from quantgate.backends.base import DeviceMemory
 from quantgate.items import TOKENIZER, Programs, Task, Text
 from quantgate.measure.fitting import fit
 from quantgate.measure.noise import Watch, watched
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from quantgate.records import Job
 
 R = TypeVar("R", bound=Record)
-FORWARD = ("logits", "prefill", "decode")
+FORWARD = ("scores", "logits", "prefill", "decode")
 """The methods of a backend that run the model."""
 
 
@@ -92,7 +93,8 @@ class Session:
             self.load_seconds = time.perf_counter() - begin
         fit(self.backend, self.vocabulary, self._job.weights, lambda: f"tiers.{self._job.tier}.{self.phase}")
         for name in FORWARD:
-            setattr(self.backend, name, self._counted(getattr(self.backend, name)))
+            if hasattr(self.backend, name):
+                setattr(self.backend, name, self._counted(getattr(self.backend, name)))
 
     def _counted(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         """Adds its time to that of the present phase."""
@@ -163,7 +165,7 @@ class Session:
         """Measure the process's memory while the block runs; the yielded Peak is filled when it ends."""
         peak = Peak()
         backend = getattr(self, "backend", None)
-        if backend:
+        if isinstance(backend, DeviceMemory):
             backend.reset_device_peak()
         give_back_memory()
         # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
@@ -180,8 +182,9 @@ class Session:
             stop.set()
             sampler.join()
             peak.resident = _status()["VmHWM"]
-            if hasattr(self, "backend"):
-                peak.device = self.backend.device_peak_bytes()
+            backend = getattr(self, "backend", None)
+            if isinstance(backend, DeviceMemory):
+                peak.device = backend.device_peak_bytes()
 
 
 def _sample(peak: Peak, stop: threading.Event) -> None:

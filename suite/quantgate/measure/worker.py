@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from quantgate.backends.registry import backends
 from quantgate.errors import QuantgateError, UnmeasurableError, in_one_line
 from quantgate.files import write_atomic
 from quantgate.machine.environment import describe
@@ -80,7 +81,7 @@ def run(job: Job) -> None:
     """Measure one cell; the record is complete only when every requested metric is in it."""
     turns = inherited(job.first)
     session = Session(job, report, turns)
-    backend = importlib.import_module(f"quantgate.backends.{job.backend}")
+    backend = backends()[job.backend]
 
     def clock() -> float:
         """Monotonic, which is the same in all processes of a machine; it stands still in another process's turn."""

@@ -181,7 +181,14 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         min_judged=options.min_judged,
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
-        notes=[(cell, note) for cell, m in finished.items() for note in m.notes.values()],
+        notes=[
+            *((cell, note) for cell, m in finished.items() for note in m.notes.values()),
+            *(
+                (cell, f"no {group} cases: {why}")
+                for (cell, group), why in wiring.without.items()
+                if cell in wiring.needs
+            ),
+        ],
         commit=_commit(wiring.root),
         matrix=str(options.matrix or ""),
         updating=options.update_baselines,

@@ -21,6 +21,7 @@ from quantgate.plugin.outcome import ENVIRONMENT, VERDICTS, Outcome, attach
 from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Status
+from quantgate.run.inputs import lacking_capabilities
 from quantgate.run.plan import Need
 
 WIRING = pytest.StashKey[Wiring]()
@@ -81,7 +82,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for cell in wiring.cells.values():
         if cell.id == cell.reference and not marker.kwargs.get("references", True):
             continue
-        if cell.simulated and "timings" in group_of(group).capabilities:
+        if lacks := lacking_capabilities(cell, group):
+            wiring.without[cell.id, group] = f"{cell.backend} has no {' and no '.join(lacks)}"
             continue
         if reason := wiring.reason_to_skip(cell):
             wiring.skipped[cell.id] = reason

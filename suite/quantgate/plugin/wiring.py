@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from quantgate.backends.registry import backends
 from quantgate.baselines.machines import check_machine
 from quantgate.baselines.reader import StoredBaselines
 from quantgate.cache.prune import bound, limit_bytes, sweep
@@ -66,6 +67,8 @@ class Wiring:
         """By cell id, what the collected cases need."""
         self.skipped: dict[str, str] = {}
         """By cell id, why this machine leaves it out."""
+        self.without: dict[tuple[str, str], str] = {}
+        """By cell id and metric group, what the cell's backend cannot do, so that there are no cases."""
         self.against: Environment | None = None
         """The other environment of an A/B run; from `open_against` on."""
         # The processes of pytest-xdist share a name, so that each cell is measured by one of them.
@@ -167,7 +170,7 @@ class Wiring:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Return why this machine leaves the cell out; empty where it does not."""
-        return missing_hardware(cell) or self.supply.refused(cell.model)
+        return missing_hardware(cell) or backends()[cell.backend].missing() or self.supply.refused(cell.model)
 
     @cached_property
     def measurer(self) -> Measurer:

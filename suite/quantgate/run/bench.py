@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from quantgate.backends.registry import backends
 from quantgate.cache.kept import intact
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, ProcessError
@@ -163,10 +164,9 @@ class Bench:
             return []
         reference = self.reference(cell)
         related = reference.checkpoint == cell.checkpoint
-        backends = dict.fromkeys([*([reference.backend] if related else []), cell.backend])
-        return [f"quantgate.backends.{b}" for b in backends] + [
-            group_of(g).module for g in self._tier.group_options
-        ]
+        names = [reference.backend, cell.backend] if related else [cell.backend]
+        imports = dict.fromkeys(module for name in names for module in backends()[name].imports)
+        return [*imports, *(group_of(group).module for group in self._tier.group_options)]
 
     def reference(self, cell: Cell) -> Cell:
         """Return the cell that this one is held against."""

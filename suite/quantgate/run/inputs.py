@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantgate.backends.registry import backend_names
-from quantgate.config.matrix import Matrix, read_matrix
+from quantgate.backends.registry import backends
+from quantgate.config.matrix import Cell, Matrix, Scheme, read_matrix
+from quantgate.config.toml_input import allowed, validate
 from quantgate.errors import InputError
-from quantgate.measure.groups import metric_groups, with_logprobs
+from quantgate.measure.groups import group_of, metric_groups, with_logprobs
 
 
 def load_matrix(path: Path | None = None) -> Matrix:
-    """Read `path` (default: fixtures/matrix.toml) with the options of its metric groups validated.
+    """Read `path` (default: fixtures/matrix.toml) with the options of its metric groups and schemes validated.
 
     Raises InputError naming file, key and allowed values.
     """
     groups = {name: group.options for name, group in metric_groups().items()}
-    matrix = read_matrix(path, backend_names(), groups)
+    matrix = read_matrix(path, backends(), groups)
+    _check_schemes(matrix)
     _check_logprobs(matrix)
     return matrix
 
@@ -33,3 +35,34 @@ def _check_logprobs(matrix: Matrix) -> None:
                         f"{matrix.path}: tiers.{name}.cells: {cell.id} is held against {cell.reference}, which is not "
                         f"among them: add it, or leave out tiers.{name}.{group}"
                     )
+
+
+def _check_schemes(matrix: Matrix) -> None:
+    """Raise InputError, naming all of them, for options that a scheme's backend does not take."""
+    problems = []
+    for backend, entry in matrix.backends.items():
+        model = backends()[backend].options
+        for name, scheme in entry.schemes.items():
+            where = f"backends.{backend}.schemes.{name}"
+            unknown = [key for key in scheme.scheme_options if key not in model.model_fields]
+            keys = {*Scheme.model_fields, *model.model_fields}
+            problems += [
+                f"{matrix.path}: {where}.{key}: unknown key. {allowed(key, keys)}" for key in unknown
+            ]
+            if not unknown:
+                try:
+                    validate(model, scheme.scheme_options, matrix.path, where)
+                except InputError as error:
+                    problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def is_simulated(cell: Cell) -> bool:
+    """Return whether the cell computes what its scheme computes without the scheme's speed."""
+    return "timings" not in backends()[cell.backend].capabilities
+
+
+def lacking_capabilities(cell: Cell, group: str) -> list[str]:
+    """Return what a metric group needs and the cell's backend cannot do, sorted."""
+    return sorted(group_of(group).capabilities - backends()[cell.backend].capabilities)

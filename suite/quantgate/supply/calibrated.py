@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from quantgate.backends.llmcompressor import Options as Recipe
 from quantgate.config.matrix import Cell, Model
 from quantgate.config.toml_input import validate
 from quantgate.files import hash_of
@@ -16,11 +17,13 @@ from quantgate.machine.environment import Environment, code_hash
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.environments import layer
 from quantgate.supply.maker import Maker
-from quantgate.supply.recipe import Recipe
 from quantgate.supply.sources import ROWS, Sources
 
 REQUIREMENTS = FIXTURES / "llmcompressor.txt"
-CODE = tuple(f"supply/{n}.py" for n in ("calibrated", "calibration", "compress", "imatrix", "recipe"))
+CODE = (
+    "backends/llmcompressor.py",
+    *(f"supply/{name}.py" for name in ("calibrated", "calibration", "compress", "imatrix")),
+)
 """The code that makes calibrated checkpoints."""
 
 
@@ -105,7 +108,7 @@ class Calibrated:
                 sequences.name if sequences else None,
                 squares.name if squares else None,
                 packages,
-                code_hash("supply/compress.py", "supply/recipe.py"),
+                code_hash("supply/compress.py", "backends/llmcompressor.py"),
             ]
         )
         arguments = {

@@ -41,7 +41,7 @@ def make_mean_squares(
     [in_features, float32], as safetensors: what llama.cpp's imatrix tool collects of the activations."""
     from safetensors.numpy import save_file
 
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     rows = json.loads(Path(sequences).read_bytes())
     model = Transformers(Path(safetensors), {"device": "cpu", "dtype": "float32"}, threads)

@@ -72,7 +72,7 @@ def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
     Raises AssetError with the cause that llama.cpp logs."""
     import llama_cpp
 
-    from quantgate.backends._llama_log import listening
+    from quantgate.backends.runtime.llama_log import listening
 
     gguf_parts(source)
     with listening() as log:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from quantgate.backends.llmcompressor import Options as Recipe
 from quantgate.errors import InputError
 from quantgate.supply.checkpoints import Report, whole
-from quantgate.supply.recipe import Recipe
 
 TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "*.model")
 BATCH = 4

@@ -35,7 +35,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 
 def test_the_cpu_is_given_no_device_and_offloads_nothing(tiny: TinyModel, asked: dict[str, Any]) -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     model = LlamaCpp(tiny.gguf, {"device": "cpu"}, 1)
     model.reserve(8, 1)

@@ -10,9 +10,9 @@ import torch
 from bitsandbytes import functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantgate.backends import bitsandbytes, kbit, transformers
-from quantgate.backends.kbit import (
-    Options,
+from quantgate.backends.kbit import Options
+from quantgate.backends.runtime import bitsandbytes, kbit, transformers
+from quantgate.backends.runtime.kbit import (
     bits_of,
     codebook,
     outlier_dimensions,

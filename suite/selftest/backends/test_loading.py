@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import transformers as library
-from quantgate.backends import bitsandbytes, kbit, llamacpp, transformers
-from quantgate.backends._gguf import linear_tensors
-from quantgate.backends._linear import linear_weights
+from quantgate.backends.kbit import Options as KBitOptions
+from quantgate.backends.runtime import bitsandbytes, kbit, llamacpp, transformers
+from quantgate.backends.runtime.gguf import linear_tensors
+from quantgate.backends.runtime.linear import linear_weights
 from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.supply.checkpoints import quantize_gguf
 from safetensors.torch import load_file, save_file
@@ -263,7 +264,7 @@ def test_blocks_of_a_transposed_weight_run_along_its_inputs(tmp_path: Path) -> N
     whole = transformers.load(tmp_path / "model", HERE, 1)
     name = "transformer.h.0.mlp.c_fc.weight"
     plain, found = (linear_weights(b._model)[name] for b in (whole, rounded))
-    options = kbit.Options(**INT4)
+    options = KBitOptions(**INT4)
     assert torch.equal(found, kbit.quantized(plain.T, options).T)
 
 

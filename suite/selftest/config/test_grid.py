@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from quantgate.config.grid import expand_grids, schemes_of
 from quantgate.errors import InputError
-from quantgate.run.inputs import load_matrix
+from quantgate.run.inputs import is_simulated, load_matrix
 
 
 def test_every_combination_once_in_order() -> None:
@@ -75,7 +75,7 @@ def test_the_grid_of_the_paper_is_whole() -> None:
     ]
     assert [len(axis) for axis in axes] == [4, 4, 4, 6]
     assert len(grid) == 384
-    assert all(c.simulated for c in grid)
+    assert all(is_simulated(c) for c in grid)
     references = {c.reference for c in grid}
     assert references < {c.id for c in cells}
-    assert not any(c.simulated for c in cells if c.id in references)
+    assert not any(is_simulated(c) for c in cells if c.id in references)

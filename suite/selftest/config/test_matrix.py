@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.mark.expression import Expression
-from quantgate.backends.registry import backend_names
+from quantgate.backends.registry import backends
 from quantgate.config.matrix import MATRIX, Matrix, Tier, selecting
 from quantgate.errors import InputError
 from quantgate.measure.groups import metric_groups
+from quantgate.paths import IMPORT_ROOT
 from quantgate.run.inputs import load_matrix
 
 OWN = """
@@ -244,6 +248,7 @@ def test_a_users_file_inherits_backends_and_schemes(tmp_path: Path, shipped: Mat
 def test_a_users_scheme_is_added_or_overrides_key_by_key(tmp_path: Path, shipped: Matrix) -> None:
     more = """
 [backends.llamacpp.schemes.Q4_K_M]
+device = "cuda"
 n_gpu_layers = 12
 [backends.llamacpp.schemes.TQ1_0]
 bits = 2
@@ -252,7 +257,7 @@ ftype = "TQ1_0"
     schemes = loaded(tmp_path, OWN + more).backends["llamacpp"].schemes
     assert schemes["Q4_K_M"].scheme_options == {
         "bits": 4,
-        "device": "cpu",
+        "device": "cuda",
         "ftype": "Q4_K_M",
         "n_gpu_layers": 12,
     }
@@ -262,7 +267,7 @@ ftype = "TQ1_0"
 
 
 def test_a_users_grid_stands_beside_those_of_the_shipped_file(tmp_path: Path, shipped: Matrix) -> None:
-    grid = '[[backends.kbit.grid]]\nname = "own{bits}"\ndtype = "float32"\nbits = [3, 4]\n'
+    grid = '[[backends.kbit.grid]]\nname = "own{bits}"\ndtype = "float32"\ndata_type = "int"\nbits = [3, 4]\n'
     kbit = loaded(tmp_path, OWN + grid).backends["kbit"].schemes
     assert kbit.keys() == {*shipped.backends["kbit"].schemes, "own3", "own4"}
     assert kbit["int4-b64"] == shipped.backends["kbit"].schemes["int4-b64"]
@@ -336,12 +341,17 @@ def test_keys_that_only_the_backend_knows_reach_it(tmp_path: Path) -> None:
     text = (
         OWN
         + '[backends.transformers.schemes]\nbf16 = { reference = "transformers/bf16" }\n'
-        + '[backends.bitsandbytes.schemes.mixed]\nbits = 8\nreference = "transformers/bf16"\nllm_int8_threshold = 4.5\n'
+        + '[backends.bitsandbytes.schemes.mixed]\nbits = 8\ndtype = "float32"\nload_in_8bit = true\n'
+        + 'reference = "transformers/bf16"\nllm_int8_threshold = 4.5\n'
     )
     cell = loaded(tmp_path, text).cell("mine/bitsandbytes/mixed")
-    assert cell.scheme_options == {"bits": 8, "device": "cpu", "llm_int8_threshold": 4.5}, (
-        "the reference is the suite's own"
-    )
+    assert cell.scheme_options == {
+        "bits": 8,
+        "device": "cpu",
+        "dtype": "float32",
+        "load_in_8bit": True,
+        "llm_int8_threshold": 4.5,
+    }, "the reference is the suite's own"
     assert cell.reference == "mine/transformers/bf16"
 
 
@@ -577,11 +587,12 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 
 
 def test_backends_and_metric_groups_are_the_files_that_there_are() -> None:
-    assert {"transformers", "bitsandbytes", "llamacpp"} <= set(backend_names())
+    assert {"transformers", "bitsandbytes", "llamacpp"} <= set(backends())
     suite = Path(__file__).parents[2]
-    assert set(backend_names()) == {f.stem for f in (suite / "quantgate/backends").glob("[!_]*.py")} - {
+    assert set(backends()) == {f.stem for f in (suite / "quantgate/backends").glob("[!_]*.py")} - {
         "base",
         "registry",
+        "spec",
         "tree",
     }
     assert set(metric_groups()) == {f.stem for f in (suite / "quantgate/measure/metrics").glob("[!_]*.py")}
@@ -592,3 +603,73 @@ def test_every_group_of_the_shipped_file_has_cases() -> None:
     for tier in load_matrix().tiers.values():
         for group in tier.group_options:
             assert (root / f"test_{group}.py").exists()
+
+
+# --- options of schemes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_4bits = true",
+            "Did you mean 'load_in_4bit'?",
+        ),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_4bit = true\nbnb_4bit_quanttype = 'nf4'",
+            "Did you mean 'bnb_4bit_quant_type'?",
+        ),
+        (
+            "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nn_gpu_layer = -1",
+            "Did you mean 'n_gpu_layers'?",
+        ),
+        (
+            "transformers.schemes.mine]\nbits = 32\ndtype = 'float32'\nrefrence = 'a/b'",
+            "Did you mean 'reference'?",
+        ),
+        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_X'", "mine.ftype: Input should be 'F32', 'F16'"),
+        (
+            "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nn_gpu_layers = '3'",
+            "mine.n_gpu_layers: Input should be",
+        ),
+        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'", "give n_gpu_layers"),
+        ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'", "leave imatrix out"),
+        ("transformers.schemes.mine]\nbits = 32", "mine.dtype: is missing; add it"),
+        ("bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'", "give either load_in_8bit = true or"),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_8bit = true",
+            "makes 8 bits, and bits = 4",
+        ),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 8\ndtype = 'float32'\nload_in_8bit = true\nbnb_4bit_quant_type = 'nf4'",
+            "bnb_4bit_quant_type does nothing with load_in_8bit",
+        ),
+        ("kbit.schemes.mine]\nbits = 5\ndtype = 'float32'\ndata_type = 'nf4'", "the nf4 type has 4 bits"),
+        (
+            "kbit.schemes.mine]\nbits = 4\ndtype = 'float32'\ndata_type = 'integer'",
+            "mine.data_type: Input should be",
+        ),
+        (
+            "llmcompressor.schemes.mine]\nbits = 4\ndtype = 'float32'\nmethod = 'gptq'",
+            "needs a `calibration`",
+        ),
+    ],
+)
+def test_options_that_a_backend_does_not_take_are_refused(tmp_path: Path, scheme: str, message: str) -> None:
+    refused = refusal(tmp_path, f"{OWN}\n[backends.{scheme}\n")
+    assert refused.startswith(f"backends.{scheme.partition(']')[0]}")
+    assert message in refused
+
+
+def test_backends_are_read_without_the_libraries_that_compute() -> None:
+    code = "import sys; from quantgate.run.inputs import load_matrix; load_matrix(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=IMPORT_ROOT
+    )
+    assert not {"torch", "transformers", "bitsandbytes", "llama_cpp"} & {*done.stdout.split()}
+
+
+def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
+    spec = replace(backends()["llmcompressor"], libraries={"json": "json", "no_such_module": "some-package"})
+    assert spec.missing() == "no_such_module is not installed: pip install some-package"
+    assert not replace(spec, libraries={"json": "json"}).missing()

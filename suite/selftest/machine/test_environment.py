@@ -152,6 +152,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "measure/metrics/notes.txt",
         "judge/judge.py",
         "backends/tree.py",
+        "backends/runtime/llamacpp.py",
     ):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True, parents=True)

@@ -435,7 +435,7 @@ def assert_equal_to_float64(
 
 
 def test_transformers_is_held_against_its_reference_as_in_float64(tiny: TinyModel, tmp_path: Path) -> None:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     assert_equal_to_float64(
         tmp_path,
@@ -445,7 +445,7 @@ def test_transformers_is_held_against_its_reference_as_in_float64(tiny: TinyMode
 
 
 def test_llamacpp_is_held_against_its_reference_as_in_float64(tiny: TinyModel, tmp_path: Path) -> None:
-    from quantgate.backends.llamacpp import load
+    from quantgate.backends.runtime.llamacpp import load
     from quantgate.supply.checkpoints import quantize_gguf
 
     small = tmp_path / "q.gguf"

@@ -868,7 +868,7 @@ def test_decoding_that_overflows_is_an_error(here: Here, monkeypatch: pytest.Mon
 def test_decoding_through_the_cache_is_one_forward_pass(backend: str, here: Here, tiny: TinyModel) -> None:
     import importlib
 
-    module = importlib.import_module(f"quantgate.backends.{backend}")
+    module = importlib.import_module(f"quantgate.backends.runtime.{backend}")
     checkpoint = tiny.safetensors if backend == "transformers" else tiny.gguf
     with_text(here)
     here.backend = module.load(checkpoint, {"device": "cpu", "dtype": "float32"}, 1)

@@ -423,7 +423,7 @@ def random_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("asked", [questions, questions_with_examples], ids=["plain", "examples kept"])
 def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, asked: Any) -> None:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     backend = load(random_llama, {"device": "cpu", "dtype": "float32"}, 1)
     assert_equal_to_one_at_a_time(backend, asked(300), 1e-4)
@@ -436,7 +436,7 @@ def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, 
 )
 def test_a_tree_through_llamacpp_is_each_sequence_alone(tiny: TinyModel, asked: Any, within: float) -> None:
     """llama.cpp's cache holds half-precision numbers, in both ways of scoring."""
-    from quantgate.backends.llamacpp import load
+    from quantgate.backends.runtime.llamacpp import load
 
     backend = load(tiny.gguf, {"device": "cpu"}, 1)
     assert_equal_to_one_at_a_time(backend, asked(512), within)
@@ -453,7 +453,7 @@ def test_windowed_attention_is_the_models_own(kind: str, tmp_path: Path) -> None
     """One has layers with and without a window, of the other all have one."""
     import torch
     import transformers
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     config = getattr(transformers, kind)(
         vocab_size=300, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -468,7 +468,7 @@ def test_windowed_attention_is_the_models_own(kind: str, tmp_path: Path) -> None
 
 
 def test_transformers_and_llamacpp_agree_on_the_same_weights(tiny: TinyModel) -> None:
-    from quantgate.backends import llamacpp, transformers
+    from quantgate.backends.runtime import llamacpp, transformers
 
     items = questions(512)
     ours = score(transformers.load(tiny.safetensors, {"device": "cpu", "dtype": "float32"}, 1), items, 512)

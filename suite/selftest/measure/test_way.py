@@ -143,7 +143,7 @@ def alone(model: Any, ids: tuple[int, ...], start: int) -> np.ndarray[Any, np.dt
     """Log-probabilities of the tokens from `start` on, by a forward pass as anybody would do it."""
     import torch
 
-    for module in model.modules():  # as in a new model: see quantgate.backends._rotary
+    for module in model.modules():  # as in a new model: see quantgate.backends.runtime.rotary
         if getattr(module, "rope_type", None) == "dynamic":
             module.register_buffer("inv_freq", module.original_inv_freq, persistent=False)
             module.max_seq_len_cached = module.original_max_seq_len
@@ -155,7 +155,7 @@ def alone(model: Any, ids: tuple[int, ...], start: int) -> np.ndarray[Any, np.dt
 
 @pytest.mark.parametrize("name", KINDS)
 def test_scores_are_those_of_a_plain_forward_pass(folder: Path, name: str) -> None:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     model = made(folder, name)
     backend = load(folder / name, {"device": "cpu", "dtype": "float32"}, 1)
@@ -180,7 +180,7 @@ def test_scores_are_those_of_a_plain_forward_pass(folder: Path, name: str) -> No
 
 
 def of_llama(folder: Path) -> Backend:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     if not (folder / "llama").exists():
         made(folder, "llama")
@@ -220,7 +220,7 @@ def test_positions_that_are_off_by_one_in_a_branch_are_rejected(
 
 
 def test_a_cache_that_is_not_cut_back_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     keep = Transformers._keep
 

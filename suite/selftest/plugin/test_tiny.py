@@ -13,7 +13,7 @@ OPTIONS = {"device": "cpu", "dtype": "float32"}
 
 
 def test_llamacpp_and_transformers_see_one_model(tiny: TinyModel) -> None:
-    from quantgate.backends import llamacpp, transformers
+    from quantgate.backends.runtime import llamacpp, transformers
 
     backends = transformers.load(tiny.safetensors, OPTIONS, 1), llamacpp.load(tiny.gguf, OPTIONS, 1)
     for line in [*HARD_LINES, TEXT]:

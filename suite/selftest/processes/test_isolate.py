@@ -630,6 +630,6 @@ def test_what_backends_import_can_be_forked(tmp_path: Path, backend: str) -> Non
     and OpenMP compute in threads, come out right all the same."""
     with Server(WORKER, threads=2) as server:
         for number in range(2):
-            found = ask(server, tmp_path / str(number), "multiply", [f"quantgate.backends.{backend}"])
+            found = ask(server, tmp_path / str(number), "multiply", [f"quantgate.backends.runtime.{backend}"])
             assert found["wrong"] == [0, 0, 0, 0]
             assert found["threads"] >= 2

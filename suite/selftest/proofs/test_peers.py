@@ -553,7 +553,7 @@ def test_loglikelihoods_are_those_of_lm_evals_own_class(
     """20 items, with and without examples before them: the same tokens, the same log-likelihoods, the same judgement of
     each."""
     import datasets
-    from quantgate.backends import transformers as backend
+    from quantgate.backends.runtime import transformers as backend
     from quantgate.measure.metrics.accuracy import groups_of, item_metrics
     from quantgate.measure.scoring import score
     from quantgate.supply.encoder import Encoder
@@ -594,7 +594,7 @@ def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) ->
     """In full precision they are the folder's; quantized they come closer to what llama.cpp makes of that file than the
     folder's do."""
     import datasets
-    from quantgate.backends.llamacpp import load
+    from quantgate.backends.runtime.llamacpp import load
     from quantgate.measure.metrics.accuracy import groups_of
     from quantgate.measure.scoring import score
     from quantgate.supply.checkpoints import quantize_gguf

@@ -162,7 +162,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 def test_what_is_exported_is_what_was_trained_in_16_bits(tokens: Tokens, tmp_path: Path) -> None:
-    from quantgate.backends import transformers
+    from quantgate.backends.runtime import transformers
 
     one = trainer(tokens, tmp_path / "x")
     one.advance(3, lambda text: None)
@@ -254,7 +254,7 @@ def losses(backend: Any) -> np.ndarray[Any, Any]:
 
 
 def test_the_largest_is_better_than_the_smallest() -> None:
-    from quantgate.backends import transformers
+    from quantgate.backends.runtime import transformers
 
     found = [losses(transformers.load(folder, PLAIN, 1)).mean() for folder in (MODELS[0], MODELS[-1])]
     assert found[1] < found[0]
@@ -266,7 +266,7 @@ PLAIN = {"device": "cpu", "dtype": "float32"}
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda folder: folder.name)
 def test_llamacpp_and_transformers_agree(folder: Path, converter: str, tmp_path: Path) -> None:
-    from quantgate.backends import llamacpp, transformers
+    from quantgate.backends.runtime import llamacpp, transformers
 
     gguf_from_safetensors(
         tmp_path / "m.gguf", report=lambda *_: None, safetensors=str(folder), converter=converter

@@ -20,7 +20,7 @@ FAULT = '''\
 import os, sys, time
 
 if os.environ.get("FAULT") and "quantgate.measure.worker" in sys.orig_argv:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
     decode, load = LlamaCpp.decode, LlamaCpp.__init__
 
     def slow(self, ids):

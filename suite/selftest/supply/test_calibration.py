@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 from quantgate.backends.base import ShowsInputs
-from quantgate.backends.transformers import Transformers
+from quantgate.backends.llmcompressor import Options as Recipe
+from quantgate.backends.runtime.transformers import Transformers
 from quantgate.config.matrix import Cell, Model, Source
 from quantgate.errors import AssetError, InputError
 from quantgate.machine.environment import Environment
@@ -25,7 +26,6 @@ from quantgate.supply.compress import check_groups
 from quantgate.supply.encoder import read_text
 from quantgate.supply.imatrix import gguf_names, importance_matrix
 from quantgate.supply.maker import Maker
-from quantgate.supply.recipe import Recipe
 from quantgate.supply.sources import Sources
 from quantgate.supply.yaml_rows import yaml_rows
 

@@ -158,7 +158,7 @@ def test_a_disk_that_is_full_is_named(tiny: TinyModel) -> None:
 
 
 def test_a_model_that_llamacpp_cannot_load_says_why(tiny: TinyModel, tmp_path: Path) -> None:
-    from quantgate.backends.llamacpp import load
+    from quantgate.backends.runtime.llamacpp import load
     from quantgate.errors import MeasurementError
 
     copied(tiny.gguf, tmp_path / "x.gguf", keep=lambda n: n != "blk.1.ffn_up.weight")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from quantgate.backends.llmcompressor import Options as Recipe
 from quantgate.backends.tree import TokenSequence, build_tree
 from quantgate.machine.environment import Environment
 from quantgate.processes.isolate import Assignment, run_together, write_job
@@ -19,7 +20,6 @@ from quantgate.records import Preparation
 from quantgate.supply.calibrated import requirements
 from quantgate.supply.compress import _weights, most_sensitive
 from quantgate.supply.environments import layer
-from quantgate.supply.recipe import Recipe
 
 from selftest.tiny import TinyModel
 
@@ -63,7 +63,7 @@ def made(
     quantizer: Server, tiny: TinyModel, folder: Path, squares: Path | None = None, **options: Any
 ) -> Any:
     """A model of the backend, quantized by a recipe."""
-    from quantgate.backends.llmcompressor import load
+    from quantgate.backends.runtime.llmcompressor import load
 
     rows = np.random.default_rng(0).integers(0, 512, (4, 32)).tolist()
     sequences = folder / "sequences.json"
@@ -130,7 +130,7 @@ def rounded(tiny: TinyModel, tmp_path: Path) -> Path:
 
 def test_what_is_compressed_is_scored_as_it_is(tiny: TinyModel, rounded: Path) -> None:
     """Without llmcompressor: what is loaded is rounded to nearest, in groups of 64."""
-    from quantgate.backends import llmcompressor, transformers
+    from quantgate.backends.runtime import llmcompressor, transformers
 
     here = {"device": "cpu", "dtype": "float32"}
     whole, model = transformers.load(tiny.safetensors, here, 1), llmcompressor.load(rounded, here, 1)
@@ -156,7 +156,7 @@ def test_what_is_compressed_is_scored_as_it_is(tiny: TinyModel, rounded: Path) -
 def test_a_quantized_model_is_near_its_source_and_smaller(
     quantizer: Server, tiny: TinyModel, tmp_path: Path, method: str, options: dict[str, Any]
 ) -> None:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
 
     whole = load(tiny.safetensors, {"device": "cpu", "dtype": "float32"}, 1)
     model = made(quantizer, tiny, tmp_path, method=method, **options)
@@ -170,7 +170,7 @@ def test_a_quantized_model_is_near_its_source_and_smaller(
 
 
 def test_the_most_sensitive_layers_have_more_bits(quantizer: Server, tiny: TinyModel, tmp_path: Path) -> None:
-    from quantgate.backends.transformers import load
+    from quantgate.backends.runtime.transformers import load
     from safetensors.torch import load_file, save_file
 
     whole = load(tiny.safetensors, {"device": "cpu", "dtype": "float32"}, 1)

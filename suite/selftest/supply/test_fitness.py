@@ -272,7 +272,7 @@ def test_references_that_disagree_fail_on_the_first_run_and_become_no_baseline(
 
 def test_numbers_that_a_model_has_no_vector_for_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
     """In the measuring process, where the model is loaded."""
-    from quantgate.backends import transformers
+    from quantgate.backends.runtime import transformers
     from quantgate.backends.tree import TokenSequence
     from quantgate.measure.scoring import score
     from quantgate.measure.session import Session

@@ -146,8 +146,8 @@ def test_heads_of_another_size(
     """head_dim is not hidden_size / heads: both libraries have to say the same of it."""
     import torch
     import transformers
-    from quantgate.backends import llamacpp
-    from quantgate.backends import transformers as plain
+    from quantgate.backends.runtime import llamacpp
+    from quantgate.backends.runtime import transformers as plain
 
     from selftest.proofs.test_pocket import losses
 

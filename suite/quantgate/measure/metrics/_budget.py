@@ -26,7 +26,7 @@ def calibrated(session: Session, groups: Sequence[Sequence[TokenSequence]], way:
     batches: the smallest."""
     if way == "plain":
         return CANDIDATES[0]
-    code = code_hash("measure/scoring.py", "backends/*.py")
+    code = code_hash("measure/scoring.py", "backends/*.py", "backends/runtime/*.py")
     known = [machine(), session.threads, session.cell, session.backend.facts(), CANDIDATES, code]
     path = cache_dir() / "budgets" / f"{hash_of(known)}.json"
     if intact(path):

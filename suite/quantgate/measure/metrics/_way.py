@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from quantgate.backends.base import Backend
+from quantgate.backends.base import Backend, Scores
 from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains
 from quantgate.errors import in_one_line
 from quantgate.measure.scoring import Scored, score_trees
@@ -81,6 +81,8 @@ class Handshake:
 
 def way_of(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> Handshake:
     """Decide once for a session, whose tasks have these sequences."""
+    if isinstance(session.backend, Scores):
+        return Handshake("plain", None, 0.0, "the backend scores texts by itself")
     if session.handshake is None:
         session.handshake = handshake(session.backend, probe_of(session.backend, groups))
         if session.handshake.way == "plain":

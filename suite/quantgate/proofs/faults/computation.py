@@ -41,7 +41,7 @@ def cache_drops_oldest() -> None:
     import llama_cpp
     import numpy as np
 
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     def part(tree: Any, begin: int, end: int) -> Any:
         cut = {name: getattr(tree, name)[begin:end] for name in ("ids", "positions", "parents", "members")}
@@ -70,7 +70,7 @@ def cache_drops_oldest() -> None:
 def generation_drops_oldest() -> None:
     import llama_cpp
 
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "decode")
     def decode(original: Any, backend: Any, ids: Any) -> None:
@@ -187,7 +187,7 @@ def outliers_in_8_bits() -> None:
     ends="not finite",
 )
 def logits_overflow() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     calls = iter(range(1_000_000))
 

@@ -89,7 +89,7 @@ def bos_added() -> None:
 def tokenizer_normalizes() -> None:
     import unicodedata
 
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "tokenize")
     def tokenize(original: Any, backend: Any, text: str) -> Any:
@@ -101,7 +101,7 @@ TOKENIZER: dict[str, Any] = {"groups": ("tokenizer",)}
 
 def retokenized(change: Callable[[Any, str, list[int]], list[int]]) -> None:
     """Change the ids that the backend's tokenizer gives for a text."""
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "tokenize")
     def tokenize(original: Any, backend: Any, text: str) -> list[int]:
@@ -117,7 +117,7 @@ def merge_lost() -> None:
 
     import llama_cpp
 
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     halves: list[int] = []
     rarest = -1

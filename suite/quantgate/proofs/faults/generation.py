@@ -13,8 +13,8 @@ LIKELIHOOD = "decoding/perplexity/reproduction"
 
 def after_each_token(change: Any) -> None:
     """Call `change(backend, position)` when a token of generation has been processed."""
-    from quantgate.backends.llamacpp import LlamaCpp
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.transformers import Transformers
 
     for library in (LlamaCpp, Transformers):
 
@@ -75,7 +75,7 @@ def positions_end_at_512() -> None:
 
 @fault("logits scaled by 1.02 in generation after a long prompt", "llamacpp/Q4_K_M", LIKELIHOOD, **DECODED)
 def logits_scaled_after_long_prompt() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "prefill")
     def prefill(original: Any, backend: Any, ids: Any) -> None:

@@ -21,7 +21,7 @@ def filled(megabytes: float) -> Any:
 
 @fault("memory leaked per call: 8 MB at each decoded token", CELL, "memory/peak_decode_anonymous", **SIZED)
 def leak_per_call() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "decode")
     def decode(original: Any, backend: Any, ids: Any) -> None:
@@ -32,7 +32,7 @@ def leak_per_call() -> None:
 
 @fault("1 MB leaked in 100 decoded tokens", CELL, "decoding/growth", groups=("decoding",))
 def slow_leak() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "decode")
     def decode(original: Any, backend: Any, ids: Any) -> None:
@@ -43,7 +43,7 @@ def slow_leak() -> None:
 
 @fault("the same leak in transformers", "transformers/fp32", "decoding/growth", groups=("decoding",))
 def slow_leak_in_transformers() -> None:
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     @wrap(Transformers, "_step")
     def step(original: Any, backend: Any, ids: Any) -> None:
@@ -69,7 +69,7 @@ def no_memory_mapping() -> None:
 
 @fault("a cache for 8,192 tokens where 264 are needed", CELL, "memory/peak_prefill_anonymous", **SIZED)
 def oversized_cache() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "reserve")
     def reserve(original: Any, backend: Any, tokens: int, sequences: int) -> None:
@@ -78,7 +78,7 @@ def oversized_cache() -> None:
 
 @fault("logits kept of the whole prompt", "transformers/fp32", "memory/peak_prefill_anonymous", **SIZED)
 def logits_of_whole_prompt() -> None:
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     @wrap(Transformers, "_step")
     def step(original: Any, backend: Any, ids: Any) -> None:

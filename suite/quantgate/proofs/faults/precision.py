@@ -52,7 +52,7 @@ def window_off_by_one() -> None:
 def logits_in_fp16() -> None:
     import numpy as np
 
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     @wrap(Transformers, "logits")
     def logits(original: Any, backend: Any, tree: Any) -> Any:
@@ -81,13 +81,13 @@ def noise(library: Any) -> None:
 
 @fault("noise of 1e-4 on every logit", "transformers/fp32", REPRODUCTION, groups=TEXT)
 def noise_on_logits() -> None:
-    from quantgate.backends.transformers import Transformers
+    from quantgate.backends.runtime.transformers import Transformers
 
     noise(Transformers)
 
 
 @fault("the same noise in a quantized cell", "llamacpp/Q4_K_M", REPRODUCTION, groups=TEXT, line=True)
 def noise_on_quantized_logits() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     noise(LlamaCpp)

@@ -14,7 +14,7 @@ TIMED: dict[str, Any] = {"groups": ("throughput",), "beside_clean": True}
 
 @fault("2 ms sleep per decoded token", CELL, "throughput/decode", **TIMED)
 def sleep_per_token() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "decode")
     def decode(original: Any, backend: Any, ids: Any) -> None:
@@ -30,7 +30,7 @@ def half_the_threads() -> None:
 
 @fault("prefill computed twice", CELL, "throughput/prefill", "throughput/time_to_first_token", **TIMED)
 def prefill_twice() -> None:
-    from quantgate.backends.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     @wrap(LlamaCpp, "prefill")
     def prefill(original: Any, backend: Any, ids: Any) -> None:

@@ -88,7 +88,7 @@ def code_book_of_fp4() -> None:
 
 @fault("the model silently loaded in fp32", "bitsandbytes/int8", BYTES, REPRODUCTION, groups=SIZE)
 def loaded_in_fp32() -> None:
-    from quantgate.backends.bitsandbytes import BitsAndBytes
+    from quantgate.backends.runtime.bitsandbytes import BitsAndBytes
 
     @wrap(BitsAndBytes, "quantization")
     def quantization(original: Any, backend: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.proofs.papers.baseline import BASELINES, load, workload_of
 from quantgate.proofs.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from quantgate.records import Measurement
+from quantgate.run.inputs import is_simulated
 from quantgate.run.plan import Need
 
 
@@ -32,7 +33,7 @@ class Question:
             Need(cell, request)
             for cell in self.cells
             for request in self.entry.requests
-            if not (cell.simulated and request.split("/")[0] == "throughput")
+            if not (is_simulated(cell) and request.split("/")[0] == "throughput")
         ]
 
 

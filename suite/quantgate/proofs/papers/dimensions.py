@@ -22,6 +22,7 @@ from quantgate.proofs.papers.dimensions_scores import (
 from quantgate.proofs.papers.section import TOLERABLE, Figure, Finding, Measured, Paper, State, Table, decide
 from quantgate.proofs.papers.statistics import pearson, spearman
 from quantgate.records import Measurement
+from quantgate.run.inputs import is_simulated
 
 PAPER = Paper(
     authors="Renren Jin, Jiangcun Du, Wuwei Huang, Wei Liu, Jian Luan, Bin Wang and Deyi Xiong",
@@ -145,9 +146,9 @@ def _most_tasks(measured: Correlation, tasks: int) -> Finding:
 def _memory(measured: Measured, four: Sequence[int], full: Sequence[int]) -> Finding:
     """Of real weights: what a simulated scheme would take is a matter of arithmetic."""
     size = np.array([record.metrics["memory/weight_bytes"].value for _, record in measured])
-    real = [n for n in four if not measured[n][0].simulated]
+    real = [n for n in four if not is_simulated(measured[n][0])]
     worst = max(real, key=lambda n: size[n])
-    ratio = float(size[worst] / min(size[n] for n in full if not measured[n][0].simulated))
+    ratio = float(size[worst] / min(size[n] for n in full if not is_simulated(measured[n][0])))
     state: State = "holds" if ratio < 1 else "does not hold"
     return Finding(
         "four-bits-memory", "4 bits take less memory", "quantization saves memory",
@@ -165,7 +166,7 @@ def _with_interval(draws: Draws, number: int) -> str:
 
 def _speed(cell: Cell, record: Measurement, kind: str) -> str:
     metric = record.metrics.get(f"throughput/{kind}")
-    return "simulated" if cell.simulated or metric is None else f"{metric.value:.0f}"
+    return "simulated" if is_simulated(cell) or metric is None else f"{metric.value:.0f}"
 
 
 def _figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:

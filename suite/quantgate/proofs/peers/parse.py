@@ -61,7 +61,7 @@ def rates(text: str, prompt: int, decode: int) -> list[float]:
 
 
 def kernels(text: str) -> str:
-    """Return instruction sets and features as `quantgate.backends.llamacpp.kernels` does; empty where none are
+    """Return instruction sets and features as `quantgate.backends.runtime.llamacpp.kernels` does; empty where none are
     printed."""
     line = re.search(r"system_info:[^|]*\|(.*)", text)
     return " ".join(re.findall(r"(\w+) = 1", line[1])) if line else ""

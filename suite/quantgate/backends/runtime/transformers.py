@@ -1,0 +1,300 @@
+"""transformers: safetensors checkpoints, on the CPU or one CUDA device."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+# One tensor at a time, in the same order on every run. The peak of loading varies all the same where
+# bitsandbytes quantizes meanwhile, see fixtures/tolerances.toml.
+os.environ.setdefault("HF_DEACTIVATE_ASYNC_LOAD", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# By name: transformers imports lazily, and what loading a model imports would be timed as loading.
+import numpy as np
+import torch
+import transformers
+import transformers.modeling_utils
+from numpy.typing import NDArray
+from transformers import AutoTokenizer, DynamicCache, StaticCache
+
+from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
+from quantgate.backends.runtime.linear import linear_weights
+from quantgate.backends.runtime.loading import check_finite, load_model
+from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
+from quantgate.backends.runtime.tree_mask import masks
+from quantgate.backends.tree import TokenTree
+from quantgate.checkpoint.checks import check_no_adapter, check_quantization, positions_of
+from quantgate.checkpoint.contents import weight_files
+from quantgate.errors import MeasurementError
+from quantgate.machine.environment import instruction_sets
+
+SHARED = ("position_ids", "attention_mask", "past_key_values")
+"""What a model's forward has to take for a tree."""
+
+CACHES = ("past_key_values", "cache_params", "state")
+"""What a model may call its cache."""
+
+ROUNDING = {torch.float32: Rounding(1e-4, 1e-3)}
+HALF = Rounding(0.05, 0.5)
+"""Of floats of 16 bits."""
+
+
+class Transformers:
+    """A causal language model of transformers; attention is what the library takes by default: torch's
+    scaled_dot_product_attention where the architecture supports it, else the model's eager one."""
+
+    reads = ""
+    """The format of quantized weights that it loads as they are (`quant_method`)."""
+
+    def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(False)
+        transformers.utils.logging.set_verbosity_error()
+        self._checkpoint = checkpoint
+        self._device = torch.device(options["device"])
+        self._precision = getattr(torch, options["dtype"])
+        check_no_adapter(checkpoint)
+        check_quantization(checkpoint, "this scheme", options, self.reads)
+        self._model = load_model(
+            checkpoint,
+            dtype=getattr(torch, options["dtype"]),
+            device_map={"": self._device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **self.quantization(options),
+        ).eval()
+        check_finite(self._model, checkpoint)
+        # Of the class: a library may wrap the `forward` of an instance.
+        self._takes = set(inspect.signature(type(self._model).forward).parameters)
+        self._rotary = length_dependent(self._model)
+        # An indexer breaks ties between tokens by the length of the row.
+        self._by_length = self._rotary or hasattr(self._model.config.get_text_config(), "index_topk")
+        self._cache: Any = None
+        self._state: dict[str, Any] = {}
+        self._fed: list[int] = []
+        self._room = 0
+        self._logits: Any = None
+
+    def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of from_pretrained that quantize; none here."""
+        return {}
+
+    @property
+    def settings(self) -> str:
+        cache = "static cache" if self._is_static else "cache of the model's choice"
+        return f"{cache}, not compiled"
+
+    @property
+    def rounding(self) -> Rounding:
+        return ROUNDING.get(self._model.dtype, HALF)
+
+    def lengths(self) -> list[int]:
+        return lengths_in(self._model.config.to_dict())
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        self._cache = None
+        self._state = {}
+        self._room = tokens
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        if not tree.past:
+            reset(self._rotary)
+        if tree.is_chain and not tree.kept:
+            # Where the length of a sequence counts, so does its last token, which is not fed.
+            ids = [*tree.ids, tree.ids[-1]] if self._by_length else tree.ids
+            output = self._forward(ids, use_cache=False, logits_to_keep=self._tensor(tree.rows))
+        else:
+            missing = [name for name in SHARED if name not in self._takes]
+            if missing:
+                raise MeasurementError(f"{type(self._model).__name__} takes no {' and no '.join(missing)}")
+            self._keep(tree)
+            output = self._forward(
+                tree.ids,
+                position_ids=self._tensor([tree.positions]),
+                attention_mask=masks(tree, self._model, self._attention == "eager"),
+                past_key_values=self._cache,
+                use_cache=self._cache is not None,
+                logits_to_keep=self._tensor(tree.rows),
+            )
+        logits = output.logits[0]
+        if "logits_to_keep" not in self._takes:
+            logits = logits[tree.rows]
+        found: NDArray[np.float32] = logits.float().cpu().numpy()
+        return found
+
+    def _forward(self, ids: Sequence[int], **further: Any) -> Any:
+        """One pass, with what the model's forward takes of `further`."""
+        taken = {name: value for name, value in further.items() if name in self._takes}
+        return self._model(input_ids=self._tensor([list(ids)]), **taken)
+
+    def _tensor(self, values: Any) -> torch.Tensor:
+        return torch.tensor(values, device=self._device)
+
+    def _keep(self, tree: TokenTree) -> None:
+        """Leave in the cache what the tree continues, and have one where it is continued."""
+        if tree.past:
+            for layer in self._cache.layers:
+                layer.keys, layer.values = (t[..., : tree.past, :] for t in (layer.keys, layer.values))
+        else:
+            self._cache = DynamicCache() if tree.kept else None
+
+    @property
+    def _attention(self) -> str:
+        return str(self._model.config.get_text_config()._attn_implementation)
+
+    @functools.cached_property
+    def _is_static(self) -> bool:
+        """Whether the model works with a static cache: the library says so, and two steps do."""
+        if "past_key_values" not in self._takes or not self._model._can_compile_fullgraph:
+            return False
+        cache = StaticCache(config=self._model.config, max_cache_len=4)
+        try:
+            for ids in ([0, 0], [0]):
+                self._forward(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+            return False
+        return True
+
+    def prefill(self, ids: Sequence[int]) -> None:
+        reset(self._rotary)
+        self._state = {}
+        self._fed = []
+        if self._is_static:
+            if self._cache is None:
+                self._cache = StaticCache(config=self._model.config, max_cache_len=self._room)
+            self._cache.reset()
+            self._state = {"past_key_values": self._cache}
+        self._step(list(ids))
+
+    def decode(self, ids: Sequence[int]) -> None:
+        for token in ids:
+            length = len(self._fed)
+            if self._state and not crosses(self._rotary, length, length + 1):
+                self._step([token])
+            else:  # without a cache that is right, everything is computed again
+                self.prefill([*self._fed, token])
+
+    def _step(self, ids: list[int]) -> None:
+        # Some models take the positions from a cache that does not know them: generation passes them as well.
+        positions = self._tensor([range(len(self._fed), len(self._fed) + len(ids))])
+        output = self._forward(ids, **self._state, position_ids=positions, use_cache=True, logits_to_keep=1)
+        self._fed += ids
+        if not self._is_static:
+            given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
+            self._state = {name: cache for name, cache in given.items() if cache is not None}
+        self._logits = output.logits[0, -1]
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def next_logits(self) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = self._logits.float().cpu().numpy()
+        return logits
+
+    def generate(self, ids: Sequence[int], count: int) -> None:
+        prompt = torch.tensor([list(ids)], device=self._device)
+        self._model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=count,
+            min_new_tokens=count,
+            do_sample=False,
+            pad_token_id=0,
+        )
+
+    def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
+        def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
+            return lambda _, given: look(name, given[0][0].float().cpu().numpy())
+
+        hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(self._model).items()]
+        try:
+            self._forward(ids, use_cache=False)
+        finally:
+            for one in hooks:
+                one.remove()
+
+    def weights(self) -> Weights:
+        seen: set[int] = set()
+        size = 0
+        count = 0
+        for parameter in self._model.parameters():
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            size += sum(t.nbytes for t in self.stored(parameter))
+            count += self.logical_count(parameter)
+        files = sum(f.stat().st_size for f in weight_files(self._checkpoint))
+        linear = linear_weights(self._model)
+        held = [name for name, parameter in linear.items() if self.holds(name, parameter)]
+        counts = {name: self.logical_count(parameter) for name, parameter in linear.items()}
+        return Weights(
+            size, count, files, linear=sum(counts.values()), in_scheme=sum(counts[name] for name in held)
+        )
+
+    def holds(self, name: str, parameter: torch.Tensor) -> bool:
+        """Whether a weight of a linear layer has the scheme's precision."""
+        return bool(parameter.dtype == self._precision)
+
+    def sizes(self) -> Sizes:
+        tokens = self._model.get_input_embeddings()
+        tables = (
+            n for n, m in self._model.named_modules() if isinstance(m, torch.nn.Embedding) and m is not tokens
+        )
+        return Sizes(
+            vocabulary=int(tokens.weight.shape[0]),
+            positions=positions_of(self._model.config.get_text_config().to_dict()),
+            learned=any("pos" in name or name.endswith("wpe") for name in tables),
+        )
+
+    def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
+        """All tensors that hold one parameter."""
+        return [parameter]
+
+    def logical_count(self, parameter: torch.Tensor) -> int:
+        """Number of weights of one parameter before packing."""
+        return int(parameter.numel())
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self._checkpoint, trust_remote_code=False, local_files_only=True)
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        facts: dict[str, str | int | float | bool | None] = {
+            "attention": self._attention,
+            "kernels": f"{torch.backends.cpu.get_cpu_capability()} {instruction_sets()}",
+            "mkl": torch.backends.mkl.is_available(),
+            "mkldnn": torch.backends.mkldnn.is_available(),
+        }
+        if self._device.type == "cuda":
+            facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
+        return facts
+
+    def device_peak_bytes(self) -> dict[str, int]:
+        if self._device.type != "cuda":
+            return {}
+        return {
+            "cuda_allocated": torch.cuda.max_memory_allocated(self._device),
+            "cuda_reserved": torch.cuda.max_memory_reserved(self._device),
+        }
+
+    def reset_device_peak(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+
+
+def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+    """The linear layers by name, in order, without the head."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+
+
+load = Transformers
