@@ -401,7 +401,7 @@ def test_raw_value_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_names_cannot_leave_the_root(cell: str, tier: str, machine: str | None) -> None:
-    with pytest.raises(InputError, match=r"only letters, digits|not of the form"):
+    with pytest.raises(InputError, match=r"use letters, digits|not of the form"):
         baseline_path(Path("baselines"), cell, tier, machine)
 
 

@@ -975,8 +975,9 @@ def test_throughput_is_tokens_by_the_median_round(clock: Clock, tmp_path: Path) 
     }  # as llama-bench: a whole prompt, one decoded token
     for name, metric in found.items():
         assert metric.kind == "rounds"
+        governor = machine()["governor"]  # None where the kernel does not say
         assert metric.conditions == {
-            "source": "w1", "threads": 2, "governor": machine()["governor"], "kernels": "by hand",
+            "source": "w1", "threads": 2, **({"governor": governor} if governor else {}), "kernels": "by hand",
             "settings": "by heart", "prompt": 64, "decode": 8, "first_token": 16, "warm-up tokens": warm_ups[name],
         }  # fmt: skip
         assert metric.processes == [len(metric.samples or ())]
