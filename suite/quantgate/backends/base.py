@@ -44,7 +44,7 @@ class Weights:
 @dataclass(frozen=True)
 class Rounding:
     """Nats by which the log-probability of a token may differ between two ways of computing it, and be called rounding:
-    at least `floor`; up to `ceiling` where the model itself moves as much (`quantgate.measure.metrics._way`)."""
+    at least `floor`; up to `ceiling` where the model itself moves as much (`quantgate.measure.way`)."""
 
     floor: float
     ceiling: float

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from quantgate.config.grid import expand_grids
-from quantgate.config.toml_input import allowed, read_toml, validate
+from quantgate.config.toml_input import allowed
 from quantgate.errors import InputError
 from quantgate.files import checked_name
 from quantgate.paths import FIXTURES
@@ -242,95 +240,5 @@ class Matrix(Record):
         return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, known)}"
 
 
-def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[str, type[Record]]) -> Matrix:
-    """Read `path`: a matrix file, a pyproject.toml with `[tool.quantgate]`, or None for fixtures/matrix.toml.
-
-    Backends that it lacks come from fixtures/matrix.toml. backends: the names that it may use. groups: by metric group,
-    the model of its options. Raises InputError naming file, key and allowed values.
-    """
-    own = path is not None and path.resolve() != MATRIX.resolve()
-    path = path or MATRIX
-    raw = read_toml(path)
-    if path.name == "pyproject.toml":
-        raw = raw.get("tool", {}).get("quantgate", {})
-    for key, value in raw.items():
-        if key not in _TABLES:
-            raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
-    raw.setdefault("backends", {})
-    if own:
-        known = read_toml(MATRIX)["backends"]
-        expand_grids(MATRIX, known)
-        expand_grids(path, raw["backends"])
-        raw["backends"] = _merge(known, raw["backends"])
-    for backend in raw["backends"]:
-        if backend not in backends:
-            raise InputError(f"{path}: backends.{backend}: no such backend. {allowed(backend, backends)}")
-    tiers = raw.get("tiers", {})
-    raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
-    for name, tier in raw["tiers"].items():
-        given = tier["group_options"]
-        tier["group_options"] = {
-            group: _options(path, f"tiers.{name}.{group}", group, given[group], groups) for group in given
-        }
-    expand_grids(path, raw["backends"])
-    matrix = validate(Matrix, {"path": path, **raw}, path)
-    matrix.check_names()
-    matrix.check_references()
-    matrix.check_patterns()
-    return matrix
-
-
-def _options(
-    path: Path, where: str, group: str, options: Mapping[str, Any], groups: Mapping[str, type[Record]]
-) -> Record:
-    """Validate a metric group's options."""
-    if group not in groups:
-        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
-    return validate(groups[group], options, path, where)
-
-
 _OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")
 """What `quantgate.run` puts between a scheme's name and the ending of its files."""
-_TABLES = ("models", "backends", "tiers")
-_TIER_KEYS = ("extends", "time_limit", "cells")
-
-
-def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A tier with what it extends merged in: cells are added, options overridden key by key."""
-    if name in seen:
-        raise InputError(
-            f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}"
-        )
-    if name not in tiers:
-        raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {allowed(name, tiers)}")
-    own = tiers[name]
-    if not isinstance(own, dict):
-        raise InputError(f"{path}: tiers.{name}: must be a table")
-    options = {k: v for k, v in own.items() if k not in _TIER_KEYS}
-    for key, value in options.items():
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
-    flat = {"group_options": options, **{k: own[k] for k in ("time_limit", "cells") if k in own}}
-    if not isinstance(flat.get("cells", []), list):
-        raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
-    if "extends" not in own:
-        return flat
-    if not isinstance(own["extends"], str):
-        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {allowed('', tiers)}")
-    base = _tier(path, tiers, own["extends"], (*seen, name))
-    return {
-        **base,
-        **flat,
-        "cells": [*base.get("cells", []), *flat.get("cells", [])],
-        "group_options": _merge(base["group_options"], options),
-    }
-
-
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merge(out[key], value) if both else value
-    return out

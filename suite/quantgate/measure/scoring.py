@@ -8,7 +8,7 @@ stays in the backend's cache.
 plain: each sequence is a forward pass of its own, without a mask, positions or a cache from here: what the library
 computes for anybody. Sequences that differ in their last token only, which is predicted and never fed, share a pass.
 
-`quantgate.measure.metrics._way` decides which one a cell uses.
+`quantgate.measure.way` decides which one a cell uses.
 """
 
 from __future__ import annotations

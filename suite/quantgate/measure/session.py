@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from quantgate.backends.base import Backend
-    from quantgate.measure.metrics._way import Handshake
     from quantgate.measure.scoring import Scored
+    from quantgate.measure.way import Handshake
     from quantgate.records import Job
 
 R = TypeVar("R", bound=Record)

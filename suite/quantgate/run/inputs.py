@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantgate.backends.registry import backends
-from quantgate.config.matrix import Cell, Matrix, Scheme, read_matrix
+from quantgate.config.matrix import Cell, Matrix, Scheme
+from quantgate.config.reading import read_matrix
 from quantgate.config.toml_input import allowed, validate
 from quantgate.errors import InputError
 from quantgate.measure.groups import group_of, metric_groups, with_logprobs

@@ -19,6 +19,7 @@ from quantgate.backends.runtime.kbit import (
     quantile_codebook,
     quantized,
 )
+from quantgate.backends.runtime.linear import linear_layers
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import InputError
 from quantgate.measure.scoring import score
@@ -195,7 +196,7 @@ def loaded(tiny: TinyModel, **more: Any) -> Any:
 def test_bits_of_a_model_are_those_of_its_weights(tiny: TinyModel) -> None:
     own = loaded(tiny, bits=3, data_type="int", block=64)
     plain = transformers.load(tiny.safetensors, PLAIN, 1)
-    linear = sum(m.weight.numel() for m in transformers.linear_layers(plain._model).values())
+    linear = sum(m.weight.numel() for m in linear_layers(plain._model).values())
     size = own.weights()
     assert linear == 2 * (256 * (256 + 128 + 128 + 256) + 3 * 256 * 512)
     assert 8 * size.bytes == linear * (3 + 16 / 64) + 16 * (size.parameters - linear)

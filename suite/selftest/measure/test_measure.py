@@ -18,9 +18,9 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import InputError, MeasurementError
 from quantgate.items import Choice, Item, Task, Text
 from quantgate.machine.environment import machine
+from quantgate.measure import budget as tuning
 from quantgate.measure import scoring
 from quantgate.measure.metrics import (
-    _budget,
     accuracy,
     code,
     decoding,
@@ -758,9 +758,9 @@ def test_the_number_of_examples_is_a_condition(here: Here) -> None:
 
 
 def test_the_smallest_budget_that_is_nearly_the_fastest_is_taken() -> None:
-    assert _budget.fastest({256: 100.0, 512: 200.0, 1024: 205.0}) == 512
-    assert _budget.fastest({256: 100.0, 512: 200.0, 1024: 210.0}) == 1024
-    assert _budget.fastest({256: 100.0, 512: 90.0, 1024: 80.0}) == 256
+    assert tuning.fastest({256: 100.0, 512: 200.0, 1024: 205.0}) == 512
+    assert tuning.fastest({256: 100.0, 512: 200.0, 1024: 210.0}) == 1024
+    assert tuning.fastest({256: 100.0, 512: 90.0, 1024: 80.0}) == 256
 
 
 def test_a_budget_is_found_on_this_machine_once(
@@ -775,28 +775,28 @@ def test_a_budget_is_found_on_this_machine_once(
         tried.append(budget)
         return score(backend, groups, budget)
 
-    monkeypatch.setattr(_budget, "score", counted)
+    monkeypatch.setattr(tuning, "score", counted)
     options: dict[str, Any] = {"tasks": ["choose"], "items": 4, "budget": "auto"}
     found = here.measure(accuracy, **options)["accuracy/choose/acc"]
-    assert found.conditions["budget"] in _budget.CANDIDATES, "the number is part of the key"
+    assert found.conditions["budget"] in tuning.CANDIDATES, "the number is part of the key"
     tier = accuracy.Options.model_validate(options)
     assert accuracy.as_measured(tier, {"accuracy/choose/acc": found}).budget == found.conditions["budget"]
     assert accuracy.as_measured(tier, {"memory": found}) == tier
-    assert tried == [_budget.CANDIDATES[0], *_budget.CANDIDATES], "the first is the warm-up"
+    assert tried == [tuning.CANDIDATES[0], *tuning.CANDIDATES], "the first is the warm-up"
     again = here.measure(accuracy, **options)["accuracy/choose/acc"]
     assert (again.raw, again.conditions) == (found.raw, found.conditions)
     assert len(tried) == 4, "taken from the cache"
     pinned = here.measure(accuracy, **{**options, "budget": 512})["accuracy/choose/acc"]
     assert pinned.samples == found.samples
-    monkeypatch.setattr(_budget, "code_hash", lambda *code: "another")
+    monkeypatch.setattr(tuning, "code_hash", lambda *code: "another")
     here.measure(accuracy, **options)
     assert len(tried) == 8, "another way of scoring is tried anew"
 
 
 def test_a_budget_is_found_on_the_first_items_alone() -> None:
     groups = [[TokenSequence(tuple(range(11)), 1)] for _ in range(9)]
-    assert len(_budget.first_tokens(groups, 25)) == 3
-    assert len(_budget.first_tokens(groups, 1000)) == 9
+    assert len(tuning.first_tokens(groups, 25)) == 3
+    assert len(tuning.first_tokens(groups, 1000)) == 9
 
 
 # --- decoding -------------------------------------------------------------------------------------

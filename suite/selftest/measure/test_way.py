@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from quantgate.backends.base import lengths_in
 from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
-from quantgate.measure.metrics._way import Handshake, handshake, probe_of
 from quantgate.measure.scoring import score
+from quantgate.measure.way import Handshake, handshake, probe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -206,7 +206,7 @@ def test_a_mask_that_shows_a_neighbour_is_rejected(folder: Path, monkeypatch: py
 def test_positions_that_are_off_by_one_in_a_branch_are_rejected(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from quantgate.measure.metrics import _way
+    from quantgate.measure import way
 
     def shifted(*arguments: Any) -> TokenTree:
         tree = build_tree(*arguments)
@@ -215,7 +215,7 @@ def test_positions_that_are_off_by_one_in_a_branch_are_rejected(
             tree.positions[branch:] = [position + 1 for position in tree.positions[branch:]]
         return tree
 
-    monkeypatch.setattr(_way, "build_tree", shifted)
+    monkeypatch.setattr(way, "build_tree", shifted)
     assert agreed(folder).way == "plain"
 
 

@@ -8,6 +8,12 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 
+def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+    """Return the linear layers by name, in order, without the head."""
+    head = model.get_output_embeddings()
+    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+
+
 def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:
     """The weights of all linear layers but the head, by name, in order: of `Linear` and its subclasses, of GPT-2's
     `Conv1D`, whose weight is transposed, and those of all experts of a mixture in one tensor. A weight that is shared

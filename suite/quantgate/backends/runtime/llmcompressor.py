@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.backends.base import Rounding, Weights
-from quantgate.backends.runtime.linear import linear_weights
-from quantgate.backends.runtime.transformers import Transformers, linear_layers
+from quantgate.backends.runtime.linear import linear_layers, linear_weights
+from quantgate.backends.runtime.transformers import Transformers
 from quantgate.errors import MeasurementError
 
 try:

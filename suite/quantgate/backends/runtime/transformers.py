@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, DynamicCache, StaticCache
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
-from quantgate.backends.runtime.linear import linear_weights
+from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import check_finite, load_model
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
 from quantgate.backends.runtime.tree_mask import masks
@@ -289,12 +289,6 @@ class Transformers:
     def reset_device_peak(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-
-
-def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
-    """The linear layers by name, in order, without the head."""
-    head = model.get_output_embeddings()
-    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
 
 
 load = Transformers

@@ -16,18 +16,18 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
+from quantgate.measure.budget import calibrated
 from quantgate.measure.groups import Column, Group
-from quantgate.measure.metrics._budget import calibrated
-from quantgate.measure.metrics._way import Handshake, way_of
 from quantgate.measure.scoring import Scored, score
 from quantgate.measure.session import Session
+from quantgate.measure.way import Handshake, way_of
 from quantgate.records import Declared, Metric, Needs, Record, Scalar
 
 MEAN = "mean"
 """Stands in a request for all tasks together."""
 UNITS = {"margin": "nats", "margin_norm": "nats/character", "likelihood_diff": "nats"}
 ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
-"""Metrics whose samples are right or wrong; but for the `acc` of `mass`, which is a share."""
+"""Metrics whose samples are right or wrong; the `acc` of `mass` is a share."""
 LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
 
 
@@ -240,7 +240,6 @@ def item_metrics(task: Task, item: Item, scored: list[Scored]) -> dict[str, floa
     pair: of the stereotyping sentence and the other one, `pct_stereotype` is 1 where the first is likelier,
     `likelihood_diff` how far they are apart, nats (the harness's crows_pairs). stereoset: `lms` and `ss` of Nadeem
     et al. 2021, section 4. gold: none, the margins say how likely the answer is.
-    A test holds those of the harness against its own.
     """
     totals = np.array([s.total for s in scored])
     match task.results:

@@ -130,11 +130,11 @@ def choices_see_each_other() -> None:
     import numpy as np
 
     from quantgate.backends.tree import TokenTree
-    from quantgate.measure.metrics import _way
+    from quantgate.measure import way
 
-    @wrap(_way, "handshake")
+    @wrap(way, "handshake")
     def handshake(original: Any, *arguments: Any) -> Any:
-        return _way.Handshake("shared", 0.0, 0.0)
+        return way.Handshake("shared", 0.0, 0.0)
 
     @wrap(TokenTree, "mask")
     def mask(original: Any, tree: TokenTree) -> Any:
