@@ -540,7 +540,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(diverging: Project, tmp_path
 
 def test_a_reference_that_fails_costs_its_cells_their_divergence_alone(diverging: Project) -> None:
     schemes = {
-        "broken": {"bits": 16, "ftype": "NOPE", "reference": "llamacpp/broken"},
+        "broken": {"bits": 2, "ftype": "IQ2_XXS", "reference": "llamacpp/broken"},
         "q": {"bits": 4, "ftype": "Q4_K_M", "reference": "llamacpp/broken"},
     }
     diverging.matrix["backends"] = {"llamacpp": {"schemes": schemes}}

@@ -143,12 +143,9 @@ def test_a_folder_that_is_a_file(project: Project) -> None:
 def test_a_folder_that_cannot_be_made(project: Project) -> None:
     project.write()
     result = project.run("--results", str(project.text / "results"))
-    assert result.status == 10
-    assert (
-        f"{project.text}/results/smoke/tiny/llamacpp: Not a directory"
-        in result.verdict(F16, "perplexity").text
+    assert_usage_error(
+        result, f"{project.text}/results: Not a directory; name a folder that can be written with --results"
     )
-    assert "Traceback" not in result.output
 
 
 # --- checkpoints -------------------------------------------------------------------------------------

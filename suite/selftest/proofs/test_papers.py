@@ -548,7 +548,7 @@ def test_records_become_the_baseline_that_they_then_fit(
     assert main([*asked, "--update-baselines", "--reason", "again"]) == 0
     assert f"{len(findings)} findings, 0 of them new or beyond" in capsys.readouterr().out
     path = path_of("kbit", tmp_path)
-    path.write_text(re.sub(r"(?<=correlation = { value = )[-.0-9]+", "0.5", path.read_text()))
+    path.write_text(re.sub(r"(?<=correlation = \{value = )[-.0-9]+", "0.5", path.read_text()))
     assert main(asked) == 0
     assert capsys.readouterr().out.count("has left its baseline 0.5 ") == 1
     assert main([*asked, "--update-baselines", "--reason", "again"]) == 0
