@@ -191,7 +191,17 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Path(purelib.strip(), "beneath.pth").write_text("\n".join(site.getsitepackages()))
     (wheel,) = folder.glob("*.whl")
     subprocess.run(
-        [*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True
+        [
+            *pip,
+            "--python",
+            str(python),
+            "install",
+            "--no-deps",
+            "--no-index",
+            "--ignore-installed",
+            str(wheel),
+        ],
+        check=True,
     )
     return python
 
