@@ -141,12 +141,12 @@ def batches(
         return length if length * WORTHWHILE >= budget else 0
 
     for group in groups:
-        own = common(s.unscored for s in group)
+        beginning = common(s.unscored for s in group)
         cost = len(build_tree(group).ids)
-        together = common([stem, own]) if batch else own
+        together = common([stem, beginning]) if batch else beginning
         if batch and size + cost - shared(together) * (count + 1) > budget:
             yield batch, past
-            cached, together, batch, size, count = stem, own, [], 0, 0
+            cached, together, batch, size, count = stem, beginning, [], 0, 0
         batch.extend(group)
         stem, past, size, count = together, shared(together), size + cost, count + 1
     if batch:

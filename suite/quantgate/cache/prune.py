@@ -61,23 +61,23 @@ def limit_bytes() -> float:
 
 def things(root: Path) -> list[Thing]:
     """All that the cache keeps, what was used longest ago first."""
-    found = []
+    listed = []
     for kind in root.iterdir() if root.is_dir() else ():
         for path in kind.iterdir() if kind.is_dir() and kind.name not in INTERNAL else ():
             with suppress(OSError):  # another run may be removing it
                 if not path.name.startswith("."):
                     entry = read_entry(path)
                     stamp = entry_file(path) if entry else path
-                    found.append(Thing(path, entry.bytes if entry else size_of(path), stamp.stat().st_mtime))
-    return sorted(found, key=lambda thing: thing.used)
+                    listed.append(Thing(path, entry.bytes if entry else size_of(path), stamp.stat().st_mtime))
+    return sorted(listed, key=lambda thing: thing.used)
 
 
-def too_many(found: Iterable[Thing], limit: float, before: float, now: float) -> Iterator[Thing]:
-    """Which of `found` (in order of use) to remove, so that they take no more than `limit` bytes: only what was used
+def too_many(listed: Iterable[Thing], limit: float, before: float, now: float) -> Iterator[Thing]:
+    """Which of `listed` (in order of use) to remove, so that they take no more than `limit` bytes: only what was used
     `before` that time. Short-lived kinds go in any case."""
-    found = list(found)
-    left = sum(thing.bytes for thing in found)
-    for thing in found:
+    listed = list(listed)
+    left = sum(thing.bytes for thing in listed)
+    for thing in listed:
         old = thing.used < now - SHORT.get(thing.kind, math.inf)
         if thing.used < before and (left > limit or old):
             left -= thing.bytes
@@ -139,16 +139,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"--{name.replace('_', '-')} {value}: must be 0 or more", file=sys.stderr)
             return 4
     root, now = cache_dir(), time.time()
-    found = things(root)
+    listed = things(root)
     if options.older_than is None and options.max_size is None:
-        _table(found)
-        print(f"{_gigabytes(sum(thing.bytes for thing in found))} in {root}")
+        _table(listed)
+        print(f"{_gigabytes(sum(thing.bytes for thing in listed))} in {root}")
         return 0
     chosen: list[Thing] = []
     if options.older_than is not None:
-        chosen = [thing for thing in found if thing.used < now - options.older_than * DAY]
+        chosen = [thing for thing in listed if thing.used < now - options.older_than * DAY]
     if options.max_size is not None:
-        rest = [thing for thing in found if thing not in chosen]
+        rest = [thing for thing in listed if thing not in chosen]
         left = sum(thing.bytes for thing in rest)
         for thing in rest:
             if left > options.max_size * 1e9:
@@ -171,8 +171,8 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.3f} GB"
 
 
-def _table(found: Iterable[Thing]) -> None:
-    for thing in found:
+def _table(listed: Iterable[Thing]) -> None:
+    for thing in listed:
         day = datetime.fromtimestamp(thing.used).astimezone().strftime("%Y-%m-%d %H:%M")
         print(f"{_gigabytes(thing.bytes):>14}  used {day}  {thing.kind}/{thing.path.name}")
 

@@ -31,12 +31,12 @@ BITSANDBYTES = {
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is no such file. Raises AssetError."""
     try:
-        found = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, OSError) as error:
         raise AssetError(f"{path}: is no JSON file that can be read ({error}); fetch it again") from None
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 def tensors_of(folder: Path) -> dict[str, tuple[Path, int, int, list[int]]]:
     """Of each tensor that is loaded: its file, where in it its bytes begin and end, and its shape."""
-    found = {}
+    tensors = {}
     for file in weight_files(folder):
         try:
             with file.open("rb") as stream:
@@ -57,12 +57,12 @@ def tensors_of(folder: Path) -> dict[str, tuple[Path, int, int, list[int]]]:
             for name, entry in header.items():
                 if name != "__metadata__":
                     begin, end = entry["data_offsets"]
-                    found[name] = (file, 8 + length + begin, 8 + length + end, entry["shape"])
+                    tensors[name] = (file, 8 + length + begin, 8 + length + end, entry["shape"])
         except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
             raise AssetError(
                 f"{file}: is no safetensors file: its header cannot be read; fetch it again"
             ) from None
-    return found
+    return tensors
 
 
 def check_no_adapter(folder: Path) -> None:
@@ -79,9 +79,9 @@ def quantization_of(folder: Path) -> dict[str, Any]:
     """The quantization that the weights of the folder already have; empty: none."""
     config = read_json(folder / "config.json")
     for part in (config, config.get("text_config") or {}):
-        found = part.get("quantization_config") or part.get("compression_config")
-        if isinstance(found, dict) and found:
-            return found
+        settings = part.get("quantization_config") or part.get("compression_config")
+        if isinstance(settings, dict) and settings:
+            return settings
     return {}
 
 
@@ -200,8 +200,10 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
     attention = config.get("attn_config")
     if config.get("alibi") or (isinstance(attention, dict) and attention.get("alibi")):
         return None
-    found: list[int] = [config[key] for key in LIMITS if isinstance(config.get(key), int) and config[key] > 0]
-    return min(found, default=None)
+    limits: list[int] = [
+        config[key] for key in LIMITS if isinstance(config.get(key), int) and config[key] > 0
+    ]
+    return min(limits, default=None)
 
 
 def puts_bos(folder: Path) -> bool | None:

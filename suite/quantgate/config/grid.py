@@ -34,7 +34,7 @@ def schemes_of(where: str, grids: Sequence[Any]) -> dict[str, dict[str, Any]]:
     `name` of a grid is a pattern with its other keys in braces: `{data_type}{bits}-b{block}` makes `int4-b64`. A key
     whose value is no list is the same for all.
     """
-    found: dict[str, dict[str, Any]] = {}
+    schemes: dict[str, dict[str, Any]] = {}
     for number, grid in enumerate(grids):
         here = f"{where}[{number}].name"
         if not isinstance(grid, Mapping) or not isinstance(grid.get("name"), str):
@@ -43,10 +43,10 @@ def schemes_of(where: str, grids: Sequence[Any]) -> dict[str, dict[str, Any]]:
         for values in itertools.product(*axes.values()):
             scheme = dict(zip(axes, values, strict=True))
             name = _named(here, grid["name"], scheme)
-            if name in found:
+            if name in schemes:
                 raise InputError(f"{here}: makes {name!r} twice: put every key that varies into the pattern")
-            found[name] = scheme
-    return found
+            schemes[name] = scheme
+    return schemes
 
 
 def _named(where: str, pattern: str, scheme: Mapping[str, Any]) -> str:

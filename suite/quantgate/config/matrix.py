@@ -134,17 +134,17 @@ class Matrix(Record):
     def cell(self, cell_id: str) -> Cell:
         model, backend, scheme = cell_id.split("/")
         entry = self.backends[backend]
-        found = entry.schemes[scheme]
+        chosen = entry.schemes[scheme]
         return Cell(
             model=model,
             backend=backend,
             scheme=scheme,
-            bits=found.bits,
-            scheme_options=found.scheme_options,
+            bits=chosen.bits,
+            scheme_options=chosen.scheme_options,
             checkpoint=entry.checkpoint,
-            reference=f"{model}/{found.reference or entry.reference}",
-            rounding=found.rounding,
-            minimum_share=entry.minimum_share if found.minimum_share is None else found.minimum_share,
+            reference=f"{model}/{chosen.reference or entry.reference}",
+            rounding=chosen.rounding,
+            minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,
         )
 
     def tier(self, name: str) -> Tier:
@@ -192,15 +192,15 @@ class Matrix(Record):
     def check_references(self) -> None:
         """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
         reference leaves its log-probabilities to the others, and has no divergence itself."""
-        known = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
+        cells = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
         for backend, entry in self.backends.items():
             keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
             for key, reference in {"reference": entry.reference, **keys}.items():
                 if reference is None:
                     continue
                 where = f"{self.path}: backends.{backend}.{key}"
-                if reference not in known:
-                    raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, known)}")
+                if reference not in cells:
+                    raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, cells)}")
                 other, other_key = self._reference_of(reference)
                 if other != reference:
                     name = reference.partition("/")[2]
@@ -236,8 +236,8 @@ class Matrix(Record):
             return f"names no known model: {model!r}. {allowed(model, self.models)}"
         if not any(fnmatchcase(b, backend) for b in self.backends):
             return f"names no known backend: {backend!r}. {allowed(backend, self.backends)}"
-        known = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
-        return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, known)}"
+        schemes = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
+        return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
 
 
 _OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")

@@ -43,8 +43,8 @@ def validate(model: type[M], data: Mapping[str, Any], path: Path, where: str = "
 def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
     key = ".".join([*([where] if where else []), *(str(p) for p in error["loc"])])
     if error["type"] == "extra_forbidden":
-        known = _fields(model, error["loc"][:-1])
-        return f"{path}: {key}: unknown key. {allowed(str(error['loc'][-1]), known)}"
+        fields = _fields(model, error["loc"][:-1])
+        return f"{path}: {key}: unknown key. {allowed(str(error['loc'][-1]), fields)}"
     if error["type"] == "missing":
         return f"{path}: {key}: is missing; add it"
     return f"{path}: {key}: {error['msg']} (got {error['input']!r})"
@@ -60,8 +60,8 @@ def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
             current = _last_model(current)
         if current is None:
             return []
-    found = current if isinstance(current, type) else _last_model(current)
-    return list(found.model_fields) if isinstance(found, type) and issubclass(found, BaseModel) else []
+    last = current if isinstance(current, type) else _last_model(current)
+    return list(last.model_fields) if isinstance(last, type) and issubclass(last, BaseModel) else []
 
 
 def _last_model(annotation: Any) -> Any:

@@ -95,8 +95,8 @@ def _outcome(command: list[str], limits: Limits, mark: str) -> Status:
 
 def _command(jail: Path, source: Path, limits: Limits) -> list[str]:
     python = Path(sys.executable).resolve()
-    own = (Path(sys.base_prefix).resolve(), python.parent)
-    binds = [Path(p) for p in dict.fromkeys([*SYSTEM, *map(str, own)])]
+    interpreter = (Path(sys.base_prefix).resolve(), python.parent)
+    binds = [Path(p) for p in dict.fromkeys([*SYSTEM, *map(str, interpreter)])]
     inside = jail / "program.py"
     steps = ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 none {shlex.quote(str(jail))}"]
     for path in binds:

@@ -103,7 +103,7 @@ def handshake(backend: Backend, probe: Probe) -> Handshake:
         raise
     except Exception as error:  # whatever a library makes of a mask, of positions, of a cache that it has not
         return Handshake("plain", None, limit, f"the shared way failed ({in_one_line(error)})")
-    difference = max(_difference(plain[s], found) for s, found in zip(probe.sequences, shared, strict=True))
+    difference = max(_difference(plain[s], scored) for s, scored in zip(probe.sequences, shared, strict=True))
     if difference <= limit:
         return Handshake("shared", difference, limit)
     reason = f"the shared way differs by {difference:.2g} nats a token, more than rounding ({limit:.2g})"
@@ -137,10 +137,10 @@ def probe_of(backend: Backend, groups: Sequence[Sequence[TokenSequence]]) -> Pro
 
     def item(stem: Ids, choices: int = 1) -> list[TokenSequence]:
         """Choices that share the first token, and those of the context."""
-        own = tokens(min(OWN, size - len(stem) - 1))
-        end = min(END, size - len(stem) - len(own))
+        added = tokens(min(OWN, size - len(stem) - 1))
+        end = min(END, size - len(stem) - len(added))
         first = tokens(1)
-        ids = [stem + own + first + tokens(end - 1) for _ in range(choices)]
+        ids = [stem + added + first + tokens(end - 1) for _ in range(choices)]
         start = min(len(stem) + 1, len(ids[0]) - 1)
         return [TokenSequence(one, start) for one in ids]
 

@@ -66,15 +66,15 @@ def kill_descendants(spared: Collection[int] = ()) -> None:
 
 
 def _children(parent: int) -> set[int]:
-    found = set()
+    children = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with suppress(OSError):
                 # The name, in parentheses, may hold anything; state and parent come after it: proc(5).
                 after = (folder / "stat").read_bytes().rpartition(b")")[2].split()
                 if int(after[1]) == parent:
-                    found.add(int(folder.name))
-    return found
+                    children.add(int(folder.name))
+    return children
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -53,11 +53,11 @@ def make_lines(tokenizer: Any, samples: Sequence[str]) -> list[str]:
 def vocabulary_lines(tokenizer: Any) -> list[str]:
     """Lines whose tokens are, together, all that the tokenizer gives for a text of their own: each merge of a BPE
     makes one of them. A token that is no whole character by itself is left to the other lines."""
-    own = _texts_of_tokens(tokenizer)
-    lines = ["".join(map(_apart, texts)) for texts in _by_line(list(own.values()))]
+    texts_of = _texts_of_tokens(tokenizer)
+    lines = ["".join(map(_apart, texts)) for texts in _by_line(list(texts_of.values()))]
     seen = {token for ids in _encoded(tokenizer, lines) for token in ids}
     # Those that grew together with their neighbours: alone in a line.
-    return [*lines, *(text for token, text in own.items() if token not in seen)]
+    return [*lines, *(text for token, text in texts_of.items() if token not in seen)]
 
 
 def _texts_of_tokens(tokenizer: Any) -> dict[int, str]:

@@ -32,7 +32,7 @@ def is_transposed(model: Any, name: str) -> bool:
 
 def _found(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
     head = model.get_output_embeddings()
-    found: dict[str, tuple[Any, torch.nn.Parameter]] = {}
+    weights: dict[str, tuple[Any, torch.nn.Parameter]] = {}
     seen: set[int] = set()
     for module_name, module in model.named_modules():
         if module is head or isinstance(module, (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)):
@@ -40,8 +40,8 @@ def _found(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
         for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen and _is_linear(module, key, parameter):
                 seen.add(id(parameter))
-                found[f"{module_name}.{key}"] = (module, parameter)
-    return found
+                weights[f"{module_name}.{key}"] = (module, parameter)
+    return weights
 
 
 def _is_linear(module: Any, key: str, parameter: torch.nn.Parameter) -> bool:

@@ -188,15 +188,15 @@ class LlamaCpp:
 
     def _metadata(self) -> dict[str, int]:
         """The numbers of the GGUF file's header that are no lists."""
-        found: dict[str, int] = {}
+        lengths: dict[str, int] = {}
         room = ctypes.create_string_buffer(256)
         for index in range(llama_cpp.llama_model_meta_count(self._model)):
             llama_cpp.llama_model_meta_key_by_index(self._model, index, room, len(room))
             key = room.value.decode(errors="replace")
             llama_cpp.llama_model_meta_val_str_by_index(self._model, index, room, len(room))
             if room.value.isdigit():
-                found[key] = int(room.value)
-        return found
+                lengths[key] = int(room.value)
+        return lengths
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         return {

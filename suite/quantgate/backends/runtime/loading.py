@@ -141,15 +141,15 @@ def _missing(model: Any, names: Iterable[str]) -> list[str]:
 
 
 def _unexpected(checkpoint: Path, names: Iterable[str]) -> list[str]:
-    found = sorted(names)
-    if not found:
+    ordered = sorted(names)
+    if not ordered:
         return []
     tensors = tensors_of(checkpoint)
     config = read_json(checkpoint / "config.json")
     parts = any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config"))
     return [
         name
-        for name in found
+        for name in ordered
         if not (_OLD_MASK.search(name) and _is_mask(tensors[name][3] if name in tensors else []))
         and not (parts and _OTHER_PARTS.search(name))
     ]

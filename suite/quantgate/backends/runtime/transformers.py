@@ -126,8 +126,8 @@ class Transformers:
         logits = output.logits[0]
         if "logits_to_keep" not in self._takes:
             logits = logits[tree.rows]
-        found: NDArray[np.float32] = logits.float().cpu().numpy()
-        return found
+        rows: NDArray[np.float32] = logits.float().cpu().numpy()
+        return rows
 
     def _forward(self, ids: Sequence[int], **further: Any) -> Any:
         """One pass, with what the model's forward takes of `further`."""
