@@ -20,10 +20,10 @@ Ftype = Literal[
 
 
 class Options(SchemeOptions):
-    """ftype: what the file is quantized to. n_gpu_layers: how many layers lie on the GPU, -1 for all. imatrix: a text
-    of tasks.toml whose activations make an importance matrix."""
+    """ftype: what the file is quantized to; with `as_is`, nothing is. n_gpu_layers: how many layers lie on the GPU, -1
+    for all. imatrix: a text of tasks.toml whose activations make an importance matrix."""
 
-    ftype: Ftype
+    ftype: Ftype | None = None
     n_gpu_layers: int = Field(default=0, ge=-1)
     imatrix: str | None = None
 
@@ -33,6 +33,10 @@ class Options(SchemeOptions):
             raise ValueError('with device = "cuda", give n_gpu_layers: -1 puts all layers on the GPU')
         if self.device == "cpu" and self.n_gpu_layers != 0:
             raise ValueError('n_gpu_layers needs device = "cuda"')
+        if self.ftype is None and not self.as_is:
+            raise ValueError(
+                "ftype is missing: name it, or as_is = true for files that are loaded as they are"
+            )
         if self.imatrix is not None and self.ftype in FLOATS:
             raise ValueError(f"an importance matrix does nothing for {self.ftype}: leave imatrix out")
         return self

@@ -26,8 +26,12 @@ class SchemeOptions(Record):
 
     model_config = ConfigDict(strict=True)
 
-    bits: float = Field(gt=0, le=64)
+    bits: float | None = Field(gt=0, le=64)
+    """None, with `as_is`: as the checkpoint says."""
     device: Literal["cpu", "cuda"] = "cpu"
+    as_is: bool = False
+    """The checkpoint is loaded as it is: it has the scheme's precision already. Given for a scheme that says so, and
+    for a cell whose model names a checkpoint for it (`[models.NAME.checkpoints]`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,7 @@ def check_quantization(folder: Path, cell: str, options: Mapping[str, Any], read
 
 def describe(stored: Mapping[str, Any]) -> str:
     """A quantization in words: `bitsandbytes, 4 bits, nf4`."""
-    bits = 4 if stored.get("load_in_4bit") else 8 if stored.get("load_in_8bit") else _bits(stored)
+    bits = quantization_bits(stored)
     parts = [
         str(stored.get("quant_method", "unknown method")),
         f"{bits} bits" if bits else "",
@@ -121,7 +121,10 @@ def describe(stored: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _bits(stored: Mapping[str, Any]) -> Any:
+def quantization_bits(stored: Mapping[str, Any]) -> Any:
+    """Return the bits of the weights that a `quantization_config` names; None: it names none."""
+    if _is_bitsandbytes(stored):
+        return 4 if stored.get("load_in_4bit") else 8
     for key in ("bits", "w_bit", "weight_bits", "num_bits"):
         if stored.get(key):
             return stored[key]

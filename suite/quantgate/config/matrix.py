@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from quantgate.checkpoint.nominal import nominal_bits
 from quantgate.config.toml_input import allowed
 from quantgate.errors import InputError
 from quantgate.files import checked_name
@@ -39,6 +40,17 @@ class Source(Record):
             )
         return self
 
+    def beside(self, matrix: Path) -> Path | None:
+        """Return the local path, which is relative to the file of the matrix; None: the source is not local."""
+        return None if self.path is None else (matrix.parent / self.path.expanduser()).absolute()
+
+
+class Checkpoint(Source):
+    """A checkpoint that one scheme of a model loads as it is."""
+
+    sha256: str | dict[str, str] | None = None
+    """What it must hold: the SHA-256 of its only file, or of files by name."""
+
 
 class Model(Record):
     """A checkpoint and its licence."""
@@ -46,6 +58,8 @@ class Model(Record):
     license: str
     weights: Source | None = None
     gguf: Source | None = None
+    checkpoints: dict[str, Checkpoint] = Field(default_factory=dict)
+    """By `backend/scheme`, what that cell loads as it is."""
     add_bos: bool | None = None
     """Put the beginning-of-sequence token before each text and context; None: no, whatever the tokenizer would do."""
 
@@ -60,7 +74,10 @@ class Scheme(BaseModel):
     """One way to hold the weights. Keys beyond these go to the backend as they are."""
 
     model_config = {"extra": "allow", "frozen": True}
-    bits: float = Field(gt=0, le=64)
+    bits: float | None = Field(default=None, gt=0, le=64)
+    """None, for a scheme with `as_is`: as the checkpoint says."""
+    as_is: bool = False
+    """The scheme quantizes nothing: only models that name a checkpoint under it have such a cell."""
     device: Literal["cpu", "cuda"] = "cpu"
     minimum_share: float | None = Field(default=None, ge=0, le=1)
     """Share of the weights of linear layers that this scheme's precision has to hold (`memory/quantized_share`);
@@ -73,7 +90,12 @@ class Scheme(BaseModel):
     @property
     def scheme_options(self) -> dict[str, Any]:
         """What the backend is given."""
-        return {"bits": self.bits, "device": self.device, **(self.model_extra or {})}
+        options = {"bits": self.bits, "device": self.device, **(self.model_extra or {})}
+        if self.as_is:
+            options["as_is"] = True
+        elif self.bits is None:
+            del options["bits"]
+        return options
 
 
 class BackendEntry(Record):
@@ -102,11 +124,14 @@ class Cell(Record):
     backend: str
     scheme: str
     bits: float
+    """0: the scheme leaves them to a checkpoint that is not on this machine yet, or cannot be read."""
     scheme_options: dict[str, Any]
     checkpoint: Literal["safetensors", "gguf", "compressed"]
     reference: str
     rounding: Rounding = "activations"
     minimum_share: float | None = None
+    as_is: Checkpoint | None = None
+    """What it loads as it is; None: what is made from the model's checkpoint."""
 
     @property
     def id(self) -> str:
@@ -115,7 +140,8 @@ class Cell(Record):
     @property
     def marks(self) -> list[str]:
         """Names that -m and -k know this cell by."""
-        return [self.model, self.backend, self.scheme, f"bits{self.bits:g}"]
+        bits = [f"bits{self.bits:g}"] if self.bits else []
+        return [self.model, self.backend, self.scheme, *bits]
 
 
 def selecting(cell_id: str) -> str:
@@ -135,16 +161,23 @@ class Matrix(Record):
         model, backend, scheme = cell_id.split("/")
         entry = self.backends[backend]
         chosen = entry.schemes[scheme]
+        options, bits = chosen.scheme_options, chosen.bits
+        as_is = self.models[model].checkpoints.get(f"{backend}/{scheme}")
+        if as_is is not None:
+            local = as_is.beside(self.path)
+            bits = bits or (nominal_bits(local) if local else 0)
+            options |= {"bits": bits or None, "as_is": True}
         return Cell(
             model=model,
             backend=backend,
             scheme=scheme,
-            bits=chosen.bits,
-            scheme_options=chosen.scheme_options,
+            bits=bits or 0,
+            scheme_options=options,
             checkpoint=entry.checkpoint,
             reference=f"{model}/{chosen.reference or entry.reference}",
             rounding=chosen.rounding,
             minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,
+            as_is=as_is,
         )
 
     def tier(self, name: str) -> Tier:
@@ -165,10 +198,11 @@ class Matrix(Record):
 
     def _ids(self) -> list[str]:
         return [
-            f"{model}/{backend}/{scheme}"
-            for model in self.models
+            f"{name}/{backend}/{scheme}"
+            for name, model in self.models.items()
             for backend, entry in self.backends.items()
-            for scheme in entry.schemes
+            for scheme, one in entry.schemes.items()
+            if not one.as_is or f"{backend}/{scheme}" in model.checkpoints
         ]
 
     def check_names(self) -> None:
@@ -188,6 +222,22 @@ class Matrix(Record):
                         )
                     more, _, end = end.partition(".")
                     begin = f"{begin}.{more}"
+
+    def check_checkpoints(self) -> None:
+        """Raise InputError for a checkpoint under a name that is no backend/scheme."""
+        for name, model in self.models.items():
+            for cell in model.checkpoints:
+                where = f"{self.path}: models.{name}.checkpoints: {cell!r}"
+                backend, _, scheme = cell.partition("/")
+                if backend not in self.backends:
+                    raise InputError(
+                        f"{where} is no backend/scheme: no backend {backend!r}. {allowed(backend, self.backends)}"
+                    )
+                if scheme not in (schemes := self.backends[backend].schemes):
+                    raise InputError(
+                        f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
+                        f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
+                    )
 
     def check_references(self) -> None:
         """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
@@ -237,6 +287,8 @@ class Matrix(Record):
         if not any(fnmatchcase(b, backend) for b in self.backends):
             return f"names no known backend: {backend!r}. {allowed(backend, self.backends)}"
         schemes = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
+        if any(fnmatchcase(s, scheme) for s in schemes):
+            return f"names a scheme with as_is: add {backend}/{scheme} to models.{model}.checkpoints"
         return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
 
 

@@ -51,6 +51,7 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     expand_grids(path, raw["backends"])
     matrix = validate(Matrix, {"path": path, **raw}, path)
     matrix.check_names()
+    matrix.check_checkpoints()
     matrix.check_references()
     matrix.check_patterns()
     return matrix

@@ -32,7 +32,7 @@ from quantgate.processes.fork import serve
 from quantgate.processes.progress import report
 from quantgate.processes.turns import inherited
 from quantgate.processes.warden import end_with_parent
-from quantgate.records import Job, Measurement, Preparation
+from quantgate.records import Job, Measurement, Metric, Preparation
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -109,6 +109,8 @@ def run(job: Job) -> None:
         except UnmeasurableError as error:
             unmeasured[group] = str(error)
         phases[group] = clock() - mark
+    if job.as_is:
+        metrics = {name: _with_condition(metric, "checkpoint", job.as_is) for name, metric in metrics.items()}
     record = Measurement(
         cell=job.cell,
         tier=job.tier,
@@ -127,6 +129,10 @@ def run(job: Job) -> None:
         complete=True,
     )
     write_atomic(job.output, record.model_dump_json(indent=1).encode())
+
+
+def _with_condition(metric: Metric, key: str, value: str) -> Metric:
+    return metric.model_copy(update={"conditions": {**metric.conditions, key: value}})
 
 
 def prepare(job: Preparation) -> None:

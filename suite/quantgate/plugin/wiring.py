@@ -170,7 +170,7 @@ class Wiring:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Return why this machine leaves the cell out; empty where it does not."""
-        return missing_hardware(cell) or backends()[cell.backend].missing() or self.supply.refused(cell.model)
+        return missing_hardware(cell) or backends()[cell.backend].missing() or self.supply.refused(cell)
 
     @cached_property
     def measurer(self) -> Measurer:

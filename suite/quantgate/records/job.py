@@ -25,6 +25,8 @@ class Job(Record):
     """The checkpoint in the form that this backend loads: a folder with safetensors, or a GGUF file."""
     source_hash: str
     """Identity of the checkpoint before quantization; a condition of every comparison."""
+    as_is: str = ""
+    """Identity of a checkpoint that is loaded as it is, a condition as well; empty: it was made from the source."""
     workload: Path
     """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
     requests: list[str]

@@ -102,9 +102,10 @@ class Bench:
                     fingerprint=self.fingerprint(cell),
                     run=self._settings.run,
                     backend=cell.backend,
-                    scheme_options=cell.scheme_options,
                     weights=self._supply.checkpoint(cell),
+                    scheme_options=self._supply.scheme_options(cell),
                     source_hash=self._supply.source_hash(cell.model),
+                    as_is=self._supply.as_is(cell),
                     workload=self._supply.workload(cell.model),
                     requests=list(requests),
                     group_options=self._group_options(cell),
@@ -234,12 +235,12 @@ class Bench:
         threads, machine."""
         return hash_of(
             [
-                cell.model_dump(),
+                cell.model_dump(exclude={"as_is"}),
                 self._supply.workload_hash(cell.model),
                 self._group_options(cell),
                 work_facts(self._supply.environment.libraries),
                 self._settings.threads,
-                *self._supply.calibration(cell),
+                *self._supply.identity(cell),
             ]
         )
 

@@ -46,9 +46,9 @@ class Sources:
         self._fetched: dict[str, Path | AssetError] = {}
         self._hashes: dict[Path, str] = {}
 
-    def refused(self, model: Model) -> str:
+    def refused(self, *sources: Source | None) -> str:
         """Return which licence terms the user has yet to accept, and how; empty: none."""
-        for source in (model.weights, model.gguf):
+        for source in sources:
             asset = self._assets.get(source.asset) if source and source.asset else None
             if asset and not asset.accepted:
                 return f"{asset.licence}: set {asset.opt_in}=1 to accept"
@@ -72,7 +72,8 @@ class Sources:
                 time_limit=DOWNLOAD * self._maker.time_limit,
             )
         else:
-            folder = self._local(source)
+            folder = source.beside(self._path)
+            assert folder is not None
         path = folder / source.file if source.file else folder
         if not path.exists():
             raise AssetError(f"{path}: no such file or folder (named by {self._path})")
@@ -172,11 +173,6 @@ class Sources:
         if isinstance(outcome, AssetError):
             raise outcome
         return outcome
-
-    def _local(self, source: Source) -> Path:
-        """Return a path of the matrix, which is relative to the file of the matrix."""
-        assert source.path is not None
-        return (self._path.parent / source.path.expanduser()).absolute()
 
 
 def task_file(name: str) -> Path:

@@ -20,6 +20,7 @@ from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.records import Needs
+from quantgate.supply.as_is import AsIs
 from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_model
@@ -54,14 +55,16 @@ class Supply:
         self._sources = Sources(matrix.path, text, self._maker)
         self._calibrated = Calibrated(matrix.path, self._sources, self._maker, threads)
         self._derived = Derived(self._sources, self._maker, self._calibrated, threads)
+        self._as_is = AsIs(matrix.path, self._sources, self._maker)
         self._needs = needs
         self._lengths = lengths
         self._room = TemporaryDirectory(prefix="quantgate-")
         """For workloads of this run alone; removed with this object."""
 
-    def refused(self, model: str) -> str:
-        """Return which licence terms of the model the user has yet to accept; empty: none."""
-        return self._sources.refused(self._matrix.models[model])
+    def refused(self, cell: Cell) -> str:
+        """Return which licence terms the user has yet to accept for the cell; empty: none."""
+        model = self._matrix.models[cell.model]
+        return self._sources.refused(model.weights, model.gguf, cell.as_is)
 
     def check(self) -> None:
         """Raise InputError for a text or task that does not exist."""
@@ -74,13 +77,15 @@ class Supply:
         """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
         local: check local checkpoints only, so that nothing is fetched."""
         model = self._matrix.models[cell.model]
+        if cell.as_is is not None:
+            self._as_is.check(cell, local=local)
         if model.weights is None or (local and model.weights.path is None):
             return
         folder = self._sources.locate(model.weights)
         if not folder.is_dir():
             return  # its loader reports that
         check_model(self._matrix.path, cell.model, model, self._lengths, folder)
-        if cell.checkpoint != "gguf" or model.gguf is None:
+        if cell.as_is is None and (cell.checkpoint != "gguf" or model.gguf is None):
             check_cell(cell, folder, derived=cell.checkpoint == "gguf")
 
     def source_hash(self, model: str) -> str:
@@ -91,6 +96,8 @@ class Supply:
         """Return the folder of safetensors or the GGUF file that the cell's backend loads, made if necessary."""
         model = self._matrix.models[cell.model]
         self.check_fit(cell)
+        if cell.as_is is not None:
+            return self._as_is.checkpoint(cell, model)
         if cell.checkpoint == "safetensors":
             return self._derived.safetensors(cell.model, model)
         if cell.checkpoint == "compressed":
@@ -102,9 +109,23 @@ class Supply:
             )
         return self._derived.quantized(cell.model, model, ftype, cell.scheme_options.get("imatrix"))
 
-    def calibration(self, cell: Cell) -> list[Any]:
-        """Return the identity of the calibration set and code of the cell's checkpoint; empty without calibration."""
-        return self._calibrated.identity(cell)
+    def as_is(self, cell: Cell) -> str:
+        """Return the identity of a checkpoint that the cell loads as it is; empty: it is made here."""
+        return self._as_is.identity(cell) if cell.as_is is not None else ""
+
+    def scheme_options(self, cell: Cell) -> dict[str, Any]:
+        """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is
+        that has none."""
+        options = dict(cell.scheme_options)
+        if cell.as_is is not None and self._as_is.takes_tokenizer(cell):
+            model = self._matrix.models[cell.model]
+            options["tokenizer"] = str(self._derived.safetensors(cell.model, model))
+        return options
+
+    def identity(self, cell: Cell) -> list[Any]:
+        """Return what pins the cell's checkpoint beside the model and the scheme: its files, if it is loaded as it is,
+        or the calibration set and the code that makes it; empty without calibration."""
+        return [self._as_is.identity(cell)] if cell.as_is is not None else self._calibrated.identity(cell)
 
     def logprobs(self, reference: Cell, options: Sequence[Any], worker: Sequence[str]) -> Path:
         """Return where a reference's process leaves its log-probabilities (`quantgate.measure.logprobs`).
@@ -114,7 +135,8 @@ class Supply:
         """
         key = hash_of(
             [
-                reference.model_dump(),
+                reference.model_dump(exclude={"as_is"}),
+                *self.identity(reference),
                 self.workload_hash(reference.model),
                 *options,
                 work_facts(self.environment.libraries),

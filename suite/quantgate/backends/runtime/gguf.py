@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 
 FLOATS = {0: "F32", 1: "F16", 30: "BF16"}
@@ -23,13 +26,26 @@ class LinearTensor(NamedTuple):
 
 
 def linear_tensors(path: Path) -> list[LinearTensor]:
-    """Of one file, without the head."""
+    """Of a file, or all parts of a split one, without the head."""
     return [
         LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""))
-        for name, (shape, kind, _) in read_header(path).tensors.items()
+        for part in gguf_parts(path)
+        for name, (shape, kind, _) in read_header(part).tensors.items()
         if len(shape) > 1 and name.endswith(".weight") and name != "output.weight"
         if not any(part in name for part in _OTHERS)
     ]
+
+
+def in_scheme(tensors: Sequence[LinearTensor], ftype: str) -> int:
+    """Count the weights that the scheme's precision holds. ftype: the scheme's; empty: as the file, which is quantized
+    if any of it is. K-quants fall back to other types where a row is no multiple of 256: any quantized type counts."""
+    wanted = ftype if ftype in FLOATS.values() else ""
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        counts[tensor.type] += tensor.elements
+    if not ftype and not counts[""]:
+        return max(counts.values(), default=0)
+    return counts[wanted]
 
 
 def learns_positions(path: Path) -> bool:

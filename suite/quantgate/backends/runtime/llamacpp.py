@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
-from quantgate.backends.runtime.gguf import FLOATS, learns_positions, linear_tensors
+from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
 from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.tree import TokenTree
+from quantgate.checkpoint.contents import gguf_parts
 from quantgate.errors import MeasurementError
 
 logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
@@ -157,14 +158,12 @@ class LlamaCpp:
 
     def weights(self) -> Weights:
         linear = linear_tensors(self._checkpoint)
-        # K-quants fall back to other types where a row is no multiple of 256: any quantized type counts.
-        wanted = self._ftype if self._ftype in FLOATS.values() else ""
         return Weights(
             bytes=llama_cpp.llama_model_size(self._model),
             parameters=llama_cpp.llama_model_n_params(self._model),
-            file_bytes=self._checkpoint.stat().st_size,
+            file_bytes=sum(part.stat().st_size for part in gguf_parts(self._checkpoint)),
             linear=sum(t.elements for t in linear),
-            in_scheme=sum(t.elements for t in linear if t.type == wanted),
+            in_scheme=in_scheme(linear, self._ftype),
         )
 
     def sizes(self) -> Sizes:

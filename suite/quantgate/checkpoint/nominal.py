@@ -1,0 +1,62 @@
+"""What a checkpoint says of its weights' precision: llama.cpp's type of a GGUF file, nominal bits."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+from quantgate.checkpoint.checks import config_of, quantization_bits, quantization_of
+from quantgate.checkpoint.contents import gguf_parts
+from quantgate.checkpoint.gguf_header import read_header
+from quantgate.errors import AssetError
+
+
+def file_type(gguf: Path) -> str:
+    """Return what a GGUF file was quantized to (`Q4_K_M`, `F16`), as its `general.file_type` says; empty: it says
+    nothing, or a type of a later llama.cpp. Raises AssetError."""
+    from gguf.constants import LlamaFileType
+
+    number = read_header(gguf).values.get("general.file_type")
+    try:
+        # A guess of the reader is marked by a bit of its own.
+        name = LlamaFileType(int(number) & ~LlamaFileType.GUESSED.value).name if number is not None else ""
+    except ValueError:
+        return ""
+    return re.sub("^(ALL|MOSTLY)_", "", name)
+
+
+def commonest_type(gguf: Path) -> str:
+    """Return the type that most weights of matrices have (`Q4_K`); empty: there are none. Raises AssetError."""
+    from gguf.constants import GGMLQuantizationType
+
+    counts: Counter[int] = Counter()
+    for part in gguf_parts(gguf):
+        for shape, kind, _ in read_header(part).tensors.values():
+            if len(shape) > 1:
+                counts[kind] += math.prod(shape)
+    for kind, _ in counts.most_common():
+        if kind in set(GGMLQuantizationType):
+            return GGMLQuantizationType(kind).name
+    return ""
+
+
+@functools.cache
+def nominal_bits(checkpoint: Path) -> float:
+    """Return the nominal bits of a GGUF file or of a folder of safetensors; 0: it does not say, or cannot be read."""
+    try:
+        if checkpoint.is_dir():
+            stored = quantization_of(checkpoint)
+            return float(quantization_bits(stored) or 0) if stored else _float_bits(checkpoint)
+        name = file_type(checkpoint) or commonest_type(checkpoint)
+    except (AssetError, OSError):
+        return 0
+    return float(match[0]) if (match := re.search(r"\d+", name)) else 0
+
+
+def _float_bits(folder: Path) -> float:
+    config = config_of(folder)
+    name = str(config.get("dtype") or config.get("torch_dtype") or "")
+    return float(match[0]) if (match := re.search(r"\d+", name)) else 0

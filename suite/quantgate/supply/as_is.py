@@ -1,0 +1,155 @@
+"""Checkpoints that a cell loads as they are (`[models.NAME.checkpoints]`): located, checked, never written.
+
+Runs in the parent and only decides; a process of its own compares tokenizers (`quantgate.supply.same_tokens`). What is
+wrong with one is an AssetError, so that the other cells are judged.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quantgate.checkpoint.checks import check_no_adapter
+from quantgate.checkpoint.contents import contents
+from quantgate.checkpoint.nominal import nominal_bits
+from quantgate.config.matrix import Cell, Checkpoint, Model
+from quantgate.errors import AssetError, InputError
+from quantgate.files import hash_of
+from quantgate.machine.environment import code_hash
+from quantgate.paths import cache_dir
+from quantgate.supply.assets import sha256_of
+from quantgate.supply.maker import Maker
+from quantgate.supply.sources import Sources
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+"""Files of which a folder with a tokenizer has one at least."""
+
+
+class AsIs:
+    """Methods raise AssetError, InputError, MeasurementError. matrix: the file, for messages."""
+
+    def __init__(self, matrix: Path, sources: Sources, maker: Maker) -> None:
+        self._matrix = matrix
+        self._sources = sources
+        self._maker = maker
+        self._checked: set[str] = set()
+
+    def identity(self, cell: Cell) -> str:
+        """Return a hash of all files that the cell loads."""
+        return hash_of(self._sources.identity(_checkpoint(cell)))
+
+    def check(self, cell: Cell, *, local: bool = False) -> None:
+        """Check the files by their headers and JSON. local: a local checkpoint only, so that nothing is fetched."""
+        source = _checkpoint(cell)
+        if cell.id in self._checked or (local and source.path is None):
+            return
+        path = self._sources.locate(source)
+        check_kind(cell, path)
+        files = contents(path)
+        if path.is_dir():
+            try:
+                check_no_adapter(path)
+            except InputError as error:
+                raise AssetError(str(error)) from None
+        self._check_sha256(cell, source, files)
+        check_bits(cell, path)
+        self._checked.add(cell.id)
+
+    def checkpoint(self, cell: Cell, model: Model) -> Path:
+        """Return the file or folder that the cell loads, checked against the model's tokenizer."""
+        self.check(cell)
+        path = self._sources.locate(_checkpoint(cell))
+        if path.is_file() or has_tokenizer(path):
+            self._check_tokenizer(cell, model, path)
+        return path
+
+    def takes_tokenizer(self, cell: Cell) -> bool:
+        """Return whether the checkpoint has no tokenizer: it takes the model's."""
+        path = self._sources.locate(_checkpoint(cell))
+        return path.is_dir() and not has_tokenizer(path)
+
+    def _check_sha256(self, cell: Cell, source: Checkpoint, files: dict[str, Path]) -> None:
+        given = source.sha256 if source.sha256 is not None else {}
+        key = f"{self._matrix}: models.{cell.model}.checkpoints: {cell.backend}/{cell.scheme}: sha256"
+        if isinstance(given, str):
+            if len(files) != 1:
+                raise AssetError(
+                    f"{key}: is one for {len(files)} files: give them by name: "
+                    f'{{ "{next(iter(files))}" = "..." }}'
+                )
+            given = {next(iter(files)): given}
+        for name, expected in given.items():
+            if name not in files:
+                raise AssetError(f"{key}: {name}: no such file is loaded; there are: {', '.join(files)}")
+            if (actual := sha256_of(files[name])) != expected.lower():
+                raise AssetError(
+                    f"{key}: {files[name]} has changed: its SHA-256 is {actual}, not {expected}; fetch it again, or "
+                    "accept it by writing the new one"
+                )
+
+    def _check_tokenizer(self, cell: Cell, model: Model, path: Path) -> None:
+        own = model.weights or model.gguf
+        assert own is not None
+        key = hash_of(
+            [
+                self._sources.identity(own),
+                self.identity(cell),
+                self._maker.identity("same_tokens", "transformers", "tokenizers", "llama-cpp-python"),
+                code_hash("supply/encoder.py", "supply/lines.py", "supply/splitting.py"),
+            ]
+        )
+        result = self._maker.make(
+            cache_dir() / "tokenizers" / f"{cell.id.replace('/', '-')}-{key}.json",
+            f"compare the tokenizer of {cell.id} with the model's",
+            "quantgate.supply.same_tokens:compare",
+            lambda: {"model": str(self._sources.locate(own)), "checkpoint": str(path)},
+        )
+        if problem := different(json.loads(result.read_bytes())):
+            raise AssetError(f"{path}: {problem}")
+
+
+def different(compared: dict[str, Any]) -> str:
+    """Return how the tokenizers differ, of what `quantgate.supply.same_tokens` writes; empty: they do not."""
+    if not compared["different"]:
+        return ""
+    example = compared["example"]
+    return (
+        f"its tokenizer differs from the model's: {compared['different']:,} of {compared['lines']:,} lines differ, "
+        f"for example {example['line']!r}: {_ids(example['checkpoint'])} here, {_ids(example['model'])} there; name a "
+        "checkpoint of this model, or make it with the model's tokenizer"
+    )
+
+
+def _ids(ids: list[int]) -> str:
+    return f"{ids[:8]}{' ...' if len(ids) > 8 else ''}"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZERS)
+
+
+def check_kind(cell: Cell, path: Path) -> None:
+    """Raise AssetError where the backend loads another kind of checkpoint than `path` is."""
+    if cell.checkpoint == "gguf" and path.is_dir():
+        raise AssetError(f"{path}: is a folder, and {cell.backend} loads a GGUF file: name that (`file`)")
+    if cell.checkpoint != "gguf" and path.is_file():
+        raise AssetError(f"{path}: is a file, and {cell.backend} loads a folder with safetensors: name that")
+
+
+def check_bits(cell: Cell, path: Path) -> None:
+    """Raise AssetError where the checkpoint has other nominal bits than the scheme."""
+    bits = nominal_bits(path)
+    if not bits or not cell.bits or bits == cell.bits:
+        return
+    if path.is_dir() and min(bits, cell.bits) >= 16:
+        return  # floats are loaded as the scheme says
+    raise AssetError(
+        f"{path}: holds weights of {bits:g} bits, and {cell.backend}/{cell.scheme} has {cell.bits:g}: name it under a "
+        "scheme of its bits, or under one with as_is = true, which takes them from the file"
+    )
+
+
+def _checkpoint(cell: Cell) -> Checkpoint:
+    assert cell.as_is is not None
+    return cell.as_is

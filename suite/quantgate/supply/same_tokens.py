@@ -1,0 +1,48 @@
+"""Compare the tokenizer of a checkpoint with the model's, line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from quantgate.errors import AssetError
+from quantgate.supply.checkpoints import Report, whole
+from quantgate.supply.encoder import Encoder
+from quantgate.supply.lines import make_lines
+
+
+def compare(output: Path, *, report: Report, model: str, checkpoint: str) -> None:
+    """Write how many of how many `lines` are `different`, with an `example`, as JSON.
+
+    model, checkpoint: a folder, or a GGUF file; that of a checkpoint is read by llama.cpp, which will compute with it.
+    Raises AssetError where a tokenizer cannot be read.
+    """
+    report("compare tokenizers", 0, 1)
+    expected = Encoder(Path(model), add_bos=False)
+    path = Path(checkpoint)
+    encode = _of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
+    lines = make_lines(expected.tokenizer, [])
+    result: dict[str, object] = {"lines": len(lines), "different": 0, "example": None}
+    pairs = [(line, expected.encode(line), encode(line)) for line in lines]
+    different = [pair for pair in pairs if pair[1] != pair[2]]
+    if different:
+        line, there, here = min(different, key=lambda pair: len(pair[0]))
+        result["different"] = len(different)
+        result["example"] = {"line": line[:80], "model": there, "checkpoint": here}
+    with whole(output, folder=False) as work:
+        work.write_text(json.dumps(result))
+
+
+def _of_gguf(path: Path) -> Callable[[str], list[int]]:
+    import llama_cpp
+
+    from quantgate.backends.runtime.llama_log import listening
+
+    with listening() as log:
+        try:
+            model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+        except ValueError:
+            raise AssetError(f"{path}: llama.cpp cannot read its vocabulary: {log.cause}") from None
+    # The name of a special token stands for that token, as in the tokenizers of transformers.
+    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))
