@@ -206,7 +206,7 @@ def converter() -> str:
     """The folder of llama.cpp's converter in the cache of whoever runs the tests; where it is neither there nor to be
     had, its tests are skipped."""
     try:
-        return str(fetch("llama.cpp", load_assets(FIXTURES / "assets.toml"), progress=lambda *_: None))
+        return str(fetch("llama.cpp", load_assets(FIXTURES / "assets.toml"), on_progress=lambda *_: None))
     except AssetError as error:
         pytest.skip(f"llama.cpp's converter is not in the cache and cannot be fetched: {error}")
 

@@ -1,4 +1,4 @@
-"""What quantizers are calibrated with: sequences of tokens, and the mean squares of what each linear layer is given."""
+"""Make what quantizers are calibrated with: sequences of tokens, and the mean squares of each linear layer's inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make_sequences(
     tokens: int,
     length: int,
 ) -> None:
-    """Write the beginning of a text as JSON: lists of `length` token ids, `tokens` in all. Raises InputError where the
+    """Write the beginning of a text as JSON: lists of `length` token ids, `tokens` in all. Raises InputError if the
     text is too short."""
     report(f"tokenize {name}", 0, 1)
     ids = Encoder(Path(tokenizer), add_bos).text(name, {**text, "tokens": tokens}).ids
@@ -37,8 +37,8 @@ def make_sequences(
 def make_mean_squares(
     output: Path, *, report: Report, safetensors: str, sequences: str, threads: int
 ) -> None:
-    """Write, for each linear layer by its name, the mean over all tokens of the square of each of its inputs
-    [in_features, float32], as safetensors: what llama.cpp's imatrix tool collects of the activations."""
+    """Write as safetensors, for each linear layer, the mean over all tokens of the square of each of its inputs
+    [in_features, float32]: what llama.cpp's imatrix tool collects."""
     from safetensors.numpy import save_file
 
     from quantgate.backends.runtime.transformers import Transformers
@@ -48,8 +48,7 @@ def make_mean_squares(
     sums: dict[str, NDArray[np.float64]] = {}
 
     def add(name: str, inputs: NDArray[np.float32]) -> None:
-        found = np.square(inputs, dtype=np.float64).sum(axis=0)
-        sums[name] = sums[name] + found if name in sums else found
+        sums[name] = sums.get(name, 0.0) + np.square(inputs, dtype=np.float64).sum(axis=0)
 
     for number, ids in enumerate(rows):
         model.inputs(ids, add)

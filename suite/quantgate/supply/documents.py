@@ -5,89 +5,98 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from quantgate.supply import continuation
-from quantgate.supply.yaml_rows import yaml_rows
-
-UNKNOWN = [
-    "Unknown",
-    "Cannot answer",
-    "Can't be determined",
-    "Cannot be determined",
-    "Can't answer",
-    "Not known",
-    "Not enough info",
-    "Not enough information",
-    "Not answerable",
-    "Undetermined",
-]
-"""Ways of BBQ to say that nobody can know, in the harness's order; each item has one of them."""
 
 Row = dict[str, Any]
 
 
 def load_rows(spec: dict[str, Any]) -> Any:
-    """The `datasets.Dataset` that an entry of tasks.toml describes: where it lies, what its columns are called, and who
-    makes documents of its rows."""
+    """Return the `datasets.Dataset` that an entry of tasks.toml describes: where it lies, what its columns are called,
+    and which function makes documents of its rows."""
     import datasets
 
     datasets.disable_progress_bars()
-    if "jsonl" in spec:
-        rows = datasets.Dataset.from_list(
-            [_templated(row, spec.get("text")) for row in _lines(spec["jsonl"])]
-        )
-    elif "csv" in spec:
-        with Path(spec["csv"]).open(encoding="utf-8", newline="") as file:
-            rows = datasets.Dataset.from_list(list(csv.DictReader(file)))
-    elif "yaml" in spec:
-        rows = datasets.Dataset.from_list(list(yaml_rows(Path(spec["yaml"]), spec["key"])))
-    elif "folder" in spec:
+    if "folder" in spec:
         rows = datasets.load_from_disk(spec["folder"])
     elif "folders" in spec:
         root, _, pattern = spec["folders"].partition("*")
         parts = [datasets.load_from_disk(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
         rows = datasets.interleave_datasets(parts)  # one row of each in turn, until one of them ends
-    else:
+    elif "hub" in spec:
         rows = datasets.load_dataset(
             spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"]
         )
+    else:
+        rows = datasets.Dataset.from_list(list(_rows_of_files(spec)))
     for new, old in spec.get("columns", {}).items():
         rows = rows.rename_column(old, new)
-    if "continuation" in spec:
-        rows = datasets.Dataset.from_list(continuation.items(rows[spec["continuation"]]))
     if "documents" in spec:
         rows = datasets.Dataset.from_list(list(MAKERS[spec["documents"]](rows)))
     return rows
 
 
+def _rows_of_files(spec: dict[str, Any]) -> Iterator[Row]:
+    if "jsonl" in spec:
+        path, template = Path(spec["jsonl"]), spec.get("text")
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        for row in map(json.loads, data.splitlines()):
+            yield row if template is None else {"text": template.format_map(row)}
+    elif "csv" in spec:
+        with Path(spec["csv"]).open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+    else:
+        yield from yaml_rows(Path(spec["yaml"]), spec["key"])
+
+
+def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows that `keys` lead to in each of the harness's task files that has them, files by name. pattern: its
+    last part has wildcards."""
+    for entry in task_manager(pattern.parent).task_index.values():
+        if entry.yaml_path is not None and entry.yaml_path.match(pattern.name):
+            rows = entry.cfg
+            for key in keys:
+                rows = rows.get(key) if isinstance(rows, dict) else None
+            yield from rows or ()
+
+
+def task_manager(folder: Path) -> Any:
+    """Return lm-eval's manager of the tasks in a folder. An index of all tasks would take ten seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=folder, include_defaults=False)
+
+
+# --- makers of documents
+
+
 def crows_pairs(rows: Iterable[Row]) -> Iterator[Row]:
-    """Of a sentence with a gap and two words, the data set's two sentences: `sent_more` is the more stereotyping one,
-    which `mask1` makes (so in the data set's own file, nyu-mll/crows-pairs)."""
+    """Put two words into the gap of a sentence: `sent_more`, with `mask1`, is the more stereotyping one, as in the file
+    of nyu-mll/crows-pairs."""
     for row in rows:
         more, less = (row["sentence"].replace("[MASK]", row[word]) for word in ("mask1", "mask2"))
         yield {"bias_type": row["bias_type"], "sent_more": more, "sent_less": less}
 
 
 def stereoset(rows: Iterable[Row]) -> Iterator[Row]:
-    """`sentences`: stereotype, anti-stereotype, unrelated. An intrasentence item is the whole sentence without
+    """Make `sentences`: stereotype, anti-stereotype, unrelated. An intrasentence item is the whole sentence without
     context, an intersentence one the sentence after its context."""
     for row in rows:
         between = row["type"] == "intersentence"
-        sentences = [row[kind] for kind in ("stereotype", "anti-stereotype", "unrelated")]
+        space = " " if between else ""
         yield {
             "bias_type": row["bias_type"],
             "context": row["context"] if between else "",
-            "sentences": [f" {s}" for s in sentences] if between else sentences,
+            "sentences": [space + row[kind] for kind in ("stereotype", "anti-stereotype", "unrelated")],
         }
 
 
 def winobias(rows: Iterable[Row]) -> Iterator[Row]:
-    """The sentence with the pronoun that fits the stereotype of the occupation, and with the other one. Two items whose
-    reflexive pronoun tells the gender are left out."""
+    """Yield the sentence with the pronoun that fits the stereotype of the occupation, and with the other one. Leave out
+    two items whose reflexive pronoun tells the gender."""
     for row in rows:
         one, other, _ = (option[3:] for option in row["options"].split("\n"))
         pro = row["pro_stereotyped"]
@@ -98,47 +107,78 @@ def winobias(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def bbq(rows: Iterable[Row]) -> Iterator[Row]:
-    """`choices` and `gold` as lm-evaluation-harness makes them of its own copy of the data: the two people, then all
+    """Make `choices` and `gold` as lm-evaluation-harness does of its copy of the data: the two people, then all
     the ways to say that nobody can know, any of which is right where one is."""
+    from lm_eval.tasks.bbq.utils import UNKNOWN_RESPONSES
+
     for row in rows:
         options = [option[3:].strip() for option in row["options"].split("\n")]
-        people = [option for option in options if option not in UNKNOWN]
+        people = [option for option in options if option not in UNKNOWN_RESPONSES]
         answer = row["answer"][0].strip()
-        choices = [*people, *UNKNOWN]
+        choices = [*people, *UNKNOWN_RESPONSES]
         if len(people) == 2 and answer in choices:
             yield {
                 "context": row["passage"],
                 "question": row["question"].split("\n")[0],
                 "choices": choices,
-                "gold": list(range(2, len(choices))) if answer in UNKNOWN else [people.index(answer)],
+                "gold": list(range(2, len(choices)))
+                if answer in UNKNOWN_RESPONSES
+                else [people.index(answer)],
             }
 
 
 def summaries(rows: Iterable[Row]) -> Iterator[Row]:
-    """`sentences`: the consistent summary, the inconsistent one. Pairs of equal sentences are left out."""
+    """Make `sentences`: the consistent summary, the inconsistent one. Leave out pairs of equal sentences."""
     for row in rows:
         if row["correct_sent"] != row["incorrect_sent"]:
             yield {"article": row["article_sent"], "sentences": [row["correct_sent"], row["incorrect_sent"]]}
 
 
 def requests(rows: Iterable[Row]) -> Iterator[Row]:
-    """The documents inside the requests of an evaluation that was saved."""
+    """Yield the documents inside the requests of an evaluation that was saved."""
     for row in rows:
         yield row["doc"]
 
 
+CONTEXT = 2
+"""Sentences of a passage that `continuation` gives."""
+CHOICES = 4
+LENGTHS = range(40, 240)
+"""Characters of a sentence that is to be chosen."""
+NEAR = 64
+"""Sentences of other passages that wrong ones are taken from: those nearest in length, so that length tells nothing."""
+
+
+def continuation(rows: Iterable[Row]) -> Iterator[Row]:
+    """Which of four sentences follows two: for models too small to know anything. One item for each `passage` that is
+    long enough, in order: `context`, the `sentences` to choose from, and `label`, the place of the right one. The wrong
+    ones stand at the same place in other passages; the same ones are drawn each time."""
+    source = random.Random(0)  # noqa: S311
+    cut = [
+        parts for p in dict.fromkeys(row["passage"] for row in rows) if len(parts := sentences(p)) > CONTEXT
+    ]
+    cut = [parts[: CONTEXT + 1] for parts in cut if len(parts[CONTEXT]) in LENGTHS]
+    by_length = sorted((len(parts[CONTEXT]), number) for number, parts in enumerate(cut))
+    rank = {number: place for place, (_, number) in enumerate(by_length)}
+    for number, (*context, true) in enumerate(cut):
+        begin = max(0, rank[number] - NEAR // 2)
+        near = [n for _, n in by_length[begin : begin + NEAR + 1] if cut[n][CONTEXT] != true]
+        wrong = [cut[n][CONTEXT] for n in source.sample(near, CHOICES - 1)]
+        label = source.randrange(CHOICES)
+        yield {
+            "context": " ".join(context),
+            "sentences": [*wrong[:label], true, *wrong[label:]],
+            "label": label,
+        }
+
+
+def sentences(text: str) -> list[str]:
+    """Cut a text after full stops, question and exclamation marks that a capital letter follows."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(text.split()))
+
+
 MAKERS: dict[str, Callable[[Iterable[Row]], Iterator[Row]]] = {
-    maker.__name__: maker for maker in (crows_pairs, stereoset, winobias, bbq, summaries, requests)
+    maker.__name__: maker
+    for maker in (crows_pairs, stereoset, winobias, bbq, summaries, requests, continuation)
 }
 """By the name that `documents` of an entry in tasks.toml has."""
-
-
-def _lines(path: str) -> Iterator[Row]:
-    zipped = path.endswith(".gz")
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else Path(path).open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def _templated(row: Row, template: str | None) -> Row:
-    return row if template is None else {"text": template.format_map(row)}

@@ -1,7 +1,8 @@
-"""A model's tokenizer, and the texts that it encodes."""
+"""Encode texts by a model's tokenizer."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import string
@@ -51,10 +52,8 @@ class Encoder:
         puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
         if gguf is None:
             puts = puts or bool(puts_bos(source))
-        else:  # llama.cpp decides by the header
-            puts = bos is not None and bool(
-                read_header(source).values.get("tokenizer.ggml.add_bos_token", puts)
-            )
+        elif bos is not None:  # llama.cpp decides by the header
+            puts = bool(read_header(source).values.get("tokenizer.ggml.add_bos_token", puts))
         check_bos(key, add_bos, puts, self.tokenizer.bos_token, source)
         self.bos: int | None = bos if add_bos else None
 
@@ -72,9 +71,7 @@ class Encoder:
             raise InputError(
                 f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower `windows` or `n_ctx`"
             )
-        ends = [0]
-        for character in content:
-            ends.append(ends[-1] + len(character.encode()))
+        ends = [0, *itertools.accumulate(len(character.encode()) for character in content)]
         offsets = encoded["offset_mapping"]
         last = offsets[needed][0] if needed < len(offsets) else offsets[needed - 1][1]
         starts = [ends[begin] for begin, _ in offsets[:needed]] + [ends[last]]

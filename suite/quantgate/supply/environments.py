@@ -1,7 +1,6 @@
 """Other Python environments: one side of an A/B run, or what a quantizer needs. Built here once and kept.
 
-<cache>/environments/<key>/            a virtual environment; the key is a hash of its requirements
-<cache>/environments/<key>/.complete   its requirements, written last: without it the environment is built again
+<cache>/environments/<key>/    a virtual environment; the key is a hash of its requirements
 """
 
 from __future__ import annotations
@@ -26,19 +25,15 @@ from packaging.utils import canonicalize_name
 
 from quantgate.cache.kept import discard, intact, keep
 from quantgate.errors import InputError
-from quantgate.files import hash_of, write_atomic
+from quantgate.files import hash_of
 from quantgate.locks import locked
 from quantgate.machine.environment import Environment
 from quantgate.paths import cache_dir, import_root
 from quantgate.processes.server import python_path
-from quantgate.processes.warden import guarded, stop
-from quantgate.supply.assets import PIP
+from quantgate.supply.pip import run_pip
 
 NOT_NEEDED = {"pip", "quantgate"}
 """pip installs from outside; quantgate is imported from where it is now."""
-
-TAIL = 15
-"""Lines of pip's output, from its end, that its error shows."""
 
 SHOWN = ("Downloading ", "Building wheel", "Installing ", "Successfully installed")
 """Beginnings of the lines of pip's output that are shown while it works."""
@@ -88,20 +83,8 @@ def environment_of(named: Path | Sequence[Requirement], say: Say) -> Environment
         python = named if isinstance(named, Path) else build(requirements(named, installed()), say)
     except InputError as error:
         raise InputError(f"--against: {error}") from None
-    done = _run(python)
-    if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        raise InputError(
-            f"--against {python}: quantgate cannot measure there: {last[0]}; that environment needs the packages "
-            f"that quantgate depends on (pyproject.toml), and Python 3.11 or newer"
-        )
-    versions, builds, library = json.loads(done.stdout.splitlines()[-1])
-    return Environment(str(python), (versions, builds, library))
-
-
-def _run(python: Path) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(
+        done = subprocess.run(
             [str(python), "-c", EXAMINE],
             cwd=import_root(),
             env={**os.environ, "PYTHONPATH": python_path()},
@@ -111,6 +94,14 @@ def _run(python: Path) -> subprocess.CompletedProcess[str]:
         )
     except OSError as error:
         raise InputError(f"--against {python}: cannot be started: {error.strerror}") from error
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise InputError(
+            f"--against {python}: quantgate cannot measure there: {last[0]}; that environment needs the packages "
+            f"that quantgate depends on (pyproject.toml), and Python 3.11 or newer"
+        )
+    versions, builds, library = json.loads(done.stdout.splitlines()[-1])
+    return Environment(str(python), (versions, builds, library))
 
 
 def installed() -> dict[str, str]:
@@ -134,79 +125,62 @@ def requirements(named: Iterable[Requirement], here: dict[str, str]) -> list[str
     return [line for name, line in sorted(lines.items()) if name not in NOT_NEEDED]
 
 
-def layer(wanted: Sequence[str], say: Say) -> Path:
-    """Build an environment with these requirements on top of everything that is installed here, and return its
-    interpreter; see `build`. What the requirements do not change is not installed again."""
-    return build(wanted, say, beneath=site.getsitepackages())
+def layer(needed: Sequence[str], say: Say) -> Path:
+    """Return the interpreter of an environment with these requirements on top of everything that is installed here,
+    built unless it is in the cache; see `build`. What the requirements do not change is not installed again."""
+    return build(needed, say, beneath=site.getsitepackages())
 
 
-def build(wanted: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
+def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     """Return the interpreter of a virtual environment with exactly these requirements, built by pip unless it is in
     the cache. pip's settings (index, proxy) apply. beneath: folders whose packages can be imported too.
 
     Of several runs at once, one builds and the others wait. Raises InputError with pip's last lines.
     """
     under = [list(beneath), sorted(installed().values())] if beneath else []
-    key = hash_of([sorted(wanted), sys.version, platform.machine(), *under])
+    key = hash_of([sorted(needed), sys.version, platform.machine(), *under])
     folder = cache_dir() / "environments" / key
-    marker, python = folder / ".complete", folder / "bin" / "python"
-    if marker.exists() and intact(folder):
+    python = folder / "bin" / "python"
+    if intact(folder):
         return python
     with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
-        if marker.exists() and intact(folder):
+        if intact(folder):
             return python
-        say(f"building an environment of {len(wanted)} packages in {folder}; it is kept for later runs")
+        say(f"building an environment of {len(needed)} packages in {folder}; it is kept for later runs")
         try:
             discard(folder)
             venv.create(folder, with_pip=False)
             if beneath:
                 # They come after the environment's packages, with what their .pth files add.
                 lines = [f"import site; site.addsitedir({path!r})" for path in beneath]
-                (_packages(folder) / "beneath.pth").write_text("\n".join(lines))
-            _install(python, wanted, folder / "requirements.txt", say)
-            write_atomic(marker, "\n".join(wanted).encode())
+                base = {"base": str(folder), "platbase": str(folder)}
+                packages = Path(sysconfig.get_path("purelib", "venv", base))
+                (packages / "beneath.pth").write_text("\n".join(lines))
+            _install(python, needed, folder / "requirements.txt", say)
             keep(folder, hashed=False)
-        except OSError as error:
-            raise InputError(
-                f"the environment {folder} cannot be built: {error.strerror or error}"
-            ) from error
-        finally:
-            if not marker.exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise InputError(
+                    f"the environment {folder} cannot be built: {error.strerror or error}"
+                ) from error
+            raise
     return python
 
 
-def _packages(folder: Path) -> Path:
-    """Return the folder of a virtual environment's packages."""
-    return Path(sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)}))
-
-
-def _install(python: Path, wanted: Sequence[str], file: Path, say: Say) -> None:
-    file.write_text("\n".join(wanted))
+def _install(python: Path, needed: Sequence[str], file: Path, say: Say) -> None:
+    file.write_text("\n".join(needed))
     # A constraints file of the user's (tox sets one) would pin the very versions that have to differ here.
-    settings = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-    command = [*PIP, "--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
-    tail: deque[str] = deque(maxlen=TAIL)
-    with subprocess.Popen(
-        guarded(command),
-        env=settings,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as pip:
-        assert pip.stdout is not None
-        try:
-            for line in pip.stdout:
-                tail.append(line.rstrip())
-                if line.strip().startswith(SHOWN):
-                    say(line.strip())
-        except BaseException:
-            stop(pip)  # and the child that it works through (`--python`), which would go on writing
-            raise
-    if pip.returncode != 0:
+    env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    tail: deque[str] = deque(maxlen=15)
+
+    def read(line: str) -> None:
+        tail.append(line)
+        if line.strip().startswith(SHOWN):
+            say(line.strip())
+
+    arguments = ["--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
+    if run_pip(arguments, env, read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
             f"pip cannot install these versions:{output}\n"

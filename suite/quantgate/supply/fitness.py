@@ -1,11 +1,11 @@
-"""Whether a checkpoint goes with what the matrix asks of it: read from its JSON files, in the parent, before anything
-is measured. What a GGUF file says of itself is checked by the processes that open it."""
+"""Check that a checkpoint goes with the matrix, from its JSON files, in the parent, before anything is measured. What a
+GGUF file says of itself is checked by the processes that open it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from quantgate.checkpoint.checks import (
     bos_token,
@@ -22,12 +22,11 @@ from quantgate.errors import AssetError, InputError
 
 
 class Length(NamedTuple):
-    """How long a metric group's longest text is, of those whose predictions count: timings and memory do not depend on
-    positions that a model was not trained for."""
+    """The longest text of a metric group whose predictions count. Timings and memory need no positions that the model
+    was trained for. keys: options that add up to `tokens`."""
 
     group: str
     keys: tuple[str, ...]
-    """Options that add up to it."""
     tokens: int
 
 
@@ -38,8 +37,18 @@ def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length]
     if puts_bos(folder):
         check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, True, bos_token(folder), folder)
     config = config_of(folder)
-    check_vocabulary(folder, tokens_of(folder), config.get("vocab_size"))
-    check_lengths(matrix, lengths, positions_of(config), folder)
+    tokens, rows, positions = tokens_of(folder), config.get("vocab_size"), positions_of(config)
+    if tokens is not None and isinstance(rows, int) and tokens > rows:
+        raise AssetError(
+            f"{folder}: its tokenizer has {tokens:,} tokens, its embedding {rows:,} rows (vocab_size): name the "
+            "tokenizer that the model was trained with, or resize the embedding"
+        )
+    for group, keys, length in lengths:
+        if positions is not None and length > positions:
+            raise InputError(
+                f"{matrix}: {group}: {' + '.join(keys)} is {length:,} tokens, {folder} has {positions:,} positions: "
+                f"lower {' + '.join(keys)}"
+            )
 
 
 def check_cell(cell: Cell, folder: Path, *, derived: bool) -> None:
@@ -50,8 +59,8 @@ def check_cell(cell: Cell, folder: Path, *, derived: bool) -> None:
 
 
 def check_bos(key: str, add_bos: bool | None, puts: bool, token: str | None, source: Path) -> None:
-    """Raise InputError where the matrix does not say what the tokenizer's beginning-of-sequence token is to do, or asks
-    for one that there is not. puts: whether the tokenizer puts it by itself."""
+    """Raise InputError where the matrix does not say what to do with the beginning-of-sequence token, or asks for one
+    that the tokenizer lacks. puts: whether the tokenizer puts it by itself."""
     if add_bos and token is None:
         raise InputError(
             f"{key} = true, and the tokenizer of {source} names no bos_token: remove add_bos, or name the token in "
@@ -59,29 +68,6 @@ def check_bos(key: str, add_bos: bool | None, puts: bool, token: str | None, sou
         )
     if puts and add_bos is None:
         raise InputError(
-            f"{key}: is missing, and the tokenizer of {source} puts {token} before each text: write add_bos = "
-            f"true to have "
-            "it before each text and context, as the model was trained, or add_bos = false to leave it out"
+            f"{key}: is missing, and the tokenizer of {source} puts {token} before each text: write add_bos = true to "
+            "have it before each text and context, as the model was trained, or add_bos = false to leave it out"
         )
-
-
-def check_vocabulary(source: Path, tokens: int | None, rows: Any) -> None:
-    """Raise AssetError where the tokenizer gives ids that the embedding has no row for."""
-    if tokens is not None and isinstance(rows, int) and tokens > rows:
-        raise AssetError(
-            f"{source}: its tokenizer has {tokens:,} tokens, its embedding {rows:,} rows (vocab_size): name the "
-            f"tokenizer "
-            "that the model was trained with, or resize the embedding"
-        )
-
-
-def check_lengths(matrix: Path, lengths: Sequence[Length], positions: int | None, source: Path) -> None:
-    """Raise InputError where a tier's texts are longer than the model's positions."""
-    if positions is None:
-        return
-    for group, names, tokens in lengths:
-        if tokens > positions:
-            keys = " + ".join(names)
-            raise InputError(
-                f"{matrix}: {group}: {keys} is {tokens:,} tokens, {source} has {positions:,} positions: lower {keys}"
-            )

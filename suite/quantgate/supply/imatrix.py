@@ -1,11 +1,10 @@
-"""Mean squares of activations as llama.cpp's quantizer takes an importance matrix."""
+"""Give llama.cpp's quantizer mean squares of activations as an importance matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,25 +12,28 @@ from numpy.typing import NDArray
 from quantgate.errors import AssetError
 
 
-@dataclass(frozen=True)
-class ImportanceMatrix:
-    """entries: a C array of `llama_model_imatrix_data`, its last one empty. values: what it points into; it has to live
-    as long."""
+class ImportanceMatrix(NamedTuple):
+    """entries: a C array of `llama_model_imatrix_data`, its last one empty. values: what it points into; keep it as
+    long."""
 
     entries: Any
     values: dict[bytes, NDArray[np.float32]]
 
 
 def importance_matrix(gguf: Path, mean_squares: Path) -> ImportanceMatrix:
-    """Of the tensors of `gguf` by the mean squares of the inputs of transformers' layers (safetensors)."""
+    """Return the importance matrix of the tensors of `gguf`. mean_squares: of the inputs of transformers' layers, by
+    their names (safetensors). Raises AssetError."""
     import ctypes
 
     import llama_cpp
     from safetensors.numpy import load_file
 
-    found = load_file(mean_squares)
-    names = gguf_names(gguf, found)
-    values = {names[layer].encode(): np.ascontiguousarray(found[layer], dtype=np.float32) for layer in names}
+    layers = load_file(mean_squares)
+    tensors = gguf_names(gguf, layers)
+    values = {
+        tensors[layer].encode(): np.ascontiguousarray(squares, dtype=np.float32)
+        for layer, squares in layers.items()
+    }
     entries = (llama_cpp.llama_model_imatrix_data * (len(values) + 1))()  # the last one is zero: the end
     for entry, (name, value) in zip(entries, values.items(), strict=False):
         entry.name = name
@@ -41,20 +43,18 @@ def importance_matrix(gguf: Path, mean_squares: Path) -> ImportanceMatrix:
 
 
 def gguf_names(path: Path, layers: Iterable[str]) -> dict[str, str]:
-    """The tensors of a GGUF file by the names that transformers gives to their layers. Raises AssetError where a layer
-    has none: its architecture is another."""
+    """Return the tensors of a GGUF file by transformers' names of their layers. Raises AssetError where a layer has
+    none: its architecture is another."""
     import gguf
 
     reader = gguf.GGUFReader(path)
     architecture = str(reader.get_field("general.architecture").contents())
     number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     blocks = int(reader.get_field(f"{architecture}.block_count").contents())
-    known = gguf.get_tensor_name_map(number, blocks)
-    there = {t.name for t in reader.tensors}
-    found = {}
-    for layer in layers:
-        name = known.get_name(f"{layer}.weight", try_suffixes=(".weight",))
-        if name not in there:
+    mapping = gguf.get_tensor_name_map(number, blocks)
+    tensors = {t.name for t in reader.tensors}
+    names = {layer: mapping.get_name(f"{layer}.weight", try_suffixes=(".weight",)) for layer in layers}
+    for layer, name in names.items():
+        if name not in tensors:
             raise AssetError(f"{path}: has no tensor for {layer}; was it made from another model?")
-        found[layer] = name
-    return found
+    return names

@@ -1,7 +1,7 @@
-"""Texts on which two tokenizers that are not the same disagree.
+"""Lines of text on which two tokenizers disagree that are not the same.
 
 A tokenizer may lose a merge, or a token of its vocabulary, that no text of a few pages needs. So each token that the
-model's own tokenizer can give is part of some line; others are made of what splitting rules (pre-tokenizers) differ on.
+model's tokenizer can give is part of some line. Other lines hold what splitting rules (pre-tokenizers) differ on.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ HARD_LINES = [
     "$\\frac{1}{2}$ & <b>bold</b> {{braces}} \\n not a newline",
     "   ",
 ]
-"""Lines that tokenizers are known to differ on."""
+"""Lines on which tokenizers are seen to differ."""
 
 PER_LINE = 64
-"""Tokens, or characters, that make one line."""
+"""Tokens, or characters, in one line."""
 
 MIXED = "abcXYZ éßñ 0123456789 .,;:!?'\"-_()/@#$%&*+=<> \t\n 中文あア한글 привет שלום ١٢٣ 😀"
-"""What lines of random characters are made of."""
+"""The characters of random lines."""
 
 
 def make_lines(tokenizer: Any, samples: Sequence[str]) -> list[str]:
-    """Every line that tokenizers are compared on; `tokenizer` is one of transformers' fast ones, `samples` are lines
-    of natural text."""
+    """Return every line that tokenizers are compared on. tokenizer: a fast one of transformers. samples: lines of
+    natural text."""
     return [
         *HARD_LINES,
         *samples,
@@ -45,23 +45,25 @@ def make_lines(tokenizer: Any, samples: Sequence[str]) -> list[str]:
         *_numbers(),
         *_random_lines(),
         *_characters(),
-        *_added_tokens(tokenizer),
+        *(f"before {token.content} after" for token in tokenizer.added_tokens_decoder.values()),
         *vocabulary_lines(tokenizer),
     ]
 
 
 def vocabulary_lines(tokenizer: Any) -> list[str]:
-    """Lines whose tokens are, together, all that the tokenizer gives for a text of their own: each merge of a BPE
-    makes one of them. A token that is no whole character by itself is left to the other lines."""
+    """Return lines whose tokens are, together, all that the tokenizer gives for a text of their own: each merge of a
+    BPE makes one of them. Tokens that are no whole character are left to the other lines."""
     texts_of = _texts_of_tokens(tokenizer)
-    lines = ["".join(map(_apart, texts)) for texts in _by_line(list(texts_of.values()))]
+    # A line end keeps a token from growing together with the one before.
+    apart = [text if text[0].isspace() else f"\n{text}" for text in texts_of.values()]
+    lines = ["".join(texts) for texts in _by_line(apart)]
     seen = {token for ids in _encoded(tokenizer, lines) for token in ids}
     # Those that grew together with their neighbours: alone in a line.
     return [*lines, *(text for token, text in texts_of.items() if token not in seen)]
 
 
 def _texts_of_tokens(tokenizer: Any) -> dict[int, str]:
-    """By id, the text of each token that the tokenizer gives for that text."""
+    """Return, by id, the text of each token that the tokenizer gives for that text."""
     added = set(tokenizer.added_tokens_decoder)
     ids = [token for token in sorted(tokenizer.get_vocab().values()) if token not in added]
     decode = tokenizer.backend_tokenizer.decode
@@ -79,29 +81,19 @@ def _texts_of_tokens(tokenizer: Any) -> dict[int, str]:
     }
 
 
-def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, without special tokens."""
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    return [encoding.ids for encoding in encodings]
-
-
-def _apart(text: str) -> str:
-    """The text of a token, so that it does not grow together with the one before."""
-    return text if text[0].isspace() else f"\n{text}"
-
-
 def _by_line(parts: list[str]) -> Iterator[list[str]]:
     for begin in range(0, len(parts), PER_LINE):
         yield parts[begin : begin + PER_LINE]
 
 
-def _added_tokens(tokenizer: Any) -> list[str]:
-    """Tokens outside of the vocabulary's merges, within a text: `<|im_start|>`."""
-    return [f"before {token.content} after" for token in tokenizer.added_tokens_decoder.values()]
+def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of each text, without special tokens."""
+    encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
 
 
 def _whitespace() -> Iterator[str]:
-    """Runs of each length."""
+    """Yield runs of each length."""
     for length in (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64):
         for space in " \t\n":
             yield f"a{space * length}b 1{space * length}2 .{space * length}"
@@ -115,14 +107,14 @@ def _numbers() -> Iterator[str]:
 
 
 def _random_lines() -> Iterator[str]:
-    """The same in each run."""
+    """Yield the same lines in each run."""
     source = random.Random(0)  # noqa: S311
     for _ in range(PER_LINE):
         yield "".join(source.choices(MIXED, k=PER_LINE))
 
 
 def _characters() -> Iterator[str]:
-    """Of each 64 code points the first letter, mark, number, sign, so that every script and block is met."""
+    """Yield, of each 64 code points, the first letter, mark, number or sign, so that every script and block is met."""
     blocks = (map(chr, range(begin, begin + 64)) for begin in range(0x80, 0x20000, 64) if begin >> 11 != 0x1B)
     chosen = [next((c for c in block if unicodedata.category(c)[0] in "LMNPS"), "") for block in blocks]
     for characters in _by_line(list(filter(None, chosen))):

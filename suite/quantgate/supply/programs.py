@@ -1,4 +1,4 @@
-"""Programming tasks: prompts of lm-evaluation-harness, and the tests that its answers have to pass.
+"""Programming tasks: prompts of lm-evaluation-harness, and the tests that the answers have to pass.
 
 Only the text of the harness's files is read: their code loads a package that runs programs without any protection.
 """
@@ -10,9 +10,10 @@ from typing import Any
 from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.items import Program, Programs
-from quantgate.supply.documents import load_rows
+from quantgate.supply.documents import load_rows, task_manager
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
+from quantgate.supply.tasks import check_count
 
 
 def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs:
@@ -20,19 +21,15 @@ def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs
 
     HumanEval: the answer continues the prompt, which is part of the program. MBPP: the answer is the program.
     """
-    from lm_eval.tasks import _yaml_loader
     from lm_eval.utils import apply_template
 
-    config = _yaml_loader.load_yaml(task_file(name), resolve_func=False)
+    config = task_manager(task_file(name).parent).task_index[name].cfg  # functions as text
     if not config.get("unsafe_code"):
         raise InputError(
             f"task {name!r} does not ask for programs; `code` takes tasks such as humaneval and mbpp"
         )
     documents = list(load_rows(spec))[: spec["items"]]
-    if len(documents) < spec["items"]:
-        raise InputError(
-            f"task {name!r} has {len(documents)} items, the tier needs {spec['items']}: lower `items`"
-        )
+    check_count(name, len(documents), spec["items"])
     begin = [] if encoder.bos is None else [encoder.bos]
     items = []
     for document in documents:

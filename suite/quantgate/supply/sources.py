@@ -22,7 +22,7 @@ ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
 LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml")
 """Keys of an entry of tasks.toml that say where inside an asset its rows lie."""
-ROWS = ("supply/documents.py", "supply/continuation.py", "supply/yaml_rows.py")
+ROWS = ("supply/documents.py",)
 """The code that reads them."""
 OWN_TASKS = FIXTURES / "tasks"
 """Tasks that lm-evaluation-harness lacks, in its format: `<name>.yaml`."""
@@ -164,7 +164,7 @@ class Sources:
                 self._fetched[name] = fetch(
                     name,
                     self._assets,
-                    progress=self._maker.on_progress,
+                    on_progress=self._maker.on_progress,
                     limit=DOWNLOAD * self._maker.time_limit,
                 )
             except AssetError as error:

@@ -1,4 +1,4 @@
-"""How a GGUF file's tokenizer splits a text before it merges: transformers reads the merges alone."""
+"""Restore how a GGUF file's tokenizer splits a text before it merges: transformers reads the merges alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 def restore_splitting(tokenizer: Any, source: Path) -> None:
     """Give a tokenizer that transformers read from a GGUF file the splitting that the file names
-    (`tokenizer.ggml.pre`). A name that is not known here changes nothing."""
+    (`tokenizer.ggml.pre`). Any other name changes nothing."""
     import gguf
     from tokenizers import pre_tokenizers
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, cast, get_args
 
 from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Choice, Item, Results, Task
-from quantgate.supply.documents import load_rows
+from quantgate.supply.documents import load_rows, task_manager
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
 
@@ -21,8 +22,8 @@ METRICS: dict[Results, tuple[str, ...]] = {
     "stereoset": ("lms", "ss"),
     "gold": (),
 }
-KNOWN_RESULTS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
-"""Tasks of the harness whose `process_results` is a function that has a counterpart here, by pattern."""
+RESULTS_OF_FUNCTIONS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
+"""Tasks of the harness, by pattern, whose `process_results` is a function that has a counterpart here."""
 
 
 def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
@@ -49,30 +50,25 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         requests = sorted(group, key=lambda request: request.idx)
         document = requests[0].doc
         documents.append(document)
-        prompts.append([r.args for r in requests])
+        prompts.append([request.args for request in requests])
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = task.doc_to_choice(document)
-            gold = _gold(task, document, choices) if results != "mass" else _true_answers(document)
+            gold = _gold(task, document, choices, results)
         else:
             choices, gold = [requests[0].args[1]], [0]
+        tokens = zip(encode(requests), choices, strict=True)
         items.append(
             Item(
-                choices=[
-                    Choice(context=context, continuation=continuation, characters=len(text))
-                    for (context, continuation), text in zip(encode(requests), choices, strict=True)
-                ],
+                choices=[Choice(context=c, continuation=k, characters=len(t)) for (c, k), t in tokens],
                 gold=gold,
             )
         )
-    if len(items) < spec["items"]:
-        raise InputError(
-            f"task {name!r} has {len(items)} items, the tier needs {spec['items']}: lower `items`"
-        )
-    metrics = [m for m in METRICS[results] if m in task._metric_fn_list]
+    check_count(name, len(items), spec["items"])
+    metrics = [metric for metric in METRICS[results] if metric in task.aggregation()]
     if not metrics and results != "gold":
         raise InputError(
             f"task {name!r} has none of {', '.join(METRICS[results])} among its metrics "
-            f"({', '.join(task._metric_fn_list)})"
+            f"({', '.join(task.aggregation())})"
         )
     return Task(
         name=name,
@@ -88,17 +84,23 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     )
 
 
-def results_of(name: str, process: Callable[..., Any] | str | None) -> Results:
-    """Return by which rules a task's metrics are computed.
+def check_count(name: str, count: int, needed: int) -> None:
+    """Raise InputError for a task with too few items."""
+    if count < needed:
+        raise InputError(f"task {name!r} has {count} items, the tier needs {needed}: lower `items`")
 
-    process: the task's `process_results`: None (the harness's default rules), a name of `Results` (our own tasks), or
-    a function (some tasks of the harness). Raises InputError for a function without a counterpart here.
+
+def results_of(name: str, process: Callable[..., Any] | str | None) -> Results:
+    """Return the rules by which a task's metrics are computed.
+
+    process: the task's `process_results`: None (the harness's default rules), a name of `Results` (tasks of
+    fixtures/tasks), or a function (some tasks of the harness). Raises InputError for a function without a counterpart.
     """
     if process is None:
         return "choice"
     if isinstance(process, str) and process in get_args(Results):
         return cast(Results, process)
-    for pattern, results in KNOWN_RESULTS.items():
+    for pattern, results in RESULTS_OF_FUNCTIONS.items():
         if callable(process) and fnmatchcase(name, pattern):
             return results
     raise InputError(
@@ -111,36 +113,55 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
     """Return lm-eval's task object. Its documents come from the place that `spec` names, or from lm-eval itself. The
     `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`).
     Raises AssetError and InputError."""
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks import _yaml_loader
 
-    config = dict(_yaml_loader.load_yaml(task_file(name), resolve_func=True))
-    if spec.get("split"):
-        import datasets
+    def configure(config: dict[str, Any]) -> dict[str, Any]:
+        split = spec.get("split")
+        if split:
+            import datasets
 
-        split = spec["split"]
-        rows = load_rows(spec)
-        data = datasets.DatasetDict({split: rows})
-        config.update(dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split")))
-        config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
-    if spec.get("fewshot"):
-        config["num_fewshot"] = spec["fewshot"]
-        fewshot = dict(config.get("fewshot_config") or {})
-        if spec.get("split"):
-            # The examples come from the same documents; lm-eval skips the item itself if the two splits are equal.
-            config["fewshot_split"] = fewshot["split"] = config["test_split"]
-        config["fewshot_config"] = {**fewshot, "sampler": "first_n"}
+            data = datasets.DatasetDict({split: load_rows(spec)})
+            config.update(
+                dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split"))
+            )
+            config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
+        if spec.get("fewshot"):
+            config["num_fewshot"] = spec["fewshot"]
+            fewshot = dict(config.get("fewshot_config") or {})
+            if split:
+                # The examples come from the same documents; lm-eval skips the item itself if the two splits are equal.
+                config["fewshot_split"] = fewshot["split"] = config["test_split"]
+            config["fewshot_config"] = {**fewshot, "sampler": "first_n"}
+        return config
+
+    file = task_file(name)
     try:
-        return ConfigurableTask(config=config)
+        return build_task(name, file, configure)
     except Exception as error:
         raise AssetError(
-            f"task {name!r}: its data cannot be loaded ({type(error).__name__}: {error}); "
-            "without a hub, add an entry to fixtures/tasks.toml"
+            f"task {name!r}: it cannot be loaded from {file} and its data ({type(error).__name__}: {error}); "
+            "where there is no hub, add an entry to fixtures/tasks.toml"
         ) from error
 
 
-def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
+def build_task(name: str, file: Path, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return lm-eval's object of the task `name` in `file`. configure: takes and returns the configuration, whose
+    functions are imported."""
+    from lm_eval.api.task import ConfigurableTask
+
+    class Configured(ConfigurableTask):  # type: ignore[misc]
+        def __init__(self, config: dict[str, Any]) -> None:
+            del config["class"]
+            super().__init__(config=configure(config))
+
+    # A group may override keys of its tasks. `class` is the one that sees the others.
+    group = {"group": "quantgate", "task": [{"task": name, "class": Configured}]}
+    return next(iter(task_manager(file.parent).load(group)["tasks"].values()))
+
+
+def _gold(task: Any, document: Any, choices: list[str], results: Results) -> list[int]:
     """Return the numbers of the right choices, by the rules of lm-eval's `process_results`."""
+    if results == "mass":  # mc2 of TruthfulQA has several
+        return [number for number, label in enumerate(document["mc2_targets"]["labels"]) if label]
     gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
     numbers = (
         gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
@@ -150,11 +171,6 @@ def _gold(task: Any, document: Any, choices: list[str]) -> list[int]:
             f"the right answer {gold!r} of a document is not among its {len(choices)} choices: {document}"
         )
     return [int(n) for n in numbers]
-
-
-def _true_answers(document: dict[str, Any]) -> list[int]:
-    """Return the numbers of the true answers of TruthfulQA's mc2, which has several."""
-    return [number for number, label in enumerate(document["mc2_targets"]["labels"]) if label]
 
 
 def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:

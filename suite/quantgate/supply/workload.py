@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial as bound
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from quantgate.errors import AssetError, QuantgateError
+from quantgate.errors import AssetError, QuantgateError, in_one_line
 from quantgate.items import MISSING, TOKENIZER
 from quantgate.records import Record
 from quantgate.supply.checkpoints import Report, whole
@@ -17,6 +16,8 @@ from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
 from quantgate.supply.programs import make_programs
 from quantgate.supply.tasks import make_task
+
+T = TypeVar("T")
 
 
 def make_workload(
@@ -43,47 +44,43 @@ def make_workload(
     encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
     missing: dict[str, str] = {}
+
+    def attempt(name: str, spec: dict[str, Any], make: Callable[[], T]) -> T | None:
+        """Return what `make` makes. With `partial`, note an error as the reason why `name` is missing."""
+        try:
+            if "missing" in spec:
+                raise AssetError(spec["missing"])
+            return make()
+        except OSError:
+            raise  # of the disk, and no fault of this text or task
+        except Exception as error:
+            if not partial:
+                raise
+            missing[name] = (
+                str(error) if isinstance(error, QuantgateError) else f"{name}: {in_one_line(error)}"
+            )
+            return None
+
     with whole(output, folder=True) as work:
 
         def write(kind: str, name: str, spec: dict[str, Any], make: Callable[[], Record]) -> None:
-            with _noting(missing, name, partial):
-                _check_fetched(spec)
-                (work / f"{kind}-{name}.json").write_text(make().model_dump_json())
+            if (record := attempt(name, spec, make)) is not None:
+                (work / f"{kind}-{name}.json").write_text(record.model_dump_json())
 
         for number, (name, spec) in enumerate(texts.items()):
             report(f"tokenize {name}", number, steps)
-            write("text", name, spec, functools.partial(encoder.text, name, spec))
+            write("text", name, spec, bound(encoder.text, name, spec))
         for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
             report(f"prepare task {name}", number, steps)
-            write("task", name, spec, functools.partial(make_task, name, spec, encoder))
+            write("task", name, spec, bound(make_task, name, spec, encoder))
         for name, spec in programs.items():
-            write("programs", name, spec, functools.partial(make_programs, name, spec, encoder))
+            write("programs", name, spec, bound(make_programs, name, spec, encoder))
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         samples: list[str] = []
         for name, spec in lines.items():
-            with _noting(missing, name, partial):
-                _check_fetched(spec)
-                samples += [s for s in read_text(spec)[: spec["characters"]].splitlines() if s.strip()]
+            text = attempt(name, spec, bound(read_text, spec)) or ""
+            samples += [line for line in text[: spec["characters"]].splitlines() if line.strip()]
         compared = make_lines(encoder.tokenizer, samples) if lines else []
         (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in compared]))
         (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
         (work / MISSING).write_text(json.dumps(missing))
-
-
-@contextmanager
-def _noting(missing: dict[str, str], name: str, partial: bool) -> Iterator[None]:
-    """With `partial`, note an error of the block as the reason why `name` is missing, and go on."""
-    try:
-        yield
-    except OSError:
-        raise  # the workload itself cannot be written
-    except Exception as error:
-        if not partial:
-            raise
-        ours = isinstance(error, QuantgateError)
-        missing[name] = str(error) if ours else f"{name}: {type(error).__name__}: {error}"
-
-
-def _check_fetched(spec: dict[str, Any]) -> None:
-    if "missing" in spec:
-        raise AssetError(spec["missing"])

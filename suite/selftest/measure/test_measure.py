@@ -721,18 +721,16 @@ def test_prompts_with_examples_are_those_of_lm_evals_first_n(
 ) -> None:
     """Against a task of lm-eval that was configured by hand, on the documents it says it evaluates."""
     import datasets
-    from lm_eval.api.task import ConfigurableTask
-    from lm_eval.tasks import _yaml_loader
     from quantgate.supply.sources import task_file
+    from quantgate.supply.tasks import build_task
 
     prompts = prompts_of(name, tiny, tmp_path, 3)
     split, _ = TASKS[name]
     data = datasets.DatasetDict({split: datasets.load_from_disk(tmp_path / "documents")})
     splits = {f"{s}_split": split if s == split else None for s in ("training", "validation", "test")}
-    config = _yaml_loader.load_yaml(task_file(name), resolve_func=True)
     sampler = {"sampler": "first_n", "split": splits["test_split"]}
-    config |= {**splits, "custom_dataset": lambda **_: data, "num_fewshot": 3, "fewshot_config": sampler}
-    theirs = ConfigurableTask(config=config)
+    changes = {**splits, "custom_dataset": lambda **_: data, "num_fewshot": 3, "fewshot_config": sampler}
+    theirs = build_task(name, task_file(name), lambda config: config | changes)
     theirs.build_all_requests(rank=0, world_size=1)
     expected: list[list[str]] = [[] for _ in prompts]
     for request in theirs.instances:

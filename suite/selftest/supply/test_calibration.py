@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,11 +22,9 @@ from quantgate.supply.calibrated import Calibrated, requirements
 from quantgate.supply.calibration import make_mean_squares, make_sequences
 from quantgate.supply.checkpoints import quantize_gguf
 from quantgate.supply.compress import check_groups
-from quantgate.supply.encoder import read_text
 from quantgate.supply.imatrix import gguf_names, importance_matrix
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import Sources
-from quantgate.supply.yaml_rows import yaml_rows
 
 from selftest.tiny import TEXT, TinyModel
 
@@ -38,27 +35,7 @@ def quiet(phase: str, done: float, total: float) -> None:
     pass
 
 
-# --- texts ----------------------------------------------------------------------------------------
-
-
-def test_noise_is_printable_and_the_same_each_time() -> None:
-    found = read_text({"random": 0, "characters": 5000})
-    assert len(found) == 5000
-    assert set(found) == set(string.digits + string.ascii_letters + string.punctuation + " ")
-    assert found == read_text({"random": 0, "characters": 5000})
-    assert found != read_text({"random": 1, "characters": 5000})
-
-
-def test_rows_of_task_files_are_found_and_tags_not_followed(tmp_path: Path) -> None:
-    rows = "fewshot_config:\n  samples:\n  - {q: %s}\n"
-    (tmp_path / "b.yaml").write_text("doc_to_text: !function utils.ask\n" + rows % "zwei")
-    (tmp_path / "a.yaml").write_text(rows % "eins" + "  - {q: eins und}\n")
-    (tmp_path / "group.yaml").write_text("task: [a, b]\nfewshot_config: none\n")
-    found = list(yaml_rows(tmp_path / "*.yaml", ["fewshot_config", "samples"]))
-    assert [row["q"] for row in found] == ["eins", "eins und", "zwei"]
-    spec = {"yaml": str(tmp_path / "*.yaml"), "key": ["fewshot_config", "samples"], "column": "q"}
-    assert read_text(spec) == "eins\n\neins und\n\nzwei"
-    assert read_text({**spec, "first": 2}) == "zwei"
+# --- sequences ------------------------------------------------------------------------------------
 
 
 @pytest.fixture

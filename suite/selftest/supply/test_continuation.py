@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
-from quantgate.supply.continuation import items, sentences
+from quantgate.supply.documents import continuation, sentences
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
 from quantgate.supply.tasks import load_task, make_task
@@ -21,6 +22,10 @@ PASSAGES = [
 ]
 
 
+def items(passages: list[str]) -> list[dict[str, Any]]:
+    return list(continuation({"passage": passage} for passage in passages))
+
+
 def test_sentences_end_where_a_capital_follows() -> None:
     text = 'It costs 3.50 now. Does it?  Yes!\nIn e.g. two shops. "No" said U.S. officials.'
     assert sentences(text) == [
@@ -32,9 +37,9 @@ def test_sentences_end_where_a_capital_follows() -> None:
 
 
 def test_the_right_sentence_is_the_one_that_follows() -> None:
-    found = items(PASSAGES)
-    assert len(found) == len(PASSAGES)
-    for number, item in enumerate(found):
+    made = items(PASSAGES)
+    assert len(made) == len(PASSAGES)
+    for number, item in enumerate(made):
         true = item["sentences"][item["label"]]
         assert PASSAGES[number].startswith(f"{item['context']} {true}")
         assert len(set(item["sentences"])) == 4
@@ -42,11 +47,11 @@ def test_the_right_sentence_is_the_one_that_follows() -> None:
 
 
 def test_neither_place_nor_length_tells_the_right_one() -> None:
-    found = items([p for n in range(10) for p in (s.replace("passage", f"text {n}") for s in PASSAGES)])
-    places = np.bincount([item["label"] for item in found], minlength=4)
-    assert places.min() > len(found) / 8
-    true = np.mean([len(i["sentences"][i["label"]]) for i in found])
-    wrong = np.mean([len(s) for i in found for s in i["sentences"]])
+    made = items([p for n in range(10) for p in (s.replace("passage", f"text {n}") for s in PASSAGES)])
+    places = np.bincount([item["label"] for item in made], minlength=4)
+    assert places.min() > len(made) / 8
+    true = np.mean([len(i["sentences"][i["label"]]) for i in made])
+    wrong = np.mean([len(s) for i in made for s in i["sentences"]])
     assert abs(true / wrong - 1) < 0.1
 
 
@@ -57,7 +62,7 @@ def test_items_are_the_same_each_time_and_leave_short_passages_out() -> None:
 
 def test_it_is_a_task_of_the_harness(tiny: TinyModel, tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"passage": PASSAGES}).save_to_disk(tmp_path / "passages")
-    spec = {"folder": str(tmp_path / "passages"), "split": "test", "continuation": "passage", "items": 8}
+    spec = {"folder": str(tmp_path / "passages"), "split": "test", "documents": "continuation", "items": 8}
     assert task_file("continuation").parent.name == "tasks"
     document = load_task("continuation", spec).dataset["test"][0]
     encoder = Encoder(tiny.safetensors, None)

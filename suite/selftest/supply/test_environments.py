@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from quantgate.cache import kept
 from quantgate.errors import InputError
 from quantgate.supply import environments
 from quantgate.supply.environments import build, environment_of, installed, layer, parse, requirements
@@ -128,20 +129,21 @@ def test_what_is_installed_here_is_known() -> None:
 
 
 def test_an_environment_is_built_once_and_kept(cache: Path) -> None:
-    said: list[str] = []
-    python = build(["quantgate-tiny==1.0"], said.append)
+    lines: list[str] = []
+    python = build(["quantgate-tiny==1.0"], lines.append)
     assert version_in(python) == "1.0"
     assert python.is_relative_to(cache)
-    assert said[0].startswith("building ")
-    assert any(line.startswith("Successfully installed") for line in said)
-    said.clear()
-    assert build(["quantgate-tiny==1.0"], said.append) == python
-    assert said == []
+    assert lines[0].startswith("building ")
+    assert any(line.startswith("Successfully installed") for line in lines)
+    lines.clear()
+    assert build(["quantgate-tiny==1.0"], lines.append) == python
+    assert lines == []
 
 
 def test_a_half_built_one_is_never_used(cache: Path) -> None:
     python = build(["quantgate-tiny==1.0"], lambda text: None)
-    (python.parents[1] / ".complete").unlink()
+    kept._checked.clear()  # as in another run
+    kept.entry_file(python.parents[1]).unlink()
     (module,) = python.parents[1].rglob("quantgate_tiny.py")
     module.write_text("VERSION = 'half'")
     assert version_in(build(["quantgate-tiny==1.0"], lambda text: None)) == "1.0"
@@ -169,20 +171,20 @@ def test_an_interrupt_leaves_nothing(cache: Path) -> None:
 
 
 def test_of_two_runs_at_once_one_builds(cache: Path) -> None:
-    said: list[str] = []
-    found: list[Path] = []
+    lines: list[str] = []
+    pythons: list[Path] = []
 
     def one() -> None:
-        found.append(build(["quantgate-tiny==1.0"], said.append))
+        pythons.append(build(["quantgate-tiny==1.0"], lines.append))
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(found)) == 1
-    assert version_in(found[0]) == "1.0"
-    assert sum(line.startswith("Successfully installed") for line in said) == 1
+    assert len(set(pythons)) == 1
+    assert version_in(pythons[0]) == "1.0"
+    assert sum(line.startswith("Successfully installed") for line in lines) == 1
 
 
 def test_a_layer_has_its_own_packages_and_beneath_them_those_of_this_environment(cache: Path) -> None:

@@ -20,7 +20,7 @@ from quantgate.records import AGREEMENT, Status
 from quantgate.run.demand import lengths_of
 from quantgate.run.inputs import load_matrix
 from quantgate.supply.encoder import Encoder
-from quantgate.supply.fitness import Length, check_cell, check_lengths, check_model
+from quantgate.supply.fitness import check_cell, check_model
 from safetensors.torch import load_file, save_file
 
 from selftest.conftest import Project, tree
@@ -179,8 +179,9 @@ def test_the_models_of_this_project_go_with_their_tiers() -> None:
                 check_cell(cell, folder, derived=False)
 
 
-def test_a_model_without_a_limit_takes_any_length() -> None:
-    check_lengths(Path("m"), [Length("perplexity", ("n_ctx",), 10**6)], None, Path("f"))
+def test_a_model_without_a_limit_takes_any_length(folder: Path) -> None:
+    edit(folder / "config.json", max_position_embeddings=None)
+    checked(folder, perplexity={"text": "boolq", "n_ctx": 10**6})
 
 
 # --- weights -------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from pydantic import TypeAdapter
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.items import Task
 from quantgate.measure.groups import parse_options
+from quantgate.processes.progress import OnProgress
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import Ran, Tools
 from quantgate.records import Measurement, Preparation
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.demand import needs_of
-from quantgate.supply.assets import Progress
 from quantgate.supply.maker import run_preparation
 from quantgate.supply.supply import Supply
 
@@ -117,7 +117,7 @@ class Bed:
     repeats: int
     results: Path
     text: Path | None
-    say: Progress
+    say: OnProgress
     items: int | None = None
     kernels: dict[str, set[str]] = field(default_factory=dict)
     _results: dict[str, Any] = field(default_factory=dict)

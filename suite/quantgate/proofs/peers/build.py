@@ -18,11 +18,12 @@ from pathlib import Path
 
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
+from quantgate.locks import locked
 from quantgate.machine.environment import llama_library_hash
 from quantgate.paths import cache_dir
+from quantgate.processes.progress import OnProgress
 from quantgate.records import Preparation
-from quantgate.supply.assets import Progress, fetch, load_assets
-from quantgate.supply.assets.cache import locked
+from quantgate.supply.assets import fetch, load_assets
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.maker import run_preparation
 from quantgate.supply.sources import ASSETS
@@ -41,7 +42,7 @@ FLAGS = ("-std=c++17", "-O3", "-DNDEBUG", "-pthread", "-w")
 TIME_LIMIT = 3600.0
 
 
-def tools(logs: Path, say: Progress) -> Path:
+def tools(logs: Path, say: OnProgress) -> Path:
     """Return the folder of the programs; build them unless they are cached. Raises QuantgateError."""
     assets = load_assets(ASSETS)
     package = assets[ASSET].parts[0]
@@ -63,10 +64,10 @@ def tools(logs: Path, say: Progress) -> Path:
     ]
     key = hash_of(made_of)
     output = cache_dir() / "tools" / f"{ASSET}-{key}"
-    with locked(f"tools-{key}"):
+    with locked(cache_dir() / "locks" / f"tools-{key}.lock", "compile llama.cpp's tools"):
         if not output.exists():
             root = f"{package.package.replace('-', '_')}-{package.version}/vendor/llama.cpp"
-            source = fetch(ASSET, assets, progress=say) / root
+            source = fetch(ASSET, assets, on_progress=say) / root
             say(f"compiling {', '.join(TOOLS)} from {source}: once; the cache keeps them", 0, 0)
             job = Preparation(
                 title="compile llama.cpp's tools",

