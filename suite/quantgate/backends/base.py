@@ -169,6 +169,18 @@ class DeviceMemory(Protocol):
         """Start a new peak."""
 
 
+@runtime_checkable
+class HasCache(Protocol):
+    """A library that says how much memory its cache takes; no capability that a metric group needs."""
+
+    states_cache: bool
+    """Whether the scheme says in which types keys and values are cached."""
+
+    def cache_bytes(self) -> int | None:
+        """Bytes of the cached keys and values as allocated for what was last reserved and computed; None: the library
+        does not say exactly."""
+
+
 class Backend(Loaded, Logits, Steps, HasWeights, Tokenizes, Protocol):
     """What most libraries can do. A metric group calls what its `capabilities` name, and no more."""
 

@@ -18,14 +18,26 @@ Ftype = Literal[
 ]  # fmt: skip
 """The `LLAMA_FTYPE_MOSTLY_` constants of llama.cpp."""
 
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+"""ggml's names of the types that llama.cpp's --cache-type-k and --cache-type-v take."""
+UNQUANTIZED = ("f32", "f16", "bf16")
+
 
 class Options(SchemeOptions):
     """ftype: what the file is quantized to; with `as_is`, nothing is. n_gpu_layers: how many layers lie on the GPU, -1
-    for all. imatrix: a text of tasks.toml whose activations make an importance matrix."""
+    for all. imatrix: a text of tasks.toml whose activations make an importance matrix.
+
+    type_k, type_v: types of the cached keys and values. flash_attn: whether attention is computed so; without it
+    llama.cpp chooses. n_ubatch: tokens computed at once. These four are as in llama.cpp's tools by default.
+    """
 
     ftype: Ftype | None = None
     n_gpu_layers: int = Field(default=0, ge=-1)
     imatrix: str | None = None
+    type_k: CacheType = "f16"
+    type_v: CacheType = "f16"
+    flash_attn: bool | None = None
+    n_ubatch: int = Field(default=512, ge=1)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -39,6 +51,11 @@ class Options(SchemeOptions):
             )
         if self.imatrix is not None and self.ftype in FLOATS:
             raise ValueError(f"an importance matrix does nothing for {self.ftype}: leave imatrix out")
+        if self.type_v not in UNQUANTIZED and self.flash_attn is False:
+            raise ValueError(
+                f'type_v = "{self.type_v}" needs flash attention in llama.cpp: remove flash_attn = false, or quantize '
+                "the keys alone (type_k)"
+            )
         return self
 
 

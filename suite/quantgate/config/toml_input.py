@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,7 +48,14 @@ def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
         return f"{path}: {key}: unknown key. {allowed(str(error['loc'][-1]), fields)}"
     if error["type"] == "missing":
         return f"{path}: {key}: is missing; add it"
-    return f"{path}: {key}: {error['msg']} (got {error['input']!r})"
+    hint = ""
+    if error["type"] == "literal_error":
+        choices = re.findall("'([^']*)'", error["ctx"]["expected"])
+        hint = "".join(
+            f". Did you mean {close!r}?"
+            for close in difflib.get_close_matches(str(error["input"]), choices, n=1)
+        )
+    return f"{path}: {key}: {error['msg']} (got {error['input']!r}){hint}"
 
 
 def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:

@@ -127,8 +127,10 @@ def test_the_schemes_are_what_their_names_say(shipped: Matrix) -> None:
     cells = {c.id: c for c in shipped.cells("nightly") if c.model == "smollm2-135m"}
     for cell in cells.values():
         if cell.backend == "llamacpp":
-            assert cell.scheme_options["ftype"] == cell.scheme
-            assert f"{cell.bits:g}" in cell.scheme
+            weights, _, cache = cell.scheme.partition("-cache-")
+            assert cell.scheme_options["ftype"] == weights
+            assert f"{cell.bits:g}" in weights
+            assert [cell.scheme_options.get(key, "") for key in ("type_k", "type_v")] == [cache, cache]
     double = cells["smollm2-135m/bitsandbytes/nf4-dq"].scheme_options
     assert double["bnb_4bit_use_double_quant"] is True
     assert double["bnb_4bit_quant_type"] == "nf4"
@@ -634,6 +636,15 @@ def test_every_group_of_the_shipped_file_has_cases() -> None:
         ),
         ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'", "give n_gpu_layers"),
         ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'", "leave imatrix out"),
+        (
+            "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_k = 'Q8_0'",
+            "'q4_0' or 'iq4_nl' (got 'Q8_0'). Did you mean 'q8_0'?",
+        ),
+        (
+            "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_v = 'q8_0'\nflash_attn = false",
+            'type_v = "q8_0" needs flash attention in llama.cpp: remove flash_attn = false',
+        ),
+        ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nn_ubatch = 0", "mine.n_ubatch: Input should be"),
         ("transformers.schemes.mine]\nbits = 32", "mine.dtype: is missing; add it"),
         ("bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'", "give either load_in_8bit = true or"),
         (

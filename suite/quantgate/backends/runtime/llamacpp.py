@@ -12,10 +12,12 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
 from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
+from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
 from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.contents import gguf_parts
@@ -23,14 +25,18 @@ from quantgate.errors import MeasurementError
 
 logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
 
-_MICRO_BATCH = 512
-"""Tokens computed at once (llama.cpp's own default of --ubatch-size)."""
+_FLASH_ATTENTION = {
+    None: ("auto", llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO),
+    False: ("off", llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+    True: ("on", llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED),
+}
+_DEFAULTS = "n_ubatch 512, flash attention auto, cache F16"
+"""Settings of a scheme that says nothing of them: those of llama.cpp's command-line tools."""
 
 
 class LlamaCpp:
-    """A GGUF model; weights are memory-mapped, the cache is F16, as the command-line tools do by default."""
+    """A GGUF model; its weights are memory-mapped."""
 
-    settings = f"n_ubatch {_MICRO_BATCH}, flash attention auto, cache F16"
     rounding = Rounding(0.02, 1.0)
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
@@ -49,6 +55,10 @@ class LlamaCpp:
         self._checkpoint = checkpoint
         self._threads = threads
         self._ftype = options.get("ftype", "")
+        self._micro_batch = options.get("n_ubatch", 512)
+        self._flash_attention = options.get("flash_attn")
+        self._cache_types = options.get("type_k", "f16"), options.get("type_v", "f16")
+        self.states_cache = bool(options.keys() & {"type_k", "type_v"})
         with listening() as log:
             self._model = llama_cpp.llama_model_load_from_file(os.fsencode(checkpoint), params)
         if not self._model:
@@ -58,6 +68,14 @@ class LlamaCpp:
         self._context: Any = None
         self._batch: Any = None
         self._reserved = (0, 0)
+        self._log: list[str] = []
+
+    @property
+    def settings(self) -> str:
+        keys, values = self._cache_types
+        cache = "F16" if keys == values == "f16" else f"{keys} keys, {values} values"
+        attention, _ = _FLASH_ATTENTION[self._flash_attention]
+        return f"n_ubatch {self._micro_batch}, flash attention {attention}, cache {cache}"
 
     def reserve(self, tokens: int, sequences: int) -> None:
         if self._context and self._reserved == (tokens, sequences):
@@ -72,7 +90,9 @@ class LlamaCpp:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
         params.n_batch = tokens
-        params.n_ubatch = min(tokens, _MICRO_BATCH)
+        params.n_ubatch = min(tokens, self._micro_batch)
+        params.type_k, params.type_v = map(type_number, self._cache_types)
+        _, params.flash_attn_type = _FLASH_ATTENTION[self._flash_attention]
         params.n_seq_max = sequences
         params.n_threads = params.n_threads_batch = self._threads
         # One buffer for all sequences, so that cells of a shared beginning are shared.
@@ -82,6 +102,7 @@ class LlamaCpp:
             self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
             raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: {log.cause}")
+        self._log = [line for line in log.lines if " MiB" in line]
         self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
         self._reserved = (tokens, sequences)
 
@@ -98,16 +119,16 @@ class LlamaCpp:
             row = batch.seq_id[node]
             for index, member in enumerate(members):
                 row[index] = member
-        wanted = np.ctypeslib.as_array(batch.logits, (size,))
-        wanted[:] = 0
-        wanted[tree.rows] = 1
+        outputs = np.ctypeslib.as_array(batch.logits, (size,))
+        outputs[:] = 0
+        outputs[tree.rows] = 1
         self._decode(batch)
-        # The rows asked for lie one after the other, in the order of the batch.
+        # Those rows lie one after the other, in the order of the batch.
         logits = llama_cpp.llama_get_logits(self._context)
         return np.ctypeslib.as_array(logits, (len(tree.rows), self._n_vocab))
 
     def _check_shared(self) -> None:
-        """Raises MeasurementError where a state runs through all tokens in their order, from branch to branch."""
+        """Raise MeasurementError where a state runs through all tokens in their order, from branch to branch."""
         for kind in ("recurrent", "hybrid"):
             if getattr(llama_cpp, f"llama_model_is_{kind}")(self._model):
                 raise MeasurementError(f"llama.cpp calls the model {kind}: branches would share their state")
@@ -166,6 +187,17 @@ class LlamaCpp:
             in_scheme=in_scheme(linear, self._ftype),
         )
 
+    def cache_bytes(self) -> int | None:
+        return cache_bytes(self._log, *self._cached_widths())
+
+    def _cached_widths(self) -> tuple[int, int]:
+        """Return how many numbers a token has of keys and of values in one layer."""
+        numbers = self._metadata()
+        heads = llama_cpp.llama_model_n_head_kv(self._model)
+        usual = llama_cpp.llama_model_n_embd(self._model) // max(1, llama_cpp.llama_model_n_head(self._model))
+        widths = {key.rpartition(".")[2]: number for key, number in numbers.items() if ".attention." in key}
+        return heads * widths.get("key_length", usual), heads * widths.get("value_length", usual)
+
     def sizes(self) -> Sizes:
         learned = learns_positions(self._checkpoint)
         rotary = llama_cpp.llama_model_rope_type(self._model) != llama_cpp.LLAMA_ROPE_TYPE_NONE
@@ -186,42 +218,35 @@ class LlamaCpp:
         return lengths_in(self._metadata())
 
     def _metadata(self) -> dict[str, int]:
-        """The numbers of the GGUF file's header that are no lists."""
-        lengths: dict[str, int] = {}
+        """Return the whole numbers of the GGUF file's header, but for lists."""
+        numbers: dict[str, int] = {}
         room = ctypes.create_string_buffer(256)
         for index in range(llama_cpp.llama_model_meta_count(self._model)):
             llama_cpp.llama_model_meta_key_by_index(self._model, index, room, len(room))
             key = room.value.decode(errors="replace")
             llama_cpp.llama_model_meta_val_str_by_index(self._model, index, room, len(room))
             if room.value.isdigit():
-                lengths[key] = int(room.value)
-        return lengths
+                numbers[key] = int(room.value)
+        return numbers
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        return {
+        facts: dict[str, str | int | float | bool | None] = {
             "llama.cpp": llama_commit(),
             "kernels": kernels(),
         }
-
-    def device_peak_bytes(self) -> dict[str, int]:
-        return {}
-
-    def reset_device_peak(self) -> None:
-        """llama.cpp keeps no peak: its device buffers are allocated once, in `reserve`."""
+        return facts if self.settings == _DEFAULTS else {**facts, "attention": self.settings}
 
 
 def kernels() -> str:
-    """Instruction sets and features that this build of llama.cpp uses here."""
+    """Return the instruction sets and features that this build of llama.cpp uses here."""
     info = llama_cpp.llama_print_system_info().decode()
     return " ".join(re.findall(r"(\w+) = 1", info))
 
 
 def llama_commit() -> str:
-    """Version and commit that ggml was built from, as its library says."""
-    from llama_cpp._ggml import libggml as library
-
-    library.ggml_version.restype = library.ggml_commit.restype = ctypes.c_char_p
-    return f"ggml {library.ggml_version().decode()} ({library.ggml_commit().decode()})"
+    """Return the version and commit that ggml was built from."""
+    libggml.ggml_version.restype = libggml.ggml_commit.restype = ctypes.c_char_p
+    return f"ggml {libggml.ggml_version().decode()} ({libggml.ggml_commit().decode()})"
 
 
 load = LlamaCpp

@@ -6,64 +6,83 @@ p (ln p - ln q); the change q - p of the true token's probability; whether both 
 leaves out tokens of p < e^-16 and takes errors as if tokens were independent; here nothing is left out, and standard
 errors are between blocks of neighbouring tokens, which depend on each other.
 
-The reference is the cell's own (`reference` in matrix.toml: llamacpp/F16 for llama.cpp, transformers/fp32 for
-bitsandbytes): what is measured is then the scheme, not the difference between two libraries. The reference has no
-divergence: it leaves its log-probabilities (`quantgate.measure.logprobs`) for the others.
+The reference (`reference` in matrix.toml) runs in the same library, llamacpp/F16 for llama.cpp: what is measured is the
+scheme, not the difference between two libraries. It has no divergence, and leaves its log-probabilities
+(`quantgate.measure.logprobs`) for the others.
 
-Groups run by name: this one comes before perplexity, which finds the windows it shares scored.
+Groups run by name: this one comes before perplexity, which uses the windows it has scored.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
+from quantgate.backends.base import HasCache
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.measure.groups import Column, Group
-from quantgate.measure.logprobs import Reference, Rows, writing
+from quantgate.measure.logprobs import Reference, Rows, Write, writing
 from quantgate.measure.metrics import perplexity
 from quantgate.measure.scoring import CHUNK
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Needs, Scalar
+from quantgate.records import Declared, Metric, Scalar
 
 IMPOSSIBLE = -1000.0
 """ln q counts as at least this: what both distributions exclude adds 0 and not NaN."""
 
 RESAMPLES = 1000
 
+LONG = 64
+"""Scored tokens that a third of a window has at least where thirds are told apart."""
+
 
 class Options(perplexity.Options):
-    """As those of perplexity; the protocol is the tool's."""
+    """As those of perplexity; the protocol is the tool's. thirds: whether to tell the first from the last third of
+    the windows, to see what grows with the length of a context. Of a scheme that states the types of its cache they
+    are told apart anyway, where windows are long enough."""
 
     protocol: Literal["full", "half"] = "half"
+    thirds: bool = False
 
+    @property
+    def long(self) -> bool:
+        """Whether a third of a window has enough scored tokens."""
+        return (self.n_ctx - perplexity.first_scored(self)) // 3 >= LONG
 
-def needs(options: Options) -> Needs:
-    """The tokens that the windows take."""
-    return perplexity.needs(options)
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.thirds and not self.long:
+            raise ValueError(
+                f"thirds = true needs windows with {3 * LONG} scored tokens: raise n_ctx, or remove thirds"
+            )
+        return self
 
 
 def expected(options: Options) -> dict[str, Metric]:
-    """The gated metrics in the shape that they will have, but for their values."""
-    weights = perplexity.weights_of(options)
+    """Return the gated metrics with as many samples as they will have."""
+    weights = {"kl_mean": perplexity.weights_of(options)}
+    if options.thirds:
+        of_third = [float(size) for size in _third(options)] * options.windows
+        weights |= {"kl_early": of_third, "kl_late": of_third}
     return {
-        "divergence/kl_mean": Metric(
-            kind="paired", value=1.0, unit="nats", better="lower", samples=[0.0] * len(weights),
-            weights=weights, conditions={"windows": options.windows},
+        f"divergence/{name}": Metric(
+            kind="paired", value=1.0, unit="nats", better="lower", samples=[0.0] * len(of_blocks),
+            weights=of_blocks, conditions={"windows": options.windows},
         )
+        for name, of_blocks in weights.items()
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """Per scored token: KL(reference || cell) in nats, q - p of the true token, whether the likeliest is the same."""
+class Divergence(NamedTuple):
+    """Of each scored token: KL(reference || cell) in nats, q - p of the true token, whether the likeliest is the same
+    (0 or 1)."""
 
     kl: NDArray[np.float64]
     delta_p: NDArray[np.float64]
@@ -71,7 +90,7 @@ class Divergence:
 
 
 def compare(reference: Rows, logprobs: NDArray[np.float32]) -> Divergence:
-    """Of rows of the reference and a cell's log-probabilities [rows, vocabulary]."""
+    """Hold a cell's log-probabilities [rows, vocabulary] against rows of the reference."""
     p = np.exp(reference.logprobs)
     total = p.sum(axis=1, dtype=np.float64)
     terms = np.maximum(logprobs, np.float32(IMPOSSIBLE))
@@ -86,44 +105,47 @@ def compare(reference: Rows, logprobs: NDArray[np.float32]) -> Divergence:
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`divergence/kl_mean`, `kl_99`, `kl_max` (nats), `delta_p_rms` and `same_top` (0 to 1). Of a reference: none,
-    its log-probabilities are written."""
+    """Return `divergence/kl_mean`, `kl_99`, `kl_max` (nats), `delta_p_rms` and `same_top` (0 to 1); and where it is
+    worth telling, `kl_early` and `kl_late`, the means over the first and the last third of each window's scored tokens.
+
+    Of a reference: write its log-probabilities, return nothing. Raises MeasurementError where there are none to read.
+    """
     options = session.options("divergence", Options)
     text = session.text(options.text)
     windows = perplexity.windows_of(text, options, _first(session, options))
     if session.logprobs is None:
         raise MeasurementError("the job does not say where the log-probabilities of the reference are")
     if session.is_reference:
-        _write(session, options, windows, session.logprobs)
+        with writing(session.logprobs, len(windows) * _rows(options)) as write:
+            _each(session, options, windows, write)
         return {}
-    found = _compare(session, options, windows, session.logprobs)
-    conditions = perplexity.conditions_of(session, text, options, len(found.kl))
+    tokens = _compare(session, options, windows, session.logprobs)
+    conditions = perplexity.conditions_of(session, text, options, len(tokens.kl))
     conditions["reference"] = session.reference
     sizes = [b - a for a, b in perplexity.blocks(options)] * options.windows
-    return _metrics(found, sizes, conditions)
+    metrics = _metrics(tokens, sizes, conditions)
+    states_cache = isinstance(session.backend, HasCache) and session.backend.states_cache
+    if options.thirds or (states_cache and options.long):
+        metrics |= _thirds(tokens.kl, options, conditions)
+    return metrics
 
 
 def _first(session: Session, options: Options) -> int:
-    """The first token of a window whose logits are wanted: by perplexity too, where it takes the same windows."""
-    own = perplexity.first_scored(options)
+    """Return the first token of a window whose logits are needed, by perplexity too where its windows are the same."""
+    first = perplexity.first_scored(options)
     if not session.requested("perplexity"):
-        return own
+        return first
     other = session.options("perplexity", perplexity.Options)
     same = (other.text, other.n_ctx) == (options.text, options.n_ctx)
-    return min(own, perplexity.first_scored(other)) if same else own
+    return min(first, perplexity.first_scored(other)) if same else first
 
 
 def _rows(options: Options) -> int:
-    """Scored tokens of a window."""
+    """Return the number of scored tokens of a window."""
     return options.n_ctx - perplexity.first_scored(options)
 
 
-def _each(
-    session: Session,
-    options: Options,
-    windows: Sequence[TokenSequence],
-    take: Callable[[NDArray[np.float32], NDArray[np.int64]], None],
-) -> None:
+def _each(session: Session, options: Options, windows: Sequence[TokenSequence], take: Write) -> None:
     """Call `take` with log-probabilities [n, vocabulary] and true tokens [n], some rows at a time, in order."""
     count = _rows(options)
     ahead = iter(windows)
@@ -141,16 +163,10 @@ def _each(
     perplexity.score_windows(session, windows, look)
 
 
-def _write(session: Session, options: Options, windows: Sequence[TokenSequence], path: Path) -> None:
-    """Leave the reference's log-probabilities at `path`."""
-    with writing(path, len(windows) * _rows(options)) as write:
-        _each(session, options, windows, write)
-
-
 def _compare(session: Session, options: Options, windows: Sequence[TokenSequence], path: Path) -> Divergence:
     """Hold the cell against its reference, whose log-probabilities are at `path`."""
     reference = Reference(path, len(windows) * _rows(options))
-    found: list[Divergence] = []
+    parts: list[Divergence] = []
     done = 0
 
     def take(logprobs: NDArray[np.float32], tokens: NDArray[np.int64]) -> None:
@@ -161,52 +177,77 @@ def _compare(session: Session, options: Options, windows: Sequence[TokenSequence
                 f"{path}: is of other tokens ({rows.logprobs.shape[1]} in the vocabulary of {session.reference}, "
                 f"{logprobs.shape[1]} in the cell's): only cells of one model and text can be compared"
             )
-        found.append(compare(rows, logprobs))
+        parts.append(compare(rows, logprobs))
         done += len(tokens)
 
     _each(session, options, windows, take)
-    return Divergence(*(np.concatenate([getattr(d, f.name) for d in found]) for f in fields(Divergence)))
+    return Divergence(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _metrics(found: Divergence, sizes: list[int], conditions: dict[str, Scalar]) -> dict[str, Metric]:
-    """sizes: tokens of each block. Mean and rate are paired block by block; a root mean square, a quantile and a
-    maximum are no means of blocks, and are levels."""
+def _metrics(tokens: Divergence, sizes: list[int], conditions: dict[str, Scalar]) -> dict[str, Metric]:
+    """Return the metrics of all scored tokens; sizes: tokens of each block. Mean and rate are paired block by block; a
+    root mean square, a quantile and a maximum are no means of blocks, and are exact."""
     edges = np.cumsum([0, *sizes])
-    squares = found.delta_p**2
+    squares = tokens.delta_p**2
     rms = math.sqrt(squares.mean())
 
-    def paired(values: NDArray[np.float64], unit: str, better: Literal["lower", "higher"]) -> Metric:
-        sums = np.add.reduceat(values, edges[:-1])
-        return Metric(
-            kind="paired",
-            value=float(values.mean()),
-            unit=unit,
-            better=better,
-            stderr=perplexity.ratio_stderr(sums, np.array(sizes)),
-            samples=(sums / sizes).tolist(),
-            weights=[float(s) for s in sizes],
-            conditions=conditions,
-        )
-
-    def single(value: float, stderr: float, unit: str) -> Metric:
+    def exact(value: float, stderr: float, unit: str) -> Metric:
         return Metric(
             kind="exact", value=value, unit=unit, better="lower", stderr=stderr, conditions=conditions
         )
 
     error = perplexity.ratio_stderr(np.add.reduceat(squares, edges[:-1]), np.array(sizes))
-    spread = bootstrap_stderr(np.split(found.kl, edges[1:-1]), [0.99, 1.0])
+    spread = bootstrap_stderr(np.split(tokens.kl, edges[1:-1]), [0.99, 1.0])
     return {
-        "divergence/kl_mean": paired(found.kl, "nats", "lower"),
-        "divergence/kl_99": single(float(np.quantile(found.kl, 0.99)), spread[0], "nats"),
-        "divergence/kl_max": single(float(found.kl.max()), spread[1], "nats"),
+        "divergence/kl_mean": _paired(tokens.kl, sizes, conditions),
+        "divergence/kl_99": exact(float(np.quantile(tokens.kl, 0.99)), spread[0], "nats"),
+        "divergence/kl_max": exact(float(tokens.kl.max()), spread[1], "nats"),
         # delta method: the derivative of sqrt(x) is 1 / (2 sqrt(x))
-        "divergence/delta_p_rms": single(rms, error / (2 * rms) if rms else 0.0, "fraction"),
-        "divergence/same_top": paired(found.same_top, "fraction", "higher"),
+        "divergence/delta_p_rms": exact(rms, error / (2 * rms) if rms else 0.0, "fraction"),
+        "divergence/same_top": _paired(tokens.same_top, sizes, conditions, "fraction", "higher"),
     }
 
 
+def _third(options: Options) -> list[int]:
+    """Return the tokens of each block of a third of a window's scored tokens."""
+    count = _rows(options) // 3
+    return [len(block) for block in np.array_split(range(count), max(1, round(count / options.block)))]
+
+
+def _thirds(kl: NDArray[np.float64], options: Options, conditions: dict[str, Scalar]) -> dict[str, Metric]:
+    """Return the means of the first and the last third of the windows; kl: of all scored tokens, by window."""
+    of_windows, sizes = kl.reshape(options.windows, -1), _third(options)
+    count = sum(sizes)
+    conditions = {**conditions, "scored tokens": count * options.windows}
+    return {
+        f"divergence/{name}": _paired(part.ravel(), sizes * options.windows, conditions)
+        for name, part in (("kl_early", of_windows[:, :count]), ("kl_late", of_windows[:, -count:]))
+    }
+
+
+def _paired(
+    values: NDArray[np.float64],
+    sizes: Sequence[int],
+    conditions: dict[str, Scalar],
+    unit: str = "nats",
+    better: Literal["lower", "higher"] = "lower",
+) -> Metric:
+    """Return the mean of values of tokens; its samples are the means of blocks, sizes the tokens of each."""
+    sums = np.add.reduceat(values, np.cumsum([0, *sizes[:-1]]))
+    return Metric(
+        kind="paired",
+        value=float(values.mean()),
+        unit=unit,
+        better=better,
+        stderr=perplexity.ratio_stderr(sums, np.array(sizes)),
+        samples=(sums / sizes).tolist(),
+        weights=[float(s) for s in sizes],
+        conditions=conditions,
+    )
+
+
 def bootstrap_stderr(blocks: Sequence[NDArray[np.float64]], quantiles: Sequence[float]) -> list[float]:
-    """Standard error of quantiles of all values, where blocks of them were drawn: Efron and Tibshirani, An
+    """Return the standard errors of quantiles of all values, of which blocks were drawn: Efron and Tibshirani, An
     Introduction to the Bootstrap (1993), section 8.6. Of the maximum it is too small: no resample exceeds it."""
     source = np.random.default_rng(0)
     drawn = source.integers(len(blocks), size=(RESAMPLES, len(blocks)))
@@ -218,6 +259,8 @@ GROUP = Group(
     options=Options,
     metrics={
         "divergence/kl_mean": Declared("paired"),
+        "divergence/kl_early": Declared("paired"),
+        "divergence/kl_late": Declared("paired"),
         "divergence/kl_99": Declared("exact"),
         "divergence/kl_max": Declared("exact"),
         "divergence/delta_p_rms": Declared("exact"),
@@ -228,7 +271,7 @@ GROUP = Group(
     relative=True,
     uses_logprobs=True,
     capabilities=frozenset({"logits"}),
-    needs=needs,
+    needs=perplexity.needs,
     length=("n_ctx",),
     expected=expected,
     columns=(Column("KL", "nats", 4, 3, 0, ("divergence/kl_mean",), ("divergence/*",)),),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from quantgate.backends.base import Weights
+from quantgate.backends.base import HasCache, Weights
 from quantgate.errors import UnmeasurableError
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.noise import Watch, watched
@@ -17,11 +17,13 @@ from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
 
 class Options(Record):
     """prompt, decode: tokens of the prefill and decode phases whose peaks are taken.
-    processes: in how many the peaks are taken."""
+    processes: in how many the peaks are taken.
+    cache: whether to measure the bytes of the cache; those of a scheme that states its types are measured anyway."""
 
     prompt: int = Field(default=512, ge=1)
     decode: int = Field(default=8, ge=1)
     processes: int = Field(default=3, ge=1)
+    cache: bool = False
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -34,6 +36,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
     Of a simulated scheme: what its weights would take, and neither a file nor peaks.
     A phase's file-backed share is in `raw`: memory-mapped weights count there, and are the kernel's to drop.
+    `cache_bytes` is what the library has allocated for the keys and values of `prompt` + `decode` tokens.
     """
     options = session.options("memory", Options)
     backend = session.backend
@@ -51,12 +54,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         with session.memory_phase() as peaks["decode"]:
             backend.decode(session.prompt(options.decode))
 
-    phase_conditions = {
-        **source,
-        "prompt": options.prompt,
-        "decode": options.decode,
-        "kernels": session.kernels,
-    }
+    lengths: dict[str, Scalar] = {**source, "prompt": options.prompt, "decode": options.decode}
+    phase_conditions = {**lengths, "kernels": session.kernels}
     if session.no_peaks:
         raise UnmeasurableError(
             f"peaks of memory cannot be measured here ({session.no_peaks}): mount /proc so that processes can write "
@@ -64,6 +63,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         )
     metrics = _sizes(weights, source)
     metrics["memory/file_bytes"] = _exact(weights.file_bytes, "bytes", source)
+    if isinstance(backend, HasCache) and (options.cache or backend.states_cache):
+        if (size := backend.cache_bytes()) is None:
+            session.notes["cache"] = (
+                "memory/cache_bytes: not measured, the library does not say exactly what its cache takes"
+            )
+        else:
+            metrics["memory/cache_bytes"] = _exact(size, "bytes", lengths)
     for phase, peak in peaks.items():
         metrics[f"memory/peak_{phase}_anonymous"] = _level(
             peak.anonymous, phase_conditions, watch, peak.as_dict()
@@ -113,6 +119,7 @@ GROUP = Group(
         "memory/bits_per_weight": Declared("exact"),
         QUANTIZED_SHARE: Declared("exact"),
         "memory/file_bytes": Declared("exact"),
+        "memory/cache_bytes": Declared("exact"),
         "memory/peak_load_anonymous": Declared("level"),
         "memory/peak_prefill_anonymous": Declared("level"),
         "memory/peak_decode_anonymous": Declared("level"),
