@@ -69,9 +69,8 @@ def check_no_adapter(folder: Path) -> None:
     """Raise InputError for a folder with a PEFT adapter, which would be left out in silence."""
     if (folder / "adapter_config.json").exists():
         raise InputError(
-            f"{folder}/adapter_config.json: the folder holds an adapter, which is not applied here: merge it "
-            f"into the model "
-            "(`merge_and_unload` of peft), save that, and name its folder as `weights`"
+            f"{folder}/adapter_config.json: the folder holds an adapter, which is not applied here: merge it into its "
+            "model (`merge_and_unload` of peft), save that, and name its folder"
         )
 
 
@@ -96,12 +95,12 @@ def check_quantization(folder: Path, cell: str, options: Mapping[str, Any], read
     same = _is_bitsandbytes(stored) and any(options.get(key) for key in ("load_in_4bit", "load_in_8bit"))
     if same and all(stored.get(k, v) == options.get(k, v) for k, v in _compared(options).items()):
         return
-    remedy = "name the checkpoint that it was made from as `weights`"
+    remedy = (
+        "name the checkpoint that it was made from as `weights`, and this one in [models.NAME.checkpoints], where it "
+        "is measured as it is"
+    )
     if _is_bitsandbytes(stored):
-        remedy += (
-            "; as it is, only a scheme of the backend bitsandbytes that says the same can measure it: "
-            f"{_as_scheme(stored)}"
-        )
+        remedy += f" by a scheme of bitsandbytes that says the same: {_as_scheme(stored)}"
     raise InputError(
         f"{folder}/config.json: quantization_config: these weights are already quantized ({describe(stored)}), and "
         f"{cell} would measure that under its own name: {remedy}"

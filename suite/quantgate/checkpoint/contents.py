@@ -151,7 +151,10 @@ def _why_no_weights(folder: Path) -> str:
         )
     named = sorted(f.name for f in folder.glob("*.safetensors"))
     if "adapter_model.safetensors" in named:
-        return f"{folder}: holds an adapter without its model: merge it into the model first (`merge_and_unload`)"
+        return (
+            f"{folder}: holds an adapter without its model: merge it into the model first (`merge_and_unload` of "
+            "peft), save that, and name its folder"
+        )
     if named:
         return (
             f"{folder}: has {named[0]}, but neither {SINGLE} nor {INDEX}, which transformers loads; rename the "

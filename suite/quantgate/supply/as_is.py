@@ -18,7 +18,6 @@ from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
 from quantgate.machine.environment import code_hash
 from quantgate.paths import cache_dir
-from quantgate.supply.assets import sha256_of
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import Sources
 
@@ -40,28 +39,27 @@ class AsIs:
         return hash_of(self._sources.identity(_checkpoint(cell)))
 
     def check(self, cell: Cell, *, local: bool = False) -> None:
-        """Check the files by their headers and JSON. local: a local checkpoint only, so that nothing is fetched."""
+        """Check the files by their headers and JSON. local: of a local checkpoint only, so that nothing is fetched."""
         source = _checkpoint(cell)
         if cell.id in self._checked or (local and source.path is None):
             return
         path = self._sources.locate(source)
         check_kind(cell, path)
-        files = contents(path)
+        contents(path)
         if path.is_dir():
             try:
                 check_no_adapter(path)
             except InputError as error:
                 raise AssetError(str(error)) from None
-        self._check_sha256(cell, source, files)
         check_bits(cell, path)
         self._checked.add(cell.id)
 
     def checkpoint(self, cell: Cell, model: Model) -> Path:
-        """Return the file or folder that the cell loads, checked against the model's tokenizer."""
+        """Return the file or folder that the cell loads: checked, with its checksums and tokenizer."""
         self.check(cell)
         path = self._sources.locate(_checkpoint(cell))
-        if path.is_file() or has_tokenizer(path):
-            self._check_tokenizer(cell, model, path)
+        self._check_sha256(cell, contents(path))
+        self._check_tokenizer(cell, model, path)
         return path
 
     def takes_tokenizer(self, cell: Cell) -> bool:
@@ -69,8 +67,8 @@ class AsIs:
         path = self._sources.locate(_checkpoint(cell))
         return path.is_dir() and not has_tokenizer(path)
 
-    def _check_sha256(self, cell: Cell, source: Checkpoint, files: dict[str, Path]) -> None:
-        given = source.sha256 if source.sha256 is not None else {}
+    def _check_sha256(self, cell: Cell, files: dict[str, Path]) -> None:
+        given = _checkpoint(cell).sha256 or {}
         key = f"{self._matrix}: models.{cell.model}.checkpoints: {cell.backend}/{cell.scheme}: sha256"
         if isinstance(given, str):
             if len(files) != 1:
@@ -82,7 +80,7 @@ class AsIs:
         for name, expected in given.items():
             if name not in files:
                 raise AssetError(f"{key}: {name}: no such file is loaded; there are: {', '.join(files)}")
-            if (actual := sha256_of(files[name])) != expected.lower():
+            if (actual := self._sources.sha256(files[name])) != expected.lower():
                 raise AssetError(
                     f"{key}: {files[name]} has changed: its SHA-256 is {actual}, not {expected}; fetch it again, or "
                     "accept it by writing the new one"
@@ -103,7 +101,11 @@ class AsIs:
             cache_dir() / "tokenizers" / f"{cell.id.replace('/', '-')}-{key}.json",
             f"compare the tokenizer of {cell.id} with the model's",
             "quantgate.supply.same_tokens:compare",
-            lambda: {"model": str(self._sources.locate(own)), "checkpoint": str(path)},
+            lambda: {
+                "model": str(self._sources.locate(own)),
+                "checkpoint": str(path),
+                "tokenizer": path.is_file() or has_tokenizer(path),
+            },
         )
         if problem := different(json.loads(result.read_bytes())):
             raise AssetError(f"{path}: {problem}")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from quantgate.checkpoint.contents import weight_files
+from quantgate.checkpoint.contents import gguf_parts, weight_files
+from quantgate.checkpoint.nominal import file_type
 from quantgate.config.matrix import Model
 from quantgate.files import hash_of
 from quantgate.machine.environment import Environment, code_hash
@@ -54,9 +55,12 @@ class Derived:
         )
 
     def quantized(self, name: str, model: Model, ftype: str, imatrix: str | None = None) -> Path:
-        """A GGUF in one of llama.cpp's types (`F16`, `Q4_K_M`). imatrix: the calibration set whose activations weigh
-        the weights."""
+        """A GGUF in one of llama.cpp's types (`F16`, `Q4_K_M`): the model's own, where it has that type. imatrix: the
+        calibration set whose activations weigh the weights."""
         full = self._gguf(name, model)
+        if model.gguf is not None and imatrix is None and file_type(full) == ftype:
+            gguf_parts(full)  # says which part is missing
+            return full
         if ftype in ("F32", "F16"):
             return self._requantized(name, model, full, ftype)
         half = self._requantized(name, model, full, "F16")

@@ -10,19 +10,25 @@ from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import make_lines
+from quantgate.supply.model_config import load_config
 
 
-def compare(output: Path, *, report: Report, model: str, checkpoint: str) -> None:
+def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokenizer: bool) -> None:
     """Write how many of how many `lines` are `different`, with an `example`, as JSON.
 
     model, checkpoint: a folder, or a GGUF file; that of a checkpoint is read by llama.cpp, which will compute with it.
-    Raises AssetError where a tokenizer cannot be read.
+    tokenizer: the checkpoint has one; without it, its configuration alone is read. Raises AssetError for what cannot be
+    read.
     """
     report("compare tokenizers", 0, 1)
-    expected = Encoder(Path(model), add_bos=False)
     path = Path(checkpoint)
-    encode = _of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
-    lines = make_lines(expected.tokenizer, [])
+    lines: list[str] = []
+    if tokenizer:
+        expected = Encoder(Path(model), add_bos=False)
+        encode = _of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
+        lines = make_lines(expected.tokenizer, [])
+    else:
+        load_config(path)
     result: dict[str, object] = {"lines": len(lines), "different": 0, "example": None}
     pairs = [(line, expected.encode(line), encode(line)) for line in lines]
     different = [pair for pair in pairs if pair[1] != pair[2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 from collections.abc import Callable
@@ -45,6 +46,8 @@ class Sources:
         self._data = read_toml(TASKS)
         self._fetched: dict[str, Path | AssetError] = {}
         self._hashes: dict[Path, str] = {}
+        self.sha256 = functools.cache(sha256_of)
+        """Of a file; a large one is read once a run."""
 
     def refused(self, *sources: Source | None) -> str:
         """Return which licence terms the user has yet to accept, and how; empty: none."""
@@ -90,7 +93,7 @@ class Sources:
             files = contents(path)
             # The name of a single file does not matter; the names of several files, and their folders, do.
             self._hashes[path] = hash_of(
-                [[name if len(files) > 1 else "", sha256_of(file)] for name, file in files.items()]
+                [[name if len(files) > 1 else "", self.sha256(file)] for name, file in files.items()]
             )
         return self._hashes[path]
 

@@ -110,8 +110,14 @@ class Supply:
         return self._derived.quantized(cell.model, model, ftype, cell.scheme_options.get("imatrix"))
 
     def as_is(self, cell: Cell) -> str:
-        """Return the identity of a checkpoint that the cell loads as it is; empty: it is made here."""
-        return self._as_is.identity(cell) if cell.as_is is not None else ""
+        """Return the identity of a checkpoint that the cell loads as it is: its own, or the model's GGUF of its type;
+        empty: it is made here."""
+        if cell.as_is is not None:
+            return self._as_is.identity(cell)
+        gguf = self._matrix.models[cell.model].gguf
+        if cell.checkpoint != "gguf" or gguf is None or self.checkpoint(cell) != self._sources.locate(gguf):
+            return ""
+        return hash_of(self._sources.identity(gguf))
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is
