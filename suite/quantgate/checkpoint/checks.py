@@ -146,8 +146,7 @@ def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_scheme(stored: Mapping[str, Any]) -> str:
     keys = BITSANDBYTES if stored.get("load_in_4bit") else ("load_in_8bit",)
-    said = {k: stored[k] for k in keys if stored.get(k)}
-    return ", ".join(f"{k} = {json.dumps(v)}" for k, v in said.items())
+    return ", ".join(f"{k} = {json.dumps(stored[k])}" for k in keys if stored.get(k))
 
 
 def check_head(folder: Path, *, derived: bool) -> None:
@@ -173,9 +172,9 @@ def check_head(folder: Path, *, derived: bool) -> None:
 
 
 def is_tied(folder: Path) -> bool | None:
-    """Whether the configuration says that the head is the embeddings; None: it says nothing."""
-    said = config_of(folder).get("tie_word_embeddings")
-    return bool(said) if said is not None else None
+    """Return whether the configuration says that the head is the embeddings; None: it does not say."""
+    tied = config_of(folder).get("tie_word_embeddings")
+    return None if tied is None else bool(tied)
 
 
 def _equal(one: tuple[Path, int, int, list[int]], other: tuple[Path, int, int, list[int]]) -> bool:

@@ -78,7 +78,7 @@ def _header(file: BinaryIO) -> Header:
         raise _NoGgufError(f"it begins with {magic!r}, not with b'GGUF'")
     version, tensors, pairs = struct.unpack("<IQQ", _take(file, 20))
     if version not in (2, 3):
-        raise _NoGgufError(f"its version is {version}, known are 2 and 3 (little-endian)")
+        raise _NoGgufError(f"its version is {version}, and 2 and 3 can be read (little-endian)")
     values = {}
     for _ in range(pairs):
         key = _string(file)

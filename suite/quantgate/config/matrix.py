@@ -283,13 +283,13 @@ class Matrix(Record):
             return "is not of the form model/backend/scheme."
         model, backend, scheme = parts
         if not any(fnmatchcase(m, model) for m in self.models):
-            return f"names no known model: {model!r}. {allowed(model, self.models)}"
+            return f"names no model of this file: {model!r}. {allowed(model, self.models)}"
         if not any(fnmatchcase(b, backend) for b in self.backends):
-            return f"names no known backend: {backend!r}. {allowed(backend, self.backends)}"
+            return f"names no backend: {backend!r}. {allowed(backend, self.backends)}"
         schemes = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
         if any(fnmatchcase(s, scheme) for s in schemes):
             return f"names a scheme with as_is: add {backend}/{scheme} to models.{model}.checkpoints"
-        return f"names no known scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
+        return f"names no scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
 
 
 _OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")

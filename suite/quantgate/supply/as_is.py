@@ -87,11 +87,11 @@ class AsIs:
                 )
 
     def _check_tokenizer(self, cell: Cell, model: Model, path: Path) -> None:
-        own = model.weights or model.gguf
-        assert own is not None
+        source = model.weights or model.gguf
+        assert source is not None
         key = hash_of(
             [
-                self._sources.identity(own),
+                self._sources.identity(source),
                 self.identity(cell),
                 self._maker.identity("same_tokens", "transformers", "tokenizers", "llama-cpp-python"),
                 code_hash("supply/encoder.py", "supply/lines.py", "supply/splitting.py"),
@@ -102,7 +102,7 @@ class AsIs:
             f"compare the tokenizer of {cell.id} with the model's",
             "quantgate.supply.same_tokens:compare",
             lambda: {
-                "model": str(self._sources.locate(own)),
+                "model": str(self._sources.locate(source)),
                 "checkpoint": str(path),
                 "tokenizer": path.is_file() or has_tokenizer(path),
             },

@@ -1,4 +1,4 @@
-"""Maker of GGUF files from safetensors, by llama.cpp's own converter.
+"""Make GGUF files from safetensors, by llama.cpp's converter.
 
 The converter comes from the source inside the pinned llama-cpp-python package (asset `llama.cpp` of assets.toml), with
 the gguf library of the same source. It is shown the files alone that transformers would load, and runs no code of
@@ -33,8 +33,8 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [GPT2],
     "smollm": [{"type": "Digits", "individual_digits": True}, GPT2],
 }
-"""What tokenizer.json says of splittings that one's own tokenizers are trained with, by llama.cpp's names for them. The
-converter knows a tokenizer by a hash of what it makes of a text, which only a published vocabulary has."""
+"""Pre-tokenizers as tokenizer.json defines them, by llama.cpp's names. The converter recognizes a tokenizer by a hash
+of the ids of one text, which it has of published vocabularies alone, not of one that a user trained."""
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 _EMBEDDINGS = (
     "embed_tokens.weight",
@@ -85,7 +85,7 @@ def stage(folder: Path, staged: Path) -> None:
 
 
 def _names(shard: Path) -> list[str]:
-    """The tensors of a safetensors file."""
+    """Return the names of a safetensors file's tensors."""
     with shard.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return [name for name in header if name != "__metadata__"]
@@ -110,8 +110,8 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
     tensors = {}
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
-            wanted = [n for n in file.keys() if n.endswith((*_HEADS, *_EMBEDDINGS))]  # noqa: SIM118 - no mapping
-            tensors.update({name: file.get_tensor(name) for name in wanted})
+            compared = [n for n in file.keys() if n.endswith((*_HEADS, *_EMBEDDINGS))]  # noqa: SIM118 - no mapping
+            tensors.update({name: file.get_tensor(name) for name in compared})
     head = next(tensors.pop(name) for name in list(tensors) if name.endswith(_HEADS))
     return any(torch.equal(head, t) for t in tensors.values() if t.shape == head.shape)
 
@@ -119,9 +119,9 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
 def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
     """Run the converter on a staged folder. Returns whether the splitting of its tokenizer was identified by its
     definition, and has to be held against the original's. folder: of the messages."""
-    heard: list[str] = []
+    lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("hf-to-gguf")
     identified: list[str] = []
     arguments = [SCRIPT, str(staged), "--outfile", str(output), "--outtype", "f32"]
@@ -152,7 +152,7 @@ def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
             ):
                 script.main()
         except (Exception, SystemExit) as error:
-            cause = _cause(error, heard, staged).replace(str(staged), str(folder))
+            cause = _cause(error, lines, staged).replace(str(staged), str(folder))
             raise AssetError(f"{folder}: {cause}; {BY_HAND}") from error
         finally:
             logger.removeHandler(handler)
@@ -169,9 +169,9 @@ def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
     return {**old, **hparams}
 
 
-def _cause(error: BaseException, heard: Sequence[str], staged: Path) -> str:
-    """Why the converter failed. heard: its log."""
-    hashes = [match[1] for line in heard if (match := re.search(r"chkhsh:\s*(\w+)", line))]
+def _cause(error: BaseException, lines: Sequence[str], staged: Path) -> str:
+    """Say why the converter failed. lines: of its log."""
+    hashes = [match[1] for line in lines if (match := re.search(r"chkhsh:\s*(\w+)", line))]
     if isinstance(error, NotImplementedError) and hashes:
         return (
             f"llama.cpp's converter does not know how its tokenizer splits a text (chkhsh {hashes[-1]}), and does not "
@@ -180,8 +180,8 @@ def _cause(error: BaseException, heard: Sequence[str], staged: Path) -> str:
     architectures = json.loads((staged / "config.json").read_bytes()).get("architectures") or [
         "its architecture"
     ]
-    if isinstance(error, SystemExit) and heard:
-        last = heard[-1]
+    if isinstance(error, SystemExit) and lines:
+        last = lines[-1]
     else:
         where = traceback.extract_tb(error.__traceback__)[-1].line
         last = f"{type(error).__name__}: {str(error) or where}"
@@ -233,15 +233,15 @@ def _without_code(load: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def splitting(tokenizer: Path) -> str | None:
-    """llama.cpp's name of the splitting that a tokenizer.json defines; None: of none that is known here."""
+    """Return llama.cpp's name of the splitting that a tokenizer.json defines; None: it is not in `PRE_TOKENIZERS`."""
     if not tokenizer.exists():
         return None
     table = json.loads(tokenizer.read_bytes())
     steps = table.get("pre_tokenizer") or {}
     steps = steps.get("pretokenizers", [steps])
-    for name, wanted in PRE_TOKENIZERS.items():
-        same = len(steps) == len(wanted) and all(
-            {k: step.get(k) for k in one} == one for step, one in zip(steps, wanted, strict=True)
+    for name, expected in PRE_TOKENIZERS.items():
+        same = len(steps) == len(expected) and all(
+            {k: step.get(k) for k in one} == one for step, one in zip(steps, expected, strict=True)
         )
         if same and table["model"]["type"] == "BPE" and not table.get("normalizer"):
             return name

@@ -372,23 +372,23 @@ def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("mien/llamacpp/F16", "names no known model: 'mien'. Did you mean 'mine'? Allowed: mine"),
+        ("mien/llamacpp/F16", "names no model of this file: 'mien'. Did you mean 'mine'? Allowed: mine"),
         (
             "mine/lama.cpp/F16",
-            "names no known backend: 'lama.cpp'. Did you mean 'llamacpp'? "
+            "names no backend: 'lama.cpp'. Did you mean 'llamacpp'? "
             "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, transformers",
         ),
         (
             "mine/bitsandbytes/nf3",
-            "names no known scheme of bitsandbytes: 'nf3'. Did you mean 'nf4'? "
+            "names no scheme of bitsandbytes: 'nf3'. Did you mean 'nf4'? "
             "Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
         ),
         (
             "mine/transformers/Q4_K_M",
-            "names no known scheme of transformers: 'Q4_K_M'. Allowed: bf16, cuda-bf16, cuda-fp16, fp32",
+            "names no scheme of transformers: 'Q4_K_M'. Allowed: bf16, cuda-bf16, cuda-fp16, fp32",
         ),
         ("mine/llamacpp", "is not of the form model/backend/scheme."),
-        ("other/*/*", "names no known model: 'other'. Allowed: mine"),
+        ("other/*/*", "names no model of this file: 'other'. Allowed: mine"),
     ],
 )
 def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(

@@ -68,9 +68,9 @@ def cells(*ids: str) -> Callable[[Table], object]:
     [
         (
             cells("tinny/llamacpp/F16"),
-            ["tiers.smoke.cells", "no known model: 'tinny'", "Did you mean 'tiny'?"],
+            ["tiers.smoke.cells", "no model of this file: 'tinny'", "Did you mean 'tiny'?"],
         ),
-        (cells("tiny/lamacpp/F16"), ["tiers.smoke.cells", "no known backend: 'lamacpp'", "transformers"]),
+        (cells("tiny/lamacpp/F16"), ["tiers.smoke.cells", "no backend: 'lamacpp'", "transformers"]),
         (cells("tiny/llamacpp/Q4KM"), ["tiers.smoke.cells", "scheme of llamacpp: 'Q4KM'", "Q4_K_M"]),
         (
             lambda matrix: matrix["tiers"]["smoke"].update(accuracy={"tasks": ["arc_eazy"]}),
