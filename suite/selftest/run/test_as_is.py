@@ -6,17 +6,21 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from quantgate.items import Text
+from quantgate.measure.logprobs import Reference, writing
+from quantgate.measure.metrics.divergence import compare
+from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 
 from selftest.conftest import Project
+from selftest.supply.test_fitness import set_metadata
 from selftest.tiny import TinyModel
 
 CELL, REFERENCE = "tiny/llamacpp/Q4_K_M", "tiny/llamacpp/F16"
@@ -68,16 +72,37 @@ def logits_of(file: Path, windows: list[list[int]]) -> list[NDArray[np.float32]]
     return logits
 
 
-def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """In float32 with sums in float64, as llama.cpp's perplexity tool computes them."""
+def logprobs(logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float64]:
+    """Of the true tokens, in float32 with sums in float64, as llama.cpp's perplexity tool computes them."""
+    true = logits[np.arange(len(tokens)), tokens].astype(np.float64)
+    return true - norms(logits)[:, 0]
+
+
+def norms(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-sum-exp of each row, shape [rows, 1]."""
     peak = logits.max(axis=1, keepdims=True)
-    norm = peak[:, 0] + np.log(np.exp(logits - peak).sum(axis=1, dtype=np.float64))
-    return logits.astype(np.float64) - norm[:, None]
+    return peak + np.log(np.exp(logits - peak).sum(axis=1, dtype=np.float64, keepdims=True))
 
 
-def windows_of(project: Project, tier: dict[str, Any]) -> list[list[int]]:
+def distributions(logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Log-probabilities of every token, shape [windows x rows, vocabulary]."""
+    rows = np.concatenate(logits)
+    peak = rows.max(axis=1, keepdims=True)
+    return (rows - peak) - (norms(rows) - peak).astype(np.float32)
+
+
+def divergence_of(
+    file: Path, full: NDArray[np.float32], mine: NDArray[np.float32], tokens: list[int]
+) -> float:
+    """Mean KL divergence, with the reference's distribution as it is kept in a file."""
+    with writing(file, len(tokens)) as write:
+        write(full, np.array(tokens))
+    return float(compare(Reference(file, len(tokens)).rows(0, len(tokens)), mine).kl.mean())
+
+
+def windows_of(project: Project) -> list[list[int]]:
     """The windows of the text, from the workload that the run left in the cache."""
-    (file,) = (f for f in project.cache.glob("workloads/tiny-*/text-boolq.json") if matches(f))
+    file = next(f for f in project.cache.glob("workloads/tiny-*/text-boolq.json") if matches(f))
     ids = Text.model_validate_json(file.read_bytes()).ids
     return [ids[begin : begin + WINDOW] for begin in range(0, WINDOW * WINDOWS, WINDOW)]
 
@@ -86,39 +111,41 @@ def matches(file: Path) -> bool:
     return len(json.loads(file.read_bytes())["ids"]) == WINDOW * WINDOWS
 
 
-def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(project: Project, shipped: Path) -> None:
-    before = state(shipped.parent)
+def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(
+    project: Project, shipped: Path, tmp_path: Path
+) -> None:
+    before, made = state(shipped.parent), quantized_in(project)
     project.matrix["models"]["tiny"]["checkpoints"] = {SHIPPED: {"path": str(shipped)}}
-    smoke = project.matrix["tiers"]["smoke"]
-    smoke["divergence"] = {
-        "text": "boolq",
-        "n_ctx": WINDOW,
-        "windows": WINDOWS,
-        "protocol": "full",
-        "block": 16,
-    }
+    windowed = {"text": "boolq", "n_ctx": WINDOW, "windows": WINDOWS, "protocol": "full", "block": 16}
+    project.matrix["tiers"]["smoke"]["divergence"] = windowed
     result = project.update()
     assert result.status == 0, result.output
     metrics = project.measurement(CELL).metrics
-    windows = windows_of(project, smoke)
-    mine, full = ([logprobs(w) for w in logits_of(f, windows)] for f in (shipped, reference_of(project)))
-    chosen = [p[np.arange(WINDOW - 1), ids[1:]] for p, ids in zip(mine, windows, strict=True)]
-    nll = -math.fsum(float(p) for w in chosen for p in w) / (WINDOWS * (WINDOW - 1))
-    assert metrics["perplexity"].value == pytest.approx(math.exp(nll), rel=1e-14)
-    assert np.allclose(
-        np.multiply(metrics["perplexity"].samples, metrics["perplexity"].weights),
-        [-w[part].sum() for w in chosen for part in (slice(0, 15), slice(15, 31))],
-        rtol=1e-14,
-    )
-    kl = [(np.exp(p) * (p - q)).sum(axis=1) for p, q in zip(full, mine, strict=True)]
-    assert metrics["divergence/kl"].value == pytest.approx(float(np.mean(kl)), rel=1e-6)
+    windows = windows_of(project)
+    mine, full = (logits_of(file, windows) for file in (shipped, reference_of(project)))
+    scored = [logprobs(rows, ids[1:]) for rows, ids in zip(mine, windows, strict=True)]
+    edges = (slice(0, 15), slice(15, 31))  # the blocks of a window
+    samples = [-rows[edge].sum() / len(rows[edge]) for rows in scored for edge in edges]
+    assert metrics["perplexity"].samples == samples
+    assert metrics["perplexity"].value == pytest.approx(math.exp(-np.concatenate(scored).mean()), rel=1e-15)
+    tokens = [token for ids in windows for token in ids[1:]]
+    here, there = distributions(mine), distributions(full)
+    kl = divergence_of(tmp_path / "x.npy", there, here, tokens)
+    assert metrics["divergence/kl_mean"].value == kl
+    assert kl == pytest.approx(float((np.exp(there) * (there - here)).sum(axis=1).mean()), abs=1e-5)
+    assert 1e-4 < kl < 1
     assert state(shipped.parent) == before
-    assert not list(project.cache.glob("checkpoints/tiny-Q4_K_M-*"))
-    assert (
-        metrics["perplexity"].conditions["checkpoint"]
-        == metrics["memory/weight_bytes"].conditions["checkpoint"]
-    )
+    assert quantized_in(project) == made
+    assert metrics["memory/quantized_share"].value == 1.0
+    assert metrics["memory/file_bytes"].value == shipped.stat().st_size
+    identities = {metric.conditions.get("checkpoint") for metric in metrics.values()}
+    assert len(identities) == 1
+    assert None not in identities
     assert "checkpoint" not in project.measurement(REFERENCE).metrics["perplexity"].conditions
+
+
+def quantized_in(project: Project) -> set[Path]:
+    return set(project.cache.glob("checkpoints/tiny-Q4_K_M-*"))
 
 
 def reference_of(project: Project) -> Path:
@@ -135,6 +162,27 @@ def test_another_file_under_the_same_name_is_not_held_against_the_baseline(
     file.unlink()
     quantize_gguf(file, report=quiet, gguf=str(tiny.gguf), ftype="Q4_K_S", threads=1)
     result = project.run("-m", "perplexity")
-    print(result.output)
-    assert result.status != 0
-    assert "checkpoint" in result.output
+    assert result.verdict(CELL, "perplexity").status == Status.NOT_COMPARABLE, result.output
+    assert "checkpoint" in result.verdict(CELL, "perplexity").text
+    assert result.verdict(REFERENCE, "perplexity").status == Status.PASS
+
+
+def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
+    project: Project, shipped: Path, tmp_path: Path
+) -> None:
+    broken, foreign = tmp_path / "broken.gguf", Path(shutil.copy(shipped, tmp_path / "foreign.gguf"))
+    broken.write_bytes(shipped.read_bytes()[:300_000])
+    set_metadata(foreign, "tokenizer.ggml.pre", "smollm")
+    project.matrix["backends"] = {"llamacpp": {"schemes": {"foreign": {"as_is": True}}}}
+    project.matrix["tiers"]["smoke"]["cells"].append("tiny/llamacpp/foreign")
+    project.matrix["models"]["tiny"]["checkpoints"] = {
+        SHIPPED: {"path": str(broken)},
+        "llamacpp/foreign": {"path": str(foreign)},
+    }
+    result = project.run("-m", "perplexity")
+    told = {cell: result.verdict(cell, "perplexity").text for cell in (CELL, "tiny/llamacpp/foreign")}
+    assert "broken.gguf: is cut off" in told[CELL], result.output
+    assert re.search(
+        r"foreign\.gguf: its tokenizer differs .* of [\d,]+ lines differ", told["tiny/llamacpp/foreign"]
+    )
+    assert result.verdict(REFERENCE, "perplexity").status == Status.NO_BASELINE
