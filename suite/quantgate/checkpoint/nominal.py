@@ -39,7 +39,7 @@ def commonest_type(gguf: Path) -> str:
                 counts[kind] += math.prod(shape)
     for kind, _ in counts.most_common():
         if kind in set(GGMLQuantizationType):
-            return GGMLQuantizationType(kind).name
+            return str(GGMLQuantizationType(kind).name)
     return ""
 
 

@@ -75,8 +75,9 @@ class Sources:
                 time_limit=DOWNLOAD * self._maker.time_limit,
             )
         else:
-            folder = source.beside(self._path)
-            assert folder is not None
+            local = source.beside(self._path)
+            assert local is not None
+            folder = local
         path = folder / source.file if source.file else folder
         if not path.exists():
             raise AssetError(f"{path}: no such file or folder (named by {self._path})")

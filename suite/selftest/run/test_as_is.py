@@ -81,14 +81,18 @@ def logprobs(logits: NDArray[np.float32], tokens: list[int]) -> NDArray[np.float
 def norms(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Log-sum-exp of each row, shape [rows, 1]."""
     peak = logits.max(axis=1, keepdims=True)
-    return peak + np.log(np.exp(logits - peak).sum(axis=1, dtype=np.float64, keepdims=True))
+    norm: NDArray[np.float64] = peak + np.log(
+        np.exp(logits - peak).sum(axis=1, dtype=np.float64, keepdims=True)
+    )
+    return norm
 
 
 def distributions(logits: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Log-probabilities of every token, shape [windows x rows, vocabulary]."""
     rows = np.concatenate(logits)
     peak = rows.max(axis=1, keepdims=True)
-    return (rows - peak) - (norms(rows) - peak).astype(np.float32)
+    result: NDArray[np.float32] = (rows - peak) - (norms(rows) - peak).astype(np.float32)
+    return result
 
 
 def divergence_of(

@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from selftest.tiny import TinyModel
 
-QUANTIZED = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+QUANTIZED: dict[str, object] = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
 
 
 def write_gguf(path: Path, ftype: int | None, kinds: list[str], split: tuple[int, int] | None = None) -> Path:
