@@ -20,7 +20,7 @@ from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 
 from selftest.conftest import Project
-from selftest.supply.test_fitness import set_metadata
+from selftest.supply.test_as_is import with_another_splitting
 from selftest.tiny import TinyModel
 
 CELL, REFERENCE = "tiny/llamacpp/Q4_K_M", "tiny/llamacpp/F16"
@@ -46,26 +46,25 @@ def state(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def logits_of(file: Path, windows: list[list[int]]) -> list[NDArray[np.float32]]:
-    """Next-token logits of each window, by llama.cpp called directly."""
+    """Next-token logits of each window but its last token, by llama.cpp called directly."""
     import llama_cpp
 
     model = llama_cpp.llama_model_load_from_file(os.fsencode(file), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = WINDOW
+    params.n_ctx = params.n_batch = params.n_ubatch = count = WINDOW - 1  # nothing follows the last token
     params.n_threads = params.n_threads_batch = 1
     context = llama_cpp.llama_init_from_model(model, params)
     size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    batch = llama_cpp.llama_batch_init(WINDOW, 0, 1)
+    batch = llama_cpp.llama_batch_init(count, 0, 1)
     logits = []
     for ids in windows:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        batch.n_tokens = WINDOW
-        for position, token in enumerate(ids):
+        batch.n_tokens = count
+        for position, token in enumerate(ids[:-1]):
             batch.token[position], batch.pos[position] = token, position
             batch.n_seq_id[position], batch.seq_id[position][0], batch.logits[position] = 1, 0, 1
         assert llama_cpp.llama_decode(context, batch) == 0
-        rows = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (WINDOW, size))
-        logits.append(rows[:-1].copy())
+        logits.append(np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (count, size)).copy())
     llama_cpp.llama_batch_free(batch)
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
@@ -174,9 +173,8 @@ def test_another_file_under_the_same_name_is_not_held_against_the_baseline(
 def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
     project: Project, shipped: Path, tmp_path: Path
 ) -> None:
-    broken, foreign = tmp_path / "broken.gguf", Path(shutil.copy(shipped, tmp_path / "foreign.gguf"))
+    broken, foreign = tmp_path / "broken.gguf", with_another_splitting(shipped, tmp_path / "foreign.gguf")
     broken.write_bytes(shipped.read_bytes()[:300_000])
-    set_metadata(foreign, "tokenizer.ggml.pre", "smollm")
     project.matrix["backends"] = {"llamacpp": {"schemes": {"foreign": {"as_is": True}}}}
     project.matrix["tiers"]["smoke"]["cells"].append("tiny/llamacpp/foreign")
     project.matrix["models"]["tiny"]["checkpoints"] = {

@@ -231,11 +231,14 @@ def test_a_lost_merge_is_told_with_an_example(tiny: TinyModel, tmp_path: Path) -
 
 
 def test_another_splitting_of_a_gguf_is_told(tiny: TinyModel, tmp_path: Path) -> None:
-    from selftest.supply.test_fitness import set_metadata
-
-    file = Path(shutil.copy(tiny.gguf, tmp_path / "x.gguf"))
-    set_metadata(file, "tokenizer.ggml.pre", "smollm")
+    file = with_another_splitting(tiny.gguf, tmp_path / "x.gguf")
     assert "lines differ" in compared(tiny, file, tmp_path / "a")
+
+
+def with_another_splitting(source: Path, target: Path) -> Path:
+    """A copy of a GGUF file whose `tokenizer.ggml.pre` names another splitting."""
+    target.write_bytes(source.read_bytes().replace(b"gpt-2", b"bloom", 1))
+    return target
 
 
 def test_code_of_a_checkpoint_is_not_run(tiny: TinyModel, tmp_path: Path) -> None:
