@@ -69,7 +69,7 @@ def check_no_adapter(folder: Path) -> None:
     """Raise InputError for a folder with a PEFT adapter, which would be left out in silence."""
     if (folder / "adapter_config.json").exists():
         raise InputError(
-            f"{folder}/adapter_config.json: the folder holds an adapter, which is not applied here: merge it into its "
+            f"{folder}/adapter_config.json: the folder holds an adapter, which is not applied here: merge it into the "
             "model (`merge_and_unload` of peft), save that, and name its folder"
         )
 
