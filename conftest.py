@@ -1,7 +1,7 @@
 """Load the gate's pytest plugin, and that of suite/test_papers.py."""
 
 import pytest
-from quantgate.plugin.flags import add_plain_spellings
+from quantgate.plugin.options import add_plain_spellings
 
 pytest_plugins = ["quantgate.plugin.hooks", "quantgate.proofs.papers.plugin"]
 

@@ -21,7 +21,6 @@ import tomlkit
 from quantgate.errors import AssetError
 from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.records import Measurement, Verdict
-from quantgate.report.as_json import from_json
 from quantgate.supply.assets import fetch, load_assets
 
 from selftest.tiny import TEXT, TinyModel, tiny_model
@@ -149,7 +148,7 @@ class Project:
             output=output,
             cases=_cases(junit) if junit.exists() else {},
             processes=self._processes(),
-            verdicts=from_json(report.read_text())[0] if report.exists() else [],
+            verdicts=verdicts_of(report) if report.exists() else [],
         )
 
     def run(self, *arguments: str, **environment: str) -> Result:
@@ -188,6 +187,11 @@ def _cases(junit: Path) -> dict[str, str]:
         name = case.attrib.get("name", "").removeprefix("test_")  # an interrupted one has none
         outcomes[name] = {"failure": "failed"}.get(kind := kinds.pop(), kind) if kinds else "passed"
     return outcomes
+
+
+def verdicts_of(report: Path) -> list[Verdict]:
+    """The verdicts of a `report.json`."""
+    return [Verdict.model_validate(verdict) for verdict in json.loads(report.read_bytes())["verdicts"]]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

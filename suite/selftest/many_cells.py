@@ -9,7 +9,7 @@ import pytest
 from quantgate.baselines.file import Baseline, write_file
 from quantgate.baselines.store import baseline_path
 from quantgate.files import write_atomic
-from quantgate.plugin.hooks import WIRING
+from quantgate.plugin.wiring import WIRING
 from quantgate.records import Measurement, Metric
 from quantgate.run.bench import Bench, Settings
 

@@ -1,64 +1,121 @@
-"""What a case is given: `gate.check()` measures, judges, and turns the verdicts into pytest's outcome."""
+"""One case: what `quantgate_case` gives it, how it comes to its verdicts, and what these mean for pytest."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from quantgate.errors import QuantgateError
-from quantgate.judge import MOVED, worst
-from quantgate.judge.compare import Rules
-from quantgate.plugin.benchmark import Replay, report_rounds
+from quantgate.errors import QuantgateError, unexpected
+from quantgate.judge import MOVED, no_result, worst
+from quantgate.judge.compare import Rules, confirmed, explained, moved, needs_second_look, verdicts
 from quantgate.plugin.options import Options
+from quantgate.plugin.wiring import WIRING
 from quantgate.records import Scalar, Status, Verdict
-from quantgate.run.measurer import Measurer, judge_case
+from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need
 from quantgate.words import comparison
 
 
+@dataclass
+class Judged:
+    """What a case comes to. environment: what the cell was measured in; empty where it was not."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    environment: dict[str, Scalar] = field(default_factory=dict)
+
+
+JUDGED = pytest.StashKey[Judged]()
+
+
+@pytest.fixture
+def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
+    """The case's cell and metric: `quantgate_case.check()`."""
+    wiring, replay = request.config.stash[WIRING], Replay()
+    if request.config.pluginmanager.hasplugin("benchmark"):
+        request.node.add_marker(pytest.mark.benchmark(timer=replay))
+    gate = Gate(request.param, request.node.nodeid, wiring.measurer, wiring.rules, wiring.options, replay)
+    yield gate
+    for verdict in gate.judged.verdicts:
+        request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
+    request.node.stash[JUDGED] = gate.judged
+
+
+@dataclass
 class Gate:
     """One case: a cell and one of its requests."""
 
-    def __init__(
-        self, need: Need, node_id: str, measurer: Measurer, rules: Rules, options: Options, replay: Replay
-    ) -> None:
-        self._need = need
-        self._node_id = node_id
-        self._measurer = measurer
-        self._rules = rules
-        self._options = options
-        self._replay = replay
-        self.verdicts: list[Verdict] = []
-        self.environment: dict[str, Scalar] = {}
-        """What the cell was measured in."""
-
-    def report_rounds(self, benchmark: Any) -> None:
-        """Show the rounds that the cell's processes timed as those of pytest-benchmark."""
-        cell, request = self._need.cell, self._need.request
-        try:
-            metric = self._measurer.compare(cell, request).new.metrics[request]
-        except QuantgateError:
-            return  # `check` reports it
-        report_rounds(benchmark, self._replay, cell, request, metric)
+    need: Need
+    node_id: str
+    measurer: Measurer
+    rules: Rules
+    options: Options
+    replay: Replay
+    judged: Judged = field(default_factory=Judged)
 
     def check(self) -> None:
         """Judge every metric of the request; pass, skip or fail accordingly."""
-        options = self._options
-        self.verdicts, environment = judge_case(
-            self._need,
-            self._measurer,
-            self._rules,
-            f"{options.command} '{self._node_id}'",
-            second_look=not options.update_baselines,
-        )
-        self.environment = dict(environment)
-        status, text, elsewhere = concluded(self.verdicts)
-        if status in failing(options) and not elsewhere:
+        reproduce = f"{self.options.command} '{self.node_id}'"
+        second_look = not self.options.update_baselines
+        self.judged = judge_case(self.need, self.measurer, self.rules, reproduce, second_look=second_look)
+        status, text, elsewhere = concluded(self.judged.verdicts)
+        if status in failing(self.options) and not elsewhere:
             pytest.fail(text, pytrace=False)
         if elsewhere or status in (Status.NO_BASELINE, Status.INCONCLUSIVE):
             pytest.skip(text)
+
+    def report_rounds(self, benchmark: Any) -> None:
+        """Show the rounds that the cell's processes timed as those of pytest-benchmark: in its table, its JSON, its
+        comparison."""
+        cell, request = self.need.cell, self.need.request
+        if not hasattr(benchmark, "extra_info"):
+            return  # no pytest-benchmark: switched off, or another fixture of this name
+        try:
+            metric = self.measurer.compare(cell, request).new.metrics[request]
+        except QuantgateError:
+            return  # `check` reports it
+        self.replay.rounds = metric.samples or []
+        benchmark.group = request.rpartition("/")[2]
+        facts = {"cell": cell.id, metric.unit: metric.value, "bits": cell.bits}
+        benchmark.extra_info.update(facts | {"rounds per process": metric.processes} | metric.conditions)
+        benchmark.pedantic(lambda: None, rounds=len(self.replay.rounds), iterations=1)
+
+
+def judge_case(
+    need: Need, measurer: Measurer, rules: Rules, reproduce: str = "", *, second_look: bool = True
+) -> Judged:
+    """Measure and judge one case. An error, foreseen or not, becomes a verdict.
+
+    reproduce: the command that repeats the case. second_look: whether what seems worse is measured again first.
+    """
+    cell, request = need.cell, need.request
+    environment: dict[str, Scalar] = {}
+    try:
+        comparison = measurer.compare(cell, request)
+        environment = dict(comparison.new.environment)
+        judged = verdicts(comparison, request, rules, reproduce)
+        if second_look and needs_second_look(judged, comparison, rules):
+            look = measurer.again(cell, request)
+            judged = confirmed(judged, comparison, look, request, rules, reproduce)
+        if moved(judged):
+            judged = _beside_reference(judged, need, measurer, rules, reproduce)
+    except Exception as error:
+        foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
+        judged = [no_result(cell.id, request, str(foreseen), reproduce)]
+    return Judged(judged, environment)
+
+
+def _beside_reference(
+    judged: list[Verdict], need: Need, measurer: Measurer, rules: Rules, reproduce: str
+) -> list[Verdict]:
+    """Add what the reference did in the same run."""
+    try:
+        reference = measurer.reference(need.cell)
+    except QuantgateError:
+        return judged  # the reference's own cases say why
+    return explained(judged, reference, need.request, rules, reproduce) if reference else judged
 
 
 def failing(options: Options) -> set[Status]:
@@ -86,3 +143,24 @@ def describe(verdict: Verdict) -> str:
     if verdict.reproduce:
         lines.append(f"again: {verdict.reproduce}")
     return "\n  ".join(lines)
+
+
+@dataclass
+class Replay:
+    """A timer that gives recorded rounds, in seconds: pytest-benchmark reads it before and after each round."""
+
+    rounds: list[float] = field(default_factory=list)
+    _reads: int = 0
+
+    def __call__(self) -> float:
+        index, second = divmod(self._reads, 2)
+        self._reads += 1
+        return self.rounds[index] if second and index < len(self.rounds) else 0.0
+
+
+class NoBenchmark:
+    """Stands in for pytest-benchmark where that is switched off (`-p no:benchmark`)."""
+
+    @pytest.fixture
+    def benchmark(self) -> None:
+        """Report nothing."""

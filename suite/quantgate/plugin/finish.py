@@ -1,4 +1,4 @@
-"""End a run: accept baselines, choose the exit status, write summary and reports."""
+"""Collect what comes out of a run, and end it: accept baselines, choose the exit status, write summary and reports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import psutil
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
-from quantgate.judge import MOVED, coverage, gate_level, with_sensitivity
+from quantgate.judge import coverage, gate_level, with_sensitivity
 from quantgate.judge.environment import changed_environment
 from quantgate.machine.environment import Environment
-from quantgate.plugin.outcome import Outcome
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict
-from quantgate.report import RunInfo, append_job_summary, write_report
-from quantgate.report.findings import brief, findings, leading
+from quantgate.report import RunInfo
+from quantgate.report.files import append_job_summary, write_report
+from quantgate.report.findings import FAILED, brief, leading
+from quantgate.report.markdown import to_markdown
 
 EXIT = {
     Status.REGRESSION: 1,
@@ -36,32 +38,52 @@ FEW_JUDGED = 14
 """Exit status where nothing failed, but fewer gates were judged than `--min-judged` asks for."""
 
 
+@dataclass(eq=False)  # pytest keeps plugins in sets
+class Outcome:
+    """What comes out of a run: filled as reports arrive, in the controlling process. Registered as a plugin."""
+
+    verdicts: list[Verdict] = field(default_factory=list)
+    cases: dict[str, list[Verdict]] = field(default_factory=dict)
+    """By node id."""
+    environments: dict[str, dict[str, Scalar]] = field(default_factory=dict)
+    """By cell id."""
+    updates: list[Update | QuantgateError] = field(default_factory=list)
+    case_seconds: float = 0.0
+    foreign_failures: int = 0
+    """Failed tests that are no cases of the gate."""
+    exit_status: int | None = None
+    """None until the run has ended."""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Take the verdicts of a case from its report."""
+        if verdicts := [Verdict.model_validate(v) for v in getattr(report, "quantgate", [])]:
+            self.verdicts.extend(verdicts)
+            self.cases[report.nodeid] = verdicts
+            if environment := report.quantgate_environment:
+                self.environments[verdicts[0].cell] = environment
+        self.case_seconds += report.duration
+        if report.failed and not getattr(report, "quantgate_case", False):
+            self.foreign_failures += 1
+
+
 def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
     """Return pytest's status, made more precise where only verdicts failed."""
     if pytest_status not in (0, 1):
         return pytest_status
     if outcome.foreign_failures:
         return 1
-    if not pytest_status and any(isinstance(one, QuantgateError) for one in outcome.updates):
-        regressed = any(v.status == Status.REGRESSION for v in outcome.verdicts)
-        return EXIT[Status.REGRESSION if regressed else Status.ERROR]
     if pytest_status == 0:
-        return FEW_JUDGED if _few_judged(wiring, outcome) else 0
+        if any(isinstance(one, QuantgateError) for one in outcome.updates):
+            regressed = any(v.status == Status.REGRESSION for v in outcome.verdicts)
+            return EXIT[Status.REGRESSION if regressed else Status.ERROR]
+        seen, least = coverage(outcome.verdicts), wiring.options.min_judged
+        share = 0.0 if wiring.skipped and not seen.gates else seen.share
+        return FEW_JUDGED if least is not None and share < least else 0
     statuses = {v.status for v in outcome.verdicts if not v.by_machine}
     if wiring.options.update_baselines:
         statuses -= {Status.REGRESSION, Status.CHANGED, Status.NOT_COMPARABLE}
     # A case that failed without a verdict met an unforeseen error.
     return next((code for status, code in EXIT.items() if status in statuses), EXIT[Status.ERROR])
-
-
-def _few_judged(wiring: Wiring, outcome: Outcome) -> bool:
-    """Return whether fewer gates were judged than `--min-judged` asks for."""
-    least = wiring.options.min_judged
-    if least is None:
-        return False
-    seen = coverage(outcome.verdicts)
-    share = 0.0 if wiring.skipped and not seen.gates else seen.share
-    return share < least
 
 
 def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | QuantgateError]:
@@ -73,9 +95,8 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
     for verdict in outcome.verdicts:
         judged.setdefault(verdict.cell, set()).add(verdict.metric)
         by_model.setdefault(verdict.cell.partition("/")[0], []).append(verdict)
-    timed = options.machine is not None
     accepted = {
-        cell: _judged(record, judged.get(cell, set()), timed)
+        cell: _kept(record, judged.get(cell, set()), timed=options.machine is not None)
         for cell, record in wiring.measurer.finished().items()
     }
     # The level of a gate is that of the whole tier's run, however few cells and metrics are updated now.
@@ -104,24 +125,21 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
     return updates
 
 
-def _judged(record: Measurement, judged: set[str], timed: bool) -> Measurement:
+def _kept(record: Measurement, judged: set[str], *, timed: bool) -> Measurement:
     """Return the record with what this run judged and a baseline keeps: a reused record may have more, and timings
     of an unnamed machine (not `timed`) belong to none."""
-    kept = {
-        name: metric
-        for name, metric in record.metrics.items()
-        if name in judged and (metric.kind != "rounds" or timed)
-    }
+    metrics = record.metrics.items()
+    kept = {n: metric for n, metric in metrics if n in judged and (metric.kind != "rounds" or timed)}
     return record.model_copy(update={"metrics": kept})
 
 
 def shorten_failures(wiring: Wiring, outcome: Outcome, reports: list[Any]) -> None:
     """Leave two lines of each failed case that has a common cause, which the summary states once. Only now are all
     cells judged; what pytest wrote to files as the cases ended (JUnit XML) is in full."""
-    first, _ = leading(findings(outcome.verdicts, wiring.bits))
+    first, _ = leading(outcome.verdicts, wiring.bits)
     under = {(v.cell, v.metric): finding for finding in first for v in finding.verdicts}
     for report in reports:
-        failed = [v for v in outcome.cases.get(report.nodeid, []) if v.status in (*MOVED, Status.ERROR)]
+        failed = [v for v in outcome.cases.get(report.nodeid, []) if v.status in FAILED]
         finding = under.get((failed[0].cell, failed[0].metric)) if failed else None
         if finding is not None and all(under.get((v.cell, v.metric)) is finding for v in failed):
             report.longrepr = brief(failed, finding)
@@ -131,7 +149,6 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
     """Write summary and reports: terminal, --quantgate-report, GitHub's job summary. status: pytest's own."""
     from rich.console import Console
 
-    from quantgate.report.markdown import to_markdown
     from quantgate.report.profile import render_profile
     from quantgate.report.terminal import render_summary
 
@@ -155,16 +172,12 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
             for path in write_report(options.report, outcome.verdicts, info):
                 console.print(f"wrote {path}", markup=False, soft_wrap=True)
         if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            append_job_summary(job_summary, to_markdown(outcome.verdicts, info))
+            append_job_summary(Path(job_summary), to_markdown(outcome.verdicts, info))
     except InputError as error:  # the run stays what it is
         console.print(str(error), style="red", markup=False, soft_wrap=True)
     if options.profile:
-        render_profile(wiring.measurer.spent, outcome.case_seconds, _since_start(), console)
-
-
-def _since_start() -> float:
-    """Return the seconds since this process was started."""
-    return time.time() - float(psutil.Process().create_time())
+        since_start = time.time() - float(psutil.Process().create_time())
+        render_profile(wiring.measurer.spent, outcome.case_seconds, since_start, console)
 
 
 def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
@@ -172,6 +185,10 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
     common, rest = in_common(outcome.environments)
     options, place = wiring.options, wiring.fingerprint
     finished = wiring.measurer.finished() if wiring.needs else {}
+    notes = [(cell, note) for cell, record in finished.items() for note in record.notes.values()]
+    for (cell, group), why in wiring.without.items():
+        if cell in wiring.needs:
+            notes.append((cell, f"no {group} cases: {why}"))
     return RunInfo(
         tier=options.tier,
         seconds=time.monotonic() - wiring.begin,
@@ -181,14 +198,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         min_judged=options.min_judged,
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
-        notes=[
-            *((cell, note) for cell, m in finished.items() for note in m.notes.values()),
-            *(
-                (cell, f"no {group} cases: {why}")
-                for (cell, group), why in wiring.without.items()
-                if cell in wiring.needs
-            ),
-        ],
+        notes=notes,
         commit=_commit(wiring.root),
         matrix=str(options.matrix or ""),
         updating=options.update_baselines,
@@ -219,13 +229,9 @@ def _changed(wiring: Wiring, outcome: Outcome) -> list[str]:
 
 
 def _commit(root: Path) -> str:
+    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "--short", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()

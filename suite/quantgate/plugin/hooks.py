@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
@@ -11,49 +11,45 @@ import pytest
 
 from quantgate import __version__
 from quantgate.errors import InputError, unexpected
-from quantgate.measure.groups import group_of, metric_groups
-from quantgate.plugin import finish, flags
-from quantgate.plugin.benchmark import NoBenchmark, Replay
-from quantgate.plugin.case import Gate
+from quantgate.measure.groups import group_name, group_of, metric_groups
+from quantgate.plugin import case, finish
 from quantgate.plugin.cases import metric_groups_of
-from quantgate.plugin.options import Options, check_parallel
-from quantgate.plugin.outcome import ENVIRONMENT, VERDICTS, Outcome, attach
+from quantgate.plugin.options import Options, add_options
 from quantgate.plugin.screen import is_worker
-from quantgate.plugin.wiring import Wiring
+from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import Status
 from quantgate.run.inputs import lacking_capabilities
 from quantgate.run.plan import Need
 
-WIRING = pytest.StashKey[Wiring]()
-OUTCOME = pytest.StashKey[Outcome]()
+OUTCOME = pytest.StashKey[finish.Outcome]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the options."""
-    flags.add_options(parser, pluginmanager)
+    add_options(parser, pluginmanager)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register marks; refuse what does not fit together before anything is collected."""
-    add = config.addinivalue_line
-    add(
+    config.addinivalue_line(
         "markers",
         "quantgate(request, each=None, references=True): the metric request a case needs of its cell; one case per "
         "entry of `each`; whether there is one of a reference cell",
     )
     try:
-        options = Options.of(flags.values(config), flags.spellings(config))
+        options = Options.of(config)
         if _parallel(config):
-            check_parallel(options)
+            options.check_parallel()
         wiring = Wiring(config, options)
         wiring.check()
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[WIRING] = wiring
-    config.stash[OUTCOME] = outcome = Outcome()
-    config.pluginmanager.register(outcome, "quantgate-outcome")
+    config.stash[WIRING], config.stash[OUTCOME] = wiring, finish.Outcome()
+    register = config.pluginmanager.register
+    register(config.stash[OUTCOME], "quantgate-outcome")
+    register(case, "quantgate-case")
     if not config.pluginmanager.hasplugin("benchmark"):
-        config.pluginmanager.register(NoBenchmark(), "quantgate-no-benchmark")
+        register(case.NoBenchmark(), "quantgate-no-benchmark")
     # -m may name what no case of this tier has.
     _register_marks(config, {*metric_groups(), *(m for c in wiring.cells.values() for m in c.marks)})
 
@@ -62,7 +58,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     """Collect nothing for a metric that the tier does not measure."""
     wiring = collector.config.stash[WIRING]
     for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
-        if mark.name == "quantgate" and mark.args[0].split("/")[0] not in wiring.tier.group_options:
+        if mark.name == "quantgate" and group_name(mark.args[0]) not in wiring.tier.group_options:
             return []
     return None
 
@@ -74,7 +70,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None or "quantgate_case" not in metafunc.fixturenames:
         return
     request: str = marker.args[0]
-    group = request.split("/")[0]
+    group = group_name(request)
     options = wiring.tier.group_options[group]
     parts = getattr(options, marker.kwargs["each"]) if "each" in marker.kwargs else [""]
     _register_marks(metafunc.config, [*request.split("/"), *filter(None, parts)])
@@ -107,10 +103,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order = {cell: n for n, cell in enumerate(wiring.cells)}
     # A case that needs several cells comes after those of the last one. Tests that are no case keep their places.
     places = [place for place, item in enumerate(items) if needs[item]]
-    cases = [items[place] for place in places]
-    cases.sort(key=lambda case: max(order.get(n.cell.id, -1) for n in needs[case]))
-    for place, case in zip(places, cases, strict=True):
-        items[place] = case
+    ours = [items[place] for place in places]
+    ours.sort(key=lambda item: max(order.get(n.cell.id, -1) for n in needs[item]))
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
     wiring.select(need for item in items for need in needs[item])
 
 
@@ -149,26 +145,15 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
-@pytest.fixture
-def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
-    """The case's cell and metric: `quantgate_case.check()`."""
-    wiring = request.config.stash[WIRING]
-    replay = Replay()
-    if request.config.pluginmanager.hasplugin("benchmark"):
-        request.node.add_marker(pytest.mark.benchmark(timer=replay))
-    gate = Gate(request.param, request.node.nodeid, wiring.measurer, wiring.rules, wiring.options, replay)
-    yield gate
-    for verdict in gate.verdicts:
-        request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
-    request.node.stash[VERDICTS] = gate.verdicts
-    request.node.stash[ENVIRONMENT] = gate.environment
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Send the verdicts with the reports."""
+    """Send the verdicts with the report of the teardown phase, across the processes of pytest-xdist too."""
     report: Any = yield
-    attach(report, item)
+    if report.when == "teardown" and case.JUDGED in item.stash:
+        judged = item.stash[case.JUDGED]
+        report.quantgate = [v.model_dump(mode="json") for v in judged.verdicts]
+        report.quantgate_environment = judged.environment
+    report.quantgate_case = bool(item.get_closest_marker("quantgate"))
     return report
 
 

@@ -1,57 +1,114 @@
-"""Refuse options that do not fit together, and write them as words of a command."""
+"""The options of the command line: declare them under names that are free, refuse those that do not fit together, write
+them as words of a command. The README has them in one table."""
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from quantgate.errors import InputError
 from quantgate.files import path_problem, read_plain_text
-from quantgate.plugin.flags import PAIRS, spelling
 from quantgate.supply.environments import parse
 
-PARTNERS = {"reason": "update_baselines", "accept_regressions": "update_baselines", "pairs": "against"}
-"""Options that do nothing without another one."""
+PAIRS = 6
+"""Default of --pairs. Even, so that each side begins equally often. In simulations of both stages
+(`quantgate.judge.confirm`, tolerance 2.5 %), 6 pairs find 5 % fewer tokens/s with 95 % power where the ratios of pairs
+have a standard deviation of 3 % and there is one gate, or of 2 % and there are a hundred."""
+
+POPULAR = ("profile", "report", "text")
+"""Options that other plugins have too: ours are `--quantgate-profile` ... In this checkout both spellings work."""
 
 INPUTS = ("matrix", "tolerances", "text")
 """Options that name the user's own files."""
 CIRCUMSTANCES = ("threads", "baselines", "machine", "against", "pairs")
 """The other options that change what is measured and how it is judged."""
+PARTNERS = {"reason": "update_baselines", "accept_regressions": "update_baselines", "pairs": "against"}
+"""Options that do nothing without another one."""
+
+_DEST = "quantgate_"
+
+
+# ruff: noqa: RUF009 - these functions make fields
+
+
+def _flag(text: str) -> Any:
+    return field(metadata={"help": text, "action": "store_true"})
+
+
+def _value(metavar: str, text: str, **attributes: Any) -> Any:
+    return field(metadata={"help": text, "metavar": metavar, **attributes})
+
+
+def _path(metavar: str, text: str) -> Any:
+    return _value(metavar, text, type=Path)
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of one run, by the names of the command line. None, or empty: not given."""
 
-    tier: str
-    matrix: Path | None
-    tolerances: Path | None
-    text: Path | None
-    threads: int | None
-    baselines: Path | None
-    require_baselines: bool
-    update_baselines: bool
-    reason: str
-    accept_regressions: bool
-    machine: str | None
-    against: str | None
-    pairs: int | None
-    min_judged: float | None
-    results: Path | None
-    reuse: bool
-    report: Path | None
-    profile: bool
+    tier: str = _value(
+        "NAME",
+        "which cells and workloads: smoke (default), nightly, full, or one of your matrix",
+        default="smoke",
+    )
+    matrix: Path | None = _path(
+        "PATH",
+        "models, tiers and schemes of your own (default: quantgate.toml, or pyproject.toml's table [tool.quantgate])",
+    )
+    tolerances: Path | None = _path("PATH", "your own tolerances.toml, instead of quantgate's")
+    text: Path | None = _path(
+        "PATH", "plain text file, in place of the tier's texts (perplexity, divergence, decoding, tokenizer)"
+    )
+    threads: int | None = _value(
+        "N",
+        "threads of each measuring process (default: the cores it may use, of a quota whole ones)",
+        type=int,
+    )
+    baselines: Path | None = _path("DIR", "where baselines are kept (default: baselines/)")
+    require_baselines: bool = _flag("a case without baseline fails instead of being skipped")
+    update_baselines: bool = _flag("make this run's measurements the baselines of the selected cells")
+    reason: str = _value("TEXT", "why the baselines change; kept in them", default="")
+    accept_regressions: bool = _flag("with --update-baselines: also values worse than tolerance")
+    machine: str | None = _value(
+        "NAME", "gate absolute timings too: this machine is NAME, and its fingerprint must match"
+    )
+    against: str | None = _value(
+        "PYTHON|VERSIONS",
+        "A/B, without baselines: judge this environment against that of another python, or against one that is built "
+        "with these versions ('transformers==5.17.0'); both are measured here, in turns",
+    )
+    pairs: int | None = _value(
+        "N",
+        f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
+        type=int,
+    )
+    min_judged: float | None = _value(
+        "SHARE",
+        "fail (exit status 14) where fewer of the gates were judged, 0 to 1: 0.9 is nine of ten",
+        type=float,
+    )
+    results: Path | None = _path("DIR", "where measurements and logs go (default: .quantgate/)")
+    reuse: bool = _flag("take measurements of an earlier or interrupted run where nothing has changed")
+    report: Path | None = _path("DIR", "write report.md and report.json there")
+    profile: bool = _flag(
+        "show at the end where the wall time went: by cell and phase, in forward passes and outside of them"
+    )
     spellings: Mapping[str, str] = field(default_factory=dict)
     """How an option is written in this run, where that is not the usual way."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], spellings: Mapping[str, str]) -> Options:
-        """Take the options by their names. Raises InputError for those that do not fit together."""
-        names = [one.name for one in fields(cls) if one.name != "spellings"]
-        options = cls(**{name: values[name] for name in names}, spellings=spellings)
+    def of(cls, config: pytest.Config) -> Options:
+        """Return the options of this run. Raises InputError for those that do not fit together."""
+        values = {one.name: getattr(config.option, _DEST + one.name) for one in _declared()}
+        spellings: Any = config.pluginmanager.get_plugin("quantgate-spellings")
+        options = cls(**values, spellings=spellings.names)
         options._check()
         return options
 
@@ -90,8 +147,9 @@ class Options:
             raise InputError('--update-baselines needs --reason "why the values change"')
         for name, partner in PARTNERS.items():
             if getattr(self, name) and not getattr(self, partner):
+                flag = self.flag(name)
                 raise InputError(
-                    f"{self.flag(name)} does nothing without {self.flag(partner)}: add that, or leave it out"
+                    f"{flag} does nothing without {self.flag(partner)}: add that, or leave it out"
                 )
         if self.text is not None:
             if not self.text.is_file():
@@ -106,13 +164,12 @@ class Options:
         for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report):
             if path is not None and (problem := path_problem(path)):
                 raise InputError(problem)
-        self._check_min_judged()
-        self._check_against()
+        if self.min_judged is not None:
+            self._check_min_judged(self.min_judged)
+        if self.against is not None:
+            self._check_against(self.against)
 
-    def _check_min_judged(self) -> None:
-        share = self.min_judged
-        if share is None:
-            return
+    def _check_min_judged(self, share: float) -> None:
         if not 0 <= share <= 1:
             raise InputError(f"--min-judged {share:g}: must be between 0 and 1 (0.9 is nine gates of ten)")
         if self.update_baselines:
@@ -120,9 +177,7 @@ class Options:
                 "--min-judged does not go with --update-baselines, which judges nothing that is new: leave one out"
             )
 
-    def _check_against(self) -> None:
-        if self.against is None:
-            return
+    def _check_against(self, environment: str) -> None:
         for name in ("update_baselines", "machine", "require_baselines", "reuse"):
             if getattr(self, name):
                 raise InputError(
@@ -131,16 +186,57 @@ class Options:
                 )
         if self.pair_count < 2:
             raise InputError(f"--pairs {self.pair_count}: must be 2 or more; one pair says nothing of noise")
-        parse(self.against)
+        parse(environment)
+
+    def check_parallel(self) -> None:
+        """Refuse what does not go with the processes of pytest-xdist. Raises InputError."""
+        reasons = {
+            "update_baselines": "one process writes baselines",
+            "against": "its processes take turns",
+            "profile": "what runs side by side adds up to no wall time",
+        }
+        for name, reason in reasons.items():
+            if getattr(self, name):
+                raise InputError(f"{self.flag(name)} does not go with -n: {reason}")
 
 
-def check_parallel(options: Options) -> None:
-    """Refuse what does not go with the processes of pytest-xdist. Raises InputError."""
-    reasons: Mapping[str, Any] = {
-        "update_baselines": "one process writes baselines",
-        "against": "its processes take turns",
-        "profile": "what runs side by side adds up to no wall time",
-    }
-    for name, reason in reasons.items():
-        if getattr(options, name):
-            raise InputError(f"{options.flag(name)} does not go with -n: {reason}")
+@dataclass(frozen=True)
+class Spellings:
+    """How each option is written in this run, by its name. A plugin, since pytest does not keep that."""
+
+    names: Mapping[str, str]
+
+
+def add_options(parser: pytest.Parser, plugins: pytest.PytestPluginManager) -> None:
+    """Add `--tier` ..., or `--quantgate-tier` ... where another plugin or a conftest.py has that name."""
+    names = {}
+    for one in _declared():
+        tries = dict.fromkeys((spelling(one.name), f"--quantgate-{one.name.replace('_', '-')}"))
+        names[one.name] = next(flag for flag in tries if _add(parser, flag, one.name, one.metadata))
+    plugins.register(Spellings(names), "quantgate-spellings")
+
+
+def add_plain_spellings(parser: pytest.Parser) -> None:
+    """Add `--profile`, `--report` and `--text` too, where they are free."""
+    for one in _declared():
+        if one.name in POPULAR:
+            _add(parser, f"--{one.name}", one.name, {**one.metadata, "help": argparse.SUPPRESS})
+
+
+def spelling(name: str) -> str:
+    """Return how an option is written where its name is free."""
+    return f"--{'quantgate-' if name in POPULAR else ''}{name.replace('_', '-')}"
+
+
+def _declared() -> list[Field[Any]]:
+    return [one for one in fields(Options) if one.metadata]
+
+
+def _add(parser: pytest.Parser, flag: str, name: str, attributes: Mapping[str, Any]) -> bool:
+    """Add an option as `flag`; return whether that was free."""
+    group = parser.getgroup("quantgate", "quantgate: regression gate for quantized language models")
+    try:
+        group.addoption(flag, dest=_DEST + name, **attributes)
+    except (ValueError, argparse.ArgumentError):
+        return False
+    return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
 
 import pytest
 
@@ -19,14 +18,14 @@ class Screen:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self.file: Any
-        self._warnings: logging.Handler
         if is_worker(config):
             self.file = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-            self._warnings = _OnStderr(logging.WARNING)
+            errors = os.fdopen(os.dup(2), "w", errors="backslashreplace")  # before pytest captures it
+            self._warnings: logging.Handler = logging.StreamHandler(errors)
         else:
             self.file = os.fdopen(os.dup(1), "w", errors="backslashreplace")
             self._warnings = _OnScreen(self)
+        self._warnings.setLevel(logging.WARNING)
         logging.getLogger("quantgate").addHandler(self._warnings)
 
     def say(self, text: str) -> None:
@@ -54,19 +53,8 @@ class _OnScreen(logging.Handler):
     """Shows warnings as they come: who holds a lock, what of the cache is made anew."""
 
     def __init__(self, screen: Screen) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__()
         self._screen = screen
 
     def emit(self, record: logging.LogRecord) -> None:
         self._screen.say(record.getMessage())
-
-
-class _OnStderr(logging.Handler):
-    """Shows warnings on standard error, duplicated before pytest captures it."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self._descriptor = os.dup(2)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        os.write(self._descriptor, f"{record.getMessage()}\n".encode(errors="backslashreplace"))

@@ -35,15 +35,15 @@ from quantgate.plugin.screen import Screen
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench, Settings
-from quantgate.run.demand import lengths_of, needs_of
-from quantgate.run.foresee import foreseen
-from quantgate.run.gates import check_tolerances, most_gates, possible
+from quantgate.run.gates import check_tolerances, foreseen, most_gates, possible
 from quantgate.run.inputs import load_matrix
 from quantgate.run.measurer import Measurer
-from quantgate.run.plan import Need, make_plan
+from quantgate.run.plan import Need, lengths_of, make_plan, needs_of
 from quantgate.run.stored import StoredRun
 from quantgate.supply.environments import environment_of, parse
 from quantgate.supply.supply import Supply
+
+WIRING = pytest.StashKey["Wiring"]()
 
 
 class Wiring:
@@ -121,24 +121,20 @@ class Wiring:
             if self.options.results is None:  # nobody adds it to git by mistake
                 (self.results / ".gitignore").write_text("*\n")
         except BusyError as error:
-            raise InputError(
-                f"{self.results}: {error} writes its measurements there: wait for it, or name another folder with "
-                "--results"
-            ) from None
+            remedy = "wait for it, or name another folder with --results"
+            raise InputError(f"{self.results}: {error} writes its measurements there: {remedy}") from None
         except OSError as error:
-            raise InputError(
-                f"{error.filename or lock}: {error.strerror}; name a folder that can be written with --results"
-            ) from None
+            where = f"{error.filename or lock}: {error.strerror}"
+            raise InputError(f"{where}; name a folder that can be written with --results") from None
         self._open.callback(self._bound_cache)
 
     def select(self, needs: Iterable[Need]) -> None:
         """Set what is measured: what the collected cases need, but for cells that this machine leaves out."""
-        needs = list(needs)
-        self.needs = {}
+        self.needs, selected = {}, set()
         for need in needs:
+            selected.add(need.cell.id)
             if need.cell.id not in self.skipped:
                 self.needs.setdefault(need.cell.id, []).append(need)
-        selected = {need.cell.id for need in needs}
         self.skipped = {cell: why for cell, why in self.skipped.items() if cell in selected}
 
     def open_against(self) -> None:
@@ -177,26 +173,16 @@ class Wiring:
         """Measures what is selected."""
         plan = make_plan(self._all_needs, self.cells, references=self.against is None)
         self.progress.total = len(plan.cells)
-        settings = Settings(
-            tier_name=self.options.tier,
-            threads=self.threads,
-            results=self.results,
-            reuse=self.options.reuse,
-            run=self._run,
-        )
+        options = self.options
+        settings = Settings(options.tier, self.threads, self.results, options.reuse, self._run)
         bench = Bench(self.matrix, self.tier, settings, self.supply)
-        measurer: Measurer
-        if self.against is None:
-            measurer = StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
-        else:
+        measurer: Measurer = StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
+        if self.against is not None:
             place = "in the environment that is compared against: "
             old = replace(settings, worker=self.against.worker, place=place)
-            benches: dict[Side, Bench] = {
-                "old": Bench(self.matrix, self.tier, old, self._supply(self.against)),
-                "new": bench,
-            }
-            pairs = self.options.pair_count
-            measurer = AgainstRun(self.tier, plan, benches, self.progress, pairs, settings.run)
+            other = Bench(self.matrix, self.tier, old, self._supply(self.against))
+            benches: dict[Side, Bench] = {"old": other, "new": bench}
+            measurer = AgainstRun(self.tier, plan, benches, self.progress, options.pair_count, settings.run)
         self._open.callback(measurer.close)
         return measurer
 
@@ -204,13 +190,14 @@ class Wiring:
     def rules(self) -> Rules:
         """How what is selected is judged."""
         against = self.options.against is not None
-        shares = {c.id: c.minimum_share for c in self.cells.values() if c.minimum_share is not None}
         return Rules(
             tolerances=self.tolerances,
             alpha=self._level_against() if against else self._level(),
             against=against,
             timings=against or self.options.machine is not None,
-            minimum_shares=shares,
+            minimum_shares={
+                c.id: c.minimum_share for c in self.cells.values() if c.minimum_share is not None
+            },
         )
 
     def _level(self) -> float:
@@ -238,19 +225,12 @@ class Wiring:
         return tolerances.for_tier(self.options.tier, self.matrix.roundings())
 
     def _supply(self, environment: Environment | None = None) -> Supply:
+        options = self.tier.group_options
         logs = self.results / "logs" / ("against" if environment else "")
-        options, show = self.tier.group_options, self.progress.preparation
         return Supply(
-            self.matrix,
-            self.tier,
-            self.threads,
-            logs,
-            show,
-            self.options.text,
-            needs_of(options),
-            lengths_of(options),
-            environment,
-        )
+            self.matrix, self.tier, self.threads, logs, self.progress.preparation, self.options.text,
+            needs_of(options), lengths_of(options), environment,
+        )  # fmt: skip
 
     def _bound_cache(self) -> None:
         began = time.time() - (time.monotonic() - self.begin)

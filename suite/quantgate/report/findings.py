@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 from quantgate.judge import MOVED
 from quantgate.judge.causes import Cause, causes, same_factor
 from quantgate.judge.drift import size
-from quantgate.measure.groups import families
+from quantgate.measure.groups import families, group_name
 from quantgate.records import Status, Verdict, worst
-from quantgate.report.summary import unique
 from quantgate.words import comparison, delta, difference, limit, lines_of, listed, plural
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 LOG_LINES = 15
 """How many of the last lines of an error's log are shown."""
 FAILED = (*MOVED, Status.ERROR)
+
+
+def unique(items: Iterable[str]) -> list[str]:
+    """Drop repetitions; the order is that of the first occurrence."""
+    return list(dict.fromkeys(items))
 
 
 @dataclass
@@ -30,6 +34,11 @@ class Finding:
     verdicts: list[Verdict] = field(default_factory=list)
     common: Cause | None = None
     """The cause, where many cells have it in common."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether reports begin with it: the common cause of failures."""
+        return self.common is not None and self.status in FAILED
 
     @property
     def title(self) -> str:
@@ -78,12 +87,6 @@ class Finding:
         return [v for group in metrics for v in sorted(group, key=lambda v: -abs(size(v)))]
 
     @property
-    def references(self) -> list[str]:
-        """What the references did; for a common cause without the figures of each."""
-        lines = unique(v.reference for v in self.verdicts if v.reference)
-        return lines if self.common is None else unique(line.partition(" (")[0] for line in lines)
-
-    @property
     def cause(self) -> list[str]:
         """The reason, then the last lines of the log where there is one."""
         first = self.verdicts[0]
@@ -103,18 +106,14 @@ def findings(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -
         for cause in causes(verdicts, families(), bits)
     ]
     done = {(v.cell, v.metric) for finding in common for v in finding.verdicts}
-    moved = {(v.cell, v.metric.partition("/")[0]) for v in verdicts if v.status in MOVED}
-    # Beside a regression of the same metric group, an inconclusive metric adds nothing.
-    done |= {
-        (v.cell, v.metric)
-        for v in verdicts
-        if v.status == Status.INCONCLUSIVE and (v.cell, v.metric.partition("/")[0]) in moved
-    }
+    moved = {(v.cell, group_name(v.metric)) for v in verdicts if v.status in MOVED}
     single: dict[tuple[Status, str], Finding] = {}
     for verdict in sorted(verdicts, key=lambda v: list(Status).index(v.status)):
-        if verdict.status == Status.PASS or (verdict.cell, verdict.metric) in done:
+        status = verdict.status
+        if status == Status.PASS or (verdict.cell, verdict.metric) in done:
             continue
-        status: Status = verdict.status
+        if status == Status.INCONCLUSIVE and (verdict.cell, group_name(verdict.metric)) in moved:
+            continue  # beside a regression of the same metric group, it adds nothing
         same = verdict.text or verdict.cell
         if status in MOVED:
             # A cell that got worse and whose computation changed is one problem.
@@ -124,12 +123,19 @@ def findings(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -
             same = ""
         elif status == Status.IMPROVEMENT:
             same = f"{verdict.cell} {verdict.metric}"
-        finding = single.setdefault((status, same), Finding(status))
-        finding.verdicts.append(verdict)
+        single.setdefault((status, same), Finding(status)).verdicts.append(verdict)
     return sorted(
         [*common, *single.values()],
         key=lambda finding: (list(Status).index(finding.status), finding.common is None),
     )
+
+
+def leading(
+    verdicts: list[Verdict], bits: Mapping[str, float] | None = None
+) -> tuple[list[Finding], list[Finding]]:
+    """Return the common causes of failures, with which every report begins, and the other findings."""
+    everything = findings(verdicts, bits)
+    return [one for one in everything if one.leads], [one for one in everything if not one.leads]
 
 
 def together(commands: list[str]) -> list[str]:
@@ -139,15 +145,6 @@ def together(commands: list[str]) -> list[str]:
         options, _, case = command.rpartition(" ")
         cases.setdefault(options, []).append(case)
     return [" ".join([options, *names]) for options, names in cases.items()]
-
-
-def leading(everything: list[Finding]) -> tuple[list[Finding], list[Finding]]:
-    """Return the common causes of failures, with which every report begins, and the other findings."""
-    first: list[Finding] = []
-    others: list[Finding] = []
-    for finding in everything:
-        (first if finding.common is not None and finding.status in FAILED else others).append(finding)
-    return first, others
 
 
 def changes(finding: Finding) -> list[tuple[str, str]]:
@@ -164,26 +161,27 @@ def changes(finding: Finding) -> list[tuple[str, str]]:
 
 def members(finding: Finding) -> list[tuple[str, str]]:
     """Return, for a common cause, each cell with the changes of its metrics, the largest first."""
-    cells: dict[str, list[Verdict]] = {}
-    for verdict in finding.ranked:
-        cells.setdefault(verdict.cell, []).append(verdict)
-    return [
-        (cell, ", ".join(f"{v.metric} {delta(v.change, v)}" for v in group if v.change is not None))
-        for cell, group in cells.items()
-    ]
+    cells: dict[str, list[str]] = {}
+    for v in finding.ranked:
+        cells.setdefault(v.cell, []).extend(
+            [f"{v.metric} {delta(v.change, v)}"] if v.change is not None else []
+        )
+    return [(cell, ", ".join(metrics)) for cell, metrics in cells.items()]
 
 
 def circumstances(finding: Finding) -> list[str]:
     """Return what goes with a finding: other cells, the references, what changed in the environment."""
+    common, changed = finding.common, ", ".join(finding.environment)
+    if common is None:
+        return [f"since the baseline: {changed}"] if changed else []
     lines = []
-    if finding.common is not None and finding.common.along:
-        along = len(finding.common.along)
-        lines.append(f"{plural(along, 'more cell')} moved the same way, within tolerance")
-    lines += finding.references if finding.common is not None else []
-    if finding.environment:
-        everywhere = ", in all of them" if finding.common is not None else ""
-        lines.append(f"since the baseline{everywhere}: {', '.join(finding.environment)}")
-    elif finding.common is not None and finding.status != Status.ERROR:
+    if common.along:
+        lines.append(f"{plural(len(common.along), 'more cell')} moved the same way, within tolerance")
+    # What the references did, without the figures of each.
+    lines += unique(v.reference.partition(" (")[0] for v in finding.verdicts if v.reference)
+    if changed:
+        lines.append(f"since the baseline, in all of them: {changed}")
+    elif finding.status != Status.ERROR:
         suspects = "the machine itself (load, frequency, neighbours) or the code under test"
         lines.append(f"the recorded environment has not changed since the baseline: look at {suspects}")
     return lines

@@ -6,29 +6,16 @@ import html
 import re
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from quantgate.judge import MOVED
-from quantgate.records import Status
-from quantgate.report import JOB_SUMMARY_LIMIT
-from quantgate.report.findings import changes, circumstances, findings, leading, members
-from quantgate.report.sentences import (
-    against_text,
-    counts_text,
-    outcome,
-    run_text,
-    unequal_text,
-    update_command,
-)
-from quantgate.report.summary import COLUMNS, MARKS, judged_text, rows, shown_columns, unique
+from quantgate.records import Status, Verdict
+from quantgate.report import RunInfo, summary
+from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, unique
+from quantgate.report.summary import COLUMNS, MARKS, Entry, rows, shown_columns
 from quantgate.words import DASH, abridged, difference, limit, lines_of, listed, plural, quantity
 
-if TYPE_CHECKING:
-    from quantgate.records import Verdict
-    from quantgate.report import RunInfo
-    from quantgate.report.findings import Finding
-    from quantgate.report.summary import Entry
-
+JOB_SUMMARY_LIMIT = 1024 * 1024
+"""Bytes that GitHub takes as the summary of one step; it drops a larger one as a whole."""
 CUT = "\n\n**Cut here:** GitHub takes 1 MiB of Markdown. `report.json` (`--quantgate-report DIR`) has everything.\n"
 
 SHORT = (Status.NO_BASELINE, Status.INCONCLUSIVE, Status.IMPROVEMENT)
@@ -51,14 +38,14 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
     """Yield pieces that are complete by themselves: a cut between two of them leaves valid Markdown. They are built as
     they are read, so that what does not fit costs nothing."""
     where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
-    yield f"## quantgate {escape(info.tier)}: {counts_text(verdicts)}\n\n"
-    yield f"**{escape(outcome(verdicts, info.bits))}**\n\n"
-    yield f"{escape(judged_text(verdicts, info))}<br>\n"
-    yield f"{escape(run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n"
-    for sentence in (against_text(info), unequal_text(verdicts)):
+    yield f"## quantgate {escape(info.tier)}: {summary.counts_text(verdicts)}\n\n"
+    yield f"**{escape(summary.outcome(verdicts, info.bits))}**\n\n"
+    yield f"{escape(summary.judged_text(verdicts, info))}<br>\n"
+    yield f"{escape(summary.run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n"
+    for sentence in (summary.against_text(info), summary.unequal_text(verdicts)):
         if sentence:
             yield f"{escape(sentence)}\n\n"
-    first, others = leading(findings(verdicts, info.bits))
+    first, others = leading(verdicts, info.bits)
     yield from map(_common, first)
     yield from _headline_table(verdicts)
     for status, group in groupby(others, key=lambda finding: finding.status):
@@ -67,47 +54,40 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
             yield _details(f"{len(texts)} x {status}", "".join(texts))
         else:
             yield from texts
-    if command := update_command(verdicts, info):
+    if command := summary.update_command(verdicts, info):
         yield f"To make improvements and first values the baseline:\n\n{_block([command])}"
     if info.skipped:
         skipped = [f"- {code(cell)}: {escape(reason)}\n" for cell, reason in info.skipped]
         yield _details(f"{plural(len(skipped), 'cell')} skipped", "".join(skipped))
     if info.notes:
         yield "".join(f"- {code(cell)}: {escape(note)}\n" for cell, note in info.notes) + "\n"
-    yield from _environment(info)
-    by_cell: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        by_cell.setdefault(verdict.cell, []).append(verdict)
-    for cell, its_verdicts in by_cell.items():
-        metrics = plural(len(its_verdicts), "metric")
-        yield _details(f"{cell}: {metrics}", _metric_table(its_verdicts))
-
-
-def _environment(info: RunInfo) -> Iterator[str]:
-    """Yield what all cells have in common of their environments, then the rest of each."""
     if info.environment:
         body = "".join(
-            f"| {cell_code(name)} | {escape(str(value))} |\n" for name, value in info.environment.items()
+            f"| {cell_code(n)} | {escape(str(value))} |\n" for n, value in info.environment.items()
         )
         for cell, rest in info.environments.items():
             different = ", ".join(f"{name} {value}" for name, value in rest.items())
             body += f"| {cell_code(cell)} | {escape(different)} |\n"
         yield _details("Environment", f"| | |\n|:--|:--|\n{body}")
+    by_cell: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        by_cell.setdefault(verdict.cell, []).append(verdict)
+    for cell, metrics in by_cell.items():
+        yield _details(f"{cell}: {plural(len(metrics), 'metric')}", _metric_table(metrics))
 
 
-def _headline_table(verdicts: list[Verdict]) -> list[str]:
+def _headline_table(verdicts: list[Verdict]) -> Iterator[str]:
     table = rows(verdicts)
     if not table:
-        return []
+        return
     shown = shown_columns(table)
     titles = " | ".join(f"{COLUMNS[index].title} {COLUMNS[index].unit}".strip() for index in shown)
-    head = f"| cell | {titles} | verdict |\n|:--|{'--:|' * len(shown)}:--|\n"
-    lines = [
-        f"| {cell_code(row.cell)} | {' | '.join(_entry(row.entries[index]) for index in shown)} "
-        f"| {_bold(f'{MARKS[row.status]} {row.status}', row.status)} |\n"
-        for row in table
-    ]
-    return [head, *lines, "\n"]
+    yield f"| cell | {titles} | verdict |\n|:--|{'--:|' * len(shown)}:--|\n"
+    for row in table:
+        entries = " | ".join(_entry(row.entries[index]) for index in shown)
+        word = _bold(f"{MARKS[row.status]} {row.status}", row.status)
+        yield f"| {cell_code(row.cell)} | {entries} | {word} |\n"
+    yield "\n"
 
 
 def _entry(entry: Entry) -> str:
@@ -116,7 +96,7 @@ def _entry(entry: Entry) -> str:
 
 def _bold(text: str, status: Status) -> str:
     text = text.strip()
-    return f"**{text}**" if status in (*MOVED, Status.ERROR) and text != DASH else text
+    return f"**{text}**" if status in FAILED and text != DASH else text
 
 
 def _common(finding: Finding) -> str:
@@ -124,11 +104,10 @@ def _common(finding: Finding) -> str:
     text = f"### {MARKS[finding.status]} {finding.status}, one cause in {escape(finding.title)}\n\n"
     text += "".join(f"- {code(metric)}: {escape(change)}\n" for metric, change in changes(finding))
     text += "".join(f"- {escape(line)}\n" for line in circumstances(finding)) + "\n"
-    log = finding.cause[1:] if finding.status == Status.ERROR else []
-    text += _details("The last lines of one log", _block(log)) if log else ""
+    text += _log(finding.cause[1:], "one") if finding.status == Status.ERROR else ""
     cells = [f"- {code(cell)} {escape(change)}".rstrip() + "\n" for cell, change in members(finding)]
     text += _details(f"The {plural(len(cells), 'cell')}", "".join(cells))
-    return text + (f"Reproduce:\n\n{_block(finding.commands)}" if finding.commands else "")
+    return text + _reproduce(finding)
 
 
 def _finding(finding: Finding) -> str:
@@ -152,26 +131,25 @@ def _finding(finding: Finding) -> str:
         text += "".join(f"- {escape(line)}\n" for line in unique(reasons)) + "\n"
     else:
         text += f"Why: {escape(reason)}\n\n"
-        text += _details("The last lines of its log", _block(log)) if log else ""
+        text += _log(log, "its")
         text += f"Metrics: {code(listed(finding.metrics))}\n\n"
-    if status != Status.NOT_COMPARABLE:
-        text += "".join(f"{escape(line[0].upper() + line[1:])}\n\n" for line in circumstances(finding))
-    if finding.commands and status != Status.NOT_COMPARABLE:
-        text += f"Reproduce:\n\n{_block(finding.commands)}"
-    return text
+    if status == Status.NOT_COMPARABLE:
+        return text
+    text += "".join(f"{escape(line[0].upper() + line[1:])}\n\n" for line in circumstances(finding))
+    return text + _reproduce(finding)
+
+
+def _reproduce(finding: Finding) -> str:
+    return f"Reproduce:\n\n{_block(finding.commands)}" if finding.commands else ""
 
 
 def _metric_table(verdicts: list[Verdict]) -> str:
-    head = "| metric | baseline | measured | difference | tolerance | verdict |\n|:--|--:|--:|--:|--:|:--|\n"
-    return (
-        head
-        + "".join(
-            f"| {cell_code(v.metric)} | {quantity(v.baseline, v.unit)} | {quantity(v.measured, v.unit)} "
-            f"| {difference(v) or DASH} | {limit(v, v.tolerance) or DASH} | {_word(v)} |\n"
-            for v in verdicts
-        )
-        + "\n"
-    )
+    table = "| metric | baseline | measured | difference | tolerance | verdict |\n|:--|--:|--:|--:|--:|:--|\n"
+    for v in verdicts:
+        figures = [quantity(v.baseline, v.unit), quantity(v.measured, v.unit)]
+        figures += [difference(v) or DASH, limit(v, v.tolerance) or DASH]
+        table += f"| {cell_code(v.metric)} | {' | '.join(figures)} | {_word(v)} |\n"
+    return f"{table}\n"
 
 
 def _word(verdict: Verdict) -> str:
@@ -180,15 +158,24 @@ def _word(verdict: Verdict) -> str:
     return escape(verdict.text) if recorded else str(verdict.status)
 
 
-def _details(summary: str, body: str) -> str:
+def _details(title: str, body: str) -> str:
     """Fold `body` under a summary. Markdown is not read inside <summary>, and after it only behind an empty line."""
-    return f"<details><summary>{html.escape(summary)}</summary>\n\n{body.rstrip()}\n\n</details>\n\n"
+    return f"<details><summary>{html.escape(title)}</summary>\n\n{body.rstrip()}\n\n</details>\n\n"
+
+
+def _log(lines: list[str], whose: str) -> str:
+    return _details(f"The last lines of {whose} log", _block(lines)) if lines else ""
 
 
 def _block(lines: list[str]) -> str:
     text = "\n".join(lines)
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    fence = _fence(text, 3)
     return f"{fence}\n{text}\n{fence}\n\n"
+
+
+def _fence(text: str, least: int) -> str:
+    """Return more backticks than there are anywhere in the text."""
+    return "`" * max(least, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def escape(text: str) -> str:
@@ -199,7 +186,7 @@ def escape(text: str) -> str:
 
 def code(text: str) -> str:
     """Return text as a code span."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    fence = _fence(text, 1)
     space = " " if "`" in text else ""
     return f"{fence}{space}{text}{space}{fence}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -13,10 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantgate.records import added
-
-if TYPE_CHECKING:
-    from quantgate.records import Spent
+from quantgate.records import Spent, added
 
 BEYOND = ("prepare", "start", "rest")
 """Phases of a process in which nothing is measured."""
@@ -89,15 +85,16 @@ def _table(spent: Sequence[Spent]) -> Table:
     for title in ("processes", *names, "all", "forward"):
         table.add_column(title, justify="right")
 
-    def add(title: str, processes: Sequence[Spent], style: str = "", end: bool = False) -> None:
+    def add(title: str, processes: Sequence[Spent], style: str = "") -> None:
         phases = phases_of(processes)
         values = [phases.get(name, 0.0) for name in names]
         values += [math.fsum(one.seconds for one in processes), math.fsum(forward_of(processes).values())]
-        table.add_row(title, str(len(processes)), *map(_seconds, values), style=style, end_section=end)
+        table.add_row(title, str(len(processes)), *map(_seconds, values), style=style)
 
-    cells = _by_cell(spent)
-    for number, (cell, processes) in enumerate(cells.items(), start=1):
-        add(cell, processes, end=number == len(cells))
+    for cell, processes in _by_cell(spent).items():
+        add(cell, processes)
+    if spent:
+        table.add_section()
     add("all", spent, "bold")
     values = [forward.get(name, 0.0) for name in names]
     table.add_row("in forward passes", "", *map(_seconds, values), "", _seconds(math.fsum(values)))

@@ -11,13 +11,12 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TextIO
 
 from quantgate.words import clean, duration
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 BELOW = "\x1bD\x1b[A\x1b7\x1b[B\r\x1b[K"
 """Make sure that there is a line below, save the cursor, go to that line and wipe it."""
@@ -37,7 +36,7 @@ class _Running:
 
 
 class Progress:
-    """Show the progress of a run of `total_cells` cells in `file`.
+    """Show the progress of a run of `total` cells (which may be set until the first one starts) in `file`.
 
     Under pytest, take a duplicate of descriptor 1 in `pytest_configure`: in a fixture it is captured.
     fresh_line: called before a line that stays, to end a line that somebody else has begun.
@@ -46,16 +45,12 @@ class Progress:
     def __init__(
         self,
         file: TextIO,
-        total_cells: int,
+        total: int,
         clock: Callable[[], float] = time.monotonic,
         tick: float = TICK,
         fresh_line: Callable[[], None] = lambda: None,
     ) -> None:
-        self._file = file
-        self.total = total_cells
-        """Cells of the run; may be set until the first one starts."""
-        self._clock = clock
-        self._tick = tick
+        self._file, self.total, self._clock, self._tick = file, total, clock, tick
         self._fresh_line = fresh_line
         self._live = file.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
         self._numbers: dict[str, int] = {}
@@ -64,12 +59,6 @@ class Progress:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ticker: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop drawing, wipe the line and leave the cursor where it was."""
@@ -82,7 +71,23 @@ class Progress:
                 self._write(BELOW + BACK)
             self._running = None
 
-    def start(self, cell: str, planned_phases: list[str]) -> None:
+    @contextmanager
+    def measuring(self, cell: str, groups: Sequence[str]) -> Iterator[None]:
+        """Show a cell while the block measures its metric groups."""
+        begin, outcome = self._clock(), "error"
+        self.start(cell, ["load", *groups])
+        try:
+            yield
+            outcome = "measured"
+        finally:
+            self.finish(cell, self._clock() - begin, outcome)
+
+    def of_process(self, cell: str, number: int, count: int) -> Callable[[str, float, float], None]:
+        """Return what takes the events of process `number` of `count`: from the second on, phases are `memory 2/3`."""
+        place = f" {number + 1}/{count}" if number else ""
+        return lambda phase, done, total: self.event(cell, phase + place, done, total)
+
+    def start(self, cell: str, phases: Sequence[str]) -> None:
         """Begin a cell."""
         self.close()
         self._numbers.setdefault(cell, len(self._numbers) + 1)
@@ -92,11 +97,8 @@ class Progress:
             self._ticker = threading.Thread(target=self._keep_drawing, daemon=True)
             self._ticker.start()
         else:
-            kinds = dict.fromkeys(
-                phase.partition(" ")[0] for phase in planned_phases
-            )  # memory for `memory 2/3`
-            phases = f" ({', '.join(kinds)})" if kinds else ""
-            self.note(f"cell {self._place(cell)} {cell}: started{phases}")
+            names = f" ({', '.join(phases)})" if phases else ""
+            self.note(f"cell {self._place(cell)} {cell}: started{names}")
 
     def event(self, cell: str, phase: str, done: float, total: float) -> None:
         """Take note of how far the present phase of the cell's process is."""
@@ -147,19 +149,15 @@ class Progress:
         """Return the line, cut to the width of the terminal: a longer one would wrap and could not be wiped."""
         phase = f"{running.phase or 'starting'} {running.share * 100:.0f} %"
         line = f"{phase}, {duration(self._clock() - running.begin)}"
-        width = self._width()
+        try:  # the terminal behind the file: under pytest's capture, stdout is something else
+            width = os.get_terminal_size(self._file.fileno()).columns - 1
+        except (OSError, ValueError):
+            width = 79
         for name in (running.cell, running.cell.partition("/")[2] or running.cell):
             text = clean(f"[{self._place(running.cell)}] {name} {line}")
             if len(text) <= width:
                 break
         return text[:width]
-
-    def _width(self) -> int:
-        """Return the width of the terminal behind the file: under pytest's capture, stdout is something else."""
-        try:
-            return os.get_terminal_size(self._file.fileno()).columns - 1
-        except (OSError, ValueError):
-            return 79
 
     def _write(self, text: str) -> None:
         encoding = getattr(self._file, "encoding", None) or "utf-8"

@@ -1,21 +1,20 @@
-"""Turn verdicts into rows and counts, for every kind of report."""
+"""Turn verdicts into the rows of the table, into counts and into sentences, for every kind of report."""
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
-from quantgate.judge import coverage
+from quantgate.config.matrix import selecting
+from quantgate.judge import MOVED, coverage, why_refused
 from quantgate.measure.groups import Column, case_of, columns
 from quantgate.records import Status, Verdict, worst
-from quantgate.words import DASH, signed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from quantgate.report import RunInfo
+from quantgate.report import RunInfo
+from quantgate.report.findings import FAILED, leading, unique
+from quantgate.words import DASH, delta, duration, plural, signed
 
 MARKS = {
     Status.REGRESSION: "✗",
@@ -27,7 +26,6 @@ MARKS = {
     Status.IMPROVEMENT: "↑",
     Status.PASS: "",
 }
-
 
 COLUMNS = columns()
 """What the table shows of a cell."""
@@ -57,11 +55,6 @@ class Row:
     status: Status
 
 
-def unique(items: Iterable[str]) -> list[str]:
-    """Drop repetitions; the order is that of the first occurrence."""
-    return list(dict.fromkeys(items))
-
-
 def rows(verdicts: list[Verdict]) -> list[Row]:
     """Return one row per cell, grouped by model, in the order of the verdicts."""
     by_cell: dict[str, dict[str, Verdict]] = {}
@@ -69,7 +62,7 @@ def rows(verdicts: list[Verdict]) -> list[Row]:
         by_cell.setdefault(verdict.cell, {})[verdict.metric] = verdict
     models: dict[str, list[Row]] = {}
     for cell, metrics in by_cell.items():
-        models.setdefault(cell.partition("/")[0], []).append(_row(cell, metrics))
+        models.setdefault(_model(cell), []).append(_row(cell, metrics))
     return [row for group in models.values() for row in group]
 
 
@@ -84,9 +77,8 @@ def _row(cell: str, metrics: dict[str, Verdict]) -> Row:
     status = worst(v.status for v in metrics.values())
     statuses = {entry.status for entry in entries if entry != EMPTY}
     if statuses <= {status} and status in (Status.ERROR, Status.NO_BASELINE):
-        entries = [
-            replace(entry, mark="") for entry in entries
-        ]  # the verdict at the end of the row says it for all
+        # The verdict at the end of the row says it for all.
+        entries = [replace(entry, mark="") for entry in entries]
     return Row(cell, model, label or cell, tuple(entries), status)
 
 
@@ -131,9 +123,115 @@ def counts(verdicts: list[Verdict]) -> dict[Status, int]:
     return {status: numbers[status] for status in Status if numbers[status]}
 
 
+def counts_text(verdicts: list[Verdict]) -> str:
+    """Return the numbers of cases: `3 regressions, 1 not comparable, 49 pass`."""
+    nouns = (Status.REGRESSION, Status.ERROR, Status.IMPROVEMENT)
+    parts = [plural(n, s) if s in nouns else f"{n:,} {s}" for s, n in counts(verdicts).items()]
+    return ", ".join(parts) or "nothing was judged"
+
+
 def judged_text(verdicts: list[Verdict], info: RunInfo) -> str:
     """Return how many gates were judged: `171 of 193 gates judged; not judged: 12 inconclusive (throughput 8)`."""
-    gates = coverage(verdicts)
-    share = info.min_judged
-    few = share is not None and gates.share < share
-    return f"{gates.text}: fewer than --min-judged {share:g}" if few else gates.text
+    gates, least = coverage(verdicts), info.min_judged
+    few = least is not None and gates.share < least
+    return f"{gates.text}: fewer than --min-judged {least:g}" if few else gates.text
+
+
+def run_text(verdicts: list[Verdict], info: RunInfo) -> str:
+    """Return the size of the run: `65 cases in 13 cells, 2 cells skipped, 9 min 40 s, exit status 1`."""
+    cells = len({v.cell for v in verdicts})
+    parts = [
+        f"{plural(sum(counts(verdicts).values()), 'case')} in {plural(cells, 'cell')}",
+        f"{plural(len(info.skipped), 'cell')} skipped" if info.skipped else "",
+        duration(info.seconds),
+        f"exit status {info.exit_status}" if info.exit_status else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -> str:
+    """Return the run in one sentence."""
+    by_status = counts(verdicts)
+    if not by_status:
+        return "Nothing was judged."
+    common, others = leading(verdicts, bits)
+    if common:
+        rest = len(common) - 1 + sum(1 for f in others if f.status in FAILED)
+        more = f"; and {plural(rest, 'further finding')}" if rest else ""
+        return f"One cause in {common[0].title}{more}."
+    cases = plural(sum(by_status.values()), "case")
+    moved = [v for v in verdicts if v.status in MOVED]
+    if moved:
+        regressions = [v for v in moved if v.status == Status.REGRESSION]
+        worse, what = regressions or moved, "Worse than the baseline" if regressions else "Changed"
+        by = f" by {delta(worse[0].change, worse[0])}" if worse[0].change is not None else ""
+        return f"{what}: {worse[0].metric} of {worse[0].cell}{by}{_further(moved)}."
+    wrong = [v for v in verdicts if v.wrong]
+    if wrong:
+        return f"Wrong whatever the baseline: {wrong[0].metric} of {wrong[0].cell}{_further(wrong)}."
+    words = {
+        Status.ERROR: "failed to measure",
+        Status.NOT_COMPARABLE: "not comparable",
+        Status.NO_BASELINE: "without a baseline",
+        Status.INCONCLUSIVE: "inconclusive",
+    }
+    unjudged = [f"{by_status[status]:,} {word}" for status, word in words.items() if status in by_status]
+    if unjudged:
+        return f"No regression in what could be judged, but of {cases}: {', '.join(unjudged)}."
+    better = f", {by_status[Status.IMPROVEMENT]:,} better" if Status.IMPROVEMENT in by_status else ""
+    return f"No regression: {cases} within tolerance of the baseline{better}."
+
+
+def _further(verdicts: list[Verdict]) -> str:
+    return f", and {plural(len(verdicts) - 1, 'further metric')}" if len(verdicts) > 1 else ""
+
+
+def against_text(info: RunInfo) -> str:
+    """Return what an A/B run compared and how the two environments differ; for other runs, how the environment differs
+    from that of the baselines."""
+    changed = ", ".join(info.changed)
+    if info.against:
+        where = f"compared with {info.against}, measured alternately on this machine"
+        return f"{where}: {changed or 'same versions'}"
+    return f"changed since the baselines: {changed}" if changed else ""
+
+
+def unequal_text(verdicts: list[Verdict]) -> str:
+    """Return in a sentence which metrics are not equal to the last digit although nothing has changed; empty: none."""
+    unequal = [v for v in verdicts if v.unequal]
+    if not unequal:
+        return ""
+    largest = max(unequal, key=lambda v: v.measured or 0.0)
+    return (
+        f"{plural(len(unequal), 'metric')} of {plural(len({v.cell for v in unequal}), 'cell')} "
+        f"{'is' if len(unequal) == 1 else 'are'} not equal to the last digit although nothing has changed since the "
+        f"baseline: the computation is not deterministic ({largest.cell} {largest.metric}: "
+        f"{largest.measured:.2g} {largest.unit})"
+    )
+
+
+def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
+    """Return the command that makes improvements and first values the baseline; empty where there are none, or where
+    this run updates. Cells in which something failed are left out: that comes first."""
+    failed = {v.cell for v in verdicts if v.status in FAILED}
+    better = unique(v.cell for v in verdicts if v.status in (Status.IMPROVEMENT, Status.NO_BASELINE))
+    wrong: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.wrong:
+            wrong.setdefault(_model(verdict.cell), []).append(verdict)
+    cells = [c for c in better if c not in failed and not why_refused(c, wrong.get(_model(c), []))]
+    if not cells or info.updating or info.against:
+        return ""
+    command = f'pytest --update-baselines --reason "..." --tier {info.tier}'
+    if info.options:
+        command += f" {shlex.join(info.options)}"
+    tier = set(info.bits) - {cell for cell, _ in info.skipped} or {v.cell for v in verdicts}
+    if set(cells) == tier:
+        return command
+    # Always with a selection: without one, values that drifted within their tolerance would be updated too.
+    chosen = " or ".join(f"({selecting(cell)})" for cell in cells) if len(cells) > 1 else selecting(cells[0])
+    return f'{command} -m "{chosen if len(cells) <= 3 else "<these cells>"}"'
+
+
+def _model(cell: str) -> str:
+    return cell.partition("/")[0]

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import textwrap
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from quantgate.judge import MOVED, coverage
-from quantgate.records import Status
-from quantgate.report.findings import changes, circumstances, findings, leading, members
-from quantgate.report.sentences import against_text, counts_text, run_text, unequal_text, update_command
-from quantgate.report.summary import COLUMNS, MARKS, counts, judged_text, rows, shown_columns
+from quantgate.measure.groups import Column
+from quantgate.records import Status, Verdict
+from quantgate.report import RunInfo, summary
+from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members
+from quantgate.report.summary import COLUMNS, MARKS, Entry, Row, counts, rows, shown_columns
 from quantgate.words import abridged, comparison, delta, lines_of, listed, plural, quantity
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from quantgate.measure.groups import Column
-    from quantgate.records import Verdict
-    from quantgate.report import RunInfo
-    from quantgate.report.findings import Finding
-    from quantgate.report.summary import Entry, Row
 
 STYLES = {
     Status.REGRESSION: "bold red",
@@ -62,14 +53,13 @@ def render_summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> 
 def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[RenderableType]:
     width = console.width
     where = [f"tier {info.tier}", info.machine, f"commit {info.commit}" if info.commit else ""]
-    parts: list[RenderableType] = [
-        Text.assemble(
-            (f"quantgate {info.version}", "bold"), *((f" · {part}", "dim") for part in where if part)
-        )
-    ]
-    if compared := against_text(info):
+    title = Text(f"quantgate {info.version}", "bold")
+    for part in filter(None, where):
+        title.append(f" · {part}", "not bold dim")
+    parts: list[RenderableType] = [title]
+    if compared := summary.against_text(info):
         parts.append(_lines(compared, width))
-    first, others = leading(findings(verdicts, info.bits))
+    first, others = leading(verdicts, info.bits)
     for finding in first:
         parts += [Text(), *_common(finding, width)]
     if verdicts:
@@ -79,27 +69,23 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
         for number, finding in enumerate(group):
             block = _finding(finding, width)
             parts += [Text(), *block] if number == 0 or len(block) > 1 else block
-    if command := update_command(verdicts, info):
+    if command := summary.update_command(verdicts, info):
         parts += [Text("  to make these the baseline:"), _command(command)]
-    if unequal := unequal_text(verdicts):
+    if unequal := summary.unequal_text(verdicts):
         parts += [Text(), _lines(unequal, width, style="yellow")]
-    for reason, cells in _by_text(info.skipped).items():
-        parts += [Text(), _lines(f"skipped: {', '.join(cells)}: {reason}", width, style="dim")]
-    for note, cells in _by_text(info.notes).items():
-        parts += [Text(), _lines(f"{', '.join(cells)}: {note}", width, style="dim")]
+    apart: dict[tuple[str, str], list[str]] = {}
+    for begin, lines in (("skipped: ", info.skipped), ("", info.notes)):
+        for cell, text in lines:
+            apart.setdefault((begin, text), []).append(cell)
+    for (begin, text), cells in apart.items():
+        parts += [Text(), _lines(f"{begin}{', '.join(cells)}: {text}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
-    last = _lines(_unbroken(counts_text(verdicts).split(", ")), width, style=style)
+    last = _lines(_unbroken(summary.counts_text(verdicts).split(", ")), width, style=style)
     gates = coverage(verdicts)
-    judged = _lines(judged_text(verdicts, info), width, style="" if gates.judged == gates.gates else "yellow")
-    return [*parts, Text(), judged, _lines(run_text(verdicts, info), width), last]
-
-
-def _by_text(lines: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """Group (cell, text) by text."""
-    cells: dict[str, list[str]] = {}
-    for cell, text in lines:
-        cells.setdefault(text, []).append(cell)
-    return cells
+    judged = _lines(
+        summary.judged_text(verdicts, info), width, style="" if gates.judged == gates.gates else "yellow"
+    )
+    return [*parts, Text(), judged, _lines(summary.run_text(verdicts, info), width), last]
 
 
 def _table(table: list[Row], console: Console) -> list[RenderableType]:
@@ -114,17 +100,12 @@ def _table(table: list[Row], console: Console) -> list[RenderableType]:
             shown = wider
     parts: list[RenderableType] = [_grid(table, shown)]
     present = {row.entries[index].status for row in table for index in shown if row.entries[index].mark}
-    marks = [f"{MARKS[status]} {status}" for status in Status if status in present]
-    if marks:
+    if present:
+        marks = [f"{MARKS[status]} {status}" for status in Status if status in present]
         parts.append(_lines(_unbroken(marks), console.width, style="dim"))
     if dropped := [COLUMNS[index].title for index in sorted(columns) if index not in shown]:
-        parts.append(
-            _lines(
-                f"too narrow for: {', '.join(dropped)} (--quantgate-report DIR has them)",
-                console.width,
-                style="dim",
-            )
-        )
+        text = f"too narrow for: {', '.join(dropped)} (--quantgate-report DIR has them)"
+        parts.append(_lines(text, console.width, style="dim"))
     return parts
 
 
@@ -166,15 +147,12 @@ def _aligned(column: Column, entries: list[Entry]) -> tuple[str, list[Text]]:
 
 def _common(finding: Finding, width: int) -> list[RenderableType]:
     """Return what moved, where, by how much, and what goes with it; then the cells in short."""
-    title = _lines(
-        f"{MARKS[finding.status]}\xa0{finding.status}  one cause in {finding.title}", width, hanging=4
-    )
-    title.stylize(STYLES[finding.status], 0, len(f"? {finding.status}"))
+    head = f"{MARKS[finding.status]}\xa0{finding.status}"
+    title = _lines(f"{head}  one cause in {finding.title}", width, hanging=4)
+    title.stylize(STYLES[finding.status], 0, len(head))
     parts: list[RenderableType] = [title]
-    parts += [
-        _lines(f"{metric}: {_unbroken(change.split(', '))}", width, 2, 2)
-        for metric, change in changes(finding)
-    ]
+    for metric, change in changes(finding):
+        parts.append(_lines(f"{metric}: {_unbroken(change.split(', '))}", width, 2, 2))
     if finding.status == Status.ERROR:
         parts += [_lines(line, width, 4, style="dim") for line in finding.cause[1:]]
     parts += [_lines(line, width, 2, 2) for line in circumstances(finding)]
@@ -184,8 +162,7 @@ def _common(finding: Finding, width: int) -> list[RenderableType]:
         parts.append(_lines(f"{cell}  {_unbroken(change.split(', '))}", width, 4, 4, style="dim"))
     if len(cells) > MEMBERS:
         parts.append(_lines(f"and {len(cells) - MEMBERS} more (all are in the table)", width, 4, style="dim"))
-    parts += [_lines("reproduce:", width, 2)] if finding.commands else []
-    return [*parts, *(_command(command) for command in finding.commands)]
+    return [*parts, *_reproduce(finding, width)]
 
 
 def _finding(finding: Finding, width: int) -> list[RenderableType]:
@@ -212,11 +189,15 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
         parts.append(_lines(reason, width, 2))
         parts += [_lines(line, width, 4, style="dim") for line in log]
         parts.append(_lines(f"metrics: {listed(finding.metrics)}", width, 2))
-    if status in (*MOVED, Status.ERROR):
+    if status in FAILED:
         parts += [_lines(line, width, 2) for line in circumstances(finding)]
-        parts += [_lines("reproduce:", width, 2)] if finding.commands else []
-        parts += [_command(command) for command in finding.commands]
+        parts += _reproduce(finding, width)
     return parts
+
+
+def _reproduce(finding: Finding, width: int) -> list[Text]:
+    head = [_lines("reproduce:", width, 2)] if finding.commands else []
+    return head + [_command(command) for command in finding.commands]
 
 
 def _regressions(finding: Finding, width: int) -> list[RenderableType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from quantgate.config.matrix import Cell, Tier
@@ -15,38 +16,34 @@ from quantgate.measure.groups import with_logprobs
 from quantgate.records import Measurement, Spent
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, run_beside
-from quantgate.run.measurer import check_measured
+from quantgate.run.measurer import check_measured, once
 from quantgate.run.merge import merge
-from quantgate.run.once import once
-from quantgate.run.phases import events_of, shown
-from quantgate.run.plan import Plan, in_turns, repeated
+from quantgate.run.plan import Plan, groups_of, in_turns, repeated
 
 Side = Literal["old", "new"]
 
 
+@dataclass(eq=False)
 class AgainstRun:
     """One run's measurements of both environments: the `Measurer` of an A/B run."""
 
-    def __init__(
-        self, tier: Tier, plan: Plan, benches: dict[Side, Bench], progress: Progress, pairs: int, run: str
-    ) -> None:
-        self._tier = tier
-        self._plan = plan
-        self._benches = benches
-        self._progress = progress
-        self._pairs = pairs
-        self._run = run
-        self._done: dict[str, Comparison | QuantgateError] = {}
-        self._again: dict[tuple[str, str], Comparison] = {}
+    tier: Tier
+    plan: Plan
+    benches: dict[Side, Bench]
+    progress: Progress
+    pairs: int
+    run: str
+    _done: dict[str, Comparison | QuantgateError] = field(default_factory=dict)
+    _again: dict[tuple[str, str], Comparison | QuantgateError] = field(default_factory=dict)
 
     @property
     def spent(self) -> list[Spent]:
         """The wall time of each process, side by side."""
-        return [spent for bench in self._benches.values() for spent in bench.spent]
+        return [spent for bench in self.benches.values() for spent in bench.spent]
 
     def close(self) -> None:
         """End what still waits for work."""
-        for bench in self._benches.values():
+        for bench in self.benches.values():
             bench.close()
 
     def measurement(self, cell: Cell) -> Measurement:
@@ -68,59 +65,56 @@ class AgainstRun:
 
     def again(self, cell: Cell, request: str) -> FreshPairs:
         """Measure both sides anew, in as many pairs as before."""
-        key = (cell.id, request)
-        if key not in self._again:
-            self._again[key] = self._measure(cell, [request], "again")
-        return FreshPairs(self._again[key])
+        pairs = once(self._again, (cell.id, request), lambda: self._measure(cell, [request], "again"))
+        return FreshPairs(pairs)
 
     def _sides(self, cell: Cell) -> Comparison:
-        return once(self._done, cell.id, lambda: self._measure(cell, self._plan.requests[cell.id], ""))
+        return once(self._done, cell.id, lambda: self._measure(cell, self.plan.requests[cell.id], ""))
 
     def _why_lacking(self, cell: Cell, request: str) -> str:
-        reasons = [bench.lacking(cell, request) for bench in self._benches.values()]
+        reasons = [bench.lacking(cell, request) for bench in self.benches.values()]
         return next(filter(None, reasons), f"not measured: the reference {cell.reference} failed")
 
     def _measure(self, cell: Cell, requests: Sequence[str], name: str) -> Comparison:
         """Measure one process of each side first, for what does not vary between processes (or only to load: the
         checkpoint and the libraries are in the page cache afterwards), then the pairs: what is timed in turns in two
         processes at the same time, anything else in two that have the machine for themselves."""
-        run = f"{self._run} {name}".strip()
+        run = f"{self.run} {name}".strip()
         requests = self._possible(cell, requests)
-        varying = repeated(requests, self._tier.group_options)
-        timed = in_turns(varying, self._tier.group_options)
+        varying = repeated(requests, self.tier.group_options)
+        timed = in_turns(varying, self.tier.group_options)
         alone = [r for r in varying if r not in timed]
         steps: list[tuple[Sequence[Side], list[str]]] = [
             ((side,), [r for r in requests if r not in varying]) for side in ("old", "new")
         ]
-        for pair in alternation(self._pairs, f"{run} {cell.id}") if varying else ():
+        for pair in alternation(self.pairs, f"{run} {cell.id}") if varying else ():
             steps += [((side,), alone) for side in pair if alone]
             steps += [(pair, timed)] if timed else []
         parts: dict[Side, list[Measurement]] = {"old": [], "new": []}
-        with shown(self._progress, cell, [share for _, share in steps]):
+        with self.progress.measuring(cell.id, groups_of(requests)):
             for number, (sides, share) in enumerate(steps):
                 labels = [".".join(filter(None, [name, side, str(len(parts[side]) or "")])) for side in sides]
-                benches = [self._benches[side] for side in sides]
-                events = events_of(self._progress, cell, number, len(steps))
-                records = run_beside(list(zip(benches, labels, strict=True)), cell, share, events)
-                for side, record in zip(sides, records, strict=True):
+                benches = [(self.benches[side], label) for side, label in zip(sides, labels, strict=True)]
+                events = self.progress.of_process(cell.id, number, len(steps))
+                for side, record in zip(sides, run_beside(benches, cell, share, events), strict=True):
                     parts[side].append(record)
-                    for bench in self._benches.values():  # the other side takes the same
+                    for bench in self.benches.values():  # the other side takes the same
                         bench.settle(cell.id, record.metrics)
         merged = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
-                path = self._benches["new"].file(cell, file)
+                path = self.benches["new"].file(cell, file)
                 write_atomic(path, merged[side].model_dump_json(indent=1).encode())
         return Comparison(merged["new"], merged["old"])
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Return the requests that both sides can measure. Divergence needs the log-probabilities of each side's
         reference, which is measured for them; where that fails, the cell goes without divergence."""
-        for bench in self._benches.values():
+        for bench in self.benches.values():
             requests = bench.possible(cell, requests)
         needing = with_logprobs(requests)
         try:
-            for side, bench in self._benches.items():
+            for side, bench in self.benches.items():
                 if bench.lacks_reference(cell, requests):
                     bench.run(bench.reference(cell), needing, f"{side}.logprobs")
         except QuantgateError:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
 from quantgate.records import Job, Measurement, Metric, Record, Spent
 from quantgate.run.plan import lacking
-from quantgate.run.process import Process, prefix_errors
-from quantgate.run.record_files import file_error, sibling
+from quantgate.run.process import Process, file_error, prefix_errors, sibling
 from quantgate.supply.supply import Supply
 
 KEPT = 3
@@ -47,21 +46,21 @@ class Settings:
     place: str = ""
 
 
+@dataclass(eq=False)
 class Bench:
     """Starts measuring processes. Methods raise QuantgateError saying why there is no measurement. `close` ends the
     servers that fork them."""
 
-    def __init__(self, matrix: Matrix, tier: Tier, settings: Settings, supply: Supply) -> None:
-        self._matrix = matrix
-        self._tier = tier
-        self._settings = settings
-        self._supply = supply
-        self._settled: dict[str, dict[str, Record]] = {}
-        """By cell: the group options with what the tier leaves open, as the other side was measured."""
-        self._servers: dict[str, Server] = {}
-        """By the name of the process that they fork: those of one cell have different names and different servers."""
-        self.spent: list[Spent] = []
-        """The wall time of each process, in their order."""
+    matrix: Matrix
+    tier: Tier
+    settings: Settings
+    supply: Supply
+    spent: list[Spent] = field(default_factory=list)
+    """The wall time of each process, in their order."""
+    _settled: dict[str, dict[str, Record]] = field(default_factory=dict)
+    """By cell: the group options with what the tier leaves open, as the other side was measured."""
+    _servers: dict[str, Server] = field(default_factory=dict)
+    """By the name of the process that they fork: those of one cell have different names and different servers."""
 
     def run(
         self,
@@ -89,27 +88,27 @@ class Bench:
         following: Sequence[str],
     ) -> Iterator[Process]:
         """Prepare process `number` of `count` that live at the same time; its files are there while the block runs."""
-        begin = time.monotonic()
+        begin, settings = time.monotonic(), self.settings
         log = self.file(cell, name).with_suffix(".log")
         output = sibling(log, "part")
         process: Process | None = None
         try:
             output.unlink(missing_ok=True)  # a killed process may have left one
-            with prefix_errors(self._settings.place):
+            with prefix_errors(settings.place):
                 job = Job(
                     cell=cell.id,
-                    tier=self._settings.tier_name,
+                    tier=settings.tier_name,
                     fingerprint=self.fingerprint(cell),
-                    run=self._settings.run,
+                    run=settings.run,
                     backend=cell.backend,
-                    weights=self._supply.checkpoint(cell),
-                    scheme_options=self._supply.scheme_options(cell),
-                    source_hash=self._supply.source_hash(cell.model),
-                    as_is=self._supply.as_is(cell),
-                    workload=self._supply.workload(cell.model),
+                    weights=self.supply.checkpoint(cell),
+                    scheme_options=self.supply.scheme_options(cell),
+                    source_hash=self.supply.source_hash(cell.model),
+                    as_is=self.supply.as_is(cell),
+                    workload=self.supply.workload(cell.model),
                     requests=list(requests),
                     group_options=self._group_options(cell),
-                    threads=self._settings.threads,
+                    threads=settings.threads,
                     first=number == 0,
                     reference=cell.reference,
                     logprobs=self._logprobs(cell, requests),
@@ -119,8 +118,7 @@ class Bench:
             if following and modules:
                 self._load(cell, modules, [name, *following])
             file = write_job(job.model_dump_json(indent=1), log)
-            assignment = Assignment(server, file, log, modules=modules, place=self._settings.place)
-            process = Process(job, assignment, self._tier.time_limit)
+            process = Process(job, Assignment(server, file, log, modules=modules, place=settings.place))
             yield process
         except OSError as error:
             raise file_error(error) from error
@@ -128,25 +126,23 @@ class Bench:
             output.unlink(missing_ok=True)
             self._keep(KEPT)
             seconds = (time.monotonic() - begin) / count  # they take turns: share the time
-            phases: dict[str, float] = {}
-            forward: dict[str, float] = {}
+            spent = Spent(cell=cell.id, seconds=seconds, phases={}, forward={})
             if process and (record := process.record):
-                phases, forward = {"prepare": process.job.requested - begin, **record.phases}, record.forward
-            self.spent.append(Spent(cell=cell.id, seconds=seconds, phases=phases, forward=forward))
+                phases = {"prepare": process.job.requested - begin, **record.phases}
+                spent = spent.model_copy(update={"phases": phases, "forward": record.forward})
+            self.spent.append(spent)
 
     def _server(self, name: str) -> Server:
-        return self._servers.setdefault(name, Server(self._settings.worker, self._settings.threads))
+        return self._servers.setdefault(name, Server(self.settings.worker, self.settings.threads))
 
     def _load(self, cell: Cell, modules: Sequence[str], names: Sequence[str]) -> None:
         """Have the servers that are kept import their modules now: it takes seconds, and must not run during a
         measurement."""
-        servers = {
-            name: self._server(name) for name in names if name in self._servers or len(self._servers) < KEPT
-        }
+        servers = {n: self._server(n) for n in names if n in self._servers or len(self._servers) < KEPT}
         for name, server in servers.items():
             server.load(modules, self.file(cell, name).with_suffix(".log"))
         for server in servers.values():
-            server.wait(self._tier.time_limit)
+            server.wait(self.tier.time_limit)
 
     def close(self) -> None:
         """End the servers."""
@@ -164,27 +160,27 @@ class Bench:
         if cell.scheme_options.get("device") == "cuda":
             return []
         reference = self.reference(cell)
-        related = reference.checkpoint == cell.checkpoint
-        names = [reference.backend, cell.backend] if related else [cell.backend]
+        names = (
+            [reference.backend, cell.backend] if reference.checkpoint == cell.checkpoint else [cell.backend]
+        )
         imports = dict.fromkeys(module for name in names for module in backends()[name].imports)
-        return [*imports, *(group_of(group).module for group in self._tier.group_options)]
+        return [*imports, *(group_of(group).module for group in self.tier.group_options)]
 
     def reference(self, cell: Cell) -> Cell:
-        """Return the cell that this one is held against."""
-        return self._matrix.cell(cell.reference)
+        """Return the reference of a cell."""
+        return self.matrix.cell(cell.reference)
 
     def lacking(self, cell: Cell, request: str) -> str:
         """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
-        return lacking(request, self._tier.group_options, self._supply.missing(cell.model))
+        return lacking(request, self.tier.group_options, self.supply.missing(cell.model))
 
     def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Return the requests whose texts and tasks can be had. Raises MeasurementError where there are none."""
-        with prefix_errors(self._settings.place):
+        with prefix_errors(self.settings.place):
             reasons = {request: self.lacking(cell, request) for request in requests}
-            possible = [request for request, why in reasons.items() if not why]
-            if requests and not possible:
+            if reasons and all(reasons.values()):
                 raise MeasurementError(next(iter(reasons.values())))
-        return possible
+        return [request for request, why in reasons.items() if not why]
 
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         """Return whether the requests need log-probabilities that the reference has yet to leave."""
@@ -195,40 +191,35 @@ class Bench:
         groups = with_logprobs(requests)
         if not groups:
             return None
-        options = [_dumped(self._tier.group_options[group]) for group in groups]
-        path = self._supply.logprobs(self.reference(cell), options, self._settings.worker)
+        options = [_dumped(self.tier.group_options[group]) for group in groups]
+        path = self.supply.logprobs(self.reference(cell), options, self.settings.worker)
         if writable(path.parent):
             return path
-        return self._settings.results / path.parent.name / path.name  # the cache is read-only
+        return self.settings.results / path.parent.name / path.name  # the cache is read-only
 
     def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
         """From now on, measure a cell with the options that these metrics were measured with, where the tier leaves
         them open."""
         if cell not in self._settled:
-            options = self._tier.group_options
+            options = self.tier.group_options
             self._settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
 
     def _group_options(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Return the options of metric groups as the measuring process takes them."""
-        options = self._settled.get(cell.id, self._tier.group_options)
+        options = self._settled.get(cell.id, self.tier.group_options)
         return {group: _dumped(one) for group, one in options.items()}
 
     def file(self, cell: Cell, name: str = "") -> Path:
         """Return the path of the cell's record; `name` tells several records of a cell apart."""
-        folder = self._settings.results / self._settings.tier_name / cell.model / cell.backend
+        folder = self.settings.results / self.settings.tier_name / cell.model / cell.backend
         path = folder / f"{cell.scheme}.json"
         return sibling(path, name) if name else path
 
-    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> str:
-        """Return why a record cannot stand for a new one of these requests; empty: it can."""
-        if not record.complete:
-            return "is not complete"
-        expected = {"cell": cell.id, "tier": self._settings.tier_name, "fingerprint": self.fingerprint(cell)}
-        for key, value in expected.items():
-            if (recorded := getattr(record, key)) != value:
-                return f"is of {key} {recorded!r}, not {value!r}"
-        missing = [request for request in requests if request not in record.requests]
-        return f"lacks {', '.join(missing)}" if missing else ""
+    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
+        """Return whether a record cannot stand for a new one of these requests."""
+        expected = (cell.id, self.settings.tier_name, self.fingerprint(cell), True)
+        stands = (record.cell, record.tier, record.fingerprint, record.complete) == expected
+        return not stands or not set(requests) <= set(record.requests)
 
     def fingerprint(self, cell: Cell) -> str:
         """Return a hash that is equal for equal work: cell, workload, libraries, variables, code that measures,
@@ -236,11 +227,11 @@ class Bench:
         return hash_of(
             [
                 cell.model_dump(exclude={"as_is"}),
-                self._supply.workload_hash(cell.model),
+                self.supply.workload_hash(cell.model),
                 self._group_options(cell),
-                work_facts(self._supply.environment.libraries),
-                self._settings.threads,
-                *self._supply.identity(cell),
+                work_facts(self.supply.environment.libraries),
+                self.settings.threads,
+                *self.supply.identity(cell),
             ]
         )
 
@@ -263,7 +254,7 @@ def run_beside(
             for number, (bench, name) in enumerate(benches)
         ]
         first, *others = (one.task for one in processes)
-        limit = math.fsum(one.limit for one in processes)
+        limit = math.fsum(bench.tier.time_limit for bench, _ in benches)
         try:
             run_together([replace(first, on_progress=on_progress), *others], timeout=limit)
         except ProcessError as error:

@@ -1,5 +1,5 @@
-"""Derive which gates there can be from what the metric groups declare: refuse tolerances that match none, count
-those of an A/B run."""
+"""Derive which gates there can be from what the metric groups declare: refuse tolerances that match none, count those
+of an A/B run, say before anything is measured what a tier's samples will be too small to show."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from quantgate.config.matrix import MATRIX, Matrix
+from quantgate.config.matrix import MATRIX, Cell, Matrix, Tier
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
-from quantgate.judge.sensitivity import NOISY
+from quantgate.judge.sensitivity import NOISY, with_sensitivity
 from quantgate.measure.groups import group_of
-from quantgate.records import Declared
+from quantgate.records import Declared, Metric
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import GroupOptions, Need
 from quantgate.run.relative import declared_relatives
@@ -50,6 +50,41 @@ def most_gates(need: Need, metrics: Mapping[str, Declared], tolerances: Toleranc
     )
 
 
+def foreseen(
+    needs: Iterable[Need], cells: Iterable[Cell], tier: Tier, tolerances: Tolerances
+) -> tuple[list[str], list[str]]:
+    """Return the gates of these cases that can never turn red, and those whose tolerances are below what the sample
+    shows (`quantgate.judge.sensitivity`), each in words with its cells: a user can raise `windows` or `items` before
+    anything is measured. The level of a gate is that of a run of all `cells`."""
+    names = possible(tier.group_options)
+    count = sum(
+        metric.kind in NOISY and tolerances.of(name, cell.id) is not None
+        for cell in cells
+        for name, metric in names.items()
+    )
+    level = tolerances.run_alpha / max(1, count)
+    shapes: dict[str, Metric] = {}
+    for group, options in tier.group_options.items():
+        shapes.update(group_of(group).expected(options))
+    void: dict[str, list[str]] = {}
+    narrow: dict[str, list[str]] = {}
+    for need in needs:
+        mine = {name: shape for name, shape in shapes.items() if need.covers(name)}
+        sensitivity = with_sensitivity(need.cell.id, mine, tolerances, level)
+        for texts, into in ((sensitivity.void, void), (sensitivity.narrow, narrow)):
+            for text in texts:
+                into.setdefault(text, []).append(need.cell.id)
+    return _with_cells(void), _with_cells(narrow)
+
+
+def _with_cells(texts: Mapping[str, list[str]]) -> list[str]:
+    """Return each text once, after its cells."""
+    return [
+        f"{cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {text}"
+        for text, cells in texts.items()
+    ]
+
+
 def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None:
     """Raise InputError, naming all of them, for entries that can match no metric, cell or tier: they gate nothing.
 
@@ -63,11 +98,8 @@ def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None
     if wrong and shipped and matrix.path.resolve() != MATRIX.resolve():
         wrong = _mismatches({n: entries[n] for n in wrong}, load_matrix())
     if wrong:
-        lines = [
-            f"{path}: entry {n} (metric = {entries[n].metric!r}) gates nothing: {why}"
-            for n, why in wrong.items()
-        ]
-        raise InputError("\n".join(lines))
+        entry = "{}: entry {} (metric = {!r}) gates nothing: {}"
+        raise InputError("\n".join(entry.format(path, n, entries[n].metric, why) for n, why in wrong.items()))
 
 
 def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, str]:
@@ -82,7 +114,8 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
             metrics: dict[str, Declared] = {}
             for name in tiers:
                 metrics |= possible(matrix.tiers[name].group_options)
-            names[tier] = _names(metrics)
+            paired = (f"{name}{REPRODUCTION}" for name, m in metrics.items() if m.kind == "paired")
+            names[tier] = [*metrics, *paired]
         return names[tier]
 
     def why(entry: Tolerance) -> str:
@@ -104,12 +137,6 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
         return ""
 
     return {number: text for number, entry in entries.items() if (text := why(entry))}
-
-
-def _names(metrics: Mapping[str, Declared]) -> list[str]:
-    """Return the names of the metrics and of their reproductions."""
-    paired = (f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired")
-    return [*metrics, *paired]
 
 
 def _nearest(name: str, names: Iterable[str], kind: str) -> str:

@@ -1,25 +1,19 @@
-"""What measures the cells of a plan for the cases that judge them, and how a case comes to its verdicts."""
+"""What measures the cells of a plan: the protocol, and what its two implementations have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
-from quantgate.judge import no_result
-from quantgate.judge.compare import (
-    Comparison,
-    Rules,
-    SecondLook,
-    confirmed,
-    explained,
-    moved,
-    needs_second_look,
-    verdicts,
-)
-from quantgate.records import Measurement, Scalar, Spent, Verdict
-from quantgate.run.plan import Need, groups_of
+from quantgate.judge.compare import Comparison, SecondLook
+from quantgate.measure.groups import group_name
+from quantgate.records import Measurement, Spent
+from quantgate.run.process import file_error
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 class Measurer(Protocol):
@@ -60,48 +54,26 @@ class Measurer(Protocol):
         ...
 
 
-class Judged(NamedTuple):
-    """What a case comes to. environment: what the cell was measured in; empty where it was not."""
-
-    verdicts: list[Verdict]
-    environment: Mapping[str, Scalar]
-
-
-def judge_case(
-    need: Need, measurer: Measurer, rules: Rules, reproduce: str = "", *, second_look: bool = True
-) -> Judged:
-    """Measure and judge one case. An error, foreseen or not, becomes a verdict.
-
-    reproduce: the command that repeats the case. second_look: whether what seems worse is measured again first.
-    """
-    cell, request = need.cell, need.request
-    environment: Mapping[str, Scalar] = {}
-    try:
-        comparison = measurer.compare(cell, request)
-        environment = comparison.new.environment
-        judged = verdicts(comparison, request, rules, reproduce)
-        if second_look and needs_second_look(judged, comparison, rules):
-            look = measurer.again(cell, request)
-            judged = confirmed(judged, comparison, look, request, rules, reproduce)
-        if moved(judged) and (reference := _reference(measurer, cell)):
-            judged = explained(judged, reference, request, rules, reproduce)
-    except Exception as error:
-        foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
-        judged = [no_result(cell.id, request, str(foreseen), reproduce)]
-    return Judged(judged, environment)
-
-
-def _reference(measurer: Measurer, cell: Cell) -> Comparison | None:
-    try:
-        return measurer.reference(cell)
-    except QuantgateError:
-        return None  # the reference's own cases say why
-
-
 def check_measured(record: Measurement, request: str, why_lacking: Callable[[], str]) -> None:
     """Raise MeasurementError where a record lacks a request: as this machine cannot measure it, or `why_lacking`."""
-    [group] = groups_of([request])
-    if why := record.unmeasured.get(group):
+    if why := record.unmeasured.get(group_name(request)):
         raise MeasurementError(why)
     if request not in record.requests:
         raise MeasurementError(why_lacking())
+
+
+def once(results: dict[K, T | QuantgateError], key: K, compute: Callable[[], T]) -> T:
+    """Return `results[key]`, computed where it is missing. Raises QuantgateError, the same one each time."""
+    if key not in results:
+        try:
+            results[key] = compute()
+        except QuantgateError as error:
+            results[key] = error
+        except OSError as error:
+            results[key] = file_error(error)
+        except Exception as error:
+            results[key] = unexpected(error)
+    result = results[key]
+    if isinstance(result, QuantgateError):
+        raise result
+    return result

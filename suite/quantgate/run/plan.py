@@ -1,4 +1,4 @@
-"""Plan what is measured: the requests that the collected cases need of each cell."""
+"""Plan what is measured: the requests that the collected cases need of each cell, and what those need in turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from quantgate.config.matrix import Cell
 from quantgate.judge.compare import covers
 from quantgate.measure.groups import group_name, group_of
-from quantgate.records import Record
+from quantgate.records import Needs, Record
+from quantgate.supply.fitness import Length
 
 GroupOptions = Mapping[str, Record]
 """A tier's options by metric group."""
@@ -40,60 +41,75 @@ class Plan:
             requests.append(request)
 
 
-class Partners:
-    """The references of each model in its several backends: with the same weights and tokens they have to agree."""
-
-    def __init__(self, cells: Iterable[Cell]) -> None:
-        self._references: dict[str, list[Cell]] = {}
-        for cell in cells:
-            if cell.id == cell.reference:
-                self._references.setdefault(cell.model, []).append(cell)
-
-    def of(self, cell: Cell) -> list[Cell]:
-        """Return those in other backends, on the same kind of device; none for a cell that is no reference."""
-        if cell.id != cell.reference:
-            return []
-        return [
-            other
-            for other in self._references.get(cell.model, ())
-            if other.backend != cell.backend
-            and other.scheme_options.get("device") == cell.scheme_options.get("device")
-        ]
-
-
 def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references: bool = True) -> Plan:
     """Collect the requests.
 
     references: add those that relative metrics need: to the cell's reference, and where references must agree, to
     those of the model's other backends.
     """
-    plan, partners = Plan(), Partners(cell_of.values())
-    for need in needs:
-        plan.add(need.cell, need.request)
-        reference = cell_of.get(need.cell.reference) if references else None
-        if group_of(need.request).relative and reference is not None and reference.id != need.cell.id:
-            plan.add(reference, need.request)
-        if references and group_of(need.request).agreement:
-            for partner in partners.of(need.cell):
-                plan.add(partner, need.request)
+    plan, partners = Plan(), partners_of(cell_of.values())
+    for cell, request in ((need.cell, need.request) for need in needs):
+        plan.add(cell, request)
+        if references and group_of(request).relative and cell.reference in cell_of:
+            plan.add(cell_of[cell.reference], request)
+        if references and group_of(request).agreement:
+            for partner in partners.get(cell.id, ()):
+                plan.add(partner, request)
     return plan
+
+
+def partners_of(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """Return, by the id of each reference, those of its model in other backends, on the same kind of device: with the
+    same weights and tokens they have to agree."""
+    related: dict[tuple[str, object], list[Cell]] = {}
+    for cell in cells:
+        if cell.id == cell.reference:
+            related.setdefault((cell.model, cell.scheme_options.get("device")), []).append(cell)
+    return {
+        cell.id: [other for other in references if other.backend != cell.backend]
+        for references in related.values()
+        for cell in references
+    }
+
+
+def needs_of(group_options: GroupOptions) -> Needs:
+    """Return the most that any metric group takes of each text and task of the workload."""
+    needs = [group_of(group).needs(options) for group, options in group_options.items()]
+
+    def most(kind: str) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for one in needs:
+            for name, count in getattr(one, kind).items():
+                counts[name] = max(count, counts.get(name, 0))
+        return counts
+
+    fewshot = max((one.fewshot for one in needs), default=0)
+    return Needs(fewshot=fewshot, **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")})
+
+
+def lengths_of(group_options: GroupOptions) -> list[Length]:
+    """Return how long the longest text of each group is, where its options say so."""
+    return [
+        Length(group, keys, sum(getattr(options, key) for key in keys))
+        for group, options in group_options.items()
+        if (keys := group_of(group).length)
+    ]
 
 
 def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> str:
     """Return why a request cannot be measured: the reason of the first of its texts and tasks that is `missing`; empty
     where it can. A part of a group that is named after a text or task takes that alone."""
-    group, _, part = request.partition("/")
     if not missing:
         return ""
+    group, _, part = request.partition("/")
     needs = group_of(group).needs(options[group])
     names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
-    taken = [part] if part in names else names
-    return next((missing[name] for name in taken if name in missing), "")
+    return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:
     """Return the names of the metric groups of requests, each once."""
-    return list(dict.fromkeys(group_name(request) for request in requests))
+    return list(dict.fromkeys(map(group_name, requests)))
 
 
 def repeated(requests: Iterable[str], options: GroupOptions) -> list[str]:

@@ -4,12 +4,12 @@ the libraries do to both."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from quantgate.measure.groups import agreement_group
-from quantgate.records import AGREEMENT, Declared, Metric
+from quantgate.records import AGREEMENT, Declared, Metric, Scalars
 
 LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
@@ -35,19 +35,18 @@ def relative_metrics(
     relative: dict[str, Metric] = {}
     for metric_name, metric in metrics.items():
         other = reference.get(metric_name)
-        if other is None or not _same_units(metric, other):
+        if other is None:
+            continue
+        # The conditions that both have. Budgets may differ: they change last digits alone.
+        shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget", *WAYS}
+        if not _same_units(metric, other, shared):
             continue
         conditions = {**metric.conditions, **_particular(other, metric), "relative to": name}
         if metric.link == "exp":
-            relative[f"{metric_name}/{LOSS}"] = _loss(metric, other).model_copy(
-                update={"conditions": conditions}
-            )
+            relative[f"{metric_name}/{LOSS}"] = _loss(metric, other, conditions)
         elif metric.unit == "fraction" and metric.better == "higher" and other.value:
             task, _, kind = metric_name.rpartition("/")
-            recovery = _recovery(metric, other)
-            relative[f"{task}/{RECOVERY}"] = recovery.model_copy(
-                update={"conditions": {**conditions, "of": kind}}
-            )
+            relative[f"{task}/{RECOVERY}"] = _recovery(metric, other, {**conditions, "of": kind})
     return relative
 
 
@@ -78,11 +77,10 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
     differences = []
     for name, its in others.items():
         other = its.get(agreement_group())
-        if mine is None or other is None or not _same_tokens(mine, other):
-            continue
-        pairs = zip(mine.samples or (), other.samples or (), strict=True)
-        mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
-        differences.append((abs(mean), mean, stderr, name, other.value))
+        if mine is not None and other is not None and _same_units(mine, other, WORK):
+            pairs = zip(mine.samples or (), other.samples or (), strict=True)
+            mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
+            differences.append((abs(mean), mean, stderr, name, other.value))
     if mine is None or not differences:
         return {}
     _, mean, stderr, name, value = max(differences)
@@ -90,43 +88,30 @@ def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, M
         f"perplexity {mine.value:.5g} here, {value:.5g} in {name}: one of them is not the model "
         "that the matrix names"
     )
-    return {
-        AGREEMENT: Metric(
-            kind="exact",
-            value=mean,
-            unit="nats per token",
-            better="lower",
-            stderr=stderr,
-            conditions={**mine.conditions, "relative to": name},
-            raw={"says": says},
-        )
-    }
+    metric = Metric(
+        kind="exact",
+        value=mean,
+        unit="nats per token",
+        better="lower",
+        stderr=stderr,
+        conditions={**mine.conditions, "relative to": name},
+        raw={"says": says},
+    )
+    return {AGREEMENT: metric}
 
 
-def _same_units(metric: Metric, other: Metric) -> bool:
-    """Return whether samples belong together one by one: same work (conditions that both have), count and weights. A
-    cell and its reference may have different budgets, which change last digits alone."""
-    shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget"}
+def _same_units(metric: Metric, other: Metric, keys: Iterable[str]) -> bool:
+    """Return whether samples belong together one by one: the same count, weights, and conditions of these `keys`."""
     return (
         metric.kind == other.kind == "paired"
         and metric.link == other.link
         and len(metric.samples or ()) == len(other.samples or ()) > 1
         and metric.weights == other.weights
-        and all(metric.conditions[key] == other.conditions[key] for key in shared - {*WAYS})
+        and all(metric.conditions.get(key) == other.conditions.get(key) for key in keys)
     )
 
 
-def _same_tokens(metric: Metric, other: Metric) -> bool:
-    """Return whether both are of the same tokens in the same blocks."""
-    return (
-        metric.kind == other.kind == "paired"
-        and len(metric.samples or ()) == len(other.samples or ()) > 1
-        and metric.weights == other.weights
-        and all(metric.conditions.get(key) == other.conditions.get(key) for key in WORK)
-    )
-
-
-def _particular(reference: Metric, metric: Metric) -> dict[str, str | int | float | bool | None]:
+def _particular(reference: Metric, metric: Metric) -> Scalars:
     """Return the conditions that only the reference has, or in which it differs."""
     return {
         f"reference {key}": value
@@ -135,7 +120,7 @@ def _particular(reference: Metric, metric: Metric) -> dict[str, str | int | floa
     }
 
 
-def _loss(metric: Metric, reference: Metric) -> Metric:
+def _loss(metric: Metric, reference: Metric, conditions: Scalars) -> Metric:
     samples = [a - b for a, b in zip(metric.samples or (), reference.samples or (), strict=True)]
     mean, stderr = _weighted_mean(samples, metric.weights)
     return Metric(
@@ -147,21 +132,20 @@ def _loss(metric: Metric, reference: Metric) -> Metric:
         link="exp",
         samples=samples,
         weights=metric.weights,
+        conditions=conditions,
     )
 
 
-def _recovery(metric: Metric, reference: Metric) -> Metric:
+def _recovery(metric: Metric, reference: Metric, conditions: Scalars) -> Metric:
     pairs = list(zip(reference.samples or (), metric.samples or (), strict=True))
+    lost, gained = sum(was > now for was, now in pairs), sum(was < now for was, now in pairs)
     return Metric(
         kind="ratio",
         value=metric.value / reference.value,
         unit="fraction",
         better=metric.better,
-        raw={
-            "lost": sum(1 for was, now in pairs if was > now),
-            "gained": sum(1 for was, now in pairs if was < now),
-            "items": len(pairs),
-        },
+        conditions=conditions,
+        raw={"lost": lost, "gained": gained, "items": len(pairs)},
     )
 
 

@@ -10,8 +10,8 @@ import pytest
 from quantgate.config.matrix import Cell
 from quantgate.judge import Tolerances
 from quantgate.judge.compare import Comparison, FreshPairs, MoreProcesses, Rules
+from quantgate.plugin.case import judge_case
 from quantgate.records import Measurement, Metric, Spent, Status, Verdict
-from quantgate.run.measurer import judge_case
 from quantgate.run.plan import Need
 
 CELL = Cell(

@@ -9,9 +9,9 @@ from quantgate.judge import Tolerance, Tolerances, coverage, held_to, limits_of,
 from quantgate.judge.expected import Limits
 from quantgate.records import AGREEMENT, Metric, Status, Verdict
 from quantgate.report import RunInfo
-from quantgate.report.sentences import outcome, update_command
+from quantgate.report.summary import outcome, update_command
 from quantgate.run.inputs import load_matrix
-from quantgate.run.plan import Need, Partners, make_plan
+from quantgate.run.plan import Need, make_plan, partners_of
 from quantgate.run.relative import agreement
 
 CELL = "m/llamacpp/F16"
@@ -190,11 +190,11 @@ def test_a_reference_is_measured_with_that_of_the_other_backend() -> None:
 
 
 def test_partners_are_of_the_same_model_and_kind_of_device() -> None:
-    partners = Partners(CELLS.values())
-    assert [cell.id for cell in partners.of(CELLS[FP32])] == [F16]
+    partners = partners_of(CELLS.values())
+    assert [cell.id for cell in partners[FP32]] == [F16]
     cuda = CELLS["smollm2-135m/transformers/cuda-bf16"]
-    assert [cell.id for cell in partners.of(cuda)] == ["smollm2-135m/llamacpp/cuda-F16"]
-    assert partners.of(CELLS["smollm2-135m/llamacpp/Q4_K_M"]) == []
+    assert [cell.id for cell in partners[cuda.id]] == ["smollm2-135m/llamacpp/cuda-F16"]
+    assert "smollm2-135m/llamacpp/Q4_K_M" not in partners
 
 
 def test_the_case_of_perplexity_judges_the_agreement() -> None:

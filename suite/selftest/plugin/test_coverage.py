@@ -11,7 +11,7 @@ from quantgate.judge import Coverage, coverage
 from quantgate.machine.environment import MEASURING, code_hash
 from quantgate.plugin.finish import in_common
 from quantgate.records import Status, Verdict
-from quantgate.report.as_json import from_json
+from quantgate.report import RunInfo
 
 if TYPE_CHECKING:
     from selftest.conftest import Project
@@ -109,8 +109,8 @@ def test_the_report_has_the_environment_of_every_cell(baselined: Project, proces
     """Measured by processes of pytest-xdist, too, of which the reporting one has measured nothing."""
     result = baselined.run("-m", "tokenizer", "-n", processes)
     assert result.status == 0, result.output
-    report = (baselined.folder / "report/report.json").read_text()
-    info = from_json(report)[1]
+    report = json.loads((baselined.folder / "report/report.json").read_text())
+    info = RunInfo.model_validate(report["info"])
     assert info.environment["quantgate code"] == code_hash(*MEASURING)
     assert info.environment["llama.cpp"]
     assert "quantgate code" in (baselined.folder / "report/report.md").read_text()

@@ -18,8 +18,7 @@ from quantgate.files import path_problem
 from quantgate.locks import locked
 from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Job, Measurement
-from quantgate.run.process import Process
-from quantgate.run.record_files import file_error, sibling
+from quantgate.run.process import Process, file_error, sibling
 
 from selftest.conftest import Project
 
@@ -68,7 +67,7 @@ def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | 
         wanted.output.write_text(content)
     task: Any = SimpleNamespace(place="")
     with pytest.raises(MeasurementError, match=r"F16~part\.json: ") as caught:
-        Process(wanted, task, 1.0).read()
+        Process(wanted, task).read()
     assert said in str(caught.value)
 
 
@@ -76,7 +75,7 @@ def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
     wanted = job(tmp_path)
     wanted.output.write_text(record())
     task: Any = SimpleNamespace(place="")
-    assert Process(wanted, task, 1.0).read().run == "this"
+    assert Process(wanted, task).read().run == "this"
 
 
 def test_processes_and_schemes_do_not_share_files() -> None:

@@ -13,7 +13,7 @@ from quantgate.judge import Tolerance, Tolerances, gate_level, judge, load_toler
 from quantgate.judge.sensitivity import detectable, too_narrow
 from quantgate.measure.groups import parse_options
 from quantgate.records import Metric, Status
-from quantgate.run.foresee import foreseen
+from quantgate.run.gates import foreseen
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
 

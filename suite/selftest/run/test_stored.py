@@ -17,7 +17,7 @@ from quantgate.measure.groups import parse_options
 from quantgate.records import Measurement, Metric
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, Settings
-from quantgate.run.once import once
+from quantgate.run.measurer import once
 from quantgate.run.plan import Plan
 from quantgate.run.stored import StoredRun
 
@@ -72,8 +72,8 @@ class FakeBench:
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         return False
 
-    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> str:
-        return ""
+    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
+        return False
 
     def run(self, cell: Cell, *arguments: Any) -> Measurement:
         self.started.append(cell.id)

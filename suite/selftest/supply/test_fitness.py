@@ -17,8 +17,8 @@ from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.measure.groups import parse_options
 from quantgate.records import AGREEMENT, Status
-from quantgate.run.demand import lengths_of
 from quantgate.run.inputs import load_matrix
+from quantgate.run.plan import lengths_of
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.fitness import check_cell, check_model
 from safetensors.torch import load_file, save_file

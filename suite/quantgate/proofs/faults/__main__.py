@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from quantgate.commands import Parser
@@ -19,8 +20,8 @@ from quantgate.proofs.faults.catalogue import CATALOGUE
 from quantgate.proofs.faults.outcome import LAYOUT, Row
 from quantgate.proofs.faults.prove import Proof, TitledProgress
 from quantgate.proofs.faults.registry import Fault
-from quantgate.run.demand import lengths_of, needs_of
 from quantgate.run.inputs import load_matrix
+from quantgate.run.plan import lengths_of, needs_of
 from quantgate.supply.supply import Supply
 
 PAIRS = 5
@@ -52,7 +53,7 @@ def prove(options: argparse.Namespace, faults: Sequence[Fault]) -> tuple[list[Ro
     results = options.results.resolve()
     needs, lengths = needs_of(tier.group_options), lengths_of(tier.group_options)
     controls: dict[tuple[str, bool], dict[str, None]] = {}
-    with TitledProgress(sys.stderr, 0) as progress:
+    with closing(TitledProgress(sys.stderr, 0)) as progress:
         supply = Supply(
             matrix, tier, threads, results / "logs", lambda *_: None, options.text, needs, lengths
         )

@@ -18,13 +18,14 @@ from quantgate.errors import InputError
 from quantgate.judge import gate_level, load_tolerances
 from quantgate.judge.compare import Rules
 from quantgate.machine.environment import WORKER, code_hash
+from quantgate.plugin.case import judge_case
 from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import Measurement, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench, Settings
-from quantgate.run.measurer import Measurer, judge_case
+from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need, Plan
 from quantgate.run.stored import StoredRun
 from quantgate.supply.supply import Supply
@@ -38,8 +39,8 @@ class TitledProgress(Progress):
 
     title = ""
 
-    def start(self, cell: str, planned_phases: list[str]) -> None:
-        super().start(f"{cell} {self.title}", planned_phases)
+    def start(self, cell: str, phases: Sequence[str]) -> None:
+        super().start(f"{cell} {self.title}", phases)
 
     def event(self, cell: str, phase: str, done: float, total: float) -> None:
         super().event(f"{cell} {self.title}", phase, done, total)

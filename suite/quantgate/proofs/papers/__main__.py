@@ -23,7 +23,7 @@ from quantgate.proofs.papers import baseline, charts, page
 from quantgate.proofs.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
 from quantgate.proofs.papers.section import Measured
 from quantgate.run.inputs import load_matrix
-from quantgate.run.record_files import read_measurement
+from quantgate.run.process import read_measurement
 
 COLOUR = {"holds": "green", "does not hold": "red", "open": "yellow"}
 

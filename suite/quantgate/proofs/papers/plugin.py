@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from quantgate.errors import InputError
-from quantgate.plugin.hooks import WIRING
 from quantgate.plugin.screen import is_worker
+from quantgate.plugin.wiring import WIRING
 from quantgate.proofs.papers.cases import Answers, FindingCase, Question, questions
 
 MARK = "papers"

@@ -20,7 +20,7 @@ from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import Ran, Tools
 from quantgate.records import Measurement, Preparation
 from quantgate.run.bench import Bench, Settings
-from quantgate.run.demand import needs_of
+from quantgate.run.plan import needs_of
 from quantgate.supply.maker import run_preparation
 from quantgate.supply.supply import Supply
 
