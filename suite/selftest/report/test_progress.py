@@ -11,6 +11,7 @@ import select
 import struct
 import termios
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,7 +106,7 @@ def shown(file: Screen) -> str:
 
 def test_a_log_gets_one_line_at_the_start_and_one_at_the_end(clock: Clock) -> None:
     file = io.StringIO()
-    with Progress(file, 3, clock) as progress:
+    with closing(Progress(file, 3, clock)) as progress:
         run_cell(progress, clock)
         progress.note("a note\x1b[31m")
         progress.finish("m/b/reused", 0, "reused")
@@ -122,7 +123,7 @@ def test_a_log_gets_one_line_at_the_start_and_one_at_the_end(clock: Clock) -> No
 
 def test_a_log_gets_no_control_characters(clock: Clock) -> None:
     file = io.StringIO()
-    with Progress(file, 1, clock) as progress:
+    with closing(Progress(file, 1, clock)) as progress:
         run_cell(progress, clock, "m/b/\x1b[31m\r\x07s")
     assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f]", file.getvalue()) == []
 
@@ -133,14 +134,14 @@ def test_a_terminal_that_cannot_gets_the_plain_lines(
 ) -> None:
     monkeypatch.setenv("TERM", term)
     file = Screen()
-    with Progress(file, 1, clock) as progress:
+    with closing(Progress(file, 1, clock)) as progress:
         run_cell(progress, clock)
     assert "\x1b" not in file.getvalue()
 
 
 def test_a_terminal_shows_cell_phase_share_and_time(clock: Clock) -> None:
     file = Screen()
-    with Progress(file, 4, clock) as progress:
+    with closing(Progress(file, 4, clock)) as progress:
         run_cell(progress, clock, "m/b/first")
         progress.start(CELL, PHASES)
         clock.now += 10
@@ -152,7 +153,7 @@ def test_a_terminal_shows_cell_phase_share_and_time(clock: Clock) -> None:
 
 def test_a_cell_that_is_measured_again_keeps_its_number(clock: Clock) -> None:
     file = io.StringIO()
-    with Progress(file, 2, clock) as progress:
+    with closing(Progress(file, 2, clock)) as progress:
         for cell in ("m/b/1", "m/b/2", "m/b/1"):
             run_cell(progress, clock, cell)
     assert [line.split()[1] for line in file.getvalue().splitlines()[::2]] == ["1/2", "2/2", "1/2"]
@@ -160,7 +161,7 @@ def test_a_cell_that_is_measured_again_keeps_its_number(clock: Clock) -> None:
 
 def test_a_narrow_terminal_loses_the_model(clock: Clock) -> None:
     file = Screen()
-    with Progress(file, 4, clock) as progress:
+    with closing(Progress(file, 4, clock)) as progress:
         cell = f"{'m' * 60}/llamacpp/Q4_K_M"
         progress.start(cell, PHASES)
         progress.event(cell, "perplexity", 1, 2)
@@ -171,7 +172,7 @@ def test_a_terminal_is_left_as_it_was(clock: Clock) -> None:
     """At the bottom of the screen too, where drawing below makes it scroll."""
     file = Screen(height=3)
     file.write("one\ntwo\nsuite/test_perplexity.py ..")
-    with Progress(file, 2, clock) as progress:
+    with closing(Progress(file, 2, clock)) as progress:
         run_cell(progress, clock)
         assert any(CELL in screen for screen in file.seen)
         assert "".join(file.lines).endswith("suite/test_perplexity.py ..")
@@ -184,7 +185,7 @@ def test_a_terminal_is_left_as_it_was(clock: Clock) -> None:
 def test_an_interrupt_wipes_the_line_and_the_cursor_was_never_hidden(clock: Clock) -> None:
     file = Screen()
     file.write("here ")
-    with pytest.raises(KeyboardInterrupt), Progress(file, 2, clock) as progress:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), closing(Progress(file, 2, clock)) as progress:  # noqa: PT012
         progress.start(CELL, PHASES)
         progress.event(CELL, "load", 1, 2)
         raise KeyboardInterrupt
@@ -195,7 +196,7 @@ def test_an_interrupt_wipes_the_line_and_the_cursor_was_never_hidden(clock: Cloc
 
 def test_a_note_stays_on_a_terminal(clock: Clock) -> None:
     file = Screen()
-    with Progress(file, 2, clock) as progress:
+    with closing(Progress(file, 2, clock)) as progress:
         progress.start(CELL, PHASES)
         progress.note("measuring again")
         progress.finish(CELL, 1, "measured")
@@ -204,7 +205,7 @@ def test_a_note_stays_on_a_terminal(clock: Clock) -> None:
 
 def test_odd_events_do_no_harm(clock: Clock) -> None:
     file = Screen()
-    with Progress(file, 1, clock) as progress:
+    with closing(Progress(file, 1, clock)) as progress:
         progress.event(CELL, "load", 1, 2)
         progress.start(CELL, [])
         progress.event("other/cell/x", "load", 1, 2)
@@ -217,7 +218,7 @@ def test_odd_events_do_no_harm(clock: Clock) -> None:
 
 def test_the_times_go_on_between_events() -> None:
     file = Screen()
-    with Progress(file, 1, tick=0.01) as progress:
+    with closing(Progress(file, 1, tick=0.01)) as progress:
         progress.start(CELL, PHASES)
         before = len(file.seen)
         for _ in range(200):
@@ -229,7 +230,7 @@ def test_the_times_go_on_between_events() -> None:
 
 def test_a_file_that_lacks_a_character_gets_a_question_mark(clock: Clock) -> None:
     binary = io.BytesIO()
-    with Progress(io.TextIOWrapper(binary, encoding="ascii"), 1, clock) as progress:
+    with closing(Progress(io.TextIOWrapper(binary, encoding="ascii"), 1, clock)) as progress:
         progress.start("modèle/b/s", [])
     assert binary.getvalue() == b"cell 1/1 mod?le/b/s: started\n"
 
@@ -247,7 +248,7 @@ def terminal() -> Iterator[tuple[int, Any]]:
 def test_the_width_is_that_of_the_terminal_behind_the_file(terminal: tuple[int, Any], clock: Clock) -> None:
     master, file = terminal
     cell = f"model/{'b' * 60}/{'s' * 60}"
-    with Progress(file, 1, clock) as progress:
+    with closing(Progress(file, 1, clock)) as progress:
         progress.start(cell, PHASES)
         progress.event(cell, "load", 1, 2)
     output = ""

@@ -1,0 +1,64 @@
+"""What the end-to-end tests of the gate share: names of cells and cases, a broken quantizer, a run's processes."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from quantgate.records import Measurement, Metric, Status
+
+from selftest.conftest import REPO, Project, Result
+
+F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
+CASES = [f"{case}[{cell}]" for cell in (F16, Q4) for case in ("memory", "perplexity", "tokenizer")]
+
+
+def break_quantizer(project: Project, ftype: str = "Q2_K") -> None:
+    """Q4_K_M silently makes something else."""
+    project.matrix["backends"] = {"llamacpp": {"schemes": {"Q4_K_M": {"bits": 4, "ftype": ftype}}}}
+
+
+def exact(measurement: Measurement) -> dict[str, Metric]:
+    """The metrics that two runs must agree on to the last digit."""
+    return {n: m for n, m in measurement.metrics.items() if m.kind in ("paired", "exact")}
+
+
+def statuses(result: Result, *cells: str) -> set[Status]:
+    return {v.status for v in result.verdicts if v.cell in cells}
+
+
+def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
+    """Run the command that a message names; the records of that run go elsewhere."""
+    return subprocess.run(
+        f"{command} --results {shlex.quote(str(project.folder / 'elsewhere'))} -p no:cacheprovider",
+        shell=True,
+        cwd=REPO,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def worker(pytest_process: subprocess.Popen[str], cell: str) -> psutil.Process:
+    """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's."""
+    parent, deadline = psutil.Process(pytest_process.pid), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(psutil.Error, OSError):  # they come and go
+            for server in (server for warden in parent.children() for server in warden.children()):
+                for child in server.children():
+                    if str(Path(f"/proc/{child.pid}/fd/1").readlink()).endswith(f"/{cell}.log"):
+                        return child
+        time.sleep(0.005)
+    raise AssertionError(f"no process for {cell}")
+
+
+def worker_left(project: Project) -> list[psutil.Process]:
+    """Measuring processes of this project that are still there."""
+    spy = str(project.folder / "spy")
+    processes = psutil.process_iter(["environ"])
+    return [p for p in processes if (p.info["environ"] or {}).get("QUANTGATE_SPY") == spy]

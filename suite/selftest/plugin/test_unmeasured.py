@@ -1,0 +1,174 @@
+"""Cells that cannot be measured, runs side by side, and runs that are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from quantgate.baselines import store as baselines
+from quantgate.cache.kept import keep
+from quantgate.records import Status
+
+from selftest.conftest import REPO, Project
+from selftest.plugin.runs import CASES, F16, Q4, exact, statuses, worker, worker_left
+from selftest.tiny import TinyModel
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project, name: str) -> None:
+    baselined.write()
+    process = baselined.start()
+    worker(process, F16).send_signal(signal.Signals[name])
+    result = baselined.finish(process)
+    assert result.status == 10
+    assert result.failed() == [case for case in CASES if F16 in case]
+    assert statuses(result, F16) == {Status.ERROR}
+    assert f"was killed by {name}" in result.verdict(F16, "perplexity").text
+    # What needs the reference says so, and is no error of its own.
+    loss = result.verdict(Q4, "perplexity/loss")
+    assert loss.status == Status.INCONCLUSIVE
+    assert loss.text.startswith("cannot be judged without the reference: ")
+    assert f"was killed by {name}" in loss.text
+    assert {v.status for v in result.verdicts if v.cell == Q4 and v is not loss} == {Status.PASS}
+    assert f"full log: {baselined.results / 'smoke' / F16}.log" in result.output
+    info = json.loads((baselined.folder / "report" / "report.json").read_bytes())["info"]
+    assert info["exit_status"] == "10"
+    assert "exit status 10" in result.output
+
+
+def test_a_time_limit_ends_a_cell(baselined: Project) -> None:
+    baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
+    result = baselined.run("-k", Q4)
+    assert result.status == 10
+    assert "took longer than its time limit of 0.05 s" in result.verdict(Q4, "perplexity").text
+    assert not worker_left(baselined)
+
+
+def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
+    project: Project, tmp_path: Path
+) -> None:
+    """The processes of one cell stand for the spread between processes: what a server gives to all that it forks must
+    not be common to them. What the servers import, they import before anything is measured."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if '--serve' in sys.orig_argv:\n"
+        "    with open(os.environ['SERVERS'], 'a') as file: file.write(f'{os.getpid()} {time.time()}\\n')\n"
+    )
+    path = os.pathsep.join([str(REPO), str(tmp_path)])
+    project.run("-k", "tokenizer")  # what has to be made once is made by other processes
+    result = project.run("-k", "memory", PYTHONPATH=path, SERVERS=str(tmp_path / "servers"))
+    assert result.processes == [F16, f"{F16}.2", Q4, f"{Q4}.2"]
+    servers = dict(line.split() for line in (tmp_path / "servers").read_text().splitlines())
+    assert len(servers) == 2
+    first = project.results / "smoke" / f"{F16}~job.json"
+    assert max(map(float, servers.values())) < first.stat().st_mtime
+    assert not worker_left(project)
+
+
+def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> None:
+    import gguf
+
+    cache = baselined.folder / "cache"
+    shutil.copytree(baselined.environment["QUANTGATE_CACHE"], cache)
+    (checkpoint,) = (cache / "checkpoints").glob("tiny-F16-*.gguf")
+    weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
+    weights["blk.1.ffn_norm.weight"][3] = 3e38  # more than the F16 that it is multiplied in can hold
+    del weights  # writes the mapped file
+    keep(checkpoint)
+    result = baselined.run(QUANTGATE_CACHE=str(cache))
+    assert result.status == 10
+    assert result.failed() == [case for case in CASES if F16 in case]
+    verdict = result.verdict(F16, "perplexity")
+    assert verdict.status == Status.ERROR
+    assert "(the process ended with exit status 1)" in verdict.text
+    assert "the model's logits are not finite" in verdict.text
+    assert "the model's logits are not finite" in " ".join(result.output.split())
+
+
+def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyModel) -> None:
+    project.write()
+    (project.folder / "half.gguf").write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
+    project.matrix["models"]["half"] = {**project.matrix["models"]["tiny"], "gguf": {"path": "half.gguf"}}
+    project.matrix["tiers"]["smoke"]["cells"].append("half/llamacpp/F16")
+    result = project.update()
+    assert result.status == 10
+    assert not (project.baselines / "half").exists()
+    assert (project.baselines / F16 / "smoke.toml").exists()
+
+
+def test_another_text_is_not_comparable(baselined: Project) -> None:
+    text = baselined.text.read_text()
+    baselined.text.write_text(text[100:] + text[:100])
+    result = baselined.run("-k", "perplexity")
+    assert result.status == 11
+    verdict = result.verdict(Q4, "perplexity")
+    assert verdict.status == Status.NOT_COMPARABLE
+    old = baselines.read(baselined.baselines, Q4, "smoke")
+    assert old is not None
+    was = old.metrics["perplexity"].conditions["tokens"]
+    now = exact(baselined.measurement(Q4))["perplexity"].conditions["tokens"]
+    assert was != now
+    assert verdict.text == f"tokens differs: baseline {was}, measured {now}"
+    assert verdict.text in result.output
+
+
+def test_xdist_measures_each_cell_once(baselined: Project) -> None:
+    result = baselined.run("-n", "2", "-m", "not throughput")
+    assert result.status == 0
+    assert result.cases == dict.fromkeys(CASES, "passed")
+    assert sorted(result.measured) == [F16, Q4]
+    assert statuses(result, F16, Q4) == {Status.PASS}
+
+
+def test_xdist_passes_a_failure_on_without_trying_twice(baselined: Project) -> None:
+    baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
+    result = baselined.run("-n", "2", "-m", "not throughput")
+    assert result.status == 10
+    assert sorted(result.measured) == [F16, Q4]
+    assert set(result.failed()) == set(CASES)
+
+
+def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:
+    result = project.run("--tier", "timed", "-n", "2")
+    assert result.status == 4
+    assert "-m 'not throughput'" in result.output
+    assert "Traceback" not in result.output
+    assert result.measured == []
+
+
+def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
+    baselined.write()
+    before = baselined.measurement(F16).run
+    process = baselined.start()
+    child = worker(process, Q4)
+    child.suspend()  # it ends only if it is ended
+    process.send_signal(signal.SIGINT)
+    result = baselined.finish(process)
+    assert result.status == 2
+    # Its parent is gone as well: until the system has collected it, its number is taken.
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert not worker_left(baselined)
+    assert baselined.measurement(F16).run != before
+
+    rest = baselined.run("--reuse")
+    assert rest.status == 0
+    assert rest.measured == [Q4]
+
+
+@pytest.mark.slow
+def test_three_backends_agree(project: Project) -> None:
+    full, nf4 = "tiny/transformers/fp32", "tiny/bitsandbytes/nf4"
+    project.matrix["tiers"]["smoke"]["cells"] = [full, nf4, F16]
+    assert project.update().status == 0
+    records = {cell: project.measurement(cell) for cell in (full, nf4, F16)}
+    samples = {cell: m.metrics["perplexity"].samples or [] for cell, m in records.items()}
+    assert samples[F16] == pytest.approx(samples[full], abs=1e-2)
+    assert samples[F16] != samples[full]
+    bpw = {cell: m.metrics["memory/bits_per_weight"].value for cell, m in records.items()}
+    assert 4 < bpw[nf4] < bpw[F16] < bpw[full] == 32
+    assert {m.metrics["tokenizer/mismatches"].value for m in records.values()} == {0}
