@@ -18,7 +18,7 @@ from quantgate.baselines.reader import StoredBaselines
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.hardware import missing_hardware
 from quantgate.config.matrix import Cell, Matrix
-from quantgate.config.tolerances import TOLERANCES, Tolerances, load_tolerances
+from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
 from quantgate.files import path_problem
 from quantgate.judge import gate_level
@@ -62,7 +62,9 @@ class Wiring:
         self.baselines = options.baselines or self.root / "baselines"
         self.stored = StoredBaselines(self.baselines, options.tier, options.machine)
         self.results = (options.results or self.root / ".quantgate").resolve()
-        self.tolerances = self._tolerances()
+        tolerances = load_tolerances(path := options.tolerances or TOLERANCES)
+        check_tolerances(path, tolerances, self.matrix)
+        self.tolerances = tolerances.for_tier(options.tier, self.matrix.roundings())
         self.needs: dict[str, list[Need]] = {}
         """By cell id, what the collected cases need."""
         self.skipped: dict[str, str] = {}
@@ -192,7 +194,7 @@ class Wiring:
         against = self.options.against is not None
         return Rules(
             tolerances=self.tolerances,
-            alpha=self._level_against() if against else self._level(),
+            alpha=self._level(),
             against=against,
             timings=against or self.options.machine is not None,
             minimum_shares={
@@ -201,28 +203,21 @@ class Wiring:
         )
 
     def _level(self) -> float:
-        """Return the level of one gate: as many share the run's as the baselines of the selected cases have."""
+        """Return the level of one gate. As many share the run's as the baselines of the selected cases have; in an A/B
+        run no baseline says how many there are, so it is the most that there can be."""
+        if self.options.against is not None:
+            metrics = possible(self.tier.group_options, relatives=False)
+            gates = sum(most_gates(need, metrics, self.tolerances) for need in self._all_needs)
+            return self.tolerances.run_alpha / max(1, gates)
         covered = {
             cell: {name: m for name, m in metrics.items() if any(n.covers(name) for n in self.needs[cell])}
             for cell, metrics in self.stored.metrics(self.needs).items()
         }
         return gate_level(self.tolerances, covered)
 
-    def _level_against(self) -> float:
-        """Return the level of one gate where no baseline says how many there are: by the most that there can be."""
-        metrics = possible(self.tier.group_options, relatives=False)
-        gates = sum(most_gates(need, metrics, self.tolerances) for need in self._all_needs)
-        return self.tolerances.run_alpha / max(1, gates)
-
     @property
     def _all_needs(self) -> list[Need]:
         return [need for needs in self.needs.values() for need in needs]
-
-    def _tolerances(self) -> Tolerances:
-        path = self.options.tolerances or TOLERANCES
-        tolerances = load_tolerances(path)
-        check_tolerances(path, tolerances, self.matrix)
-        return tolerances.for_tier(self.options.tier, self.matrix.roundings())
 
     def _supply(self, environment: Environment | None = None) -> Supply:
         options = self.tier.group_options
@@ -233,9 +228,7 @@ class Wiring:
         )  # fmt: skip
 
     def _bound_cache(self) -> None:
-        began = time.time() - (time.monotonic() - self.begin)
-        if removed := bound(began):
+        if removed := bound(time.time() - (time.monotonic() - self.begin)):
             size = sum(thing.bytes for thing in removed) / 1e9
-            self.screen.say(
-                f"removed from the cache: {len(removed)} things not used for a day or more, {size:.1f} GB"
-            )
+            things = f"{len(removed)} things not used for a day or more"
+            self.screen.say(f"removed from the cache: {things}, {size:.1f} GB")

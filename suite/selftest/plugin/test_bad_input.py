@@ -21,7 +21,7 @@ F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 
 
 def assert_usage_error(result: Result, *words: str) -> None:
-    """Exit status 4, everything said in plain words, nothing measured."""
+    """Exit status 4, everything in plain words, nothing measured."""
     assert result.status == 4, result.output
     for word in words:
         assert word in result.output

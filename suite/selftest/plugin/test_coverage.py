@@ -60,8 +60,8 @@ def test_all_judged() -> None:
 
 
 def gates(project: Project) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((project.folder / "report/report.json").read_text())["gates"]
-    return found
+    written: dict[str, Any] = json.loads((project.folder / "report/report.json").read_text())["gates"]
+    return written
 
 
 def test_a_green_run_in_which_nothing_was_judged_is_told_and_may_be_made_to_fail(project: Project) -> None:
@@ -89,7 +89,7 @@ def test_a_run_in_which_all_is_judged_is_enough(baselined: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "words"),
     [
         (["--min-judged=90"], "--min-judged 90: must be between 0 and 1 (0.9 is nine gates of ten)"),
         (["--min-judged=nan"], "must be between 0 and 1"),
@@ -98,10 +98,10 @@ def test_a_run_in_which_all_is_judged_is_enough(baselined: Project) -> None:
         (["--min-judged=1", "--update-baselines", "--reason=x"], "does not go with --update-baselines"),
     ],
 )
-def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list[str], told: str) -> None:
+def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list[str], words: str) -> None:
     result = project.run(*arguments)
     assert result.status == 4
-    assert told in result.output
+    assert words in result.output
 
 
 @pytest.mark.parametrize("processes", ["0", "2"])

@@ -79,12 +79,12 @@ def test_a_run_accounts_for_its_wall_time(project: Project) -> None:
     for _, *phases, everything, forward in rows.values():
         assert sum(phases) == pytest.approx(everything, abs=0.05 * len(phases))
         assert forward <= everything
-    said = re.search(
+    match = re.search(
         r"wall time ([\d.]+) s: measuring processes ([\d.]+) s, judging ([\d.]+) s, pytest and reports ([\d.]+) s",
         result.output,
     )
-    assert said is not None
-    wall, *parts = map(float, said.groups())
+    assert match is not None
+    wall, *parts = map(float, match.groups())
     assert sum(parts) == pytest.approx(wall, abs=0.2)
     assert parts[0] == pytest.approx(rows["all"][-2], abs=0.1)
     assert min(parts) >= 0

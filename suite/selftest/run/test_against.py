@@ -16,7 +16,7 @@ from selftest.conftest import Project
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 
 FAULT = '''\
-"""Makes decoding slower and holds memory, in measuring processes that are told to."""
+"""Makes decoding slower and holds memory, in measuring processes that have the variable."""
 import os, sys, time
 
 if os.environ.get("FAULT") and "quantgate.measure.worker" in sys.orig_argv:
@@ -81,9 +81,9 @@ def test_against_the_same_interpreter_nothing_is_red(project: Project) -> None:
         "new",
     ]  # what does not vary; then peaks, one process after the other, and timings, in turns
     sides += ["old.1", "new.1", "old.2", "new.2", "new.3", "old.3", "new.4", "old.4"]
-    found = [name.removeprefix(f"{Q4}.") for name in result.processes]
-    assert found[:2] == sides[:2]
-    assert sorted(found) == sorted(sides), "and no reference"
+    processes = [name.removeprefix(f"{Q4}.") for name in result.processes]
+    assert processes[:2] == sides[:2]
+    assert sorted(processes) == sorted(sides), "and no reference"
     assert result.verdict(Q4, "perplexity").status == Status.PASS
     assert result.verdict(Q4, "perplexity").text == "equal to the last digit"
     assert result.verdict(Q4, "memory/weight_bytes").status == Status.PASS

@@ -51,14 +51,14 @@ def test_rounds_are_in_turns_where_those_of_all_processes_are() -> None:
 
 
 def test_samples_of_all_processes_and_the_value_of_the_middle_one() -> None:
-    found = merge(
+    merged = merge(
         [
             record(["perplexity", "t"], 3.0, perplexity=PERPLEXITY, t=rounds([1.0, 2.0, 3.0]), p=peak(50.0)),
             record(["t"], 2.0, t=rounds([6.0]), p=peak(10.0)),
             record(["t"], 1.5, t=rounds([4.0, 4.0, 5.0]), p=peak(20.0)),
         ]
     )
-    timing = found.metrics["t"]
+    timing = merged.metrics["t"]
     assert timing.samples == [1.0, 2.0, 3.0, 6.0, 4.0, 4.0, 5.0]
     assert timing.processes == [3, 1, 3]
     assert timing.medians == [2.0, 6.0, 4.0]
@@ -68,12 +68,12 @@ def test_samples_of_all_processes_and_the_value_of_the_middle_one() -> None:
         "tokens": 60,
         "disturbances": [{"others": 0.01}, {"others": 0.06}, {"others": 0.04}],
     }
-    assert (found.metrics["p"].value, found.metrics["p"].samples) == (20.0, [50.0, 10.0, 20.0])
-    assert found.metrics["p"].raw == {"file": [25.0, 5.0, 10.0]}
-    assert found.metrics["perplexity"] == PERPLEXITY
-    assert found.requests == ["perplexity", "t"]
-    assert found.seconds == 6.5
-    assert found.complete
+    assert (merged.metrics["p"].value, merged.metrics["p"].samples) == (20.0, [50.0, 10.0, 20.0])
+    assert merged.metrics["p"].raw == {"file": [25.0, 5.0, 10.0]}
+    assert merged.metrics["perplexity"] == PERPLEXITY
+    assert merged.requests == ["perplexity", "t"]
+    assert merged.seconds == 6.5
+    assert merged.complete
 
 
 def test_a_time_is_the_median_of_medians() -> None:
@@ -90,9 +90,9 @@ def test_wall_times_are_those_of_all_processes() -> None:
         record(["t"]).model_copy(update={"phases": {"load": 1.0, "t": 2.0}, "forward": {"t": 1.5}}),
         record(["t"]).model_copy(update={"phases": {"load": 0.5}}),
     ]
-    found = merge(parts)
-    assert found.phases == {"load": 1.5, "t": 2.0}
-    assert found.forward == {"t": 1.5}
+    merged = merge(parts)
+    assert merged.phases == {"load": 1.5, "t": 2.0}
+    assert merged.forward == {"t": 1.5}
 
 
 def test_merging_again_adds_processes() -> None:
@@ -102,9 +102,9 @@ def test_merging_again_adds_processes() -> None:
 
 
 def test_a_metric_that_later_processes_alone_have_is_taken() -> None:
-    found = merge([record(["perplexity"], perplexity=PERPLEXITY), record(["t"], t=rounds([1.0]))])
-    assert set(found.metrics) == {"perplexity", "t"}
-    assert found.requests == ["perplexity", "t"]
+    merged = merge([record(["perplexity"], perplexity=PERPLEXITY), record(["t"], t=rounds([1.0]))])
+    assert set(merged.metrics) == {"perplexity", "t"}
+    assert merged.requests == ["perplexity", "t"]
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def test_recovery_is_a_share_of_the_references_accuracy_with_the_flips() -> None
     norm = "accuracy/piqa/acc_norm"
     old = {acc: accuracy([1.0, 1.0, 0.0, 0.0]), norm: accuracy([1.0, 1.0, 1.0, 0.0])}
     new = {acc: accuracy([1.0, 1.0, 0.0, 0.0]), norm: accuracy([0.0, 0.0, 1.0, 1.0])}
-    found = relative_metrics(new, old, REFERENCE)
-    assert list(found) == ["accuracy/piqa/recovery"]
-    recovery = found["accuracy/piqa/recovery"]
+    relatives = relative_metrics(new, old, REFERENCE)
+    assert list(relatives) == ["accuracy/piqa/recovery"]
+    recovery = relatives["accuracy/piqa/recovery"]
     assert recovery.value == pytest.approx(2 / 3)
     assert recovery.conditions["of"] == "acc_norm"
     assert recovery.raw == {"lost": 2, "gained": 1, "items": 4}
@@ -130,12 +130,14 @@ def test_the_metric_that_a_relative_one_is_made_of() -> None:
 
 
 def test_a_recovery_is_had_though_the_batches_differ() -> None:
-    """Each cell may have found another budget on its own; another task is another matter."""
+    """Each cell may have a budget of its own choice; another task is another matter."""
 
     def of(**conditions: Any) -> Metric:
         return accuracy([1.0, 0.0]).model_copy(update={"conditions": conditions})
 
     name = "accuracy/arc/acc"
-    found = relative_metrics({name: of(budget=256, task="a")}, {name: of(budget=512, task="a")}, "m/b/ref")
-    assert found["accuracy/arc/recovery"].value == 1.0
+    relatives = relative_metrics(
+        {name: of(budget=256, task="a")}, {name: of(budget=512, task="a")}, "m/b/ref"
+    )
+    assert relatives["accuracy/arc/recovery"].value == 1.0
     assert not relative_metrics({name: of(budget=256, task="a")}, {name: of(budget=256, task="b")}, "m/b/ref")

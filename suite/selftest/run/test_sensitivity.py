@@ -58,33 +58,33 @@ def test_the_level_of_a_run_is_shared_by_the_gates_that_can_raise_a_false_alarm(
         "memory/weight_bytes": exact,
         "perplexity/bits_per_byte": perplexity(),
     }
-    found = gate_level(tolerances(PERPLEXITY, EXACT), {"a/b/c": metrics, "a/b/d": metrics})
-    assert found == 0.01 / 2, "one of each cell: the exact one and the one without a gate do not count"
+    level = gate_level(tolerances(PERPLEXITY, EXACT), {"a/b/c": metrics, "a/b/d": metrics})
+    assert level == 0.01 / 2, "one of each cell: the exact one and the one without a gate do not count"
     assert gate_level(tolerances(PERPLEXITY), {}) == 0.01
 
 
 def test_the_detectable_change_is_found_by_the_judge_19_times_of_20() -> None:
     """Differences as large as the gate on reproduction lets pass, and a change of exactly the detectable size."""
-    random, known = np.random.default_rng(3), tolerances(PERPLEXITY, SAME)
+    random, rules = np.random.default_rng(3), tolerances(PERPLEXITY, SAME)
     old = perplexity()
-    change = detectable("perplexity", CELL, old, known, ALPHA)
+    change = detectable("perplexity", CELL, old, rules, ALPHA)
     assert change is not None
     narrow = PERPLEXITY.model_copy(update={"relative": 0.0})
-    found = 0
+    detected = 0
     for _ in range(1000):
         new = [3.0 + math.log1p(change) + d for d in random.normal(0, 0.002, 32)]
-        found += (
+        detected += (
             judge(CELL, "perplexity", perplexity(samples=new), old, narrow, ALPHA).status == Status.REGRESSION
         )
-    assert found / 1000 == pytest.approx(0.95, abs=0.03)
+    assert detected / 1000 == pytest.approx(0.95, abs=0.03)
 
 
 def test_what_has_no_gate_or_no_noise_detects_nothing_in_particular() -> None:
-    known = tolerances(PERPLEXITY, EXACT)
+    rules = tolerances(PERPLEXITY, EXACT)
     exact = Metric(kind="exact", value=1.0, unit="bytes", better="lower")
-    assert detectable("memory/weight_bytes", CELL, exact, known, ALPHA) is None
-    assert detectable("perplexity/bits_per_byte", CELL, perplexity(), known, ALPHA) is None
-    assert detectable("perplexity", CELL, perplexity(), known, ALPHA) is None, "its noise is not known"
+    assert detectable("memory/weight_bytes", CELL, exact, rules, ALPHA) is None
+    assert detectable("perplexity/bits_per_byte", CELL, perplexity(), rules, ALPHA) is None
+    assert detectable("perplexity", CELL, perplexity(), rules, ALPHA) is None, "its noise is unknown"
 
 
 def test_more_processes_detect_smaller_changes_of_a_peak() -> None:
@@ -101,14 +101,14 @@ def test_more_processes_detect_smaller_changes_of_a_peak() -> None:
     assert more is not None
     assert few > 2 * more
     random, none = np.random.default_rng(8), PEAK.model_copy(update={"relative": 0.0})
-    found = 0
+    detected = 0
     for _ in range(500):
         old, new = (
             (factor * np.exp(random.normal(0, 0.02, 4))).tolist() for factor in (1e8, 1e8 * (1 + few))
         )
         verdict = judge(CELL, "memory/peak", peak(new), peak(old), none, ALPHA)
-        found += verdict.status == Status.REGRESSION
-    assert found / 500 > 0.95
+        detected += verdict.status == Status.REGRESSION
+    assert detected / 500 > 0.95
 
 
 @pytest.mark.parametrize(("limit", "enough"), [(0.0025, True), (0.001, False)])
@@ -116,8 +116,8 @@ def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
     limit: float, enough: bool
 ) -> None:
     entry = PERPLEXITY.model_copy(update={"relative": limit})
-    known = tolerances(entry, SAME)
-    seen, void, refused = with_sensitivity(CELL, {"perplexity": perplexity()}, known, ALPHA)
+    rules = tolerances(entry, SAME)
+    seen, void, refused = with_sensitivity(CELL, {"perplexity": perplexity()}, rules, ALPHA)
     assert not void, "a loss of 0.3 % is red all the same"
     assert seen["perplexity"].detectable == pytest.approx(0.00222, rel=0.02)
     assert bool(refused) != enough
@@ -125,9 +125,9 @@ def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
         assert "perplexity: the tolerance of 0.1 % is below 0.22" in refused[0]
         tokens = int(refused[0].split("; ")[1].split(" ")[0].replace(",", ""))
         more = perplexity(blocks=math.ceil(tokens / 128))
-        assert not with_sensitivity(CELL, {"perplexity": more}, known, ALPHA).narrow, "so many do"
+        assert not with_sensitivity(CELL, {"perplexity": more}, rules, ALPHA).narrow, "so many do"
         fewer = perplexity(blocks=math.floor(tokens / 128) - 1)
-        assert with_sensitivity(CELL, {"perplexity": fewer}, known, ALPHA).narrow
+        assert with_sensitivity(CELL, {"perplexity": fewer}, rules, ALPHA).narrow
 
 
 def test_windows_are_called_windows() -> None:
@@ -140,8 +140,8 @@ def test_windows_are_called_windows() -> None:
 
 def test_flips_are_told_with_the_number_of_items_that_would_do() -> None:
     entry = MEAN.model_copy(update={"absolute": 0.05})
-    found = detectable(entry.metric, CELL, accuracy(80), tolerances(entry), ALPHA)
-    text = too_narrow(entry.metric, accuracy(80), entry, found, ALPHA)
+    smallest = detectable(entry.metric, CELL, accuracy(80), tolerances(entry), ALPHA)
+    text = too_narrow(entry.metric, accuracy(80), entry, smallest, ALPHA)
     assert (
         "the tolerance of 5 % is below 26 %, the smallest loss that 80 items detect 95 % of the time; 434 items"
         in text
@@ -151,8 +151,8 @@ def test_flips_are_told_with_the_number_of_items_that_would_do() -> None:
 
 def test_a_relative_tolerance_on_answers_asks_for_the_items_of_its_share() -> None:
     entry = Tolerance(metric="accuracy/arc/acc", relative=0.1)
-    found = detectable(entry.metric, CELL, accuracy(100), tolerances(entry), ALPHA)
-    assert "434 items would do" in too_narrow(entry.metric, accuracy(100), entry, found, ALPHA), "5 points"
+    smallest = detectable(entry.metric, CELL, accuracy(100), tolerances(entry), ALPHA)
+    assert "434 items would do" in too_narrow(entry.metric, accuracy(100), entry, smallest, ALPHA), "5 points"
 
 
 def test_a_tolerance_of_nothing_is_never_enough_and_says_no_number() -> None:
@@ -192,29 +192,29 @@ SHARE = {"unit": "fraction", "better": "higher", "answers": True}
 def test_a_gate_that_sees_no_loss_at_all_is_void(
     metrics: dict[str, Metric], entries: list[Tolerance], outcome: str
 ) -> None:
-    found = with_sensitivity(CELL, metrics, tolerances(*entries), ALPHA)
-    assert (bool(found.void), bool(found.narrow)) == (outcome == "void", outcome == "narrow")
+    sensitivity = with_sensitivity(CELL, metrics, tolerances(*entries), ALPHA)
+    assert (bool(sensitivity.void), bool(sensitivity.narrow)) == (outcome == "void", outcome == "narrow")
 
 
 @pytest.mark.parametrize(
-    ("metric", "said"),
+    ("metric", "remedy"),
     [
         (perplexity(conditions={"windows": 8}), r"\(windows = \d+ instead of 8\)"),
         (accuracy(80).model_copy(update={"conditions": {"items": 80}}), r"\(items = 434 instead of 80\)"),
     ],
 )
-def test_what_would_do_is_told_as_the_option_of_the_tier(metric: Metric, said: str) -> None:
+def test_what_would_do_is_named_as_the_option_of_the_tier(metric: Metric, remedy: str) -> None:
     name = "accuracy/mean/acc" if metric.answers else "perplexity"
     entry = MEAN.model_copy(update={"absolute": 0.05}) if metric.answers else PERPLEXITY
     entries = [entry if metric.answers else entry.model_copy(update={"relative": 0.001}), SAME]
     (text,) = with_sensitivity(CELL, {name: metric}, tolerances(*entries), ALPHA).narrow
-    assert re.search(said, text), text
+    assert re.search(remedy, text), text
 
 
 # --- before anything is measured ------------------------------------------------------------------
 
 
-def told(**options: Any) -> tuple[list[str], list[str]]:
+def foreseen_of(**options: Any) -> tuple[list[str], list[str]]:
     """Of a tier of two cells with this workload, by the shipped tolerances."""
     matrix = load_matrix()
     cells = [matrix.cell(f"smollm2-135m/llamacpp/{scheme}") for scheme in ("Q8_0", "Q4_0")]
@@ -225,7 +225,7 @@ def told(**options: Any) -> tuple[list[str], list[str]]:
 
 
 def test_a_tier_says_beforehand_what_its_samples_are_too_few_for() -> None:
-    void, narrow = told(
+    void, narrow = foreseen_of(
         perplexity={"text": "boolq", "n_ctx": 256, "windows": 4},
         accuracy={"tasks": ["arc_easy", "piqa"], "items": 16},
     )
@@ -235,7 +235,7 @@ def test_a_tier_says_beforehand_what_its_samples_are_too_few_for() -> None:
         "smollm2-135m/llamacpp/Q8_0 and 1 more: accuracy/mean/acc: the tolerance of 5 % is below"
     )
     items, windows = (re.findall(r"\((?:items|windows) = (\d+) instead", line)[0] for line in (flips, text))
-    again = told(
+    again = foreseen_of(
         perplexity={"text": "boolq", "n_ctx": 256, "windows": int(windows)},
         accuracy={"tasks": ["arc_easy", "piqa"], "items": int(items)},
     )
@@ -243,7 +243,7 @@ def test_a_tier_says_beforehand_what_its_samples_are_too_few_for() -> None:
 
 
 def test_a_gate_that_would_be_void_is_told_beforehand() -> None:
-    void, _ = told(accuracy={"tasks": ["arc_easy", "piqa"], "items": 4})
+    void, _ = foreseen_of(accuracy={"tasks": ["arc_easy", "piqa"], "items": 4})
     assert [line.partition(": ")[2].partition(":")[0] for line in void] == ["accuracy/mean/acc"]
     assert "items = " in void[0]
 
@@ -259,11 +259,11 @@ def test_the_shipped_tiers_have_samples_enough(tier: str) -> None:
 
 def test_of_a_handful_of_blocks_the_number_that_would_do_is_no_fancy() -> None:
     """With few degrees of freedom Student's t sees nothing; the error falls with the root of n on the log scale."""
-    known = tolerances(PERPLEXITY, SAME)
-    (text,) = with_sensitivity(CELL, {"perplexity": perplexity(3)}, known, ALPHA).narrow
+    rules = tolerances(PERPLEXITY, SAME)
+    (text,) = with_sensitivity(CELL, {"perplexity": perplexity(3)}, rules, ALPHA).narrow
     tokens = int(text.split("; ")[1].split(" ")[0].replace(",", ""))
     for blocks, enough in ((math.ceil(tokens / 128), True), (math.floor(tokens / 128) - 1, False)):
-        assert bool(with_sensitivity(CELL, {"perplexity": perplexity(blocks)}, known, ALPHA).narrow) != enough
+        assert bool(with_sensitivity(CELL, {"perplexity": perplexity(blocks)}, rules, ALPHA).narrow) != enough
     noisy = tolerances(PERPLEXITY, SAME.model_copy(update={"absolute": 0.2}))
     (text,) = with_sensitivity(CELL, {"perplexity": perplexity(2)}, noisy, ALPHA).void
     assert "would do" not in text, "a growth that no float holds"

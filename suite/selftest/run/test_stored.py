@@ -127,15 +127,15 @@ def test_what_was_timed_in_turns_with_another_process_is_not_reused(
 def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = SimpleNamespace(libraries={"build of torch": "b"})
     supply: Any = SimpleNamespace(
-        workload_hash=lambda model: "w", calibration=lambda cell: [], environment=environment
+        workload_hash=lambda model: "w", identity=lambda cell: [], environment=environment
     )
     matrix: Any = None
     settings: Any = SimpleNamespace(threads=2)
     here = Bench(matrix, Tier(time_limit=1.0, cells=[], group_options={}), settings, supply)
-    own = here.fingerprint(QUANTIZED)
-    assert here.fingerprint(QUANTIZED) == own
+    ours = here.fingerprint(QUANTIZED)
+    assert here.fingerprint(QUANTIZED) == ours
     monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})
-    assert here.fingerprint(QUANTIZED) != own
+    assert here.fingerprint(QUANTIZED) != ours
 
 
 def test_what_nobody_foresaw_is_remembered_too() -> None:
