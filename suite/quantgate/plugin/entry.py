@@ -7,7 +7,7 @@ imports it. Keep it light: nothing but the standard library and pytest.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -29,22 +29,15 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def matrix_file(start: Path, root: Path) -> Path | None:
     """Return the matrix of the nearest folder from `start` up to `root`; of `root` alone if `start` is not below it."""
-    for folder in _upwards(start, root):
+    for folder in (start, *start.parents) if start.is_relative_to(root) else (root,):
         whole, table = (folder / name for name in MATRIX_FILES)
         if whole.is_file():
             return whole
         if _has_table(table):
             return table
+        if folder == root:
+            break
     return None
-
-
-def _upwards(start: Path, root: Path) -> Iterator[Path]:
-    if start.is_relative_to(root):
-        for folder in (start, *start.parents):
-            if folder == root:
-                break
-            yield folder
-    yield root
 
 
 def _has_table(pyproject: Path) -> bool:

@@ -57,7 +57,7 @@ class AgainstRun:
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the new side's record and the old side's."""
         sides = self._sides(cell)
-        check_measured(sides.new, request, lambda: self._why_lacking(cell, request))
+        check_measured(sides.new, request, cell, self.benches.values())
         return sides
 
     def reference(self, cell: Cell) -> None:
@@ -70,10 +70,6 @@ class AgainstRun:
 
     def _sides(self, cell: Cell) -> Comparison:
         return once(self._done, cell.id, lambda: self._measure(cell, self.plan.requests[cell.id], ""))
-
-    def _why_lacking(self, cell: Cell, request: str) -> str:
-        reasons = [bench.lacking(cell, request) for bench in self.benches.values()]
-        return next(filter(None, reasons), f"not measured: the reference {cell.reference} failed")
 
     def _measure(self, cell: Cell, requests: Sequence[str], name: str) -> Comparison:
         """Measure one process of each side first, for what does not vary between processes (or only to load: the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
@@ -10,6 +10,7 @@ from quantgate.errors import MeasurementError, QuantgateError, unexpected
 from quantgate.judge.compare import Comparison, SecondLook
 from quantgate.measure.groups import group_name
 from quantgate.records import Measurement, Spent
+from quantgate.run.bench import Bench
 from quantgate.run.process import file_error
 
 K = TypeVar("K")
@@ -54,12 +55,14 @@ class Measurer(Protocol):
         ...
 
 
-def check_measured(record: Measurement, request: str, why_lacking: Callable[[], str]) -> None:
-    """Raise MeasurementError where a record lacks a request: as this machine cannot measure it, or `why_lacking`."""
+def check_measured(record: Measurement, request: str, cell: Cell, benches: Iterable[Bench]) -> None:
+    """Raise MeasurementError where the cell's record lacks a request, with the reason."""
     if why := record.unmeasured.get(group_name(request)):
         raise MeasurementError(why)
     if request not in record.requests:
-        raise MeasurementError(why_lacking())
+        reasons = (bench.lacking(cell, request) for bench in benches)
+        failed = f"not measured: the reference {cell.reference} failed"
+        raise MeasurementError(next(filter(None, reasons), failed))
 
 
 def once(results: dict[K, T | QuantgateError], key: K, compute: Callable[[], T]) -> T:

@@ -6,10 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError
 from quantgate.records import Measurement, Metric, added
-from quantgate.run.relative import has_ratio
 
 
 def merge(parts: Sequence[Measurement]) -> Measurement:
@@ -32,35 +30,6 @@ def merge(parts: Sequence[Measurement]) -> Measurement:
             "metrics": {n: _merged(n, [p.metrics[n] for p in parts if n in p.metrics]) for n in names},
         }
     )
-
-
-def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -> Measurement:
-    """Add the ratio `<name>_ratio` of each timing: this cell's value divided by its reference's in the same run.
-
-    Where both sides ran in several processes, the samples are the ratios of the first to the first, and so on."""
-    if reference is None or cell.reference == cell.id:
-        return record
-    ratios: dict[str, Metric] = {}
-    for name, metric in record.metrics.items():
-        other = reference.metrics.get(name)
-        if metric.kind != "rounds" or other is None or not has_ratio(name):
-            continue
-        pairs = list(zip(metric.per_process, other.per_process, strict=False))
-        conditions = {k: v for k, v in metric.conditions.items() if k not in ("threads", "governor")}
-        ratios[f"{name}_ratio"] = Metric(
-            kind="ratio",
-            value=metric.value / other.value,
-            unit="x",
-            better=metric.better,
-            samples=[a / b for a, b in pairs] if len(pairs) > 1 else None,
-            conditions={**conditions, "reference": cell.reference},
-            raw={"disturbances": [*_disturbances(metric), *_disturbances(other)]},
-        )
-    return record.model_copy(update={"metrics": {**record.metrics, **ratios}})
-
-
-def _disturbances(metric: Metric) -> list[Any]:
-    return list(metric.raw.get("disturbances", []))
 
 
 def _merged(name: str, metrics: Sequence[Metric]) -> Metric:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from quantgate.config.matrix import Cell
 from quantgate.measure.groups import agreement_group
-from quantgate.records import AGREEMENT, Declared, Metric, Scalars
+from quantgate.records import AGREEMENT, Declared, Measurement, Metric, Scalars
 
 LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
@@ -50,6 +51,31 @@ def relative_metrics(
     return relative
 
 
+def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -> Measurement:
+    """Add the ratio `<name>_ratio` of each timing: this cell's value divided by its reference's in the same run.
+
+    Where both sides ran in several processes, the samples are the ratios of the first to the first, and so on."""
+    if reference is None or cell.reference == cell.id:
+        return record
+    ratios: dict[str, Metric] = {}
+    for name, metric in record.metrics.items():
+        other = reference.metrics.get(name)
+        if metric.kind != "rounds" or other is None or not has_ratio(name):
+            continue
+        pairs = list(zip(metric.per_process, other.per_process, strict=False))
+        conditions = {k: v for k, v in metric.conditions.items() if k not in ("threads", "governor")}
+        ratios[f"{name}_ratio"] = Metric(
+            kind="ratio",
+            value=metric.value / other.value,
+            unit="x",
+            better=metric.better,
+            samples=[a / b for a, b in pairs] if len(pairs) > 1 else None,
+            conditions={**conditions, "reference": cell.reference},
+            raw={"disturbances": [d for m in (metric, other) for d in m.raw.get("disturbances", [])]},
+        )
+    return record.model_copy(update={"metrics": {**record.metrics, **ratios}})
+
+
 def has_ratio(name: str) -> bool:
     """Return whether a timing is held against the reference's. Loading is not: in three of thirteen cells the ratio of
     two loads allowed no judgement even within a factor of five."""
@@ -57,7 +83,7 @@ def has_ratio(name: str) -> bool:
 
 
 def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
-    """Return the metrics that a declared one may have relative to the reference (ratios: `quantgate.run.merge`)."""
+    """Return the metrics that a declared one may have relative to the reference (`relative_metrics`, `add_ratios`)."""
     if metric.kind == "rounds":
         return {f"{name}_ratio": Declared("ratio")} if has_ratio(name) else {}
     if metric.link == "exp":

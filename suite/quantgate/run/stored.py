@@ -21,10 +21,10 @@ from quantgate.records import Measurement, Metric, Record, Spent
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.measurer import check_measured, once
-from quantgate.run.merge import add_ratios, merge
+from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, groups_of, partners_of, per_process
 from quantgate.run.process import read_measurement, sibling
-from quantgate.run.relative import agreement, relative_metrics
+from quantgate.run.relative import add_ratios, agreement, relative_metrics
 
 
 @dataclass(eq=False)
@@ -63,9 +63,8 @@ class StoredRun:
 
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the cell's record and its baseline."""
-        failed = f"not measured: the reference {cell.reference} failed"
         record = self.measurement(cell)
-        check_measured(record, request, lambda: self.bench.lacking(cell, request) or failed)
+        check_measured(record, request, cell, [self.bench])
         return self._comparison(cell, record)
 
     def reference(self, cell: Cell) -> Comparison | None:

@@ -8,7 +8,8 @@ import pytest
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError
 from quantgate.records import Measurement, Metric
-from quantgate.run.merge import add_ratios, merge
+from quantgate.run.merge import merge
+from quantgate.run.relative import add_ratios
 
 CELL = Cell(
     model="m", backend="b", scheme="s", bits=4, scheme_options={}, checkpoint="gguf", reference="m/b/full"

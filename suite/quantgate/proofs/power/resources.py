@@ -17,7 +17,8 @@ from quantgate.proofs.power.noise import Cells, Noise
 from quantgate.proofs.power.paired import Pair
 from quantgate.proofs.power.study import Replay, Scenario
 from quantgate.records import Measurement
-from quantgate.run.merge import add_ratios, merge
+from quantgate.run.merge import merge
+from quantgate.run.relative import add_ratios
 
 SPEED = (0.0, 0.03, 0.05, 0.10, 0.20)
 MEMORY = (0.0, 0.01, 0.05)
