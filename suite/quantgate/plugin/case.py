@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from quantgate.errors import QuantgateError, unexpected
 from quantgate.judge import MOVED, no_result, worst
 from quantgate.judge.compare import Rules, confirmed, explained, moved, needs_second_look, verdicts
 from quantgate.plugin.options import Options
-from quantgate.plugin.wiring import WIRING
+from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import Scalar, Status, Verdict
 from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need
@@ -36,7 +36,7 @@ def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
     wiring, replay = request.config.stash[WIRING], Replay()
     if request.config.pluginmanager.hasplugin("benchmark"):
         request.node.add_marker(pytest.mark.benchmark(timer=replay))
-    gate = Gate(request.param, request.node.nodeid, wiring.measurer, wiring.rules, wiring.options, replay)
+    gate = Gate(request.param, request.node.nodeid, wiring, replay)
     yield gate
     for verdict in gate.judged.verdicts:
         request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
@@ -49,19 +49,23 @@ class Gate:
 
     need: Need
     node_id: str
-    measurer: Measurer
-    rules: Rules
-    options: Options
+    wiring: Wiring
     replay: Replay
     judged: Judged = field(default_factory=Judged)
 
     def check(self) -> None:
         """Judge every metric of the request; pass, skip or fail accordingly."""
-        reproduce = f"{self.options.command} '{self.node_id}'"
-        second_look = not self.options.update_baselines
-        self.judged = judge_case(self.need, self.measurer, self.rules, reproduce, second_look=second_look)
-        status, text, elsewhere = concluded(self.judged.verdicts)
-        if status in failing(self.options) and not elsewhere:
+        wiring, options = self.wiring, self.wiring.options
+        reproduce = f"{options.command} '{self.node_id}'"
+        second_look = not options.update_baselines
+        self.judged = judge_case(self.need, wiring.measurer, wiring.rules, reproduce, second_look=second_look)
+        verdicts = self.judged.verdicts
+        status = worst(verdicts)
+        deciding = [v for v in verdicts if v.status == status]
+        text = "\n".join(map(describe, deciding))
+        # Nothing but the machine keeps it from being judged.
+        elsewhere = status == Status.NOT_COMPARABLE and all(v.by_machine for v in deciding)
+        if status in failing(options) and not elsewhere:
             pytest.fail(text, pytrace=False)
         if elsewhere or status in (Status.NO_BASELINE, Status.INCONCLUSIVE):
             pytest.skip(text)
@@ -73,7 +77,7 @@ class Gate:
         if not hasattr(benchmark, "extra_info"):
             return  # no pytest-benchmark: switched off, or another fixture of this name
         try:
-            metric = self.measurer.compare(cell, request).new.metrics[request]
+            metric = self.wiring.measurer.compare(cell, request).new.metrics[request]
         except QuantgateError:
             return  # `check` reports it
         self.replay.rounds = metric.samples or []
@@ -124,14 +128,6 @@ def failing(options: Options) -> set[Status]:
         return {Status.ERROR}
     missing = {Status.NO_BASELINE} if options.require_baselines else set()
     return {Status.ERROR, *MOVED, Status.NOT_COMPARABLE} | missing
-
-
-def concluded(verdicts: Sequence[Verdict]) -> tuple[Status, str, bool]:
-    """Return a case's status, its text, and whether nothing but the machine keeps it from being judged."""
-    status = worst(verdicts)
-    deciding = [v for v in verdicts if v.status == status]
-    elsewhere = status == Status.NOT_COMPARABLE and all(v.by_machine for v in deciding)
-    return status, "\n".join(map(describe, deciding)), elsewhere
 
 
 def describe(verdict: Verdict) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -171,32 +172,32 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     session.exitstatus = outcome.exit_status = finish.exit_status(wiring, outcome, int(exitstatus))
 
 
-def _unforeseen(session: pytest.Session, error: Exception) -> str:
-    """End with the status of an error: with a traceback, it would be that of a regression."""
-    session.exitstatus = session.config.stash[OUTCOME].exit_status = finish.EXIT[Status.ERROR]
-    return str(unexpected(error))
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> Any:
     """Write the table, each regression in full, updates, reports: last on the screen, after pytest-benchmark's."""
     wiring, outcome = config.stash[WIRING], config.stash[OUTCOME]
-    session = terminalreporter._session
-    try:
+    with _unforeseen(terminalreporter, outcome):
         finish.shorten_failures(wiring, outcome, terminalreporter.stats.get("failed", []))
-    except Exception as error:
-        terminalreporter.write_line(_unforeseen(session, error))
     yield
     if config.option.collectonly or is_worker(config):
         return
-    try:
-        if outcome.verdicts:
+    if outcome.verdicts:
+        with _unforeseen(terminalreporter, outcome):
             finish.summarize(wiring, outcome, terminalreporter, int(exitstatus))
+    elif wiring.options.report is not None:
+        terminalreporter.write_line(
+            f"{wiring.options.report}: no report was written, since no gate was judged"
+        )
+
+
+@contextmanager
+def _unforeseen(reporter: Any, outcome: finish.Outcome) -> Iterator[None]:
+    """Give any exception the exit status of an error: with a traceback, it would be that of a regression."""
+    try:
+        yield
     except Exception as error:
-        terminalreporter.write_line(_unforeseen(session, error))
-    folder = wiring.options.report
-    if not outcome.verdicts and folder is not None:
-        terminalreporter.write_line(f"{folder}: no report was written, since no gate was judged")
+        reporter._session.exitstatus = outcome.exit_status = finish.EXIT[Status.ERROR]
+        reporter.write_line(str(unexpected(error)))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

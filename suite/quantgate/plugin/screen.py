@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
 import pytest
 
@@ -14,24 +15,34 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 class Screen:
-    """Standard output as it was before pytest captured it; nothing in a process of pytest-xdist."""
+    """Standard output as it was before pytest captured it; nothing in a process of pytest-xdist. Warnings are shown
+    there as they come: who holds a lock, what of the cache is made anew."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._warnings: logging.StreamHandler[Any]
         if is_worker(config):
             self.file = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-            errors = os.fdopen(os.dup(2), "w", errors="backslashreplace")  # before pytest captures it
-            self._warnings: logging.Handler = logging.StreamHandler(errors)
+            # The processes of pytest-xdist have standard error alone, here as it was before it was captured.
+            self._warnings = logging.StreamHandler(os.fdopen(os.dup(2), "w", errors="backslashreplace"))
         else:
             self.file = os.fdopen(os.dup(1), "w", errors="backslashreplace")
-            self._warnings = _OnScreen(self)
+            self._warnings = logging.StreamHandler(self)
         self._warnings.setLevel(logging.WARNING)
         logging.getLogger("quantgate").addHandler(self._warnings)
 
     def say(self, text: str) -> None:
         """Write a line of its own."""
+        self.write(f"{text}\n")
+        self.file.flush()
+
+    def write(self, text: str) -> None:
+        """Write text that begins a line."""
         self.fresh_line()
-        self.file.write(f"{text}\n")
+        self.file.write(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
         self.file.flush()
 
     def fresh_line(self) -> None:
@@ -47,14 +58,3 @@ class Screen:
         """Show warnings no longer, and close the file."""
         logging.getLogger("quantgate").removeHandler(self._warnings)
         self.file.close()
-
-
-class _OnScreen(logging.Handler):
-    """Shows warnings as they come: who holds a lock, what of the cache is made anew."""
-
-    def __init__(self, screen: Screen) -> None:
-        super().__init__()
-        self._screen = screen
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._screen.say(record.getMessage())
