@@ -50,7 +50,7 @@ def test_a_task_without_data_fails_alone(project: Project) -> None:
     }  # fmt: skip
     assert result.status == 10
     for metric in ("accuracy/race", "accuracy/mean"):
-        assert "task 'race': its data cannot be loaded" in result.verdict(F16, metric).text
+        assert "task 'race': it cannot be loaded from" in result.verdict(F16, metric).text
     assert project.measurement(F16).metrics.keys() >= {"perplexity", "tokenizer/mismatches"}
     alone = project.run("-k", F16, "-m", "accuracy")
     assert (alone.status, set(alone.cases.values())) == (10, {"failed"})
