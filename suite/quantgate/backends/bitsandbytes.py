@@ -14,7 +14,7 @@ ONLY_8BIT = ("llm_int8_threshold", "llm_int8_has_fp16_weight")
 BITS = {"load_in_8bit": 8, "load_in_4bit": 4}
 
 
-class Options(transformers.Options):
+class Options(transformers.FloatOptions):
     """dtype: of what is not quantized: embeddings, norms, the head. bnb_4bit_compute_dtype: the same by default."""
 
     load_in_8bit: bool = False
@@ -33,7 +33,7 @@ class Options(transformers.Options):
         if self.load_in_8bit == self.load_in_4bit:
             raise ValueError("give either load_in_8bit = true or load_in_4bit = true")
         key = "load_in_8bit" if self.load_in_8bit else "load_in_4bit"
-        if self.bits != BITS[key]:
+        if self.bits is not None and self.bits != BITS[key]:
             raise ValueError(f"{key} = true makes {BITS[key]} bits, and bits = {self.bits:g}")
         for name in sorted(self.model_fields_set):
             if name in ONLY_8BIT and self.load_in_4bit:

@@ -15,7 +15,7 @@ EXPONENT_BITS = {2: 1, 3: 2, 4: 3, 5: 3, 6: 3, 7: 3, 8: 3}
 FOUR_BITS = ("nf4", "fp4")
 
 
-class Options(transformers.Options):
+class Options(transformers.FloatOptions):
     """What a scheme may say.
 
     data_type: None: nothing is quantized, all weights are rounded to 16 bits. block: weights that share a constant, the

@@ -13,7 +13,7 @@ RUNTIME = "quantgate.backends.runtime.llmcompressor"
 CALIBRATED = ("gptq", "awq", "smoothquant")
 
 
-class Options(transformers.Options):
+class Options(transformers.FloatOptions):
     """Of the linear layers without the head.
 
     method: `rtn` rounds to nearest; `gptq`: Frantar et al. (2022), arXiv 2210.17323; `awq`: Lin et al. (2023), arXiv

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,14 @@ class SchemeOptions(Record):
     """The checkpoint is loaded as it is: it has the scheme's precision already. Given for a scheme that says so, and
     for a cell whose model names a checkpoint for it (`[models.NAME.checkpoints]`)."""
 
+    def why_not(self) -> str:
+        """Say what the scheme needs that is not installed, or that its device cannot do; empty: nothing."""
+        return ""
+
+    def is_simulated(self) -> bool:
+        """Return whether speed and memory are not those of the scheme, whatever its backend declares."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class BackendSpec:
@@ -49,12 +58,19 @@ class BackendSpec:
     imports: tuple[str, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
 
-    def missing(self) -> str:
-        """Say which library is not installed, and how it is; empty: all are."""
-        for module, requirement in self.libraries.items():
-            if importlib.util.find_spec(module) is None:
-                return f"{module} is not installed: pip install {requirement}"
-        return ""
+    def missing(self, scheme_options: Mapping[str, Any] | None = None) -> str:
+        """Say why no scheme, or this one, runs here: which library is not installed, and how it is; empty: it runs."""
+        missing = not_installed(self.libraries)
+        return missing or (self._validated(scheme_options).why_not() if scheme_options else "")
+
+    def can(self, scheme_options: Mapping[str, Any]) -> frozenset[Capability]:
+        """Return the capabilities under a scheme."""
+        simulated = self._validated(scheme_options).is_simulated()
+        return self.capabilities - {"timings"} if simulated else self.capabilities
+
+    def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
+        # Bits of 0 are those of a checkpoint that nobody has read yet.
+        return self.options.model_validate({**scheme_options, "bits": scheme_options.get("bits") or None})
 
 
 def loader(module: str) -> Loader:
@@ -64,3 +80,22 @@ def loader(module: str) -> Loader:
         return importlib.import_module(module).load(checkpoint, options, threads)
 
     return load
+
+
+def not_installed(needs: Mapping[str, str]) -> str:
+    """Say which module is not installed, and how it is; empty: all are. needs: as `BackendSpec.libraries`."""
+    for module, requirement in needs.items():
+        if not _is_installed(module.split(".")):
+            return f"{module} is not installed: pip install {requirement}"
+    return ""
+
+
+def _is_installed(parts: list[str], folders: Iterable[str] | None = None) -> bool:
+    """Return whether a module can be found, without importing the packages around it."""
+    if folders is None:
+        spec = importlib.util.find_spec(parts[0])
+    else:
+        spec = importlib.machinery.PathFinder.find_spec(parts[0], list(folders))
+    if spec is None or len(parts) == 1:
+        return spec is not None
+    return _is_installed(parts[1:], spec.submodule_search_locations or ())

@@ -1,10 +1,15 @@
-"""transformers: safetensors checkpoints in floats of 32 or 16 bits, on the CPU or one CUDA device."""
+"""transformers: safetensors checkpoints in floats of 32 or 16 bits, or quantized by one of its methods, on the CPU or
+one CUDA device."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
-from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
+from pydantic import ConfigDict, model_validator
+
+from quantgate.backends.methods import METHODS, problem_with
+from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader, not_installed
+from quantgate.records import Record
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 RUNTIME = "quantgate.backends.runtime.transformers"
@@ -15,10 +20,51 @@ SIMULATED: frozenset[Capability] = frozenset(
 LIBRARIES = {"torch": "torch", "transformers": "transformers"}
 
 
-class Options(SchemeOptions):
-    """dtype: of the weights and of what is computed."""
+class FloatOptions(SchemeOptions):
+    """dtype: of the weights and of what is computed; of a quantized scheme, of what is not quantized."""
 
     dtype: Dtype
+
+
+class Quantization(Record):
+    """method: as transformers calls it (`quant_method`). Further keys are those of its configuration class, such as
+    `TorchAoConfig`; under `as_is` they must agree with the checkpoint's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    method: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the configuration class is given."""
+        return self.model_extra or {}
+
+
+class Options(FloatOptions):
+    """quantization: by which method the linear layers are quantized while the model is loaded, or were before."""
+
+    quantization: Quantization | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.quantization is not None:
+            settings = self.quantization.settings
+            problem = problem_with(self.quantization.method, settings, as_is=self.as_is, bits=self.bits)
+            if problem:
+                raise ValueError(f"quantization: {problem}")
+        return self
+
+    def why_not(self) -> str:
+        if self.quantization is None:
+            return ""
+        method = METHODS[self.quantization.method]
+        if method.cuda and self.device == "cpu":
+            return f'{self.quantization.method} needs a GPU, and the scheme says device = "cpu"'
+        return not_installed(method.needs)
+
+    def is_simulated(self) -> bool:
+        method = METHODS[self.quantization.method] if self.quantization else None
+        return method is not None and method.decompresses
 
 
 BACKEND = BackendSpec(

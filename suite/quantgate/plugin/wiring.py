@@ -168,7 +168,11 @@ class Wiring:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Return why this machine leaves the cell out; empty where it does not."""
-        return missing_hardware(cell) or backends()[cell.backend].missing() or self.supply.refused(cell)
+        return (
+            missing_hardware(cell)
+            or backends()[cell.backend].missing(cell.scheme_options)
+            or self.supply.refused(cell)
+        )
 
     @cached_property
     def measurer(self) -> Measurer:

@@ -13,13 +13,15 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
+from quantgate.backends.runtime.weights import leaves, quantized_layers
 from quantgate.checkpoint.checks import read_json, tensors_of
 from quantgate.checkpoint.contents import weight_files
-from quantgate.errors import MeasurementError
+from quantgate.errors import MeasurementError, QuantgateError, in_one_line
 
 NAMED = 12
 """Tensors that a message names at most."""
 _CONVERSION = re.compile(r"(\S+)\s*\|\s*CONVERSION")
+_ERROR = re.compile(r"\w*(Error|Exception): ")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OLD_MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(masked_)?bias$")
 """Causal masks and their fill value, which older versions of transformers saved with the weights."""
@@ -27,9 +29,11 @@ _OTHER_PARTS = re.compile(r"vision|visual|audio|image|speech|multi_modal|multimo
 """Of models that see or hear too: what their language model leaves out."""
 
 
-def load_model(checkpoint: Path, **arguments: Any) -> Any:
-    """A model of `from_pretrained`. Raises MeasurementError naming the tensors that are missing in the checkpoint, that
-    the model has no place for, that have another shape, or that differ from the one they are tied to.
+def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
+    """Return a model of `from_pretrained`. method: that quantizes it, or has.
+
+    Raises MeasurementError naming the tensors that are missing in the checkpoint, that the model has no place for, that
+    have another shape, or that differ from the one they are tied to; or saying why the method fails.
 
     What the model's class declares ignorable, buffers that follow from the configuration and tied weights that the file
     holds once are no fault: transformers has taken those out of its lists.
@@ -40,7 +44,11 @@ def load_model(checkpoint: Path, **arguments: Any) -> Any:
             model, info = AutoModelForCausalLM.from_pretrained(
                 checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
-        except RuntimeError as error:
+        except (QuantgateError, MemoryError):
+            raise
+        except Exception as error:
+            if method and (cause := _cause(lines) or ("" if any(lines) else in_one_line(error))):
+                raise MeasurementError(f"{checkpoint}: quantization by {method} fails: {cause}") from error
             broken = dict.fromkeys(m[1] for line in lines if (m := _CONVERSION.match(line)))
             if not broken:
                 raise
@@ -70,11 +78,17 @@ def load_model(checkpoint: Path, **arguments: Any) -> Any:
     return model
 
 
+def _cause(lines: Iterable[str]) -> str:
+    """Return the error that transformers reports of a quantizer that failed while loading; empty: it reports none."""
+    return next((line for line in lines if _ERROR.match(line)), "")
+
+
 def check_finite(model: Any, checkpoint: Path) -> None:
     """Raise MeasurementError naming the weights that hold infinities or NaN. Those of packed weights are read from the
     files: a quantizer may hide them."""
-    wrong = [n for n, p in model.named_parameters() if p.is_floating_point() and not _is_finite(p.data)]
-    if any(not p.is_floating_point() for p in model.parameters()):
+    parts = [(name, leaf) for name, p in model.named_parameters() for leaf in leaves(p.data)]
+    wrong = [name for name, leaf in parts if not _is_finite(leaf)]
+    if quantized_layers(model):
         for file in weight_files(checkpoint):
             with safe_open(file, framework="pt") as tensors:
                 wrong += [n for n in tensors.keys() if not _is_finite(tensors.get_tensor(n))]  # noqa: SIM118

@@ -1,11 +1,12 @@
-"""transformers: safetensors checkpoints, on the CPU or one CUDA device."""
+"""transformers: safetensors checkpoints, quantized or not, on the CPU or one CUDA device."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, DynamicCache, StaticCache
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
+from quantgate.backends.methods import METHODS, Method, versions_of
 from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import check_finite, load_model
+from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
 from quantgate.backends.runtime.tree_mask import masks
+from quantgate.backends.runtime.weights import count, in_and_out, quantized_layers
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.checks import check_no_adapter, check_quantization, positions_of
 from quantgate.checkpoint.contents import weight_files
@@ -49,9 +53,6 @@ class Transformers:
     """A causal language model of transformers; attention is what the library takes by default: torch's
     scaled_dot_product_attention where the architecture supports it, else the model's eager one."""
 
-    reads = ""
-    """The format of quantized weights that it loads as they are (`quant_method`)."""
-
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
@@ -59,11 +60,13 @@ class Transformers:
         self._checkpoint = checkpoint
         self._device = torch.device(options["device"])
         self._precision = getattr(torch, options["dtype"])
+        self._tokenizer_folder = Path(options.get("tokenizer") or checkpoint)
         check_no_adapter(checkpoint)
-        check_quantization(checkpoint, "this scheme", options, self.reads)
+        self.method = self.check(options)
         self._model = load_model(
             checkpoint,
-            dtype=getattr(torch, options["dtype"]),
+            method=self.method,
+            dtype=self._precision,
             device_map={"": self._device},
             use_safetensors=True,
             trust_remote_code=False,
@@ -71,6 +74,13 @@ class Transformers:
             **self.quantization(options),
         ).eval()
         check_finite(self._model, checkpoint)
+        # Counted now: the first forward pass may repack the weights, or make floats of them.
+        self._count = count(self._model)
+        head = self._model.get_output_embeddings()
+        quantized = {n: m for n, m in quantized_layers(self._model).items() if m is not head}
+        self._quantized = {name: in_and_out(module) for name, module in quantized.items()}
+        if options.get("quantization"):
+            check_quantized(self._model, checkpoint, options["quantization"])
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(self._model).forward).parameters)
         self._rotary = length_dependent(self._model)
@@ -82,9 +92,19 @@ class Transformers:
         self._room = 0
         self._logits: Any = None
 
+    def check(self, options: dict[str, Any]) -> str:
+        """Return the method that the weights are quantized by; empty: none. Raises InputError where the checkpoint is
+        not what the scheme says."""
+        if options.get("as_is"):
+            return check_as_is(self._checkpoint, options.get("quantization"))
+        check_quantization(self._checkpoint, "this scheme", options)
+        return str((options.get("quantization") or {}).get("method", ""))
+
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Arguments of from_pretrained that quantize; none here."""
-        return {}
+        """Return the arguments of from_pretrained that quantize: none for a checkpoint that is quantized already."""
+        if not options.get("quantization") or options.get("as_is"):
+            return {}
+        return {"quantization_config": configuration(options["quantization"])}
 
     @property
     def settings(self) -> str:
@@ -93,7 +113,10 @@ class Transformers:
 
     @property
     def rounding(self) -> Rounding:
-        return ROUNDING.get(self._model.dtype, HALF)
+        """Quantized weights may come with kernels that change with the number of rows, and with activations of 8 bits,
+        where what is next to a step falls on either side."""
+        of_floats = ROUNDING.get(self._precision, HALF)
+        return replace(of_floats, ceiling=1.0) if self.method else of_floats
 
     def lengths(self) -> list[int]:
         return lengths_in(self._model.config.to_dict())
@@ -220,25 +243,24 @@ class Transformers:
                 one.remove()
 
     def weights(self) -> Weights:
-        seen: set[int] = set()
-        size = 0
-        count = 0
-        for parameter in self._model.parameters():
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            size += sum(t.nbytes for t in self.stored(parameter))
-            count += self.logical_count(parameter)
-        files = sum(f.stat().st_size for f in weight_files(self._checkpoint))
-        linear = linear_weights(self._model)
-        held = [name for name, parameter in linear.items() if self.holds(name, parameter)]
-        counts = {name: self.logical_count(parameter) for name, parameter in linear.items()}
+        linear = {
+            name: parameter
+            for name, parameter in linear_weights(self._model).items()
+            if name.removesuffix(".weight") not in self._quantized
+        }
+        held = () if self.method else (p for name, p in linear.items() if self.holds(name, p))
+        quantized = sum(self._quantized.values())
         return Weights(
-            size, count, files, linear=sum(counts.values()), in_scheme=sum(counts[name] for name in held)
+            bytes=self._count.bytes,
+            parameters=self._count.parameters,
+            file_bytes=sum(f.stat().st_size for f in weight_files(self._checkpoint)),
+            simulated=METHODS.get(self.method, Method()).decompresses,
+            linear=quantized + sum(p.numel() for p in linear.values()),
+            in_scheme=quantized + sum(p.numel() for p in held),
         )
 
     def holds(self, name: str, parameter: torch.Tensor) -> bool:
-        """Whether a weight of a linear layer has the scheme's precision."""
+        """Return whether a weight of a linear layer that is not quantized has the scheme's precision."""
         return bool(parameter.dtype == self._precision)
 
     def sizes(self) -> Sizes:
@@ -252,20 +274,14 @@ class Transformers:
             learned=any("pos" in name or name.endswith("wpe") for name in tables),
         )
 
-    def stored(self, parameter: torch.Tensor) -> Iterable[torch.Tensor]:
-        """All tensors that hold one parameter."""
-        return [parameter]
-
-    def logical_count(self, parameter: torch.Tensor) -> int:
-        """Number of weights of one parameter before packing."""
-        return int(parameter.numel())
-
     def tokenize(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self._checkpoint, trust_remote_code=False, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            self._tokenizer_folder, trust_remote_code=False, local_files_only=True
+        )
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         facts: dict[str, str | int | float | bool | None] = {
@@ -276,7 +292,7 @@ class Transformers:
         }
         if self._device.type == "cuda":
             facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
-        return facts
+        return facts | versions_of(self.method)
 
     def device_peak_bytes(self) -> dict[str, int]:
         if self._device.type != "cuda":

@@ -1,0 +1,92 @@
+"""Count what the weights of a loaded model take, in whatever tensors a quantizer holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+PLAIN = 2
+"""Bytes of a float that is not quantized, at least."""
+
+
+class Count(NamedTuple):
+    """bytes: of all tensors. parameters: logical weights, packed ones counted one by one, shared ones once."""
+
+    bytes: int
+    parameters: int
+
+
+def count(model: Any) -> Count:
+    """Count the parameters of a model, and all that its quantized layers hold: scales, zero points, code books, in
+    buffers too. A buffer outside of them (rotary frequencies) is no weight."""
+    quantized = {id(module) for module in quantized_layers(model).values()}
+    seen: set[int] = set()
+    size = number = 0
+    for module in model.modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        held = [*parameters.values()]
+        if id(module) in quantized:
+            held += [*module.buffers(recurse=False), *_tensors_in(getattr(module, "meta", None))]
+            bias = parameters.get("bias")
+            if "weight" not in parameters or id(parameters["weight"]) not in seen:
+                number += in_and_out(module) + (bias.numel() if bias is not None else 0)
+        for tensor in held:
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            size += sum(leaf.nbytes for leaf in leaves(tensor))
+            number += 0 if id(module) in quantized else tensor.numel()
+    return Count(size, number)
+
+
+def quantized_layers(model: Any) -> dict[str, Any]:
+    """Return the layers, by name, whose weights are not plain floats: in a tensor class of the quantizer's, in bytes,
+    or packed under another name than `weight`."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if in_and_out(module) and ((weight := _weight(module)) is None or is_quantized(weight))
+    }
+
+
+def in_and_out(module: Any) -> int:
+    """Return the number of weights of a linear layer, packed or not; 0: it is none."""
+    inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
+    return inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else 0
+
+
+def is_quantized(tensor: torch.Tensor) -> bool:
+    if is_traceable_wrapper_subclass(tensor):
+        return True
+    return not tensor.is_floating_point() or tensor.element_size() < PLAIN
+
+
+def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the plain tensors that one consists of: what it packs, and its constants."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from leaves(getattr(tensor, name))
+        return
+    yield tensor
+    state = getattr(tensor, "quant_state", None)  # bitsandbytes, 4 bits: absmax, code book, nested constants
+    if state is not None:
+        yield from _tensors_in(state.as_dict())
+    if isinstance(constants := getattr(tensor, "SCB", None), torch.Tensor):  # bitsandbytes, 8 bits
+        yield constants
+
+
+def _tensors_in(table: Any) -> Iterable[torch.Tensor]:
+    """Yield the tensors of a table and of tables in it."""
+    for value in table.values() if isinstance(table, dict) else ():
+        if isinstance(value, torch.Tensor):
+            yield value
+        else:
+            yield from _tensors_in(value)
+
+
+def _weight(module: Any) -> torch.Tensor | None:
+    weight = module._parameters.get("weight")
+    return weight if isinstance(weight, torch.Tensor) else None
