@@ -54,11 +54,11 @@ METHODS = {
     "mxfp4": Method({"kernels": "kernels"}, cuda=True),
     "mxfp8": Method(cuda=True, quantizes=False),
     "nvfp4": Method({"kernels": "kernels"}, cuda=True),
-    "quanto": Method({"optimum.quanto": "optimum-quanto"}),
+    "quanto": Method({"optimum.quanto": "'quantgate[quantizers]'"}),
     "quark": Method({"quark": "amd-quark"}, quantizes=False),
     "sinq": Method({"sinq": "sinq"}),
     "spqr": Method({"spqr_quant": "'spqr_quant[gpu]'"}, cuda=True, quantizes=False),
-    "torchao": Method({"torchao": "'quantgate[torchao]'"}),
+    "torchao": Method({"torchao": "'quantgate[quantizers]'"}),
     "vptq": Method({"vptq": "vptq"}, cuda=True, quantizes=False),
 }
 """By the name that transformers gives them (`quant_method` of a checkpoint's configuration)."""

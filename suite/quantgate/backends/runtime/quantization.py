@@ -92,20 +92,19 @@ def check_as_is(checkpoint: Path, quantization: Mapping[str, Any] | None) -> str
     return method
 
 
-def check_quantized(model: Any, checkpoint: Path, quantization: Mapping[str, Any]) -> None:
-    """Raise MeasurementError where the library has loaded a quantized model as floats."""
-    loaded = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
-    method = quantization["method"]
-    if getattr(loaded, "dequantize", False) and not quantization.get("dequantize"):
+def check_quantized(model: Any, checkpoint: Path, method: str, *, as_is: bool) -> None:
+    """Raise MeasurementError where a model that should be quantized has been loaded as floats."""
+    if quantized_layers(model):
+        return
+    if as_is:
         raise MeasurementError(
-            f"{checkpoint}: transformers has no kernels of {method} for this device and makes floats of the weights: "
-            "run the cell on a GPU, or say dequantize = true in its quantization"
+            f"{checkpoint}: transformers has made floats of these weights: it has no kernels of {method} for this "
+            "device; run the cell on a GPU"
         )
-    if not quantized_layers(model):
-        raise MeasurementError(
-            f"{checkpoint}: {method} has quantized no layer of {type(model).__name__}: its layers may be of a type or "
-            "shape that these options do not fit"
-        )
+    raise MeasurementError(
+        f"{checkpoint}: {method} has quantized no layer of {type(model).__name__}: its layers may be of a type or "
+        "shape that these options do not fit"
+    )
 
 
 def _plain(stored: Any) -> Any:

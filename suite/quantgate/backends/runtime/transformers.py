@@ -80,7 +80,7 @@ class Transformers:
         quantized = {n: m for n, m in quantized_layers(self._model).items() if m is not head}
         self._quantized = {name: in_and_out(module) for name, module in quantized.items()}
         if options.get("quantization"):
-            check_quantized(self._model, checkpoint, options["quantization"])
+            check_quantized(self._model, checkpoint, self.method, as_is=options.get("as_is", False))
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(self._model).forward).parameters)
         self._rotary = length_dependent(self._model)
