@@ -108,7 +108,8 @@ def test_full_adds_cuda_cells_of_every_backend(shipped: Matrix) -> None:
     cuda = {c.id: c for c in shipped.cells("full") if c.scheme_options["device"] == "cuda"}
     assert {i.partition("/")[2] for i in cuda} == {
         "transformers/cuda-fp16", "transformers/cuda-bf16",
-        "transformers/cuda-torchao-int8", "transformers/cuda-torchao-fp8", "transformers/cuda-fp8", "transformers/cuda-eetq",
+        "transformers/cuda-torchao-int8", "transformers/cuda-torchao-fp8",
+        "transformers/cuda-fp8", "transformers/cuda-eetq",
         "bitsandbytes/cuda-int8", "bitsandbytes/cuda-nf4", "bitsandbytes/cuda-fp4",
         "llamacpp/cuda-F16", "llamacpp/cuda-Q8_0", "llamacpp/cuda-Q4_K_M",
     }  # fmt: skip
@@ -385,8 +386,8 @@ def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
             "Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
         ),
         (
-            "mine/transformers/Q4_K_M",
-            "names no scheme of transformers: 'Q4_K_M'. Allowed: awq, bf16, compressed-tensors, cuda-awq",
+            "mine/bitsandbytes/Q4_K_M",
+            "names no scheme of bitsandbytes: 'Q4_K_M'. Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
         ),
         ("mine/llamacpp", "is not of the form model/backend/scheme."),
         ("other/*/*", "names no model of this file: 'other'. Allowed: mine"),
