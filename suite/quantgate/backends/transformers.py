@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from quantgate.backends.methods import METHODS, problem_with
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader, not_installed
@@ -20,10 +20,49 @@ SIMULATED: frozenset[Capability] = frozenset(
 LIBRARIES = {"torch": "torch", "transformers": "transformers"}
 
 
+_CACHES: dict[str, dict[str, tuple[int, ...]]] = {
+    "fp8": {},
+    "quanto": {"nbits": (2, 4), "axis_key": (0, -1), "axis_value": (0, -1)},
+    "hqq": {"nbits": (1, 2, 3, 4, 8), "axis_key": (0, 1), "axis_value": (0, 1)},
+}
+"""By the quantizer of a cache, the values that its arguments take."""
+
+
+class Cache(Record):
+    """Arguments of transformers' `QuantizedCache`; left out, the library chooses. Keys and values are rounded when they
+    are stored, which a single forward pass does not read: token by token, and in generation, it shows."""
+
+    backend: Literal["fp8", "quanto", "hqq"]
+    nbits: int | None = None
+    axis_key: int | None = None
+    axis_value: int | None = None
+    q_group_size: int | None = Field(default=None, ge=1)
+    residual_length: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        given = sorted(self.model_fields_set - {"backend"})
+        if self.backend == "fp8" and given:
+            raise ValueError(f"{given[0]} does nothing with fp8: leave it out")
+        for name, values in _CACHES[self.backend].items():
+            if (value := getattr(self, name)) not in (None, *values):
+                raise ValueError(
+                    f"{name} of {self.backend} is one of {', '.join(map(str, values))}, not {value}"
+                )
+        return self
+
+
 class FloatOptions(SchemeOptions):
-    """dtype: of the weights and of what is computed; of a quantized scheme, of what is not quantized."""
+    """dtype: of the weights and of what is computed; of a quantized scheme, of what is not quantized. cache: how keys
+    and values are held while a text is continued; left out, in floats."""
 
     dtype: Dtype
+    cache: Cache | None = None
+
+    def why_not(self) -> str:
+        if self.cache is None or self.cache.backend == "fp8":
+            return ""
+        return not_installed(METHODS[self.cache.backend].needs)
 
 
 class Quantization(Record):
@@ -56,11 +95,11 @@ class Options(FloatOptions):
 
     def why_not(self) -> str:
         if self.quantization is None:
-            return ""
+            return super().why_not()
         method = METHODS[self.quantization.method]
         if method.cuda and self.device == "cpu":
             return f'{self.quantization.method} needs a GPU, and the scheme says device = "cpu"'
-        return not_installed(method.needs)
+        return not_installed(method.needs) or super().why_not()
 
     def is_simulated(self) -> bool:
         method = METHODS[self.quantization.method] if self.quantization else None

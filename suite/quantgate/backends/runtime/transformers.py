@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,14 +21,15 @@ import torch
 import transformers
 import transformers.modeling_utils
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, DynamicCache, StaticCache
+from transformers import AutoTokenizer, DynamicCache
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
 from quantgate.backends.methods import METHODS, Method, versions_of
+from quantgate.backends.runtime.continuing import Continuing
 from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import check_finite, load_model
 from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
-from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
+from quantgate.backends.runtime.rotary import reset
 from quantgate.backends.runtime.tree_mask import masks
 from quantgate.backends.runtime.weights import count, in_and_out, quantized_layers
 from quantgate.backends.tree import TokenTree
@@ -41,15 +41,12 @@ from quantgate.machine.environment import instruction_sets
 SHARED = ("position_ids", "attention_mask", "past_key_values")
 """What a model's forward has to take for a tree."""
 
-CACHES = ("past_key_values", "cache_params", "state")
-"""What a model may call its cache."""
-
 ROUNDING = {torch.float32: Rounding(1e-4, 1e-3)}
 HALF = Rounding(0.05, 0.5)
 """Of floats of 16 bits."""
 
 
-class Transformers:
+class Transformers(Continuing):
     """A causal language model of transformers; attention is what the library takes by default: torch's
     scaled_dot_product_attention where the architecture supports it, else the model's eager one."""
 
@@ -63,7 +60,7 @@ class Transformers:
         self._tokenizer_folder = Path(options.get("tokenizer") or checkpoint)
         check_no_adapter(checkpoint)
         self.method = self.check(options)
-        self._model = load_model(
+        model = load_model(
             checkpoint,
             method=self.method,
             dtype=self._precision,
@@ -73,7 +70,8 @@ class Transformers:
             local_files_only=True,
             **self.quantization(options),
         ).eval()
-        check_finite(self._model, checkpoint)
+        super().__init__(model, torch.device(options["device"]), options.get("cache") or {})
+        check_finite(model, checkpoint)
         # Counted now: the first forward pass may repack the weights, or make floats of them.
         self._count = count(self._model)
         head = self._model.get_output_embeddings()
@@ -81,16 +79,8 @@ class Transformers:
         self._quantized = {name: in_and_out(module) for name, module in quantized.items()}
         if options.get("quantization"):
             check_quantized(self._model, checkpoint, self.method, as_is=options.get("as_is", False))
-        # Of the class: a library may wrap the `forward` of an instance.
-        self._takes = set(inspect.signature(type(self._model).forward).parameters)
-        self._rotary = length_dependent(self._model)
         # An indexer breaks ties between tokens by the length of the row.
         self._by_length = self._rotary or hasattr(self._model.config.get_text_config(), "index_topk")
-        self._cache: Any = None
-        self._state: dict[str, Any] = {}
-        self._fed: list[int] = []
-        self._room = 0
-        self._logits: Any = None
 
     def check(self, options: dict[str, Any]) -> str:
         """Return the method that the weights are quantized by; empty: none. Raises InputError where the checkpoint is
@@ -107,11 +97,6 @@ class Transformers:
         return {"quantization_config": configuration(options["quantization"])}
 
     @property
-    def settings(self) -> str:
-        cache = "static cache" if self._is_static else "cache of the model's choice"
-        return f"{cache}, not compiled"
-
-    @property
     def rounding(self) -> Rounding:
         """Quantized weights may come with kernels that change with the number of rows, and with activations of 8 bits,
         where what is next to a step falls on either side."""
@@ -120,11 +105,6 @@ class Transformers:
 
     def lengths(self) -> list[int]:
         return lengths_in(self._model.config.to_dict())
-
-    def reserve(self, tokens: int, sequences: int) -> None:
-        self._cache = None
-        self._state = {}
-        self._room = tokens
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         if not tree.past:
@@ -152,14 +132,6 @@ class Transformers:
         rows: NDArray[np.float32] = logits.float().cpu().numpy()
         return rows
 
-    def _forward(self, ids: Sequence[int], **further: Any) -> Any:
-        """One pass, with what the model's forward takes of `further`."""
-        taken = {name: value for name, value in further.items() if name in self._takes}
-        return self._model(input_ids=self._tensor([list(ids)]), **taken)
-
-    def _tensor(self, values: Any) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)
-
     def _keep(self, tree: TokenTree) -> None:
         """Leave in the cache what the tree continues, and have one where it is continued."""
         if tree.past:
@@ -171,65 +143,6 @@ class Transformers:
     @property
     def _attention(self) -> str:
         return str(self._model.config.get_text_config()._attn_implementation)
-
-    @functools.cached_property
-    def _is_static(self) -> bool:
-        """Whether the model works with a static cache: the library says so, and two steps do."""
-        if "past_key_values" not in self._takes or not self._model._can_compile_fullgraph:
-            return False
-        cache = StaticCache(config=self._model.config, max_cache_len=4)
-        try:
-            for ids in ([0, 0], [0]):
-                self._forward(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
-            return False
-        return True
-
-    def prefill(self, ids: Sequence[int]) -> None:
-        reset(self._rotary)
-        self._state = {}
-        self._fed = []
-        if self._is_static:
-            if self._cache is None:
-                self._cache = StaticCache(config=self._model.config, max_cache_len=self._room)
-            self._cache.reset()
-            self._state = {"past_key_values": self._cache}
-        self._step(list(ids))
-
-    def decode(self, ids: Sequence[int]) -> None:
-        for token in ids:
-            length = len(self._fed)
-            if self._state and not crosses(self._rotary, length, length + 1):
-                self._step([token])
-            else:  # without a cache that is right, everything is computed again
-                self.prefill([*self._fed, token])
-
-    def _step(self, ids: list[int]) -> None:
-        # Some models take the positions from a cache that does not know them: generation passes them as well.
-        positions = self._tensor([range(len(self._fed), len(self._fed) + len(ids))])
-        output = self._forward(ids, **self._state, position_ids=positions, use_cache=True, logits_to_keep=1)
-        self._fed += ids
-        if not self._is_static:
-            given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
-            self._state = {name: cache for name, cache in given.items() if cache is not None}
-        self._logits = output.logits[0, -1]
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
-    def next_logits(self) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._logits.float().cpu().numpy()
-        return logits
-
-    def generate(self, ids: Sequence[int], count: int) -> None:
-        prompt = torch.tensor([list(ids)], device=self._device)
-        self._model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            do_sample=False,
-            pad_token_id=0,
-        )
 
     def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
         def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
@@ -285,7 +198,7 @@ class Transformers:
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         facts: dict[str, str | int | float | bool | None] = {
-            "attention": self._attention,
+            "attention": ", ".join(filter(None, [self._attention, self.cache_in_words])),
             "kernels": f"{torch.backends.cpu.get_cpu_capability()} {instruction_sets()}",
             "mkl": torch.backends.mkl.is_available(),
             "mkldnn": torch.backends.mkldnn.is_available(),

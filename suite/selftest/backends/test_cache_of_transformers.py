@@ -1,0 +1,102 @@
+"""The cache of transformers: its bytes are those of a count by hand; few bits show where a text is continued."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from quantgate.backends.transformers import Options
+from quantgate.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from selftest.tiny import TinyModel
+
+NUMBERS = 2 * 2 * 2 * 64
+"""Of a token of the tiny model: layers x (keys and values) x heads x head size."""
+FP8 = {"backend": "fp8"}
+IDS = list(range(1, 61))
+
+
+def loaded(tiny: TinyModel, cache: dict[str, Any] | None = None, dtype: str = "float32") -> Any:
+    from quantgate.backends.runtime.transformers import Transformers
+
+    options = {"device": "cpu", "dtype": dtype} | ({"cache": cache} if cache else {})
+    return Transformers(tiny.safetensors, options, 1)
+
+
+def continued(model: Any) -> NDArray[np.float64]:
+    """Log-probabilities after each token from the 40th on, through the cache."""
+    model.reserve(60, 1)
+    model.prefill(IDS[:40])
+    rows = []
+    for token in IDS[40:]:
+        model.decode([token])
+        rows.append(model.next_logits().astype(float))
+    logits = np.array(rows)
+    logprobs: NDArray[np.float64] = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return logprobs
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
+def test_bytes_of_floats_are_those_of_a_count_by_hand(tiny: TinyModel, dtype: str, size: int) -> None:
+    model = loaded(tiny, dtype=dtype)
+    continued(model)
+    assert model.cache_bytes() == 60 * NUMBERS * size
+    assert not model.states_cache
+    assert model.settings == "static cache, not compiled"
+    assert model.facts()["attention"] == "sdpa"
+
+
+def test_an_fp8_cache_takes_a_quarter_and_is_seen_where_it_is_read(tiny: TinyModel) -> None:
+    exact, few = loaded(tiny), loaded(tiny, FP8)
+    p, q = continued(exact), continued(few)
+    scales = 2 * 2 * 4  # of each layer's keys and values, one float
+    assert few.cache_bytes() == 60 * NUMBERS + scales
+    assert 1e-4 < (np.exp(p) * (p - q)).sum(axis=1).mean() < 0.1
+    assert few.states_cache
+    assert few.settings == "cache backend fp8, not compiled"
+    assert few.facts()["attention"] == "sdpa, cache backend fp8"
+    few.generate(IDS[:40], 4)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("hqq"), reason="hqq is not installed")
+def test_an_hqq_cache_is_counted_with_its_scales(tiny: TinyModel) -> None:
+    model = loaded(tiny, {"backend": "hqq", "nbits": 4, "axis_key": 1, "axis_value": 1, "q_group_size": 64})
+    continued(model)
+    stored, late = 40 * NUMBERS, 20 * NUMBERS * 4  # below the residual length the rest is kept in floats
+    assert model.cache_bytes() == stored // 2 + stored // 64 * 2 * 4 + late
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        ({"backend": "fp9"}, "Input should be 'fp8', 'quanto' or 'hqq'"),
+        ({"backend": "fp8", "nbits": 8}, "nbits does nothing with fp8: leave it out"),
+        ({"backend": "quanto", "nbits": 8}, "nbits of quanto is one of 2, 4, not 8"),
+        ({"backend": "hqq", "axis_key": -1}, "axis_key of hqq is one of 0, 1, not -1"),
+        ({"backend": "hqq", "group_size": 64}, "Extra inputs are not permitted"),
+    ],
+)
+def test_arguments_that_the_cache_does_not_take_are_refused(cache: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Options.model_validate({"bits": 32, "dtype": "float32", "cache": cache})
+
+
+def test_a_package_that_is_missing_is_named_with_its_command() -> None:
+    options = Options.model_validate({"bits": 32, "dtype": "float32", "cache": {"backend": "quanto"}})
+    installed = importlib.util.find_spec("optimum") is not None
+    assert installed or options.why_not().startswith("optimum.quanto is not installed: pip install ")
+    assert not Options.model_validate({"bits": 32, "dtype": "float32", "cache": FP8}).why_not()
+
+
+def test_a_model_that_the_cache_does_not_work_with_is_an_error_in_the_librarys_words(tiny: TinyModel) -> None:
+    model = loaded(tiny, FP8)
+    model._model.config.layer_types = ["sliding_attention", "full_attention"]
+    model._model.config.sliding_window = 8
+    with pytest.raises(MeasurementError, match=r"transformers makes no fp8 cache here: .*full attention"):
+        model.prefill(IDS)
