@@ -14,7 +14,9 @@ from quantgate.baselines.store import baseline_path, read
 from quantgate.baselines.toml_file import locked, one_line
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
-from quantgate.judge import Sensitivity, restless, why_refused
+from quantgate.judge.expected import why_refused
+from quantgate.judge.nested import restless
+from quantgate.judge.sensitivity import Sensitivity
 from quantgate.records import Measurement, Metric, Record, Status, Verdict, same_work
 
 

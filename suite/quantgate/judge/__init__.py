@@ -1,39 +1,12 @@
-"""Measurement against baseline: pure functions without I/O, clock or torch.
+"""Measurement against baseline: pure functions without I/O, clock or torch. What is allowed is data
+(`fixtures/tolerances.toml`).
 
-`judge` gives the verdict on one metric. What it allows is data (`fixtures/tolerances.toml`).
+compare      the verdicts of a case: what pytest's cases, the fault catalogue and the power study call
+judge        the verdict on one metric, and whether its units are still the baseline's
+confirm      the second look at a timing or peak that seems worse
+expected     absolute gates
+environment  what changed between two environments
+nested       statistics of timings and peaks, over processes; statistics: of paired samples
+sensitivity  what a sample can show, before anything gets worse
+coverage     how many gates were judged; causes: which verdicts have one cause
 """
-
-from quantgate.config.tolerances import Tolerance, Tolerances, load_tolerances
-from quantgate.judge.coverage import Coverage, coverage
-from quantgate.judge.drift import MOVED, drift
-from quantgate.judge.expected import held_to, limits_of, why_refused
-from quantgate.judge.judge import first_difference, judge, no_result, recorded, worst
-from quantgate.judge.kernels import judge_on_kernels
-from quantgate.judge.nested import restless
-from quantgate.judge.reproduction import of_choices, reproduction
-from quantgate.judge.sensitivity import Sensitivity, gate_level, with_sensitivity
-
-__all__ = [
-    "MOVED",
-    "Coverage",
-    "Sensitivity",
-    "Tolerance",
-    "Tolerances",
-    "coverage",
-    "drift",
-    "first_difference",
-    "gate_level",
-    "held_to",
-    "judge",
-    "judge_on_kernels",
-    "limits_of",
-    "load_tolerances",
-    "no_result",
-    "of_choices",
-    "recorded",
-    "reproduction",
-    "restless",
-    "why_refused",
-    "with_sensitivity",
-    "worst",
-]

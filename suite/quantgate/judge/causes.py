@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
-from quantgate.judge.drift import MOVED, size
-from quantgate.records import Status, Verdict
+from quantgate.records import MOVED, Status, Verdict
 
 CELLS = 3
 """Fewer cells than this are reported one by one."""
@@ -80,7 +79,7 @@ def causes(
 
 def same_factor(verdicts: Sequence[Verdict]) -> bool:
     """Whether one metric changed by about the same in all cells."""
-    sizes = [size(v) for v in verdicts if v.change is not None]
+    sizes = [v.size for v in verdicts if v.change is not None]
     return len(sizes) >= CELLS and pstdev(sizes) <= SAME * abs(fmean(sizes))
 
 
@@ -156,12 +155,12 @@ class _Table:
         """Return the cells among `others` that moved in the same direction, by at least half as much."""
         sizes: dict[str, list[float]] = defaultdict(list)
         for verdict in moved:
-            sizes[verdict.metric].append(size(verdict))
+            sizes[verdict.metric].append(verdict.size)
         means = {metric: fmean(changes) for metric, changes in sizes.items()}
 
         def with_them(verdict: Verdict) -> bool:
             mean = means.get(verdict.metric, 0.0)
-            return mean != 0 and size(verdict) / mean >= ALONG
+            return mean != 0 and verdict.size / mean >= ALONG
 
         return {c for c in others if any(map(with_them, self._judged[subject].get(c, ())))}
 

@@ -1,30 +1,28 @@
 """Turn a comparison of one cell into the verdicts of one case. Pure: the pytest case, the fault catalogue and the
 power study all judge by these functions.
 
-    verdicts(comparison, request, rules)            the first look
-    needs_second_look(first, comparison, rules)     whether fresh processes have to confirm it
-    confirmed(first, comparison, look, ...)         the verdicts after them
-    explained(verdicts, reference, ...)             with what the reference did in the same run
+    verdicts(comparison, covers, rules)                 the first look
+    confirm.needs_second_look, confirm.confirmed        the second, at fresh processes
+    explained(verdicts, reference, covers, rules)       with what the reference did in the same run
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.tolerances import Tolerances
-from quantgate.judge.confirm import settle, suspicious
-from quantgate.judge.drift import MOVED, drift
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.expected import Limits, held_to, limits_of
-from quantgate.judge.judge import first_difference, no_result, recorded
-from quantgate.judge.kernels import judge_on_kernels
-from quantgate.judge.reproduction import of_choices, reproduction
-from quantgate.records import AGREEMENT, QUANTIZED_SHARE, Measurement, Metric, Status, Verdict
+from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
+from quantgate.records import MOVED, Measurement, Metric, Status, Verdict
 from quantgate.words import delta
 
 UNNAMED_MACHINE = "timings are gated on a named machine (--machine) or as ratio"
+
+Covers = Callable[[str], bool]
+"""Whether the case judges the metric of this name."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,14 @@ class Rules:
     alpha: the chance of a false alarm that one gate may have (level of its test).
     against: A/B: the old values were measured in this run, in another environment.
     timings: whether absolute timings are judged; without, they are recorded.
-    minimum_shares: by cell id, the least share of quantized weights that its scheme states.
+    minimums: by cell id and metric, the least value that the cell's scheme states.
     """
 
     tolerances: Tolerances
     alpha: float
     against: bool = False
     timings: bool = False
-    minimum_shares: Mapping[str, float] = field(default_factory=dict)
+    minimums: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
     def level(self, metric: Metric) -> float:
         """Return the level of one look at a metric: an A/B run takes two independent ones, and both must agree (see
@@ -50,8 +48,7 @@ class Rules:
 
     def limits(self, name: str, cell: str) -> Limits | None:
         """Return the values that a metric must have whatever the baseline; None where there are no such values."""
-        minimum = self.minimum_shares.get(cell) if name == QUANTIZED_SHARE else None
-        return limits_of(self.tolerances.of_expected(name, cell), minimum)
+        return limits_of(self.tolerances.of_expected(name, cell), self.minimums.get((cell, name)))
 
 
 @dataclass(frozen=True)
@@ -67,38 +64,8 @@ class Comparison:
     no_reference: str = "the reference has no such metric in this run"
 
 
-@dataclass(frozen=True)
-class MoreProcesses:
-    """Second look against a stored baseline. together: the first processes and the fresh ones; fresh: those alone."""
-
-    together: Comparison
-    fresh: Comparison
-
-
-@dataclass(frozen=True)
-class FreshPairs:
-    """Second look of an A/B run: both sides measured anew, without the processes of the first look."""
-
-    pairs: Comparison
-
-
-SecondLook = MoreProcesses | FreshPairs
-
-
-def covers(request: str, metric: str) -> bool:
-    """Return whether the case of `request` judges this metric."""
-    if metric == AGREEMENT:
-        return request == "perplexity"
-    return metric == request or metric.startswith(f"{request}/") or metric == f"{request}_ratio"
-
-
-def origin(name: str) -> str:
-    """Return the metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
-    return name.removesuffix("/loss").removesuffix("_ratio")
-
-
-def verdicts(comparison: Comparison, request: str, rules: Rules, reproduce: str = "") -> list[Verdict]:
-    """Judge every metric of the request, those that only the old side has included.
+def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: str = "") -> list[Verdict]:
+    """Judge every metric of the case, those that only the old side has included.
 
     reproduce: the command that repeats the case, for verdicts that a person may want to see again.
     """
@@ -106,54 +73,110 @@ def verdicts(comparison: Comparison, request: str, rules: Rules, reproduce: str 
     judged = [
         verdict
         for name, metric in new.metrics.items()
-        if covers(request, name)
+        if covers(name)
         for verdict in _of_metric(name, metric, comparison, rules, reproduce)
     ]
     for name, metric in (old.metrics if old else {}).items():
-        if name in new.metrics or not covers(request, name):
+        if name in new.metrics or not covers(name):
             continue
         if not metric.relative:
             text = "is in the baseline, but was not measured"
             judged.append(no_result(new.cell, name, text, reproduce))
         elif rules.tolerances.of(name, new.cell) is not None:
-            judged.append(_without_reference(name, metric, comparison, reproduce))
+            # No error of this cell: the cases of the reference say what happened to it.
+            lacking = Verdict(
+                cell=new.cell,
+                metric=name,
+                status=Status.INCONCLUSIVE,
+                baseline=metric.value,
+                unit=metric.unit,
+                text=f"cannot be judged without the reference: {comparison.no_reference}",
+                reproduce=reproduce,
+            )
+            judged.append(lacking)
     return judged
 
 
-def needs_second_look(first: Sequence[Verdict], comparison: Comparison, rules: Rules) -> bool:
-    """Return whether fresh processes have to confirm a verdict (see `quantgate.judge.confirm`)."""
-    return suspicious(first, comparison.new.metrics, rules.against)
-
-
-def confirmed(
-    first: Sequence[Verdict],
-    comparison: Comparison,
-    look: SecondLook,
-    request: str,
-    rules: Rules,
-    reproduce: str = "",
-) -> list[Verdict]:
-    """Return the verdicts of `first` on `comparison` as the second look leaves them."""
-    metrics = comparison.new.metrics
-    match look:
-        case FreshPairs(pairs):
-            return settle(first, verdicts(pairs, request, rules, reproduce), None, metrics)
-        case MoreProcesses(together, fresh):
-            second, alone = (verdicts(c, request, rules, reproduce) for c in (together, fresh))
-            return settle(first, second, alone, metrics)
-
-
-def moved(verdicts: Sequence[Verdict]) -> bool:
-    """Return whether a metric moved, so that what its reference did is worth knowing."""
-    return any(v.status in MOVED for v in verdicts)
+def _of_metric(
+    name: str, metric: Metric, comparison: Comparison, rules: Rules, reproduce: str
+) -> Iterator[Verdict]:
+    """Judge one measured metric: its value, and of a paired one whether its units are what they were."""
+    new, old = comparison.new, comparison.old
+    cell, tolerances = new.cell, rules.tolerances
+    before, environment = old.comparable(name, metric) if old else (None, {})
+    changed = changed_environment(environment, new.environment) if before else []
+    tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
+    verdict = None
+    if tolerance is None and limits is None:
+        yield recorded(cell, name, metric, before, flips_in_words(metric))
+    elif tolerance is not None and metric.kind == "rounds" and not rules.timings:
+        yield recorded(cell, name, metric, None, UNNAMED_MACHINE)
+        return
+    elif tolerance is not None:
+        verdict = judge(
+            cell, name, metric, before, tolerance, rules.level(metric), changed, reproduce,
+            against=rules.against,
+        )  # fmt: skip
+    if limits is not None:
+        verdict = held_to(limits, cell, name, metric, verdict, reproduce)
+    if verdict is not None:
+        yield verdict
+    same = tolerances.of_reproduction(name, cell) if before and metric.kind == "paired" else None
+    # Where the two cannot be compared, one verdict that says so is enough.
+    silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
+    if before and same and not silent:
+        yield reproduction(cell, name, metric, before, same, changed, reproduce)
+    choices, old_choices = of_choices(metric), of_choices(before) if before else None
+    if choices and old_choices and not first_difference(old_choices, choices)[0]:
+        name = f"{name.rpartition('/')[0]}/choices"
+        if same := tolerances.of_reproduction(name, cell):
+            yield reproduction(cell, name, choices, old_choices, same, changed, reproduce)
 
 
 def explained(
-    moved: Sequence[Verdict], reference: Comparison, request: str, rules: Rules, reproduce: str = ""
+    moved: Sequence[Verdict], reference: Comparison, covers: Covers, rules: Rules, reproduce: str = ""
 ) -> list[Verdict]:
-    """Add to each verdict that moved whether the reference moved too: everything drifted, or this scheme alone."""
-    references = {v.metric: v for v in verdicts(reference, request, rules, reproduce)}
-    return [_beside(verdict, moved, references) for verdict in moved]
+    """Add to each verdict that moved whether the reference moved too: everything drifted, or this scheme alone. A
+    relative metric leaves that to the one it is made of, where that moved as well."""
+    references = {v.metric: v for v in verdicts(reference, covers, rules, reproduce)}
+    mine = {v.metric: v for v in reversed(moved)}
+
+    def beside(verdict: Verdict) -> Verdict:
+        name = origin(verdict.metric)
+        whole, other = mine.get(name, verdict), references.get(name)
+        elsewhere = name != verdict.metric and whole.status in MOVED
+        if verdict.status not in MOVED or elsewhere or other is None or other.change is None:
+            return verdict
+        change = f"{other.cell} {delta(other.change, other)}"
+        return verdict.model_copy(update={"reference": f"{drift(whole, other)} ({change})"})
+
+    return [beside(verdict) for verdict in moved]
+
+
+def drift(cell: Verdict, reference: Verdict) -> str:
+    """Return in one line what the reference did in the same run; both verdicts are on the same metric.
+
+    What decides is the reference's change as a share of the cell's (on the log scale if relative): from three quarters
+    on everything drifted; up to one quarter this scheme alone did; in between, some of both.
+    """
+    change, other = cell.size, reference.size
+    if cell.status not in MOVED and abs(other) > abs(change):
+        return "the reference got better, this scheme did not or by less"
+    share = other / change if change else 0.0
+    if share > 4 / 3:
+        return "the reference moved as well, by more: everything drifted"
+    if share >= 3 / 4:
+        return "the reference moved as well, by as much: everything drifted"
+    if share > 1 / 4:
+        return "the reference moved as well, but by less: part of the change is a drift of everything"
+    if share >= -1 / 4:
+        return "the reference did not move: this scheme alone"
+    return "the reference moved the other way: this scheme alone"
+
+
+def origin(name: str) -> str:
+    """Return the metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
+    return name.removesuffix("/loss").removesuffix("_ratio")
 
 
 def flips_in_words(metric: Metric) -> str:
@@ -162,81 +185,3 @@ def flips_in_words(metric: Metric) -> str:
         return ""
     lost, gained, items = (metric.raw[key] for key in ("lost", "gained", "items"))
     return f"{lost} lost, {gained} gained of {items} items against {metric.conditions.get('relative to')}"
-
-
-def _of_metric(
-    name: str, metric: Metric, comparison: Comparison, rules: Rules, reproduce: str
-) -> Iterator[Verdict]:
-    """Judge one measured metric: its value, and of a paired one whether its units are what they were."""
-    new, old = comparison.new, comparison.old
-    cell = new.cell
-    before, environment = old.comparable(name, metric) if old else (None, {})
-    changed = changed_environment(environment, new.environment) if before else []
-    paired = metric.kind == "paired"
-    tolerance, limits = rules.tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
-    same = rules.tolerances.of_reproduction(name, cell) if paired else None
-    if tolerance is None:
-        if limits is None:
-            yield recorded(cell, name, metric, before, flips_in_words(metric))
-        else:
-            yield held_to(limits, cell, name, metric, None, reproduce)
-        if before and same:
-            yield _reproduction(name, metric, before, changed, cell, rules, reproduce)
-    elif metric.kind == "rounds" and not rules.timings:
-        yield recorded(cell, name, metric, None, UNNAMED_MACHINE)
-    else:
-        verdict = judge_on_kernels(
-            cell, name, metric, before, tolerance, rules.level(metric), changed, reproduce,
-            against=rules.against,
-        )  # fmt: skip
-        if limits is not None:
-            verdict = held_to(limits, cell, name, metric, verdict, reproduce)
-        yield verdict
-        if same and before and verdict.status not in (Status.NOT_COMPARABLE, Status.ERROR):
-            yield reproduction(verdict, metric, before, same)
-    choices = of_choices(metric)
-    old_choices = of_choices(before) if before else None
-    # Where the two cannot be compared, the verdict on the metric itself says so.
-    if choices and old_choices and not first_difference(old_choices, choices)[0]:
-        choices_name = f"{name.rpartition('/')[0]}/choices"
-        if rules.tolerances.of_reproduction(choices_name, cell):
-            yield _reproduction(choices_name, choices, old_choices, changed, cell, rules, reproduce)
-
-
-def _reproduction(
-    name: str, metric: Metric, before: Metric, changed: list[str], cell: str, rules: Rules, reproduce: str
-) -> Verdict:
-    """Judge whether the units are what they were, of a paired metric whose mean has no gate."""
-    tolerance = rules.tolerances.of_reproduction(name, cell)
-    assert tolerance is not None
-    different, by_machine = first_difference(before, metric)
-    verdict = Verdict(cell=cell, metric=name, status=Status.PASS, environment=changed, reproduce=reproduce)
-    if different:
-        update = {"status": Status.NOT_COMPARABLE, "text": different, "by_machine": by_machine}
-        return verdict.model_copy(update=update)
-    return reproduction(verdict, metric, before, tolerance)
-
-
-def _without_reference(name: str, baseline: Metric, comparison: Comparison, reproduce: str) -> Verdict:
-    """No error of this cell: the cases of the reference say what happened to it."""
-    return Verdict(
-        cell=comparison.new.cell,
-        metric=name,
-        status=Status.INCONCLUSIVE,
-        baseline=baseline.value,
-        unit=baseline.unit,
-        text=f"cannot be judged without the reference: {comparison.no_reference}",
-        reproduce=reproduce,
-    )
-
-
-def _beside(verdict: Verdict, cell: Sequence[Verdict], references: Mapping[str, Verdict]) -> Verdict:
-    """Add what the reference did to a verdict that moved. A relative metric leaves that to the one it is made of, where
-    that moved as well."""
-    name = origin(verdict.metric)
-    mine, reference = next((v for v in cell if v.metric == name), verdict), references.get(name)
-    elsewhere = name != verdict.metric and mine.status in MOVED
-    if verdict.status not in MOVED or elsewhere or reference is None or reference.change is None:
-        return verdict
-    change = f"{reference.cell} {delta(reference.change, reference)}"
-    return verdict.model_copy(update={"reference": f"{drift(mine, reference)} ({change})"})

@@ -13,50 +13,70 @@ False alarms stay at most as frequent as the gate's level alpha says:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from quantgate.judge.compare import Comparison, Covers, Rules, verdicts
 from quantgate.records import Metric, Status, Verdict
-from quantgate.words import comparison
+from quantgate.words import comparison as figures_of
 
 DECIDED = (Status.REGRESSION, Status.IMPROVEMENT)
 
 
-def suspicious(verdicts: Iterable[Verdict], metrics: Mapping[str, Metric], against: bool) -> bool:
-    """Whether any verdict calls for fresh processes."""
-    return any(_suspicious(v, metrics.get(v.metric), against) for v in verdicts)
+@dataclass(frozen=True)
+class MoreProcesses:
+    """Second look against a stored baseline. together: the first processes and the fresh ones; fresh: those alone."""
+
+    together: Comparison
+    fresh: Comparison
 
 
-def settle(
-    first: Iterable[Verdict],
-    second: Iterable[Verdict],
-    fresh: Iterable[Verdict] | None,
-    metrics: Mapping[str, Metric],
+@dataclass(frozen=True)
+class FreshPairs:
+    """Second look of an A/B run: both sides measured anew, without the processes of the first look."""
+
+    pairs: Comparison
+
+
+SecondLook = MoreProcesses | FreshPairs
+
+
+def needs_second_look(first: Sequence[Verdict], comparison: Comparison, rules: Rules) -> bool:
+    """Return whether fresh processes have to confirm a verdict."""
+    return any(_suspicious(v, comparison.new.metrics.get(v.metric), rules.against) for v in first)
+
+
+def confirmed(
+    first: Sequence[Verdict],
+    comparison: Comparison,
+    look: SecondLook,
+    covers: Covers,
+    rules: Rules,
+    reproduce: str = "",
 ) -> list[Verdict]:
-    """Return the verdicts on `metrics` after the second look.
-
-    first: the verdicts of the first look; second: those of the second; fresh: with a stored baseline, those on the
-    fresh processes alone; None: this is an A/B run.
-    """
-    against = fresh is None
-    later, alone = {v.metric: v for v in second}, {v.metric: v for v in fresh or ()}
+    """Return the verdicts of `first` on `comparison` as the second look leaves them."""
+    against = isinstance(look, FreshPairs)
+    second, fresh = (look.pairs, None) if isinstance(look, FreshPairs) else (look.together, look.fresh)
+    later = {v.metric: v for v in verdicts(second, covers, rules, reproduce)}
+    alone = {v.metric: v for v in verdicts(fresh, covers, rules, reproduce)} if fresh else {}
     settled = []
     for verdict in first:
-        metric, again = metrics.get(verdict.metric), later.get(verdict.metric)
+        metric, again = comparison.new.metrics.get(verdict.metric), later.get(verdict.metric)
         if metric is None or again is None or not _suspicious(verdict, metric, against):
             settled.append(verdict)
             continue
-        confirmed = again.status == (verdict.status if against else Status.REGRESSION)
-        figures = ", ".join(comparison(again)[1:3]) or again.status
+        same = again.status == (verdict.status if against else Status.REGRESSION)
+        figures = ", ".join(figures_of(again)[1:3]) or again.status
         text = ""
-        if against and not confirmed and again.status in DECIDED:
+        if against and not same and again.status in DECIDED:
             text = f"first {verdict.status}, then {again.status}: the machine is too noisy to tell"
-        elif confirmed and not against and not _worse(alone.get(verdict.metric, again), metric):
-            confirmed = False
+        elif same and not against and not _worse(alone.get(verdict.metric, again), metric):
+            same = False
             text = "the first processes were worse by more than the tolerance, the fresh ones were not"
         if text:
             again = again.model_copy(update={"status": Status.INCONCLUSIVE, "text": text})
-        result = f"measured again in fresh processes: {'' if confirmed else 'not '}confirmed ({figures})"
-        final = verdict if confirmed and against else again
+        result = f"measured again in fresh processes: {'' if same else 'not '}confirmed ({figures})"
+        final = verdict if same and against else again
         settled.append(final.model_copy(update={"confirmed": result}))
     return settled
 

@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from quantgate.judge.drift import MOVED
-from quantgate.records import Status, Verdict
+from quantgate.records import MOVED, Status, Verdict
 
 JUDGED = (*MOVED, Status.IMPROVEMENT, Status.PASS)
 
@@ -47,16 +46,11 @@ def coverage(verdicts: Iterable[Verdict]) -> Coverage:
     gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):
-        if verdict.status not in JUDGED and not verdict.wrong:
-            others.setdefault(_reason(verdict), Counter())[verdict.metric.partition("/")[0]] += 1
+        if verdict.status in JUDGED or verdict.wrong:
+            continue
+        reason = str(verdict.status)
+        if verdict.status == Status.NOT_COMPARABLE:
+            reason += f", {verdict.text.partition(':')[0]}"  # the condition: `kernels differs`
+        others.setdefault(reason, Counter())[verdict.metric.partition("/")[0]] += 1
     judged = len(gates) - sum(counter.total() for counter in others.values())
-    return Coverage(
-        len(gates), judged, {reason: dict(groups.most_common()) for reason, groups in others.items()}
-    )
-
-
-def _reason(verdict: Verdict) -> str:
-    """Return the status; for what cannot be compared also the condition: `not comparable, kernels differs`."""
-    if verdict.status != Status.NOT_COMPARABLE:
-        return str(verdict.status)
-    return f"{verdict.status}, {verdict.text.partition(':')[0]}"
+    return Coverage(len(gates), judged, {why: dict(groups.most_common()) for why, groups in others.items()})

@@ -1,13 +1,31 @@
-"""Say what differs between two environments. Pure."""
+"""Say what differs between two environments, and what of it can change a number. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from quantgate.records import Scalar
 
 INFORMATIVE = {"commit"}
 """Keys of an environment that are recorded and change no number."""
+SUITE = "quantgate"
+"""Prefix of the lines about the suite's own code."""
+UNUSED_BY_LLAMA_CPP = frozenset(
+    [
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "gguf",
+        "lm_eval",
+        "safetensors",
+        "tokenizers",
+        "torch",
+        "transformers",
+    ]
+)
+"""Distributions that do not compute in a process that runs llama.cpp. Their effect on texts and checkpoints is among
+the conditions."""
+UNUSED_BY_OTHERS = frozenset(("datasets", "llama-cpp-python", "llama.cpp", "lm_eval"))
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
@@ -21,8 +39,20 @@ def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) ->
 
 def _close(was: Scalar, now: Scalar) -> bool:
     """Return whether two memory sizes can belong to one machine: the kernel reserves a varying part of it."""
-    return (
-        isinstance(was, int | float)
-        and isinstance(now, int | float)
-        and abs(was - now) <= 0.05 * max(was, now)
-    )
+    if not isinstance(was, int | float) or not isinstance(now, int | float):
+        return False
+    return abs(was - now) <= 0.05 * max(was, now)
+
+
+def relevant(cell: str, changes: Sequence[str]) -> list[str]:
+    """Return the changes of an environment that can change a number of the cell, so that tolerances widen.
+
+    Left out are libraries that the cell's backend does not compute with, and the suite's own code: if that changes a
+    number, a person has to look at it and accept it.
+    """
+    unused = UNUSED_BY_LLAMA_CPP if "/llamacpp/" in cell else UNUSED_BY_OTHERS
+    return [
+        line
+        for line in changes
+        if not line.startswith(SUITE) and line.removeprefix("build of ").split(" ")[0] not in unused
+    ]

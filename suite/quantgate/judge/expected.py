@@ -3,12 +3,12 @@ a value that fails one cannot become a baseline."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from quantgate.judge.drift import MOVED
-from quantgate.records import AGREEMENT, Metric, Status, Verdict
+from quantgate.records import AGREEMENT, MOVED, Metric, Status, Verdict
 
 if TYPE_CHECKING:
     from quantgate.config.tolerances import Tolerance
@@ -28,12 +28,11 @@ class Limits:
 def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limits | None:
     """Return the limits of an entry with `expected`, or of a minimum that the scheme states; None: there are none."""
     if minimum is not None:
-        return Limits(minimum, float("inf"), f"expected at least {minimum:g} (minimum_share of the scheme)")
+        return Limits(minimum, math.inf, f"expected at least {minimum:g} (minimum_share of the scheme)")
     if tolerance is None or tolerance.expected is None:
         return None
     expected = tolerance.expected
-    width = tolerance.absolute if tolerance.relative is None else tolerance.relative * abs(expected)
-    width = width or 0.0
+    width = tolerance.limit(unchanged=False) * (1.0 if tolerance.relative is None else abs(expected))
     within = f" within {width:g}" if width else ""
     return Limits(expected - width, expected + width, f"expected {expected:g}{within}", width)
 

@@ -1,36 +1,26 @@
-"""The verdict on one metric of one cell."""
+"""The verdict on one metric of one cell, and on whether it is still the same computation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from quantgate import records
-from quantgate.config.tolerances import Tolerance
+from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
-from quantgate.judge.statistics import Change, Interval, flips, growth, mcnemar, mean_difference
-from quantgate.records import Metric, Scalar, Status, Verdict
+from quantgate.judge.environment import relevant
+from quantgate.judge.statistics import (
+    Change,
+    differences,
+    flips,
+    growth,
+    mcnemar,
+    mean_difference,
+    root_mean_square,
+)
+from quantgate.records import Metric, Scalar, Status, Verdict, same_work
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that differ on another machine without anybody's doing."""
-OWN_CODE = "quantgate"
-"""Prefix of the lines about the suite's own code among the changes of an environment."""
-UNUSED_BY_LLAMA_CPP = frozenset(
-    (
-        "accelerate",
-        "bitsandbytes",
-        "datasets",
-        "gguf",
-        "lm_eval",
-        "safetensors",
-        "tokenizers",
-        "torch",
-        "transformers",
-    )
-)
-"""Distributions that do not compute in a process that runs llama.cpp. Their effect on texts and checkpoints is among
-the conditions."""
-UNUSED_BY_OTHERS = frozenset(("datasets", "llama-cpp-python", "llama.cpp", "lm_eval"))
 
 
 def judge(
@@ -42,6 +32,8 @@ def judge(
     alpha: float,
     environment: Sequence[str] = (),
     reproduce: str = "",
+    *,
+    against: bool = False,
 ) -> Verdict:
     """Compare `measured` with `baseline`.
 
@@ -49,8 +41,8 @@ def judge(
     `improvement`: the same for the better; `pass`: the 95 % limit of the change for the worse is within the
     tolerance; `inconclusive`: the sample allows none of these; `not comparable`: the conditions differ.
 
-    environment: what changed in the environment since the baseline; reproduce: the command that repeats the case.
-    Raises ValidationError where the change is not a finite number.
+    environment: what changed in the environment since the baseline; reproduce: the command that repeats the case;
+    against: both were measured in this run, A/B. Raises ValidationError where the change is not a finite number.
     """
     verdict = Verdict(
         cell=cell,
@@ -65,26 +57,28 @@ def judge(
     if baseline is None:
         return verdict
     verdict = _with(verdict, baseline=baseline.value)
+    baseline, tolerance, kernels = _on_kernels(measured, baseline, tolerance, against)
     different, by_machine = first_difference(baseline, measured)
     if different:
-        return _with(verdict, status=Status.NOT_COMPARABLE, text=different, by_machine=by_machine)
+        text = different + kernels
+        return _with(verdict, status=Status.NOT_COMPARABLE, text=text, by_machine=by_machine)
     if not baseline.value:
         tolerance = tolerance.of_zero()
     change, evidence = _change(measured, baseline, tolerance)
     interval = change.at(alpha)
     relative = tolerance.relative is not None
-    outside = loosening(cell, environment)
+    changed = relevant(cell, environment)
     floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
-    limit = max(tolerance.limit(unchanged=not outside), floor)
-    lower = measured.better == "lower"
-    worse = interval.estimate if lower else -interval.estimate
+    limit = max(tolerance.limit(unchanged=not changed), floor)
+    worse = interval.estimate if measured.better == "lower" else -interval.estimate
+    cautious = change.at(nested.PASS_LEVEL)
     if worse > limit:
         status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
     elif worse < -limit and not measured.relative and change.p < alpha:
         # A value relative to the reference never counts as an improvement: a slow reference would make every other
-        # cell look faster.
-        status = Status.IMPROVEMENT
-    elif _worse_end(change.at(nested.PASS_LEVEL), lower) <= limit:
+        # cell look faster. Nor does one that is better than on other kernels: it is no reason to update the baseline.
+        status = Status.PASS if kernels else Status.IMPROVEMENT
+    elif (cautious.high if measured.better == "lower" else -cautious.low) <= limit:
         status = Status.PASS
     else:
         status = Status.INCONCLUSIVE
@@ -99,8 +93,8 @@ def judge(
         change_high=interval.high if bounded else None,
         change_unit="relative" if relative else "absolute",
         tolerance=limit,
-        detectable=baseline.detectable if outside else None,
-        text=_text(status, change, worse > limit, alpha, evidence),
+        detectable=baseline.detectable if changed else None,
+        text=_text(status, change, worse > limit, alpha, evidence) + kernels,
     )
 
 
@@ -127,23 +121,82 @@ def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
     return Verdict(cell=cell, metric=name, status=Status.ERROR, text=text, reproduce=reproduce)
 
 
-def worst(verdicts: Iterable[Verdict]) -> Status:
-    """Return the status of a case: the worst of its metrics."""
-    return records.worst(v.status for v in verdicts)
+def reproduction(
+    cell: str,
+    name: str,
+    measured: Metric,
+    baseline: Metric,
+    tolerance: Tolerance,
+    environment: Sequence[str] = (),
+    reproduce: str = "",
+) -> Verdict:
+    """Judge whether the units of a paired metric are still the baseline's; `judge` says whether their mean got worse.
 
-
-def loosening(cell: str, environment: Sequence[str]) -> list[str]:
-    """Return the changes of the environment that can change a number of the cell.
-
-    Left out are libraries that the cell's backend does not compute with, and the suite's own code: if that changes a
-    number, a person has to look at it and accept it.
+    Compared is the root mean square over the units of measurement minus baseline, in the unit of the samples (nats).
+    The limit is `here`, next to nothing, in the baseline's own environment, and elsewhere what other processors and
+    builds of the same libraries cause. Beyond it the status is `changed`. This sees what a mean cannot, such as a
+    change that is better on one half of the text and worse on the other; it does not prove a loss.
     """
-    unused = UNUSED_BY_LLAMA_CPP if "/llamacpp/" in cell else UNUSED_BY_OTHERS
+    different, by_machine = first_difference(baseline, measured)
+    verdict = Verdict(
+        cell=cell,
+        metric=name,
+        status=Status.NOT_COMPARABLE,
+        environment=list(environment),
+        reproduce=reproduce,
+        by_machine=by_machine,
+        text=different,
+    )
+    if different:
+        return verdict
+    old, new = baseline.samples or [], measured.samples or []
+    size = root_mean_square(old, new, measured.weights)
+    changed = relevant(cell, environment)
+    limit = tolerance.limit(unchanged=not changed)
+    same = size <= limit
+    unequal = same and old != new and not environment
+    if not same:
+        cause = "the environment is unchanged"
+        if changed:
+            cause = "by more than other processors and builds cause"
+        elif environment:
+            cause = "only quantgate's own code, or libraries that this cell does not use, have changed"
+        moves = differences(old, new)
+        largest = max(moves, key=abs)
+        text = (
+            f"the computation or the weights differ from the baseline's: {cause} (largest difference {largest:+.3g}, "
+            f"sample {moves.index(largest) + 1:,} of {len(new):,})"
+        )
+    elif old == new:
+        text = "equal to the last digit"
+    else:
+        text = f"the same computation ({len(new):,} paired samples)"
+        text += ", but not equal to the last digit although the environment is unchanged" if unequal else ""
+    return _with(
+        verdict,
+        metric=f"{name}{REPRODUCTION}",
+        status=Status.PASS if same else Status.CHANGED,
+        measured=size,
+        baseline=0.0,
+        unit=measured.unit or "nats",  # the samples of a perplexity are nats
+        change=size,
+        change_unit="absolute",
+        tolerance=limit,
+        unequal=unequal,
+        text=text,
+    )
 
-    def matters(line: str) -> bool:
-        return not line.startswith(OWN_CODE) and line.removeprefix("build of ").split(" ")[0] not in unused
 
-    return list(filter(matters, environment))
+def of_choices(metric: Metric) -> Metric | None:
+    """Return the log-likelihoods of all choices of all items as a metric; None where `metric` does not keep them.
+
+    A margin depends on the best wrong choice only; this one on all of them.
+    """
+    kept = metric.raw.get("loglikelihoods")
+    if kept is None:
+        return None
+    samples = [value for item in kept for value in item]
+    return metric.model_copy(update={"samples": samples, "weights": None, "unit": "nats", "answers": False})
 
 
 def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
@@ -166,35 +219,47 @@ def _differs(key: str, old: Scalar, new: Scalar) -> str:
     return f"{key} differs: baseline {before}, measured {now}"
 
 
+def _on_kernels(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, against: bool
+) -> tuple[Metric, Tolerance, str]:
+    """Return what a value is compared with, by which tolerance, and what to add to the text, where only the kernels
+    may differ.
+
+    On another processor, or with another build, a library uses other kernels, which take other amounts of memory and
+    are faster by another factor. There the tolerance's `elsewhere` applies to ratios and peaks: wide, but narrow enough
+    to see a lost kernel and a doubled peak. In an A/B run the kernels are part of what is compared, so the usual
+    tolerance applies.
+    """
+    if baseline.kernels == measured.kernels or not same_work(baseline, measured):
+        return baseline, tolerance, ""
+    as_here = baseline.model_copy(update={"conditions": measured.conditions})
+    if against:
+        return as_here, tolerance, ""
+    if measured.kind not in ("level", "ratio"):  # an absolute timing of the named machine: not comparable
+        return baseline, tolerance, ""
+    if (elsewhere := tolerance.on_other_kernels()) is None:
+        return baseline, tolerance, "; its tolerance has no `elsewhere`"
+    text = f"; measured on other kernels than the baseline ({baseline.kernels}), so `elsewhere` applies"
+    return as_here, elsewhere, text
+
+
 def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[Change, str]:
     """Return the signed change in the tolerance's terms, and the evidence as text."""
-    if measured.kind == "paired":
-        return _paired_change(measured, baseline, tolerance)
+    base = abs(baseline.value) if tolerance.relative is not None else 1.0
     if measured.nested:
         return nested.change(measured, baseline, tolerance), nested.evidence(measured, baseline)
-    difference = measured.value - baseline.value
-    if tolerance.relative is not None:
-        difference /= abs(baseline.value)
-    return Change(difference), ""
-
-
-def _paired_change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[Change, str]:
+    if measured.kind != "paired":
+        return Change((measured.value - baseline.value) / base), ""
     old, new = baseline.samples or [], measured.samples or []
     evidence, exact = f"{len(new):,} paired samples", None
-    terms: Callable[[float], float] | None = None
     if measured.answers:
         lost, gained = flips(old, new)
         exact = mcnemar(lost, gained)
         evidence = f"{lost:,} items lost, {gained:,} gained of {len(new):,}, exact McNemar test"
+    terms: Callable[[float], float] | None = None
     if tolerance.relative is not None:
-        base = abs(baseline.value)
         terms = growth if measured.link == "exp" else lambda x: x / base
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
-
-
-def _worse_end(change: Interval, lower: bool) -> float:
-    """Return the limit of the change for the worse, positive for a loss; lower: whether lower is better."""
-    return change.high if lower else -change.low
 
 
 def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:
@@ -204,13 +269,11 @@ def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: 
             return "equal to the last digit"
         return f"within tolerance ({evidence})" if evidence else "within tolerance"
     tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""
-    match status:
-        case Status.REGRESSION:
-            return f"worse by more than the tolerance{tail}"
-        case Status.IMPROVEMENT:
-            return f"better by more than the tolerance{tail}: update the baseline"
-        case _ if beyond:
-            noise = f"the sample cannot distinguish this from noise{tail}, level {alpha:.2g}"
-            return f"worse by more than the tolerance, but {noise}"
-        case _:
-            return f"no loss beyond the tolerance seen, but the sample cannot rule one out{tail}"
+    if status == Status.REGRESSION:
+        return f"worse by more than the tolerance{tail}"
+    if status == Status.IMPROVEMENT:
+        return f"better by more than the tolerance{tail}: update the baseline"
+    if beyond:
+        noise = f"the sample cannot distinguish this from noise{tail}, level {alpha:.2g}"
+        return f"worse by more than the tolerance, but {noise}"
+    return f"no loss beyond the tolerance seen, but the sample cannot rule one out{tail}"

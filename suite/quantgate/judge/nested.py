@@ -13,12 +13,14 @@ is the median logarithm of the ratios of neighbouring rounds, in which slow chan
 from __future__ import annotations
 
 import math
-import statistics
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from operator import sub
+from statistics import fmean, median, variance
 from typing import NamedTuple
 
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.statistics import Change, detectable_shift, growth
+from quantgate.judge.statistics import Change, detectable_mean, growth
 from quantgate.records import Disturbance, Metric
 
 PASS_LEVEL = 0.05
@@ -31,14 +33,12 @@ MOST = 1000
 
 class Spread(NamedTuple):
     """Estimate of new minus old, its standard error, and the degrees of freedom of Student's t. `sd` is the standard
-    deviation of what is averaged (differences of pairs, or values of processes), over `n` of them."""
+    deviation of what is averaged (differences of pairs, or values of processes)."""
 
     estimate: float
     se: float
     df: float
     sd: float
-    n: int
-    paired: bool
 
 
 def spread(old: Sequence[float], new: Sequence[float], *, paired: bool) -> Spread:
@@ -49,23 +49,16 @@ def spread(old: Sequence[float], new: Sequence[float], *, paired: bool) -> Sprea
     the two runs may have been on machines of different noise. With a single process on a side the spread is unknown
     and the standard error infinite.
     """
+    estimate = fmean(new) - fmean(old)
     if paired:
-        return _of_pairs([b - a for a, b in zip(old, new, strict=True)])
-    (mean_old, v_old), (mean_new, v_new) = _moments(old), _moments(new)
-    n = min(len(old), len(new))
-    if n < 2:
-        return Spread(mean_new - mean_old, math.inf, 1, math.inf, n, False)
-    a, b = v_old / len(old), v_new / len(new)
+        n, sd = len(old), math.sqrt(variance(map(sub, new, old)))
+        return Spread(estimate, sd / math.sqrt(n), n - 1, sd)
+    if min(len(old), len(new)) < 2:
+        return Spread(estimate, math.inf, 1, math.inf)
+    a, b = variance(old) / len(old), variance(new) / len(new)
     parts = a**2 / (len(old) - 1) + b**2 / (len(new) - 1)
     df = (a + b) ** 2 / parts if parts else len(old) + len(new) - 2
-    return Spread(mean_new - mean_old, math.sqrt(a + b), df, math.sqrt((v_old + v_new) / 2), n, False)
-
-
-def _of_pairs(differences: Sequence[float]) -> Spread:
-    mean, variance = _moments(differences)
-    n = len(differences)
-    sd = math.sqrt(variance)
-    return Spread(mean, sd / math.sqrt(n), n - 1, sd, n, True)
+    return Spread(estimate, math.sqrt(a + b), df, math.sqrt((variance(old) + variance(new)) / 2))
 
 
 def change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> Change:
@@ -100,53 +93,78 @@ def log_ratios(measured: Metric, baseline: Metric) -> list[float]:
         return [math.log(new) - math.log(old) for old, new in values]
     sign = -1 if measured.better == "higher" else 1  # work per time: the longer it takes, the lower the rate
     return [
-        sign * statistics.median([math.log(b / a) for a, b in zip(old, new, strict=True)])
+        sign * median([math.log(b / a) for a, b in zip(old, new, strict=True)])
         for old, new in zip(baseline.rounds, measured.rounds, strict=True)
     ]
 
 
+def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[bool, Spread]:
+    """Return whether the scale is logarithmic, and the spread on it: logarithmic for a relative tolerance, linear for
+    an absolute one and where a value is zero."""
+    old, new = baseline.per_process, measured.per_process
+    paired = pairs(measured, baseline)
+    if tolerance.relative is None:
+        return False, spread(old, new, paired=paired)
+    if min(*old, *new) <= 0:
+        base = abs(baseline.value) or 1.0
+        return False, spread([v / base for v in old], [v / base for v in new], paired=paired)
+    if paired:
+        ratios = log_ratios(measured, baseline)
+        return True, spread([0.0] * len(ratios), ratios, paired=True)
+    return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
+
+
 def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> int | None:
     """Return how many processes per side (or pairs) would show a change as large as the tolerance at level `alpha`
-    with 95 % power, if they spread as these do. None: more than `MOST`, or the spread is unknown (a single process).
-
-    Power of the t-test from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2).
-    """
+    with 95 % power, if they spread as these do. None: more than `MOST`, or the spread is unknown (a single process)."""
     logarithmic, estimate = _spread(measured, baseline, tolerance)
     limit = tolerance.limit(unchanged=False)
     size = math.log1p(limit) if logarithmic else limit
+    sides = 1 if pairs(measured, baseline) else 2
     if not math.isfinite(estimate.sd) or size <= 0:
         return None
+    counts = range(2, MOST + 1)
 
     def enough(n: int) -> bool:
-        se = estimate.sd * math.sqrt((1 if estimate.paired else 2) / n)
-        df = n - 1 if estimate.paired else 2 * (n - 1)
-        return detectable_shift(df, alpha) * se <= size
+        return detectable_mean(estimate.sd * math.sqrt(sides), n, sides * (n - 1), alpha) <= size
 
-    low, high = 1, 2
-    while not enough(high):
-        low, high = high, 2 * high
-        if low >= MOST:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    first = bisect_left(counts, True, key=enough)
+    return counts[first] if first < len(counts) else None
 
 
 def why_inconclusive(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> str:
     """Return why this sample is inconclusive, and what would help: `processes differ by up to 14 %, other work took up
     to 31 % of the processor; 12 processes per side would show a change as large as the tolerance`."""
-    single = [
-        side for side, m in (("baseline", baseline), ("measurement", measured)) if len(m.per_process) < 2
-    ]
+    sides = {"baseline": baseline, "measurement": measured}
+    single = [side for side, metric in sides.items() if len(metric.per_process) < 2]
     if single:
         has = "have" if len(single) > 1 else "has"
         return f"the {' and the '.join(single)} {has} a single process, which says nothing about noise"
-    causes = [_differ(measured, baseline), *disturbed(measured)]
+    causes = ", ".join([_differ(measured, baseline), *disturbed(measured)])
     count = needed(measured, baseline, tolerance, alpha)
     unit = "pairs" if pairs(measured, baseline) else "processes per side"
     amount = f"{count} {unit}" if count else f"only more than {MOST:,} {unit}"
-    return f"{', '.join(causes)}; {amount} would show a change as large as the tolerance"
+    return f"{causes}; {amount} would show a change as large as the tolerance"
+
+
+def _differ(measured: Metric, baseline: Metric) -> str:
+    old, new = baseline.per_process, measured.per_process
+    if pairs(measured, baseline):
+        ratios = list(map(math.exp, log_ratios(measured, baseline))) if min(*old, *new) > 0 else []
+        return f"the ratios of the pairs differ by up to {_range(ratios)}"
+    if _largest_over_smallest(old) > _largest_over_smallest(new):
+        return f"the baseline's processes differ by up to {_range(old)}"
+    return f"processes differ by up to {_range(new)}"
+
+
+def _largest_over_smallest(values: Sequence[float]) -> float:
+    return max(values) / min(values) - 1 if values and min(values) > 0 else 0.0
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return how far the largest value is above the smallest, as a share of the smallest."""
+    share = _largest_over_smallest(values)
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def restless(metrics: Mapping[str, Metric]) -> list[str]:
@@ -163,62 +181,18 @@ def _disturbances(metric: Metric) -> list[Disturbance]:
     return [Disturbance.model_validate(one) for one in metric.raw.get("disturbances", [])]
 
 
-def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[bool, Spread]:
-    """Return whether the scale is logarithmic, and the spread on it: logarithmic for a relative tolerance, linear for
-    an absolute one and where a value is zero."""
-    old, new = baseline.per_process, measured.per_process
-    paired = pairs(measured, baseline)
-    if tolerance.relative is None:
-        return False, spread(old, new, paired=paired)
-    if min(old) > 0 and min(new) > 0:
-        if paired:
-            return True, _of_pairs(log_ratios(measured, baseline))
-        return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
-    base = abs(baseline.value) or 1.0
-    return False, spread([v / base for v in old], [v / base for v in new], paired=paired)
-
-
-def _moments(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and variance; the variance of a single value is infinite."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    return mean, math.fsum([(v - mean) ** 2 for v in values]) / (n - 1) if n > 1 else math.inf
-
-
-def _differ(measured: Metric, baseline: Metric) -> str:
-    old, new = baseline.per_process, measured.per_process
-    if pairs(measured, baseline):
-        positive = min(*old, *new) > 0
-        ratios = list(map(math.exp, log_ratios(measured, baseline))) if positive else []
-        return f"the ratios of the pairs differ by up to {_percent(_range(ratios))}"
-    if _range(old) > _range(new):
-        return f"the baseline's processes differ by up to {_percent(_range(old))}"
-    return f"processes differ by up to {_percent(_range(new))}"
-
-
-def _range(values: Sequence[float]) -> float:
-    """Return how far the largest value is above the smallest, as a share of the smallest."""
-    return max(values) / min(values) - 1 if values and min(values) > 0 else 0.0
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
-
-
 def disturbed(metric: Metric) -> list[str]:
     """Return what disturbed a timing, as far as it is worth mentioning."""
     disturbances = _disturbances(metric)
-    if not disturbances:
-        return []
-    others, steal = max(d.others for d in disturbances), max(d.steal for d in disturbances)
+    if pauses := sum(d.pauses for d in disturbances):
+        # With a quota, shares of the whole machine say nothing about this process.
+        seconds = sum(d.paused for d in disturbances)
+        paused = f"paused it {pauses:,} times ({seconds:,.1f} s of all threads)"
+        return [f"the control group's processor quota {paused}"]
+    others = max((d.others for d in disturbances), default=0.0)
+    steal = max((d.steal for d in disturbances), default=0.0)
     clocks = [d.mhz for d in disturbances if d.mhz]
     throttled = sum(d.throttled or 0 for d in disturbances)
-    pauses = sum(d.pauses for d in disturbances)
-    if pauses:  # with a quota, shares of the whole machine say nothing about this process
-        seconds = sum(d.paused for d in disturbances)
-        return [
-            f"the control group's processor quota paused it {pauses:,} times ({seconds:,.1f} s of all threads)"
-        ]
     causes = []
     if others >= 0.05:
         causes.append(f"other work took up to {others * 100:.0f} % of the processor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -45,24 +46,23 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
     the result, a loss has to exceed the tolerance too.
     """
     tolerance = tolerances.of(name, cell)
-    samples = metric.samples or []
     if tolerance is None or metric.kind not in NOISY:
         return None
-    if metric.kind != "paired":
-        if tolerance.noise is None or tolerance.relative is None:
-            return None
-        if (count := metric.process_count) < 2:
+    if metric.nested:
+        count = metric.process_count
+        if tolerance.noise is None or tolerance.relative is None or count < 2:
             return None  # the spread of a single process is unknown: it never shows a loss
         # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
         return min(growth(detectable_mean(tolerance.noise, count / 2, count - 1, alpha)), MOST)
+    samples = metric.samples or []
+    harmless = tolerances.of_reproduction(name, cell)
     if metric.answers:
         change = detectable_flips(len(samples), alpha)
-    else:
-        harmless = tolerances.of_reproduction(name, cell)
-        if harmless is None or not harmless.absolute:
-            return None
+    elif harmless is not None and harmless.absolute:
         units = effective_units(metric.weights) if metric.weights else len(samples)
         change = detectable_mean(harmless.absolute, units, len(samples) - 1, alpha)
+    else:
+        return None
     if tolerance.relative is None:
         return change
     return min(growth(change), MOST) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
@@ -137,7 +137,7 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
 
 def _as_option(metric: Metric, factor: float) -> str:
     """Return the group option of the tier that makes the sample `factor` times as large."""
-    if metric.kind != "paired":
+    if metric.nested:
         return f" (processes = {math.ceil(metric.process_count * factor)})"
     for key, option in {"windows": "windows", "items": "items", "decoded": "tokens"}.items():
         if isinstance(now := metric.conditions.get(key), int):
@@ -147,27 +147,24 @@ def _as_option(metric: Metric, factor: float) -> str:
 
 def _amount(metric: Metric) -> tuple[int, str]:
     """Return the size of the sample and its unit."""
+    if metric.nested:
+        return metric.process_count, "processes"
     if metric.weights:
         whole = all(weight == 1 for weight in metric.weights)
         return round(sum(metric.weights)), "windows" if whole else "scored tokens"
-    if metric.kind == "paired":
-        return len(metric.samples or ()), "items"
-    return metric.process_count, "processes"
+    return len(metric.samples or ()), "items"
 
 
 def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float) -> int:
     """Return how large a sample would show a change as small as the tolerance."""
     amount, _ = _amount(metric)
     limit = tolerance.limit(unchanged=False)
-    if metric.kind == "paired" and metric.answers:
-        low, high = amount, 10**7
+    if metric.answers:
         share = limit if tolerance.relative is None else limit * (abs(metric.value) or 1.0)
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if detectable_flips(middle, alpha) <= share else (middle + 1, high)
-        return low
-    units = len(metric.samples or ()) if metric.kind == "paired" else metric.process_count
-    if tolerance.relative is not None and (metric.link == "exp" or metric.kind != "paired"):
+        counts = range(amount, 10**7)
+        return amount + bisect_left(counts, True, key=lambda n: detectable_flips(n, alpha) <= share)
+    units = metric.process_count if metric.nested else len(metric.samples or ())
+    if tolerance.relative is not None and (metric.link == "exp" or metric.nested):
         # The log scale, on which errors shrink with the square root of n.
         limit, smallest = math.log1p(limit), math.log1p(smallest)
 
@@ -175,11 +172,6 @@ def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float)
         return detectable_mean(1.0, n, n - 1, alpha)
 
     goal = width(units) * limit / smallest
-    low, high = (
-        units,
-        2 * math.ceil(units * (smallest / limit) ** 2),
-    )  # more units also mean more degrees of freedom
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if width(middle) <= goal else (middle + 1, high)
-    return math.ceil(amount * low / units)
+    most = 2 * math.ceil(units * (smallest / limit) ** 2)  # more units also mean more degrees of freedom
+    enough = units + bisect_left(range(units, most), True, key=lambda n: width(n) <= goal)
+    return math.ceil(amount * enough / units)

@@ -35,26 +35,18 @@ class Change(NamedTuple):
 
     def at(self, alpha: float) -> Interval:
         """Return the interval that leaves `alpha` on each side, in the tolerance's terms."""
-        estimate, se, df, terms, _ = self
-        if se == 0:
-            estimate = terms(estimate) if terms else estimate
-            return Interval(estimate, estimate, estimate)
-        low, high = -math.inf, math.inf
-        if se < math.inf:
-            half = quantile(df, alpha) * se
-            low, high = estimate - half, estimate + half
-        return Interval(terms(estimate), terms(low), terms(high)) if terms else Interval(estimate, low, high)
+        half = self.se and (math.inf if self.se == math.inf else quantile(self.df, alpha) * self.se)
+        limits = (self.estimate, self.estimate - half, self.estimate + half)
+        return Interval(*(map(self.terms, limits) if self.terms else limits))
 
     @property
     def p(self) -> float:
         """The one-sided probability that noise alone causes a difference this large in this direction."""
         if self.exact is not None:
             return self.exact
-        if self.se == math.inf:
-            return 0.5
         if self.se == 0:
             return 0.0 if self.estimate else 1.0
-        return _tail(self.df, abs(self.estimate) / self.se)
+        return float(special().stdtr(self.df, -abs(self.estimate) / self.se))
 
 
 def special() -> Any:
@@ -65,13 +57,8 @@ def special() -> Any:
 
 
 def quantile(df: float, alpha: float) -> float:
-    """Return the value that Student's t exceeds with probability `alpha`."""
-    return -float(special().ndtri(alpha) if df == math.inf else special().stdtrit(df, alpha))
-
-
-def _tail(df: float, t: float) -> float:
-    """Return the probability that Student's t exceeds `t`."""
-    return float(special().ndtr(-t) if df == math.inf else special().stdtr(df, -t))
+    """Return the value that Student's t exceeds with probability `alpha`; of infinite `df`, the normal distribution."""
+    return -float(special().stdtrit(df, alpha))
 
 
 def mean_difference(
@@ -95,20 +82,13 @@ def mean_difference(
     if old == new:
         return 0.0, 0.0, math.inf
     moves = differences(old, new)
-    if weights:
-        total = math.fsum(weights)
-        estimate = math.fsum(map(mul, weights, moves)) / total
-        rest = [w * (d - estimate) for w, d in zip(weights, moves, strict=True)]
-    else:
-        total = n
-        estimate = math.fsum(moves) / n
-        rest = [d - estimate for d in moves]
+    shares = weights or [1.0] * n
+    total = math.fsum(shares)
+    estimate = math.fsum(map(mul, shares, moves)) / total
+    rest = [w * (d - estimate) for w, d in zip(shares, moves, strict=True)]
     se = math.sqrt(n / (n - 1) * math.fsum(map(mul, rest, rest))) / total
-    if noise is not None:
-        cap = noise / math.sqrt(effective_units(weights) if weights else n)
-        if se > cap:
-            return estimate, cap, math.inf
-    return estimate, se, n - 1
+    cap = math.inf if noise is None else noise / math.sqrt(effective_units(shares))
+    return (estimate, cap, math.inf) if se > cap else (estimate, se, n - 1)
 
 
 def differences(old: Sequence[float], new: Sequence[float]) -> list[float]:
@@ -121,7 +101,7 @@ def differences(old: Sequence[float], new: Sequence[float]) -> list[float]:
 def effective_units(weights: Sequence[float]) -> float:
     """Return the number of equal units that give a mean as certain as these of unequal weights: (sum w)^2 / sum w^2,
     Kish, Survey Sampling (1965), section 8.2."""
-    return math.fsum(weights) ** 2 / math.fsum([w * w for w in weights])
+    return math.fsum(weights) ** 2 / math.fsum(map(mul, weights, weights))
 
 
 def root_mean_square(
@@ -130,12 +110,10 @@ def root_mean_square(
     """Return the weighted root mean square of new - old, in the unit of the samples. Raises ValueError for unequal
     lengths."""
     moves = differences(old, new)
-    if not weights:
-        return math.sqrt(math.fsum(map(mul, moves, moves)) / len(moves))
-    if len(weights) != len(moves):
-        raise ValueError(f"{len(weights)} weights for {len(moves)} units")
-    weighted = map(mul, map(mul, moves, moves), weights)
-    return math.sqrt(math.fsum(weighted) / math.fsum(weights))
+    shares = weights or [1.0] * len(moves)
+    if len(shares) != len(moves):
+        raise ValueError(f"{len(shares)} weights for {len(moves)} units")
+    return math.sqrt(math.fsum(map(mul, map(mul, moves, moves), shares)) / math.fsum(shares))
 
 
 def flips(old: Sequence[float], new: Sequence[float]) -> tuple[int, int]:
@@ -160,16 +138,12 @@ def growth(log_change: float) -> float:
         return math.inf
 
 
-def detectable_shift(df: float, alpha: float) -> float:
-    """Return, in standard errors, the true change that a one-sided t-test at level `alpha` with `df` degrees of freedom
-    detects with `POWER`, from the noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2)."""
-    return float(special().nctdtrinc(df, 1 - POWER, quantile(df, alpha)))
-
-
 def detectable_mean(noise: float, units: float, df: float, alpha: float) -> float:
-    """Return the smallest change of a mean over `units` units that the t-test at level `alpha` detects with `POWER`,
-    where the paired differences have the standard deviation `noise`."""
-    return detectable_shift(df, alpha) * noise / math.sqrt(units)
+    """Return the smallest change of a mean over `units` units that a one-sided t-test at level `alpha` with `df`
+    degrees of freedom detects with `POWER`, where the paired differences have the standard deviation `noise`: from the
+    noncentral t distribution (Cohen, Statistical Power Analysis, 1988, section 2)."""
+    shift = float(special().nctdtrinc(df, 1 - POWER, quantile(df, alpha)))
+    return shift * noise / math.sqrt(units)
 
 
 def detectable_flips(items: int, alpha: float) -> float:

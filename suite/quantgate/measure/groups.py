@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantgate.discovery import discover
-from quantgate.records import AGREEMENT, Declared, Metric, Needs, Record
+from quantgate.jobs import Needs
+from quantgate.records import AGREEMENT, Declared, Metric, Record
 
 if TYPE_CHECKING:
     from quantgate.backends.spec import Capability

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from quantgate.backends.base import Backend
+    from quantgate.jobs import Job
     from quantgate.measure.scoring import Scored
     from quantgate.measure.way import Handshake
-    from quantgate.records import Job
 
 R = TypeVar("R", bound=Record)
 FORWARD = ("scores", "logits", "prefill", "decode")

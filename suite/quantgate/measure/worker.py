@@ -24,6 +24,7 @@ from typing import NoReturn
 from quantgate.backends.registry import backends
 from quantgate.errors import QuantgateError, UnmeasurableError, in_one_line
 from quantgate.files import write_atomic
+from quantgate.jobs import Job, Preparation
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
 from quantgate.measure.session import Session
@@ -32,7 +33,7 @@ from quantgate.processes.fork import serve
 from quantgate.processes.progress import report
 from quantgate.processes.turns import inherited
 from quantgate.processes.warden import end_with_parent
-from quantgate.records import Job, Measurement, Metric, Preparation
+from quantgate.records import Measurement, Metric
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from quantgate.errors import QuantgateError, unexpected
-from quantgate.judge import MOVED, no_result, worst
-from quantgate.judge.compare import Rules, confirmed, explained, moved, needs_second_look, verdicts
+from quantgate.judge.compare import Rules, explained, verdicts
+from quantgate.judge.confirm import confirmed, needs_second_look
+from quantgate.judge.judge import no_result
 from quantgate.plugin.options import Options
 from quantgate.plugin.wiring import WIRING, Wiring
-from quantgate.records import Scalar, Status, Verdict
+from quantgate.records import MOVED, Scalar, Status, Verdict, worst
 from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need
 from quantgate.words import comparison
@@ -60,7 +61,7 @@ class Gate:
         second_look = not options.update_baselines
         self.judged = judge_case(self.need, wiring.measurer, wiring.rules, reproduce, second_look=second_look)
         verdicts = self.judged.verdicts
-        status = worst(verdicts)
+        status = worst(v.status for v in verdicts)
         deciding = [v for v in verdicts if v.status == status]
         text = "\n".join(map(describe, deciding))
         # Nothing but the machine keeps it from being judged.
@@ -99,11 +100,11 @@ def judge_case(
     try:
         comparison = measurer.compare(cell, request)
         environment = dict(comparison.new.environment)
-        judged = verdicts(comparison, request, rules, reproduce)
+        judged = verdicts(comparison, need.covers, rules, reproduce)
         if second_look and needs_second_look(judged, comparison, rules):
             look = measurer.again(cell, request)
-            judged = confirmed(judged, comparison, look, request, rules, reproduce)
-        if moved(judged):
+            judged = confirmed(judged, comparison, look, need.covers, rules, reproduce)
+        if any(v.status in MOVED for v in judged):
             judged = _beside_reference(judged, need, measurer, rules, reproduce)
     except Exception as error:
         foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
@@ -119,7 +120,7 @@ def _beside_reference(
         reference = measurer.reference(need.cell)
     except QuantgateError:
         return judged  # the reference's own cases say why
-    return explained(judged, reference, need.request, rules, reproduce) if reference else judged
+    return explained(judged, reference, need.covers, rules, reproduce) if reference else judged
 
 
 def failing(options: Options) -> set[Status]:

@@ -16,8 +16,9 @@ import psutil
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
-from quantgate.judge import coverage, gate_level, with_sensitivity
+from quantgate.judge.coverage import coverage
 from quantgate.judge.environment import changed_environment
+from quantgate.judge.sensitivity import gate_level, with_sensitivity
 from quantgate.machine.environment import Environment
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict

@@ -21,8 +21,8 @@ from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
 from quantgate.files import path_problem
-from quantgate.judge import gate_level
 from quantgate.judge.compare import Rules
+from quantgate.judge.sensitivity import gate_level
 from quantgate.locks import BusyError, locked
 from quantgate.machine.environment import Environment, machine
 from quantgate.machine.quota import cores as quota
@@ -32,6 +32,7 @@ from quantgate.paths import cache_dir
 from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
+from quantgate.records import QUANTIZED_SHARE
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench, Settings
@@ -201,8 +202,10 @@ class Wiring:
             alpha=self._level(),
             against=against,
             timings=against or self.options.machine is not None,
-            minimum_shares={
-                c.id: c.minimum_share for c in self.cells.values() if c.minimum_share is not None
+            minimums={
+                (c.id, QUANTIZED_SHARE): c.minimum_share
+                for c in self.cells.values()
+                if c.minimum_share is not None
             },
         )
 

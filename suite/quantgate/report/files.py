@@ -8,7 +8,7 @@ import pydantic_core
 
 from quantgate.errors import InputError
 from quantgate.files import write_atomic
-from quantgate.judge import coverage
+from quantgate.judge.coverage import coverage
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
 from quantgate.report.findings import leading

@@ -6,11 +6,9 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from quantgate.judge import MOVED
 from quantgate.judge.causes import Cause, causes, same_factor
-from quantgate.judge.drift import size
 from quantgate.measure.groups import families, group_name
-from quantgate.records import Status, Verdict, worst
+from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.words import comparison, delta, difference, limit, lines_of, listed, plural
 
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ class Finding:
         if self.common is None:
             return self.verdicts
         metrics = self.common.by_metric().values()
-        return [v for group in metrics for v in sorted(group, key=lambda v: -abs(size(v)))]
+        return [v for group in metrics for v in sorted(group, key=lambda v: -abs(v.size))]
 
     @property
     def cause(self) -> list[str]:

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 
-from quantgate.judge import MOVED
-from quantgate.records import Status, Verdict
+from quantgate.records import MOVED, Status, Verdict
 from quantgate.report import RunInfo, summary
 from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, unique
 from quantgate.report.summary import COLUMNS, MARKS, Entry, rows, shown_columns

@@ -12,7 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantgate.records import Spent, added
+from quantgate.jobs import Spent
+from quantgate.records import added
 
 BEYOND = ("prepare", "start", "rest")
 """Phases of a process in which nothing is measured."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from quantgate.config.matrix import selecting
-from quantgate.judge import MOVED, coverage, why_refused
+from quantgate.judge.coverage import coverage
+from quantgate.judge.expected import why_refused
 from quantgate.measure.groups import Column, case_of, columns
-from quantgate.records import Status, Verdict, worst
+from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.report import RunInfo
 from quantgate.report.findings import FAILED, leading, unique
 from quantgate.words import DASH, delta, duration, plural, signed

@@ -14,9 +14,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from quantgate.judge import MOVED, coverage
+from quantgate.judge.coverage import coverage
 from quantgate.measure.groups import Column
-from quantgate.records import Status, Verdict
+from quantgate.records import MOVED, Status, Verdict
 from quantgate.report import RunInfo, summary
 from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members
 from quantgate.report.summary import COLUMNS, MARKS, Entry, Row, counts, rows, shown_columns

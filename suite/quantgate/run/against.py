@@ -11,9 +11,11 @@ from typing import Literal
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
-from quantgate.judge.compare import Comparison, FreshPairs
+from quantgate.jobs import Spent
+from quantgate.judge.compare import Comparison
+from quantgate.judge.confirm import FreshPairs
 from quantgate.measure.groups import with_logprobs
-from quantgate.records import Measurement, Spent
+from quantgate.records import Measurement
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, run_beside
 from quantgate.run.measurer import check_measured, once

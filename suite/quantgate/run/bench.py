@@ -15,12 +15,13 @@ from quantgate.cache.kept import intact
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of, writable
+from quantgate.jobs import Job, Spent
 from quantgate.machine.environment import WORKER, work_facts
 from quantgate.measure.groups import group_of, with_logprobs
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
-from quantgate.records import Job, Measurement, Metric, Record, Spent
+from quantgate.records import Measurement, Metric, Record
 from quantgate.run.plan import lacking
 from quantgate.run.process import Process, file_error, prefix_errors, sibling
 from quantgate.supply.supply import Supply

@@ -7,9 +7,11 @@ from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
-from quantgate.judge.compare import Comparison, SecondLook
+from quantgate.jobs import Spent
+from quantgate.judge.compare import Comparison
+from quantgate.judge.confirm import SecondLook
 from quantgate.measure.groups import group_name
-from quantgate.records import Measurement, Spent
+from quantgate.records import Measurement
 from quantgate.run.bench import Bench
 from quantgate.run.process import file_error
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Cell
-from quantgate.judge.compare import covers
-from quantgate.measure.groups import group_name, group_of
-from quantgate.records import Needs, Record
+from quantgate.jobs import Needs
+from quantgate.measure.groups import case_of, group_name, group_of
+from quantgate.records import AGREEMENT, Record
 from quantgate.supply.fitness import Length
 
 GroupOptions = Mapping[str, Record]
@@ -24,7 +24,8 @@ class Need:
 
     def covers(self, metric: str) -> bool:
         """Return whether the case judges this metric."""
-        return covers(self.request, metric)
+        name = case_of(metric) if metric == AGREEMENT else metric
+        return name in (self.request, f"{self.request}_ratio") or name.startswith(f"{self.request}/")
 
 
 @dataclass

@@ -11,9 +11,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
+from quantgate.jobs import Job
 from quantgate.paths import cache_dir
 from quantgate.processes.isolate import Assignment
-from quantgate.records import Job, Measurement
+from quantgate.records import Measurement
 
 
 @dataclass

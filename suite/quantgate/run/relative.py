@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from quantgate.config.matrix import Cell
-from quantgate.measure.groups import agreement_group
+from quantgate.measure.groups import agreement_group, group_name, metric_groups
 from quantgate.records import AGREEMENT, Declared, Measurement, Metric, Scalars
 
 LOSS, RECOVERY = "loss", "recovery"
@@ -77,15 +77,16 @@ def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -
 
 
 def has_ratio(name: str) -> bool:
-    """Return whether a timing is held against the reference's. Loading is not: in three of thirteen cells the ratio of
-    two loads allowed no judgement even within a factor of five."""
-    return name != "throughput/load"
+    """Return whether a timing is held against the reference's, as its metric group declares."""
+    group = metric_groups().get(group_name(name))
+    declared = group.metrics.get(name) if group else None
+    return declared is None or declared.ratio
 
 
 def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     """Return the metrics that a declared one may have relative to the reference (`relative_metrics`, `add_ratios`)."""
     if metric.kind == "rounds":
-        return {f"{name}_ratio": Declared("ratio")} if has_ratio(name) else {}
+        return {f"{name}_ratio": Declared("ratio")} if metric.ratio else {}
     if metric.link == "exp":
         with_references = {AGREEMENT: Declared("exact")} if name == agreement_group() else {}
         return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}

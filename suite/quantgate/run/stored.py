@@ -14,10 +14,12 @@ from quantgate.baselines.reader import StoredBaselines
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.files import write_atomic
-from quantgate.judge.compare import Comparison, MoreProcesses
+from quantgate.jobs import Spent
+from quantgate.judge.compare import Comparison
+from quantgate.judge.confirm import MoreProcesses
 from quantgate.locks import locked
 from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, with_logprobs
-from quantgate.records import Measurement, Metric, Record, Spent
+from quantgate.records import Measurement, Metric, Record
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.measurer import check_measured, once

@@ -8,12 +8,12 @@ from typing import Any
 
 from quantgate.cache.kept import discard, intact, keep
 from quantgate.errors import MeasurementError, ProcessError
+from quantgate.jobs import Preparation
 from quantgate.locks import locked
 from quantgate.machine.environment import WORKER, Environment, code_hash
 from quantgate.paths import cache_dir
 from quantgate.processes.isolate import run_isolated, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
-from quantgate.records import Preparation
 
 Arguments = Callable[[], dict[str, Any]]
 """Gives the arguments of a maker function: called only when something has to be made, as it may download."""

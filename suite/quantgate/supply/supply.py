@@ -16,10 +16,10 @@ from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import AssetError, InputError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
+from quantgate.jobs import Needs
 from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
-from quantgate.records import Needs
 from quantgate.supply.as_is import AsIs
 from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.derived import Derived

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from quantgate.baselines.store import read
 from quantgate.config.matrix import Matrix
-from quantgate.config.tolerances import TOLERANCES
+from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import InputError
-from quantgate.judge import load_tolerances
 from quantgate.judge.sensitivity import NOISY
 from quantgate.run.gates import check_tolerances, most_gates, possible
 from quantgate.run.inputs import load_matrix
@@ -19,7 +18,7 @@ from quantgate.run.plan import Need
 from selftest.conftest import REPO, Accepted
 
 if TYPE_CHECKING:
-    from quantgate.judge import Tolerances
+    from quantgate.config.tolerances import Tolerances
     from quantgate.records import Rounding
 
 Q4 = "smollm2-135m/llamacpp/Q4_K_M"

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 from quantgate.config.matrix import Cell
-from quantgate.judge import Tolerances
-from quantgate.judge.compare import Comparison, FreshPairs, MoreProcesses, Rules
+from quantgate.config.tolerances import Tolerances
+from quantgate.jobs import Spent
+from quantgate.judge.compare import Comparison, Rules
+from quantgate.judge.confirm import FreshPairs, MoreProcesses
 from quantgate.plugin.case import judge_case
-from quantgate.records import Measurement, Metric, Spent, Status, Verdict
+from quantgate.records import Measurement, Metric, Status, Verdict
 from quantgate.run.plan import Need
 
 CELL = Cell(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantgate.judge import Tolerance, Tolerances, coverage, held_to, limits_of, why_refused
-from quantgate.judge.expected import Limits
+from quantgate.config.tolerances import Tolerance, Tolerances
+from quantgate.judge.coverage import coverage
+from quantgate.judge.expected import Limits, held_to, limits_of, why_refused
 from quantgate.records import AGREEMENT, Metric, Status, Verdict
 from quantgate.report import RunInfo
 from quantgate.report.summary import outcome, update_command

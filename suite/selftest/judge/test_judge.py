@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantgate.judge import Tolerance, judge, no_result, of_choices, recorded, reproduction, worst
-from quantgate.records import Metric, Status, Verdict
+from quantgate.config.tolerances import Tolerance
+from quantgate.judge.judge import judge, no_result, of_choices, recorded, reproduction
+from quantgate.records import Metric, Status, Verdict, worst
 from scipy import stats
 
 CELL = "smollm2-135m/llamacpp/Q4_K_M"
@@ -239,7 +240,7 @@ def test_a_case_takes_the_worst_of_its_metrics() -> None:
     ]  # fmt: skip
     verdicts = [Verdict(cell=CELL, metric=str(s), status=s) for s in order]
     for number, status in enumerate(order):
-        assert worst(reversed(verdicts[number:])) == status
+        assert worst(v.status for v in reversed(verdicts[number:])) == status
     assert worst([]) == Status.PASS
 
 
@@ -401,8 +402,7 @@ def test_from_an_accuracy_of_zero_there_is_still_a_change() -> None:
 def reproduced(new: list[float], limit: float = 0.002, here: float = 0.0, **changes: Any) -> Verdict:
     old, tolerance = perplexity(OLD), Tolerance(metric="perplexity/reproduction", absolute=limit, here=here)
     measured = perplexity(new, **changes)
-    first = judge(CELL, "perplexity", measured, old, ONE_PERCENT, ALPHA, ["llama.cpp 1 -> 2"], "pytest x")
-    return reproduction(first, measured, old, tolerance)
+    return reproduction(CELL, "perplexity", measured, old, tolerance, ["llama.cpp 1 -> 2"], "pytest x")
 
 
 def test_what_other_processors_cause_is_the_same_computation() -> None:
@@ -420,8 +420,7 @@ def test_in_the_baselines_own_environment_the_numbers_are_the_same() -> None:
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.001)
     seen = []
     for environment in ([], ["kernels avx2 -> avx512"]):
-        first = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment)
-        verdict = reproduction(first, new, old, tolerance)
+        verdict = reproduction(CELL, "perplexity", new, old, tolerance, environment)
         seen.append((verdict.status, verdict.tolerance))
     assert seen == [(Status.CHANGED, 0.001), (Status.PASS, 0.002)]
 
@@ -435,9 +434,8 @@ def test_what_is_not_equal_where_nothing_has_changed_is_said(
 ) -> None:
     """No failure: a computation that does not repeat itself. Beyond the tolerance it is a failure already."""
     new, old = perplexity([x + noise for x in OLD]), perplexity(OLD)
-    first = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment)
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=2e-5)
-    verdict = reproduction(first, new, old, tolerance)
+    verdict = reproduction(CELL, "perplexity", new, old, tolerance, environment)
     assert verdict.unequal == unequal
     assert ("not equal to the last digit although the environment is unchanged" in verdict.text) == unequal
 
@@ -451,8 +449,7 @@ def test_the_choices_of_a_task_are_all_compared() -> None:
     assert new is not None
     assert old.samples == [-1.0, -3.0, -9.0, -2.0, -8.0]
     tolerance = Tolerance(metric="accuracy/t/choices/reproduction", absolute=0.5, here=0.001)
-    first = Verdict(cell=CELL, metric="accuracy/t/choices", status=Status.PASS)
-    verdict = reproduction(first, new, old, tolerance)
+    verdict = reproduction(CELL, "accuracy/t/choices", new, old, tolerance)
     assert (verdict.metric, verdict.status) == ("accuracy/t/choices/reproduction", Status.CHANGED)
     assert verdict.change == pytest.approx(2 / math.sqrt(5))
     assert verdict.unit == "nats"
@@ -476,8 +473,8 @@ def test_an_upgrade_of_what_a_cell_does_not_compute_with_loosens_nothing(
 ) -> None:
     new, old = perplexity([x + 0.0015 for x in OLD]), perplexity(OLD)
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
-    first = judge(f"m/{scheme}", "perplexity", new, old, ONE_PERCENT, ALPHA, [line])
-    assert (reproduction(first, new, old, tolerance).status == Status.PASS) == loosened
+    verdict = reproduction(f"m/{scheme}", "perplexity", new, old, tolerance, [line])
+    assert (verdict.status == Status.PASS) == loosened
 
 
 def test_a_tolerance_may_be_narrower_in_the_baselines_own_environment() -> None:

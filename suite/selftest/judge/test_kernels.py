@@ -11,9 +11,9 @@ from quantgate.baselines.file import Baseline, write_file
 from quantgate.baselines.store import read
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import plan_update, write_update
-from quantgate.config.tolerances import TOLERANCES
+from quantgate.config.tolerances import TOLERANCES, Tolerance, load_tolerances
 from quantgate.errors import InputError
-from quantgate.judge import Tolerance, judge_on_kernels, load_tolerances
+from quantgate.judge.judge import judge
 from quantgate.records import Measurement, Metric, Status, Verdict
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_of_several_kinds_the_one_with_most_in_common_is_taken(tmp_path: Path) -
 def verdict(new: Metric, old: Metric, name: str, against: bool = False) -> Verdict:
     tolerance = load_tolerances().of(name, CELL)
     assert tolerance is not None
-    return judge_on_kernels(CELL, name, new, old, tolerance, 1e-4, ["kernels a -> b"], against=against)
+    return judge(CELL, name, new, old, tolerance, 1e-4, ["kernels a -> b"], against=against)
 
 
 def test_a_lost_kernel_is_red_on_kernels_that_the_baseline_lacks() -> None:
@@ -202,9 +202,7 @@ def test_other_work_stays_not_comparable() -> None:
 
 
 def test_without_elsewhere_it_is_skipped_and_says_so() -> None:
-    found = judge_on_kernels(
-        CELL, RATIO, ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4
-    )
+    found = judge(CELL, RATIO, ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4)
     assert (found.status, found.by_machine) == (Status.NOT_COMPARABLE, True)
     assert "no `elsewhere`" in found.text
 
@@ -220,11 +218,11 @@ def test_an_absolute_timing_on_other_kernels_stays_not_comparable() -> None:
         conditions={"kernels": WIDE},
     )
     new = timing.model_copy(update={"conditions": {"kernels": MIDDLE}})
-    found = judge_on_kernels(
+    found = judge(
         CELL, "throughput/decode", new, timing, Tolerance(metric="x", relative=0.1, elsewhere=9), 0.01
     )
     assert (found.status, found.by_machine) == (Status.NOT_COMPARABLE, True)
-    both = judge_on_kernels(
+    both = judge(
         CELL,
         "throughput/decode",
         new,

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.judge import Tolerance, judge, restless
-from quantgate.judge.nested import change, evidence, log_ratios, needed, pairs, spread
+from quantgate.config.tolerances import Tolerance
+from quantgate.judge.judge import judge
+from quantgate.judge.nested import change, evidence, log_ratios, needed, pairs, restless, spread
 from quantgate.records import Metric, Status
 from scipy import stats
 

@@ -13,7 +13,6 @@ from quantgate.judge.statistics import (
     Change,
     detectable_flips,
     detectable_mean,
-    detectable_shift,
     flips,
     mcnemar,
     mean_difference,
@@ -234,7 +233,7 @@ def test_a_mean_shows_the_detectable_change_with_a_power_of_95_percent() -> None
 
 def test_the_change_that_is_shown_is_that_of_the_noncentral_t_distribution() -> None:
     """Cohen (1988), one-sided, in standard errors: delta with P(t' > t) = 95 %."""
-    effect = detectable_shift(3, 1e-3)
+    effect = detectable_mean(1.0, 1, 3, 1e-3)
     assert stats.nct(3, effect).sf(stats.t(3).isf(1e-3)) == pytest.approx(0.95, abs=1e-6)
 
 

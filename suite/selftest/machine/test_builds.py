@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge import judge
 from quantgate.judge.environment import changed_environment
+from quantgate.judge.judge import judge
 from quantgate.machine import builds as module
 from quantgate.machine import environment
 from quantgate.machine.builds import builds

@@ -14,11 +14,11 @@ import pytest
 from quantgate.backends.tree import TokenSequence, build_tree
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
+from quantgate.jobs import Job
 from quantgate.measure import logprobs
 from quantgate.measure.logprobs import Reference, writing
 from quantgate.measure.metrics import divergence, perplexity
 from quantgate.measure.session import Session
-from quantgate.records import Job
 from scipy import special, stats
 
 from selftest.conftest import REPO

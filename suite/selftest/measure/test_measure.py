@@ -17,6 +17,7 @@ from quantgate.backends.base import Rounding, Sizes, Weights
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import InputError, MeasurementError
 from quantgate.items import Choice, Item, Task, Text
+from quantgate.jobs import Job, Needs
 from quantgate.machine.environment import machine
 from quantgate.measure import budget as tuning
 from quantgate.measure import scoring
@@ -32,7 +33,7 @@ from quantgate.measure.metrics import (
 from quantgate.measure.scoring import Scored
 from quantgate.measure.session import Session
 from quantgate.processes.turns import Turns
-from quantgate.records import Disturbance, Job, Needs
+from quantgate.records import Disturbance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

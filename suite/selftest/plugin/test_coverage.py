@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.judge import Coverage, coverage
+from quantgate.judge.coverage import Coverage, coverage
 from quantgate.machine.environment import MEASURING, code_hash
 from quantgate.plugin.finish import in_common
 from quantgate.records import Status, Verdict

@@ -17,13 +17,13 @@ from typing import Any
 import psutil
 import pytest
 from quantgate.errors import ProcessError
+from quantgate.jobs import Preparation
 from quantgate.machine.environment import WORKER
 from quantgate.paths import import_root
 from quantgate.processes.ends import TAIL, explain
 from quantgate.processes.isolate import Assignment, run_isolated, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
-from quantgate.records import Preparation
 
 
 def preparation(folder: Path, maker: str, **arguments: Any) -> Preparation:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from quantgate.errors import MeasurementError
 from quantgate.files import path_problem
+from quantgate.jobs import Job
 from quantgate.locks import locked
 from quantgate.paths import IMPORT_ROOT
-from quantgate.records import Job, Measurement
+from quantgate.records import Measurement
 from quantgate.run.process import Process, file_error, sibling
 
 from selftest.conftest import Project

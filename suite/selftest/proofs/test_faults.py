@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantgate.judge import load_tolerances
+from quantgate.config.tolerances import load_tolerances
 from quantgate.measure.groups import metric_groups
 from quantgate.proofs.faults import worker
 from quantgate.proofs.faults.catalogue import CATALOGUE, named

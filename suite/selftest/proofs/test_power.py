@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quantgate.config.tolerances import Tolerance, Tolerances
 from quantgate.errors import InputError
-from quantgate.judge import Tolerance, Tolerances
 from quantgate.judge.compare import Rules
 from quantgate.proofs.power import figure, nested, noise, paired, quality, report, resources, study
 from quantgate.proofs.power.__main__ import load_cells, main

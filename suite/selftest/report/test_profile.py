@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from quantgate.records import Spent
+from quantgate.jobs import Spent
 from quantgate.report.profile import beyond, forward_of, phases_of, render_profile
 from rich.console import Console
 

@@ -54,7 +54,8 @@ GROUP = '''
 from quantgate.backends.tree import TokenSequence
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.scoring import score
-from quantgate.records import Declared, Metric, Needs, Record
+from quantgate.jobs import Needs
+from quantgate.records import Declared, Metric, Record
 
 
 class Options(Record):

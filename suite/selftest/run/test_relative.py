@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 import pytest
-from quantgate.judge import Tolerance, judge
+from quantgate.config.tolerances import Tolerance
 from quantgate.judge.compare import flips_in_words, origin
+from quantgate.judge.judge import judge
 from quantgate.records import Metric, Status
 from quantgate.run.relative import relative_metrics
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from quantgate.config.matrix import Tier
-from quantgate.judge import Tolerance, Tolerances, gate_level, judge, load_tolerances, with_sensitivity
-from quantgate.judge.sensitivity import detectable, too_narrow
+from quantgate.config.tolerances import Tolerance, Tolerances, load_tolerances
+from quantgate.judge.judge import judge
+from quantgate.judge.sensitivity import detectable, gate_level, too_narrow, with_sensitivity
 from quantgate.measure.groups import parse_options
 from quantgate.records import Metric, Status
 from quantgate.run.gates import foreseen

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from quantgate.backends.llmcompressor import Options as Recipe
 from quantgate.backends.tree import TokenSequence, build_tree
+from quantgate.jobs import Preparation
 from quantgate.machine.environment import Environment
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.server import Server
-from quantgate.records import Preparation
 from quantgate.supply.calibrated import requirements
 from quantgate.supply.compress import _weights, most_sensitive
 from quantgate.supply.environments import layer

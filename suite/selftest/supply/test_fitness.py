@@ -275,9 +275,9 @@ def test_numbers_that_a_model_has_no_vector_for_are_refused(tiny: TinyModel, tmp
     """In the measuring process, where the model is loaded."""
     from quantgate.backends.runtime import transformers
     from quantgate.backends.tree import TokenSequence
+    from quantgate.jobs import Job
     from quantgate.measure.scoring import score
     from quantgate.measure.session import Session
-    from quantgate.records import Job
 
     def session(vocabulary: int) -> Session:
         (tmp_path / "meta.json").write_text(json.dumps({"vocabulary": vocabulary}))

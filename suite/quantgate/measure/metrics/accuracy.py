@@ -16,12 +16,13 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
+from quantgate.jobs import Needs
 from quantgate.measure.budget import calibrated
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.scoring import Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, way_of
-from quantgate.records import Declared, Metric, Needs, Record, Scalar
+from quantgate.records import Declared, Metric, Record, Scalar
 
 MEAN = "mean"
 """Stands in a request for all tasks together."""

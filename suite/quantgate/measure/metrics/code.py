@@ -16,10 +16,11 @@ from pydantic import Field
 
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
+from quantgate.jobs import Needs
 from quantgate.measure.groups import Group
 from quantgate.measure.sandbox import Limits, run_program
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Needs, Record
+from quantgate.records import Declared, Metric, Record
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

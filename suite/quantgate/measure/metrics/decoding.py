@@ -18,12 +18,13 @@ from pydantic import Field
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
+from quantgate.jobs import Needs
 from quantgate.measure.groups import Group
 from quantgate.measure.logprobs import Rows
 from quantgate.measure.metrics.divergence import compare
 from quantgate.measure.scoring import score
 from quantgate.measure.session import Session, anonymous_bytes, give_back_memory
-from quantgate.records import Declared, Metric, Needs, Record, Scalar
+from quantgate.records import Declared, Metric, Record, Scalar
 
 
 class Stretch(Record):

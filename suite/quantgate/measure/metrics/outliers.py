@@ -16,9 +16,10 @@ from pydantic import Field
 
 from quantgate.backends.base import ShowsInputs
 from quantgate.errors import MeasurementError
+from quantgate.jobs import Needs
 from quantgate.measure.groups import Group
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Needs, Record
+from quantgate.records import Declared, Metric, Record
 
 
 class Options(Record):

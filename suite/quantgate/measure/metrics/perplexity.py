@@ -14,10 +14,11 @@ from pydantic import Field
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
+from quantgate.jobs import Needs
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.scoring import Look, Scored, score, unseen
 from quantgate.measure.session import Session
-from quantgate.records import AGREEMENT, Declared, Metric, Needs, Record, Scalar
+from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
 
 
 class Options(Record):

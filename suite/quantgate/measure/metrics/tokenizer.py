@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from quantgate.jobs import Needs
 from quantgate.measure.groups import Group
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Needs, Record
+from quantgate.records import Declared, Metric, Record
 
 
 class Options(Record):

@@ -14,14 +14,15 @@ from pathlib import Path
 from quantgate.baselines import store as baselines
 from quantgate.baselines.reader import StoredBaselines
 from quantgate.config.matrix import Cell, Matrix
+from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import InputError
-from quantgate.judge import gate_level, load_tolerances
 from quantgate.judge.compare import Rules
+from quantgate.judge.sensitivity import gate_level
 from quantgate.machine.environment import WORKER, code_hash
 from quantgate.plugin.case import judge_case
 from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
 from quantgate.proofs.faults.registry import Fault
-from quantgate.records import Measurement, Verdict
+from quantgate.records import QUANTIZED_SHARE, Measurement, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench, Settings
@@ -178,8 +179,9 @@ class Proof:
             for cell in self.matrix.cells(self.tier)
             if (found := baselines.read(self.baselines, cell.id, self.tier))
         }
-        shares = {c.id: c.minimum_share for c in self.matrix.cells(self.tier) if c.minimum_share is not None}
-        return Rules(tolerances, gate_level(tolerances, known), minimum_shares=shares)
+        cells = self.matrix.cells(self.tier)
+        shares = {(c.id, QUANTIZED_SHARE): c.minimum_share for c in cells if c.minimum_share is not None}
+        return Rules(tolerances, gate_level(tolerances, known), minimums=shares)
 
 
 def command(fault: Fault | None) -> Sequence[str]:

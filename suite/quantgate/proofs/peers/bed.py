@@ -13,12 +13,13 @@ from pydantic import TypeAdapter
 
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.items import Task
+from quantgate.jobs import Preparation
 from quantgate.measure.groups import parse_options
 from quantgate.processes.progress import OnProgress
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import Ran, Tools
-from quantgate.records import Measurement, Preparation
+from quantgate.records import Measurement
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.plan import needs_of
 from quantgate.supply.maker import run_preparation

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
+from quantgate.jobs import Preparation
 from quantgate.locks import locked
 from quantgate.machine.environment import llama_library_hash
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
-from quantgate.records import Preparation
 from quantgate.supply.assets import fetch, load_assets
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.maker import run_preparation

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from quantgate.baselines import store as baselines
 from quantgate.commands import Parser
+from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import QuantgateError
-from quantgate.judge import gate_level, load_tolerances
 from quantgate.judge.compare import Rules
+from quantgate.judge.sensitivity import gate_level
 from quantgate.proofs.power import figure, noise, quality, report, resources
 from quantgate.proofs.power.study import ELSEWHERE, HERE, Row, Scenario, run_alarms, study
 from quantgate.proofs.table import origin

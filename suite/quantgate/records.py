@@ -1,14 +1,22 @@
-"""Metrics: measured numbers, with everything that the judge needs to compare one with another."""
+"""The records that are written to disk and read again, validated.
+
+A measuring process leaves a `Measurement` of one cell; the judge turns it into a `Verdict` for each metric. A baseline
+is a `Measurement` that a person accepted, with the reason (`quantgate.baselines.file`).
+"""
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from itertools import accumulate, pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from quantgate.records.base import Record, Scalars
+FORMAT = 3
+"""Version of the records on disk. A file with a larger one was written by a newer quantgate."""
 
 QUANTIZED_SHARE = "memory/quantized_share"
 """The metric that `minimum_share` of a scheme bounds."""
@@ -19,28 +27,43 @@ AGREEMENT = "agreement/references"
 KERNELS = "kernels"
 """The condition that names the instruction sets for which a library's kernels were built or chosen."""
 
+Scalar = str | int | float | bool | None
+
+
+def _without_none(table: dict[str, Scalar]) -> dict[str, Scalar]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+Scalars = Annotated[dict[str, Scalar], AfterValidator(_without_none)]
+"""Scalars by name. A key of None is dropped: TOML cannot hold it, and an absent key means the same."""
+
 Kind = Literal["paired", "rounds", "exact", "level", "ratio"]
 """See `Metric`."""
 Link = Literal["identity", "exp"]
-
-NESTED = ("rounds", "level", "ratio")
-"""Kinds that are measured in several processes."""
 
 Rounding = Literal["none", "half", "weights", "activations"]
 """What a scheme rounds: nothing (32 bits throughout); activations to 16 bits; weights alone, computing in 32 bits;
 activations to 8 bits or fewer digits than fp16. How far two machines may differ depends on it."""
 
 
+class Record(BaseModel):
+    """Base class: immutable; refuses unknown keys and non-finite floats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 class Declared(NamedTuple):
     """A metric that a group can measure (`quantgate.measure.groups.Group.metrics`). `{tasks}` in a name stands for each
     entry of that option of the group.
 
-    share: whether it is a share of right answers, which has a recovery (`quantgate.run.relative`).
+    share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is held against the
+    reference's (both: `quantgate.run.relative`).
     """
 
     kind: Kind
     link: Link = "identity"
     share: bool = False
+    ratio: bool = True
 
 
 class Estimate(Record):
@@ -101,7 +124,7 @@ class Metric(Estimate):
     @property
     def nested(self) -> bool:
         """Whether it varies from process to process, so that a single process says nothing about noise."""
-        return self.kind in NESTED
+        return self.kind in ("rounds", "level", "ratio")
 
     @property
     def rounds(self) -> list[list[float]]:
@@ -158,3 +181,113 @@ class Disturbance(Record):
     """How often the quota of a control group paused the process; 0 without a quota."""
     paused: float = 0.0
     """Seconds of all threads in these pauses."""
+
+
+class Measurement(Record):
+    """Everything that one run recorded of one cell."""
+
+    format: Annotated[int, Field(ge=1, le=FORMAT)] = FORMAT
+    cell: str
+    tier: str
+    fingerprint: str
+    """Hash of the work (cell, workload, code, library versions): equal work has equal fingerprints, and its record can
+    be reused."""
+    run: str = ""
+    """Name of the pytest run that measured it."""
+    requests: list[str] = Field(default_factory=list)
+    created: str
+    seconds: float = 0.0
+    environment: Scalars = Field(default_factory=dict)
+    """Whatever can change a number: versions, machine, hashes."""
+    notes: dict[str, str] = Field(default_factory=dict)
+    """Deviations from the usual way of measuring: a sentence by subject."""
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    """By name, `<group>` or `<group>/<part>`: `perplexity`, `accuracy/arc_easy/acc`, `throughput/decode`."""
+    phases: dict[str, float] = Field(default_factory=dict)
+    """Wall time in seconds of each phase of the measuring processes: `start` (until loading began), `load`, metric
+    groups."""
+    forward: dict[str, float] = Field(default_factory=dict)
+    """Seconds in forward passes, by phase."""
+    scoring: dict[str, float] = Field(default_factory=dict)
+    """Seconds of scoring alone, by task."""
+    unmeasured: dict[str, str] = Field(default_factory=dict)
+    """Metric groups that this machine cannot measure, and why."""
+    complete: bool = False
+    """False while the measuring process still has metrics to measure."""
+
+    def comparable(self, name: str, measured: Metric) -> tuple[Metric | None, Mapping[str, Scalar]]:
+        """Return the value of a metric that `measured` is compared with, and the environment it was measured in."""
+        return self.metrics.get(name), self.environment
+
+
+def added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Add numbers of the same name; names keep the order in which they first come."""
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, number in part.items():
+            sums[name] = sums.get(name, 0.0) + number
+    return sums
+
+
+class Status(StrEnum):
+    """The possible conclusions of the judge, the worst first; a case takes the worst of its metrics."""
+
+    REGRESSION = "regression"
+    CHANGED = "changed"
+    ERROR = "error"
+    NOT_COMPARABLE = "not comparable"
+    NO_BASELINE = "no baseline"
+    INCONCLUSIVE = "inconclusive"
+    IMPROVEMENT = "improvement"
+    PASS = "pass"  # noqa: S105
+
+
+MOVED = (Status.REGRESSION, Status.CHANGED)
+"""The conclusions that fail a case because a value moved."""
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """Return the first in the order of `Status`; `pass` where there are none."""
+    return min(statuses, key=list(Status).index, default=Status.PASS)
+
+
+class Verdict(Record):
+    """The judge's conclusion on one metric of one cell."""
+
+    cell: str
+    metric: str
+    status: Status
+    measured: float | None = None
+    baseline: float | None = None
+    unit: str = ""
+    change: float | None = None
+    """Signed change in the tolerance's terms (`change_unit`): relative (0.01 = 1 %) or absolute."""
+    change_low: float | None = None
+    change_high: float | None = None
+    """Interval of `change`; None where the metric has no samples."""
+    change_unit: Literal["relative", "absolute"] = "relative"
+    tolerance: float | None = None
+    detectable: float | None = None
+    """Smallest change for the worse that this sample shows with 95 % power, in the same terms."""
+    unequal: bool = False
+    """For a reproduction that passes: the samples are not identical although the environment is unchanged."""
+    by_machine: bool = False
+    """For `not comparable`: only the machine differs (kernels, threads), so the case is skipped and does not fail."""
+    text: str = ""
+    """The cause, in one line."""
+    environment: list[str] = Field(default_factory=list)
+    """What changed in the environment since the baseline: `torch 2.12.0 -> 2.13.0`."""
+    reproduce: str = ""
+    """The command that repeats the case."""
+    confirmed: str = ""
+    """For timings and memory peaks: the result of the second measurement."""
+    wrong: str = ""
+    """Why the value is wrong whatever the baseline, and cannot become one (`quantgate.judge.expected`)."""
+    reference: str = ""
+    """Whether the reference cell moved as well in the same run: everything drifted, or this scheme alone."""
+
+    @property
+    def size(self) -> float:
+        """The change as a number that adds up: the logarithm of a relative one."""
+        change = self.change or 0.0
+        return math.log1p(change) if self.change_unit == "relative" and change > -1 else change

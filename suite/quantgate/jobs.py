@@ -1,4 +1,4 @@
-"""What a child process is given to do."""
+"""What a child process is given to do, and what that cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from quantgate.records.base import Record
+from quantgate.records import Record
 
 
 class Job(Record):
@@ -30,9 +30,9 @@ class Job(Record):
     workload: Path
     """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
     requests: list[str]
-    """Requests: `perplexity`, `accuracy/arc_easy`, `memory`, `throughput/decode` ..."""
+    """`perplexity`, `accuracy/arc_easy`, `memory`, `throughput/decode` ..."""
     group_options: dict[str, dict[str, Any]]
-    """Group options: the tier's settings of each metric group (n_ctx, rounds, budget ...)."""
+    """The tier's settings of each metric group (n_ctx, rounds, budget ...)."""
     threads: int
     first: bool = True
     """Whether this process begins each round when two processes take turns (`quantgate.processes.turns`)."""
@@ -41,8 +41,7 @@ class Job(Record):
     reference: str = ""
     """Id of the reference cell; equal to `cell` where the cell is a reference itself."""
     logprobs: Path | None = None
-    """File of the reference's log-probabilities (`quantgate.measure.logprobs`): the reference writes it, other cells
-    read it."""
+    """The reference's log-probabilities (`quantgate.measure.logprobs`): it writes them, other cells read them."""
     output: Path
 
 
@@ -66,3 +65,14 @@ class Preparation(Record):
     """`module:function`, called as function(output, report=..., **arguments)."""
     arguments: dict[str, Any]
     output: Path
+
+
+class Spent(Record):
+    """Wall time in seconds of one measuring process, as its parent saw it."""
+
+    cell: str
+    seconds: float
+    phases: dict[str, float]
+    """As in a measurement, and `prepare`, the work before it; empty where the process failed."""
+    forward: dict[str, float]
+    """In forward passes, by phase."""
