@@ -30,6 +30,8 @@ class Derived:
         self._maker = maker
         self._calibrated = calibrated
         self._threads = threads
+        self._types: dict[Path, str] = {}
+        """By GGUF file, what it was quantized to."""
 
     def safetensors(self, name: str, model: Model) -> Path:
         """The model's own folder of safetensors, or one that is dequantized from its GGUF."""
@@ -58,13 +60,22 @@ class Derived:
         """A GGUF in one of llama.cpp's types (`F16`, `Q4_K_M`): the model's own, where it has that type. imatrix: the
         calibration set whose activations weigh the weights."""
         full = self._gguf(name, model)
-        if model.gguf is not None and imatrix is None and file_type(full) == ftype:
+        if self.is_of_type(model, ftype, imatrix):
             gguf_parts(full)  # says which part is missing
             return full
         if ftype in ("F32", "F16"):
             return self._requantized(name, model, full, ftype)
         half = self._requantized(name, model, full, "F16")
         return self._requantized(name, model, half, ftype, imatrix)
+
+    def is_of_type(self, model: Model, ftype: str, imatrix: str | None = None) -> bool:
+        """Return whether the model's own GGUF is what a scheme would make: then it is loaded as it is."""
+        if model.gguf is None or imatrix is not None:
+            return False
+        path = self._sources.locate(model.gguf)
+        if path not in self._types:
+            self._types[path] = file_type(path)
+        return self._types[path] == ftype
 
     def _gguf(self, name: str, model: Model) -> Path:
         """The model's own GGUF, or one in F32 that is written from its safetensors."""

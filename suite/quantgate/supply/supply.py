@@ -114,10 +114,11 @@ class Supply:
         empty: it is made here."""
         if cell.as_is is not None:
             return self._as_is.identity(cell)
-        gguf = self._matrix.models[cell.model].gguf
-        if cell.checkpoint != "gguf" or gguf is None or self.checkpoint(cell) != self._sources.locate(gguf):
+        model, options = self._matrix.models[cell.model], cell.scheme_options
+        if cell.checkpoint != "gguf" or model.gguf is None:
             return ""
-        return hash_of(self._sources.identity(gguf))
+        same = self._derived.is_of_type(model, str(options.get("ftype")), options.get("imatrix"))
+        return hash_of(self._sources.identity(model.gguf)) if same else ""
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is

@@ -188,3 +188,50 @@ def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
         r"foreign\.gguf: its tokenizer differs .* of [\d,]+ lines differ", told["tiny/llamacpp/foreign"]
     )
     assert result.verdict(REFERENCE, "perplexity").status == Status.NO_BASELINE
+
+
+def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(project: Project, shipped: Path) -> None:
+    before, made = state(shipped.parent), quantized_in(project)
+    project.matrix["models"]["tiny"] = {"license": "Apache-2.0", "gguf": {"path": str(shipped)}}
+    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, CELL, "tiny/llamacpp/Q8_0"]
+    result = project.run("-m", "memory")
+    assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
+    conditions = {
+        cell: project.measurement(cell).metrics["memory/file_bytes"].conditions
+        for cell in (CELL, REFERENCE, "tiny/llamacpp/Q8_0")
+    }
+    assert [cell for cell, table in conditions.items() if "checkpoint" in table] == [CELL]
+    assert project.measurement(CELL).metrics["memory/file_bytes"].value == shipped.stat().st_size
+    assert quantized_in(project) == made
+    assert state(shipped.parent) == before
+
+
+@pytest.mark.slow
+def test_a_folder_in_shards_takes_the_models_tokenizer(
+    project: Project, tiny: TinyModel, tmp_path: Path
+) -> None:
+    import torch
+    import transformers
+
+    folder = tmp_path / "halves"
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.safetensors, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="400KB")
+    assert (folder / "model.safetensors.index.json").exists()
+    assert not (folder / "tokenizer.json").exists()
+    before = state(folder)
+    cell = "tiny/transformers/halves"
+    project.matrix["backends"] = {
+        "transformers": {"schemes": {"halves": {"as_is": True, "dtype": "bfloat16"}}}
+    }
+    project.matrix["models"]["tiny"]["checkpoints"] = {"transformers/halves": {"path": str(folder)}}
+    project.matrix["tiers"]["smoke"]["cells"] = ["tiny/transformers/fp32", cell]
+    result = project.run("-m", "memory or tokenizer or perplexity")
+    assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
+    metrics = project.measurement(cell).metrics
+    assert metrics["tokenizer/mismatches"].value == 0
+    assert metrics["memory/quantized_share"].value == 1
+    assert metrics["memory/bits_per_weight"].value == 16
+    assert metrics["memory/file_bytes"].value == sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+    full = project.measurement("tiny/transformers/fp32").metrics["perplexity"].value
+    assert metrics["perplexity"].value == pytest.approx(full, rel=0.02)
+    assert state(folder) == before
