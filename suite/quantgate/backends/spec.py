@@ -49,7 +49,9 @@ class BackendSpec:
 
     options: model of what a scheme may say. imports: modules that loading needs. The process that forks the measuring
     ones imports them, so that no import is timed; importing them starts no threads and touches no device. libraries: by
-    module that must be importable, the arguments of `pip install` that bring it.
+    module that must be importable, the arguments of `pip install` that bring it. unused: distributions that the engine
+    records and that do not compute in this backend's processes; what they make of texts and checkpoints is among the
+    conditions. Upgrading them widens no tolerance.
     """
 
     options: type[SchemeOptions]
@@ -57,6 +59,7 @@ class BackendSpec:
     load: Loader
     imports: tuple[str, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=dict)
+    unused: frozenset[str] = frozenset({"datasets", "llama-cpp-python", "llama.cpp", "lm_eval"})
 
     def missing(self, scheme_options: Mapping[str, Any] | None = None) -> str:
         """Say why no scheme, or this one, runs here: which library is not installed, and how it is; empty: it runs."""

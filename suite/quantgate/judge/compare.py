@@ -9,7 +9,7 @@ power study all judge by these functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.tolerances import Tolerances
@@ -33,6 +33,7 @@ class Rules:
     against: A/B: the old values were measured in this run, in another environment.
     timings: whether absolute timings are judged; without, they are recorded.
     minimums: by cell id and metric, the least value that the cell's scheme states.
+    unused: by backend, the distributions that it does not compute with: their changes widen no tolerance.
     """
 
     tolerances: Tolerances
@@ -40,6 +41,7 @@ class Rules:
     against: bool = False
     timings: bool = False
     minimums: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    unused: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def level(self, metric: Metric) -> float:
         """Return the level of one look at a metric: an A/B run takes two independent ones, and both must agree (see
@@ -103,6 +105,7 @@ def _of_metric(
     """Judge one measured metric: its value, and of a paired one whether its units are what they were."""
     new, old = comparison.new, comparison.old
     cell, tolerances = new.cell, rules.tolerances
+    unused = rules.unused.get(cell.split("/")[1], ())
     before, environment = old.comparable(name, metric) if old else (None, {})
     changed = changed_environment(environment, new.environment) if before else []
     tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
@@ -115,7 +118,7 @@ def _of_metric(
     elif tolerance is not None:
         verdict = judge(
             cell, name, metric, before, tolerance, rules.level(metric), changed, reproduce,
-            against=rules.against,
+            unused=unused, against=rules.against,
         )  # fmt: skip
     if limits is not None:
         verdict = held_to(limits, cell, name, metric, verdict, reproduce)
@@ -125,12 +128,12 @@ def _of_metric(
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
     if before and same and not silent:
-        yield reproduction(cell, name, metric, before, same, changed, reproduce)
+        yield reproduction(cell, name, metric, before, same, changed, reproduce, unused=unused)
     choices, old_choices = of_choices(metric), of_choices(before) if before else None
     if choices and old_choices and not first_difference(old_choices, choices)[0]:
         name = f"{name.rpartition('/')[0]}/choices"
         if same := tolerances.of_reproduction(name, cell):
-            yield reproduction(cell, name, choices, old_choices, same, changed, reproduce)
+            yield reproduction(cell, name, choices, old_choices, same, changed, reproduce, unused=unused)
 
 
 def explained(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quantgate.records import Scalar
 
@@ -10,22 +10,6 @@ INFORMATIVE = {"commit"}
 """Keys of an environment that are recorded and change no number."""
 SUITE = "quantgate"
 """Prefix of the lines about the suite's own code."""
-UNUSED_BY_LLAMA_CPP = frozenset(
-    [
-        "accelerate",
-        "bitsandbytes",
-        "datasets",
-        "gguf",
-        "lm_eval",
-        "safetensors",
-        "tokenizers",
-        "torch",
-        "transformers",
-    ]
-)
-"""Distributions that do not compute in a process that runs llama.cpp. Their effect on texts and checkpoints is among
-the conditions."""
-UNUSED_BY_OTHERS = frozenset(("datasets", "llama-cpp-python", "llama.cpp", "lm_eval"))
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
@@ -44,13 +28,12 @@ def _close(was: Scalar, now: Scalar) -> bool:
     return abs(was - now) <= 0.05 * max(was, now)
 
 
-def relevant(cell: str, changes: Sequence[str]) -> list[str]:
-    """Return the changes of an environment that can change a number of the cell, so that tolerances widen.
+def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
+    """Return the changes of an environment that can change a number of a cell, so that tolerances widen.
 
-    Left out are libraries that the cell's backend does not compute with, and the suite's own code: if that changes a
-    number, a person has to look at it and accept it.
+    Left out are distributions that the cell's backend does not compute with (`unused`), and the suite's own code: if
+    that changes a number, a person has to look at it and accept it.
     """
-    unused = UNUSED_BY_LLAMA_CPP if "/llamacpp/" in cell else UNUSED_BY_OTHERS
     return [
         line
         for line in changes

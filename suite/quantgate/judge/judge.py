@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
@@ -33,6 +33,7 @@ def judge(
     environment: Sequence[str] = (),
     reproduce: str = "",
     *,
+    unused: Collection[str] = (),
     against: bool = False,
 ) -> Verdict:
     """Compare `measured` with `baseline`.
@@ -41,8 +42,9 @@ def judge(
     `improvement`: the same for the better; `pass`: the 95 % limit of the change for the worse is within the
     tolerance; `inconclusive`: the sample allows none of these; `not comparable`: the conditions differ.
 
-    environment: what changed in the environment since the baseline; reproduce: the command that repeats the case;
-    against: both were measured in this run, A/B. Raises ValidationError where the change is not a finite number.
+    environment: what changed in the environment since the baseline; unused: distributions whose changes do not count;
+    reproduce: the command that repeats the case; against: both were measured in this run, A/B. Raises ValidationError
+    where the change is not a finite number.
     """
     verdict = Verdict(
         cell=cell,
@@ -67,7 +69,7 @@ def judge(
     change, evidence = _change(measured, baseline, tolerance)
     interval = change.at(alpha)
     relative = tolerance.relative is not None
-    changed = relevant(cell, environment)
+    changed = relevant(environment, unused)
     floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
     limit = max(tolerance.limit(unchanged=not changed), floor)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
@@ -129,6 +131,8 @@ def reproduction(
     tolerance: Tolerance,
     environment: Sequence[str] = (),
     reproduce: str = "",
+    *,
+    unused: Collection[str] = (),
 ) -> Verdict:
     """Judge whether the units of a paired metric are still the baseline's; `judge` says whether their mean got worse.
 
@@ -151,7 +155,7 @@ def reproduction(
         return verdict
     old, new = baseline.samples or [], measured.samples or []
     size = root_mean_square(old, new, measured.weights)
-    changed = relevant(cell, environment)
+    changed = relevant(environment, unused)
     limit = tolerance.limit(unchanged=not changed)
     same = size <= limit
     unequal = same and old != new and not environment

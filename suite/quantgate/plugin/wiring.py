@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.backends.registry import backends
+from quantgate.backends.registry import backends, unused
 from quantgate.baselines.machines import check_machine
 from quantgate.baselines.reader import StoredBaselines
 from quantgate.cache.prune import bound, limit_bytes, sweep
@@ -202,6 +202,7 @@ class Wiring:
             alpha=self._level(),
             against=against,
             timings=against or self.options.machine is not None,
+            unused=unused(),
             minimums={
                 (c.id, QUANTIZED_SHARE): c.minimum_share
                 for c in self.cells.values()

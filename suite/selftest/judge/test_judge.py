@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantgate.backends.registry import unused
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import judge, no_result, of_choices, recorded, reproduction
 from quantgate.records import Metric, Status, Verdict, worst
@@ -457,24 +458,27 @@ def test_the_choices_of_a_task_are_all_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "line", "loosened"),
+    ("backend", "line", "loosened"),
     [
-        ("llamacpp/Q4_K_M", "torch 2.12.0 -> 2.13.0", False),
-        ("llamacpp/Q4_K_M", "build of transformers 1a -> 2b", False),
-        ("llamacpp/Q4_K_M", "llama-cpp-python 0.3.36 -> 0.3.37", True),
-        ("llamacpp/Q4_K_M", "build of llama-cpp-python 1a -> 2b", True),
-        ("llamacpp/Q4_K_M", "GGML_CPU none -> x", True),
-        ("transformers/fp32", "torch 2.12.0 -> 2.13.0", True),
-        ("transformers/fp32", "llama-cpp-python 0.3.36 -> 0.3.37", False),
+        ("llamacpp", "torch 2.12.0 -> 2.13.0", False),
+        ("llamacpp", "build of transformers 1a -> 2b", False),
+        ("llamacpp", "llama-cpp-python 0.3.36 -> 0.3.37", True),
+        ("llamacpp", "build of llama-cpp-python 1a -> 2b", True),
+        ("llamacpp", "GGML_CPU none -> x", True),
+        ("transformers", "torch 2.12.0 -> 2.13.0", True),
+        ("transformers", "llama-cpp-python 0.3.36 -> 0.3.37", False),
     ],
 )
 def test_an_upgrade_of_what_a_cell_does_not_compute_with_loosens_nothing(
-    scheme: str, line: str, loosened: bool
+    backend: str, line: str, loosened: bool
 ) -> None:
     new, old = perplexity([x + 0.0015 for x in OLD]), perplexity(OLD)
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
-    verdict = reproduction(f"m/{scheme}", "perplexity", new, old, tolerance, [line])
+    verdict = reproduction("m/b/s", "perplexity", new, old, tolerance, [line], unused=unused()[backend])
     assert (verdict.status == Status.PASS) == loosened
+    within = Tolerance(metric="perplexity", relative=0.01, here=0.0001)
+    mean = judge("m/b/s", "perplexity", new, old, within, ALPHA, [line], unused=unused()[backend])
+    assert mean.tolerance == (0.01 if loosened else 0.0001)
 
 
 def test_a_tolerance_may_be_narrower_in_the_baselines_own_environment() -> None:

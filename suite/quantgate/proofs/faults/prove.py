@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from quantgate.backends.registry import unused
 from quantgate.baselines import store as baselines
 from quantgate.baselines.reader import StoredBaselines
 from quantgate.config.matrix import Cell, Matrix
@@ -181,7 +182,7 @@ class Proof:
         }
         cells = self.matrix.cells(self.tier)
         shares = {(c.id, QUANTIZED_SHARE): c.minimum_share for c in cells if c.minimum_share is not None}
-        return Rules(tolerances, gate_level(tolerances, known), minimums=shares)
+        return Rules(tolerances, gate_level(tolerances, known), minimums=shares, unused=unused())
 
 
 def command(fault: Fault | None) -> Sequence[str]:

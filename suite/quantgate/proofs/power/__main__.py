@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from quantgate.backends.registry import unused
 from quantgate.baselines import store as baselines
 from quantgate.commands import Parser
 from quantgate.config.tolerances import load_tolerances
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, cells: dict[str, dict[str, Metric]], console: Console) -> None:
     begin = time.monotonic()
     tolerances = load_tolerances().for_tier(options.tier, load_matrix().roundings())
-    rules = Rules(tolerances, gate_level(tolerances, cells))
+    rules = Rules(tolerances, gate_level(tolerances, cells), unused=unused())
     scenarios = all_scenarios(cells, noise.load_noise(cells), options.tier)
     rows: list[Row] = [row for scenario in scenarios for row in study(scenario, rules, options.replays)]
     sections = report.sections(rows)
