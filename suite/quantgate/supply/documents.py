@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantgate.errors import MeasurementError
+
 Row = dict[str, Any]
 
 
@@ -54,13 +56,25 @@ def _rows_of_files(spec: dict[str, Any]) -> Iterator[Row]:
 
 def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
     """Yield the rows that `keys` lead to in each of the harness's task files that has them, files by name. pattern: its
-    last part has wildcards."""
-    for entry in task_manager(pattern.parent).task_index.values():
-        if entry.yaml_path is not None and entry.yaml_path.match(pattern.name):
-            rows = entry.cfg
-            for key in keys:
-                rows = rows.get(key) if isinstance(rows, dict) else None
-            yield from rows or ()
+    last part has wildcards. Raise MeasurementError if no file has any.
+
+    The files are read as plain YAML: the harness's index leaves out those that another file includes."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]
+        """Leaves the harness's tags (`!function`) unread."""
+
+    Plain.add_multi_constructor("!", lambda *_: None)
+    empty = True
+    for file in sorted(pattern.parent.glob(pattern.name)):
+        rows: Any = yaml.load(file.read_text(encoding="utf-8"), Loader=Plain)  # noqa: S506
+        for key in keys:
+            rows = rows.get(key) if isinstance(rows, dict) else None
+        for row in rows or ():
+            empty = False
+            yield row
+    if empty:
+        raise MeasurementError(f"{pattern}: no file has rows under {'.'.join(keys)}")
 
 
 def task_manager(folder: Path) -> Any:

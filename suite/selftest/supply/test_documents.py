@@ -7,7 +7,9 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from quantgate.config.toml_input import read_toml
+from quantgate.errors import MeasurementError
 from quantgate.supply import documents
 from quantgate.supply.documents import load_rows, yaml_rows
 from quantgate.supply.encoder import read_text
@@ -88,9 +90,12 @@ def test_rows_of_task_files_are_found_and_tags_not_followed(tmp_path: Path) -> N
     (tmp_path / "b.yaml").write_text("task: b\ntag: t\ndoc_to_text: !function utils.ask\n" + rows % "zwei")
     (tmp_path / "a.yaml").write_text("task: a\n" + rows % "eins" + "  - {q: eins und}\n")
     (tmp_path / "group.yaml").write_text("group: g\ntask: [a, b]\nfewshot_config: none\n")
-    (tmp_path / "c.yml").write_text("task: c\n" + rows % "drei")
+    (tmp_path / "c.yaml").write_text(rows % "drei")  # without a name of its own: a file that others include
+    (tmp_path / "d.yml").write_text("task: d\n" + rows % "vier")
     samples = list(yaml_rows(tmp_path / "*.yaml", ["fewshot_config", "samples"]))
-    assert [row["q"] for row in samples] == ["eins", "eins und", "zwei"]
+    assert [row["q"] for row in samples] == ["eins", "eins und", "zwei", "drei"]
     spec = {"yaml": str(tmp_path / "*.yaml"), "key": ["fewshot_config", "samples"], "column": "q"}
-    assert read_text(spec) == "eins\n\neins und\n\nzwei"
-    assert read_text({**spec, "first": 2}) == "zwei"
+    assert read_text(spec) == "eins\n\neins und\n\nzwei\n\ndrei"
+    assert read_text({**spec, "first": 2}) == "zwei\n\ndrei"
+    with pytest.raises(MeasurementError, match="no file has rows under"):
+        list(yaml_rows(tmp_path / "*.yaml", ["fewshot_config", "shots"]))
