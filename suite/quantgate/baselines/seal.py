@@ -37,8 +37,7 @@ def inconsistency(metric: Metric, seal: str | None, conditions: Mapping[str, Sca
 
 def _expected_by_samples(metric: Metric) -> str:
     """Return the value that the samples give; empty where it is the metric's, or where the samples do not tell."""
-    samples = metric.samples
-    if not samples:
+    if not (samples := metric.samples):
         return ""
     if metric.kind == "ratio":  # of two medians: between the lowest and the highest ratio
         low, high = min(samples), max(samples)
@@ -64,8 +63,8 @@ def _of_samples(metric: Metric, samples: list[float]) -> tuple[float | None, flo
     total = math.fsum(weights)
     if len(weights) != len(samples) or not total:
         return math.nan, 0.0
-    mean = math.fsum(w * s for w, s in zip(weights, samples, strict=True)) / total
-    scale = math.fsum(abs(w * s) for w, s in zip(weights, samples, strict=True)) / total
+    products = [w * s for w, s in zip(weights, samples, strict=True)]
+    mean, scale = math.fsum(products) / total, math.fsum(map(abs, products)) / total
     if metric.link == "identity":
         return mean, scale
     return (math.exp(mean) if mean < 709 else math.inf), scale * metric.value

@@ -1,4 +1,4 @@
-"""Find and read the baseline of a cell.
+"""Find and read the baselines of cells.
 
 <root>/<model>/<backend>/<scheme>/<tier>.toml            the summary, read by reviewers in a diff
 <root>/<model>/<backend>/<scheme>/<tier>.<sha>.json      values per window and item, named by the summary
@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from quantgate.baselines.file import Baseline, read_file
-from quantgate.errors import InputError
+from quantgate.baselines.toml_file import locked, parse_toml, write_toml
+from quantgate.errors import InputError, QuantgateError
 from quantgate.files import checked_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from quantgate.judge.environment import changed_environment
+from quantgate.records import FORMAT, Metric, Record, Scalar, Scalars
 
 
 def baseline_path(root: Path, cell: str, tier: str, machine: str | None = None) -> Path:
@@ -47,3 +49,78 @@ def read(root: Path, cell: str, tier: str, machine: str | None = None) -> Baseli
             "digests": general.digests | timings.digests,
         }
     )
+
+
+class StoredBaselines:
+    """The baselines of a tier below `root`, with the absolute timings of `machine` if one is named; each is read once.
+
+    What a run judges by and what its update replaces is one and the same reading.
+    """
+
+    def __init__(self, root: Path, tier: str, machine: str | None = None) -> None:
+        self._place = (root, tier, machine)
+        self._read: dict[str, Baseline | QuantgateError | None] = {}
+
+    def of(self, cell: str) -> Baseline | None:
+        """Return the baseline of a cell, by its id; None where there is none. Raises QuantgateError, the same one each
+        time, for one that cannot be read."""
+        root, tier, machine = self._place
+        if cell not in self._read:
+            try:
+                self._read[cell] = read(root, cell, tier, machine)
+            except QuantgateError as error:
+                self._read[cell] = error
+        baseline = self._read[cell]
+        if isinstance(baseline, QuantgateError):
+            raise baseline
+        return baseline
+
+    def metrics(self, cells: Iterable[str]) -> dict[str, dict[str, Metric]]:
+        """Return the metrics of each of the cells that has a baseline which can be read."""
+        by_cell = {}
+        for cell in cells:
+            with suppress(QuantgateError):  # the cases of the cell say why not
+                if baseline := self.of(cell):
+                    by_cell[cell] = baseline.metrics
+        return by_cell
+
+
+class _Machine(Record):
+    """The file of a machine that a user named (`--machine`), whose absolute timings are kept."""
+
+    format: int
+    name: str
+    fingerprint: Scalars
+
+
+def check_machine(root: Path, name: str, fingerprint: Mapping[str, Scalar], *, create: bool = False) -> None:
+    """Check that this is the machine that `name` stands for. create: record a new name as this machine.
+
+    Raises InputError naming the keys that differ, or where the machine is not recorded.
+    """
+    path = _machine_path(root, name)
+    if create:
+        with locked(root):
+            if not path.exists():
+                machine = _Machine(format=FORMAT, name=name, fingerprint=dict(sorted(fingerprint.items())))
+                comment = f"Where the timings in *@{name}.toml were measured (--machine {name})"
+                write_toml(path, comment, machine.model_dump())
+    if changed := changed_environment(read_machine(root, name).fingerprint, fingerprint):
+        raise InputError(
+            f"{path}: this is not the machine recorded as {name!r}: {', '.join(changed)}; give it another name"
+            f" (--machine), or delete that file and the *@{name}.toml baselines and update again"
+        )
+
+
+def read_machine(root: Path, name: str) -> _Machine:
+    """Read the file of a machine. Raises InputError where the machine is not recorded, or the file is damaged."""
+    path = _machine_path(root, name)
+    if (parsed := parse_toml(path, _Machine)) is None:
+        raise InputError(
+            f"{path}: no machine {name!r} is recorded; --update-baselines --machine {name} records this one"
+        )
+    return parsed[0]
+
+
+def _machine_path(root: Path, name: str) -> Path:
+    return root / "machines" / f"{checked_name('machine', name)}.toml"

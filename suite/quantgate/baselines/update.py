@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from quantgate.baselines.file import Baseline, name_of, on_kernels, write_file
-from quantgate.baselines.machines import read_machine
-from quantgate.baselines.store import baseline_path, read
+from quantgate.baselines.store import baseline_path, read, read_machine
 from quantgate.baselines.toml_file import locked, one_line
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
@@ -68,14 +67,12 @@ def plan_update(
     mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
     status = {verdict.metric: verdict.status for verdict in mine}
     before = old.metrics | old.others if old else {}
-    timed = machine is not None
-    measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or timed}
+    measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or machine}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
+    void, narrow = (sensitivity.void, sensitivity.narrow) if sensitivity else ([], [])
     refusals = [_line(v) for v in mine if v.status is Status.ERROR and not v.wrong]
     refusals += why_refused(new.cell, verdicts)
-    refusals += (
-        [f"{text}; as it is, this gate never turns red" for text in sensitivity.void] if sensitivity else []
-    )
+    refusals += [f"{text}; as it is, this gate never turns red" for text in void]
     if not new.complete:
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:
@@ -98,7 +95,7 @@ def plan_update(
         refusals=refusals,
         regressions=[_line(verdict) for verdict in mine if verdict.status is Status.REGRESSION],
         warnings=restless(measured),
-        narrow=sensitivity.narrow if sensitivity else [],
+        narrow=narrow,
     )
 
 
@@ -150,15 +147,10 @@ def write_update(
     files = [None] if update.machine is None else [None, update.machine]
     parts = [part for machine in files if (part := _accepted(root, update, machine, reason))]
     with locked(root):
-        current = read(root, new.cell, new.tier, update.machine)
-        check_unchanged(new, current, update.old.digests if update.old else {})
+        current, old = read(root, new.cell, new.tier, update.machine), update.old
+        if (current and current.digests) != (old and old.digests):
+            raise InputError(f"{new.cell} ({new.tier}): the baseline was changed by another run; run again")
         return [path for part in parts for path in write_file(part, _regenerate(part, command))]
-
-
-def check_unchanged(new: Measurement, current: Baseline | None, digests: Mapping[str, str]) -> None:
-    """Raise InputError where a baseline has changed since it had these digests (none: there was no baseline)."""
-    if (current.digests if current else {}) != digests:
-        raise InputError(f"{new.cell} ({new.tier}): the baseline was changed by another run; run again")
 
 
 def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> Baseline | None:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from quantgate.backends.registry import backends, unused
-from quantgate.baselines.machines import check_machine
-from quantgate.baselines.reader import StoredBaselines
+from quantgate.baselines.store import StoredBaselines, check_machine
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.hardware import missing_hardware
 from quantgate.config.matrix import Cell, Matrix

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from quantgate.baselines.reader import StoredBaselines
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.files import write_atomic

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 from quantgate.baselines import toml_file
 from quantgate.baselines.file import Baseline
-from quantgate.baselines.machines import check_machine
 from quantgate.baselines.seal import inconsistency, seal_of
-from quantgate.baselines.store import baseline_path, read
+from quantgate.baselines.store import baseline_path, check_machine, read
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.config.matrix import selecting

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from quantgate.baselines.reader import StoredBaselines
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import MeasurementError
 from quantgate.machine import environment as environment_module

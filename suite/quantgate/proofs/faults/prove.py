@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quantgate.backends.registry import unused
 from quantgate.baselines import store as baselines
-from quantgate.baselines.reader import StoredBaselines
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import InputError
