@@ -1,0 +1,102 @@
+"""The verdict on paired metrics: perplexities, means, answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from quantgate.records import Status
+from scipy import stats
+
+from selftest.judge.made import ALPHA, JITTER, OLD, absolute, accuracy, grown, judged, perplexity, relative
+
+
+def test_the_change_of_a_perplexity_is_relative() -> None:
+    """The link is exp: the mean difference of log-likelihoods is the log of the ratio of perplexities."""
+    verdict = judged(perplexity(grown(0.03)), perplexity(OLD))
+    ratio = perplexity(grown(0.03)).value / perplexity(OLD).value
+    assert verdict.change == pytest.approx(ratio - 1)
+    differences = [math.log1p(0.03) + j for j in JITTER]
+    half = stats.t(7).isf(ALPHA) * np.std(differences, ddof=1) / math.sqrt(8)
+    middle = np.mean(differences)
+    assert verdict.change_low == pytest.approx(math.expm1(middle - half))
+    assert verdict.change_high == pytest.approx(math.expm1(middle + half))
+    assert verdict.change_unit == "relative"
+
+
+def test_the_weights_of_the_windows_count() -> None:
+    """All of the loss is in a window of a hundred tokens: that is little of the text."""
+    new = [x + j for x, j in zip(OLD, JITTER, strict=True)]
+    new[0] += 0.15
+    light = [10.0, *[1000.0] * 7]
+    assert judged(perplexity(new, weights=light), perplexity(OLD, weights=light)).status == Status.PASS
+    assert judged(perplexity(new), perplexity(OLD)).change == pytest.approx(math.expm1(0.15 / 8), rel=0.02)
+
+
+@pytest.mark.parametrize("broken", [2.0, 20.0, 600.0])
+def test_a_broken_candidate_is_a_regression_however_wide_it_spreads(broken: float) -> None:
+    new = [*OLD[:7], OLD[7] + broken]
+    verdict = judged(perplexity(new), perplexity(OLD))
+    assert verdict.status == Status.REGRESSION
+    assert verdict.change_low is not None
+    assert verdict.change_low > 0.01
+    assert judged(perplexity(new), perplexity(OLD), relative(0.01)).status == Status.INCONCLUSIVE
+
+
+def test_a_mean_is_held_relative_to_its_baseline() -> None:
+    """Bits per byte: no link."""
+    old = perplexity([4.0, 4.8, 3.2, 4.0], value=4.0, link="identity", weights=None)
+    new = perplexity([4.4, 5.24, 3.56, 4.4], value=4.4, link="identity", weights=None)
+    verdict = judged(new, old, relative(0.05))
+    assert verdict.status == Status.REGRESSION
+    assert verdict.change == pytest.approx(0.1)
+    doubled = perplexity([8.0, 9.6, 6.4, 8.0], value=8.0, link="identity", weights=None)
+    assert judged(doubled, old, relative(0.05)).change == pytest.approx(1.0)
+    plain_change = judged(new, old, absolute(0.5))
+    assert (plain_change.status, plain_change.change_unit) == (Status.PASS, "absolute")
+    assert plain_change.change == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "status"),
+    [
+        (12, 0, Status.REGRESSION),
+        (0, 12, Status.IMPROVEMENT),
+        (9, 3, Status.INCONCLUSIVE),
+        (3, 9, Status.PASS),
+        (2, 0, Status.PASS),
+        (12, 12, Status.INCONCLUSIVE),
+    ],
+)
+def test_accuracy_is_better_when_higher_and_judged_by_its_flips(
+    lost: int, gained: int, status: Status
+) -> None:
+    old = [1] * lost + [0] * gained + [1, 0] * ((100 - lost - gained) // 2)
+    new = [0] * lost + [1] * gained + [1, 0] * ((100 - lost - gained) // 2)
+    verdict = judged(accuracy(new), accuracy(old), absolute(0.05))
+    assert verdict.status == status
+    assert verdict.change == pytest.approx((gained - lost) / 100)
+    assert verdict.change_unit == "absolute"
+    if lost != gained:
+        assert f"{lost} items lost, {gained} gained of 100, exact McNemar test" in verdict.text
+
+
+def test_a_share_of_a_block_is_no_answer_though_it_is_whole() -> None:
+    """Same-top rates of eight blocks of 128 tokens, all alike in the baseline."""
+    old, new = (
+        accuracy(right, weights=[128.0] * 8, answers=False) for right in ([1] * 8, [1, 1, 1, 1, 0, 0, 0, 0])
+    )
+    assert "McNemar" not in judged(new, old, absolute(0.02)).text
+
+
+def test_accuracy_needs_more_flips_than_the_interval_alone_would_ask_for() -> None:
+    """Nine of nine flips of 32 items: Student's t says 0.0008, the exact test (1/2)^9, and that is what counts."""
+    old, new = [1] * 9 + [0] * 23, [0] * 32
+    assert judged(accuracy(new), accuracy(old), absolute(0.05)).status == Status.INCONCLUSIVE
+    assert judged(accuracy(new), accuracy(old), absolute(0.05), alpha=0.0021).status == Status.REGRESSION
+
+
+def test_from_an_accuracy_of_zero_there_is_still_a_change() -> None:
+    verdict = judged(accuracy([1] * 50 + [0] * 50), accuracy([0] * 100), relative(0.1))
+    assert (verdict.status, verdict.change) == (Status.IMPROVEMENT, 0.5)
