@@ -1,22 +1,27 @@
 """The metric groups: what each declares of itself, and the registry of all of them.
 
-A group is one file: `quantgate/measure/metrics/<group>.py`, or a module of another distribution that an entry point of
-`quantgate.metrics` names. It defines `GROUP`, a `Group`. The parent process reads these files too, so they import
-neither torch nor llama_cpp at their top level.
+A group is one file, `quantgate/measure/metrics/<group>.py`, or a module of another distribution that an entry point of
+`quantgate.metrics` names. It defines `GROUP`. The parent process reads it too, so it imports neither torch nor
+llama_cpp at its top level.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from quantgate.discovery import discover
 from quantgate.jobs import Needs
-from quantgate.records import AGREEMENT, Declared, Metric, Record
+from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from quantgate.backends.spec import Capability
     from quantgate.measure.session import Session
 
@@ -25,24 +30,23 @@ Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table of cells. `values` and `marks` are patterns of metric names.
-
+    """One column of the table of cells. values: patterns of metric names; the column shows the mean of their values.
     Metrics that differ in their last part only (`acc`, `acc_norm`) are one value: that of the first pattern that
-    matches; the column shows the mean of the values.
+    matches.
+
+    place: columns stand in ascending order of it. keep: a narrow terminal keeps the columns with the highest numbers.
+    marks: further metrics whose verdicts mark the column. percent: a share, shown in percent, its change in percentage
+    points.
     """
 
     title: str
     unit: str
     digits: int
     place: int
-    """Columns stand in ascending order of their places."""
     keep: int
-    """A narrow terminal keeps the columns with the highest numbers."""
     values: tuple[str, ...]
     marks: tuple[str, ...] = ()
-    """Further metrics whose verdicts mark the column."""
     percent: bool = False
-    """A share: shown in percent, its change in percentage points."""
 
     @property
     def scale(self) -> float:
@@ -59,6 +63,18 @@ class Group:
     measure: takes a session and the parts of the group that the cases need (`arc_easy` of `accuracy/arc_easy`; none:
     all), returns the metrics by full name.
     family: groups of one family move together when a computation changes; one common cause explains them.
+    order: groups of lower order are measured first; those of the same order by name.
+    relative: judged relative to the reference of the same run too.
+    has_parts: its metrics are `group/part/...`, and each part has a case of its own.
+    alone: nothing else may run on the machine meanwhile, since it measures time.
+    uses_logprobs: needs the log-probabilities that the reference's process leaves (`quantgate.measure.logprobs`).
+    agreement: references of one model in several backends must agree on the metric that has the group's name.
+    capabilities: what it needs of a backend; a cell without them has no case.
+    needs: by its options, the texts and tasks that it takes from the workload.
+    length: options that add up to the tokens of its longest text, where predictions at every position count.
+    expected: by its options, the gated metrics with as many samples as they will have, so that a run can say beforehand
+    what its samples are too few for.
+    as_measured: the options as a record's metrics were measured with, where a tier leaves some of them open.
     """
 
     options: type[Record]
@@ -66,29 +82,17 @@ class Group:
     measure: Measure
     family: str
     order: int = 10
-    """Groups of lower order are measured first; those of the same order by name."""
     relative: bool = False
-    """Judged relative to the reference of the same run too."""
     has_parts: bool = False
-    """Its metrics are `group/part/...`, and each part has a case of its own."""
     alone: bool = False
-    """Nothing else may run on the machine meanwhile: what it measures is time."""
     uses_logprobs: bool = False
-    """Needs the log-probabilities that the reference's process leaves (`quantgate.measure.logprobs`)."""
     agreement: bool = False
-    """References of one model in several backends must agree on the metric that has the group's name."""
     capabilities: frozenset[Capability] = frozenset()
-    """What it needs of a backend: a cell without has no case."""
     columns: tuple[Column, ...] = ()
     needs: Callable[[Any], Needs] = lambda options: Needs()
-    """The texts and tasks that it takes from the workload, by its options."""
     length: tuple[str, ...] = ()
-    """Options that add up to the tokens of its longest text, where predictions at every position count."""
     expected: Callable[[Any], dict[str, Metric]] = lambda options: {}
-    """By its options, the gated metrics with the samples that they will have, but for their values: a run can say
-    beforehand what its samples are too few for."""
     as_measured: Callable[[Any, Mapping[str, Metric]], Any] = lambda options, metrics: options
-    """The options with those settled as a record's metrics were measured with, where a tier leaves them open."""
 
     @property
     def module(self) -> str:
@@ -102,14 +106,14 @@ def metric_groups() -> dict[str, Group]:
     return discover("quantgate.measure.metrics", "GROUP", "quantgate.metrics")
 
 
+def group_name(request: str) -> str:
+    """Return the name of a request's or a metric's group: `accuracy` of `accuracy/arc_easy`."""
+    return request.partition("/")[0]
+
+
 def group_of(request: str) -> Group:
     """Return the group of a request or of a metric's name. Raises KeyError."""
     return metric_groups()[group_name(request)]
-
-
-def group_name(request: str) -> str:
-    """Return the name of the group: `accuracy` of `accuracy/arc_easy`."""
-    return request.partition("/")[0]
 
 
 def parse_options(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Record]:
@@ -153,3 +157,26 @@ def columns() -> tuple[Column, ...]:
     """Return the columns of all groups in their order."""
     every = (column for group in metric_groups().values() for column in group.columns)
     return tuple(sorted(every, key=lambda column: column.place))
+
+
+def paired(
+    samples: ArrayLike,
+    conditions: dict[str, Scalar],
+    *,
+    unit: str,
+    better: Literal["lower", "higher"],
+    **further: Any,
+) -> Metric:
+    """Return the metric that is the mean of its samples, one for each unit of the workload.
+
+    further: other fields of `Metric`. With `weights`, the mean is a weighted one; with the link `exp`, the value is the
+    exponential of the mean, and its standard error follows by the delta method.
+    """
+    values = np.asarray(samples, dtype=float)
+    value = float(np.average(values, weights=further.get("weights")))
+    stderr = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    if further.get("link") == "exp":
+        value = math.exp(min(value, 600.0))  # exp(709) is the largest float
+        stderr *= value
+    fields = {"samples": values.tolist(), "stderr": stderr, "conditions": conditions, **further}
+    return Metric(kind="paired", value=value, unit=unit, better=better, **fields)

@@ -1,15 +1,14 @@
-"""The log-probabilities of a reference, in one file that the cells held against it map into memory.
+"""The log-probabilities of a reference, in one file that the cells compared with it map into memory.
 
-A row is one scored token of one window: the distribution over the whole vocabulary that the reference gave it.
+A row is the reference's distribution over the vocabulary at one scored token of a window. Of every token of probability
+above 1/256 (there are at most 255), of the likeliest and of the true one it keeps float32; of all others the natural
+logarithm in steps of 1/2048 nat down to -32, in 16 bits. A vocabulary of 49,152 takes 100 kB a row, 205 MB for the
+second halves of eight windows of 512.
 
-What is kept. Every token of probability above 1/256 (there are at most 255), the likeliest one and the true one:
-float32. All others: natural logarithm in steps of 1/2048 nat down to -32, 16 bits. A vocabulary of 49,152 takes
-100 kB a row, 205 MB for the second halves of eight windows of 512.
-
-What that adds. Rounding moves the log-probability of an unlikely token by e_i, |e_i| <= 1/4096, uniformly. With p made
-to sum to 1 again, the divergence from q moves by sum_i p_i e_i (ln p_i/q_i - KL) + sum_i p_i e_i^2 / 2: the second
-term is below 1e-8 nats, the first has mean 0, and standard deviation 1.4e-4 sqrt(sum_i (p_i ln p_i/q_i)^2) over
-tokens of p_i <= 1/256. Tests hold it below 1e-5 nats.
+Rounding moves the log-probability of an unlikely token by e_i, |e_i| <= 1/4096, uniformly. With p made to sum to 1
+again, the divergence from q moves by sum_i p_i e_i (ln p_i/q_i - KL) + sum_i p_i e_i^2 / 2: the second term is below
+1e-8 nats, the first has mean 0, and standard deviation 1.4e-4 sqrt(sum_i (p_i ln p_i/q_i)^2) over tokens of
+p_i <= 1/256. Tests hold it below 1e-5 nats.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ from quantgate.files import replacing
 
 STEPS = 2048
 """Steps of a nat."""
-
 LIKELY = 256
 """A token more likely than 1/LIKELY is kept exactly."""
 
@@ -63,8 +61,8 @@ def _row(vocabulary: int) -> np.dtype[Any]:
 
 @contextmanager
 def writing(path: Path, rows: int) -> Iterator[Write]:
-    """A function that takes rows until there are `rows` of them; the file (.npy) is at `path` when the block has
-    ended well. Raises MeasurementError where it does not fit."""
+    """Yield a function that takes rows until there are `rows` of them; when the block ends without an error, the file
+    (.npy) is at `path`. Raises MeasurementError where it does not fit."""
     written = 0
     try:
         with replacing(path) as file:
@@ -97,7 +95,7 @@ def _encode(logprobs: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray
     rows["true"] = logprobs[each, tokens]
     rows["likely"] = logprobs.argmax(axis=1)[:, None]
     row, token = np.nonzero(logprobs > -np.log(LIKELY))
-    # Numbered within their row, from 1: the first place is the likeliest one's.
+    # numbered within their row, from 1: the first place is the likeliest one's
     rows["likely"][row, 1 + np.arange(len(row)) - np.searchsorted(row, row)] = token
     rows["exact"] = np.take_along_axis(logprobs, rows["likely"].astype(np.int64), axis=1)
     steps = logprobs * np.float32(-STEPS)
@@ -120,7 +118,7 @@ class Reference:
             raise MeasurementError(f"{path}: is no file of log-probabilities of {rows} tokens; delete it")
 
     def rows(self, begin: int, end: int) -> Rows:
-        """Rows begin..end-1."""
+        """Return the rows begin..end-1."""
         rows = self._rows[begin:end]
         # Converted, then multiplied: both at once takes three times as long.
         logprobs = rows["steps"].astype(np.float32)

@@ -1,8 +1,8 @@
 """Programs that a model wrote, run where they can do no harm, or not at all.
 
-Made of util-linux's tools: a user, process, mount, network and IPC namespace of their own, in which the root folder
-holds nothing but Python and the system's libraries, read-only; no privileges, and limits on time, memory, files and
-processes. What cannot be set up is an error: nothing is ever run with less.
+Made of util-linux's tools: new user, process, mount, network and IPC namespaces, in which the root folder holds nothing
+but Python and the system's libraries, read-only; no privileges, and limits on time, memory, files and processes. What
+cannot be set up is an error: nothing is ever run with less.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +24,8 @@ TOOLS = ("unshare", "setpriv", "prlimit", "mount", "chroot", "timeout")
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin")
 """What Python needs of the system, where it is there."""
 NOBODY = 65534
+MEMORY = 512 * 2**20
+"""Bytes of a program's address space."""
 WALL = 6
 """Wall time that a program gets for each second of processor time."""
 SET_UP = 60.0
@@ -34,20 +35,11 @@ READY = "sandbox is ready"
 Status = Literal["passed", "failed", "timeout"]
 
 
-@dataclass(frozen=True)
-class Limits:
-    """seconds: of processor time (wall time: see `WALL`). memory: of address space, bytes."""
-
-    seconds: int = 5
-    memory: int = 512 * 2**20
-
-
-def run_program(program: str, limits: Limits | None = None) -> Status:
-    """Run a Python program: `passed` when it came to its end without an error.
+def run_program(program: str, seconds: int = 5) -> Status:
+    """Run a Python program: `passed` when it came to its end without an error. seconds: of processor time.
 
     Raises MeasurementError where the sandbox cannot be set up: then nothing was run.
     """
-    limits = limits or Limits()
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         raise MeasurementError(
             f"no sandbox without {', '.join(missing)} (util-linux, coreutils): install them"
@@ -58,47 +50,48 @@ def run_program(program: str, limits: Limits | None = None) -> Status:
         jail.mkdir()
         source.write_text(f"{program}\nprint({mark!r})\n", encoding="utf-8")
         source.chmod(0o444)
-        return _outcome(_command(jail, source, limits), limits, mark)
+        status, output, errors = _run(_command(jail, source, seconds), WALL * seconds + SET_UP)
+    if READY not in errors:
+        reason = errors.strip().splitlines()[-1:] or [str(status)]
+        raise MeasurementError(
+            f"the sandbox cannot be set up here, so no program was run: {reason[0]}; "
+            "unprivileged user namespaces have to be allowed"
+        )
+    if status == 0 and output.rstrip().endswith(mark):
+        return "passed"
+    used_up = (128 + signal.SIGKILL, 128 + signal.SIGXCPU)  # as the shell and `timeout` report them
+    return "timeout" if status in used_up else "failed"
 
 
-def _outcome(command: list[str], limits: Limits, mark: str) -> Status:
+def _run(command: list[str], limit: float) -> tuple[int, str, str]:
+    """Return exit status, output and errors."""
     # Files, not pipes: the limit on their size holds for what a program prints, too.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
+            stdout=output,
+            stderr=errors,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             start_new_session=True,
         )
         try:
-            process.wait(timeout=WALL * limits.seconds + SET_UP)
+            status = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise MeasurementError("the sandbox did not end in time; is the machine overloaded?") from None
-        out.seek(0)
-        err.seek(0)
-        output, errors = out.read(), err.read()
-    if READY.encode() not in errors:
-        said = errors.decode(errors="replace").strip().splitlines()
-        raise MeasurementError(
-            f"the sandbox cannot be set up here, so no program was run: {said[-1] if said else process.returncode}; "
-            "unprivileged user namespaces have to be allowed"
-        )
-    if process.returncode == 0 and output.decode(errors="replace").rstrip().endswith(mark):
-        return "passed"
-    used_up = (128 + signal.SIGKILL, 128 + signal.SIGXCPU)  # as the shell and `timeout` report them
-    return "timeout" if process.returncode in used_up else "failed"
+        output.seek(0)
+        errors.seek(0)
+        return status, output.read().decode(errors="replace"), errors.read().decode(errors="replace")
 
 
-def _command(jail: Path, source: Path, limits: Limits) -> list[str]:
+def _command(jail: Path, source: Path, seconds: int) -> list[str]:
     python = Path(sys.executable).resolve()
     interpreter = (Path(sys.base_prefix).resolve(), python.parent)
     binds = [Path(p) for p in dict.fromkeys([*SYSTEM, *map(str, interpreter)])]
-    inside = jail / "program.py"
-    steps = ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 none {shlex.quote(str(jail))}"]
+    root, program = shlex.quote(str(jail)), shlex.quote(f"{jail}/program.py")
+    steps = ["set -e", "umask 022", f"mount -t tmpfs -o size=1m,mode=755 none {root}"]
     for path in binds:
         place = shlex.quote(f"{jail}{path}")
         if path.is_symlink():
@@ -114,12 +107,12 @@ def _command(jail: Path, source: Path, limits: Limits) -> list[str]:
     else:
         spaces += " --user --map-root-user"
     steps += [
-        f"cp {shlex.quote(str(source))} {shlex.quote(str(inside))}",
-        f"mount -o remount,ro {shlex.quote(str(jail))}",
+        f"cp {shlex.quote(str(source))} {program}",
+        f"mount -o remount,ro {root}",
         f"echo {shlex.quote(READY)} >&2",
         # The first process of the namespace: when it ends, the kernel ends all others.
-        f"exec timeout --signal=KILL {WALL * limits.seconds} chroot {shlex.quote(str(jail))} setpriv {rights} "
-        f"prlimit --cpu={limits.seconds} --as={limits.memory} --fsize=65536 --nofile=32 --nproc=1 --core=0 "
+        f"exec timeout --signal=KILL {WALL * seconds} chroot {root} setpriv {rights} "
+        f"prlimit --cpu={seconds} --as={MEMORY} --fsize=65536 --nofile=32 --nproc=1 --core=0 "
         f"{shlex.quote(str(python))} -I -S -B /program.py",
     ]
     return ["unshare", *spaces.split(), "sh", "-c", "\n".join(steps)]

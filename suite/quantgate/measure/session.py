@@ -1,32 +1,36 @@
-"""What a metric is given while its cell's process runs: the loaded model, the workload, phases, progress."""
+"""One cell measured in this process: the model is loaded, and the metric groups of its job run one after another."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import gc
 import json
 import random
-import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantgate.backends.base import DeviceMemory
+from quantgate.backends.registry import backends
+from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.files import write_atomic
 from quantgate.items import TOKENIZER, Programs, Task, Text
-from quantgate.measure.fitting import fit
-from quantgate.measure.noise import Watch, watched
-from quantgate.processes.turns import Turns
-from quantgate.records import Record, Scalar
+from quantgate.jobs import Job
+from quantgate.machine.environment import describe
+from quantgate.measure.groups import group_name, group_of, in_order
+from quantgate.measure.watch import Peak, Watch, memory_peak, watched
+from quantgate.processes.progress import OnProgress, report
+from quantgate.processes.turns import Turns, inherited
+from quantgate.records import Measurement, Metric, Record, Scalar
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from quantgate.backends.base import Backend
-    from quantgate.jobs import Job
+    from quantgate.backends.tree import TokenTree
     from quantgate.measure.scoring import Scored
     from quantgate.measure.way import Handshake
 
@@ -35,79 +39,145 @@ FORWARD = ("scores", "logits", "prefill", "decode")
 """The methods of a backend that run the model."""
 
 
-@dataclass
-class Peak:
-    """Highest memory of a phase, in bytes. resident: the kernel's high-water mark; anonymous and file:
-    sampled every few milliseconds; device: by kind, on an accelerator."""
+def measure_cell(job: Job) -> None:
+    """Measure one cell and write its record; it is complete only when every requested metric is in it."""
+    turns = inherited(job.first)
+    session = Session(job, report, turns)
 
-    resident: int = 0
-    anonymous: int = 0
-    file: int = 0
-    device: dict[str, int] = field(default_factory=dict)
+    def clock() -> float:
+        """Monotonic, which is the same in all processes of a machine; it stands still in another process's turn."""
+        return time.monotonic() - turns.waited
 
-    def as_dict(self) -> dict[str, int]:
-        flat = asdict(self)
-        return {**{k: v for k, v in flat.items() if k != "device"}, **flat["device"]}
+    def load() -> float:
+        session.load(backends()[job.backend].load)
+        return session.load_seconds
+
+    turns.meet()
+    begin = clock()
+    phases = {"start": begin - job.requested}
+    session.progress(0, 1)
+    turns.take(load)
+    phases["load"] = clock() - begin
+    metrics: dict[str, Metric] = {}
+    unmeasured: dict[str, str] = {}
+    for group in in_order(map(group_name, job.requests)):
+        begin = clock()
+        session.phase, session.phase_note = group, ""
+        session.progress(0, 1)
+        parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
+        try:
+            metrics.update(group_of(group).measure(session, parts))
+        except UnmeasurableError as error:
+            unmeasured[group] = str(error)
+        phases[group] = clock() - begin
+    if job.as_is:
+        as_is = {"checkpoint": job.as_is}
+        metrics = {n: m.model_copy(update={"conditions": m.conditions | as_is}) for n, m in metrics.items()}
+    record = Measurement(
+        cell=job.cell,
+        tier=job.tier,
+        fingerprint=job.fingerprint,
+        run=job.run,
+        requests=job.requests,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=clock() - job.requested,
+        environment={**describe(), "threads": job.threads, **session.backend.facts()},
+        notes=session.notes,
+        metrics=metrics,
+        phases=phases,
+        forward=session.forward,
+        scoring=session.scoring,
+        unmeasured=unmeasured,
+        complete=True,
+    )
+    write_atomic(job.output, record.model_dump_json(indent=1).encode())
 
 
 class Session:
-    """One loaded model with the work it is given. Built by the worker, handed to each metric in turn."""
+    """One loaded model and the work that its job gives it; each metric group gets it in turn."""
 
-    def __init__(
-        self, job: Job, report: Callable[[str, float, float], None], turns: Turns | None = None
-    ) -> None:
+    def __init__(self, job: Job, report: OnProgress, turns: Turns | None = None) -> None:
         self._job = job
         self._report = report
         self.turns = turns or Turns()
-        self.phase = "load"
         self.backend: Backend
-        self.load_peak = Peak()
-        self.load_seconds = 0.0
-        self.load_watch = Watch()
+        self.phase = "load"
+        self.phase_note = ""
+        """What the progress says after the name of the phase."""
         self.source_hash = job.source_hash
         self.threads = job.threads
         self.cell = job.cell
         self.reference = job.reference
+        self.is_reference = job.cell == job.reference
         self.logprobs = job.logprobs
+        self.load_peak = Peak()
+        self.load_seconds = 0.0
+        self.load_watch = Watch()
         self.no_peaks = ""
         """Why the peak of a phase cannot be told from that of an earlier one; empty: it can."""
-        self.is_reference = job.cell == job.reference
         self.scored: dict[tuple[int, ...], Scored] = {}
-        """Windows of text that were scored already, by their token ids: metric groups share them."""
+        """Scores of windows of text by their token ids: metric groups share them."""
         self.handshake: Handshake | None = None
         """How tasks are scored, once that was needed."""
         self.notes: dict[str, str] = {}
         """What the record says of how it was measured, by subject."""
-        self.phase_note = ""
-        """What the progress says after the name of the phase."""
-        self.forward: dict[str, float] = {}
+        self.forward: defaultdict[str, float] = defaultdict(float)
         """By phase, the seconds spent in forward passes."""
         self.scoring: dict[str, float] = {}
         """By task, the seconds spent on scoring its items."""
 
     def load(self, loader: Callable[[Path, dict[str, Any], int], Backend]) -> None:
-        """Load the checkpoint, taking time and peak memory."""
+        """Load the checkpoint, taking time and peak memory. Raises MeasurementError: the model's tokenizer has more ids
+        than its embedding has rows. The backend then refuses texts longer than its positions, where a library would
+        crash or score nonsense."""
+        job = self._job
         with watched(self.load_watch), self.memory_phase() as self.load_peak:
             begin = time.perf_counter()
-            self.backend = loader(self._job.weights, self._job.scheme_options, self._job.threads)
+            self.backend = loader(job.weights, job.scheme_options, job.threads)
             self.load_seconds = time.perf_counter() - begin
-        fit(self.backend, self.vocabulary, self._job.weights, lambda: f"tiers.{self._job.tier}.{self.phase}")
+        sizes = self.backend.sizes()
+        if self.vocabulary > sizes.vocabulary:
+            raise MeasurementError(
+                f"{job.weights}: its tokenizer has {self.vocabulary:,} tokens, its embedding {sizes.vocabulary:,} "
+                "rows: name the tokenizer that the model was trained with, or resize the embedding"
+            )
         for name in FORWARD:
             if hasattr(self.backend, name):
-                setattr(self.backend, name, self._counted(getattr(self.backend, name)))
+                setattr(self.backend, name, self._forward_pass()(getattr(self.backend, name)))
+        if sizes.positions is not None and hasattr(self.backend, "logits"):
+            self._limit(sizes.positions, sizes.learned)
 
-    def _counted(self, forward: Callable[..., Any]) -> Callable[..., Any]:
-        """Adds its time to that of the present phase."""
+    @contextmanager
+    def _forward_pass(self) -> Iterator[None]:
+        """Add the time of the block to that of the present phase."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.forward[self.phase] += time.perf_counter() - begin
 
-        @functools.wraps(forward)
-        def counted(*arguments: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return forward(*arguments)
-            finally:
-                self.forward[self.phase] = self.forward.get(self.phase, 0.0) + time.perf_counter() - begin
+    def _limit(self, positions: int, learned: bool) -> None:
+        logits, reserve = self.backend.logits, self.backend.reserve
 
-        return counted
+        def check(tokens: int) -> None:
+            if tokens > positions:
+                raise MeasurementError(
+                    f"{self._job.weights}: has {positions:,} positions, and a text has {tokens:,} tokens: lower what "
+                    f"[tiers.{self._job.tier}.{self.phase}] asks for"
+                )
+
+        def limited_logits(tree: TokenTree) -> Any:
+            check(max(tree.positions, default=-1) + 1)
+            return logits(tree)
+
+        def limited_reserve(tokens: int, sequences: int) -> None:
+            if sequences == 1:  # what is timed goes on to the end of its room; what is scored shares it
+                check(tokens)
+            reserve(tokens, sequences)
+
+        setattr(self.backend, "logits", limited_logits)  # noqa: B010
+        if learned:
+            setattr(self.backend, "reserve", limited_reserve)  # noqa: B010
 
     @property
     def kernels(self) -> str:
@@ -125,20 +195,23 @@ class Session:
 
     def requested(self, group: str) -> bool:
         """Whether the job asks for this metric group too."""
-        return any(r.split("/")[0] == group for r in self._job.requests)
+        return group in map(group_name, self._job.requests)
 
     def progress(self, done: float, total: float) -> None:
         """Tell the parent how far the present phase is."""
         self._report(f"{self.phase}{self.phase_note}", done, total)
 
     def text(self, name: str) -> Text:
-        return Text.model_validate_json((self._job.workload / f"text-{name}.json").read_bytes())
+        return self._read(Text, f"text-{name}.json")
 
     def task(self, name: str) -> Task:
-        return Task.model_validate_json((self._job.workload / f"task-{name}.json").read_bytes())
+        return self._read(Task, f"task-{name}.json")
 
     def programs(self, name: str) -> Programs:
-        return Programs.model_validate_json((self._job.workload / f"programs-{name}.json").read_bytes())
+        return self._read(Programs, f"programs-{name}.json")
+
+    def _read(self, model: type[R], file: str) -> R:
+        return model.model_validate_json((self._job.workload / file).read_bytes())
 
     @functools.cached_property
     def detokenizer(self) -> Tokenizer:
@@ -148,11 +221,11 @@ class Session:
         return Tokenizer.from_file(str(self._job.workload / TOKENIZER))
 
     def tokenizer_lines(self) -> list[tuple[str, list[int]]]:
-        """Texts and their ids by the model's own tokenizer."""
+        """Return texts and their ids by the model's own tokenizer."""
         return [(text, ids) for text, ids in json.loads((self._job.workload / "lines.json").read_bytes())]
 
     def prompt(self, length: int) -> list[int]:
-        """Random token ids, the same on every run, as llama-bench feeds them; timing does not depend on text."""
+        """Return random token ids, the same on every run, as llama-bench feeds them; timing does not depend on text."""
         return random.Random(0).choices(range(self.vocabulary), k=length)  # noqa: S311
 
     @functools.cached_property
@@ -162,53 +235,13 @@ class Session:
 
     @contextmanager
     def memory_phase(self) -> Iterator[Peak]:
-        """Measure the process's memory while the block runs; the yielded Peak is filled when it ends."""
-        peak = Peak()
-        backend = getattr(self, "backend", None)
-        if isinstance(backend, DeviceMemory):
+        """Measure the memory of process and device while the block runs; the yielded Peak is filled when it ends."""
+        if isinstance(backend := getattr(self, "backend", None), DeviceMemory):
             backend.reset_device_peak()
-        give_back_memory()
-        # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
-        try:
-            Path("/proc/self/clear_refs").write_text("5")
-        except OSError as error:
-            self.no_peaks = f"{error.filename}: {error.strerror}"
-        stop = threading.Event()
-        sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
-        sampler.start()
-        try:
+        with memory_peak() as peak:
             yield peak
-        finally:
-            stop.set()
-            sampler.join()
-            peak.resident = _status()["VmHWM"]
-            backend = getattr(self, "backend", None)
-            if isinstance(backend, DeviceMemory):
-                peak.device = backend.device_peak_bytes()
-
-
-def _sample(peak: Peak, stop: threading.Event) -> None:
-    while True:
-        status = _status()
-        peak.anonymous = max(peak.anonymous, status["RssAnon"])
-        peak.file = max(peak.file, status["RssFile"] + status["RssShmem"])
-        if stop.wait(0.005):
-            return
-
-
-def give_back_memory() -> None:
-    """What was freed before and the allocator kept is no memory of what comes next, nor room for it to grow in."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def anonymous_bytes() -> int:
-    """Anonymous resident memory of this process."""
-    return _status()["RssAnon"]
-
-
-def _status() -> dict[str, int]:
-    """The memory lines of /proc/self/status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
-    return {key: int(value.removesuffix(" kB")) * 1024 for key, value in pairs}
+        self.no_peaks = peak.inherited or self.no_peaks
+        if isinstance(
+            backend := getattr(self, "backend", None), DeviceMemory
+        ):  # the block may have loaded it
+            peak.device = backend.device_peak_bytes()

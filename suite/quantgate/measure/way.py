@@ -1,18 +1,9 @@
-"""Whether a cell's tasks are scored the shared way or the plain one (`quantgate.measure.scoring`): a handshake on
-a probe.
+"""How tasks are scored (`quantgate.measure.scoring`): the shared way or the plain one, and the tokens of a pass.
 
-The shared way is fast, and right only where a model's layers go by the mask and the positions that they are given: not
-where a state runs through the tokens in their order (convolutions, recurrent layers), attention is cut into chunks, or
-positions are scaled by the longest sequence of a batch. So a small probe is scored both ways before the first task:
-sequences with a common beginning, a branch within an item, a sequence with another beginning, a batch that continues
-the cache of the one before; and the same with sequences longer than the windows, chunks and positions that the model's
-configuration names, as far as the cell's own tasks have sequences of that length. Where the two ways differ by more
-than rounding, or the shared one raises, the cell is scored the plain way.
-
-What is rounding is measured on the model: the longest sequence is scored the plain way, and so are some of its
-beginnings (`CUTS`). By causality, nothing but the shape of the products, and what a quantizer makes of its batch, can
-move the scores of a beginning. Differences up to `FACTOR` times the largest such movement are rounding, within the
-bounds of the number format (`Backend.rounding`), in nats of a token's log-probability.
+A handshake decides (README.md says when the shared way is right): where the two ways differ on a probe by more than
+rounding, or the shared one raises an exception, the cell is scored the plain way. Rounding, in nats of a token's
+log-probability, is up to `FACTOR` times the largest change of the scores of a sequence's beginnings (`CUTS`) without
+what follows them, within the bounds of the number format (`Backend.rounding`).
 
 Measured on smollm2-135m (two cores, AVX-512), what beginnings move, and by how much items of its tasks then differed
 between the ways, at most: fp32 0 and 1e-5, nf4 0.06 and 0.08, LLM.int8 0.47 and 0.74, llama.cpp F16 0.013 and 0.011,
@@ -21,51 +12,50 @@ Q8_0 0.33 and 0.59. A wrong mask, position or state is off by nats.
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from quantgate.backends.base import Backend, Scores
-from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains
+from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, plan
+from quantgate.cache.kept import intact, keep
 from quantgate.errors import in_one_line
-from quantgate.measure.scoring import Scored, score_trees
+from quantgate.files import hash_of, write_atomic
+from quantgate.machine.environment import code_hash, machine
+from quantgate.measure.scoring import Scored, score, score_trees
 from quantgate.measure.session import Session
+from quantgate.paths import cache_dir
 
 FACTOR = 3
-STEM, OWN, END = 12, 6, 3
+STEM, ADDED, END = 12, 6, 3
 """Tokens of the probe's common beginning, of what an item adds to it, of a choice."""
 BEYOND = 8
 """Tokens by which a beginning exceeds a length that the configuration names."""
 WHOLE = 96
 CUTS = (6, 32, 49)
 """Tokens of the sequence whose rounding is measured, and of its beginnings: kernels change with the number of rows."""
+BUDGETS = (256, 512, 1024)
+NEARLY = 0.97
+"""The smallest budget that reaches this share of the best one's speed is taken: less memory, and the same on every
+trial."""
 
-
-@dataclass(frozen=True)
-class Batch:
-    """What one forward pass of the shared way takes; past, kept: as in `TokenTree`."""
-
-    sequences: list[TokenSequence]
-    past: int = 0
-    kept: int = 0
-
-    def tree(self) -> TokenTree:
-        return replace(build_tree(self.sequences, self.past), kept=self.kept)
+Groups = Sequence[Sequence[TokenSequence]]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """whole: the sequence whose rounding is measured. cuts: its beginnings."""
+    """trees: the passes of the shared way, with these sequences in order. whole: the sequence whose rounding is
+    measured. cuts: its beginnings."""
 
-    batches: list[Batch]
+    trees: list[TokenTree]
+    sequences: list[TokenSequence]
     whole: TokenSequence
     cuts: list[TokenSequence]
-
-    @property
-    def sequences(self) -> list[TokenSequence]:
-        return [sequence for batch in self.batches for sequence in batch.sequences]
 
 
 @dataclass(frozen=True)
@@ -79,12 +69,12 @@ class Handshake:
     reason: str = ""
 
 
-def way_of(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> Handshake:
-    """Decide once for a session, whose tasks have these sequences."""
+def way_of(session: Session, groups: Callable[[], Groups]) -> Handshake:
+    """Decide once for a session; groups: returns the sequences of all its tasks."""
     if isinstance(session.backend, Scores):
         return Handshake("plain", None, 0.0, "the backend scores texts by itself")
     if session.handshake is None:
-        session.handshake = handshake(session.backend, probe_of(session.backend, groups))
+        session.handshake = handshake(session.backend, probe_of(session.backend, groups()))
         if session.handshake.way == "plain":
             session.notes["scoring"] = f"tasks are scored the plain way, since {session.handshake.reason}"
             session.phase_note = " (plain way)"
@@ -93,15 +83,18 @@ def way_of(session: Session, groups: Sequence[Sequence[TokenSequence]]) -> Hands
 
 def handshake(backend: Backend, probe: Probe) -> Handshake:
     """Score the probe both ways. Raises what the plain way raises."""
-    plain = _alone(backend, [*probe.sequences, probe.whole, *probe.cuts])
+    sequences = list(dict.fromkeys([*probe.sequences, probe.whole, *probe.cuts]))
+    plain = dict(zip(sequences, score_trees(backend, chains([sequences])), strict=True))
     noise = max((_difference(plain[probe.whole], plain[cut]) for cut in probe.cuts), default=0.0)
     rounding = backend.rounding
     limit = min(rounding.ceiling, max(rounding.floor, FACTOR * noise))
     try:
-        shared = score_trees(backend, [batch.tree() for batch in probe.batches])
+        shared = score_trees(backend, probe.trees)
     except MemoryError:
         raise
-    except Exception as error:  # whatever a library makes of a mask, of positions, of a cache that it has not
+    except (
+        Exception
+    ) as error:  # whatever a library makes of a mask, of positions, of a cache that it does not have
         return Handshake("plain", None, limit, f"the shared way failed ({in_one_line(error)})")
     difference = max(_difference(plain[s], scored) for s, scored in zip(probe.sequences, shared, strict=True))
     if difference <= limit:
@@ -110,54 +103,100 @@ def handshake(backend: Backend, probe: Probe) -> Handshake:
     return Handshake("plain", difference, limit, reason)
 
 
-def _alone(backend: Backend, sequences: Sequence[TokenSequence]) -> dict[TokenSequence, Scored]:
-    distinct = list(dict.fromkeys(sequences))
-    return dict(zip(distinct, score_trees(backend, chains([distinct])), strict=True))
-
-
 def _difference(one: Scored, other: Scored) -> float:
-    """Largest, of a token that both have."""
+    """Return the largest difference of a token that both have."""
     count = min(len(one), len(other))
     return float(np.abs(one.logprobs[:count] - other.logprobs[:count]).max())
 
 
-def probe_of(backend: Backend, groups: Sequence[Sequence[TokenSequence]]) -> Probe:
-    """Of the tokens of `groups`, drawn at random, and no longer than their longest sequence."""
+def probe_of(backend: Backend, groups: Groups) -> Probe:
+    """Draw a probe from the tokens of `groups`, no longer than their longest sequence.
+
+    It has sequences with a common beginning, a branch within an item, a sequence with another beginning, and a batch
+    that continues the cache of the one before; the same again with sequences longer than the windows, chunks and
+    positions that the model's configuration names, where the tasks have sequences of that length.
+    """
     every = [sequence.ids for group in groups for sequence in group]
     longest = max(every, key=len)
     vocabulary = sorted({token for ids in every for token in ids})
     draw = random.Random(0)  # noqa: S311
     size = len(longest)
+    trees: list[TokenTree] = []
+    sequences: list[TokenSequence] = []
 
     def tokens(count: int) -> Ids:
         return tuple(draw.choices(vocabulary, k=count))
 
-    def beginning(length: int) -> Ids:
-        return longest[:1] + tokens(length - 1)
-
     def item(stem: Ids, choices: int = 1) -> list[TokenSequence]:
-        """Choices that share the first token, and those of the context."""
-        added = tokens(min(OWN, size - len(stem) - 1))
+        """Choices that share the context and the first token."""
+        added = tokens(min(ADDED, size - len(stem) - 1))
         end = min(END, size - len(stem) - len(added))
         first = tokens(1)
         ids = [stem + added + first + tokens(end - 1) for _ in range(choices)]
         start = min(len(stem) + 1, len(ids[0]) - 1)
         return [TokenSequence(one, start) for one in ids]
 
-    stem = beginning(max(1, min(STEM, size // 2)))
+    def add(batch: list[TokenSequence], past: int = 0, kept: int = 0) -> None:
+        trees.append(replace(build_tree(batch, past), kept=kept))
+        sequences.extend(batch)
+
+    stem = longest[:1] + tokens(max(1, min(STEM, size // 2)) - 1)
     past = len(stem) if size > len(stem) + 1 else 0
     alone, other = item(tokens(len(stem))), item(stem)
-    batches = [
-        Batch(other + alone),
-        Batch(item(stem, 2), kept=past),
-        Batch(item(stem), past=past),
-    ]
-    exceeded = [n for n in backend.lengths() if STEM + OWN <= n < size - 1]
+    add(other + alone)
+    add(item(stem, 2), kept=past)
+    add(item(stem), past=past)
+    exceeded = [n for n in backend.lengths() if STEM + ADDED <= n < size - 1]
     if exceeded:
-        stem = beginning(min(max(exceeded) + BEYOND, size - 1))
+        stem = longest[:1] + tokens(min(max(exceeded) + BEYOND, size - 1) - 1)
         past = len(stem) if size > len(stem) + 1 else 0
         long = item(stem, 2)
-        batches += [Batch(other + long), Batch(long[:1], kept=past), Batch(item(stem), past=past)]
+        add(other + long)
+        add(long[:1], kept=past)
+        add(item(stem), past=past)
     whole = TokenSequence(longest[:WHOLE], 1)
-    cuts = [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
-    return Probe(batches, whole, cuts)
+    return Probe(
+        trees, sequences, whole, [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
+    )
+
+
+def fastest_budget(session: Session, groups: Groups, way: Way) -> int:
+    """Return the budget among `BUDGETS` at which this cell scores the first groups fastest, tokens/s, from trials that
+    the cache keeps. The plain way has no batches: the smallest."""
+    if way == "plain":
+        return BUDGETS[0]
+    code = code_hash("measure/scoring.py", "backends/*.py", "backends/runtime/*.py")
+    key = [machine(), session.threads, session.cell, session.backend.facts(), BUDGETS, code]
+    path = cache_dir() / "budgets" / f"{hash_of(key)}.json"
+    if intact(path):
+        return int(json.loads(path.read_bytes())["budget"])
+    sample = first_tokens(groups, max(BUDGETS))
+    _rate(session, sample, BUDGETS[0])  # warm-up
+    rates = {budget: _rate(session, sample, budget) for budget in BUDGETS}
+    budget = smallest_fast(rates)
+    with suppress(OSError):  # a cache that is only read: the next process tries again
+        write_atomic(path, json.dumps({"budget": budget, "tokens/s": rates}, indent=1).encode())
+        keep(path)
+    return budget
+
+
+def smallest_fast(rates: dict[int, float]) -> int:
+    """Return the smallest budget that is nearly as fast as the fastest."""
+    return min(budget for budget, rate in rates.items() if rate >= NEARLY * max(rates.values()))
+
+
+def first_tokens(groups: Groups, tokens: int) -> Groups:
+    """Return the first groups that together have so many tokens to compute; all where they have fewer."""
+    total = 0
+    for number, group in enumerate(groups, 1):
+        total += len(build_tree(group).ids)
+        if total >= tokens:
+            return groups[:number]
+    return groups
+
+
+def _rate(session: Session, groups: Groups, budget: int) -> float:
+    tokens = sum(len(tree.ids) for tree in plan(groups, budget))
+    begin = time.perf_counter()
+    score(session.backend, groups, budget)
+    return tokens / (time.perf_counter() - begin)

@@ -11,7 +11,7 @@ import pytest
 from quantgate.judge import nested
 from quantgate.machine import quota
 from quantgate.machine.quota import Paused, cores, paused, usable_cores
-from quantgate.measure.noise import Counters, disturbance
+from quantgate.measure.watch import Counters, disturbance
 from quantgate.records import Disturbance, Metric
 
 
@@ -83,7 +83,7 @@ def test_threads_are_what_the_quota_pays_for_in_full(
 
 
 def counters(pauses: Paused | None) -> Counters:
-    return Counters(total=100, busy=40, steal=0, own=7, load=1, throttled=None, paused=pauses)
+    return Counters(total=100, busy=40, steal=0, process=7, load=1, throttled=None, paused=pauses)
 
 
 def test_pauses_are_those_of_the_block() -> None:

@@ -15,7 +15,7 @@ from quantgate.errors import InputError, MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.measure import sandbox
 from quantgate.measure.metrics import code
-from quantgate.measure.sandbox import Limits, run_program
+from quantgate.measure.sandbox import run_program
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.programs import make_programs
 
@@ -51,13 +51,13 @@ def test_a_solution_that_is_right_passes_as_the_harness_puts_it_together(
     tiny: TinyModel, tmp_path: Path
 ) -> None:
     encoder = Encoder(tiny.safetensors, None)
-    found = make_programs("humaneval", spec(tmp_path, HUMANEVAL), encoder)
-    (item,) = found.items
+    made = make_programs("humaneval", spec(tmp_path, HUMANEVAL), encoder)
+    (item,) = made.items
     assert encoder.tokenizer.decode(item.prompt) == HUMANEVAL["prompt"] == item.begin
     assert code.assembled(item, HUMANEVAL["canonical_solution"]) == (
         f"{HUMANEVAL['prompt']}    return a + b\n\n{HUMANEVAL['test']}\ncheck(add)"
     )
-    assert "\ndef" in found.stops
+    assert "\ndef" in made.stops
     other = make_programs("mbpp", spec(tmp_path, MBPP), encoder).items[0]
     assert encoder.tokenizer.decode(other.prompt).startswith("You are an expert Python programmer")
     assert code.assembled(other, MBPP["code"]).endswith("\n" + "\n".join(MBPP["test_list"]))
@@ -76,7 +76,7 @@ def test_tasks_without_programs_are_refused(tiny: TinyModel, tmp_path: Path) -> 
 
 
 class Scripted:
-    """A backend that writes given tokens, whatever it is asked."""
+    """A backend that writes given tokens, whatever the prompt."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self.tokens = list(tokens)
@@ -140,13 +140,13 @@ def test_an_answer_ends_where_it_ends_or_before_the_first_stop(
 ) -> None:
     session: Any = scripted(tiny, written)
     programs = session.programs("humaneval")
-    assert code.answer(session, session.detokenizer, programs, programs.items[0], 128) == kept
+    assert code.answer(session, programs, programs.items[0], 128) == kept
 
 
 def test_an_answer_has_at_most_so_many_tokens(tiny: TinyModel) -> None:
     session: Any = scripted(tiny, "    return a + b\n")
     programs = session.programs("humaneval")
-    code.answer(session, session.detokenizer, programs, programs.items[0], 3)
+    code.answer(session, programs, programs.items[0], 3)
     assert len(session.backend.decoded) == 3
     assert session.backend.room == len(programs.items[0].prompt) + 3
 
@@ -228,7 +228,7 @@ def test_a_program_that_prints_without_end_fails_and_fills_no_memory(stream: str
     tracemalloc.start()
     try:
         program = f"import sys\nwhile True: print('a' * 10**6, file=sys.{stream})"
-        assert run_program(program, Limits(seconds=2)) == "failed"
+        assert run_program(program, seconds=2) == "failed"
         assert tracemalloc.get_traced_memory()[1] < 2**22, "the most that was held at once"
     finally:
         tracemalloc.stop()
@@ -246,7 +246,7 @@ def test_a_callers_umask_fails_no_program() -> None:
 @needs_sandbox
 @pytest.mark.parametrize("program", ["while True: pass", "import os, time; os.setsid(); time.sleep(600)"])
 def test_a_program_that_does_not_end_is_ended(program: str) -> None:
-    assert run_program(program, Limits(seconds=1)) == "timeout"
+    assert run_program(program, seconds=1) == "timeout"
 
 
 @needs_sandbox

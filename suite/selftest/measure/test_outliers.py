@@ -1,4 +1,4 @@
-"""Outlier statistics: exact values from inputs that are known, and a gate that sees them move either way."""
+"""Outlier statistics: exact values from given inputs, and a gate that sees them move either way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
 from scipy import stats
 
 from selftest.conftest import Project
-from selftest.measure.test_measure import Bigrams, Here
+from selftest.measure.fakes import Bigrams, Here
 
 Look = Callable[[str, NDArray[np.float32]], None]
 
@@ -39,9 +39,9 @@ IDS = [1, 2, 3, 4, 5, 6, 3, 2, 2, 1, 4, 4, 5, 1, 1, 6]
 
 @pytest.fixture
 def here(tmp_path: Path) -> Here:
-    found = Here(tmp_path, Layers())
-    found.write("text-t.json", Text(ids=IDS, starts=[*range(17)], bos=None, hash="t1").model_dump_json())
-    return found
+    here = Here(tmp_path, Layers())
+    here.write("text-t.json", Text(ids=IDS, starts=[*range(17)], bos=None, hash="t1").model_dump_json())
+    return here
 
 
 def test_statistics_are_those_of_the_definition() -> None:
@@ -58,12 +58,12 @@ def test_broken_weights_are_said(values: list[float]) -> None:
 
 
 def test_a_value_is_the_geometric_mean_of_layers_and_windows(here: Here) -> None:
-    found = here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
-    assert set(found) == {"outliers/t/ratio", "outliers/t/kurtosis"}
+    metrics = here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
+    assert set(metrics) == {"outliers/t/ratio", "outliers/t/kurtosis"}
     rows = [np.array(IDS[:8], dtype=float), np.array(IDS[8:], dtype=float)]
     spiky = [np.array([100, *row[1:]]) for row in rows]
     ratios = [[np.max(v) / np.median(v) for v in pair] for pair in zip(rows, spiky, strict=True)]
-    metric = found["outliers/t/ratio"]
+    metric = metrics["outliers/t/ratio"]
     assert metric.samples == pytest.approx([np.log(pair).mean() for pair in ratios])
     assert metric.value == pytest.approx(math.exp(np.log(ratios).mean()))
     layers = metric.raw["layers"]

@@ -12,7 +12,7 @@ from quantgate.items import Text
 from quantgate.measure.metrics import divergence
 from scipy import special
 
-from selftest.measure.test_measure import Bigrams, Here
+from selftest.measure.fakes import Bigrams, Here
 
 if TYPE_CHECKING:
     from pathlib import Path

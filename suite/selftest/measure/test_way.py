@@ -149,8 +149,8 @@ def alone(model: Any, ids: tuple[int, ...], start: int) -> np.ndarray[Any, np.dt
             module.max_seq_len_cached = module.original_max_seq_len
     with torch.no_grad():
         logprobs = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
-    found = logprobs[start - 1 : -1].gather(1, torch.tensor(ids[start:])[:, None])[:, 0]
-    return np.asarray(found)
+    scored = logprobs[start - 1 : -1].gather(1, torch.tensor(ids[start:])[:, None])[:, 0]
+    return np.asarray(scored)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -160,9 +160,9 @@ def test_scores_are_those_of_a_plain_forward_pass(folder: Path, name: str) -> No
     model = made(folder, name)
     backend = load(folder / name, {"device": "cpu", "dtype": "float32"}, 1)
     items = questions()
-    found = handshake(backend, probe_of(backend, items))
-    assert found.way == KINDS[name][1], found
-    for group, results in zip(items, score(backend, items, 128, way=found.way), strict=True):
+    settled = handshake(backend, probe_of(backend, items))
+    assert settled.way == KINDS[name][1], settled
+    for group, results in zip(items, score(backend, items, 128, way=settled.way), strict=True):
         for item, result in zip(group, results, strict=True):
             np.testing.assert_allclose(
                 result.logprobs, alone(model, item.ids, item.start), atol=1e-3 / len(result)
@@ -196,11 +196,11 @@ def agreed(folder: Path) -> Handshake:
 def test_a_mask_that_shows_a_neighbour_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert agreed(folder).way == "shared"
     monkeypatch.setattr(TokenTree, "mask", lambda tree: np.tri(len(tree.ids), tree.length, tree.past, bool))
-    found = agreed(folder)
-    assert found.way == "plain"
-    assert found.difference is not None
-    assert found.difference > 0.01
-    assert "nats a token, more than rounding" in found.reason
+    result = agreed(folder)
+    assert result.way == "plain"
+    assert result.difference is not None
+    assert result.difference > 0.01
+    assert "nats a token, more than rounding" in result.reason
 
 
 def test_positions_that_are_off_by_one_in_a_branch_are_rejected(
@@ -229,14 +229,14 @@ def test_a_cache_that_is_not_cut_back_is_rejected(folder: Path, monkeypatch: pyt
             keep(backend, tree)
 
     monkeypatch.setattr(Transformers, "_keep", kept)
-    found = agreed(folder)
-    assert found.way == "plain"
-    assert found.difference is None
-    assert found.reason.startswith("the shared way failed (RuntimeError: ")
+    result = agreed(folder)
+    assert result.way == "plain"
+    assert result.difference is None
+    assert result.reason.startswith("the shared way failed (RuntimeError: ")
 
 
 @pytest.mark.parametrize("length", range(2, 40))
-def test_no_probe_is_longer_than_what_is_scored(folder: Path, length: int) -> None:
+def test_no_probe_is_longer_than_what_is_scored(length: int) -> None:
     """Or it would go beyond the positions that a model has."""
 
     class Named:
@@ -247,9 +247,9 @@ def test_no_probe_is_longer_than_what_is_scored(folder: Path, length: int) -> No
     probe = probe_of(backend, [[TokenSequence(tuple(range(length)), 1)]])
     every = [*probe.sequences, probe.whole, *probe.cuts]
     assert max(len(s.ids) for s in every) <= length
-    longest = max(len(s.ids) for batch in probe.batches for s in batch.sequences)
+    longest = max(len(s.ids) for s in probe.sequences)
     assert longest > 30 + 1 or length <= 32, "one sequence is longer than each length that is named"
-    assert [b.past for b in probe.batches if b.past] or length < 3
+    assert [tree.past for tree in probe.trees if tree.past] or length < 3
 
 
 def test_the_lengths_that_a_configuration_names() -> None:

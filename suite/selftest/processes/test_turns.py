@@ -109,7 +109,7 @@ def test_two_processes_of_different_speed_end_after_the_same_round(
         def work(first: int, count: int) -> None:
             clock.now += (1.0, 3.0)[name] if count == 8 else 100.0
 
-        kind = throughput.Kind("case", work, tokens=8, warm_up=1)
+        kind = throughput.Kind(work, tokens=8, warm_up=1)
         options = throughput.Options(rounds=2, turns=9.0)
         return throughput._time(kind, options, turns, lambda share: None)
 
@@ -127,7 +127,7 @@ def test_of_a_generation_a_few_tokens_are_decoded_in_each_turn(both: Both) -> No
             time.sleep(0.01)
 
         prepare = partial(done.append, (-1, 0))
-        kind = throughput.Kind("decode", work, tokens=3, warm_up=1, prepare=prepare, whole=8)
+        kind = throughput.Kind(work, tokens=3, warm_up=1, prepare=prepare, whole=8)
         throughput._time(kind, throughput.Options(rounds=5, turns=0.04), turns, lambda share: None)
         return done
 

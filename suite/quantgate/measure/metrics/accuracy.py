@@ -1,4 +1,4 @@
-"""Accuracy on lm-evaluation-harness tasks: its prompts and choices, scored by our own scorer."""
+"""Accuracy on lm-evaluation-harness tasks: its prompts and choices, scored by `quantgate.measure.scoring`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
 from quantgate.jobs import Needs
-from quantgate.measure.budget import calibrated
-from quantgate.measure.groups import Column, Group
+from quantgate.measure.groups import Column, Group, paired
 from quantgate.measure.scoring import Scored, score
 from quantgate.measure.session import Session
-from quantgate.measure.way import Handshake, way_of
+from quantgate.measure.way import Handshake, fastest_budget, way_of
 from quantgate.records import Declared, Metric, Record, Scalar
 
 MEAN = "mean"
@@ -46,38 +45,35 @@ class Options(Record):
 
 
 def needs(options: Options) -> Needs:
-    """The items of each task, with examples."""
+    """Return the items of each task, with examples."""
     tasks = {name: options.items_of.get(name, options.items) for name in options.tasks}
     return Needs(tasks=tasks, fewshot=options.fewshot)
 
 
 def expected(options: Options) -> dict[str, Metric]:
-    """The gated metrics in the shape that they will have, but for their values."""
+    """Return the gated metrics with as many samples as they will have."""
     counts = needs(options).tasks
-    shapes = {
-        f"accuracy/{task}/{name}": _metric([0.0] * count, {"items": count}, {}, unit=UNITS[name])
-        for task, count in counts.items()
-        for name in ("margin", "margin_norm")
-    }
-    acc = {
-        task: _metric([1.0] * count, {"task": task, "items": count}, {}, answers=True)
+    metrics = {
+        f"accuracy/{task}/{name}": _metric(
+            name, [float(name == "acc")] * count, {"task": task, "items": count}
+        )
+        for name in ("margin", "margin_norm", "acc")
         for task, count in counts.items()
     }
-    shapes.update({f"accuracy/{task}/acc": metric for task, metric in acc.items()})
-    mean = _mean(list(acc.values()))
+    mean = _mean([metrics[f"accuracy/{task}/acc"] for task in counts])
     items = {"items": options.items} if len(set(counts.values())) == 1 else {}
-    return shapes | {f"accuracy/{MEAN}/acc": mean.model_copy(update={"conditions": items})}
+    return {**metrics, f"accuracy/{MEAN}/acc": mean.model_copy(update={"conditions": items})}
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """For each task `accuracy/<task>/acc` (values and samples 0 to 1) and `margin` (nats), and `acc_norm` and
+    """Return for each task `accuracy/<task>/acc` (values and samples 0 to 1) and `margin` (nats), and `acc_norm` and
     `margin_norm` (nats per character) where it has them; of tasks about bias, and of those that score a given answer,
-    what `item_metrics` says. `accuracy/mean/acc`, the mean of the `acc` of the tasks that have one."""
+    what `item_metrics` gives; and `accuracy/mean/acc`, the mean of the `acc` of the tasks that have one."""
     options = session.options("accuracy", Options)
-    metrics: dict[str, Metric] = {}
     every = MEAN in parts or not parts
-    names = [t for t in options.tasks if every or t in parts]
+    names = [name for name in options.tasks if every or name in parts]
     budget = None if options.budget == "auto" else options.budget
+    metrics: dict[str, Metric] = {}
     for number, name in enumerate(names):
         task = session.task(name)
         groups = groups_of(task)
@@ -85,12 +81,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         def progress(done: int, total: int, number: int = number) -> None:
             session.progress(number + done / total, len(names))
 
-        way = session.handshake or way_of(session, list(_every(session, options)))
-        budget = budget or calibrated(session, groups, way.way)
+        handshake = way_of(session, lambda: list(_groups_of_all(session, options)))
+        budget = budget or fastest_budget(session, groups, handshake.way)
         begin = time.perf_counter()
-        scored = score(session.backend, groups, budget, progress, way=way.way)
+        scored = score(session.backend, groups, budget, progress, way=handshake.way)
         session.scoring[name] = time.perf_counter() - begin
-        metrics.update(_metrics(session, options, task, scored, budget, way))
+        metrics.update(_metrics(session, task, scored, budget, handshake))
     if every:
         with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
         if not with_acc:
@@ -100,40 +96,31 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def as_measured(options: Options, metrics: Mapping[str, Metric]) -> Options:
-    """Where the budget is "auto", take the one that a record's accuracies were computed with."""
+    """Replace the budget "auto" by the one that a record's accuracies were computed with."""
+    if options.budget != "auto":
+        return options
     budgets = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
     budget = next((budget for budget in budgets if isinstance(budget, int)), None)
-    return (
-        options
-        if options.budget != "auto" or budget is None
-        else options.model_copy(update={"budget": budget})
-    )
+    return options.model_copy(update={"budget": budget}) if budget else options
 
 
 def groups_of(task: Task) -> list[list[TokenSequence]]:
-    """The choices of each item, as they are scored."""
+    """Return the choices of each item, as they are scored."""
     return [
         [TokenSequence((*c.context, *c.continuation), len(c.context)) for c in item.choices]
         for item in task.items
     ]
 
 
-def _every(session: Session, options: Options) -> Iterator[list[TokenSequence]]:
-    """The items of all tasks of the tier, whichever of them the cases need: what is decided by them is the same."""
+def _groups_of_all(session: Session, options: Options) -> Iterator[list[TokenSequence]]:
+    """Yield the items of all tasks of the tier: the handshake is the same whichever of them the cases need."""
     for name in options.tasks:
-        with suppress(
-            FileNotFoundError, MeasurementError
-        ):  # a task without data is an error of its own cases
+        with suppress(FileNotFoundError, MeasurementError):  # a missing task is an error of its cases alone
             yield from groups_of(session.task(name))
 
 
 def _metrics(
-    session: Session,
-    options: Options,
-    task: Task,
-    scored: list[list[Scored]],
-    budget: int,
-    way: Handshake,
+    session: Session, task: Task, scored: list[list[Scored]], budget: int, handshake: Handshake
 ) -> dict[str, Metric]:
     samples: dict[str, list[float]] = {}
     for item, choices in zip(task.items, scored, strict=True):
@@ -143,7 +130,7 @@ def _metrics(
     raw = {
         "loglikelihoods": [[s.total for s in choices] for choices in scored],
         "gold": [item.gold for item in task.items],
-        "scoring": asdict(way),
+        "scoring": asdict(handshake),
     }
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
@@ -154,85 +141,75 @@ def _metrics(
         "prompts": task.prompt_hash,
         "tokens": task.token_hash,
         "budget": budget,
-        "scoring": way.way,
+        "scoring": handshake.way,
         **session.attention,
     }
     if task.fewshot:
         conditions["fewshot"] = task.fewshot
-    first = next(iter(samples))
-    return {
-        f"accuracy/{task.name}/{metric}": _metric(
-            values,
-            conditions,
-            raw if metric == first else {},
-            unit=UNITS.get(metric, "fraction"),
-            better="lower" if metric in LESS_IS_BETTER else "higher",
-            answers=metric in ANSWERS and task.results != "mass",
-        )
-        for metric, values in samples.items()
+    metrics = {
+        name: _metric(name, values, conditions, shares=task.results == "mass")
+        for name, values in samples.items()
     }
+    first = next(iter(metrics))
+    metrics[first] = metrics[first].model_copy(update={"raw": raw})
+    return {f"accuracy/{task.name}/{name}": metric for name, metric in metrics.items()}
+
+
+def _metric(
+    name: str, values: list[float], conditions: dict[str, Scalar], *, shares: bool = False, **further: Any
+) -> Metric:
+    return paired(
+        values,
+        conditions,
+        unit=UNITS.get(name, "fraction"),
+        better="lower" if name in LESS_IS_BETTER else "higher",
+        **{"answers": name in ANSWERS and not shares, **further},
+    )
 
 
 def _mean(tasks: Sequence[Metric]) -> Metric:
-    """`acc` over the items of all tasks, each task counting the same."""
+    """Return the mean `acc` over the items of all tasks, each task counting the same."""
     conditions: dict[str, Scalar] = {
         str(task.conditions["task"]): hash_of([task.conditions])[:16] for task in tasks
     }
     sizes = [len(task.samples or ()) for task in tasks]
     weights = [max(sizes) / size for size in sizes for _ in range(size)] if len(set(sizes)) > 1 else None
     values = [value for task in tasks for value in task.samples or ()]
-    stderr = math.sqrt(math.fsum((task.stderr or 0.0) ** 2 for task in tasks)) / len(tasks)
-    answers = weights is None and all(task.answers for task in tasks)  # flips count alike
-    mean = _metric(values, conditions, {}, weights=weights, answers=answers)
-    return mean.model_copy(update={"stderr": stderr})
-
-
-def _metric(
-    values: list[float],
-    conditions: dict[str, Scalar],
-    raw: dict[str, Any],
-    unit: str = "fraction",
-    weights: list[float] | None = None,
-    better: Literal["lower", "higher"] = "higher",
-    answers: bool = False,
-) -> Metric:
-    return Metric(
-        kind="paired",
-        value=float(np.average(values, weights=weights)),
-        unit=unit,
-        better=better,
-        stderr=float(np.std(values, ddof=1) / math.sqrt(len(values))),
-        samples=values,
+    return _metric(
+        "acc",
+        values,
+        conditions,
+        stderr=math.sqrt(math.fsum((task.stderr or 0.0) ** 2 for task in tasks)) / len(tasks),
         weights=weights,
-        answers=answers,
-        conditions=conditions,
-        raw=raw,
+        answers=weights is None and all(task.answers for task in tasks),  # flips count alike
     )
 
 
 def margin(item: Item, scores: Sequence[float]) -> float:
-    """By how much the right answer leads: the score of the best right choice minus that of the best wrong one; where
-    there is one choice, the score itself. Shifts of it show long before an answer flips."""
-    right = [score for number, score in enumerate(scores) if number in item.gold or len(scores) == 1]
-    wrong = [score for number, score in enumerate(scores) if number not in item.gold and len(scores) > 1]
+    """Return by how much the right answer leads: the score of the best right choice minus that of the best wrong one;
+    the score itself where there is one choice. It shifts long before an answer flips."""
+    if len(scores) == 1:
+        return scores[0]
+    right = [score for number, score in enumerate(scores) if number in item.gold]
+    wrong = [score for number, score in enumerate(scores) if number not in item.gold]
     return max(right) - max(wrong, default=0.0)
 
 
 def margins(task: Task, item: Item, scored: list[Scored]) -> dict[str, float]:
-    """`margin`, nats; `margin_norm`, nats per character, of tasks with `acc_norm` and of given answers. None of tasks
-    about bias: which of their choices is right is not the question."""
+    """Return `margin`, nats, and of tasks with `acc_norm` and of given answers `margin_norm`, nats per character. Tasks
+    about bias have none: which of their choices is right is not the question."""
     if task.results in ("pair", "stereoset"):
         return {}
     totals = [s.total for s in scored]
-    found = {"margin": margin(item, totals)}
+    values = {"margin": margin(item, totals)}
     if "acc_norm" in task.metrics or task.results == "gold":
         per_character = [t / c.characters for t, c in zip(totals, item.choices, strict=True)]
-        found["margin_norm"] = margin(item, per_character)
-    return found
+        values["margin_norm"] = margin(item, per_character)
+    return values
 
 
 def item_metrics(task: Task, item: Item, scored: list[Scored]) -> dict[str, float]:
-    """Metrics of one item, by `task.results`:
+    """Return the metrics of one item, by `task.results`:
 
     choice: as `ConfigurableTask.process_results` of lm-evaluation-harness defines them. Multiple choice: `acc` is 1
     where the choice of highest log-likelihood is the gold one; `acc_norm` the same with each log-likelihood divided
@@ -263,19 +240,16 @@ def item_metrics(task: Task, item: Item, scored: list[Scored]) -> dict[str, floa
     return {metric: float(int(best[metric]) in item.gold) for metric in task.metrics}
 
 
+SHARES = ("acc", "acc_norm", "lms")
+"""Metrics that are shares of right answers."""
+NAMES = (*SHARES, "margin", "margin_norm", "choices", "pct_stereotype", "likelihood_diff", "ss")
+"""Metrics of a task; `choices` is made of the log-likelihoods in `raw`."""
+
 GROUP = Group(
     options=Options,
     metrics={
-        "accuracy/{tasks}/acc": Declared("paired", share=True),
-        "accuracy/{tasks}/acc_norm": Declared("paired", share=True),
-        "accuracy/{tasks}/margin": Declared("paired"),
-        "accuracy/{tasks}/margin_norm": Declared("paired"),
-        "accuracy/{tasks}/choices": Declared("paired"),  # made of the log-likelihoods in `raw`, see `choices`
-        "accuracy/{tasks}/pct_stereotype": Declared("paired"),
-        "accuracy/{tasks}/likelihood_diff": Declared("paired"),
-        "accuracy/{tasks}/lms": Declared("paired", share=True),
-        "accuracy/{tasks}/ss": Declared("paired"),
-        "accuracy/mean/acc": Declared("paired", share=True),
+        **{f"accuracy/{{tasks}}/{name}": Declared("paired", share=name in SHARES) for name in NAMES},
+        f"accuracy/{MEAN}/acc": Declared("paired", share=True),
     },
     measure=measure,
     family="quality",

@@ -1,7 +1,7 @@
 """Programs that the model writes, run against their tests: the share that passes (pass@1 of Chen et al. 2021, arXiv
 2107.03374, with one greedy answer), on HumanEval and MBPP.
 
-It runs what a model wrote, so it is measured only where a tier names it and the user allows it; each program runs in
+A tier must name this group and the user must allow it, since it runs what a model wrote: each program runs in
 `quantgate.measure.sandbox` or not at all.
 """
 
@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group
-from quantgate.measure.sandbox import Limits, run_program
+from quantgate.measure.groups import Group, paired
+from quantgate.measure.sandbox import run_program
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Record
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from quantgate.records import Declared, Metric, Record, Scalar
 
 ALLOW = "QUANTGATE_EXECUTE_CODE"
 
@@ -38,14 +33,9 @@ class Options(Record):
     seconds: int = Field(default=5, ge=1)
 
 
-def needs(options: Options) -> Needs:
-    """The items of each task."""
-    return Needs(programs=dict.fromkeys(options.tasks, options.items))
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`code/<task>/pass_at_1`, samples 0 or 1. Raises MeasurementError where the user has not allowed it, or no
-    sandbox can be had."""
+    """Return `code/<task>/pass_at_1`, samples 0 or 1. Raises MeasurementError where the user has not allowed it, or the
+    sandbox cannot be set up."""
     if os.environ.get(ALLOW) != "1":
         raise MeasurementError(f"this runs programs that the model wrote: set {ALLOW}=1 to allow it")
     options = session.options("code", Options)
@@ -58,15 +48,32 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         answers, outcomes = [], []
         for done, item in enumerate(programs.items):
             session.progress(number + done / len(programs.items), len(names))
-            answers.append(answer(session, session.detokenizer, programs, item, options.tokens))
-            outcomes.append(run_program(assembled(item, answers[-1]), Limits(seconds=options.seconds)))
-        metrics[f"code/{name}/pass_at_1"] = _metric(session, options, programs, answers, outcomes)
+            answers.append(answer(session, programs, item, options.tokens))
+            outcomes.append(run_program(assembled(item, answers[-1]), options.seconds))
+        conditions: dict[str, Scalar] = {
+            "source": session.source_hash,
+            "task": programs.name,
+            "task version": programs.version,
+            "items": len(programs.items),
+            "data": programs.data_hash,
+            "tokens": programs.token_hash,
+            "length": options.tokens,
+            "seconds": options.seconds,
+        }
+        metrics[f"code/{name}/pass_at_1"] = paired(
+            [float(outcome == "passed") for outcome in outcomes],
+            conditions,
+            unit="fraction",
+            better="higher",
+            answers=True,
+            raw={"outcomes": outcomes, "answers": answers},
+        )
     return metrics
 
 
-def answer(session: Session, tokenizer: Tokenizer, programs: Programs, item: Program, limit: int) -> str:
-    """What the model writes after the prompt, greedily, up to the first of the task's stops."""
-    backend = session.backend
+def answer(session: Session, programs: Programs, item: Program, limit: int) -> str:
+    """Return what the model writes after the prompt, greedily, up to the first of the task's stops."""
+    backend, tokenizer = session.backend, session.detokenizer
     backend.reserve(len(item.prompt) + limit, 1)
     backend.prefill(item.prompt)
     ids: list[int] = []
@@ -85,34 +92,8 @@ def answer(session: Session, tokenizer: Tokenizer, programs: Programs, item: Pro
 
 
 def assembled(item: Program, written: str) -> str:
-    """The program with its tests, as the harness puts them together."""
+    """Return the program with its tests, as the harness puts them together."""
     return f"{item.begin}{written}\n{item.test}"
-
-
-def _metric(
-    session: Session, options: Options, programs: Programs, answers: list[str], outcomes: Sequence[str]
-) -> Metric:
-    passed = [float(outcome == "passed") for outcome in outcomes]
-    return Metric(
-        kind="paired",
-        value=float(np.mean(passed)),
-        unit="fraction",
-        better="higher",
-        stderr=float(np.std(passed, ddof=1) / np.sqrt(len(passed))),
-        samples=passed,
-        answers=True,
-        conditions={
-            "source": session.source_hash,
-            "task": programs.name,
-            "task version": programs.version,
-            "items": len(programs.items),
-            "data": programs.data_hash,
-            "tokens": programs.token_hash,
-            "length": options.tokens,
-            "seconds": options.seconds,
-        },
-        raw={"outcomes": list(outcomes), "answers": answers},
-    )
 
 
 GROUP = Group(
@@ -122,5 +103,5 @@ GROUP = Group(
     family="code",
     has_parts=True,
     capabilities=frozenset({"steps"}),
-    needs=needs,
+    needs=lambda options: Needs(programs=dict.fromkeys(options.tasks, options.items)),
 )

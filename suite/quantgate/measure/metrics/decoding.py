@@ -1,15 +1,14 @@
-"""Decoding token by token through the cache, held against the same tokens scored in one forward pass.
+"""Decoding token by token through the cache, compared with the same tokens scored in one forward pass.
 
 Perplexity and accuracy are taken in whole passes, and generation is only timed: a cache that loses or shifts an entry
-shows here alone. Both sides are the cell's own, so that a healthy one differs by rounding. What is wrong on both sides
+shows here alone. Both sides are the cell's, so a healthy one differs by rounding. What is wrong on both sides
 (positions beyond the windows of perplexity) shows in how likely the text is.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +18,16 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group
+from quantgate.measure.groups import Group, paired
 from quantgate.measure.logprobs import Rows
 from quantgate.measure.metrics.divergence import compare
 from quantgate.measure.scoring import score
-from quantgate.measure.session import Session, anonymous_bytes, give_back_memory
+from quantgate.measure.session import Session
+from quantgate.measure.watch import anonymous_bytes, give_back_memory
 from quantgate.records import Declared, Metric, Record, Scalar
+
+WARM_UP = 8
+"""Memory counts after the first token in so many: buffers are made then, and kept."""
 
 
 class Stretch(Record):
@@ -51,76 +54,29 @@ class Options(Stretch):
 
 
 class _Decoded(NamedTuple):
-    """Of each decoded token: KL divergence from one pass, negative log-likelihood of the token that follows.
-    grown: bytes of anonymous memory by which the process grew from token to token, after a warm-up."""
+    """Of each decoded token: KL divergence from one pass, negative log-likelihood of the token that follows; of each
+    after the warm-up, the bytes of anonymous memory by which the process grew."""
 
     kl: NDArray[np.float64]
     nll: NDArray[np.float64]
     grown: NDArray[np.float64]
 
 
-WARM_UP = 8
-"""One token in so many is decoded before memory counts: buffers are made, and kept."""
-
-
-def needs(options: Options) -> Needs:
-    """The tokens that are decoded, and what comes before them."""
-    return Needs(texts={options.text: max(stretch.ids for stretch in options.stretches)})
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`decoding/kl_mean`: mean KL divergence (nats) of the next-token distributions after each decoded token from
-    those of one forward pass. `decoding/perplexity`: of the tokens that follow, as decoding predicts them.
-    `decoding/growth`: by how many bytes the process's memory grows with each decoded token: a leak. Each over the
+    """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
+    from those of one forward pass; `decoding/perplexity` of the tokens that follow, as decoding predicts them; and
+    `decoding/growth`, by how many bytes the process's memory grows with each decoded token: a leak. Each over the
     tokens of all contexts."""
     options = session.options("decoding", Options)
+    stretches = options.stretches
     text = session.text(options.text).ids
-    total, done = sum(s.tokens for s in options.stretches), 0
+    total, done = sum(s.tokens for s in stretches), 0
     decoded: list[_Decoded] = []
-    for stretch in options.stretches:
-        decoded.append(_decoded(session, stretch, text[: stretch.ids], done, total))
+    for stretch in stretches:
+        decoded.append(_decode(session, stretch, text[: stretch.ids], done, total))
         done += stretch.tokens
     kl, nll, grown = (np.concatenate(values) for values in zip(*decoded, strict=True))
-    perplexity = math.exp(min(nll.mean(), 600))  # exp(709) is the largest float
-    return {
-        "decoding/kl_mean": _metric(session, options, text, kl, float(kl.mean()), 1.0, "nats"),
-        "decoding/perplexity": _metric(session, options, text, nll, perplexity, perplexity, ""),
-        "decoding/growth": Metric(
-            kind="exact",
-            value=max(0.0, float(grown.mean())),
-            unit="bytes/token",
-            better="lower",
-            conditions=_conditions(session, options, text),
-        ),
-    }
-
-
-def _metric(
-    session: Session,
-    options: Options,
-    text: Sequence[int],
-    samples: NDArray[np.float64],
-    value: float,
-    slope: float,
-    unit: str,
-) -> Metric:
-    """slope: derivative of the value by the mean of the samples (delta method)."""
-    return Metric(
-        kind="paired",
-        value=value,
-        unit=unit,
-        better="lower",
-        stderr=slope * float(np.std(samples, ddof=1) / math.sqrt(len(samples))),
-        link="identity" if unit else "exp",
-        samples=samples.tolist(),
-        weights=[1.0] * len(samples),
-        conditions=_conditions(session, options, text),
-    )
-
-
-def _conditions(session: Session, options: Options, text: Sequence[int]) -> dict[str, Scalar]:
-    stretches = options.stretches
-    return {
+    conditions: dict[str, Scalar] = {
         "source": session.source_hash,
         **session.attention,
         "text": options.text,
@@ -128,36 +84,39 @@ def _conditions(session: Session, options: Options, text: Sequence[int]) -> dict
         "context": ", ".join(str(s.context) for s in stretches),
         "decoded": ", ".join(str(s.tokens) for s in stretches),
     }
+    common: dict[str, Any] = {"better": "lower", "conditions": conditions}
+    weights = [1.0] * total
+    return {
+        "decoding/kl_mean": paired(kl, unit="nats", weights=weights, **common),
+        "decoding/perplexity": paired(nll, unit="", link="exp", weights=weights, **common),
+        "decoding/growth": Metric(
+            kind="exact", value=max(0.0, float(grown.mean())), unit="bytes/token", **common
+        ),
+    }
 
 
-def _decoded(session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int) -> _Decoded:
-    """Of one context; `done` of `total` tokens were decoded before."""
-    at_once = _at_once(session, stretch, ids)
+def _decode(session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int) -> _Decoded:
+    """Decode one context; `done` of `total` tokens were decoded before."""
+    at_once: list[NDArray[np.float32]] = []
+
+    def look(logits: NDArray[np.float32], norm: NDArray[np.float64]) -> None:
+        at_once.append(_log_softmax(logits))
+
+    score(session.backend, [[TokenSequence(tuple(ids), stretch.context + 1)]], len(ids), look=look)
     stepwise, grown = _stepwise(session, stretch, ids, done, total)
     tokens = np.array(ids[stretch.context + 1 :])
     each = np.arange(len(tokens))
-    rows = Rows(at_once, tokens, at_once.argmax(axis=1), at_once[each, tokens])
+    rows = Rows(at_once[0], tokens, at_once[0].argmax(axis=1), at_once[0][each, tokens])
     nll = -stepwise[each, tokens].astype(np.float64)
     if not np.isfinite(nll).all():
         raise MeasurementError("a token of the text has probability 0 (its logit is minus infinity)")
     return _Decoded(compare(rows, stepwise).kl, nll, grown)
 
 
-def _at_once(session: Session, stretch: Stretch, ids: Sequence[int]) -> NDArray[np.float32]:
-    """Log-probabilities [tokens, vocabulary] from one forward pass."""
-    logprobs: list[NDArray[np.float32]] = []
-
-    def look(logits: NDArray[np.float32], norm: NDArray[np.float64]) -> None:
-        logprobs.append(_log_softmax(logits))
-
-    score(session.backend, [[TokenSequence(tuple(ids), stretch.context + 1)]], len(ids), look=look)
-    return logprobs[0]
-
-
 def _stepwise(
     session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """The same, by what is timed as prefill and decode; and by how many bytes the process grew with each token."""
+    """Return log-probabilities [tokens, vocabulary] by what is timed as prefill and decode, and `_Decoded.grown`."""
     backend = session.backend
     backend.reserve(stretch.context + stretch.tokens, 1)
     backend.prefill(ids[: stretch.context])
@@ -167,10 +126,8 @@ def _stepwise(
     for number in range(stretch.tokens):
         backend.decode([ids[stretch.context + number]])
         row = backend.next_logits()
-        if not number:
-            logits = np.full(
-                (stretch.tokens, len(row)), np.nan, np.float32
-            )  # in memory before it is measured
+        if not number:  # filled, to be in memory before that is measured
+            logits = np.full((stretch.tokens, len(row)), np.nan, np.float32)
         logits[number] = row
         del row
         memory.append(anonymous_bytes())
@@ -183,12 +140,11 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     from scipy import special
 
     with np.errstate(invalid="ignore"):  # infinite logits become NaN
-        logprobs: NDArray[np.float32] = special.log_softmax(logits.astype(np.float64), axis=1).astype(
-            np.float32
-        )
+        logprobs = special.log_softmax(logits.astype(np.float64), axis=1)
     if np.isnan(logprobs).any():
         raise MeasurementError("the model's logits are not finite: an overflow in a kernel or broken weights")
-    return logprobs
+    rounded: NDArray[np.float32] = logprobs.astype(np.float32)
+    return rounded
 
 
 GROUP = Group(
@@ -201,6 +157,6 @@ GROUP = Group(
     measure=measure,
     family="decoding",
     capabilities=frozenset({"logits", "steps"}),
-    needs=needs,
+    needs=lambda options: Needs(texts={options.text: max(stretch.ids for stretch in options.stretches)}),
     length=("context", "tokens"),
 )

@@ -10,8 +10,8 @@ from pydantic import Field
 from quantgate.backends.base import HasCache, Weights
 from quantgate.errors import UnmeasurableError
 from quantgate.measure.groups import Column, Group
-from quantgate.measure.noise import Watch, watched
 from quantgate.measure.session import Session
+from quantgate.measure.watch import Watch, watched
 from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
 
 

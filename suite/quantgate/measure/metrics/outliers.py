@@ -1,14 +1,14 @@
-"""Outliers among the inputs of the linear layers: what makes activations hard to round, and calibration sets matter.
+"""Outliers among the inputs of the linear layers: they make activations hard to round, and calibration sets matter.
 
-As Paglieri et al., Outliers and Calibration Sets have Diminishing Effect on Quantization of Modern LLMs (2024), arXiv
-2405.20835, look at them: by layer, the largest magnitude beside the median one, and kurtosis.
+Measured as Paglieri et al. do (Outliers and Calibration Sets have Diminishing Effect on Quantization of Modern LLMs,
+2024, arXiv 2405.20835): by layer, the largest magnitude over the median one, and kurtosis.
 """
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,12 @@ from pydantic import Field
 from quantgate.backends.base import ShowsInputs
 from quantgate.errors import MeasurementError
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group
+from quantgate.measure.groups import Group, paired
 from quantgate.measure.session import Session
-from quantgate.records import Declared, Metric, Record
+from quantgate.records import Declared, Metric, Record, Scalar
+
+Layers = dict[str, dict[str, list[float]]]
+"""By statistic and layer, one value for each window."""
 
 
 class Options(Record):
@@ -30,16 +33,10 @@ class Options(Record):
     windows: int = Field(default=4, ge=2)
 
 
-def needs(options: Options) -> Needs:
-    """The tokens that the windows take."""
-    return Needs(texts=dict.fromkeys(options.texts, options.n_ctx * options.windows))
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """For each text `outliers/<text>/ratio`: the largest magnitude among a layer's inputs in a window over
-    the median one; `outliers/<text>/kurtosis`: of all of them, 3 for a normal distribution. Values are
-    geometric means of all layers and windows, samples the mean logarithms of windows; `raw` has a value for
-    each layer."""
+    """Return for each text `outliers/<text>/ratio`, the largest magnitude among a layer's inputs in a window over the
+    median one, and `outliers/<text>/kurtosis` of all of them, 3 for a normal distribution. Values are geometric means
+    of all layers and windows, samples the mean logarithms of windows; `raw` has a value for each layer."""
     options = session.options("outliers", Options)
     backend = session.backend
     if not isinstance(backend, ShowsInputs):
@@ -50,45 +47,38 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     names = [t for t in options.texts if t in parts or not parts]
     for number, name in enumerate(names):
         text = session.text(name)
-        found: dict[str, dict[str, list[float]]] = {"ratio": defaultdict(list), "kurtosis": defaultdict(list)}
-
-        def look(
-            layer: str, inputs: NDArray[np.float32], found: dict[str, dict[str, list[float]]] = found
-        ) -> None:
-            found["ratio"][layer].append(largest_to_median(inputs))
-            found["kurtosis"][layer].append(kurtosis(inputs))
-
+        statistics: Layers = {"ratio": defaultdict(list), "kurtosis": defaultdict(list)}
         for window in range(options.windows):
             begin = window * options.n_ctx
-            backend.inputs(text.ids[begin : begin + options.n_ctx], look)
+            backend.inputs(text.ids[begin : begin + options.n_ctx], partial(_add, statistics))
             session.progress(number + (window + 1) / options.windows, len(names))
-        conditions = {
+        conditions: dict[str, Scalar] = {
             "source": session.source_hash,
             "tokens": text.hash,
             "text": name,
             "n_ctx": options.n_ctx,
             "windows": options.windows,
         }
-        for statistic, layers in found.items():
-            logs = np.log(np.array(list(layers.values()))).mean(axis=0)
-            value = math.exp(logs.mean())
-            metrics[f"outliers/{name}/{statistic}"] = Metric(
-                kind="paired",
-                value=value,
+        for statistic, layers in statistics.items():
+            metrics[f"outliers/{name}/{statistic}"] = paired(
+                np.log(np.array(list(layers.values()))).mean(axis=0),
+                conditions,
                 unit="",
                 better="lower",
                 link="exp",
-                stderr=value * float(np.std(logs, ddof=1) / math.sqrt(len(logs))),
-                samples=logs.tolist(),
-                weights=[1.0] * len(logs),
-                conditions=dict(conditions),
+                weights=[1.0] * options.windows,
                 raw={"layers": {layer: float(np.exp(np.mean(np.log(v)))) for layer, v in layers.items()}},
             )
     return metrics
 
 
+def _add(statistics: Layers, layer: str, inputs: NDArray[np.float32]) -> None:
+    statistics["ratio"][layer].append(largest_to_median(inputs))
+    statistics["kurtosis"][layer].append(kurtosis(inputs))
+
+
 def largest_to_median(values: NDArray[np.float32]) -> float:
-    """Largest magnitude over the median one. Raises MeasurementError where half of the values are zero."""
+    """Return the largest magnitude over the median one. Raises MeasurementError where half of the values are zero."""
     magnitudes = np.abs(values)
     middle = float(np.median(magnitudes))
     if not middle > 0:
@@ -99,7 +89,7 @@ def largest_to_median(values: NDArray[np.float32]) -> float:
 
 
 def kurtosis(values: NDArray[np.float32]) -> float:
-    """Fourth central moment over the square of the second (Pearson's), of all values together."""
+    """Return the fourth central moment over the square of the second (Pearson's), of all values together."""
     centered = values.astype(np.float64) - values.mean(dtype=np.float64)
     squares = np.square(centered)
     return float(np.square(squares).mean() / squares.mean() ** 2)
@@ -115,6 +105,6 @@ GROUP = Group(
     family="outliers",
     has_parts=True,
     capabilities=frozenset({"inputs"}),
-    needs=needs,
+    needs=lambda options: Needs(texts=dict.fromkeys(options.texts, options.n_ctx * options.windows)),
     length=("n_ctx",),
 )

@@ -16,7 +16,7 @@ from quantgate.errors import MeasurementError
 from quantgate.items import Text
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Column, Group
-from quantgate.measure.scoring import Look, Scored, score, unseen
+from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
 
@@ -33,8 +33,13 @@ class Options(Record):
     block: int = Field(default=128, ge=1)
 
 
+def needs(options: Options) -> Needs:
+    """Return the tokens that the windows take."""
+    return Needs(texts={options.text: options.n_ctx * options.windows})
+
+
 def expected(options: Options) -> dict[str, Metric]:
-    """The gated metrics in the shape that they will have, but for their values."""
+    """Return the gated metrics with as many samples as they will have."""
     weights = weights_of(options)
     return {
         "perplexity": Metric(
@@ -44,62 +49,62 @@ def expected(options: Options) -> dict[str, Metric]:
     }  # fmt: skip
 
 
-def weights_of(options: Options) -> list[float]:
-    """The scored tokens of each block of all windows."""
-    return [float(b - a) for a, b in blocks(options)] * options.windows
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`perplexity` = exp(mean negative log-likelihood of the scored tokens, nats); `perplexity/bits_per_byte`."""
+    """Return `perplexity`, exp(mean negative log-likelihood of the scored tokens, nats), and
+    `perplexity/bits_per_byte`."""
     options = session.options("perplexity", Options)
     text = session.text(options.text)
-    begins = range(0, options.windows * options.n_ctx, options.n_ctx)
-    scored = score_windows(session, windows_of(text, options, first_scored(options)))
-    edges = blocks(options)
-    nll = np.array([-s.logprobs[a - edges[0][0] : b - edges[0][0]].sum() for s in scored for a, b in edges])
+    first, edges = first_scored(options), blocks(options)
+    scored = score_windows(session, windows_of(text, options, first))
+    nll = np.array([-s.logprobs[a - first : b - first].sum() for s in scored for a, b in edges])
     tokens = np.array([b - a for _ in scored for a, b in edges])
-    mean = float(nll.sum() / tokens.sum())
-    if mean > 600:  # exp(709) is the largest float; a uniform guess over any vocabulary is below 20
+    if (mean := nll.sum() / tokens.sum()) > 600:  # exp(709) is the largest float; a uniform guess is below 20
         raise MeasurementError(
             f"the mean negative log-likelihood is {mean:.0f} nats per token, too much for a perplexity: broken weights"
         )
-    scored_bytes = np.array([text.bytes_between(start + a, start + b) for start in begins for a, b in edges])
+    begins = range(0, options.windows * options.n_ctx, options.n_ctx)
+    scored_bytes = np.array([text.bytes_between(begin + a, begin + b) for begin in begins for a, b in edges])
     conditions = conditions_of(session, text, options, int(tokens.sum()))
-    bits = nll / math.log(2)
+    with_bytes = {**conditions, "scored bytes": int(scored_bytes.sum())}
     return {
-        "perplexity": Metric(
-            kind="paired",
-            value=math.exp(mean),
-            unit="",
-            better="lower",
-            stderr=math.exp(mean) * ratio_stderr(nll, tokens),  # delta method
-            link="exp",
-            samples=(nll / tokens).tolist(),
-            weights=tokens.astype(float).tolist(),
-            conditions=conditions,
-        ),
-        "perplexity/bits_per_byte": Metric(
-            kind="paired",
-            value=float(bits.sum() / scored_bytes.sum()),
-            unit="bits/byte",
-            better="lower",
-            stderr=ratio_stderr(bits, scored_bytes),
-            samples=(bits / scored_bytes).tolist(),
-            weights=scored_bytes.astype(float).tolist(),
-            conditions={**conditions, "scored bytes": int(scored_bytes.sum())},
-        ),
+        "perplexity": _ratio(nll, tokens, conditions, "", "exp"),
+        "perplexity/bits_per_byte": _ratio(nll / math.log(2), scored_bytes, with_bytes, "bits/byte"),
     }
 
 
+def _ratio(
+    sums: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    conditions: dict[str, Scalar],
+    unit: str,
+    link: Literal["identity", "exp"] = "identity",
+) -> Metric:
+    """Return the metric sum(sums) / sum(sizes), or its exponential; its samples are those of blocks."""
+    value, slope = float(sums.sum() / sizes.sum()), 1.0
+    if link == "exp":
+        value = slope = math.exp(value)  # delta method
+    return Metric(
+        kind="paired",
+        value=value,
+        unit=unit,
+        better="lower",
+        stderr=slope * ratio_stderr(sums, sizes),
+        link=link,
+        samples=(sums / sizes).tolist(),
+        weights=sizes.astype(float).tolist(),
+        conditions=conditions,
+    )
+
+
 def ratio_stderr(sums: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
-    """Standard error of sum(sums) / sum(sizes) over units; a ratio of means, Cochran (1977), section 2.11."""
+    """Return the standard error of sum(sums) / sum(sizes), a ratio of means: Cochran (1977), section 2.11."""
     n = len(sums)
     rest = sums - sizes * (sums.sum() / sizes.sum())
     return float(math.sqrt(n / (n - 1) * (rest**2).sum()) / sizes.sum())
 
 
 def conditions_of(session: Session, text: Text, options: Options, scored: int) -> dict[str, Scalar]:
-    """What has to be equal before two values on windows of a text may be compared."""
+    """Return what has to be equal before two values on windows of a text may be compared."""
     return {
         "source": session.source_hash,
         "tokens": text.hash,
@@ -113,16 +118,26 @@ def conditions_of(session: Session, text: Text, options: Options, scored: int) -
     }
 
 
+def first_scored(options: Options) -> int:
+    """Return the index in a window of its first scored token."""
+    return 1 if options.protocol == "full" else options.n_ctx // 2 + 1
+
+
 def blocks(options: Options) -> list[tuple[int, int]]:
-    """The scored tokens of a window, cut into blocks of about `block`: (first, one after the last) in the window."""
+    """Cut the scored tokens of a window into blocks of about `block`: (first, one after the last) in the window."""
     first = first_scored(options)
     count = max(1, round((options.n_ctx - first) / options.block))
     edges = np.linspace(first, options.n_ctx, count + 1).round().astype(int).tolist()
     return list(pairwise(edges))
 
 
+def weights_of(options: Options) -> list[float]:
+    """Return the scored tokens of each block of all windows."""
+    return [float(b - a) for a, b in blocks(options)] * options.windows
+
+
 def windows_of(text: Text, options: Options, start: int) -> list[TokenSequence]:
-    """The windows, each to be scored from its token `start` on. A beginning-of-sequence token replaces the first
+    """Return the windows, each to be scored from its token `start` on. A beginning-of-sequence token replaces the first
     token of each, as in llama.cpp's tool."""
     windows = []
     for begin in range(0, options.windows * options.n_ctx, options.n_ctx):
@@ -134,24 +149,14 @@ def windows_of(text: Text, options: Options, start: int) -> list[TokenSequence]:
 def score_windows(
     session: Session, windows: Sequence[TokenSequence], look: Look | None = None
 ) -> list[Scored]:
-    """Scores of the windows, in one forward pass each; none for one that another group has scored already, unless
-    there is something to `look` at."""
-    known = session.scored
-    missing = [w for w in windows if look or w.ids not in known or len(known[w.ids]) < len(w.ids) - w.start]
-    for number, window in enumerate(missing):
-        ((known[window.ids],),) = score(session.backend, [[window]], len(window.ids), look=look or unseen)
-        session.progress(number + 1, len(missing))
-    return [known[w.ids].last(len(w.ids) - w.start) for w in windows]
-
-
-def first_scored(options: Options) -> int:
-    """Index in a window of its first scored token."""
-    return 1 if options.protocol == "full" else options.n_ctx // 2 + 1
-
-
-def needs(options: Options) -> Needs:
-    """The tokens that the windows take."""
-    return Needs(texts={options.text: options.n_ctx * options.windows})
+    """Score the windows in one forward pass each. One that another group has scored is not scored again, unless there
+    is something to `look` at."""
+    scored = session.scored
+    missing = [w for w in windows if look or len(scored.get(w.ids, ())) < len(w.ids) - w.start]
+    for number, window in enumerate(missing, 1):
+        ((scored[window.ids],),) = score(session.backend, [[window]], len(window.ids), look=look)
+        session.progress(number, len(missing))
+    return [scored[w.ids].last(len(w.ids) - w.start) for w in windows]
 
 
 GROUP = Group(

@@ -14,8 +14,8 @@ from pydantic import Field
 from quantgate.backends.base import Generates
 from quantgate.machine.environment import machine
 from quantgate.measure.groups import Column, Group
-from quantgate.measure.noise import Watch, watched
 from quantgate.measure.session import Session
+from quantgate.measure.watch import Watch, watched
 from quantgate.processes.turns import Turns
 from quantgate.records import Declared, Metric, Record
 
@@ -25,11 +25,10 @@ class Options(Record):
     generate: time the library's own generation loop too, where it has one.
     rounds: how many in each process, and more until they have taken `least` seconds; after `seconds` no further one
     begins.
-    processes: how many are timed. They differ by more than the rounds of one, so they are what the judge goes by.
-    in_turns: rounds of two processes may alternate (`quantgate.processes.turns`). turns: then they do for so many
-    seconds of each
-    process at least. A machine's speed changes within tenths of a second, so many short rounds tell two processes apart
-    far better than a few long ones of the same time: `decode_turn` is how many tokens one decodes, of `decode`."""
+    processes: how many are timed. They differ by more than the rounds of one, so the judge goes by them.
+    in_turns: rounds of two processes may alternate (`quantgate.processes.turns`), for `turns` seconds of each at least.
+    A machine's speed changes within tenths of a second, so many short rounds tell two processes apart far better than a
+    few long ones of the same time: one decodes `decode_turn` tokens, of `decode`."""
 
     in_turns: ClassVar[bool] = True
     prompt: int = Field(default=512, ge=1)
@@ -46,11 +45,10 @@ class Options(Record):
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of timing. case: the part of the group that asks for it. work: called with the first of the tokens to
-    process and their number: `tokens` in a round, `warm_up` before the first. rate: the value is tokens/s, else
-    seconds. whole: rounds that go on where the last one ended are prepared anew after so many tokens."""
+    """One kind of timing. work: called with the first of the tokens to process and their number: `tokens` in a round,
+    `warm_up` before the first. rate: the value is tokens/s, else seconds. whole: rounds that go on where the last one
+    ended are prepared anew after so many tokens."""
 
-    case: str
     work: Callable[[int, int], object]
     tokens: int
     warm_up: int
@@ -60,8 +58,8 @@ class Kind:
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """Rounds in seconds: `prefill` and `decode` (value tokens/s), `time_to_first_token`, `load` (value s), and
-    `decode/generate` (tokens/s), the library's own loop: greedy, from one token.
+    """Return `prefill` and `decode` (tokens/s), `decode/generate` (tokens/s; the library's own loop: greedy, from one
+    token), `time_to_first_token` and `load` (s). Samples are rounds in seconds.
 
     Decoding starts from one token of context and is given its tokens: as in llama-bench's tg test, nothing is sampled.
     The warm-ups are llama-bench's as well: a whole prompt, one decoded token.
@@ -78,27 +76,25 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         backend.decode(ids[first : first + count])
 
     turn = min(options.decode, options.decode_turn) if session.turns.shared else options.decode
-    works = {
-        "prefill": Kind("prefill", prefill, options.prompt, options.prompt),
-        "decode": Kind("decode", decode, turn, 1, prepare=lambda: prefill(0, 1), whole=options.decode),
-        "time_to_first_token": Kind(
-            "time_to_first_token", prefill, options.first_token, options.first_token, rate=False
-        ),
+    kinds = {
+        "prefill": Kind(prefill, options.prompt, options.prompt),
+        "decode": Kind(decode, turn, 1, prepare=lambda: prefill(0, 1), whole=options.decode),
+        "time_to_first_token": Kind(prefill, options.first_token, options.first_token, rate=False),
     }
     if options.generate and isinstance(backend, Generates):
         loop = backend.generate
-        works["decode/generate"] = Kind("decode", lambda _, count: loop(ids[:1], count), options.decode, 1)
-    wanted = [name for name, kind in works.items() if kind.case in parts or not parts]
+        kinds["decode/generate"] = Kind(lambda _, count: loop(ids[:1], count), options.decode, 1)
+    names = [name for name in kinds if name.partition("/")[0] in parts or not parts]
     metrics = {}
-    for number, name in enumerate(wanted):
+    for number, name in enumerate(names):
 
         def progress(done: float, number: int = number) -> None:
-            session.progress(number + done, len(wanted))
+            session.progress(number + done, len(names))
 
         watch = Watch()
         with watched(watch, lambda: session.turns.aside):
-            rounds = _time(works[name], options, session.turns, progress)
-        metrics[f"throughput/{name}"] = _metric(session, options, rounds, works[name], watch)
+            rounds = _time(kinds[name], options, session.turns, progress)
+        metrics[f"throughput/{name}"] = _metric(session, options, rounds, kinds[name], watch)
     if "load" in parts or not parts:
         metrics["throughput/load"] = _metric(
             session, options, [session.load_seconds], None, session.load_watch
@@ -107,8 +103,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float], None]) -> list[float]:
-    """Seconds of each round, after a warm-up. Of two processes in turns both end after the same round: the seconds that
-    count are the mean of both."""
+    """Return the seconds of each round, after a warm-up. Two processes in turns end after the same round: the seconds
+    that count are the mean of both."""
 
     def timed(first: int, count: int) -> float:
         if first == 0:
@@ -135,14 +131,14 @@ def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float]
 def _metric(
     session: Session, options: Options, rounds: list[float], kind: Kind | None, watch: Watch
 ) -> Metric:
-    """kind: None of loading."""
+    """kind: None for loading."""
     median = statistics.median(rounds)
     tokens = kind.tokens if kind and kind.rate else None
     return Metric(
         kind="rounds",
-        value=median if tokens is None else tokens / median,
-        unit="s" if tokens is None else "tokens/s",
-        better="lower" if tokens is None else "higher",
+        value=tokens / median if tokens else median,
+        unit="tokens/s" if tokens else "s",
+        better="higher" if tokens else "lower",
         samples=rounds,
         processes=[len(rounds)],
         in_turns=session.turns.shared and kind is not None,
@@ -157,7 +153,7 @@ def _metric(
             "first_token": options.first_token,
             "warm-up tokens": kind.warm_up if kind else 0,
         },
-        raw=watch.raw if tokens is None else {"tokens": tokens, **watch.raw},
+        raw={"tokens": tokens, **watch.raw} if tokens else watch.raw,
     )
 
 

@@ -13,26 +13,21 @@ from quantgate.records import Declared, Metric, Record
 
 
 class Options(Record):
-    """text: name in tasks.toml, of which the first `characters` are split into lines and compared, beside the lines
-    of `quantgate.supply.lines`, which meet every token of the vocabulary and what tokenizers are known to differ on."""
+    """text: name in tasks.toml; the lines of its first `characters` are compared, and `quantgate.supply.lines`: every
+    token of the vocabulary and what tokenizers often differ on."""
 
     text: str
     characters: int = Field(default=20000, ge=1)
 
 
-def needs(options: Options) -> Needs:
-    """The text whose lines are compared."""
-    return Needs(lines={options.text: options.characters})
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """`tokenizer/mismatches`: number of lines whose ids differ from those of the model's own tokenizer."""
+    """Return `tokenizer/mismatches`: how many lines have other ids than the model's own tokenizer gives."""
     lines = session.tokenizer_lines()
     wrong = []
-    for number, (text, ids) in enumerate(lines):
+    for number, (text, ids) in enumerate(lines, 1):
         if session.backend.tokenize(text) != ids:
             wrong.append(text)
-        session.progress(number + 1, len(lines))
+        session.progress(number, len(lines))
     return {
         "tokenizer/mismatches": Metric(
             kind="exact",
@@ -51,5 +46,5 @@ GROUP = Group(
     measure=measure,
     family="tokenizer",
     capabilities=frozenset({"tokenizes"}),
-    needs=needs,
+    needs=lambda options: Needs(lines={options.text: options.characters}),
 )

@@ -1,4 +1,4 @@
-"""The noise guard: what it reads, and that it sees other work."""
+"""Disturbances: what is read, and that work of others is seen."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
-from quantgate.measure import noise
-from quantgate.measure.noise import Counters, Watch, disturbance, watched
+from quantgate.measure import watch
+from quantgate.measure.watch import Counters, Watch, disturbance, watched
 
 
-def counters(total: float, busy: float, steal: float, own: float, throttled: int | None = None) -> Counters:
-    return Counters(total=total, busy=busy, steal=steal, own=own, load=1.234, throttled=throttled)
+def counters(
+    total: float, busy: float, steal: float, process: float, throttled: int | None = None
+) -> Counters:
+    return Counters(total=total, busy=busy, steal=steal, process=process, load=1.234, throttled=throttled)
 
 
 def test_shares_are_of_the_processor_time_of_all_cores() -> None:
@@ -33,7 +35,7 @@ def _spin(seconds: float) -> None:
         pass
 
 
-def test_work_of_another_process_is_seen_and_own_work_is_not() -> None:
+def test_work_of_another_process_is_seen() -> None:
     alone, beside = Watch(), Watch()
     with watched(alone):
         _spin(0.4)
@@ -43,17 +45,17 @@ def test_work_of_another_process_is_seen_and_own_work_is_not() -> None:
     with watched(beside):
         time.sleep(0.3)
     other.join()
-    assert beside.found[0].others > 0.05, "at least a part of one core, on a machine of up to 16"
+    assert beside.disturbances[0].others > 0.05, "at least a part of one core, on a machine of up to 16"
     assert [set(one) for one in alone.raw["disturbances"]] == [
         {"others", "steal", "load", "mhz", "throttled", "pauses", "paused"}
     ]
 
 
 def test_what_the_kernel_does_not_say_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "SYS", tmp_path)
-    assert noise._throttled() is None
+    monkeypatch.setattr(watch, "SYS", tmp_path)
+    assert watch._throttled() is None
     for core in (0, 1):
         folder = tmp_path / f"devices/system/cpu/cpu{core}/thermal_throttle"
         folder.mkdir(parents=True)
         (folder / "core_throttle_count").write_text("2\n")
-    assert noise._throttled() == 4
+    assert watch._throttled() == 4

@@ -1,0 +1,178 @@
+"""What happens while a block of work is measured: the memory that the process takes, and what else the machine does."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from quantgate.machine.quota import Paused, paused
+from quantgate.records import Disturbance
+
+SYS = Path("/sys")
+
+
+@dataclass
+class Watch:
+    """One disturbance for each watched block; `raw` is how a metric keeps them."""
+
+    disturbances: list[Disturbance] = field(default_factory=list)
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        return {"disturbances": [one.model_dump() for one in self.disturbances]}
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Processor seconds since boot, of all cores, as /proc/stat counts them, see proc(5); `process`: of this one."""
+
+    total: float
+    busy: float
+    steal: float
+    process: float
+    load: float
+    throttled: int | None
+    paused: Paused | None = None
+
+    @classmethod
+    def now(cls, aside: float = 0.0) -> Self:
+        """Read the counters. aside: processor seconds that count as this process's."""
+        cpu, process = psutil.cpu_times(), psutil.Process().cpu_times()
+        steal = getattr(cpu, "steal", 0.0)
+        # guest time is counted in user and nice already
+        total = sum(cpu) - getattr(cpu, "guest", 0.0) - getattr(cpu, "guest_nice", 0.0)
+        idle = cpu.idle + getattr(cpu, "iowait", 0.0)
+        return cls(
+            total=total,
+            busy=total - idle - steal,
+            steal=steal,
+            process=process.user + process.system + process.children_user + process.children_system + aside,
+            load=os.getloadavg()[0],
+            throttled=_throttled(),
+            paused=paused(),
+        )
+
+
+def disturbance(before: Counters, after: Counters, mhz: float | None) -> Disturbance:
+    """Return what happened between two readings; the counters tick in hundredths of a second."""
+    total = max(after.total - before.total, 0.01)
+    others = (after.busy - before.busy) - (after.process - before.process)
+    throttled, pauses, seconds = None, 0, 0.0
+    if before.throttled is not None and after.throttled is not None:
+        throttled = after.throttled - before.throttled
+    if before.paused and after.paused:
+        pauses = after.paused.times - before.paused.times
+        seconds = round(after.paused.seconds - before.paused.seconds, 3)
+    return Disturbance(
+        others=_share(others / total),
+        steal=_share((after.steal - before.steal) / total),
+        load=round(before.load, 2),
+        mhz=mhz,
+        throttled=throttled,
+        pauses=pauses,
+        paused=seconds,
+    )
+
+
+@contextmanager
+def watched(watch: Watch, aside: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
+    """Add to `watch` what disturbed the block.
+
+    aside: returns the processor seconds until now of another process that has its turns meanwhile and disturbs nothing.
+    """
+    before = Counters.now(aside())
+    yield
+    watch.disturbances.append(disturbance(before, Counters.now(aside()), _mhz()))
+
+
+def _share(value: float) -> float:
+    return round(min(1.0, max(0.0, value)), 3)
+
+
+def _mhz() -> float | None:
+    """Return the mean clock of the cores now; None where the kernel does not say."""
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError):
+        return None
+    return round(frequency.current) if frequency and frequency.current else None
+
+
+def _throttled() -> int | None:
+    """Return the thermal events of all cores since boot; None: not readable."""
+    files = SYS.glob("devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")
+    counts = [int(text) for file in files if (text := file.read_text().strip()).isdigit()]
+    return sum(counts) if counts else None
+
+
+@dataclass
+class Peak:
+    """Highest memory of a phase, in bytes. resident: the kernel's high-water mark; anonymous and file:
+    sampled every few milliseconds; device: by kind, on an accelerator."""
+
+    resident: int = 0
+    anonymous: int = 0
+    file: int = 0
+    device: dict[str, int] = field(default_factory=dict)
+    inherited: str = ""
+    """Why it may be that of an earlier phase; empty: it is not."""
+
+    def as_dict(self) -> dict[str, int]:
+        return {"resident": self.resident, "anonymous": self.anonymous, "file": self.file, **self.device}
+
+
+@contextmanager
+def memory_peak() -> Iterator[Peak]:
+    """Measure the process's memory while the block runs; the yielded Peak is filled when it ends."""
+    peak = Peak()
+    give_back_memory()
+    # "5" resets the high-water mark of resident memory, see proc(5), /proc/pid/clear_refs.
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        peak.inherited = f"{error.filename}: {error.strerror}"
+    stop = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        sampler.join()
+        peak.resident = _status()["VmHWM"]
+
+
+def _sample(peak: Peak, stop: threading.Event) -> None:
+    while True:
+        status = _status()
+        peak.anonymous = max(peak.anonymous, status["RssAnon"])
+        peak.file = max(peak.file, status["RssFile"] + status["RssShmem"])
+        if stop.wait(0.005):
+            return
+
+
+def give_back_memory() -> None:
+    """Free what the allocator keeps: it is no memory of what comes next, nor room for that to grow in."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def anonymous_bytes() -> int:
+    """Return the anonymous resident memory of this process."""
+    return _status()["RssAnon"]
+
+
+def _status() -> dict[str, int]:
+    """Return the memory lines of /proc/self/status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
+    return {key: int(value.removesuffix(" kB")) * 1024 for key, value in pairs}

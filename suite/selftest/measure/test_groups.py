@@ -1,0 +1,41 @@
+"""Metric groups: what they need of the workload; parity of tokenizers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from quantgate.jobs import Needs
+from quantgate.measure.metrics import accuracy, code, decoding, perplexity, tokenizer
+
+from selftest.measure.fakes import Here
+
+if TYPE_CHECKING:
+    pass
+
+
+def test_what_the_metrics_need_of_the_workload() -> None:
+    assert perplexity.needs(perplexity.Options(text="t", n_ctx=16, windows=4)) == Needs(texts={"t": 64})
+    assert accuracy.needs(accuracy.Options(tasks=["a", "b"], items=5)) == Needs(tasks={"a": 5, "b": 5})
+    assert accuracy.needs(accuracy.Options(tasks=["a"], items=5, fewshot=3)) == Needs(
+        tasks={"a": 5}, fewshot=3
+    )
+    of_each = accuracy.Options(tasks=["a", "b"], items=5, items_of={"b": 9, "c": 7})
+    assert accuracy.needs(of_each) == Needs(tasks={"a": 5, "b": 9})
+    assert code.GROUP.needs(code.Options(tasks=["humaneval"], items=3)) == Needs(programs={"humaneval": 3})
+    assert decoding.GROUP.needs(decoding.Options(text="t", context=9, tokens=4)) == Needs(texts={"t": 14})
+    longer = decoding.Stretch(context=30, tokens=2)
+    assert decoding.GROUP.needs(decoding.Options(text="t", context=9, tokens=4, further=[longer])).texts == {
+        "t": 33
+    }
+    assert tokenizer.GROUP.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
+
+
+def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:
+    lines = [("ab", [97, 98]), ("cd", [99]), ("", []), ("ef", [102, 101]), ("gh", [103, 104])]
+    here.write("lines.json", json.dumps(lines))
+    metric = here.measure(tokenizer, text="t")["tokenizer/mismatches"]
+    assert (metric.value, metric.kind, metric.better) == (2, "exact", "lower")
+    assert metric.raw == {"first mismatches": ["cd", "ef"]}
+    assert metric.conditions == {"source": "w1", "lines": 5}
+    assert here.progress[-1] == ("tokenizer", 5, 5)

@@ -1,0 +1,104 @@
+"""The session: time in forward passes, prompts, loading, and the memory of a phase."""
+
+from __future__ import annotations
+
+import mmap
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+
+from selftest.measure.fakes import MB, VOCABULARY, Bigrams, Here, hold_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def test_time_in_forward_passes_is_counted_by_phase(here: Here) -> None:
+    class Slow(Bigrams):
+        def decode(self, ids: Sequence[int]) -> None:
+            time.sleep(0.02)
+            super().decode(ids)
+
+    here.backend = Slow()
+    session = here.session()
+    begin = time.perf_counter()
+    for phase in ("one", "other", "other"):
+        session.phase = phase
+        session.backend.decode([1])
+    session.phase = "none"
+    session.backend.weights()
+    assert set(session.forward) == {"one", "other"}
+    assert session.forward["one"] >= 0.02
+    assert session.forward["other"] >= 0.04
+    assert sum(session.forward.values()) <= time.perf_counter() - begin
+
+
+def test_prompts_are_the_same_every_time_and_within_the_vocabulary(here: Here) -> None:
+    prompt = here.session().prompt(500)
+    assert prompt == here.session().prompt(500)
+    assert prompt[:20] == here.session().prompt(20)
+    assert set(prompt) == set(range(VOCABULARY))
+
+
+def resident() -> tuple[int, int]:
+    """Anonymous and other resident bytes of this process, by psutil."""
+    info = psutil.Process().memory_info()
+    return info.rss - info.shared, info.shared
+
+
+def test_an_allocation_counts_as_anonymous_memory(here: Here) -> None:
+    session = here.session()
+    anonymous, shared = resident()
+    with session.memory_phase() as peak:
+        hold_memory()
+    assert 60 * MB < peak.anonymous - anonymous < 80 * MB
+    assert peak.file - shared < 8 * MB
+    assert peak.resident - anonymous - shared > 60 * MB
+    with session.memory_phase() as later:
+        pass
+    assert peak.anonymous - later.anonymous > 48 * MB, "a phase does not inherit the peak of an earlier one"
+    assert peak.resident - later.resident > 48 * MB
+
+
+def test_a_mapped_file_counts_as_file_backed_memory(here: Here) -> None:
+    """As llama.cpp maps its weights."""
+    file = here.folder / "weights"
+    with file.open("wb") as handle:
+        handle.truncate(64 * MB)
+    session = here.session()
+    anonymous, shared = resident()
+    with session.memory_phase() as peak, file.open("rb") as handle:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        with mapped:
+            assert int(np.frombuffer(mapped, dtype=np.uint8)[::4096].sum()) == 0  # touches every page
+            time.sleep(0.1)
+    assert 60 * MB < peak.file - shared < 80 * MB
+    assert peak.anonymous - anonymous < 8 * MB
+    assert peak.resident - anonymous - shared > 60 * MB
+
+
+def test_loading_is_timed_and_its_peak_taken(here: Here) -> None:
+    session = here.session()
+    anonymous, _ = resident()
+
+    def load(checkpoint: Path, options: dict[str, Any], threads: int) -> Any:
+        assert (checkpoint, options, threads) == (here.folder, {}, 2)
+        hold_memory()
+        return here.backend
+
+    session.load(load)
+    assert session.load_peak.anonymous - anonymous > 48 * MB
+    assert 0 < session.load_seconds < 60
+
+
+def test_an_error_in_a_phase_ends_the_sampling(here: Here) -> None:
+
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError), here.session().memory_phase():
+        _ = 1 / 0
+    assert threading.active_count() == before
