@@ -200,7 +200,7 @@ class Options:
                 raise InputError(f"{self.flag(name)} does not go with -n: {reason}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # pytest 9.0 hashes plugins, and a mapping has no hash
 class Spellings:
     """How each option is written in this run, by its name. A plugin, since pytest does not keep that."""
 
