@@ -7,6 +7,7 @@ and in the measuring process once more.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -131,7 +132,10 @@ def quantization_bits(stored: Mapping[str, Any]) -> Any:
     for group in groups.values() if isinstance(groups, dict) else ():
         if isinstance(group, dict) and isinstance(group.get("weights"), dict):
             return group["weights"].get("num_bits")
-    return 8 if stored.get("quant_method") in ("fp8", "fbgemm_fp8") else None
+    # Others have them in a name: `int4` (quanto), `Int8WeightOnlyConfig` (torchao), `mxfp4`; HQQ in a table of its own.
+    text = json.dumps([stored.get(key) for key in ("weights", "quant_type", "quant_config", "quant_method")])
+    named = re.search(r'"nbits": (\d)|(?:int|float)(\d)(?=")|(?:Int|Float)(\d)Weight|fp(\d)"', text)
+    return int(next(filter(None, named.groups()))) if named else None
 
 
 def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:

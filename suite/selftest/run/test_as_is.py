@@ -42,7 +42,7 @@ def shipped(tiny: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(folder: Path) -> dict[str, tuple[str, int]]:
     """SHA-256 and time of modification of each file."""
     files = [f for f in folder.rglob("*") if f.is_file()]
-    return {f.name: (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in files}
+    return {str(f): (hashlib.sha256(f.read_bytes()).hexdigest(), f.stat().st_mtime_ns) for f in files}
 
 
 def logits_of(file: Path, windows: list[list[int]]) -> list[NDArray[np.float32]]:
@@ -207,31 +207,43 @@ def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(project: Proj
 
 
 @pytest.mark.slow
-def test_a_folder_in_shards_takes_the_models_tokenizer(
+def test_folders_are_loaded_as_they_are_and_take_the_models_tokenizer(
     project: Project, tiny: TinyModel, tmp_path: Path
 ) -> None:
+    """One in shards, one that is quantized; neither has a tokenizer."""
     import torch
     import transformers
 
-    folder = tmp_path / "halves"
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny.safetensors, dtype=torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size="400KB")
-    assert (folder / "model.safetensors.index.json").exists()
-    assert not (folder / "tokenizer.json").exists()
-    before = state(folder)
-    cell = "tiny/transformers/halves"
+    halves, nf4 = tmp_path / "halves", tmp_path / "nf4"
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    load(tiny.safetensors, dtype=torch.bfloat16).save_pretrained(halves, max_shard_size="400KB")
+    quantization = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
+    load(tiny.safetensors, quantization_config=quantization, dtype=torch.float32).save_pretrained(nf4)
+    assert (halves / "model.safetensors.index.json").exists()
+    assert not list(tmp_path.glob("*/tokenizer*"))
+    before = state(tmp_path)
     project.matrix["backends"] = {
         "transformers": {"schemes": {"halves": {"as_is": True, "dtype": "bfloat16"}}}
     }
-    project.matrix["models"]["tiny"]["checkpoints"] = {"transformers/halves": {"path": str(folder)}}
-    project.matrix["tiers"]["smoke"]["cells"] = ["tiny/transformers/fp32", cell]
+    project.matrix["tiers"]["smoke"]["cells"] = [
+        "tiny/transformers/fp32", "tiny/transformers/halves", "tiny/bitsandbytes/nf4",
+    ]  # fmt: skip
+    project.matrix["models"]["tiny"]["checkpoints"] = {"transformers/halves": {"path": str(halves)}}
+    made_here = project.run("-m", "memory and nf4").verdict("tiny/bitsandbytes/nf4", "memory/weight_bytes")
+    project.matrix["models"]["tiny"]["checkpoints"]["bitsandbytes/nf4"] = {"path": str(nf4)}
     result = project.run("-m", "memory or tokenizer or perplexity")
     assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
-    metrics = project.measurement(cell).metrics
-    assert metrics["tokenizer/mismatches"].value == 0
-    assert metrics["memory/quantized_share"].value == 1
-    assert metrics["memory/bits_per_weight"].value == 16
-    assert metrics["memory/file_bytes"].value == sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     full = project.measurement("tiny/transformers/fp32").metrics["perplexity"].value
-    assert metrics["perplexity"].value == pytest.approx(full, rel=0.02)
-    assert state(folder) == before
+    for folder, cell in ((halves, "tiny/transformers/halves"), (nf4, "tiny/bitsandbytes/nf4")):
+        metrics = project.measurement(cell).metrics
+        files = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
+        assert metrics["memory/file_bytes"].value == files
+        assert metrics["memory/quantized_share"].value == 1
+        assert metrics["tokenizer/mismatches"].value == 0
+        assert metrics["perplexity"].value == pytest.approx(full, rel=0.2)
+        assert metrics["perplexity"].conditions["checkpoint"]
+    assert project.measurement("tiny/transformers/halves").metrics["memory/bits_per_weight"].value == 16
+    assert result.verdict("tiny/bitsandbytes/nf4", "memory/weight_bytes").measured == made_here.measured
+    assert state(tmp_path) == before

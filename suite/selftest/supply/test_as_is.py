@@ -103,6 +103,18 @@ def test_the_types_of_all_parts_count(tmp_path: Path) -> None:
     [
         (QUANTIZED, 4),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}, 8),
+        ({"quantization_config": {"quant_method": "quanto", "weights": "int4"}}, 4),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, 4),
+        ({"quantization_config": {"quant_method": "fbgemm_fp8"}}, 8),
+        (
+            {"quantization_config": {"quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}},
+            8,
+        ),
+        (
+            {"quantization_config": {"quant_config": {"weight_quant_params": {"nbits": 3}}}},
+            3,
+        ),
+        ({"quantization_config": {"quant_method": "bitnet"}}, 0),
         ({"dtype": "bfloat16"}, 16),
         ({"torch_dtype": "float32"}, 32),
         ({}, 0),
