@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What llama.cpp was asked for, by call; it is asked all the same."""
+def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What llama.cpp is given, which it then works with."""
     import llama_cpp
 
     seen: dict[str, Any] = {}
@@ -34,11 +34,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def test_the_cpu_is_given_no_device_and_offloads_nothing(tiny: TinyModel, asked: dict[str, Any]) -> None:
+def test_the_cpu_is_given_no_device_and_offloads_nothing(tiny: TinyModel, parameters: dict[str, Any]) -> None:
     from quantgate.backends.runtime.llamacpp import LlamaCpp
 
     model = LlamaCpp(tiny.gguf, {"device": "cpu"}, 1)
     model.reserve(8, 1)
     model.prefill([1, 2, 3])
     assert model.next_logits().any()
-    assert asked == {"devices": "none", "offload": (False, False)}
+    assert parameters == {"devices": "none", "offload": (False, False)}

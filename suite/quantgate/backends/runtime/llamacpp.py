@@ -101,7 +101,8 @@ class LlamaCpp:
         with listening() as log:
             self._context = llama_cpp.llama_init_from_model(self._model, params)
         if not self._context:
-            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: {log.cause}")
+            remedy = "; name other types in type_k and type_v" if self.states_cache else ""
+            raise MeasurementError(f"llama.cpp cannot make a context of {tokens} tokens: {log.cause}{remedy}")
         self._log = [line for line in log.lines if " MiB" in line]
         self._batch = llama_cpp.llama_batch_init(tokens, 0, sequences)
         self._reserved = (tokens, sequences)
