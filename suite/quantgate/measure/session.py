@@ -21,7 +21,7 @@ from quantgate.items import TOKENIZER, Programs, Task, Text
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
-from quantgate.measure.watch import Peak, Watch, memory_peak, watched
+from quantgate.measure.watch import Peak, memory_peak, watched
 from quantgate.processes.progress import OnProgress, report
 from quantgate.processes.turns import Turns, inherited
 from quantgate.records import Measurement, Metric, Record, Scalar
@@ -112,7 +112,8 @@ class Session:
         self.logprobs = job.logprobs
         self.load_peak = Peak()
         self.load_seconds = 0.0
-        self.load_watch = Watch()
+        self.load_raw: dict[str, Any] = {}
+        """What disturbed the loading."""
         self.no_peaks = ""
         """Why the peak of a phase cannot be told from that of an earlier one; empty: it can."""
         self.scored: dict[tuple[int, ...], Scored] = {}
@@ -131,7 +132,7 @@ class Session:
         than its embedding has rows. The backend then refuses texts longer than its positions, where a library would
         crash or score nonsense."""
         job = self._job
-        with watched(self.load_watch), self.memory_phase() as self.load_peak:
+        with watched() as self.load_raw, self.memory_phase() as self.load_peak:
             begin = time.perf_counter()
             self.backend = loader(job.weights, job.scheme_options, job.threads)
             self.load_seconds = time.perf_counter() - begin

@@ -20,17 +20,6 @@ from quantgate.records import Disturbance
 SYS = Path("/sys")
 
 
-@dataclass
-class Watch:
-    """One disturbance for each watched block; `raw` is how a metric keeps them."""
-
-    disturbances: list[Disturbance] = field(default_factory=list)
-
-    @property
-    def raw(self) -> dict[str, Any]:
-        return {"disturbances": [one.model_dump() for one in self.disturbances]}
-
-
 @dataclass(frozen=True)
 class Counters:
     """Processor seconds since boot, of all cores, as /proc/stat counts them, see proc(5); `process`: of this one."""
@@ -84,14 +73,15 @@ def disturbance(before: Counters, after: Counters, mhz: float | None) -> Disturb
 
 
 @contextmanager
-def watched(watch: Watch, aside: Callable[[], float] = lambda: 0.0) -> Iterator[None]:
-    """Add to `watch` what disturbed the block.
+def watched(aside: Callable[[], float] = lambda: 0.0) -> Iterator[dict[str, Any]]:
+    """Yield a metric's `raw`, which has what disturbed the block when it ends.
 
     aside: returns the processor seconds until now of another process that has its turns meanwhile and disturbs nothing.
     """
     before = Counters.now(aside())
-    yield
-    watch.disturbances.append(disturbance(before, Counters.now(aside()), _mhz()))
+    raw: dict[str, Any] = {}
+    yield raw
+    raw["disturbances"] = [disturbance(before, Counters.now(aside()), _mhz()).model_dump()]
 
 
 def _share(value: float) -> float:

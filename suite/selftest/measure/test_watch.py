@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from quantgate.measure import watch
-from quantgate.measure.watch import Counters, Watch, disturbance, watched
+from quantgate.measure.watch import Counters, disturbance, watched
 
 
 def counters(
@@ -36,17 +36,16 @@ def _spin(seconds: float) -> None:
 
 
 def test_work_of_another_process_is_seen() -> None:
-    alone, beside = Watch(), Watch()
-    with watched(alone):
+    with watched() as alone:
         _spin(0.4)
     other = multiprocessing.get_context("spawn").Process(target=_spin, args=(0.8,))
     other.start()
     time.sleep(0.3)
-    with watched(beside):
+    with watched() as beside:
         time.sleep(0.3)
     other.join()
-    assert beside.disturbances[0].others > 0.05, "at least a part of one core, on a machine of up to 16"
-    assert [set(one) for one in alone.raw["disturbances"]] == [
+    assert beside["disturbances"][0]["others"] > 0.05, "at least a part of one core, on a machine of up to 16"
+    assert [set(one) for one in alone["disturbances"]] == [
         {"others", "steal", "load", "mhz", "throttled", "pauses", "paused"}
     ]
 

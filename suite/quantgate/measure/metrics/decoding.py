@@ -8,7 +8,7 @@ shows here alone. Both sides are the cell's, so a healthy one differs by roundin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ from quantgate.records import Declared, Metric, Record, Scalar
 
 WARM_UP = 8
 """Memory counts after the first token in so many: buffers are made then, and kept."""
+
+
+_Decoded = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 
 class Stretch(Record):
@@ -53,15 +56,6 @@ class Options(Stretch):
         return [Stretch(context=self.context, tokens=self.tokens), *self.further]
 
 
-class _Decoded(NamedTuple):
-    """Of each decoded token: KL divergence from one pass, negative log-likelihood of the token that follows; of each
-    after the warm-up, the bytes of anonymous memory by which the process grew."""
-
-    kl: NDArray[np.float64]
-    nll: NDArray[np.float64]
-    grown: NDArray[np.float64]
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
     from those of one forward pass; `decoding/perplexity` of the tokens that follow, as decoding predicts them; and
@@ -71,7 +65,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     stretches = options.stretches
     text = session.text(options.text).ids
     total, done = sum(s.tokens for s in stretches), 0
-    decoded: list[_Decoded] = []
+    decoded = []
     for stretch in stretches:
         decoded.append(_decode(session, stretch, text[: stretch.ids], done, total))
         done += stretch.tokens
@@ -96,7 +90,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def _decode(session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int) -> _Decoded:
-    """Decode one context; `done` of `total` tokens were decoded before."""
+    """Decode one context; `done` of `total` tokens were decoded before. Returns of each decoded token the KL divergence
+    from one pass and the negative log-likelihood of the token that follows; of each after the warm-up, the bytes of
+    anonymous memory by which the process grew."""
     at_once: list[NDArray[np.float32]] = []
 
     def look(logits: NDArray[np.float32], norm: NDArray[np.float64]) -> None:
@@ -110,13 +106,13 @@ def _decode(session: Session, stretch: Stretch, ids: Sequence[int], done: int, t
     nll = -stepwise[each, tokens].astype(np.float64)
     if not np.isfinite(nll).all():
         raise MeasurementError("a token of the text has probability 0 (its logit is minus infinity)")
-    return _Decoded(compare(rows, stepwise).kl, nll, grown)
+    return compare(rows, stepwise).kl, nll, grown
 
 
 def _stepwise(
     session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Return log-probabilities [tokens, vocabulary] by what is timed as prefill and decode, and `_Decoded.grown`."""
+    """Return log-probabilities [tokens, vocabulary] by what is timed as prefill and decode, and the growth."""
     backend = session.backend
     backend.reserve(stretch.context + stretch.tokens, 1)
     backend.prefill(ids[: stretch.context])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from quantgate.backends.base import HasCache, Weights
 from quantgate.errors import UnmeasurableError
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.session import Session
-from quantgate.measure.watch import Watch, watched
+from quantgate.measure.watch import watched
 from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
 
 
@@ -47,8 +47,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     backend.reserve(options.prompt + options.decode, 1)
     prompt = session.prompt(options.prompt)
     peaks = {"load": session.load_peak}
-    watch = Watch()
-    with watched(watch):
+    with watched() as raw:
         with session.memory_phase() as peaks["prefill"]:
             backend.prefill(prompt)
         with session.memory_phase() as peaks["decode"]:
@@ -72,13 +71,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             metrics["memory/cache_bytes"] = _exact(size, "bytes", lengths)
     for phase, peak in peaks.items():
         metrics[f"memory/peak_{phase}_anonymous"] = _level(
-            peak.anonymous, phase_conditions, watch, peak.as_dict()
+            peak.anonymous, phase_conditions, raw, peak.as_dict()
         )
     highest = max(p.resident for p in peaks.values())
-    metrics["memory/peak_resident"] = _level(highest, phase_conditions, watch)
+    metrics["memory/peak_resident"] = _level(highest, phase_conditions, raw)
     for kind in peaks["prefill"].device:
         highest = max(p.device.get(kind, 0) for p in peaks.values())
-        metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, watch)
+        metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, raw)
     return metrics
 
 
@@ -99,7 +98,7 @@ def _exact(
 
 
 def _level(
-    value: float, conditions: dict[str, Scalar], watch: Watch, parts: dict[str, int] | None = None
+    value: float, conditions: dict[str, Scalar], raw: dict[str, Any], parts: dict[str, int] | None = None
 ) -> Metric:
     return Metric(
         kind="level",
@@ -108,7 +107,7 @@ def _level(
         better="lower",
         samples=[value],
         conditions=conditions,
-        raw={**{key: [part] for key, part in (parts or {}).items()}, **watch.raw},
+        raw={**{key: [part] for key, part in (parts or {}).items()}, **raw},
     )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from quantgate.backends.base import Generates
 from quantgate.machine.environment import machine
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.session import Session
-from quantgate.measure.watch import Watch, watched
+from quantgate.measure.watch import watched
 from quantgate.processes.turns import Turns
 from quantgate.records import Declared, Metric, Record
 
@@ -91,14 +91,11 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         def progress(done: float, number: int = number) -> None:
             session.progress(number + done, len(names))
 
-        watch = Watch()
-        with watched(watch, lambda: session.turns.aside):
+        with watched(lambda: session.turns.aside) as raw:
             rounds = _time(kinds[name], options, session.turns, progress)
-        metrics[f"throughput/{name}"] = _metric(session, options, rounds, kinds[name], watch)
+        metrics[f"throughput/{name}"] = _metric(session, options, rounds, kinds[name], raw)
     if "load" in parts or not parts:
-        metrics["throughput/load"] = _metric(
-            session, options, [session.load_seconds], None, session.load_watch
-        )
+        metrics["throughput/load"] = _metric(session, options, [session.load_seconds], None, session.load_raw)
     return metrics
 
 
@@ -129,7 +126,7 @@ def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float]
 
 
 def _metric(
-    session: Session, options: Options, rounds: list[float], kind: Kind | None, watch: Watch
+    session: Session, options: Options, rounds: list[float], kind: Kind | None, raw: dict[str, Any]
 ) -> Metric:
     """kind: None for loading."""
     median = statistics.median(rounds)
@@ -153,7 +150,7 @@ def _metric(
             "first_token": options.first_token,
             "warm-up tokens": kind.warm_up if kind else 0,
         },
-        raw={"tokens": tokens, **watch.raw} if tokens else watch.raw,
+        raw={"tokens": tokens, **raw} if tokens else raw,
     )
 
 
