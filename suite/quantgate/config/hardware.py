@@ -1,4 +1,4 @@
-"""What hardware a cell needs that this machine lacks."""
+"""Say what hardware a cell needs and this machine lacks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantgate.config.matrix import Cell
 
 
 def missing_hardware(cell: Cell) -> str:
-    """Why the cell cannot run here; empty when it can."""
+    """Return why the cell cannot run here; empty: it can."""
     if cell.scheme_options.get("device") == "cuda" and not cuda_devices():
         return "needs a CUDA device; this machine has none"
     return ""
@@ -17,7 +17,7 @@ def missing_hardware(cell: Cell) -> str:
 
 @functools.cache
 def cuda_devices() -> int:
-    """Number of CUDA devices, asked of the driver itself: the parent process does not import torch."""
+    """Return the number of CUDA devices, from the driver itself: the parent process does not import torch."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.config.grid import expand_grids
 from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.config.toml_input import allowed, read_toml, validate
 from quantgate.errors import InputError
@@ -33,10 +33,10 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
         if not isinstance(value, dict):
             raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
     raw.setdefault("backends", {})
+    expand_grids(path, raw["backends"])
     if not is_default:
         defaults = read_toml(MATRIX)["backends"]
         expand_grids(MATRIX, defaults)
-        expand_grids(path, raw["backends"])
         raw["backends"] = _merge(defaults, raw["backends"])
     for backend in raw["backends"]:
         if backend not in backends:
@@ -44,26 +44,17 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     tiers = raw.get("tiers", {})
     raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
     for name, tier in raw["tiers"].items():
-        given = tier["group_options"]
-        tier["group_options"] = {
-            group: _options(path, f"tiers.{name}.{group}", group, given[group], groups) for group in given
-        }
-    expand_grids(path, raw["backends"])
+        for group, options in tier["group_options"].items():
+            where = f"tiers.{name}.{group}"
+            if group not in groups:
+                raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
+            tier["group_options"][group] = validate(groups[group], options, path, where)
     matrix = validate(Matrix, {"path": path, **raw}, path)
     matrix.check_names()
     matrix.check_checkpoints()
     matrix.check_references()
     matrix.check_patterns()
     return matrix
-
-
-def _options(
-    path: Path, where: str, group: str, options: Mapping[str, Any], groups: Mapping[str, type[Record]]
-) -> Record:
-    """Validate a metric group's options."""
-    if group not in groups:
-        raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
-    return validate(groups[group], options, path, where)
 
 
 def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -81,20 +72,15 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
     for key, value in options.items():
         if not isinstance(value, dict):
             raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
-    flat = {"group_options": options, **{k: table[k] for k in ("time_limit", "cells") if k in table}}
-    if not isinstance(flat.get("cells", []), list):
+    tier = {**{k: table[k] for k in table if k in ("time_limit", "cells")}, "group_options": options}
+    if not isinstance(tier.get("cells", []), list):
         raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
     if "extends" not in table:
-        return flat
+        return tier
     if not isinstance(table["extends"], str):
         raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {allowed('', tiers)}")
     base = _tier(path, tiers, table["extends"], (*seen, name))
-    return {
-        **base,
-        **flat,
-        "cells": [*base.get("cells", []), *flat.get("cells", [])],
-        "group_options": _merge(base["group_options"], options),
-    }
+    return {**_merge(base, tier), "cells": [*base.get("cells", []), *tier.get("cells", [])]}
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,3 +90,54 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def expand_grids(path: Path, backends: Mapping[str, Any]) -> None:
+    """Put the schemes of each grid after those that are written out. path: for messages. Raises InputError."""
+    for backend, entry in backends.items():
+        grids = entry.pop("grid", None) if isinstance(entry, dict) else None
+        if grids is None:
+            continue
+        where = f"{path}: backends.{backend}.grid"
+        if not isinstance(grids, list):
+            raise InputError(f"{where}: must be tables: [[backends.{backend}.grid]]")
+        made, written = schemes_of(where, grids), entry.get("schemes", {})
+        for name in made:
+            if name in written:
+                raise InputError(
+                    f"{where}: makes {name!r}, which is among backends.{backend}.schemes: remove one"
+                )
+        entry["schemes"] = {**written, **made}
+
+
+def schemes_of(where: str, grids: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    """Return schemes by name, in the order of the file; the last list of a grid varies fastest.
+
+    `name` of a grid is a pattern with its other keys in braces: `{data_type}{bits}-b{block}` makes `int4-b64`. A key
+    whose value is no list is the same for all.
+    """
+    schemes: dict[str, dict[str, Any]] = {}
+    for number, grid in enumerate(grids):
+        here = f"{where}[{number}].name"
+        if not isinstance(grid, Mapping) or not isinstance(grid.get("name"), str):
+            raise InputError(f'{here}: is missing; give a pattern such as "int{{bits}}-b{{block}}"')
+        axes = {k: v if isinstance(v, list) else [v] for k, v in grid.items() if k != "name"}
+        for values in itertools.product(*axes.values()):
+            scheme = dict(zip(axes, values, strict=True))
+            name = _named(here, grid["name"], scheme)
+            if name in schemes:
+                raise InputError(f"{here}: makes {name!r} twice: put every key that varies into the pattern")
+            schemes[name] = scheme
+    return schemes
+
+
+def _named(where: str, pattern: str, scheme: Mapping[str, Any]) -> str:
+    try:
+        return pattern.format_map(scheme)
+    except KeyError as error:
+        unknown = str(error.args[0])
+        raise InputError(
+            f"{where}: {pattern!r} names {unknown!r}, which the grid has not. {allowed(unknown, scheme)}"
+        ) from None
+    except (ValueError, AttributeError, IndexError, TypeError) as error:
+        raise InputError(f"{where}: {pattern!r} is no pattern with keys in braces: {error}") from None

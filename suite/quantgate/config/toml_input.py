@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -25,10 +25,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # malformed, a number of ten thousand digits, nested a thousand times
+    except (ValueError, RecursionError) as error:  # or a number of ten thousand digits, or nested too deep
         raise InputError(f"{path}: is not valid TOML: {error}") from None
 
 
@@ -42,10 +39,10 @@ def validate(model: type[M], data: Mapping[str, Any], path: Path, where: str = "
 
 
 def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
-    key = ".".join([*([where] if where else []), *(str(p) for p in error["loc"])])
+    key = ".".join([*([where] if where else []), *(str(part) for part in error["loc"])])
     if error["type"] == "extra_forbidden":
-        fields = _fields(model, error["loc"][:-1])
-        return f"{path}: {key}: unknown key. {allowed(str(error['loc'][-1]), fields)}"
+        *parents, last = error["loc"]
+        return f"{path}: {key}: unknown key. {allowed(str(last), _fields(model, parents))}"
     if error["type"] == "missing":
         return f"{path}: {key}: is missing; add it"
     hint = ""
@@ -58,29 +55,27 @@ def _explain(error: Any, path: Path, where: str, model: type[BaseModel]) -> str:
     return f"{path}: {key}: {error['msg']} (got {error['input']!r}){hint}"
 
 
-def _fields(model: type[BaseModel], loc: Iterable[Any]) -> list[str]:
-    """Names of the fields at `loc`: follows model and dict-of-model annotations."""
+def _fields(model: type[BaseModel], location: Iterable[Any]) -> list[str]:
+    """Return the names of the fields at `location`, through models and dicts and lists of models."""
     current: Any = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
+    for part in location:
+        if hasattr(current, "model_fields"):
             current = current.model_fields[part].annotation if part in current.model_fields else None
         else:
-            current = _last_model(current)
-        if current is None:
-            return []
-    last = current if isinstance(current, type) else _last_model(current)
-    return list(last.model_fields) if isinstance(last, type) and issubclass(last, BaseModel) else []
+            current = _inner_model(current)
+    if not hasattr(current, "model_fields"):
+        current = _inner_model(current)
+    return list(getattr(current, "model_fields", ()))
 
 
-def _last_model(annotation: Any) -> Any:
-    models = [
-        a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
-    ]
-    return models[-1] if models else None
+def _inner_model(annotation: Any) -> Any:
+    """Return the model in `dict[str, Model]`, `list[Model]` or `Model | None`; None: there is none."""
+    return next((a for a in reversed(get_args(annotation)) if hasattr(a, "model_fields")), None)
 
 
-def allowed(name: str, known: Iterable[str]) -> str:
-    names = sorted(known)
+def allowed(name: str, names: Iterable[str]) -> str:
+    """Return the sentence that lists what may stand in place of `name`, the nearest first."""
+    names = sorted(names)
     close = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}Allowed: {', '.join(names)}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantgate.config.grid import expand_grids, schemes_of
+from quantgate.config.reading import expand_grids, schemes_of
 from quantgate.errors import InputError
 from quantgate.run.inputs import is_simulated, load_matrix
 
@@ -19,9 +19,9 @@ def test_every_combination_once_in_order() -> None:
         "block": 64,
         "bits": [3, 4],
     }
-    found = schemes_of("here", [grid])
-    assert list(found) == ["int3-b64", "int4-b64", "float3-b64", "float4-b64"]
-    assert found["float3-b64"] == {"dtype": "float32", "kind": "float", "block": 64, "bits": 3}
+    schemes = schemes_of("here", [grid])
+    assert list(schemes) == ["int3-b64", "int4-b64", "float3-b64", "float4-b64"]
+    assert schemes["float3-b64"] == {"dtype": "float32", "kind": "float", "block": 64, "bits": 3}
 
 
 def test_grids_stand_beside_what_is_written_out() -> None:

@@ -1,0 +1,107 @@
+"""Entries that can match nothing, which are refused, and how many gates entries make of a case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from quantgate.config.matrix import Matrix
+from quantgate.errors import InputError
+from quantgate.run.gates import check_tolerances, most_gates, possible
+from quantgate.run.plan import Need
+
+from selftest.config.tolerance_file import load_text, one_entry
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            'metric = "perplexty"\nrelative = 0.1',
+            r"entry 1 \(metric = 'perplexty'\) gates nothing: no tier of .* measures a metric of this name "
+            r"\(did you mean 'perplexity'\?\)",
+        ),
+        (
+            'metric = "perplexity"\nrelative = 0.1\nrounding = "none"',
+            r"gates nothing: rounding = 'none': no scheme of these cells has it, in any tier of ",
+        ),
+        (
+            'metric = "perplexty/reproduction"\nabsolute = 0.1\nhere = 0.1',
+            r"did you mean 'perplexity/reproduction'\?",
+        ),
+        ('metric = "accuracy/arc_esy/margin"\nabsolute = 1.0', r"did you mean 'accuracy/arc_easy/margin'\?"),
+        (
+            'metric = "accuracy/arc_easy/margin"\ntier = "quick"\nabsolute = 1.0',
+            "tier 'quick' of .* measures no such metric",
+        ),
+        (
+            'metric = "memory/weight_bytes/reproduction"\nabsolute = 1.0\nhere = 0.0',
+            "no tier of .* measures a metric of this name",
+        ),
+        ('metric = "perplexity/mean/loss"\nrelative = 0.1', r"did you mean 'perplexity/loss'\?"),
+        (
+            'metric = "perplexity"\ntier = "lnog"\nrelative = 0.1',
+            r"tier = 'lnog' is no tier of .*matrix.toml \(did you mean 'long'\?\)",
+        ),
+        (
+            'metric = "perplexity"\ncell = "mne/llamacpp/F16"\nreason = "x"\nrelative = 0.1',
+            r"cell = 'mne/llamacpp/F16' matches no cell of any tier of .* \(did you mean 'mine/llamacpp/F16'\?\)",
+        ),
+        (
+            'metric = "perplexity"\ncell = "*/Q4_0"\ntier = "quick"\nreason = "x"\nrelative = 0.1',
+            "matches no cell of tier 'quick'",
+        ),
+        (
+            'metric = "perplexity"\ncell = "smollm2-135m/*"\nreason = "x"\nrelative = 0.1',
+            r"matches no cell .*\(its cells: mine/llamacpp/F16, ",
+        ),
+        ('metric = "speed"\nrelative = 0.1', r"\(its metrics: .*perplexity/loss.* and \d+ more\)"),
+    ],
+)
+def test_an_entry_that_can_match_nothing_is_refused_with_the_nearest_name(
+    tmp_path: Path, user_matrix: Matrix, keys: str, message: str
+) -> None:
+    path = tmp_path / "tolerances.toml"
+    tolerances = load_text(tmp_path, one_entry(keys))
+    with pytest.raises(InputError, match=message) as caught:
+        check_tolerances(path, tolerances, user_matrix)
+    assert str(caught.value).startswith(f"{path}: entry 1 (metric = ")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'metric = "perplexity"\ntier = "long"\ncell = "*/Q4_*"\nreason = "x"\nrelative = 0.1',
+        'metric = "perplexity/loss"\nrelative = 0.1',
+        'metric = "perplexity*"\nrelative = 0.1',
+        'metric = "accuracy/arc_easy/recovery"\nrelative = 0.1',
+        'metric = "accuracy/*/margin/reproduction"\nabsolute = 0.1\nhere = 0.0',
+    ],
+)
+def test_an_entry_that_can_match_is_taken(tmp_path: Path, user_matrix: Matrix, keys: str) -> None:
+    check_tolerances(tmp_path / "tolerances.toml", load_text(tmp_path, one_entry(keys)), user_matrix)
+
+
+def test_every_wrong_entry_is_named(tmp_path: Path, user_matrix: Matrix) -> None:
+    text = one_entry('metric = "perplexity"\nrelative = 0.1')
+    text += "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in ("one", "two"))
+    with pytest.raises(InputError, match=r"(?s)entry 2 \(metric = 'one'.*\n.*entry 3 \(metric = 'two'"):
+        check_tolerances(tmp_path / "tolerances.toml", load_text(tmp_path, text), user_matrix)
+
+
+def test_the_gates_of_a_case_are_those_of_the_tolerances_in_force(
+    tmp_path: Path, user_matrix: Matrix
+) -> None:
+    options, cell = user_matrix.tier("long").group_options, user_matrix.cells("long")[0]
+
+    def most(request: str, *metrics: str) -> int:
+        lines = "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in metrics)
+        return most_gates(
+            Need(cell, request),
+            possible(options, relatives=False),
+            load_text(tmp_path, f"run_alpha = 0.01\n{lines}"),
+        )
+
+    assert most("perplexity", "perplexity") == 1
+    assert most("perplexity", "perplexity", "perplexity/bits_per_byte") == 2
+    assert most("accuracy/arc_easy", "accuracy/*/acc", "perplexity") == 1

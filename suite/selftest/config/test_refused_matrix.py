@@ -1,0 +1,237 @@
+"""What a matrix file may not say: refused with file, key and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from quantgate.errors import InputError
+from quantgate.measure.groups import metric_groups
+from quantgate.run.inputs import load_matrix
+
+from selftest.config.user_file import USER_FILE, load_text, refusal
+
+
+def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
+    matrix = load_text(tmp_path, f'{USER_FILE}[tiers.nightly]\nextends = "smoke"\n')
+    with pytest.raises(InputError) as caught:
+        matrix.tier("nigthly")
+    assert str(caught.value) == (
+        f"{tmp_path / 'matrix.toml'}: no tier 'nigthly'. Did you mean 'nightly'? Allowed: nightly, smoke"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("mien/llamacpp/F16", "names no model of this file: 'mien'. Did you mean 'mine'? Allowed: mine"),
+        (
+            "mine/lama.cpp/F16",
+            "names no backend: 'lama.cpp'. Did you mean 'llamacpp'? "
+            "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, transformers",
+        ),
+        (
+            "mine/bitsandbytes/nf3",
+            "names no scheme of bitsandbytes: 'nf3'. Did you mean 'nf4'? "
+            "Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
+        ),
+        (
+            "mine/bitsandbytes/Q4_K_M",
+            "names no scheme of bitsandbytes: 'Q4_K_M'. Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
+        ),
+        ("mine/llamacpp", "is not of the form model/backend/scheme."),
+        ("other/*/*", "names no model of this file: 'other'. Allowed: mine"),
+    ],
+)
+def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
+    tmp_path: Path, pattern: str, message: str
+) -> None:
+    text = USER_FILE.replace("mine/llamacpp/Q4_K_M", pattern)
+    assert refusal(tmp_path, text) == f"tiers.smoke.cells: {pattern!r} {message}"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            "[tiers.smoke.perplexty]\ntext = 'x'",
+            "tiers.smoke.perplexty: unknown key. Did you mean 'perplexity'? Allowed: {allowed}",
+        ),
+        (
+            "[tiers.smoke.accuracy]\ntasks = ['piqa']\nitem = 4",
+            "tiers.smoke.accuracy.item: unknown key. Did you mean 'items'? "
+            "Allowed: budget, fewshot, items, items_of, tasks",
+        ),
+        (
+            "[tiers.smoke.accuracy]\ntasks = []",
+            "tiers.smoke.accuracy.tasks: List should have at least 1 item after validation, not 0 (got [])",
+        ),
+        ("[tiers.smoke.accuracy]\nitems = 4", "tiers.smoke.accuracy.tasks: is missing; add it"),
+        (
+            "[tiers.smoke.tokenizer]\ntext = 'x'\ncharacters = 0",
+            "tiers.smoke.tokenizer.characters: Input should be greater than or equal to 1 (got 0)",
+        ),
+        (
+            "[tiers.other]\ntime_limit = 0\ncells = []",
+            "tiers.other.time_limit: Input should be greater than 0 (got 0)",
+        ),
+        (
+            "[tiers.other]\ntime_limt = 3\ncells = []",
+            "tiers.other.time_limt: unknown key. Did you mean 'time_limit'? Allowed: cells, extends, time_limit",
+        ),
+    ],
+)
+def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, more: str, message: str) -> None:
+    allowed = ", ".join(sorted([*metric_groups(), "cells", "extends", "time_limit"]))
+    assert refusal(tmp_path, f"{USER_FILE}\n{more}\n") == message.format(allowed=allowed)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("[model.other]", "model: unknown key. Did you mean 'models'? Allowed: backends, models, tiers"),
+        ("[path]", "path: unknown key. Allowed: backends, models, tiers"),
+        (
+            "[models.a]\nlicense = 'MIT'\npath = 'x'",
+            "models.a.path: unknown key. Allowed: add_bos, checkpoints, gguf, license, weights",
+        ),
+        ("[models.a]\nlicense = 'MIT'", "models.a: Value error, give weights, gguf or both"),
+        ("[models.a]\ngguf = { path = 'x' }", "models.a.license: is missing; add it"),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { pth = 'x' }",
+            "models.a.weights.pth: unknown key. Did you mean 'path'? Allowed: asset, file, hub, path, revision",
+        ),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { file = 'x' }",
+            "models.a.weights: Value error, give exactly one of asset, hub, path",
+        ),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { path = 'x', asset = 'y' }",
+            "models.a.weights: Value error, give exactly one of asset, hub, path",
+        ),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m' }",
+            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit",
+        ),
+        (
+            "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m', revision = 'v1.0' }",
+            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit, "
+            "since a branch or tag may move unseen: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
+        ),
+        (
+            "[models.'a/b']\nlicense = 'MIT'\ngguf = { path = 'x' }",
+            "models: 'a/b': cannot be part of a file name; use letters, digits and",
+        ),
+        (
+            "[models.'..']\nlicense = 'MIT'\ngguf = { path = 'x' }",
+            "models: '..': cannot be part of a file name",
+        ),
+        ("[tiers.'a/b']\nextends = 'smoke'", "tiers: 'a/b': cannot be part of a file name"),
+        (
+            "[backends.llamacpp.schemes.'Q4/2']\nbits = 4",
+            "backends.llamacpp.schemes: 'Q4/2': cannot be part of a file name",
+        ),
+        (
+            "[backends.llama_cpp.schemes]\nQ = { bits = 4 }",
+            "backends.llama_cpp: no such backend. Did you mean 'llamacpp'? Allowed: bitsandbytes,",
+        ),
+        (
+            "[backends.llamacpp]\nschema = 1",
+            "backends.llamacpp.schema: unknown key. Did you mean 'schemes'? Allowed: checkpoint, ",
+        ),
+        (
+            "[backends.llamacpp]\ncheckpoint = 'onnx'",
+            "backends.llamacpp.checkpoint: Input should be 'safetensors', 'gguf' or 'compressed' (got 'onnx')",
+        ),
+        (
+            "[backends.llamacpp.schemes.X]\nftype = 'X'",
+            "backends.llamacpp.schemes.X.bits: is missing; add it",
+        ),
+        (
+            "[backends.llamacpp.schemes.X]\nbits = 0",
+            "backends.llamacpp.schemes.X.bits: Input should be greater than 0 (got 0)",
+        ),
+        (
+            "[backends.llamacpp.schemes.X]\nbits = 4\ndevice = 'gpu'",
+            "backends.llamacpp.schemes.X.device: Input should be 'cpu' or 'cuda' (got 'gpu')",
+        ),
+        (
+            "[backends.llamacpp.schemes.X]\nbits = 4\nreference = 'llamacpp/F61'",
+            "backends.llamacpp.schemes.X.reference: no backend/scheme 'llamacpp/F61'. "
+            "Did you mean 'llamacpp/F16'? Allowed: bitsandbytes/",
+        ),
+        (
+            "[backends.bitsandbytes]\nreference = 'transformers/bf16'",
+            "backends.bitsandbytes.reference: 'transformers/bf16' is no reference, since "
+            "backends.transformers.reference holds it against 'transformers/fp32': name 'transformers/fp32' here, or "
+            "make it a reference of its own, with backends.transformers.schemes.bf16.reference = 'transformers/bf16'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\nF16 = { reference = 'llamacpp/Q8_0' }\nQ8_0 = { reference = 'llamacpp/F16' }",
+            "backends.llamacpp.reference: 'llamacpp/F16' is no reference, since "
+            "backends.llamacpp.schemes.F16.reference holds it against 'llamacpp/Q8_0'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\n'Q4_0.2' = { bits = 4, ftype = 'Q4_0' }",
+            "backends.llamacpp.schemes.Q4_0.2: its files would be those of a process of the scheme 'Q4_0'",
+        ),
+        (
+            "[backends.llamacpp.schemes]\n'Q4_0.x' = { bits = 4, ftype = 'Q4_0' }\n"
+            "'Q4_0.x.part' = { bits = 4, ftype = 'Q4_0' }",
+            "backends.llamacpp.schemes.Q4_0.x.part: its files would be those of a process of the scheme 'Q4_0.x'",
+        ),
+        (
+            "[backends.bitsandbytes]\nreference = 'fp32'",
+            "backends.bitsandbytes.reference: no backend/scheme 'fp32'.",
+        ),
+    ],
+)
+def test_a_wrong_model_backend_or_scheme_is_named_with_what_is_allowed(
+    tmp_path: Path, more: str, message: str
+) -> None:
+    assert refusal(tmp_path, f"{USER_FILE}\n{more}\n").startswith(message)
+
+
+def test_divergence_from_a_reference_that_is_not_measured_is_refused(tmp_path: Path) -> None:
+    text = f"{USER_FILE}[tiers.smoke.divergence]\ntext = 'boolq'\n"
+    assert "divergence" in load_text(tmp_path, text).tier("smoke").group_options
+    message = refusal(tmp_path, text.replace("mine/llamacpp/F16", "mine/llamacpp/Q8_0"))
+    assert message == (
+        "tiers.smoke.cells: mine/llamacpp/Q8_0 is held against mine/llamacpp/F16, which is not among them: "
+        "add it, or leave out tiers.smoke.divergence"
+    )
+
+
+@pytest.mark.parametrize("key", ["models", "backends", "tiers"])
+def test_a_value_in_place_of_tables_is_refused(tmp_path: Path, key: str) -> None:
+    assert refusal(tmp_path, f"{key} = 3\n") == f"{key}: must be tables: [{key}.NAME] ..."
+
+
+def test_an_empty_file_misses_its_models(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "") == "models: is missing; add it"
+
+
+def test_malformed_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
+    message = refusal(tmp_path, USER_FILE + "cells = [\n")
+    assert message.startswith("is not valid TOML: ")
+    line = len(USER_FILE.splitlines()) + 2
+    assert f"line {line}" in message or "end of document" in message
+    assert "line 2, column 9" in refusal(tmp_path, "\nmodels  3\n")
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: no such file"):
+        load_matrix(tmp_path / "none.toml")
+    with pytest.raises(InputError, match=r"cannot be read: .*directory"):
+        load_matrix(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe[")
+    with pytest.raises(InputError, match=r"binary\.toml: cannot be read: .*utf-8"):
+        load_matrix(tmp_path / "binary.toml")
+
+
+def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
+    text = "[models.a]\nlicense = 'MIT'\n[models.b]\nlicence = 'MIT'\ngguf = { path = 'x' }\n"
+    assert refusal(tmp_path, text).splitlines()[:2] == [
+        "models.a: Value error, give weights, gguf or both (got {'license': 'MIT'})",
+        "models.b.license: is missing; add it",
+    ]

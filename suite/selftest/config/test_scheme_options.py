@@ -1,0 +1,90 @@
+"""Options of schemes: each backend refuses what it does not take, and needs no library for that."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from quantgate.backends.registry import backends
+from quantgate.paths import IMPORT_ROOT
+
+from selftest.config.user_file import USER_FILE, refusal
+
+
+@pytest.mark.parametrize(
+    ("scheme", "message"),
+    [
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_4bits = true",
+            "Did you mean 'load_in_4bit'?",
+        ),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_4bit = true\nbnb_4bit_quanttype = 'nf4'",
+            "Did you mean 'bnb_4bit_quant_type'?",
+        ),
+        (
+            "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nn_gpu_layer = -1",
+            "Did you mean 'n_gpu_layers'?",
+        ),
+        (
+            "transformers.schemes.mine]\nbits = 32\ndtype = 'float32'\nrefrence = 'a/b'",
+            "Did you mean 'reference'?",
+        ),
+        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_X'", "mine.ftype: Input should be 'F32', 'F16'"),
+        (
+            "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nn_gpu_layers = '3'",
+            "mine.n_gpu_layers: Input should be",
+        ),
+        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'", "give n_gpu_layers"),
+        ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'", "leave imatrix out"),
+        (
+            "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_k = 'Q8_0'",
+            "'q4_0' or 'iq4_nl' (got 'Q8_0'). Did you mean 'q8_0'?",
+        ),
+        (
+            "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_v = 'q8_0'\nflash_attn = false",
+            'type_v = "q8_0" needs flash attention in llama.cpp: remove flash_attn = false',
+        ),
+        ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nn_ubatch = 0", "mine.n_ubatch: Input should be"),
+        ("transformers.schemes.mine]\nbits = 32", "mine.dtype: is missing; add it"),
+        ("bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'", "give either load_in_8bit = true or"),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_8bit = true",
+            "makes 8 bits, and bits = 4",
+        ),
+        (
+            "bitsandbytes.schemes.mine]\nbits = 8\ndtype = 'float32'\nload_in_8bit = true\nbnb_4bit_quant_type = 'nf4'",
+            "bnb_4bit_quant_type does nothing with load_in_8bit",
+        ),
+        ("kbit.schemes.mine]\nbits = 5\ndtype = 'float32'\ndata_type = 'nf4'", "the nf4 type has 4 bits"),
+        (
+            "kbit.schemes.mine]\nbits = 4\ndtype = 'float32'\ndata_type = 'integer'",
+            "mine.data_type: Input should be",
+        ),
+        (
+            "llmcompressor.schemes.mine]\nbits = 4\ndtype = 'float32'\nmethod = 'gptq'",
+            "needs a `calibration`",
+        ),
+    ],
+)
+def test_options_that_a_backend_does_not_take_are_refused(tmp_path: Path, scheme: str, message: str) -> None:
+    refused = refusal(tmp_path, f"{USER_FILE}\n[backends.{scheme}\n")
+    assert refused.startswith(f"backends.{scheme.partition(']')[0]}")
+    assert message in refused
+
+
+def test_backends_are_read_without_the_libraries_that_compute() -> None:
+    code = "import sys; from quantgate.run.inputs import load_matrix; load_matrix(); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=IMPORT_ROOT
+    )
+    assert not {"torch", "transformers", "bitsandbytes", "llama_cpp"} & {*done.stdout.split()}
+
+
+def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
+    spec = replace(backends()["llmcompressor"], libraries={"json": "json", "no_such_module": "some-package"})
+    assert spec.missing() == "no_such_module is not installed: pip install some-package"
+    assert not replace(spec, libraries={"json": "json"}).missing()
