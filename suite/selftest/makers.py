@@ -1,5 +1,4 @@
-"""What the tests of `quantgate.processes.isolate` let a process do: makers, called as (output, report=...,
-**arguments)."""
+"""What the tests of `quantgate.processes` let a process do: makers, called as (output, report=..., **arguments)."""
 
 from __future__ import annotations
 
@@ -95,7 +94,7 @@ def leave_daemon(output: Path, *, report: Report) -> None:
 
 
 def write_progress(output: Path, *, report: Report, text: str, times: int = 1) -> None:
-    """Write something into the pipe of progress."""
+    """Send something in place of progress."""
     for _ in range(times):
         os.write(int(os.environ["QUANTGATE_PROGRESS_FD"]), text.encode())
 
@@ -173,8 +172,3 @@ def _end(how: str) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "hang":
         time.sleep(600)
-
-
-def write_pythonpath(output: Path, *, report: Report) -> None:
-    """Write where this process looks for modules first."""
-    output.write_text(os.environ["PYTHONPATH"])

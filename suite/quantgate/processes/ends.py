@@ -20,6 +20,11 @@ CAUSE = "error: "
 _EXCEPTION = re.compile(rf"{CAUSE}|[A-Za-z_.]*(Error|Exception)\b")
 """The last line of a job that failed, or of an interpreter that ends with a traceback."""
 
+_HINTS = {
+    "SIGKILL": ": out of memory?",
+    "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
+}
+
 
 def explain(status: int, log: Path) -> str:
     """Return why a process failed: the cause that its log gives, or else the last lines of the log.
@@ -27,45 +32,40 @@ def explain(status: int, log: Path) -> str:
     status: the exit status, or minus the number of the signal that killed it. Status 1 is an exception, which is the
     last line of the log; SIGABRT is an assertion that did not hold.
     """
-    lines = _lines(log)
     cause = ""
+    try:
+        lines = _lines(log)
+    except OSError:
+        lines = []
     if status == 1 and lines and _EXCEPTION.match(lines[-1]):
         cause = lines[-1].removeprefix(CAUSE)
     elif status == -signal.SIGABRT:
         cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
         cause = re.sub(r"^/\S*/", "", cause)  # the name of the source file is enough
     if cause:
-        return f"{cause} (the process {describe(status)})\n    full log: {log}"
-    return f"{describe(status)}{tail(log)}"
+        return f"{cause} (the process {_describe(status)})\n    full log: {log}"
+    return f"{_describe(status)}{tail(log)}"
+
+
+def tail(log: Path) -> str:
+    """Return the last lines of a log, indented, and where the rest is."""
+    try:
+        lines = _lines(log)[-TAIL:]
+    except OSError as error:
+        return f"\n    its log {log} cannot be read: {error.strerror}"
+    return "".join(f"\n    | {line}" for line in lines) + f"\n    full log: {log}"
 
 
 def _lines(log: Path) -> list[str]:
-    try:
-        return [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return []
+    return [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def describe(status: int) -> str:
-    """Return how a process ended, and what that may mean; the status as in `explain`."""
+def _describe(status: int) -> str:
+    """Return how a process ended, and what that may mean."""
     if status > 0:
         return f"ended with exit status {status}"
     try:
         name = signal.Signals(-status).name
     except ValueError:  # a real-time signal
         name = f"signal {-status}"
-    hint = {
-        "SIGKILL": ": out of memory?",
-        "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
-    }
-    return f"was killed by {name}{hint.get(name, '')}"
-
-
-def tail(log: Path) -> str:
-    """Return the last lines of a log, indented, and where the rest is."""
-    try:
-        text = log.read_text(errors="replace")
-    except OSError as error:
-        return f"\n    its log {log} cannot be read: {error.strerror}"
-    lines = [line for line in text.splitlines() if line.strip()][-TAIL:]
-    return "".join(f"\n    | {line}" for line in lines) + f"\n    full log: {log}"
+    return f"was killed by {name}{_HINTS.get(name, '')}"

@@ -1,19 +1,17 @@
-"""How far a job is: lines of JSON that its process writes to a pipe and its parent reads."""
+"""How far a job is: messages of JSON that its process sends to its parent."""
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 VARIABLE = "QUANTGATE_PROGRESS_FD"
-"""Environment variable of a job's process: the descriptor that takes its progress."""
+"""Environment variable of a job's process: the descriptor of the socket that takes its progress."""
 INTERVAL = 0.1
-"""Seconds between two lines of one phase, at least."""
-LONGEST_LINE = 2**16
+"""Seconds between two messages of one phase, at least."""
 
 OnProgress = Callable[[str, float, float], None]
 """Called with the phase, how much of it is done, and how much there is."""
@@ -21,24 +19,8 @@ OnProgress = Callable[[str, float, float], None]
 _last = 0.0
 
 
-def ignore_progress(phase: str, done: float, total: float) -> None:
-    """Do nothing: the default for callers that show no progress."""
-
-
-def report(phase: str, done: float, total: float) -> None:
-    """Write one line of progress, at most ten a second; the first of a phase (`done` is 0) is always written."""
-    global _last
-    now = time.monotonic()
-    descriptor = os.environ.get(VARIABLE)
-    if descriptor is None or (done > 0 and now - _last < INTERVAL):
-        return
-    _last = now
-    line = json.dumps({"phase": phase, "done": done, "total": total}) + "\n"
-    os.write(int(descriptor), line.encode())
-
-
 class Event(BaseModel):
-    """One line of progress."""
+    """How far a job is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -47,27 +29,28 @@ class Event(BaseModel):
     total: float
 
 
-class GarbledError(Exception):
-    """Something other than lines of progress was written; the text shows how it begins."""
+class End(BaseModel):
+    """A job has ended. status: exit status of its process, or minus the number of the signal that killed it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: int
 
 
-class Reader:
-    """Puts lines together from the pieces in which a pipe delivers them."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Yield the events that `data` completes. Raises GarbledError."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            try:
-                yield Event.model_validate_json(line)
-            except ValidationError:
-                raise _garbled(line) from None
-        if len(self._rest) > LONGEST_LINE:
-            raise _garbled(self._rest)
+MESSAGE: TypeAdapter[Event | End] = TypeAdapter(Event | End)
+"""Parses what arrives at the parent's end of a server's connection."""
 
 
-def _garbled(line: bytes) -> GarbledError:
-    return GarbledError(f"{line[:60]!r}{'...' if len(line) > 60 else ''}")
+def ignore_progress(phase: str, done: float, total: float) -> None:
+    """Do nothing: the default for callers that show no progress."""
+
+
+def report(phase: str, done: float, total: float) -> None:
+    """Send one message of progress, at most ten a second; the first of a phase (`done` is 0) is always sent."""
+    global _last
+    now = time.monotonic()
+    descriptor = os.environ.get(VARIABLE)
+    if descriptor is None or (done > 0 and now - _last < INTERVAL):
+        return
+    _last = now
+    os.write(int(descriptor), Event(phase=phase, done=done, total=total).model_dump_json().encode())

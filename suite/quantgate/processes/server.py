@@ -42,12 +42,9 @@ class Server:
     def load(self, modules: Sequence[str], log: Path) -> None:
         """Begin to import `modules` before there is a job, so that several servers can do so at the same time: call
         `wait` for each of them. An import that fails is reported when the server is given a job."""
-        if self._alive() and set(modules) == self._imported:
-            return
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            self.send("", modules, output.fileno(), output.fileno())
-        self._loading = True
+        if not self._alive() or set(modules) != self._imported:
+            self.send("", modules, log)
+            self._loading = True
 
     def wait(self, timeout: float) -> None:
         """Wait until `load` is done; end a server that has failed or takes longer than `timeout` seconds."""
@@ -57,21 +54,24 @@ class Server:
                 answer = self._control.recv(64)
             except OSError:
                 answer = b""
-            if answer:
-                self._control.settimeout(None)
-            else:
+            self._control.settimeout(None)
+            if not answer:
                 self.close()
         self._loading = False
 
-    def send(self, file: str, modules: Sequence[str], output: int, *descriptors: int) -> socket.socket:
+    def send(self, file: str, modules: Sequence[str], log: Path, *descriptors: int) -> socket.socket:
         """Give the server, started if necessary, a job's file, or (empty) only modules to import.
 
-        modules: are imported first; a server that has imported any others is replaced. output: takes what the job
-        prints. descriptors: go to the job. Returns the connection on which the server answers when the job has ended.
+        modules: are imported first; a server that has imported any others is replaced. log: takes what the job prints.
+        descriptors: go to the job. Returns the connection on which progress arrives, and an answer when the job has
+        ended.
         """
-        control = self._connection(output, set(modules))
-        with suppress(BrokenPipeError):  # whoever waits for the answer sees that the server has ended
-            socket.send_fds(control, [os.fsencode("\0".join([file, *modules]))], [output, *descriptors])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            control = self._connection(output.fileno(), set(modules))
+            message = os.fsencode("\0".join([file, *modules]))
+            with suppress(BrokenPipeError):  # whoever waits for the answer sees that the server has ended
+                socket.send_fds(control, [message], [output.fileno(), *descriptors])
         return control
 
     def exit_status(self, timeout: float) -> int:

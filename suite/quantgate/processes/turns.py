@@ -23,10 +23,10 @@ _LONGEST = 0.1
 
 
 class Turns:
-    """A process's turns; without a partner, they are all its own.
+    """The turns of one process; without a partner, every turn is its.
 
-    partner: connection with the other process, which keeps messages apart. first: whether the first turn is begun by
-    this process and ended by the other; the next one is begun by the other, and so on: neither always follows.
+    partner: connection with the other process, which keeps messages apart. first: whether this process begins the first
+    turn and the other ends it; the other begins the next one, and so on: neither always follows.
     """
 
     def __init__(self, partner: socket.socket | None = None, first: bool = True) -> None:
@@ -35,7 +35,7 @@ class Turns:
         self.waited = 0.0
         """Seconds in which it was the other's turn."""
         self.aside = 0.0
-        """Processor seconds of the other process, all told, when it was last heard of."""
+        """Processor seconds of the other process in all, as of its latest message."""
 
     @property
     def shared(self) -> bool:
@@ -44,30 +44,30 @@ class Turns:
 
     def meet(self) -> None:
         """Wait until both are here."""
-        self._say(0.0)
-        self._hear()
+        self._send(0.0)
+        self._receive()
 
     def take(self, work: Callable[[], float]) -> tuple[float, float]:
-        """One turn: both processes do their work, one after the other. What `work` returned here (seconds), and there:
-        the same, when nobody is there or has ended."""
-        theirs = None if self._first else self._hear()
+        """Take one turn: both processes do their work, one after the other. Return what `work` returned here (seconds),
+        and there: the same, when nobody is there or has ended."""
+        theirs = None if self._first else self._receive()
         mine = work()
-        self._say(mine)
+        self._send(mine)
         if self._first:
-            theirs = self._hear()
+            theirs = self._receive()
         self._first = not self._first
         return mine, mine if theirs is None else theirs
 
-    def _say(self, seconds: float) -> None:
+    def _send(self, seconds: float) -> None:
         if self._partner is None:
             return
         _rest()
         try:
             self._partner.send(_MESSAGE.pack(seconds, time.process_time()))
         except (BrokenPipeError, ConnectionResetError):
-            self._alone()
+            self._go_on_alone(self._partner)
 
-    def _hear(self) -> float | None:
+    def _receive(self) -> float | None:
         if self._partner is None:
             return None
         begin = time.monotonic()
@@ -77,20 +77,19 @@ class Turns:
             message = b""
         self.waited += time.monotonic() - begin
         if not message:
-            self._alone()
+            self._go_on_alone(self._partner)
             return None
         seconds, self.aside = _MESSAGE.unpack(message)
         return float(seconds)
 
-    def _alone(self) -> None:
-        """The other has ended: well, for it had less to do, or badly, and then whoever started both ends this one."""
-        assert self._partner is not None
-        self._partner.close()
+    def _go_on_alone(self, partner: socket.socket) -> None:
+        """The other has ended: well, as it had less to do, or badly, and then whoever started both ends this one."""
+        partner.close()
         self._partner = None
 
 
 def inherited(first: bool) -> Turns:
-    """Those of a process that was given a connection (`DESCRIPTOR`), or none to share."""
+    """Return the turns of a process that was given a connection (`DESCRIPTOR`), or has none to share."""
     descriptor = os.environ.get(DESCRIPTOR)
     return Turns(socket.socket(fileno=int(descriptor)) if descriptor else None, first)
 

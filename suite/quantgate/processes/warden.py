@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -27,12 +27,12 @@ _PDEATHSIG, _CHILD_SUBREAPER = 1, 36  # prctl(2)
 
 
 def guarded(command: Sequence[str]) -> list[str]:
-    """The command that runs `command` under a warden. Start it in a session of its own; end it by `stop`."""
+    """Return the command that runs `command` under a warden: start it in a session of its own, end it by `stop`."""
     return [sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
 def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """End a guarded command and all that it has started; returns when they are gone."""
+    """End a guarded command and all that it has started; return when they are gone."""
     process.terminate()
     try:
         process.wait(2 * PATIENCE)
@@ -51,10 +51,10 @@ def adopt_orphans() -> None:
     ctypes.CDLL(None).prctl(_CHILD_SUBREAPER, 1)
 
 
-def kill_descendants(spared: Collection[int] = ()) -> None:
-    """Kill and collect all children of this process but `spared`, theirs, and so on. Call `adopt_orphans` before."""
+def kill_descendants() -> None:
+    """Kill and collect all children of this process, theirs, and so on. Call `adopt_orphans` before."""
     deadline = time.monotonic() + PATIENCE
-    while (children := _children(os.getpid()) - {*spared}) and time.monotonic() < deadline:
+    while (children := _children(os.getpid())) and time.monotonic() < deadline:
         for child in children:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(child, signal.SIGKILL)
@@ -67,18 +67,16 @@ def kill_descendants(spared: Collection[int] = ()) -> None:
 
 def _children(parent: int) -> set[int]:
     children = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with suppress(OSError):
-                # The name, in parentheses, may hold anything; state and parent come after it: proc(5).
-                after = (folder / "stat").read_bytes().rpartition(b")")[2].split()
-                if int(after[1]) == parent:
-                    children.add(int(folder.name))
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in parentheses, may hold anything; state and parent come after it: proc(5).
+            if int(file.read_bytes().rpartition(b")")[2].split()[1]) == parent:
+                children.add(int(file.parent.name))
     return children
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit status. Where a signal ended it, the same signal ends this process."""
+    """Run the command and return its exit status. Where a signal ended it, the same signal ends this process."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -91,9 +89,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     try:
         process = subprocess.Popen(command, close_fds=False)
-        os.closerange(
-            3, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        )  # whoever waits for their end: of the command
+        # Whoever waits for the end of a pipe waits for the command alone.
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         status = process.wait()
     except OSError as error:
         print(f"{command[0]}: cannot be started: {error.strerror}", file=sys.stderr)
@@ -103,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         kill_descendants()
     if status < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if -status not in (signal.SIGKILL, signal.SIGSTOP):
+        with suppress(OSError):  # SIGKILL takes no handler
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status

@@ -6,18 +6,14 @@ import errno
 import importlib
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from quantgate.errors import MeasurementError
-from quantgate.files import path_problem
 from quantgate.jobs import Job
 from quantgate.locks import locked
-from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Measurement
 from quantgate.run.process import Process, file_error, sibling
 
@@ -45,7 +41,7 @@ def record(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (record(run="yesterday"), "its run is 'yesterday', not 'this'"),
         (record(cell=Q4), f"its cell is '{Q4}', not '{F16}'"),
@@ -62,21 +58,21 @@ def record(**changes: Any) -> str:
         ("\0" * 100, "is not a measurement of this version"),
     ],
 )
-def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | None, said: str) -> None:
-    wanted = job(tmp_path)
+def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | None, message: str) -> None:
+    expected = job(tmp_path)
     if content is not None:
-        wanted.output.write_text(content)
+        expected.output.write_text(content)
     task: Any = SimpleNamespace(place="")
     with pytest.raises(MeasurementError, match=r"F16~part\.json: ") as caught:
-        Process(wanted, task).read()
-    assert said in str(caught.value)
+        Process(expected, task).read()
+    assert message in str(caught.value)
 
 
 def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
-    wanted = job(tmp_path)
-    wanted.output.write_text(record())
+    expected = job(tmp_path)
+    expected.output.write_text(record())
     task: Any = SimpleNamespace(place="")
-    assert Process(wanted, task).read().run == "this"
+    assert Process(expected, task).read().run == "this"
 
 
 def test_processes_and_schemes_do_not_share_files() -> None:
@@ -86,16 +82,20 @@ def test_processes_and_schemes_do_not_share_files() -> None:
     assert sibling(Path("Q4~2.log"), "part") == Path("Q4~2~part.json")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}'])
-def test_files_of_before_do_not_disturb_a_run(project: Project, content: bytes) -> None:
-    """Whatever stands where a run writes: its own measurement takes the place."""
+def test_files_of_before_do_not_disturb_a_run(project: Project) -> None:
+    """Whatever stands where a run writes, its own measurement takes the place. One kind of content a cell."""
+    contents = [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}']
+    schemes = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+    cells = [f"tiny/llamacpp/{scheme}" for scheme in schemes]
+    project.matrix["tiers"]["smoke"]["cells"] = cells
     folder = project.results / "smoke" / "tiny" / "llamacpp"
     folder.mkdir(parents=True)
-    for name in ("F16.json", "F16~part.json", "F16~error.json", "F16~job.json", "F16.log", "F16.lock"):
-        (folder / name).write_bytes(content)
-    result = project.run("-k", f"perplexity and {F16}", "--reuse")
-    assert (result.status, result.processes) == (0, [F16]), result.output
-    assert project.measurement(F16).complete
+    for scheme, content in zip(schemes, contents, strict=True):
+        for ending in (".json", "~part.json", "~error.json", "~job.json", ".log", ".lock"):
+            (folder / f"{scheme}{ending}").write_bytes(content)
+    result = project.run("-m", "perplexity", "--reuse")
+    assert (result.status, sorted(result.processes)) == (0, sorted(cells)), result.output
+    assert all(project.measurement(cell).complete for cell in cells)
 
 
 # --- one run a folder
@@ -160,11 +160,11 @@ def test_an_unforeseen_error_of_a_hook_is_no_regression(baselined: Project, hook
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["papers", "pocket", "power", "faults", "peers", "cache"])
+@pytest.mark.parametrize(
+    "command", ["cache", *(f"proofs.{p}" for p in ("papers", "pocket", "power", "faults", "peers"))]
+)
 def test_wrong_options_end_with_one_status(command: str) -> None:
-    main = importlib.import_module(
-        f"quantgate.proofs.{command}.__main__" if command != "cache" else "quantgate.cache.prune"
-    ).main
+    main = importlib.import_module(f"quantgate.{command}.__main__").main
     with pytest.raises(SystemExit) as caught:
         main(["--no-such-option"])
     assert caught.value.code == 4
@@ -178,36 +178,6 @@ def test_an_expression_of_papers_that_is_none_is_refused(capsys: pytest.CaptureF
 
 
 # --- paths
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        (b"plain", ""),
-        ("é 中".encode(), ""),
-        (b"qe\xe9", r"qe\udce9: is not UTF-8; rename it, or name another folder"),
-    ],
-)
-def test_a_path_that_libraries_cannot_take_is_named(name: bytes, said: str) -> None:
-    assert path_problem(Path(os.fsdecode(name))) == said
-
-
-def test_a_locale_without_the_letters_of_a_path_is_named(tmp_path: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from quantgate.files import path_problem as problem\n"
-        "print(problem(Path(sys.argv[1])), problem(Path(chr(20013))))"
-    )
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, "é"],
-        env={**os.environ, **plain},
-        cwd=IMPORT_ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.count("set PYTHONUTF8=1 or LC_ALL=C.UTF-8") == 2, done.stderr
-    assert done.stdout.isascii()
 
 
 def test_a_cache_at_a_path_that_is_no_utf8_is_a_usage_error(project: Project) -> None:
@@ -274,7 +244,7 @@ def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("number", "below", "said"),
+    ("number", "below", "message"),
     [
         (
             errno.EROFS,
@@ -292,23 +262,8 @@ def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path:
     ],
 )
 def test_errors_of_the_disk_name_path_and_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, below: str, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, below: str, message: str
 ) -> None:
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
     file = str(tmp_path if below == "." else tmp_path / below / "x")
-    assert str(file_error(OSError(number, os.strerror(number), file))) == f"{file}: {said}"
-
-
-def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
-    code = (
-        "import resource, signal, sys; from pathlib import Path; from quantgate.files import write_atomic\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "try: write_atomic(Path(sys.argv[1]), b'x' * 1000)\n"
-        "except OSError as error: print(error.filename)"
-    )
-    file = tmp_path / "a" / "b.json"
-    done = subprocess.run(
-        [sys.executable, "-c", code, file], cwd=IMPORT_ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == str(file), done.stderr
-    assert list(file.parent.iterdir()) == []
+    assert str(file_error(OSError(number, os.strerror(number), file))) == f"{file}: {message}"

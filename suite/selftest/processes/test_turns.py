@@ -137,14 +137,16 @@ def test_of_a_generation_a_few_tokens_are_decoded_in_each_turn(both: Both) -> No
 
 
 @pytest.mark.parametrize("end", ["before", "between"])
-def test_who_is_left_goes_on_alone(both: Both, end: str) -> None:
-    stays, leaves = both
-    if end == "between":
-        at_once(both, lambda turns, name: turns.take(lambda: 1.0))
-    assert stays.shared
-    leaves._alone()
-    assert [stays.take(lambda: 2.0), stays.take(lambda: 3.0)] == [(2.0, 2.0), (3.0, 3.0)]
-    assert not stays.shared
+def test_who_is_left_goes_on_alone(end: str) -> None:
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with here, there:
+        stays = Turns(here, first=True)
+        if end == "between":
+            at_once((stays, Turns(there, first=False)), lambda turns, name: turns.take(lambda: 1.0))
+        assert stays.shared
+        there.close()
+        assert [stays.take(lambda: 2.0), stays.take(lambda: 3.0)] == [(2.0, 2.0), (3.0, 3.0)]
+        assert not stays.shared
 
 
 def test_alone_every_turn_is_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
