@@ -1,1 +1,1 @@
-"""cache."""
+"""What is made once and kept between runs: checked before it is used, and bounded (README.md)."""

@@ -1,4 +1,4 @@
-"""What the cache keeps is held against checksums before it is used, and has a time of last use.
+"""Check what the cache keeps against checksums before it is used, and note when it was used.
 
     <cache>/<kind>/<name>                 a file or folder, made once
     <cache>/entries/<kind>/<name>.json    size and SHA-256 of each of its files; modified when it was last used
@@ -16,7 +16,6 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -48,20 +47,23 @@ class Entry(Record):
     files: dict[str, File] = Field(default_factory=dict)
     tree: str = ""
 
+    def write(self, path: Path) -> None:
+        """Write it as the entry of `path`. Raises OSError."""
+        write_atomic(entry_file(path), self.model_dump_json().encode())
+
 
 def keep(path: Path, *, hashed: bool = True) -> None:
     """Write the entry of what was just made. hashed: by content, not by sizes and times. Raises OSError."""
     if hashed:
-        files = {name: _file(file) for name, file in _files(path)}
-        entry = Entry(bytes=sum(file.size for file in files.values()), files=files)
+        files = {name: _hash(file) for name, file in _files(path).items()}
+        Entry(bytes=sum(file.size for file in files.values()), files=files).write(path)
     else:
-        entry = Entry(bytes=size_of(path), tree=_tree(path))
-    write_atomic(entry_file(path), entry.model_dump_json().encode())
+        Entry(bytes=size_of(path), tree=_tree(path)).write(path)
     _checked.add(path)
 
 
 def intact(path: Path) -> bool:
-    """Whether it is there and as it was made; then it counts as used. Something else is named in a warning."""
+    """Return whether it is there and as it was made; then it counts as used. Warn of anything else once."""
     if not path.exists():
         return False
     if problem := damage(path):
@@ -75,7 +77,7 @@ def intact(path: Path) -> bool:
 
 
 def damage(path: Path) -> str:
-    """What is wrong with it; empty: nothing. Looks once a process."""
+    """Return what is wrong with it; empty: nothing. Looks once a process."""
     if path in _checked:
         return ""
     entry = read_entry(path)
@@ -101,11 +103,12 @@ def discard(path: Path) -> None:
 
 
 def entry_file(path: Path) -> Path:
+    """Return the path of its entry."""
     return path.parent.parent / ENTRIES / path.parent.name / f"{path.name}.json"
 
 
 def read_entry(path: Path) -> Entry | None:
-    """None: there is none, or it cannot be read."""
+    """Return its entry; None: there is none, or it cannot be read."""
     try:
         return Entry.model_validate_json(entry_file(path).read_bytes())
     except (OSError, ValidationError):
@@ -113,9 +116,9 @@ def read_entry(path: Path) -> Entry | None:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of all files."""
+    """Return the bytes of all its files."""
     total = 0
-    for _, file in _files(path):
+    for file in _files(path).values():
         with contextlib.suppress(OSError):
             total += file.lstat().st_size
     return total
@@ -124,50 +127,46 @@ def size_of(path: Path) -> int:
 def _compare(path: Path, entry: Entry) -> str:
     if entry.tree:
         return "" if _tree(path) == entry.tree else "files in it were changed, added or removed"
-    there = dict(_files(path))
+    there = _files(path)
     if missing := sorted(entry.files.keys() - there.keys()):
         return f"{missing[0] or 'it'} is missing"
     if more := sorted(there.keys() - entry.files.keys()):
         return f"{more[0] or 'it'} was not there when it was made"
     seen = dict(entry.files)
-    for name, was in entry.files.items():
+    for name, recorded in entry.files.items():
         now = there[name].stat()
         place = f"{name} " if name else ""
-        if now.st_size != was.size:
-            return f"{place}has {now.st_size:,} bytes, not {was.size:,}"
-        if was.size <= SMALL or now.st_mtime_ns != was.mtime_ns:
-            seen[name] = _file(there[name])
-            if seen[name].sha256 != was.sha256:
+        if now.st_size != recorded.size:
+            return f"{place}has {now.st_size:,} bytes, not {recorded.size:,}"
+        if recorded.size <= SMALL or now.st_mtime_ns != recorded.mtime_ns:
+            seen[name] = _hash(there[name])
+            if seen[name].sha256 != recorded.sha256:
                 return f"{place}is not what was written there: its SHA-256 is another"
     if seen != entry.files:
         with contextlib.suppress(OSError):  # a cache that cannot be written: hashed in each run
-            write_atomic(
-                entry_file(path), entry.model_copy(update={"files": seen}).model_dump_json().encode()
-            )
+            entry.model_copy(update={"files": seen}).write(path)
     return ""
 
 
-def _file(path: Path) -> File:
+def _hash(path: Path) -> File:
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return File(size=status.st_size, sha256=digest, mtime_ns=status.st_mtime_ns)
 
 
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
+def _files(path: Path) -> dict[str, Path]:
+    """Return its files by their path below it; a file is called ""."""
     if not path.is_dir():
-        yield "", path
-        return
-    for folder, _, names in os.walk(path):
-        for name in names:
-            file = Path(folder, name)
-            yield str(file.relative_to(path)), file
+        return {"": path}
+    files = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return {str(file.relative_to(path)): file for file in files}
 
 
 def _tree(path: Path) -> str:
-    """Of compiled modules, which Python writes as it likes, nothing is in it."""
+    """Return the hash of names, sizes and times, without compiled modules, which Python writes at any time."""
     lines = []
-    for name, file in _files(path):
+    for name, file in _files(path).items():
         if "__pycache__" not in name:
             status = file.lstat()
             lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")

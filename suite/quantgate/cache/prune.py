@@ -1,4 +1,4 @@
-"""The size of the cache: `python -m quantgate.cache.prune` lists what is in it and removes what is not needed any more.
+"""Keep the cache under a limit, and remove what killed runs have left.
 
 A run removes at its end what was used longest ago, until all fits under QUANTGATE_CACHE_LIMIT (gigabytes; 50). What any
 run has used in the last day, and what this one has used however long ago it began, stays.
@@ -6,20 +6,16 @@ run has used in the last day, and what this one has used however long ago it beg
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import shutil
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from quantgate.cache.kept import ENTRIES, discard, entry_file, read_entry, size_of
-from quantgate.commands import Parser
 from quantgate.errors import InputError
 from quantgate.locks import BusyError, locked
 from quantgate.paths import ENGINES, cache_dir
@@ -28,9 +24,9 @@ VARIABLE = "QUANTGATE_CACHE_LIMIT"
 DEFAULT = 50.0
 """Gigabytes."""
 DAY = 24 * 3600.0
-SHORT = {"logprobs": DAY}
-"""Kinds that are removed when nobody has used them for so many seconds, whatever the limit: each change of a library
-makes new ones, of gigabytes."""
+SHORT_LIVED = ("logprobs",)
+"""Kinds that are removed when nobody has used them for a day, whatever the limit: each change of a library makes new
+ones, of gigabytes."""
 INTERNAL = (ENGINES, ENTRIES, "locks", "tmp", "wheels")
 
 
@@ -48,7 +44,7 @@ class Thing:
 
 
 def limit_bytes() -> float:
-    """What QUANTGATE_CACHE_LIMIT allows. Raises InputError."""
+    """Return what QUANTGATE_CACHE_LIMIT allows. Raises InputError."""
     text = os.environ.get(VARIABLE, "")
     try:
         limit = float(text or DEFAULT)
@@ -60,32 +56,31 @@ def limit_bytes() -> float:
 
 
 def things(root: Path) -> list[Thing]:
-    """All that the cache keeps, what was used longest ago first."""
+    """Return all that the cache keeps, what was used longest ago first."""
     listed = []
-    for kind in root.iterdir() if root.is_dir() else ():
-        for path in kind.iterdir() if kind.is_dir() and kind.name not in INTERNAL else ():
-            with suppress(OSError):  # another run may be removing it
-                if not path.name.startswith("."):
-                    entry = read_entry(path)
-                    stamp = entry_file(path) if entry else path
-                    listed.append(Thing(path, entry.bytes if entry else size_of(path), stamp.stat().st_mtime))
+    for path in root.glob("*/*"):
+        if path.parent.name in INTERNAL or path.name.startswith("."):
+            continue
+        with suppress(OSError):  # another run may be removing it
+            entry = read_entry(path)
+            stamp = entry_file(path) if entry else path
+            listed.append(Thing(path, entry.bytes if entry else size_of(path), stamp.stat().st_mtime))
     return sorted(listed, key=lambda thing: thing.used)
 
 
-def too_many(listed: Iterable[Thing], limit: float, before: float, now: float) -> Iterator[Thing]:
-    """Which of `listed` (in order of use) to remove, so that they take no more than `limit` bytes: only what was used
-    `before` that time. Short-lived kinds go in any case."""
+def surplus(listed: Iterable[Thing], limit: float, is_old: Callable[[Thing], bool]) -> Iterator[Thing]:
+    """Yield what to remove of `listed`: what is old, and what was used longest ago until the rest takes no more than
+    `limit` bytes."""
     listed = list(listed)
     left = sum(thing.bytes for thing in listed)
     for thing in listed:
-        old = thing.used < now - SHORT.get(thing.kind, math.inf)
-        if thing.used < before and (left > limit or old):
+        if left > limit or is_old(thing):
             left -= thing.bytes
             yield thing
 
 
 def remove(chosen: Iterable[Thing]) -> list[Thing]:
-    """Remove things that nobody makes or has used meanwhile; those that were removed."""
+    """Remove things that nobody makes or has used meanwhile; return those that were removed."""
     removed = []
     for thing in chosen:
         lock = thing.path.parent.parent / "locks" / f"{thing.path.name}.lock"
@@ -98,19 +93,24 @@ def remove(chosen: Iterable[Thing]) -> list[Thing]:
 
 
 def bound(begin: float) -> list[Thing]:
-    """Keep the cache under its limit, at the end of a run that began at `begin`; what was removed."""
-    now = time.time()
-    return remove(too_many(things(cache_dir()), limit_bytes(), min(begin, now - DAY), now))
+    """Keep the cache under its limit, at the end of a run that began at `begin`; return what was removed."""
+    yesterday = time.time() - DAY
+    chosen = surplus(
+        things(cache_dir()),
+        limit_bytes(),
+        lambda thing: thing.kind in SHORT_LIVED and thing.used < yesterday,
+    )
+    return remove(thing for thing in chosen if thing.used < min(begin, yesterday))
 
 
 def sweep(root: Path) -> None:
     """Remove what a killed run has left half-made: what nobody is making, as its lock is free."""
-    rests = [(folder, folder.name) for folder in (root / "tmp").glob("*")]
+    rests = [(folder, folder.name) for folder in root.glob("tmp/*")]
     for kind in ("checkpoints", "workloads", "calibration", "logprobs", "budgets"):
-        rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in (root / kind).glob(".*")]
+        rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in root.glob(f"{kind}/.*")]
     rests += [
         (folder, f"environment-{folder.name}")
-        for folder in (root / "environments").glob("*")
+        for folder in root.glob("environments/*")
         if not (folder / ".complete").exists()
     ]
     for path, name in rests:
@@ -123,59 +123,3 @@ def sweep(root: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """List, or remove."""
-    parser = Parser("python -m quantgate.cache.prune", description=__doc__, formatter_class=_Formatter)
-    add = parser.add_argument
-    add("--older-than", type=float, metavar="DAYS", help="remove what was not used for so long")
-    add("--max-size", type=float, metavar="GB", help="remove what was used longest ago, until the rest fits")
-    add("--dry-run", action="store_true", help="only say what would be removed")
-    options = parser.parse_args(arguments)
-    for name in ("older_than", "max_size"):
-        value = getattr(options, name)
-        if value is not None and not value >= 0:
-            print(f"--{name.replace('_', '-')} {value}: must be 0 or more", file=sys.stderr)
-            return 4
-    root, now = cache_dir(), time.time()
-    listed = things(root)
-    if options.older_than is None and options.max_size is None:
-        _table(listed)
-        print(f"{_gigabytes(sum(thing.bytes for thing in listed))} in {root}")
-        return 0
-    chosen: list[Thing] = []
-    if options.older_than is not None:
-        chosen = [thing for thing in listed if thing.used < now - options.older_than * DAY]
-    if options.max_size is not None:
-        rest = [thing for thing in listed if thing not in chosen]
-        left = sum(thing.bytes for thing in rest)
-        for thing in rest:
-            if left > options.max_size * 1e9:
-                chosen.append(thing)
-                left -= thing.bytes
-    removed = chosen if options.dry_run else remove(chosen)
-    _table(removed)
-    word = "would be removed" if options.dry_run else "removed"
-    print(f"{word}: {len(removed)}, {_gigabytes(sum(thing.bytes for thing in removed))} of {root}")
-    if busy := len(chosen) - len(removed):
-        print(f"left, as they are in use or cannot be removed: {busy}")
-    return 0
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    pass
-
-
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.3f} GB"
-
-
-def _table(listed: Iterable[Thing]) -> None:
-    for thing in listed:
-        day = datetime.fromtimestamp(thing.used).astimezone().strftime("%Y-%m-%d %H:%M")
-        print(f"{_gigabytes(thing.bytes):>14}  used {day}  {thing.kind}/{thing.path.name}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

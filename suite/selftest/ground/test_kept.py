@@ -6,14 +6,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from quantgate.cache import kept
 from quantgate.cache import prune as cache
+from quantgate.cache.__main__ import main
 from quantgate.cache.kept import damage, discard, entry_file, intact, keep
-from quantgate.cache.prune import DAY, Thing, limit_bytes, sweep, things, too_many
+from quantgate.cache.prune import DAY, Thing, limit_bytes, surplus, sweep, things
 from quantgate.errors import InputError
 from quantgate.locks import locked
 
@@ -42,7 +43,7 @@ def make(root: Path, kind: str = "workloads", name: str = "a", age: float = 0.0,
 
 
 def same_time(file: Path, content: bytes) -> None:
-    """Other content, though nobody can see it by the time."""
+    """Write other content and set the time of modification back."""
     before = file.stat()
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -63,7 +64,7 @@ def test_what_was_not_touched_is_intact(root: Path, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda p: same_time(p / "x.json", b"z" + b"x" * 89), "x.json is not what was written there"),
         (lambda p: (p / "x.json").write_bytes(b"x" * 40), "x.json has 40 bytes, not 90"),
@@ -72,21 +73,21 @@ def test_what_was_not_touched_is_intact(root: Path, caplog: pytest.LogCaptureFix
         (lambda p: (p / "more.safetensors").touch(), "more.safetensors was not there when it was made"),
         (lambda p: entry_file(p).unlink(), "has no checksums"),
         (lambda p: entry_file(p).write_bytes(b"["), "has no checksums"),
-        (lambda p: as_file(p), "was not there when it was made"),
+        (lambda p: as_file(p), "deep/y.json is missing"),
         (lambda p: shutil.rmtree(p / "deep"), "deep/y.json is missing"),
     ],
 )
 def test_a_change_is_named(
-    root: Path, change: Callable[[Path], object], said: str, caplog: pytest.LogCaptureFixture
+    root: Path, change: Callable[[Path], object], message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = make(root)
     change(path)
-    assert said in damage(path) or "is missing" in damage(path)
+    assert message in damage(path)
     assert not intact(path)
     assert not intact(path)
-    (message,) = caplog.messages
-    assert message.startswith(f"{path}: ")
-    assert message.endswith(": it is made anew")
+    (warning,) = caplog.messages
+    assert warning.startswith(f"{path}: ")
+    assert warning.endswith(": it is made anew")
     discard(path)
     assert not path.exists()
     assert not entry_file(path).exists()
@@ -122,7 +123,7 @@ def test_an_environment_is_compared_by_names_sizes_and_times(root: Path) -> None
     assert damage(path) == "files in it were changed, added or removed"
 
 
-def test_a_changed_token_is_found_and_the_workload_made_anew(baselined: Project) -> None:
+def test_a_changed_token_is_noticed_and_the_workload_made_anew(baselined: Project) -> None:
     cache_folder = baselined.folder / "cache"
     shutil.copytree(baselined.cache, cache_folder)
     # Other tests share the cache: what this project's own cell was given.
@@ -150,22 +151,30 @@ def thing(name: str, size: int, used: float, kind: str = "checkpoints") -> Thing
     return Thing(Path("/cache") / kind / name, size, used)
 
 
+def names(listed: Iterable[Thing]) -> list[str]:
+    return [one.path.name for one in listed]
+
+
 def test_what_was_used_longest_ago_goes_first_and_no_more_than_has_to() -> None:
-    found = [thing("a", 5, 1), thing("b", 5, 2), thing("c", 5, 3)]
-    assert [t.path.name for t in too_many(found, 10, 100, 100)] == ["a"]
-    assert [t.path.name for t in too_many(found, 9, 100, 100)] == ["a", "b"]
-    assert list(too_many(found, 15, 100, 100)) == []
+    listed = [thing("a", 5, 1), thing("b", 5, 2), thing("c", 5, 3)]
+    assert [names(surplus(listed, limit, lambda _: False)) for limit in (15, 10, 9)] == [
+        [],
+        ["a"],
+        ["a", "b"],
+    ]
 
 
-def test_what_is_in_use_stays_whatever_the_limit() -> None:
-    found = [thing("a", 5, 1), thing("b", 5, 2), thing("c", 5, 3)]
-    assert [t.path.name for t in too_many(found, 0, 2, 100)] == ["a"]
+def test_what_is_old_goes_whatever_the_limit_and_counts_for_it() -> None:
+    listed = [thing("a", 5, 1), thing("b", 5, 2), thing("c", 5, 3)]
+    assert names(surplus(listed, 100, lambda one: one.path.name == "b")) == ["b"]
+    assert names(surplus(listed, 10, lambda one: one.path.name == "a")) == ["a"]
 
 
-def test_log_probabilities_go_after_a_day_without_a_reader() -> None:
-    now = 10 * DAY
-    found = [thing("a", 5, now - 2 * DAY, "logprobs"), thing("b", 5, now - 2 * DAY)]
-    assert [t.path.name for t in too_many(found, 1e9, now - DAY, now)] == ["a"]
+def test_log_probabilities_go_after_a_day_without_a_reader(root: Path) -> None:
+    make(root, "logprobs", "old", 2 * DAY)
+    stays = [make(root, "logprobs", "new", DAY / 2), make(root, name="other", age=2 * DAY)]
+    assert names(cache.bound(time.time())) == ["old"]
+    assert all(path.exists() for path in stays)
 
 
 def test_a_run_bounds_the_cache_and_keeps_what_it_uses(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,9 +187,9 @@ def test_a_run_bounds_the_cache_and_keeps_what_it_uses(root: Path, monkeypatch: 
     assert [t.path for t in cache.bound(time.time())] == [old]
     assert [t.path for t in things(root)] == [recent]
     # Used three days ago by a run that began four days ago.
-    own = make(root, name="own", age=3 * DAY)
+    mine = make(root, name="mine", age=3 * DAY)
     assert cache.bound(time.time() - 4 * DAY) == []
-    assert own.exists()
+    assert mine.exists()
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
@@ -209,15 +218,15 @@ def test_what_a_killed_run_has_left_is_removed_but_not_what_is_being_made(root: 
 def test_the_command_lists_and_removes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(root, name="new", size=2_000_000)
     make(root, name="old", age=40 * DAY, size=1_000_000)
-    assert cache.main([]) == 0
+    assert main([]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert [line.split()[-1] for line in listed[:2]] == ["workloads/old", "workloads/new"]
     assert listed[2] == f"0.003 GB in {root}"
-    assert cache.main(["--older-than", "30", "--dry-run"]) == 0
+    assert main(["--older-than", "30", "--dry-run"]) == 0
     assert "would be removed: 1, 0.001 GB" in capsys.readouterr().out
     assert len(things(root)) == 2
-    assert cache.main(["--older-than", "30"]) == 0
+    assert main(["--older-than", "30"]) == 0
     assert [t.path.name for t in things(root)] == ["new"]
-    assert cache.main(["--max-size", "0.001"]) == 0
+    assert main(["--max-size", "0.001"]) == 0
     assert things(root) == []
-    assert cache.main(["--max-size", "-1"]) == 4
+    assert main(["--max-size", "-1"]) == 4
