@@ -31,8 +31,6 @@ LIBRARIES = {
 LARGEST = 2**25
 """Bytes. Size and time stand for the content of a larger file that was edited."""
 
-_ENDINGS = (".py", ".so", ".pyd", ".dylib")
-
 
 @functools.cache
 def builds() -> dict[str, str | None]:
@@ -45,37 +43,35 @@ def _build(name: str, package: str) -> str | None:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return None
-    spec = importlib.util.find_spec(package)  # finds without importing
-    folder = next(iter(spec.submodule_search_locations or ()), None) if spec else None
-    installed = Path(str(distribution.locate_file(package)))
+    folder = package_folder(package)
+    if folder is None:
+        return None
     record = distribution.read_text("RECORD")
-    if folder is None or record is None or Path(folder) != installed or _is_editable(distribution):
-        return _digest(_listed(Path(folder))) if folder else None
-    record_file = Path(str(distribution.locate_file(""))) / _record_path(record)
-    places = (f"{package}/", f"{package}.libs/")
-    return _digest(_recorded(str(installed.parent), places, record, record_file.stat().st_mtime_ns))
-
-
-def _is_editable(distribution: metadata.Distribution) -> bool:
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    return bool(origin.get("dir_info", {}).get("editable"))
+    is_editable = origin.get("dir_info", {}).get("editable", False)
+    if record is None or is_editable or folder != Path(str(distribution.locate_file(package))):
+        return _digest(_listed(folder))
+    return _digest(_recorded(folder, record.splitlines()))
 
 
-def _record_path(record: str) -> str:
-    """Return the path of RECORD, which lists itself."""
-    return next(line.partition(",")[0] for line in record.splitlines() if ".dist-info/RECORD," in line)
+def package_folder(package: str) -> Path | None:
+    """Return the folder from which a package would be imported, without importing it."""
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(places[0]) if places else None
 
 
-def _recorded(root: str, places: tuple[str, ...], record: str, installed: int) -> Iterator[str]:
-    """Yield the name and the content's hash of each file with code in these places."""
-    for line in record.splitlines():
-        name, _, rest = line.partition(",")
-        if not name.startswith(places):
-            continue
-        if not name.endswith(_ENDINGS) and ".so." not in name:  # a name with a comma is quoted, and no code
-            continue
+def _recorded(package: Path, record: list[str]) -> Iterator[str]:
+    """Yield the name and the content's hash of each file with code of a package."""
+    root = str(package.parent)
+    itself = next(line.partition(",")[0] for line in record if ".dist-info/RECORD," in line)
+    installed = os.stat(f"{root}/{itself}").st_mtime_ns  # noqa: PTH116 - see below
+    for line in record:
+        name, _, rest = line.partition(",")  # a name with a comma is quoted, and no code
         recorded, _, size = rest.partition(",")
-        if not recorded:
+        if not (
+            recorded and name.startswith((f"{package.name}/", f"{package.name}.libs/")) and _is_code(name)
+        ):
             continue
         try:
             status = os.stat(f"{root}/{name}")  # noqa: PTH116 - ten thousand of them: four times as fast as by Path
@@ -84,6 +80,10 @@ def _recorded(root: str, places: tuple[str, ...], record: str, installed: int) -
             continue
         edited = status.st_mtime_ns > installed or str(status.st_size) != size
         yield f"{name} {_content(Path(root, name)) if edited else recorded}"
+
+
+def _is_code(name: str) -> bool:
+    return name.endswith((".py", ".so", ".pyd", ".dylib")) or ".so." in name
 
 
 def _content(file: Path) -> str:
@@ -99,7 +99,7 @@ def _listed(folder: Path) -> Iterator[str]:
     """Yield name, size and time of each file of a package that no RECORD describes: one that is installed as editable,
     or comes first on PYTHONPATH."""
     for file in folder.rglob("*"):
-        if file.name.endswith(_ENDINGS) or ".so." in file.name:
+        if _is_code(file.name):
             status = file.stat()
             yield f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}"
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
-import importlib.util
+import io
 import os
 import platform
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+import tokenize
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +20,8 @@ from pathlib import Path
 import psutil
 
 from quantgate import __version__
-from quantgate.machine.builds import builds
-from quantgate.machine.code import without_words
+from quantgate.machine.builds import builds, package_folder
 from quantgate.machine.quota import cores as quota
-from quantgate.machine.variables import variables
 from quantgate.paths import PACKAGE
 
 PACKAGES = [
@@ -32,10 +33,41 @@ PACKAGES = [
 MEASURING = ("backends/*.py", "backends/runtime/*.py", "measure/*.py", "measure/metrics/*.py")
 """Files of the engine that make a measured number."""
 
-WORKER_MODULE = "quantgate.measure.worker"
-"""Runs as the process that measures or makes something."""
+_COMPUTING = re.compile(
+    r"(?:MKL|MKLDNN|ONEDNN|DNNL|ATEN|OMP|GOMP|KMP|LIBOMP|OPENBLAS|GOTO|BLIS|BLAS|VECLIB|NUMEXPR|NPY|"
+    r"MALLOC|JEMALLOC|TCMALLOC|MIMALLOC|GGML|LLAMA|TORCH|TORCHINDUCTOR|TORCHDYNAMO|PYTORCH|TRITON|XNNPACK|"
+    r"CUBLAS|CUBLASLT|CUDA|CUDNN|NVIDIA|NVTE|BNB|BITSANDBYTES|HIP|HSA|ROCR|ROCBLAS|"
+    r"MIOPEN|ZE|SYCL|ONEAPI|USE_(?:NNPACK|FLASH|MEM)\w*?)_\w+"
+    r"|LD_PRELOAD|LD_LIBRARY_PATH|LD_BIND_NOW|GLIBC_TUNABLES|PYTHONMALLOC|_?RJEM_MALLOC_CONF|MALLOC_\w+"
+)
+"""Names of variables that libraries compute by."""
+
+_PLACES = re.compile(
+    r".*_(?:HOME|ROOT|DIR|PATH|CACHE\w*|VERSION|LOGS?|LOG_LEVEL)|NVIDIA_(?:DRIVER_CAPABILITIES|REQUIRE_\w+)"
+    r"|CUDA_(?:HOME|PATH)\w*|TORCH_SHOW_\w+|TORCH_CPP_LOG_LEVEL"
+)
+"""Those of them that only say where files are, what is printed, or what a container image was made for."""
+
+_LOADING = {"LD_LIBRARY_PATH", "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
+"""Exceptions: these decide which library is loaded."""
 
 Facts = dict[str, str | int | float | bool | None]
+
+
+def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the variables that are set and compute, by name. environ: in place of this process's.
+
+    OMP_NUM_THREADS is not among them: `quantgate.processes.server` sets it, and a measurement records it as `threads`.
+    """
+    environ = os.environ if environ is None else environ
+    return {
+        name: environ[name]
+        for name in sorted(environ)
+        if name != "OMP_NUM_THREADS"
+        and _COMPUTING.fullmatch(name)
+        and (name in _LOADING or not _PLACES.fullmatch(name))
+    }
+
 
 _AT_START = variables()
 """As the user set them: libraries set more of them when they are imported."""
@@ -43,30 +75,26 @@ _AT_START = variables()
 
 def describe() -> Facts:
     """Return the environment of this process, which each measurement records."""
-    return {**versions(), **builds(), **_AT_START, **machine(), **suite_facts()}
-
-
-def suite_facts() -> Facts:
-    """Return this engine's version, the hash of its measuring code, and its commit."""
-    return {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": commit()}
-
-
-@functools.cache
-def commit() -> str | None:
-    """Return the commit of the repository that holds this engine; None: it is in none."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+    engine = {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": _commit()}
+    return {**versions(), **builds(), **_AT_START, **machine(), **engine}
 
 
 def work_facts(libraries: Facts) -> Facts:
     """Return what can make two measurements of one job differ: `libraries` (versions and builds), variables, measuring
     code, and the machine without the size of its memory, which varies from start to start."""
-    place = {key: value for key, value in machine().items() if key != "memory_gb"}
-    return {**libraries, **variables(), "quantgate code": code_hash(*MEASURING), **place}
+    facts = {**libraries, **variables(), "quantgate code": code_hash(*MEASURING), **machine()}
+    del facts["memory_gb"]
+    return facts
+
+
+@functools.cache
+def _commit() -> str | None:
+    """Return the commit of the repository that holds this engine; None: it is in none."""
+    command = ["git", "-C", str(PACKAGE), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 @functools.cache
@@ -108,7 +136,7 @@ class Environment:
     @property
     def worker(self) -> tuple[str, ...]:
         """The command of a process that measures or makes something there."""
-        return (self.python, "-m", WORKER_MODULE)
+        return (self.python, "-m", "quantgate.measure.worker")
 
 
 WORKER = Environment().worker
@@ -120,7 +148,7 @@ def machine() -> Facts:
     """Return what makes timings of two machines comparable."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
     return {
-        "cpu": _cpu_model(),
+        "cpu": _cpuinfo("model name") or platform.processor() or "unknown",
         "cores": os.cpu_count(),
         "cpu_quota": quota(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
@@ -132,42 +160,52 @@ def machine() -> Facts:
 @functools.cache
 def instruction_sets() -> str:
     """Return the processor's instruction sets by which numeric libraries choose their kernels."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    flags = next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    flags = _cpuinfo("flags").split()
     return " ".join(f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags)
 
 
-def _cpu_model() -> str:
+def _cpuinfo(key: str) -> str:
+    """Return a value of the first processor; empty where the kernel does not say."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
 
 
 @functools.cache
 def llama_library_hash() -> str:
     """Return the SHA-256 (12 digits) of llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
-    return _hash_files("llama_cpp", "lib/*.so*")
+    folder = package_folder("llama_cpp")
+    if folder is None:
+        return "absent"
+    return _digest((file, file.read_bytes()) for file in sorted(folder.glob("lib/*.so*")))
 
 
 @functools.cache
 def code_hash(*patterns: str) -> str:
     """Return the SHA-256 (12 digits) of these files of the engine, so that what other code made is not reused. Comments
     and docstrings do not count. Raises ValueError for a pattern that matches no file."""
-    files = {pattern: sorted(PACKAGE.glob(pattern)) for pattern in patterns}
+    files = {pattern: list(PACKAGE.glob(pattern)) for pattern in patterns}
     if missing := [pattern for pattern, matches in files.items() if not matches]:
         # A file that moved would otherwise drop out of the hash unseen, and stale records would be reused.
         raise ValueError(f"no file of the engine matches {missing}: name where the code is now")
     paths = sorted(file for matches in files.values() for file in matches)
-    return _digest((file, without_words(file.read_text(encoding="utf-8")).encode()) for file in paths)
+    return _digest((file, _without_words(file.read_text(encoding="utf-8")).encode()) for file in paths)
 
 
-def _hash_files(package: str, pattern: str) -> str:
-    spec = importlib.util.find_spec(package)  # finds without importing
-    if spec is None or not spec.submodule_search_locations:
-        return "absent"
-    files = sorted(Path(spec.submodule_search_locations[0]).glob(pattern))
-    return _digest((file, file.read_bytes()) for file in files)
+def _without_words(source: str) -> str:
+    """Return Python source without comments, docstrings and empty lines. Raises SyntaxError."""
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(ast.Constant(str()), lineno=first, end_lineno=int(last)):
+                lines[first - 1 : last] = [""] * (last - first + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def _digest(contents: Iterable[tuple[Path, bytes]]) -> str:

@@ -29,8 +29,7 @@ class Paused:
 @functools.cache
 def cores() -> float | None:
     """Return the processors' worth of time that this process may use; None: no quota."""
-    limits = [limit for folder in _folders() if (limit := _limit(folder)) is not None]
-    return min(limits, default=None)
+    return min(_quotas().values(), default=None)
 
 
 def usable_cores(quota: float | None) -> int:
@@ -42,45 +41,46 @@ def usable_cores(quota: float | None) -> int:
 
 def paused() -> Paused | None:
     """Return the pauses of all groups with a quota; None: no quota binds this process."""
-    pauses = [_pauses(folder) for folder in _folders() if _limit(folder) is not None]
-    return Paused(sum(p.times for p in pauses), sum(p.seconds for p in pauses)) if pauses else None
+    times, seconds, quotas = 0, 0.0, _quotas()
+    for folder in quotas:
+        stat = dict(line.split(" ", 1) for line in _read(folder / "cpu.stat").splitlines() if " " in line)
+        times += int(stat.get("nr_throttled", 0))
+        seconds += int(stat.get("throttled_usec", 0)) / 1e6 + int(stat.get("throttled_time", 0)) / 1e9
+    return Paused(times, seconds) if quotas else None
+
+
+def _quotas() -> dict[Path, float]:
+    """Return the groups with a quota that bind this process, and the processors' worth of time that each allows."""
+    quotas = {}
+    for folder in _folders():
+        quota, _, period = _read(folder / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+        try:
+            limit = int(quota) / int(period)
+        except (ValueError, ZeroDivisionError):  # "max", or no such file
+            continue
+        if limit > 0:
+            quotas[folder] = limit
+    return quotas
 
 
 def _folders() -> Iterator[Path]:
     """Yield the groups of this process that may have a quota, and all groups above them."""
     for line in _read(MEMBERSHIP).splitlines():
         number, controllers, group = line.split(":", 2)
-        for root in _roots(number, controllers.split(",")):
+        if number == "0":
+            roots = [root for root in (GROUPS, GROUPS / "unified") if (root / "cgroup.controllers").exists()]
+        else:
+            names = (
+                (controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu") if "cpu" in controllers.split(",") else ()
+            )
+            roots = [GROUPS / name for name in names if (GROUPS / name).is_dir()][:1]
+        for root in roots:
             # In a container, the path may be that of the host, where only its own group is mounted.
             folder = root / group.lstrip("/")
             folder = folder if folder.is_dir() else root
             yield from [f for f in (folder, *folder.parents) if f == root or root in f.parents]
-
-
-def _roots(number: str, controllers: list[str]) -> list[Path]:
-    if number == "0":
-        return [root for root in (GROUPS, GROUPS / "unified") if (root / "cgroup.controllers").exists()]
-    if "cpu" not in controllers:
-        return []
-    names = (",".join(controllers), "cpu", "cpu,cpuacct", "cpuacct,cpu")
-    return next(([GROUPS / name] for name in names if (GROUPS / name).is_dir()), [])
-
-
-def _limit(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").partition(" ")
-    if not quota:
-        quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
-    try:
-        limit = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or no such file
-        return None
-    return limit if limit > 0 else None
-
-
-def _pauses(folder: Path) -> Paused:
-    fields = dict(line.split(" ", 1) for line in _read(folder / "cpu.stat").splitlines() if " " in line)
-    seconds = int(fields.get("throttled_usec", 0)) / 1e6 + int(fields.get("throttled_time", 0)) / 1e9
-    return Paused(int(fields.get("nr_throttled", 0)), seconds)
 
 
 def _read(file: Path) -> str:

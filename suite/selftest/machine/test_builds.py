@@ -18,7 +18,7 @@ from quantgate.judge.judge import judge
 from quantgate.machine import builds as module
 from quantgate.machine import environment
 from quantgate.machine.builds import builds
-from quantgate.machine.variables import variables
+from quantgate.machine.environment import variables
 from quantgate.records import Metric, Scalar, Status
 
 from selftest.conftest import Project

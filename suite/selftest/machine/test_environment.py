@@ -20,9 +20,9 @@ from quantgate.machine.environment import (
     instruction_sets,
     llama_library_hash,
     machine,
+    variables,
     versions,
 )
-from quantgate.machine.variables import variables
 
 
 @pytest.fixture(autouse=True)
