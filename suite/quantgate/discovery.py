@@ -16,12 +16,12 @@ def discover(package: str, attribute: str, group: str) -> dict[str, Any]:
 
     Raises InputError: an entry point cannot be imported, or has the name of a module.
     """
-    path = importlib.import_module(package).__path__
-    modules = sorted(m.name for m in pkgutil.iter_modules(path) if not m.name.startswith("_"))
-    imported = {name: importlib.import_module(f"{package}.{name}") for name in modules}
-    declared = {
-        name: getattr(module, attribute) for name, module in imported.items() if hasattr(module, attribute)
-    }
+    declared = {}
+    for name in sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__)):
+        if not name.startswith("_"):
+            module = importlib.import_module(f"{package}.{name}")
+            if hasattr(module, attribute):
+                declared[name] = getattr(module, attribute)
     for entry in metadata.entry_points(group=group):
         origin = f"entry point {entry.name} of {entry.dist.name if entry.dist else 'a distribution'}"
         if entry.name in declared:

@@ -17,6 +17,10 @@ from typing import Any, BinaryIO
 from quantgate.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MARKS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, as a UTF-16 mark begins one of them
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -51,7 +55,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def writable(folder: Path) -> bool:
-    """Whether files can be made in a folder, which need not exist yet."""
+    """Return whether files can be made in a folder, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return os.access(folder, os.W_OK | os.X_OK)
@@ -61,19 +65,14 @@ def path_problem(path: Path) -> str:
     """Return why the libraries that load models, which take UTF-8, cannot open a path; empty: they can."""
     shown = ascii(str(path)).strip("'")
     try:
+        os.fsencode(path).decode()
         str(path).encode()
-        os.fsencode(path)
+    except UnicodeDecodeError:
+        return f"{shown}: is not UTF-8; rename it, or name another folder"
     except UnicodeEncodeError:
-        try:
-            os.fsencode(path).decode()
-        except UnicodeDecodeError:
-            return f"{shown}: is not UTF-8; rename it, or name another folder"
-        except UnicodeEncodeError:
-            pass
-        return (
-            f"{shown}: has letters that this locale's encoding ({sys.getfilesystemencoding()}) lacks; set "
-            "PYTHONUTF8=1 or LC_ALL=C.UTF-8"
-        )
+        encoding = sys.getfilesystemencoding()
+        remedy = "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+        return f"{shown}: has letters that this locale's encoding ({encoding}) lacks; {remedy}"
     return ""
 
 
@@ -92,14 +91,10 @@ def read_plain_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    if raw.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise InputError(
-            f"{path}: is UTF-32, not UTF-8 (byte order mark at offset 0): {_convert(path, 'UTF-32')}"
-        )
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(
-            f"{path}: is UTF-16, not UTF-8 (byte order mark at offset 0): {_convert(path, 'UTF-16')}"
-        )
+    for encoding, marks in _MARKS.items():
+        if raw.startswith(marks):
+            remedy = _convert(path, encoding)
+            raise InputError(f"{path}: is {encoding}, not UTF-8 (byte order mark at offset 0): {remedy}")
     if (offset := raw.find(0)) >= 0:
         raise InputError(
             f"{path}: has a NUL byte at offset {offset}: it is not plain text, or it is UTF-16 without its byte order "

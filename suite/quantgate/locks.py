@@ -1,6 +1,7 @@
 """Locks between processes, by `flock` on a file: the kernel releases them when their holder dies.
 
-After a few seconds of waiting, a warning names the process that holds the lock.
+After a few seconds of waiting, a warning names the process that holds the lock. The package filelock does not know the
+holder, refuses another user's file, and where there is no flock takes a lock that a killed process leaves behind.
 """
 
 from __future__ import annotations
@@ -44,21 +45,19 @@ def locked(path: Path, what: str, patience: float | None = None) -> Iterator[Non
     Raises OSError, and RuntimeError if this thread holds the lock already and would wait for itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = (str(path.resolve()), threading.get_ident())
-    if name in _held:
+    key = (str(path.resolve()), threading.get_ident())
+    if key in _held:
         if patience is not None:
             raise BusyError("this process")
         raise RuntimeError(f"{path}: this thread holds this lock already; to {what} would wait for ever")
     file = _open(path)
     try:
         _wait(file, path, what, patience)
-        _held.add(name)
-        try:
-            _sign(file)
-            yield
-        finally:
-            _held.discard(name)
+        _held.add(key)
+        _sign(file)
+        yield
     finally:
+        _held.discard(key)
         os.close(file)  # which releases it
 
 
@@ -83,24 +82,7 @@ def _open(path: Path) -> int:
 def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
     begin = time.monotonic()
     next_message = SILENT
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            if error.errno not in _WITHOUT_FLOCK:
-                raise OSError(error.errno, error.strerror, str(path)) from None
-            if str(path.parent) not in _warned:
-                _warned.add(str(path.parent))
-                log.warning(
-                    "%s: this file system has no locks (flock: %s); going on without: let one run at a time use it",
-                    path.parent,
-                    error.strerror,
-                )
-            return
-        else:
-            return
+    while not _try(file, path):
         waited = time.monotonic() - begin
         if patience is not None and waited >= patience:
             raise BusyError(holder(path))
@@ -110,6 +92,25 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
                 "waiting to %s: %s holds %s; end that process if it does no work", what, holder(path), path
             )
         time.sleep(_POLL)
+
+
+def _try(file: int, path: Path) -> bool:
+    """Return whether the lock is held now, or cannot be had on this file system, of which a warning is logged once."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _WITHOUT_FLOCK:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        if str(path.parent) not in _warned:
+            _warned.add(str(path.parent))
+            log.warning(
+                "%s: this file system has no locks (flock: %s); going on without: let one run at a time use it",
+                path.parent,
+                error.strerror,
+            )
+    return True
 
 
 def _sign(file: int) -> None:
