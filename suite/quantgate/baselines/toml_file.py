@@ -6,7 +6,7 @@ import hashlib
 import os
 import tempfile
 import tomllib
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -125,11 +125,9 @@ def locked(root: Path) -> Iterator[None]:
     user = getattr(os, "getuid", int)()  # a lock file left by another user could not be opened
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"quantgate-{user}-{key}.lock"
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock(path, f"update {root}", LOCK_SECONDS))
-        except BusyError as error:
-            raise InputError(
-                f"{root}: {error} is updating it (lock {path}); run again when it has finished"
-            ) from error
-        yield
+    try:
+        with lock(path, f"update {root}", LOCK_SECONDS):
+            yield
+    except BusyError as error:
+        remedy = "run again when it has finished"
+        raise InputError(f"{root}: {error} is updating it (lock {path}); {remedy}") from error

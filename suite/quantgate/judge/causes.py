@@ -68,10 +68,21 @@ def causes(
 ) -> list[Cause]:
     """Return the common causes among `verdicts`, the largest first. families: by metric group, what one change of the
     computation moves together. bits: nominal bits by cell, where they are known."""
-    table = _Table(verdicts, families, bits or {})
+    moved: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
+    judged: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
+    cells: dict[str, None] = {}
+    for verdict in verdicts:
+        cells[verdict.cell] = None
+        subject = _subject(verdict, families)
+        if verdict.change is not None:
+            judged[subject][verdict.cell].append(verdict)
+        if kind := _kind(verdict):
+            moved[kind, subject].append(verdict)
     by_group: dict[tuple[str, Group], list[Cause]] = defaultdict(list)
-    for (kind, subject), moved in table.moved.items():
-        for cause in table.causes_of(kind, subject, moved):
+    for (kind, subject), same_kind in moved.items():
+        of_subject = judged[subject]
+        comparable = cells if kind == Status.ERROR else of_subject
+        for cause in _causes_of(kind, same_kind, of_subject, comparable, bits or {}):
             by_group[kind, cause.group].append(cause)
     merged = [_merged(same) for same in by_group.values()]
     return sorted(merged, key=lambda cause: -len(cause.cells))
@@ -117,52 +128,39 @@ def _subject(verdict: Verdict, families: Mapping[str, str]) -> str:
     return families.get(group, group)
 
 
-class _Table:
-    """Verdicts by kind, subject and cell."""
+def _causes_of(
+    kind: str,
+    moved: Sequence[Verdict],
+    judged: Mapping[str, Sequence[Verdict]],
+    cells: Iterable[str],
+    bits: Mapping[str, float],
+) -> Iterator[Cause]:
+    """Yield cause after cause among verdicts of one kind and subject, until no group is left that follows the rule.
+    judged: verdicts on the subject by cell; cells: those that can form groups."""
+    left: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in moved:
+        left[verdict.cell].append(verdict)
+    if len(left) < CELLS:
+        return
+    groups: dict[Group, list[str]] = defaultdict(list)
+    for cell in dict.fromkeys([*cells, *left]):
+        for group in attributes(cell, bits.get(cell)):
+            groups[group].append(cell)
+    sizes: dict[str, list[float]] = defaultdict(list)
+    for verdict in moved:
+        sizes[verdict.metric].append(verdict.size)
+    means = {metric: fmean(changes) for metric, changes in sizes.items()}
 
-    def __init__(
-        self, verdicts: Iterable[Verdict], families: Mapping[str, str], bits: Mapping[str, float]
-    ) -> None:
-        self.moved: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
-        self._judged: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
-        self._bits = bits
-        self._cells: dict[str, None] = {}
-        for verdict in verdicts:
-            self._cells[verdict.cell] = None
-            if verdict.change is not None:
-                self._judged[_subject(verdict, families)][verdict.cell].append(verdict)
-            if kind := _kind(verdict):
-                self.moved[kind, _subject(verdict, families)].append(verdict)
+    def with_them(verdict: Verdict) -> bool:
+        """Whether it moved in the same direction, by at least half as much."""
+        mean = means.get(verdict.metric, 0.0)
+        return mean != 0 and verdict.size / mean >= ALONG
 
-    def causes_of(self, kind: str, subject: str, moved: list[Verdict]) -> Iterator[Cause]:
-        """Yield cause after cause, until no group is left that follows the rule."""
-        left: dict[str, list[Verdict]] = defaultdict(list)
-        for verdict in moved:
-            left[verdict.cell].append(verdict)
-        if len(left) < CELLS:
-            return
-        judged = dict.fromkeys([*self._judged[subject], *left]) if kind != Status.ERROR else self._cells
-        along = self._along(subject, moved, judged.keys() - left.keys()) if kind == "worse" else set()
-        groups: dict[Group, list[str]] = defaultdict(list)
-        for cell in judged:
-            for group in attributes(cell, self._bits.get(cell)):
-                groups[group].append(cell)
-        for group, struck in _largest_first(groups, left, along):
-            with_it = tuple(cell for cell in groups[group] if cell in along)
-            yield Cause(group, tuple(v for c in struck for v in left.pop(c)), with_it, len(groups[group]))
-
-    def _along(self, subject: str, moved: list[Verdict], others: Iterable[str]) -> set[str]:
-        """Return the cells among `others` that moved in the same direction, by at least half as much."""
-        sizes: dict[str, list[float]] = defaultdict(list)
-        for verdict in moved:
-            sizes[verdict.metric].append(verdict.size)
-        means = {metric: fmean(changes) for metric, changes in sizes.items()}
-
-        def with_them(verdict: Verdict) -> bool:
-            mean = means.get(verdict.metric, 0.0)
-            return mean != 0 and verdict.size / mean >= ALONG
-
-        return {c for c in others if any(map(with_them, self._judged[subject].get(c, ())))}
+    others = judged.keys() - left.keys() if kind == "worse" else ()
+    along = {cell for cell in others if any(map(with_them, judged[cell]))}
+    for group, struck in _largest_first(groups, left, along):
+        with_it = tuple(cell for cell in groups[group] if cell in along)
+        yield Cause(group, tuple(v for c in struck for v in left.pop(c)), with_it, len(groups[group]))
 
 
 def _largest_first(

@@ -82,7 +82,7 @@ def test_damaged_baseline_says_file_key_and_remedy(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "complaint"),
     [
         (
             "value = 24.8",
@@ -100,13 +100,13 @@ def test_damaged_baseline_says_file_key_and_remedy(tmp_path: Path, name: str) ->
         ('better = "lower"', 'better = "higher"', "its line"),
     ],
 )
-def test_a_summary_edited_by_hand_is_damaged(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_a_summary_edited_by_hand_is_damaged(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     update(tmp_path, measured())
     summary = baseline_path(tmp_path, CELL, TIER)
     text = summary.read_text()
     assert old in text
     summary.write_text(text.replace(old, new))
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=complaint) as caught:
         read(tmp_path, CELL, TIER)
     assert "git checkout" in str(caught.value)
 
@@ -148,7 +148,7 @@ def test_values_are_held_against_their_samples(kind: str, change: dict[str, obje
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "complaint"),
     [
         ("format = " + "9" * 5000, "corrupted"),
         ("format = 2\nx = " + "[" * 20000 + "]" * 20000, "corrupted"),
@@ -156,11 +156,11 @@ def test_values_are_held_against_their_samples(kind: str, change: dict[str, obje
     ],
     ids=["digits", "nested", "infinite"],
 )
-def test_a_summary_that_no_parser_takes_is_damaged(tmp_path: Path, text: str, said: str) -> None:
+def test_a_summary_that_no_parser_takes_is_damaged(tmp_path: Path, text: str, complaint: str) -> None:
     summary = baseline_path(tmp_path, CELL, TIER)
     summary.parent.mkdir(parents=True)
     summary.write_text(text)
-    with pytest.raises(InputError, match=rf"(?s){said}.*git checkout"):
+    with pytest.raises(InputError, match=rf"(?s){complaint}.*git checkout"):
         read(tmp_path, CELL, TIER)
 
 

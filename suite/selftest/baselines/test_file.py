@@ -81,10 +81,10 @@ def test_conditions_of_several_metrics_stand_once(tmp_path: Path) -> None:
     assert read_back == metrics
     for name, m in metrics.items():
         assert repr(read_back[name].conditions) == repr(dict(sorted(m.conditions.items())))
-    found = tomllib.loads(summary.read_text())
-    named = {name: entry.get("conditions") for name, entry in found["metrics"].items()}
+    result = tomllib.loads(summary.read_text())
+    named = {name: entry.get("conditions") for name, entry in result["metrics"].items()}
     assert named == {name: name for name in metrics} | {"a/two": "a/one", "c/none": None}
-    assert found["conditions"].keys() == metrics.keys() - {"a/two", "c/none"}
+    assert result["conditions"].keys() == metrics.keys() - {"a/two", "c/none"}
     assert len(summary.read_text().split("[metrics]\n")[1].split("\n\n")[0].splitlines()) == len(metrics)
 
 

@@ -35,9 +35,9 @@ def run(root: Path, new: Measurement) -> Baseline:
     plan = plan_update(new, read(root, CELL, TIER), [])
     format_update(plan)
     write_update(root, plan, reason=f"of {new.created}")
-    found = read(root, CELL, TIER)
-    assert found is not None
-    return found
+    result = read(root, CELL, TIER)
+    assert result is not None
+    return result
 
 
 def on(kernels: str, value: float, created: str, size: float = 1e9) -> Measurement:
@@ -52,31 +52,31 @@ def on(kernels: str, value: float, created: str, size: float = 1e9) -> Measureme
 def test_an_update_on_other_kernels_adds_and_replaces_nothing(tmp_path: Path) -> None:
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
     run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
-    found = run(tmp_path, on(NARROW, 0.9, "2026-01-03", 2e9))
+    result = run(tmp_path, on(NARROW, 0.9, "2026-01-03", 2e9))
     for kernels, value, size, day in (
         (WIDE, 1.5, 1e9, "2026-01-01"),
         (MIDDLE, 1.2, 1e9, "2026-01-02"),
         (NARROW, 0.9, 2e9, "2026-01-03"),
     ):
-        values = found.metrics | found.others
-        key = found.key_for(RATIO, ratio(1.0, kernels))
+        values = result.metrics | result.others
+        key = result.key_for(RATIO, ratio(1.0, kernels))
         assert values[key] == ratio(value, kernels)
-        assert found.origin(key).created == day
-        assert found.origin(key).environment == {"day": day}
-        assert values[found.key_for(PEAK, peak(1.0, kernels))] == peak(size, kernels)
+        assert result.origin(key).created == day
+        assert result.origin(key).environment == {"day": day}
+        assert values[result.key_for(PEAK, peak(1.0, kernels))] == peak(size, kernels)
     # What does not depend on kernels is the latest update's.
-    assert found.origin("perplexity").created == "2026-01-03"
-    assert found.metrics.keys() == {RATIO, PEAK, "perplexity"}
+    assert result.origin("perplexity").created == "2026-01-03"
+    assert result.metrics.keys() == {RATIO, PEAK, "perplexity"}
 
 
 @pytest.mark.parametrize("kernels", [WIDE, MIDDLE])
 def test_an_update_on_the_same_kernels_replaces_those_alone(tmp_path: Path, kernels: str) -> None:
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
     run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
-    found = run(tmp_path, on(kernels, 3.0, "2026-01-04"))
-    values = found.metrics | found.others
+    result = run(tmp_path, on(kernels, 3.0, "2026-01-04"))
+    values = result.metrics | result.others
     kept = {WIDE: 1.5, MIDDLE: 1.2} | {kernels: 3.0}
-    assert {k: values[found.key_for(RATIO, ratio(1.0, k))].value for k in kept} == kept
+    assert {k: values[result.key_for(RATIO, ratio(1.0, k))].value for k in kept} == kept
 
 
 def test_an_update_of_other_metrics_leaves_all_kernels_as_they_are(tmp_path: Path) -> None:
@@ -91,9 +91,9 @@ def test_values_of_other_work_go_when_that_work_is_replaced(tmp_path: Path) -> N
     """Nothing could ever be held against them again."""
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
     run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
-    found = run(tmp_path, measured("2026-01-03", throughput__decode_ratio=ratio(2.0, MIDDLE, prompt=512)))
-    assert found.metrics[RATIO] == ratio(2.0, MIDDLE, prompt=512)
-    assert set(found.others) == {f"{PEAK} on {MIDDLE}"}
+    result = run(tmp_path, measured("2026-01-03", throughput__decode_ratio=ratio(2.0, MIDDLE, prompt=512)))
+    assert result.metrics[RATIO] == ratio(2.0, MIDDLE, prompt=512)
+    assert set(result.others) == {f"{PEAK} on {MIDDLE}"}
 
 
 def test_the_file_has_a_line_for_each_value_and_reads_in_a_diff(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_the_file_has_a_line_for_each_value_and_reads_in_a_diff(tmp_path: Path) 
 def test_a_file_of_the_format_before_is_read(tmp_path: Path) -> None:
     path = run(tmp_path, on(WIDE, 1.5, "2026-01-01")).path
     path.write_text(path.read_text().replace("\nformat = 3\n", "\nformat = 2\n"))
-    found = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
+    result = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
     assert tomllib.loads(path.read_text())["format"] == 3
-    assert found.metrics[RATIO].value == 1.5
+    assert result.metrics[RATIO].value == 1.5
 
 
 def test_a_value_on_kernels_of_a_metric_that_is_gone_is_damage(tmp_path: Path) -> None:
@@ -124,9 +124,9 @@ def test_a_value_on_kernels_of_a_metric_that_is_gone_is_damage(tmp_path: Path) -
 
 def test_of_several_kinds_the_one_with_most_in_common_is_taken(tmp_path: Path) -> None:
     run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
-    found = run(tmp_path, on(NARROW, 0.9, "2026-01-02"))
+    result = run(tmp_path, on(NARROW, 0.9, "2026-01-02"))
     near = ratio(1.0, "AVX512 avx2 avx512f amx_int8")
-    assert found.key_for(RATIO, near) == RATIO
-    assert found.key_for(RATIO, ratio(1.0, "DEFAULT sse4")) == f"{RATIO} on {NARROW}"
+    assert result.key_for(RATIO, near) == RATIO
+    assert result.key_for(RATIO, ratio(1.0, "DEFAULT sse4")) == f"{RATIO} on {NARROW}"
     # As far from one as from the other: by name, so that it is the same one each time.
-    assert found.key_for(RATIO, ratio(1.0, "x")) == f"{RATIO} on {NARROW}"
+    assert result.key_for(RATIO, ratio(1.0, "x")) == f"{RATIO} on {NARROW}"

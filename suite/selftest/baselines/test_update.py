@@ -152,7 +152,7 @@ def test_changed_environment() -> None:
 
 def test_import_is_cheap() -> None:
     script = "import sys, quantgate.baselines.update, json; print(json.dumps(sorted(sys.modules)))"
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", script], cwd=IMPORT_ROOT, check=True, capture_output=True
     ).stdout
-    assert not {"torch", "numpy", "rich", "filelock", "tomlkit"} & set(json.loads(found))
+    assert not {"torch", "numpy", "rich", "filelock", "tomlkit"} & set(json.loads(result))

@@ -116,7 +116,7 @@ def test_two_writers_at_once_leave_one_whole_baseline(
     """All plan from the same baseline; one wins, the others are told. Slow disk: without a lock they mix."""
     update(tmp_path, measured())
     old = existing(tmp_path)
-    fsync, start, told = os.fsync, threading.Barrier(4), []
+    fsync, start, refused = os.fsync, threading.Barrier(4), []
 
     def slow(handle: int) -> None:
         threading.Event().wait(0.05)
@@ -128,7 +128,7 @@ def test_two_writers_at_once_leave_one_whole_baseline(
         try:
             write_update(tmp_path, plan, reason=f"writer {value}")
         except InputError as error:
-            told.append(str(error))
+            refused.append(str(error))
 
     monkeypatch.setattr(os, "fsync", slow)
     threads = [threading.Thread(target=write, args=(value,)) for value in (24.1, 24.2, 24.3, 24.4)]
@@ -136,8 +136,8 @@ def test_two_writers_at_once_leave_one_whole_baseline(
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(told) == 3
-    assert all("changed by another run; run again" in text for text in told)
+    assert len(refused) == 3
+    assert all("changed by another run; run again" in text for text in refused)
     baseline = existing(tmp_path)
     assert baseline.reason == f"writer {baseline.metrics['perplexity'].value}"
     assert len(list(baseline.path.parent.iterdir())) == 2

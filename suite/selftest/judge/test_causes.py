@@ -67,10 +67,10 @@ def test_nothing_moved() -> None:
 def test_what_the_moved_cells_have_in_common_is_named(
     struck: Callable[[str], bool], group: tuple[str, ...]
 ) -> None:
-    found = only(run(lambda c: 0.03 if struck(c) else 0.0))
-    assert found.group == group
-    assert found.cells == [cell for cell in CELLS if struck(cell)]
-    assert found.judged == len(found.cells)
+    result = only(run(lambda c: 0.03 if struck(c) else 0.0))
+    assert result.group == group
+    assert result.cells == [cell for cell in CELLS if struck(cell)]
+    assert result.judged == len(result.cells)
 
 
 def test_one_scheme_in_both_models_is_told_cell_by_cell() -> None:
@@ -92,8 +92,8 @@ def test_four_of_five_are_enough_and_three_of_four_are_not() -> None:
 def test_what_moved_along_within_its_tolerance_counts_and_is_named() -> None:
     """A machine slower by a tenth: half of the cells fail, by chance of their own."""
     by = {cell: 0.105 if n % 2 else 0.095 for n, cell in enumerate(CELLS)}
-    found = only(run(by.__getitem__, "throughput/decode", 0.10))
-    assert (found.group, len(found.cells), len(found.along)) == (("all",), 11, 11)
+    result = only(run(by.__getitem__, "throughput/decode", 0.10))
+    assert (result.group, len(result.cells), len(result.along)) == (("all",), 11, 11)
     # The same cells, but the others did not move at all, or the other way: no cause.
     assert groups(run(lambda c: by[c] if by[c] > 0.1 else 0.02, "throughput/decode", 0.10)) == []
     assert groups(run(lambda c: by[c] if by[c] > 0.1 else -by[c], "throughput/decode", 0.10)) == []
@@ -104,9 +104,9 @@ def test_perplexity_and_accuracy_of_the_same_cells_are_one() -> None:
     both = run(lambda c: 0.03 if c in struck else 0.0) + run(
         lambda c: 0.1 if c in struck[:3] else 0.0, "accuracy/piqa/acc", 0.05
     )
-    found = only(both)
-    assert found.cells == struck
-    assert {m: len(v) for m, v in found.by_metric().items()} == {"perplexity": 12, "accuracy/piqa/acc": 3}
+    result = only(both)
+    assert result.cells == struck
+    assert {m: len(v) for m, v in result.by_metric().items()} == {"perplexity": 12, "accuracy/piqa/acc": 3}
 
 
 def test_regression_and_changed_are_one_and_improvement_is_another() -> None:

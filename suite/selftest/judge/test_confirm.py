@@ -204,8 +204,8 @@ def test_by_chance_both_stages_of_ab_alarm_no_more_often_than_alpha() -> None:
         stages = [tuple(np.exp(source.normal(0, 0.05, 4)) for _ in range(2)) for _ in range(2)]
         return Beside((stages[0][0], stages[0][1]), (stages[1][0], stages[1][1]))
 
-    found = alarms(draw)
-    assert 1500 * ALPHA / 3 < found < LIMIT, "and it is not so strict that it never would"
+    count = alarms(draw)
+    assert 1500 * ALPHA / 3 < count < LIMIT, "and it is not so strict that it never would"
 
 
 def test_by_chance_a_stored_baseline_alarms_no_more_often_than_alpha() -> None:
@@ -218,5 +218,5 @@ def test_by_chance_a_stored_baseline_alarms_no_more_often_than_alpha() -> None:
             np.exp(source.normal(0, 0.05, 3)),
         )
 
-    found = alarms(draw)
-    assert 1500 * ALPHA / 5 < found < LIMIT
+    count = alarms(draw)
+    assert 1500 * ALPHA / 5 < count < LIMIT

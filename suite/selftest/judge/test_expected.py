@@ -49,10 +49,10 @@ def test_a_value_is_right_within_the_width_of_what_is_expected(
     for value in right:
         assert held_to(limits, CELL, "n", exact(value), None).status == Status.PASS
     for value in wrong:
-        found = held_to(limits, CELL, "n", exact(value), None, "pytest -k n")
-        assert (found.status, found.reproduce) == (Status.ERROR, "pytest -k n")
-        assert found.wrong == found.text
-        assert f"{keys['expected']:g}" in found.text
+        actual = held_to(limits, CELL, "n", exact(value), None, "pytest -k n")
+        assert (actual.status, actual.reproduce) == (Status.ERROR, "pytest -k n")
+        assert actual.wrong == actual.text
+        assert f"{keys['expected']:g}" in actual.text
 
 
 def test_without_expected_there_are_no_limits() -> None:
@@ -64,10 +64,10 @@ def test_a_minimum_of_the_scheme_is_named() -> None:
     limits = limits_of(None, minimum=0.9)
     assert limits is not None
     assert held_to(limits, CELL, "n", exact(0.9), None).status == Status.PASS
-    found = held_to(limits, CELL, "n", exact(0.11), None)
-    assert found.status == Status.ERROR
-    assert "at least 0.9" in found.text
-    assert "minimum_share" in found.text
+    actual = held_to(limits, CELL, "n", exact(0.11), None)
+    assert actual.status == Status.ERROR
+    assert "at least 0.9" in actual.text
+    assert "minimum_share" in actual.text
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_loss_against_the_baseline_stays_one_and_nothing_else_hides_a_wrong_va
     compared: Status, result: Status
 ) -> None:
     limits = Limits(0, 0, "expected 0")
-    found = held_to(limits, CELL, "tokenizer/mismatches", exact(3.0), verdict(compared))
-    assert found.status == result
-    assert found.wrong
+    actual = held_to(limits, CELL, "tokenizer/mismatches", exact(3.0), verdict(compared))
+    assert actual.status == result
+    assert actual.wrong
     within = held_to(limits, CELL, "tokenizer/mismatches", exact(0.0), verdict(compared))
     assert within == verdict(compared)
 
@@ -112,8 +112,8 @@ def test_references_that_disagree_keep_their_whole_model_from_baselines() -> Non
 
 def test_a_value_that_is_held_to_what_is_expected_is_a_gate_that_was_judged() -> None:
     limits = Limits(0, 0, "expected 0")
-    found = [held_to(limits, CELL, "n", exact(value), None) for value in (0.0, 1.0)]
-    assert (coverage(found).gates, coverage(found).judged) == (2, 2)
+    actual = [held_to(limits, CELL, "n", exact(value), None) for value in (0.0, 1.0)]
+    assert (coverage(actual).gates, coverage(actual).judged) == (2, 2)
 
 
 def test_an_expected_value_stands_beside_the_gate_that_holds_the_baseline() -> None:
@@ -150,11 +150,11 @@ def perplexity(samples: list[float], **conditions: Any) -> dict[str, Metric]:
 
 def test_agreement_is_the_mean_difference_on_the_same_tokens() -> None:
     mine = perplexity([1.0, 2.0], attention="sdpa", way="shared")
-    (found,) = agreement(mine, {"m/llamacpp/F16": perplexity([1.3, 2.1])}).values()
-    assert found.value == pytest.approx(-0.2)
-    assert found.conditions["relative to"] == "m/llamacpp/F16"
-    assert found.relative
-    assert "m/llamacpp/F16" in found.raw["says"]
+    (actual,) = agreement(mine, {"m/llamacpp/F16": perplexity([1.3, 2.1])}).values()
+    assert actual.value == pytest.approx(-0.2)
+    assert actual.conditions["relative to"] == "m/llamacpp/F16"
+    assert actual.relative
+    assert "m/llamacpp/F16" in actual.raw["says"]
 
 
 def test_agreement_is_with_the_one_that_is_farthest_away() -> None:
@@ -163,9 +163,9 @@ def test_agreement_is_with_the_one_that_is_farthest_away() -> None:
         "m/b/x": perplexity([0.5, 1.5]),
         "m/c/x": perplexity([1.1, 2.1]),
     }
-    (found,) = agreement(perplexity([1.0, 2.0]), others).values()
-    assert found.value == pytest.approx(0.5)
-    assert found.conditions["relative to"] == "m/b/x"
+    (actual,) = agreement(perplexity([1.0, 2.0]), others).values()
+    assert actual.value == pytest.approx(0.5)
+    assert actual.conditions["relative to"] == "m/b/x"
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ def verdict(new: Metric, old: Metric, name: str, against: bool = False) -> Verdi
 
 def test_a_lost_kernel_is_red_on_kernels_that_the_baseline_lacks() -> None:
     """bitsandbytes/nf4: 1.48 times as fast as fp32, and 0.198 times with neither AVX-512 nor oneDNN's kernels."""
-    found = verdict(ratio(0.198, NARROW), ratio(1.48), RATIO)
-    assert found.status == Status.REGRESSION
-    assert f"measured on other kernels than the baseline ({WIDE})" in found.text
+    actual = verdict(ratio(0.198, NARROW), ratio(1.48), RATIO)
+    assert actual.status == Status.REGRESSION
+    assert f"measured on other kernels than the baseline ({WIDE})" in actual.text
 
 
 def test_a_doubled_peak_is_red_on_kernels_that_the_baseline_lacks() -> None:
@@ -49,14 +49,14 @@ def test_on_its_own_kernels_the_narrow_tolerance_holds() -> None:
 
 
 def test_other_work_stays_not_comparable() -> None:
-    found = verdict(ratio(1.5, MIDDLE, prompt=512), ratio(1.5), RATIO)
-    assert (found.status, found.by_machine) == (Status.NOT_COMPARABLE, False)
+    actual = verdict(ratio(1.5, MIDDLE, prompt=512), ratio(1.5), RATIO)
+    assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, False)
 
 
 def test_without_elsewhere_it_is_skipped_and_says_so() -> None:
-    found = judge(CELL, RATIO, ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4)
-    assert (found.status, found.by_machine) == (Status.NOT_COMPARABLE, True)
-    assert "no `elsewhere`" in found.text
+    actual = judge(CELL, RATIO, ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4)
+    assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, True)
+    assert "no `elsewhere`" in actual.text
 
 
 def test_an_absolute_timing_on_other_kernels_stays_not_comparable() -> None:
@@ -70,10 +70,10 @@ def test_an_absolute_timing_on_other_kernels_stays_not_comparable() -> None:
         conditions={"kernels": WIDE},
     )
     new = timing.model_copy(update={"conditions": {"kernels": MIDDLE}})
-    found = judge(
+    actual = judge(
         CELL, "throughput/decode", new, timing, Tolerance(metric="x", relative=0.1, elsewhere=9), 0.01
     )
-    assert (found.status, found.by_machine) == (Status.NOT_COMPARABLE, True)
+    assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, True)
     both = judge(
         CELL,
         "throughput/decode",

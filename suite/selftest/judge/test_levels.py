@@ -39,8 +39,8 @@ def test_the_first_mismatch_is_a_regression(tolerance: Tolerance) -> None:
     """From a baseline of zero there is no relative change; it is told in the metric's unit."""
     assert judged(plain(3.0), plain(0.0), tolerance).status == Status.REGRESSION
     assert judged(plain(0.0), plain(0.0), tolerance).status == Status.PASS
-    told = judged(plain(3.0), plain(0.0), relative(0.0))
-    assert (told.change, told.change_unit, told.tolerance) == (3.0, "absolute", 0.0)
+    verdict = judged(plain(3.0), plain(0.0), relative(0.0))
+    assert (verdict.change, verdict.change_unit, verdict.tolerance) == (3.0, "absolute", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -32,23 +32,23 @@ def test_an_old_record_is_one_process() -> None:
 def test_unpaired_processes_are_compared_by_welchs_test() -> None:
     old, new = [0.50, 0.52, 0.49, 0.51, 0.55], [0.60, 0.71, 0.58]
     test = change(timed([[x] for x in new], better="lower"), timed([[x] for x in old], better="lower"), TIGHT)
-    found = test.at(ALPHA)
+    result = test.at(ALPHA)
     theirs = stats.ttest_ind(np.log(new), np.log(old), equal_var=False)
     interval = theirs.confidence_interval(1 - 2 * ALPHA)
     assert test.p == pytest.approx(theirs.pvalue / 2)
-    assert (found.low, found.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
-    assert found.estimate == pytest.approx(stats.gmean(new) / stats.gmean(old) - 1)
+    assert (result.low, result.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
+    assert result.estimate == pytest.approx(stats.gmean(new) / stats.gmean(old) - 1)
 
 
 def test_pairs_are_compared_by_the_paired_test() -> None:
     old, new = [0.50, 0.70, 0.90, 0.61], [0.55, 0.76, 1.00, 0.66]
     sides = [timed([[x] for x in side], better="lower", beside="a run") for side in (new, old)]
     test = change(sides[0], sides[1], TIGHT)
-    found = test.at(ALPHA)
+    result = test.at(ALPHA)
     theirs = stats.ttest_rel(np.log(new), np.log(old))
     interval = theirs.confidence_interval(1 - 2 * ALPHA)
     assert test.p == pytest.approx(theirs.pvalue / 2)
-    assert (found.low, found.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
+    assert (result.low, result.high) == pytest.approx((math.expm1(interval.low), math.expm1(interval.high)))
     apart = sides[1].model_copy(update={"beside": None})
     assert change(sides[0], apart, TIGHT).p > 20 * test.p, "what both share no longer cancels"
 
@@ -111,7 +111,7 @@ def test_why_a_sample_cannot_tell_names_spread_disturbance_and_remedy() -> None:
 def test_timings_of_a_busy_machine_are_named() -> None:
     calm = {"disturbances": [{"others": 0.05, "steal": 0.0, "load": 1.0}]}
     busy = {"disturbances": [*calm["disturbances"], {"others": 0.15, "steal": 0.06, "load": 3.0}]}
-    found = restless(
+    result = restless(
         {
             "throughput/decode": timed([[0.5]], raw=calm),
             "throughput/decode_ratio": timed([[0.5]], raw=busy, kind="ratio"),
@@ -119,7 +119,7 @@ def test_timings_of_a_busy_machine_are_named() -> None:
             "throughput/load": timed([[0.5]]),
         }
     )
-    assert found == [
+    assert result == [
         "throughput/decode_ratio was timed while other work took up to 15 % of the processor and "
         "the hypervisor took up to 6 % of the processor (steal)"
     ]

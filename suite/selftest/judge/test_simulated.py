@@ -19,7 +19,7 @@ def verdicts(
 ) -> list[Status]:
     """Of A/B runs whose processes spread by 3 %, and share a drift of the machine with their partner."""
     source = np.random.default_rng(1)
-    found = []
+    result = []
     for _ in range(draws):
         shared = np.exp(source.normal(0, drift, count))
         sides = []
@@ -28,22 +28,22 @@ def verdicts(
             sides.append(
                 timed([[x * s for x in p] for p, s in zip(processes, shared, strict=True)], beside="run")
             )
-        found.append(judge("c", "throughput/decode", sides[1], sides[0], TIGHT, alpha).status)
-    return found
+        result.append(judge("c", "throughput/decode", sides[1], sides[0], TIGHT, alpha).status)
+    return result
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.2])
 def test_false_alarms_come_no_more_often_than_the_level_says(drift: float) -> None:
-    found = verdicts(2000, slower=0.0, drift=drift)
-    alarms = found.count(Status.REGRESSION)
+    result = verdicts(2000, slower=0.0, drift=drift)
+    alarms = result.count(Status.REGRESSION)
     assert alarms <= 2000 * ALPHA + 3 * math.sqrt(2000 * ALPHA)
-    assert found.count(Status.IMPROVEMENT) <= 2000 * ALPHA + 3 * math.sqrt(2000 * ALPHA)
+    assert result.count(Status.IMPROVEMENT) <= 2000 * ALPHA + 3 * math.sqrt(2000 * ALPHA)
 
 
 def test_a_large_loss_is_seen_through_a_drift_that_both_sides_share() -> None:
-    found = verdicts(300, slower=0.2, drift=0.2)
-    assert found.count(Status.REGRESSION) > 0.97 * 300
-    assert Status.PASS not in found
+    result = verdicts(300, slower=0.2, drift=0.2)
+    assert result.count(Status.REGRESSION) > 0.97 * 300
+    assert Status.PASS not in result
 
 
 def test_a_test_of_rounds_would_raise_alarms_that_this_one_does_not() -> None:
@@ -65,8 +65,8 @@ def wandering(source: np.random.Generator, count: int, factor: float) -> tuple[M
     old, new = [], []
     for _ in range(count):
         speed = np.exp(np.cumsum(source.normal(0, 0.1, 8)))
-        own, other = np.exp(source.normal(0, 0.01, 2))
-        old.append((0.5 * own * speed * np.exp(source.normal(0, 0.02, 8))).tolist())
+        mine, other = np.exp(source.normal(0, 0.01, 2))
+        old.append((0.5 * mine * speed * np.exp(source.normal(0, 0.02, 8))).tolist())
         new.append((0.5 * other * factor * speed * np.exp(source.normal(0, 0.02, 8))).tolist())
     one, two = (timed(side, beside="run", in_turns=True) for side in (old, new))
     return one, two
@@ -90,15 +90,15 @@ def test_a_pair_in_turns_is_worth_the_median_ratio_of_its_rounds() -> None:
 
 def test_turns_find_a_slower_side_that_pairs_one_after_the_other_do_not() -> None:
     source = np.random.default_rng(5)
-    found: dict[bool, list[Status]] = {True: [], False: []}
+    result: dict[bool, list[Status]] = {True: [], False: []}
     for _ in range(200):
         old, new = wandering(source, 6, 1.08)
         # The same processes, but not in turns: the rounds of one side belong to other times.
-        for turns in found:
+        for turns in result:
             sides = (new, old) if turns else (apart(source, new), apart(source, old))
-            found[turns].append(judge("c", "throughput/decode", *sides, TIGHT, ALPHA).status)
-    assert found[True].count(Status.REGRESSION) >= 190
-    assert found[False].count(Status.REGRESSION) <= 20
+            result[turns].append(judge("c", "throughput/decode", *sides, TIGHT, ALPHA).status)
+    assert result[True].count(Status.REGRESSION) >= 190
+    assert result[False].count(Status.REGRESSION) <= 20
 
 
 def apart(source: np.random.Generator, metric: Metric) -> Metric:
@@ -114,12 +114,12 @@ def apart(source: np.random.Generator, metric: Metric) -> Metric:
 
 def test_turns_of_equals_raise_no_more_alarms_than_the_level_says() -> None:
     source = np.random.default_rng(6)
-    found = [
+    result = [
         judge("c", "throughput/decode", new, old, TIGHT, 0.05).status
         for old, new in (wandering(source, 5, 1.0) for _ in range(1000))
     ]
     for red in (Status.REGRESSION, Status.IMPROVEMENT):
-        assert found.count(red) <= 50 + 3 * math.sqrt(50)
+        assert result.count(red) <= 50 + 3 * math.sqrt(50)
 
 
 @pytest.mark.parametrize(("count", "paired"), [(3, False), (6, False), (6, True)])
@@ -132,8 +132,8 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says(count: int, pair
         new = timed(
             drawn(source, count, between=0.05, within=0.01, factor=1.1), better="lower", beside=beside
         )
-        found = change(new, old, TIGHT).at(0.05)
-        covered += found.low <= 0.1 <= found.high
+        result = change(new, old, TIGHT).at(0.05)
+        covered += result.low <= 0.1 <= result.high
     assert 900 - 3 * math.sqrt(90) <= covered <= 1000 - 20
 
 

@@ -62,22 +62,22 @@ def paired_difference(
 @pytest.mark.parametrize("seed", range(3))
 def test_with_equal_weights_it_is_the_paired_t_test(seed: int, weights: list[float] | None) -> None:
     old, new = sample(seed)
-    found = paired_difference(old, new, weights, 0.01)
-    known = stats.ttest_rel(new, old)
-    interval = known.confidence_interval(0.98)
-    assert found == pytest.approx(
-        (np.mean(new) - np.mean(old), interval.low, interval.high, known.pvalue / 2)
+    actual = paired_difference(old, new, weights, 0.01)
+    theirs = stats.ttest_rel(new, old)
+    interval = theirs.confidence_interval(0.98)
+    assert actual == pytest.approx(
+        (np.mean(new) - np.mean(old), interval.low, interval.high, theirs.pvalue / 2)
     )
 
 
 def test_a_heavier_unit_counts_for_more_and_its_spread_too() -> None:
     """Worked by hand: differences 0.1 and 0.3 of weights 1 and 3. Mean (0.1 + 0.9) / 4; squared standard error
     2 / 1 * (0.15^2 + (3 * 0.05)^2) / 4^2; Student's t with one degree of freedom is 1 at its upper quartile."""
-    found = paired_difference([1.0, 1.0], [1.1, 1.3], [1.0, 3.0], 0.25)
-    assert found.estimate == pytest.approx(0.25)
-    assert found.high - found.estimate == pytest.approx(0.075)
-    assert found.estimate - found.low == pytest.approx(0.075)
-    assert found.p == pytest.approx(stats.t(1).sf(0.25 / 0.075))
+    actual = paired_difference([1.0, 1.0], [1.1, 1.3], [1.0, 3.0], 0.25)
+    assert actual.estimate == pytest.approx(0.25)
+    assert actual.high - actual.estimate == pytest.approx(0.075)
+    assert actual.estimate - actual.low == pytest.approx(0.075)
+    assert actual.p == pytest.approx(stats.t(1).sf(0.25 / 0.075))
 
 
 def test_the_noise_cap_bounds_the_interval_of_a_candidate_that_spreads() -> None:
@@ -93,8 +93,8 @@ def test_the_noise_cap_bounds_the_interval_of_a_candidate_that_spreads() -> None
 
 def test_the_noise_cap_knows_how_many_units_the_weights_amount_to() -> None:
     """Weights 1, 1, 2 are as good as 16 / 6 equal units."""
-    found = paired_difference([0.0] * 3, [0.0, 5.0, 1.0], [1.0, 1.0, 2.0], 0.05, noise=0.1)
-    assert found.high - found.estimate == pytest.approx(stats.norm.isf(0.05) * 0.1 / math.sqrt(16 / 6))
+    actual = paired_difference([0.0] * 3, [0.0, 5.0, 1.0], [1.0, 1.0, 2.0], 0.05, noise=0.1)
+    assert actual.high - actual.estimate == pytest.approx(stats.norm.isf(0.05) * 0.1 / math.sqrt(16 / 6))
 
 
 def test_a_spread_below_the_noise_cap_keeps_its_own_error_bar() -> None:
@@ -103,8 +103,8 @@ def test_a_spread_below_the_noise_cap_keeps_its_own_error_bar() -> None:
 
 
 def test_units_that_all_change_by_the_same_leave_no_doubt() -> None:
-    found = paired_difference([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [1.0, 2.0, 3.0], ALPHA, 0.05)
-    assert found == (0.5, 0.5, 0.5, 0.0)
+    actual = paired_difference([1.0, 2.0, 3.0], [1.5, 2.5, 3.5], [1.0, 2.0, 3.0], ALPHA, 0.05)
+    assert actual == (0.5, 0.5, 0.5, 0.0)
 
 
 def test_equal_samples_are_no_change() -> None:
@@ -123,11 +123,11 @@ def test_the_p_value_and_the_interval_say_the_same(
     units: list[tuple[float, float, float]], alpha: float, noise: float | None
 ) -> None:
     old, new, weights = map(list, zip(*units, strict=True))
-    found = paired_difference(old, new, weights, alpha, noise)
-    assert found.low <= found.estimate <= found.high
-    outside = found.low > 0 or found.high < 0
-    if not math.isclose(found.p, alpha, rel_tol=1e-6):
-        assert outside == (found.p < alpha)
+    actual = paired_difference(old, new, weights, alpha, noise)
+    assert actual.low <= actual.estimate <= actual.high
+    outside = actual.low > 0 or actual.high < 0
+    if not math.isclose(actual.p, alpha, rel_tol=1e-6):
+        assert outside == (actual.p < alpha)
 
 
 @quick
@@ -136,9 +136,9 @@ def test_turning_the_sides_turns_the_sign_and_scaling_the_weights_changes_nothin
     units: list[tuple[float, float, float]], factor: float
 ) -> None:
     old, new, weights = map(list, zip(*units, strict=True))
-    found = paired_difference(old, new, weights, 0.01, 0.3)
+    actual = paired_difference(old, new, weights, 0.01, 0.3)
     turned = paired_difference(new, old, [w * factor for w in weights], 0.01, 0.3)
-    assert turned == pytest.approx((-found.estimate, -found.high, -found.low, found.p), abs=1e-9)
+    assert turned == pytest.approx((-actual.estimate, -actual.high, -actual.low, actual.p), abs=1e-9)
 
 
 # --- how often it is wrong, and how much it sees --------------------------------------------------
@@ -152,13 +152,13 @@ def rejections(
 ) -> float:
     """Share of simulated runs that are called worse. Windows differ by far more than the change between runs."""
     random = np.random.default_rng(20260701)
-    found = 0
+    actual = 0
     for _ in range(draws):
         differences = change(random)
         old = random.normal(3.2, 0.4, len(differences))
         result = paired_difference(old.tolist(), (old + differences).tolist(), None, alpha, noise)
-        found += result.estimate > 0 and result.p < alpha
-    return found / draws
+        actual += result.estimate > 0 and result.p < alpha
+    return actual / draws
 
 
 def within_three_errors(rate: float, expected: float, draws: int) -> bool:
@@ -224,11 +224,11 @@ def test_a_mean_shows_the_detectable_change_with_a_power_of_95_percent() -> None
     from the few differences themselves, which costs power: what the normal distribution gives is found in 81 %."""
     random, alpha, units, noise = np.random.default_rng(5), 1e-3, 16, 0.05
     change = detectable_mean(noise, units, units - 1, alpha)
-    found = 0
+    actual = 0
     for _ in range(2000):
         new = random.normal(change, noise, units).tolist()
-        found += paired_difference([0.0] * units, new, None, alpha).p < alpha
-    assert found / 2000 == pytest.approx(0.95, abs=0.02)
+        actual += paired_difference([0.0] * units, new, None, alpha).p < alpha
+    assert actual / 2000 == pytest.approx(0.95, abs=0.02)
 
 
 def test_the_change_that_is_shown_is_that_of_the_noncentral_t_distribution() -> None:
