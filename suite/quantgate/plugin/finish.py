@@ -77,8 +77,8 @@ def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
         if any(isinstance(one, QuantgateError) for one in outcome.updates):
             regressed = any(v.status == Status.REGRESSION for v in outcome.verdicts)
             return EXIT[Status.REGRESSION if regressed else Status.ERROR]
-        seen, least = coverage(outcome.verdicts), wiring.options.min_judged
-        share = 0.0 if wiring.skipped and not seen.gates else seen.share
+        gates, least = coverage(outcome.verdicts), wiring.options.min_judged
+        share = 0.0 if wiring.skipped and not gates.gates else gates.share
         return FEW_JUDGED if least is not None and share < least else 0
     statuses = {v.status for v in outcome.verdicts if not v.by_machine}
     if wiring.options.update_baselines:
@@ -109,10 +109,10 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
         if cell not in accepted or not accepted[cell].metrics:
             continue  # its cases say why; or nothing that a baseline keeps was judged
         try:
-            seen = with_sensitivity(cell, accepted[cell].metrics, wiring.tolerances, level)
-            new = accepted[cell].model_copy(update={"metrics": seen.metrics})
+            sensitivity = with_sensitivity(cell, accepted[cell].metrics, wiring.tolerances, level)
+            new = accepted[cell].model_copy(update={"metrics": sensitivity.metrics})
             verdicts = by_model[cell.partition("/")[0]]
-            update = plan_update(new, wiring.stored.of(cell), verdicts, options.machine, seen)
+            update = plan_update(new, wiring.stored.of(cell), verdicts, options.machine, sensitivity)
             write_update(
                 wiring.baselines,
                 update,

@@ -101,7 +101,7 @@ class Options:
         "show at the end where the wall time went: by cell and phase, in forward passes and outside of them"
     )
     spellings: Mapping[str, str] = field(default_factory=dict)
-    """How an option is written in this run, where that is not the usual way."""
+    """How each option is written in this run."""
 
     @classmethod
     def of(cls, config: pytest.Config) -> Options:
@@ -114,7 +114,7 @@ class Options:
 
     def flag(self, name: str) -> str:
         """Return how an option is written: `--update-baselines` for `update_baselines`."""
-        return self.spellings.get(name) or spelling(name)
+        return self.spellings[name]
 
     @property
     def pair_count(self) -> int:

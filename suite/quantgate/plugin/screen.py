@@ -32,7 +32,7 @@ class Screen:
         logging.getLogger("quantgate").addHandler(self._warnings)
 
     def say(self, text: str) -> None:
-        """Write a line of its own."""
+        """Write a whole line."""
         self.write(f"{text}\n")
         self.file.flush()
 

@@ -35,15 +35,16 @@ def forward_of(spent: Sequence[Spent]) -> dict[str, float]:
 def beyond(spent: Sequence[Spent]) -> tuple[list[float], list[float]]:
     """Return the seconds of each cell outside of measuring: for the cells that are the first of their model's backend,
     and for the others."""
-    first: list[float] = []
+    first: dict[str, float] = {}
     others: list[float] = []
-    backends: set[str] = set()
     for cell, processes in _by_cell(spent).items():
-        phases = phases_of(processes)
-        backend = cell.rpartition("/")[0]
-        (others if backend in backends else first).append(math.fsum(phases[name] for name in BEYOND))
-        backends.add(backend)
-    return first, others
+        phases, backend = phases_of(processes), cell.rpartition("/")[0]
+        seconds = math.fsum(phases[name] for name in BEYOND)
+        if backend in first:
+            others.append(seconds)
+        else:
+            first[backend] = seconds
+    return list(first.values()), others
 
 
 def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Console) -> None:
@@ -57,14 +58,9 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
     console.print(table, crop=False)
     console.width = width
     processes, forward = math.fsum(one.seconds for one in spent), math.fsum(forward_of(spent).values())
-    parts = {
-        "measuring processes": processes,
-        "judging": cases - processes,
-        "pytest and reports": run - cases,
-    }
-    shares = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts.items())
+    shares = f"measuring processes {processes:.1f} s, judging {cases - processes:.1f} s"
     lines = [
-        f"wall time {run:.1f} s: {shares}",
+        f"wall time {run:.1f} s: {shares}, pytest and reports {run - cases:.1f} s",
         f"in forward passes {forward:.1f} s ({forward / run:.1%}), outside {run - forward:.1f} s "
         f"({1 - forward / run:.1%})".replace("%", " %"),
     ]

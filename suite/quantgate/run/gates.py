@@ -104,23 +104,19 @@ def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None
 
 def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, str]:
     """Return, by number, why entries match nothing in the matrix; without those that match."""
-    cells = {tier: [cell.id for cell in matrix.cells(tier)] for tier in matrix.tiers} if entries else {}
-    names: dict[str | None, list[str]] = {}
-    roundings = matrix.roundings()
-
-    def of_tier(tier: str | None) -> list[str]:
-        if tier not in names:
-            tiers = matrix.tiers if tier is None else [tier]
-            metrics: dict[str, Declared] = {}
-            for name in tiers:
-                metrics |= possible(matrix.tiers[name].group_options)
-            paired = (f"{name}{REPRODUCTION}" for name, m in metrics.items() if m.kind == "paired")
-            names[tier] = [*metrics, *paired]
-        return names[tier]
+    if not entries:
+        return {}
+    roundings, cells, names = matrix.roundings(), {}, {}
+    for tier, settings in matrix.tiers.items():
+        cells[tier] = [cell.id for cell in matrix.cells(tier)]
+        metrics = possible(settings.group_options)
+        paired = [f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired"]
+        names[tier] = [*metrics, *paired]
+    everywhere = [name for of_tier in names.values() for name in of_tier]
 
     def why(entry: Tolerance) -> str:
-        if not any(map(entry.meets, of_tier(None))):
-            measured = _nearest(entry.metric, of_tier(None), "metrics")
+        if not any(map(entry.meets, everywhere)):
+            measured = _nearest(entry.metric, everywhere, "metrics")
             return f"no tier of {matrix.path} measures a metric of this name{measured}"
         if entry.tier is not None and entry.tier not in matrix.tiers:
             tiers = _nearest(entry.tier, matrix.tiers, "tiers")
@@ -132,8 +128,9 @@ def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, s
             return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
         if entry.rounding and not any(roundings[cell] == entry.rounding for cell in matching):
             return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
-        if not any(map(entry.meets, of_tier(entry.tier))):
-            return f"{where} measures no such metric{_nearest(entry.metric, of_tier(entry.tier), 'metrics')}"
+        here = everywhere if entry.tier is None else names[entry.tier]
+        if not any(map(entry.meets, here)):
+            return f"{where} measures no such metric{_nearest(entry.metric, here, 'metrics')}"
         return ""
 
     return {number: text for number, entry in entries.items() if (text := why(entry))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -80,7 +80,10 @@ class StoredRun:
         if group_of(request).alone and isinstance(self._plain.get(cell.reference), Measurement):
             ids = list(dict.fromkeys([cell.reference, cell.id]))
         cells = [self.plan.cells[one] for one in ids]
-        fresh = {one.id: self._measured_again(one, request) for one in cells}
+        fresh = {
+            one.id: once(self._fresh, (one.id, request), partial(self._start, one, [request], "again"))
+            for one in cells
+        }
         together = {one.id: merge([self._measured(one), fresh[one.id]]) for one in cells}
         looks = [add_ratios(look[cell.id], look.get(cell.reference), cell) for look in (together, fresh)]
         return MoreProcesses(*(self._comparison(cell, look) for look in looks))
@@ -94,9 +97,6 @@ class StoredRun:
 
     def _measured(self, cell: Cell) -> Measurement:
         return once(self._plain, cell.id, lambda: self._measure(cell))
-
-    def _measured_again(self, cell: Cell, request: str) -> Measurement:
-        return once(self._fresh, (cell.id, request), lambda: self._start(cell, [request], "again"))
 
     def _reference(self, cell: Cell) -> Measurement | None:
         """Return the record of the cell's reference; None: it is the cell itself, or not part of the plan."""
