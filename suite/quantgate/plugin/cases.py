@@ -46,10 +46,9 @@ class CaseFile(pytest.Module):
 def case_module() -> ModuleType:
     """Return a module that has the test functions of every case file."""
     whole = ModuleType("quantgate_cases", __doc__)
-    files = sorted(CASES.glob("test_*.py"))
-    for file in (
-        f for f in files if "pytest.mark.quantgate" in f.read_text()
-    ):  # not this checkout's test_papers.py
+    for file in sorted(CASES.glob("test_*.py")):
+        if "pytest.mark.quantgate" not in file.read_text():
+            continue  # test_papers.py of this checkout
         for name, value in vars(_load(file)).items():
             if _request(value) is not None:
                 setattr(whole, name, value)

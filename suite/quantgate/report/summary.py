@@ -108,8 +108,7 @@ def _change(column: Column, verdicts: list[Verdict]) -> str:
     ]
     if not pairs:
         return ""
-    new = sum(measured for measured, _ in pairs) / len(pairs)
-    old = sum(baseline for _, baseline in pairs) / len(pairs)
+    new, old = (sum(side) / len(side) for side in zip(*pairs, strict=True))
     if column.percent:
         return signed((new - old) * 100, "pp")
     return signed((new / old - 1) * 100, "%") if old else ""
