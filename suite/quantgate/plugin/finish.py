@@ -178,7 +178,7 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
         console.print(str(error), style="red", markup=False, soft_wrap=True)
     if options.profile:
         since_start = time.time() - float(psutil.Process().create_time())
-        render_profile(wiring.measurer.spent, outcome.case_seconds, since_start, console)
+        render_profile(wiring.spent, outcome.case_seconds, since_start, console)
 
 
 def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:

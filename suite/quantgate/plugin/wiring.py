@@ -20,6 +20,7 @@ from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
 from quantgate.files import path_problem
+from quantgate.jobs import Spent
 from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
 from quantgate.locks import BusyError, locked
@@ -71,6 +72,8 @@ class Wiring:
         """By cell id, why this machine leaves it out."""
         self.without: dict[tuple[str, str], str] = {}
         """By cell id and metric group, what the cell's backend cannot do, so that there are no cases."""
+        self.spent: list[Spent] = []
+        """The wall time of each measuring process, in their order."""
         self.against: Environment | None = None
         """The other environment of an A/B run; from `open_against` on."""
         # The processes of pytest-xdist share a name, so that each cell is measured by one of them.
@@ -181,16 +184,18 @@ class Wiring:
         self.progress.total = len(plan.cells)
         options = self.options
         settings = Settings(options.tier, self.threads, self.results, options.reuse, self._run)
-        bench = Bench(self.matrix, self.tier, settings, self.supply)
-        measurer: Measurer = StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
-        if self.against is not None:
-            place = "in the environment that is compared against: "
-            old = replace(settings, worker=self.against.worker, place=place)
-            other = Bench(self.matrix, self.tier, old, self._supply(self.against))
-            benches: dict[Side, Bench] = {"old": other, "new": bench}
-            measurer = AgainstRun(self.tier, plan, benches, self.progress, options.pair_count, settings.run)
-        self._open.callback(measurer.close)
-        return measurer
+        bench = self._bench(settings, self.supply)
+        if self.against is None:
+            return StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
+        place = "in the environment that is compared against: "
+        other = replace(settings, worker=self.against.worker, place=place)
+        benches: dict[Side, Bench] = {"old": self._bench(other, self._supply(self.against)), "new": bench}
+        return AgainstRun(self.tier, plan, benches, self.progress, options.pair_count, settings.run)
+
+    def _bench(self, settings: Settings, supply: Supply) -> Bench:
+        bench = Bench(self.matrix, self.tier, settings, supply, self.spent)
+        self._open.callback(bench.close)
+        return bench
 
     @cached_property
     def rules(self) -> Rules:

@@ -11,7 +11,6 @@ from typing import Literal
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
-from quantgate.jobs import Spent
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import FreshPairs
 from quantgate.measure.groups import with_logprobs
@@ -37,16 +36,6 @@ class AgainstRun:
     run: str
     _done: dict[str, Comparison | QuantgateError] = field(default_factory=dict)
     _again: dict[tuple[str, str], Comparison | QuantgateError] = field(default_factory=dict)
-
-    @property
-    def spent(self) -> list[Spent]:
-        """The wall time of each process, side by side."""
-        return [spent for bench in self.benches.values() for spent in bench.spent]
-
-    def close(self) -> None:
-        """End what still waits for work."""
-        for bench in self.benches.values():
-            bench.close()
 
     def measurement(self, cell: Cell) -> Measurement:
         """Return the new side's record."""

@@ -7,7 +7,6 @@ from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
-from quantgate.jobs import Spent
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import SecondLook
 from quantgate.measure.groups import group_name
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 class Measurer(Protocol):
     """Measures a plan, given when it is made. Methods wait for the cell and raise QuantgateError, the same one each
-    time, where it could not be measured.
+    time, where it could not be measured. Whoever makes its benches closes them.
 
     Implementations: `quantgate.run.stored.StoredRun` (against baselines), `quantgate.run.against.AgainstRun` (A/B).
     """
@@ -45,15 +44,6 @@ class Measurer(Protocol):
 
     def finished(self) -> Mapping[str, Measurement]:
         """Return the records made so far, by cell id, without those of cells that failed."""
-        ...
-
-    @property
-    def spent(self) -> list[Spent]:
-        """The wall time of each process, in their order."""
-        ...
-
-    def close(self) -> None:
-        """End what still waits for work."""
         ...
 
 

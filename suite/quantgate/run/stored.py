@@ -14,7 +14,6 @@ from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell, Tier
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.files import write_atomic
-from quantgate.jobs import Spent
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import MoreProcesses
 from quantgate.locks import locked
@@ -44,15 +43,6 @@ class StoredRun:
     _whole: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
     _fresh: dict[tuple[str, str], Measurement | QuantgateError] = field(default_factory=dict)
     """By cell and request, of the processes of a second look."""
-
-    @property
-    def spent(self) -> list[Spent]:
-        """The wall time of each process, in their order."""
-        return self.bench.spent
-
-    def close(self) -> None:
-        """End what still waits for work."""
-        self.bench.close()
 
     def measurement(self, cell: Cell) -> Measurement:
         """Return the cell's record with everything that the plan asks of it."""

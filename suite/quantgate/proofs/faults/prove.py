@@ -138,15 +138,12 @@ class Proof:
             plan.add(cell, group)
         faulty = self._settings(fault)
         clean = replace(faulty, worker=WORKER, place="without the fault: ")
-        bench = Bench(self.matrix, tier, faulty, self.supply)
+        bench, other = (Bench(self.matrix, tier, settings, self.supply) for settings in (faulty, clean))
         baselines = StoredBaselines(self.baselines, self.tier)
         stored = _Stored(tier, faulty, plan, bench, self.progress, baselines)
         measurer: Measurer = stored
         if beside_clean:
-            benches: dict[Side, Bench] = {
-                "old": Bench(self.matrix, tier, clean, self.supply),
-                "new": bench,
-            }
+            benches: dict[Side, Bench] = {"old": other, "new": bench}
             measurer = AgainstRun(tier, plan, benches, self.progress, self.pairs, faulty.run)
         rules = replace(self._rules, against=beside_clean, timings=beside_clean)
 
@@ -154,7 +151,7 @@ class Proof:
             cases = [judge_case(Need(cell, group), measurer, rules) for group in groups]
             return [verdict for case in cases for verdict in case.verdicts]
 
-        with closing(measurer):
+        with closing(bench), closing(other):
             verdicts = check()
             stored.upgraded = True
             return verdicts, None if beside_clean else check()
