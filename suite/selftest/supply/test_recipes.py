@@ -1,0 +1,171 @@
+"""Recipes of calibrated checkpoints: what is made of them, from what, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from quantgate.backends.llmcompressor import Options as Recipe
+from quantgate.config.matrix import Cell, Model, Source
+from quantgate.errors import InputError
+from quantgate.machine.environment import Environment
+from quantgate.processes.progress import ignore_progress
+from quantgate.supply.calibrated import Calibrated, requirements
+from quantgate.supply.compress import check_groups
+from quantgate.supply.maker import Maker
+from quantgate.supply.sources import Sources
+
+from selftest.tiny import TinyModel
+
+OPTIONS = {"bits": 4, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"method": "gptq"}, "needs a `calibration`"),
+        ({"method": "rtn", "high": 0.1}, "needs a `calibration`"),
+        ({"method": "rtn", "calibration": "wikipedia"}, "takes no calibration"),
+        ({"method": "smoothquant", "calibration": "wikipedia"}, "add activations = 8"),
+        ({"method": "rtn", "high": 0.1, "calibration": "w", "high_bits": 4}, "more than bits"),
+        ({"method": "obq"}, "Input should be 'rtn'"),
+        ({"method": "rtn", "groups": 64}, "Extra inputs"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Recipe.model_validate({**OPTIONS, **wrong})
+
+
+def test_a_group_divides_the_layers() -> None:
+    recipe = Recipe.model_validate({**OPTIONS, "method": "rtn", "group": 128})
+    check_groups(recipe, {"a": 256, "b": 1536})
+    with pytest.raises(InputError, match=r"128 does not divide the 576 inputs of q.*: 32, 64, 96, 192$"):
+        check_groups(recipe, {"q": 576, "down": 1536})
+    check_groups(recipe.model_copy(update={"group": "channel"}), {"q": 577})
+
+
+class NotingMaker(Maker):
+    """Notes what is to be made and makes nothing. torch: its version."""
+
+    def __init__(self, logs: Path, torch: str = "2") -> None:
+        super().__init__(logs, 60.0, ignore_progress, Environment())
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.elsewhere: list[str] = []
+        self.torch = torch
+
+    def make(
+        self,
+        output: Path,
+        title: str,
+        function: str,
+        arguments: Callable[[], dict[str, Any]],
+        *,
+        command: Callable[[], Sequence[str]] | None = None,
+        time_limit: float | None = None,
+    ) -> Path:
+        self.jobs[output.name] = {"function": function, **arguments()}
+        if command is not None:
+            self.elsewhere.append(function)
+        return output
+
+    def identity(self, module: str, *packages: str) -> list[Any]:
+        return [module, *packages, self.torch]
+
+
+@pytest.fixture
+def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NotingMaker:
+    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
+    return NotingMaker(tmp_path)
+
+
+def calibrated(making: Maker) -> Calibrated:
+    return Calibrated(Path("matrix.toml"), Sources(Path("matrix.toml"), None, making), making, 1)
+
+
+def cell(**options: Any) -> Cell:
+    return Cell(
+        model="tiny",
+        backend="llmcompressor",
+        scheme="s",
+        bits=4,
+        scheme_options={**OPTIONS, **options},
+        checkpoint="compressed",
+        reference="tiny/transformers/fp32",
+    )
+
+
+def compressed(making: NotingMaker, tiny: TinyModel, **options: Any) -> Path:
+    model = Model(license="x", weights=Source(path=tiny.safetensors))
+    return calibrated(making).compressed(cell(**options), model, tiny.safetensors)
+
+
+def test_each_set_and_method_is_a_checkpoint_of_its_own(making: NotingMaker, tiny: TinyModel) -> None:
+    gptq = compressed(making, tiny, method="gptq", group=32, calibration="random")
+    assert compressed(making, tiny, method="gptq", group=32, calibration="random") == gptq
+    others = [
+        compressed(making, tiny, method="awq", group=32, calibration="random"),
+        compressed(making, tiny, method="rtn", group=32),
+        compressed(making, tiny, method="rtn", group=64),
+        compressed(making, tiny, method="rtn", group=32, high=0.25, calibration="random"),
+    ]
+    assert len({gptq, *others}) == 5
+    job = making.jobs[gptq.name]
+    assert (job["mean_squares"], Path(job["sequences"]).name in making.jobs) == (None, True)
+    rounded = making.jobs[others[1].name]
+    assert (rounded["sequences"], rounded["mean_squares"]) == (None, None)
+    mixed = making.jobs[others[3].name]
+    assert Path(mixed["mean_squares"]).name in making.jobs
+    assert set(making.elsewhere) == {"quantgate.supply.compress:compress"}, "all else is made here"
+
+
+def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
+    making: NotingMaker, tiny: TinyModel
+) -> None:
+    model = Model(license="x", weights=Source(path=tiny.safetensors))
+    rounded = cell(method="rtn", group=32)
+
+    def output(torch: str, safetensors: Path) -> Path:
+        making.torch = torch
+        return calibrated(making).compressed(rounded, model, safetensors)
+
+    first = output("2", tiny.safetensors)
+    assert output("2", tiny.safetensors) == first
+    assert output("3", tiny.safetensors) != first
+    assert output("2", tiny.safetensors.with_name("converted-anew")) != first
+
+
+def test_what_is_calibrated_is_measured_anew_with_another_set(making: NotingMaker) -> None:
+    made = calibrated(making)
+    assert made.identity(cell(method="rtn").model_copy(update={"checkpoint": "gguf"})) == []
+    assert made.identity(cell(method="rtn")), "the quantizer itself is a part of it"
+    sets = [made.identity(cell(method="gptq", calibration=name)) for name in ("random", "german")]
+    assert sets[0] != sets[1]
+    weighed = Cell(
+        model="m", backend="llamacpp", scheme="s", bits=4, scheme_options={"imatrix": "random"}, checkpoint="gguf",
+        reference="r",
+    )  # fmt: skip
+    assert made.identity(weighed)
+
+
+def test_a_users_own_text_is_no_calibration_set(making: NotingMaker, tmp_path: Path) -> None:
+    text = tmp_path / "mine.txt"
+    text.write_text("mine")
+    sources = Sources(Path("matrix.toml"), text, making)
+    assert "path" in sources.text("random")
+    assert "path" not in sources.calibration("random")["text"]
+
+
+def test_unknown_names_are_refused(making: NotingMaker, tiny: TinyModel) -> None:
+    with pytest.raises(InputError, match=r"matrix.toml: no text 'wiki'; tasks.toml has: boolq, .*"):
+        compressed(making, tiny, method="gptq", calibration="wiki")
+    with pytest.raises(InputError, match=r"backends.llmcompressor.schemes.s.grup: unknown key. .*group"):
+        compressed(making, tiny, method="rtn", grup=64)
+
+
+def test_requirements_are_pinned() -> None:
+    assert all("==" in line for line in requirements())
+    assert any(line.startswith("llmcompressor==") for line in requirements())
