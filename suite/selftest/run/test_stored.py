@@ -134,7 +134,7 @@ def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -
     here = Bench(matrix, Tier(time_limit=1.0, cells=[], group_options={}), settings, supply)
     ours = here.fingerprint(QUANTIZED)
     assert here.fingerprint(QUANTIZED) == ours
-    monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another"})
+    monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another", "memory_gb": 4.0})
     assert here.fingerprint(QUANTIZED) != ours
 
 
