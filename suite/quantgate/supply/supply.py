@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from quantgate.config.matrix import Cell, Matrix, Tier
-from quantgate.errors import AssetError, InputError, QuantgateError
+from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
 from quantgate.jobs import Needs
@@ -102,12 +102,8 @@ class Supply:
             return self._derived.safetensors(cell.model, model)
         if cell.checkpoint == "compressed":
             return self._calibrated.compressed(cell, model, self._derived.safetensors(cell.model, model))
-        ftype = cell.scheme_options.get("ftype")
-        if not isinstance(ftype, str):
-            raise InputError(
-                f"{self._matrix.path}: backends.{cell.backend}.schemes.{cell.scheme}.ftype: is missing"
-            )
-        return self._derived.quantized(cell.model, model, ftype, cell.scheme_options.get("imatrix"))
+        options = cell.scheme_options
+        return self._derived.quantized(cell.model, model, options["ftype"], options.get("imatrix"))
 
     def as_is(self, cell: Cell) -> str:
         """Return the identity of a checkpoint that the cell loads as it is: its own, or the model's GGUF of its type;

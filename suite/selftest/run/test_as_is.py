@@ -182,10 +182,10 @@ def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
         "llamacpp/foreign": {"path": str(foreign)},
     }
     result = project.run("-m", "perplexity")
-    told = {cell: result.verdict(cell, "perplexity").text for cell in (CELL, "tiny/llamacpp/foreign")}
-    assert "broken.gguf: is cut off" in told[CELL], result.output
+    texts = {cell: result.verdict(cell, "perplexity").text for cell in (CELL, "tiny/llamacpp/foreign")}
+    assert "broken.gguf: is cut off" in texts[CELL], result.output
     assert re.search(
-        r"foreign\.gguf: its tokenizer differs .* of [\d,]+ lines differ", told["tiny/llamacpp/foreign"]
+        r"foreign\.gguf: its tokenizer differs .* of [\d,]+ lines differ", texts["tiny/llamacpp/foreign"]
     )
     assert result.verdict(REFERENCE, "perplexity").status == Status.NO_BASELINE
 

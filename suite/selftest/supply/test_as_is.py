@@ -230,19 +230,19 @@ def test_the_models_own_tokenizer_agrees_in_both_formats(tiny: TinyModel, tmp_pa
     assert compared(tiny, tiny.safetensors, tmp_path / "b") == ""
 
 
-def test_a_lost_merge_is_told_with_an_example(tiny: TinyModel, tmp_path: Path) -> None:
+def test_a_lost_merge_is_named_with_an_example(tiny: TinyModel, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny.safetensors, tmp_path / "f"))
     table = json.loads((folder / "tokenizer.json").read_bytes())
     table["model"]["merges"].pop()
     (folder / "tokenizer.json").write_text(json.dumps(table))
-    told = compared(tiny, folder, tmp_path / "a")
-    assert told.startswith("its tokenizer differs from the model's: ")
-    count, _, lines = told.partition(": ")[2].partition(" lines")[0].partition(" of ")
+    problem = compared(tiny, folder, tmp_path / "a")
+    assert problem.startswith("its tokenizer differs from the model's: ")
+    count, _, lines = problem.partition(": ")[2].partition(" lines")[0].partition(" of ")
     assert 0 < int(count) < int(lines.replace(",", ""))
-    assert "for example '" in told
+    assert "for example '" in problem
 
 
-def test_another_splitting_of_a_gguf_is_told(tiny: TinyModel, tmp_path: Path) -> None:
+def test_another_splitting_of_a_gguf_is_named(tiny: TinyModel, tmp_path: Path) -> None:
     file = with_another_splitting(tiny.gguf, tmp_path / "x.gguf")
     assert "lines differ" in compared(tiny, file, tmp_path / "a")
 
