@@ -1,8 +1,8 @@
 """The measuring process: `python -m quantgate.measure.worker JOB.json`. One job in, one record out, then it ends.
 
-As a server (`--serve DESCRIPTOR`, see `quantgate.processes.server`) it forks itself for each job. Progress goes as JSON
-lines to the file descriptor in QUANTGATE_PROGRESS_FD; whatever libraries print goes to the log that the parent made of
-stdout and stderr.
+As a server (`--serve DESCRIPTOR`, see `quantgate.processes.server`) it forks itself for each job. Progress goes as
+messages of JSON to the file descriptor in QUANTGATE_PROGRESS_FD; whatever libraries print goes to the log that the
+parent made of stdout and stderr.
 """
 
 from __future__ import annotations
