@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
-import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from quantgate.checkpoint.checks import quantization_bits
 from quantgate.config.toml_input import allowed
 
 
@@ -89,27 +89,10 @@ def problem_with(method: str, options: Mapping[str, Any], *, as_is: bool, bits: 
         table = quant_type if isinstance(quant_type, Mapping) else {"type": quant_type}
         if problem := _problem_with_torchao(table):
             return f"quant_type: {problem}"
-    made = bits_of(method, options)
+    made = quantization_bits({"quant_method": method, **options})
     if made is not None and bits is not None and made != bits:
         return f"these options make {made} bits, and bits = {bits:g}"
     return ""
-
-
-def bits_of(method: str, options: Mapping[str, Any]) -> int | None:
-    """Return the bits of a weight that the options ask for; None: they do not say."""
-    if method == "bitsandbytes":
-        return 4 if options.get("load_in_4bit") else 8 if options.get("load_in_8bit") else None
-    if method in ("fp8", "fbgemm_fp8", "mxfp8", "eetq"):
-        return 8
-    if method == "torchao":
-        quant_type = options.get("quant_type", "")
-        table = quant_type if isinstance(quant_type, Mapping) else {"type": quant_type}
-        said = re.search(r"(\d)Weight", str(table.get("type")))
-        said = said or re.search(r"(\d)$", str(table.get("weight_dtype", "")))
-        return int(said[1]) if said else None
-    value = options.get({"hqq": "nbits", "quanto": "weights"}.get(method, "bits"))
-    digits = re.search(r"\d+", str(value))
-    return int(digits[0]) if digits else None
 
 
 def versions_of(method: str) -> dict[str, str]:

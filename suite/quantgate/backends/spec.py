@@ -38,6 +38,10 @@ class SchemeOptions(Record):
         """Say what the scheme needs that is not installed, or that its device cannot do; empty: nothing."""
         return ""
 
+    def versions(self) -> dict[str, str]:
+        """Return the versions of libraries that only such schemes need, by distribution."""
+        return {}
+
     def is_simulated(self) -> bool:
         """Return whether speed and memory are not those of the scheme, whatever its backend declares."""
         return False
@@ -70,6 +74,10 @@ class BackendSpec:
         """Return the capabilities under a scheme."""
         simulated = self._validated(scheme_options).is_simulated()
         return self.capabilities - {"timings"} if simulated else self.capabilities
+
+    def versions(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
+        """Return the versions of libraries that the scheme needs beyond `libraries`, by distribution."""
+        return self._validated(scheme_options).versions()
 
     def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
         # Bits of 0 are those of a checkpoint that nobody has read yet.

@@ -85,13 +85,13 @@ def quantization_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def check_quantization(folder: Path, cell: str, options: Mapping[str, Any], reads: str = "") -> None:
+def check_quantization(folder: Path, cell: str, options: Mapping[str, Any]) -> None:
     """Raise InputError where the weights are already quantized to something else than a scheme's `options` say.
 
-    cell: what asks for them, for the message. reads: the format that its backend expects.
+    cell: what asks for them, for the message.
     """
     stored = quantization_of(folder)
-    if not stored or stored.get("quant_method") == reads:
+    if not stored:
         return
     same = _is_bitsandbytes(stored) and any(options.get(key) for key in ("load_in_4bit", "load_in_8bit"))
     if same and all(stored.get(k, v) == options.get(k, v) for k, v in _compared(options).items()):
@@ -122,7 +122,8 @@ def describe(stored: Mapping[str, Any]) -> str:
 
 
 def quantization_bits(stored: Mapping[str, Any]) -> Any:
-    """Return the bits of the weights that a `quantization_config` names; None: it names none."""
+    """Return the bits of the weights that a `quantization_config`, or a scheme's `quantization`, names; None: it names
+    none."""
     if _is_bitsandbytes(stored):
         return 4 if stored.get("load_in_4bit") else 8
     for key in ("bits", "w_bit", "weight_bits", "num_bits"):

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from quantgate.backends.methods import METHODS, bits_of, configuration_of
+from quantgate.backends.methods import METHODS, configuration_of
 from quantgate.backends.spec import not_installed
 from quantgate.backends.transformers import BACKEND, Options
+from quantgate.checkpoint.checks import quantization_bits
 
 NEEDS_TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
+STORED = {
+    "_type": "IntxWeightOnlyConfig",
+    "_data": {"weight_dtype": {"_type": "torch.dtype", "_data": "int4"}},
+}
+"""What torchao writes of a configuration whose name has no bits."""
 INT8 = "Int8WeightOnlyConfig"
 
 
@@ -80,6 +86,8 @@ def test_options_are_those_of_the_configuration_class(method: str) -> None:
         ("torchao", {"quant_type": "Float8DynamicActivationInt4WeightConfig"}, 4),
         ("torchao", {"quant_type": {"type": "IntxWeightOnlyConfig", "weight_dtype": "torch.int3"}}, 3),
         ("torchao", {"quant_type": {"type": "FqnToConfig"}}, None),
+        ("torchao", {"quant_type": {"default": {"_type": "Int8WeightOnlyConfig", "_data": {}}}}, 8),
+        ("torchao", {"quant_type": {"default": STORED}}, 4),
         ("quanto", {"weights": "float8"}, 8),
         ("hqq", {"nbits": 3}, 3),
         ("gptq", {"bits": 4}, 4),
@@ -88,7 +96,7 @@ def test_options_are_those_of_the_configuration_class(method: str) -> None:
     ],
 )
 def test_bits_that_the_options_make(method: str, options: dict[str, Any], bits: int | None) -> None:
-    assert bits_of(method, options) == bits
+    assert quantization_bits({"quant_method": method, **options}) == bits
 
 
 def test_a_cell_that_cannot_run_here_says_why() -> None:
