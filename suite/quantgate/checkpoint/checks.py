@@ -126,7 +126,7 @@ def quantization_bits(stored: Mapping[str, Any]) -> Any:
     none."""
     if _is_bitsandbytes(stored):
         return 4 if stored.get("load_in_4bit") else 8
-    for key in ("bits", "w_bit", "weight_bits", "num_bits"):
+    for key in ("bits", "nbits", "w_bit", "weight_bits", "num_bits"):
         if stored.get(key):
             return stored[key]
     groups = stored.get("config_groups")
