@@ -98,11 +98,11 @@ def problem_with(method: str, options: Mapping[str, Any], *, as_is: bool, bits: 
 def versions_of(method: str) -> dict[str, str]:
     """Return the versions of the packages that a method needs, by distribution."""
     names = [module.replace(".", "-").replace("_", "-") for module in METHODS.get(method, Method()).needs]
-    found: dict[str, str] = {}
+    versions: dict[str, str] = {}
     for name in names:
         with suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def _wrong(model: type[BaseModel] | None, options: Mapping[str, Any], *, required: bool) -> str:
@@ -174,7 +174,7 @@ def _class_names() -> dict[str, str]:
 @functools.cache
 def _torchao_configurations() -> dict[str, type[BaseModel]]:
     """Return the options of torchao's configurations by class."""
-    found = {}
+    configurations = {}
     for name, node in _classes("torchao", "quantization/quant_api.py").items():
         if any(isinstance(base, ast.Name) and base.id == "AOBaseConfig" for base in node.bases):
             fields = {
@@ -182,8 +182,8 @@ def _torchao_configurations() -> dict[str, type[BaseModel]]:
                 for line in node.body
                 if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
             }
-            found[name] = _model(name, fields)
-    return found
+            configurations[name] = _model(name, fields)
+    return configurations
 
 
 def _arguments(function: ast.FunctionDef) -> dict[str, tuple[Any, Any]]:

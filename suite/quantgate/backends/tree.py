@@ -165,5 +165,5 @@ def plan(groups: Sequence[Sequence[TokenSequence]], budget: int, way: Way = "sha
     if way == "plain":
         return chains(groups)
     trees = [build_tree(batch, past) for batch, past in batches(groups, budget)]
-    wanted = [tree.past for tree in trees[1:]] + [0]
-    return [replace(tree, kept=kept) for tree, kept in zip(trees, wanted, strict=False)]
+    kept = [tree.past for tree in trees[1:]] + [0]
+    return [replace(tree, kept=count) for tree, count in zip(trees, kept, strict=False)]

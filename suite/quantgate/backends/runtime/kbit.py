@@ -90,8 +90,8 @@ def quantized(tensor: torch.Tensor, options: Options, dimensions: torch.Tensor |
     blocks = torch.nn.functional.pad(flat, (0, -flat.numel() % size)).view(-1, size)
     constants = _in_16_bits(blocks.abs().amax(dim=1, keepdim=True))
     nearest = torch.bucketize(blocks / constants.clamp_min(1e-30), (code[:-1] + code[1:]) / 2)
-    found = (code[nearest] * constants).flatten()[: flat.numel()].view_as(tensor) + mean
-    return torch.where(rest, found, _in_16_bits(tensor))
+    rounded = (code[nearest] * constants).flatten()[: flat.numel()].view_as(tensor) + mean
+    return torch.where(rest, rounded, _in_16_bits(tensor))
 
 
 def bits_of(weights: int, outliers: int, options: Options) -> int:
@@ -105,23 +105,23 @@ class KBit(Transformers):
     """A model of transformers with simulated k-bit weights in its linear layers."""
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
-        own = validate(Options, options, Path("kbit scheme"))
+        scheme = validate(Options, options, Path("kbit scheme"))
         super().__init__(checkpoint, options, threads)
-        linear = linear_weights(self._model) if own.data_type else {}
+        linear = linear_weights(self._model) if scheme.data_type else {}
         kept = {
-            name: outlier_dimensions(self._model, name.removesuffix(".weight"), own.outliers)
+            name: outlier_dimensions(self._model, name.removesuffix(".weight"), scheme.outliers)
             for name in linear
         }
         self._bits = 0
         for name, parameter in linear.items():
             turned = is_transposed(self._model, name)
             weight = parameter.data.T if turned else parameter.data  # blocks run along the inputs
-            rounded = quantized(weight, own, kept[name])
+            rounded = quantized(weight, scheme, kept[name])
             parameter.data = rounded.T.contiguous() if turned else rounded
             outliers = len(kept[name]) * (weight.numel() // weight.shape[-1])
-            self._bits += bits_of(weight.numel(), outliers, own)
+            self._bits += bits_of(weight.numel(), outliers, scheme)
         self._rounded = done = {id(parameter) for parameter in linear.values()}
-        self._in_16_bits = own.data_type is None
+        self._in_16_bits = scheme.data_type is None
         for parameter in self._model.parameters():
             if id(parameter) not in done:
                 parameter.data = _in_16_bits(parameter.data)

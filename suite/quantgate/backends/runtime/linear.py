@@ -15,22 +15,23 @@ def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
 
 
 def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The weights of all linear layers but the head, by name, in order: of `Linear` and its subclasses, of GPT-2's
-    `Conv1D`, whose weight is transposed, and those of all experts of a mixture in one tensor. A weight that is shared
-    counts once.
+    """Return the weights of all linear layers but the head, by name, in order.
+
+    They are those of `Linear` and its subclasses, of GPT-2's `Conv1D`, whose weight is transposed, and those of all
+    experts of a mixture in one tensor. A weight that is shared counts once.
 
     Not among them: embeddings (of tokens and positions), the head, convolutions, norms, biases, the few rows of a
     router that is no linear layer of its own.
     """
-    return {name: parameter for name, (_, parameter) in _found(model).items()}
+    return {name: parameter for name, (_, parameter) in _weights_of(model).items()}
 
 
 def is_transposed(model: Any, name: str) -> bool:
-    """Whether a weight has its inputs before its outputs."""
-    return isinstance(_found(model)[name][0], Conv1D)
+    """Return whether a weight has its inputs before its outputs."""
+    return isinstance(_weights_of(model)[name][0], Conv1D)
 
 
-def _found(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
+def _weights_of(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
     head = model.get_output_embeddings()
     weights: dict[str, tuple[Any, torch.nn.Parameter]] = {}
     seen: set[int] = set()

@@ -175,8 +175,8 @@ def _is_mask(shape: list[int]) -> bool:
 
 def _untied(model: Any) -> list[str]:
     """Weights that the configuration ties and the file holds twice, different: transformers leaves them untied."""
-    wanted = model.get_expanded_tied_weights_keys(all_submodels=True)
-    return sorted(set(wanted) - set(model.all_tied_weights_keys))
+    declared = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return sorted(set(declared) - set(model.all_tied_weights_keys))
 
 
 def _named(names: Iterable[str], what: str) -> str:

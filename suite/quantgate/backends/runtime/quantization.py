@@ -59,8 +59,8 @@ def _of_torchao(name: str) -> Any:
     from torchao.core.config import ALLOWED_AO_MODULES
 
     for module in sorted(ALLOWED_AO_MODULES):
-        if (found := getattr(importlib.import_module(module), name, None)) is not None:
-            return found
+        if (cls := getattr(importlib.import_module(module), name, None)) is not None:
+            return cls
     raise ValueError(f"torchao has no class {name}")
 
 
