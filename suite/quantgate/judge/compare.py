@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.tolerances import Tolerances
-from quantgate.judge.environment import changed_environment
+from quantgate.judge.environment import changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
 from quantgate.records import MOVED, Measurement, Metric, Status, Verdict
@@ -125,6 +125,8 @@ def _of_metric(
     if verdict is not None:
         yield verdict
     same = tolerances.of_reproduction(name, cell) if before and metric.kind == "paired" else None
+    if other_weights(changed):
+        return
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
     if before and same and not silent:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from quantgate.records import Scalar
 
@@ -10,6 +10,8 @@ INFORMATIVE = {"commit"}
 """Keys of an environment that are recorded and change no number."""
 SUITE = "quantgate"
 """Prefix of the lines about the suite's own code."""
+CHECKPOINT = "checkpoint"
+"""Key of the hash of a checkpoint that is loaded as it is."""
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
@@ -39,3 +41,8 @@ def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
         for line in changes
         if not line.startswith(SUITE) and line.removeprefix("build of ").split(" ")[0] not in unused
     ]
+
+
+def other_weights(changes: Iterable[str]) -> bool:
+    """Return whether another checkpoint is loaded: its quality is judged, and nobody expects equal numbers."""
+    return any(line.startswith(f"{CHECKPOINT} ") for line in changes)

@@ -16,8 +16,8 @@ LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
 """Conditions of a perplexity that name its tokens, not how they were scored."""
 
-WAYS = ("scoring", "attention", "checkpoint")
-"""Conditions that name how a cell is computed, and from which file: a cell and its reference may differ in them."""
+WAYS = ("scoring", "attention")
+"""Conditions that name how a cell is computed: a cell and its reference may differ in them."""
 
 
 def relative_metrics(

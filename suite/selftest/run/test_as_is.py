@@ -141,10 +141,8 @@ def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(
     assert quantized_in(project) == made
     assert metrics["memory/quantized_share"].value == 1.0
     assert metrics["memory/file_bytes"].value == shipped.stat().st_size
-    identities = {metric.conditions.get("checkpoint") for metric in metrics.values()}
-    assert len(identities) == 1
-    assert None not in identities
-    assert "checkpoint" not in project.measurement(REFERENCE).metrics["perplexity"].conditions
+    assert project.measurement(CELL).environment["checkpoint"]
+    assert "checkpoint" not in project.measurement(REFERENCE).environment
 
 
 def quantized_in(project: Project) -> set[Path]:
@@ -156,18 +154,25 @@ def reference_of(project: Project) -> Path:
     return file
 
 
-def test_another_file_under_the_same_name_is_not_held_against_the_baseline(
-    project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path
+@pytest.mark.parametrize(("ftype", "worse"), [("Q4_K_S", False), ("Q2_K", True)], ids=["as good", "worse"])
+def test_another_file_under_the_same_name_is_judged_and_named(
+    project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path, ftype: str, worse: bool
 ) -> None:
-    file = Path(shutil.copy(shipped, tmp_path / "x.gguf"))
-    project.matrix["models"]["tiny"]["checkpoints"] = {SHIPPED: {"path": str(file)}}
+    file, cell = Path(shutil.copy(shipped, tmp_path / "x.gguf")), "tiny/llamacpp/mine"
+    project.matrix["backends"] = {"llamacpp": {"schemes": {"mine": {"as_is": True}}}}
+    project.matrix["models"]["tiny"]["checkpoints"] = {"llamacpp/mine": {"path": str(file)}}
+    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, cell]
     assert project.update("-m", "perplexity").status == 0
     file.unlink()
-    quantize_gguf(file, report=quiet, gguf=str(tiny.gguf), ftype="Q4_K_S", threads=1)
+    quantize_gguf(file, report=quiet, gguf=str(tiny.gguf), ftype=ftype, threads=1)
     result = project.run("-m", "perplexity")
-    assert result.verdict(CELL, "perplexity").status == Status.NOT_COMPARABLE, result.output
-    assert "checkpoint" in result.verdict(CELL, "perplexity").text
-    assert result.verdict(REFERENCE, "perplexity").status == Status.PASS
+    verdict = result.verdict(cell, "perplexity")
+    assert (verdict.status == Status.REGRESSION) == worse, result.output
+    assert [line.split(" ")[0] for line in verdict.environment] == ["checkpoint"]
+    assert verdict.measured != verdict.baseline
+    # Other weights give other numbers: that they differ is no finding.
+    assert not [v for v in result.verdicts if v.cell == cell and v.metric.endswith("/reproduction")]
+    assert [v for v in result.verdicts if v.cell == REFERENCE and v.metric.endswith("/reproduction")]
 
 
 def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
@@ -196,11 +201,10 @@ def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(project: Proj
     project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, CELL, "tiny/llamacpp/Q8_0"]
     result = project.run("-m", "memory")
     assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
-    conditions = {
-        cell: project.measurement(cell).metrics["memory/file_bytes"].conditions
-        for cell in (CELL, REFERENCE, "tiny/llamacpp/Q8_0")
+    environments = {
+        cell: project.measurement(cell).environment for cell in (CELL, REFERENCE, "tiny/llamacpp/Q8_0")
     }
-    assert [cell for cell, table in conditions.items() if "checkpoint" in table] == [CELL]
+    assert [cell for cell, table in environments.items() if "checkpoint" in table] == [CELL]
     assert project.measurement(CELL).metrics["memory/file_bytes"].value == shipped.stat().st_size
     assert quantized_in(project) == made
     assert state(shipped.parent) == before
@@ -237,13 +241,14 @@ def test_folders_are_loaded_as_they_are_and_take_the_models_tokenizer(
     assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
     full = project.measurement("tiny/transformers/fp32").metrics["perplexity"].value
     for folder, cell in ((halves, "tiny/transformers/halves"), (nf4, "tiny/bitsandbytes/nf4")):
-        metrics = project.measurement(cell).metrics
+        record = project.measurement(cell)
+        metrics = record.metrics
         files = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
         assert metrics["memory/file_bytes"].value == files
         assert metrics["memory/quantized_share"].value == 1
         assert metrics["tokenizer/mismatches"].value == 0
         assert metrics["perplexity"].value == pytest.approx(full, rel=0.2)
-        assert metrics["perplexity"].conditions["checkpoint"]
+        assert record.environment["checkpoint"]
     assert project.measurement("tiny/transformers/halves").metrics["memory/bits_per_weight"].value == 16
     assert result.verdict("tiny/bitsandbytes/nf4", "memory/weight_bytes").measured == made_here.measured
     assert state(tmp_path) == before
