@@ -1,7 +1,7 @@
 """What papers found about quantized models is still what is measured here."""
 
 import pytest
-from quantgate.proofs.papers.cases import FindingCase
+from quantgate.proofs.papers.plugin import FindingCase
 
 
 @pytest.mark.papers

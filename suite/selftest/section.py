@@ -7,7 +7,8 @@ import math
 import sys
 
 import numpy as np
-from quantgate.proofs.papers import cases, expected
+import pytest
+from quantgate.proofs.papers import expected
 from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
 from quantgate.proofs.papers.statistics import mean_interval
 
@@ -37,13 +38,15 @@ def tables(measured: Measured) -> list[Table]:
 
 
 def entries() -> dict[str, expected.Entry]:
-    """What takes the place of `load_entries`."""
+    """Replace `load_entries`."""
     return {NAME: ENTRY}
 
 
-def pytest_addoption() -> None:
-    """Of a run that has this as a plugin."""
-    setattr(cases, "load_entries", entries)  # noqa: B010 - mypy knows it as another's
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the plugin of papers, which conftest.py has loaded by now, collect this section."""
+    from quantgate.proofs.papers import plugin
+
+    setattr(plugin, "load_entries", entries)  # noqa: B010 - plugin does not export it
 
 
 sys.modules[f"quantgate.proofs.papers.{NAME}"] = sys.modules[__name__]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -20,7 +21,9 @@ from quantgate.proofs.table import Layout, R, to_json
 E = TypeVar("E")
 
 WIDTH = 170
-"""Columns of the table where standard output is no terminal."""
+"""Columns of a table where standard output is not a terminal."""
+FEW = 10
+"""Up to so many names are listed where none matches."""
 
 
 def new_parser(name: str, doc: str, noun: str, *, results: Path) -> Parser:
@@ -31,7 +34,7 @@ def new_parser(name: str, doc: str, noun: str, *, results: Path) -> Parser:
     add("--list", action="store_true", help="print the catalogue and measure nothing")
     add("--markdown", type=Path, metavar="FILE", help="write the table there")
     add("--json", type=Path, metavar="FILE", help="write the table there, with every value")
-    add("--matrix", type=Path, metavar="PATH", help="your own matrix.toml")
+    add("--matrix", type=Path, metavar="PATH", help="another matrix.toml")
     add("--text", type=Path, metavar="PATH", help="plain text file that perplexity is measured on")
     add("--threads", type=int, metavar="N", help="of each process (default: the cores of this machine)")
     add("--results", type=Path, metavar="DIR", default=results, help=f"default: {results}")
@@ -62,7 +65,7 @@ def run(
             return 0
         rows, notes = prove(options, entries)
         command = shlex.join([*parser.prog.split(), *(sys.argv[1:] if arguments is None else arguments)])
-        layout.render(rows, notes, Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH))
+        layout.render(rows, notes, new_console())
         if options.markdown is not None:
             write_atomic(options.markdown, layout.to_markdown(rows, notes, command).encode())
         if options.json is not None:
@@ -73,12 +76,22 @@ def run(
     return 1 if layout.failed(rows) else 0
 
 
+def new_console() -> Console:
+    """Return a console on standard output that is wide enough for tables unless COLUMNS says otherwise."""
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=WIDTH if wide else None)
+
+
 def choose(entries: Iterable[E], pattern: str, noun: str, name: Callable[[E], str]) -> list[E]:
     """Return the entries whose name matches. Raises InputError for a bad pattern and where none matches."""
+    entries = list(entries)
     try:
         matches = [entry for entry in entries if re.search(pattern, name(entry))]
     except re.error as error:
         raise InputError(f"-k {pattern}: is not a regular expression: {error}") from None
     if not matches:
-        raise InputError(f"-k {pattern}: no {noun} matches; --list shows them all")
+        names = (
+            f"there are {', '.join(map(name, entries))}" if len(entries) <= FEW else "--list shows them all"
+        )
+        raise InputError(f"-k {pattern}: no {noun} matches; {names}")
     return matches

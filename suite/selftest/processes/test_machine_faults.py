@@ -174,7 +174,7 @@ def test_an_expression_of_papers_that_is_none_is_refused(capsys: pytest.CaptureF
     from quantgate.proofs.papers.__main__ import main
 
     assert main(["-k", "("]) == 4
-    assert "-k (: is no regular expression: missing )" in capsys.readouterr().out
+    assert "-k (: is not a regular expression: missing )" in capsys.readouterr().out
 
 
 # --- paths

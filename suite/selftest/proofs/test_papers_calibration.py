@@ -1,4 +1,4 @@
-"""Findings on calibration sets, groups, mixed precision and outliers, over records whose truth is known."""
+"""Findings on calibration sets, groups, mixed precision and outliers, over records with known answers."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def measured(change: Change = unchanged, answers: Change = unchanged) -> Measure
     """change: of the loss of a cell; answers: which share of its items it gets wrong beside the others."""
     entry = load_entries()["calibration"]
     text = np.random.default_rng(0).normal(3, 0.5, 32)
-    found = []
+    cells: list[tuple[Cell, Measurement]] = []
     for cell in entry.chosen(load_matrix().cells(entry.tier)):
         noise = np.random.default_rng(len(cell.id)).normal(0, 0.0005, 32)
         losses = text + loss(cell) + change(cell) + noise - noise.mean()
         hits = np.arange(96) % 2 * (np.arange(96) >= 96 * answers(cell))
-        found.append(
+        cells.append(
             (
                 cell,
                 record(
@@ -72,24 +72,24 @@ def measured(change: Change = unchanged, answers: Change = unchanged) -> Measure
                 ),
             )
         )
-    return found
+    return cells
 
 
-def by_key(found: Measured) -> dict[str, Finding]:
-    return {f.key: f for f in calibration.findings(found)}
+def by_key(cells: Measured) -> dict[str, Finding]:
+    return {f.key: f for f in calibration.findings(cells)}
 
 
-def test_what_holds_is_found_and_the_file_names_it() -> None:
-    found = by_key(measured())
-    assert {f.state for f in found.values()} == {"holds"}
-    outcomes("calibration", load_entries()["calibration"], list(found.values()), "", None)
-    assert found["helps-gptq"].value == pytest.approx(0.04)
-    assert found["helps-imatrix"].value == pytest.approx(0.03)
-    assert found["outliers-cost-little"].value == pytest.approx(0.004)
-    assert found["small-groups"].value == pytest.approx(0.04)
-    assert found["small-groups"].text.endswith("from rtn4-g64 to rtn4-g32")
-    assert found["mixed-precision"].value == pytest.approx(1 - 0.75**2)
-    for one in found.values():
+def test_every_finding_of_the_file_can_hold() -> None:
+    results = by_key(measured())
+    assert {f.state for f in results.values()} == {"holds"}
+    outcomes("calibration", load_entries()["calibration"], list(results.values()), "", None)
+    assert results["helps-gptq"].value == pytest.approx(0.04)
+    assert results["helps-imatrix"].value == pytest.approx(0.03)
+    assert results["outliers-cost-little"].value == pytest.approx(0.004)
+    assert results["small-groups"].value == pytest.approx(0.04)
+    assert results["small-groups"].text.endswith("from rtn4-g64 to rtn4-g32")
+    assert results["mixed-precision"].value == pytest.approx(1 - 0.75**2)
+    for one in results.values():
         assert one.low <= one.value <= one.high
 
 
@@ -105,27 +105,27 @@ def test_what_holds_is_found_and_the_file_names_it() -> None:
         ("rtn4-g64-high0.25", 0.04, {"mixed-precision"}),
     ],
 )
-def test_what_does_not_hold_is_said(hurt: str, by: float, failing: set[str]) -> None:
-    found = by_key(measured(lambda cell: by if cell.scheme == hurt else 0.0))
-    assert {f.key for f in found.values() if f.state == "does not hold"} == failing
+def test_a_loss_fails_the_findings_about_it(hurt: str, by: float, failing: set[str]) -> None:
+    results = by_key(measured(lambda cell: by if cell.scheme == hurt else 0.0))
+    assert {f.key for f in results.values() if f.state == "does not hold"} == failing
 
 
-def test_a_group_size_that_surely_hurts_comes_before_one_of_which_nothing_is_known() -> None:
+def test_a_group_size_that_surely_hurts_comes_before_one_that_is_open() -> None:
     noise = np.random.default_rng(0).normal(0, 3, 32)
     changes: dict[str, Any] = {"rtn4-g32": 0.1, "rtn4-channel": noise - noise.mean()}
-    found = by_key(measured(lambda cell: changes.get(cell.scheme, 0.0)))["small-groups"]
-    assert found.state == "does not hold"
-    assert found.text.endswith("from rtn4-g64 to rtn4-g32")
+    results = by_key(measured(lambda cell: changes.get(cell.scheme, 0.0)))["small-groups"]
+    assert results.state == "does not hold"
+    assert results.text.endswith("from rtn4-g64 to rtn4-g32")
 
 
 def test_answers_that_depend_on_the_set_are_found() -> None:
-    found = by_key(measured(answers=lambda cell: 0.5 if cell.scheme == "gptq4-g64-code" else 0.0))
-    assert found["accuracy-gptq"].value == pytest.approx(0.25)
-    assert found["accuracy-gptq"].state == "does not hold"
-    assert found["accuracy-imatrix"].state == "holds"
+    results = by_key(measured(answers=lambda cell: 0.5 if cell.scheme == "gptq4-g64-code" else 0.0))
+    assert results["accuracy-gptq"].value == pytest.approx(0.25)
+    assert results["accuracy-gptq"].state == "does not hold"
+    assert results["accuracy-imatrix"].state == "holds"
 
 
-def test_a_missing_cell_is_said() -> None:
+def test_a_missing_cell_is_named() -> None:
     with pytest.raises(InputError, match=r"^llmcompressor/rtn4-g64 was not measured$"):
         calibration.findings([(c, m) for c, m in measured() if c.scheme != "rtn4-g64"])
 
@@ -142,7 +142,7 @@ def outlier_cells(factor: float) -> Measured:
     """factor: of the ratio on German, beside the other texts."""
     entry = load_entries()["outliers"]
     layers = [f"model.layers.{n}.{part}" for n in range(2) for part in ("self_attn.q_proj", "mlp.down_proj")]
-    found = []
+    cells: list[tuple[Cell, Measurement]] = []
     for cell in entry.chosen(load_matrix().cells(entry.tier)):
         metrics = {}
         for number, text in enumerate(SETS):
@@ -151,16 +151,16 @@ def outlier_cells(factor: float) -> Measured:
             raw = {"layers": {name: ratio * (1 + n) for n, name in enumerate(layers)}}
             metrics[f"outliers/{text}/ratio"] = metric(ratio, logs, raw=raw)
             metrics[f"outliers/{text}/kurtosis"] = metric(5.0, logs, raw=raw)
-        found.append((cell, record(cell, metrics)))
-    return found
+        cells.append((cell, record(cell, metrics)))
+    return cells
 
 
 @pytest.mark.parametrize(("factor", "state"), [(1.1, "holds"), (3.0, "does not hold")])
 def test_outliers_that_come_and_go_with_the_text_are_found(factor: float, state: str) -> None:
-    found = outliers.findings(outlier_cells(factor))
-    assert {f.state for f in found} == {state}
-    assert found[0].value == pytest.approx(factor, rel=0.02)
-    outcomes("outliers", load_entries()["outliers"], found, "", None)
+    results = outliers.findings(outlier_cells(factor))
+    assert {f.state for f in results} == {state}
+    assert results[0].value == pytest.approx(factor, rel=0.02)
+    outcomes("outliers", load_entries()["outliers"], results, "", None)
 
 
 def test_the_table_names_the_most_extreme_layer() -> None:
@@ -173,11 +173,11 @@ def test_the_table_names_the_most_extreme_layer() -> None:
 def test_figures_are_drawn(module: Any) -> None:
     pytest.importorskip("altair")
     pytest.importorskip("vl_convert")
-    from quantgate.proofs.papers.charts import png
+    from quantgate.proofs.papers.page import png
 
-    found = module.figures(measured() if module is calibration else outlier_cells(1.1))
-    assert found
-    for figure in found:
+    figures = module.figures(measured() if module is calibration else outlier_cells(1.1))
+    assert figures
+    for figure in figures:
         picture = png(figure.chart)
         assert picture.startswith(b"\x89PNG")
         assert len(picture) > 10_000, "something is drawn"

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from quantgate.proofs.papers import calibration_findings, charts
+from quantgate.proofs.papers import calibration_findings
 from quantgate.proofs.papers.calibration_findings import METHODS, SETS, Grid
-from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
+from quantgate.proofs.papers.section import (
+    HEIGHT,
+    WIDTH,
+    Figure,
+    Finding,
+    Measured,
+    Paper,
+    Table,
+    chart_data,
+    load_altair,
+)
 
 PAPER = Paper(
     authors="Davide Paglieri, Saurabh Dash, Tim Rocktäschel and Jack Parker-Holder",
@@ -39,7 +49,16 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return _figures(Grid(measured))
+    """Return perplexity by set and method."""
+    return [
+        Figure(
+            "calibration-sets",
+            "Perplexity by calibration set and method",
+            "Dashed: the same quantizer without calibration; dotted: full precision. The scales differ between "
+            "methods.",
+            _sets(Grid(measured)),
+        )
+    ]
 
 
 def tables(measured: Measured) -> list[Table]:
@@ -79,27 +98,14 @@ def _by_scheme(grid: Grid) -> Table:
     )
 
 
-def _figures(grid: Grid) -> list[Figure]:
-    """Perplexity by set and method."""
-    return [
-        Figure(
-            "calibration-sets",
-            "Perplexity by calibration set and method",
-            "Dashed: the same quantizer without calibration; dotted: full precision. The scales differ between "
-            "methods.",
-            _sets(grid),
-        ),
-    ]
-
-
 def _sets(grid: Grid) -> Any:
-    alt = charts.altair()
+    alt = load_altair()
     parts = []
     for method in METHODS:
         rows = [{"set": s, "y": grid.calibrated(method, s).perplexity} for s in grid.sets(method)]
         y = alt.Y("y:Q", title="perplexity", scale=alt.Scale(zero=False))
         points = (
-            alt.Chart(charts.data(rows))
+            alt.Chart(chart_data(rows))
             .mark_point(filled=True, size=70)
             .encode(
                 alt.X("set:N", title=None, sort=list(SETS)),
@@ -109,14 +115,10 @@ def _sets(grid: Grid) -> Any:
             )
         )
         lines = [
-            alt.Chart(charts.data([{"y": grid.at(scheme).perplexity, "what": scheme}]))
+            alt.Chart(chart_data([{"y": grid.at(scheme).perplexity, "what": scheme}]))
             .mark_rule(strokeDash=dash)
             .encode(y, tooltip=["what:N", alt.Tooltip("y:Q", title="perplexity", format=".3f")])
             for scheme, dash in ((method.plain, [6, 3]), (method.reference, [1, 3]))
         ]
-        parts.append(
-            alt.layer(points, *lines).properties(
-                width=charts.WIDTH / 2, height=charts.HEIGHT, title=method.label
-            )
-        )
+        parts.append(alt.layer(points, *lines).properties(width=WIDTH / 2, height=HEIGHT, title=method.label))
     return alt.hconcat(*parts)

@@ -1,6 +1,6 @@
 """Findings of Paglieri et al., Outliers and Calibration Sets have Diminishing Effect on Quantization of
-Modern LLMs (2024), arXiv 2405.20835, asked of one small model; and of group-wise and mixed precision, which
-its related work is about.
+Modern LLMs (2024), arXiv 2405.20835, on one small model; and on group-wise and mixed precision, which its
+related work is about.
 
 Losses are taken on the same blocks of text, answers on the same items: intervals come from Student's t over
 the differences of blocks or items; that of a ratio of losses from a bootstrap of the blocks.
@@ -28,8 +28,8 @@ SETS = (*REAL, NONSENSE)
 
 @dataclass(frozen=True)
 class Method:
-    """schemes: how those of its schemes begin that have a calibration set. plain: the same without
-    calibration; reference: in full precision."""
+    """A quantizer. schemes: beginning of the names of its calibrated schemes; the calibration set follows. plain: the
+    scheme without calibration. reference: the one in full precision."""
 
     key: str
     label: str
@@ -48,8 +48,8 @@ METHODS = (
 
 @dataclass(frozen=True)
 class Quality:
-    """One cell. losses: mean negative log-likelihood of each block of the text, nats per token. hits: of
-    each item of the tasks, 1 or 0."""
+    """Quality of one cell. losses: mean negative log-likelihood of each block of the text, nats per token. hits: 1 or 0
+    for each item of the tasks."""
 
     scheme: str
     losses: NDArray[np.float64]
@@ -66,24 +66,24 @@ class Quality:
 
 
 class Grid:
-    """What was measured, to be asked by method and calibration set."""
+    """The measured cells by scheme, method and calibration set."""
 
     def __init__(self, measured: Measured) -> None:
         self._at = {f"{cell.backend}/{cell.scheme}": _quality(cell.scheme, m) for cell, m in measured}
         self.full = self.at("transformers/fp32")
 
     def at(self, scheme: str) -> Quality:
-        """Raises InputError: was not measured."""
+        """Return the cell of a scheme. Raises InputError where it was not measured."""
         if scheme not in self._at:
             raise InputError(f"{scheme} was not measured")
         return self._at[scheme]
 
     def sets(self, method: Method) -> list[str]:
-        """What the method was calibrated on."""
+        """Return the calibration sets of a method."""
         return [s for s in SETS if f"{method.schemes}{s}" in self._at]
 
     def real(self, method: Method) -> list[Quality]:
-        """Calibrated on the real sets."""
+        """Return the cells that are calibrated on real text."""
         return [self.calibrated(method, s) for s in self.sets(method) if s in REAL]
 
     def calibrated(self, method: Method, calibration: str) -> Quality:
@@ -117,7 +117,7 @@ def findings(grid: Grid) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Question:
-    """A finding asked of every method.
+    """A finding on every method.
 
     interval: the measured value. above, below: bounds between which the finding holds. name, text: templates with
     `{m}`, the method, `{sets}`, the number of real sets, and `{items}`, of the tasks.
@@ -192,7 +192,7 @@ def _of_method(grid: Grid, method: Method, question: Question) -> Finding:
 
 
 def eight_bits_are_enough(grid: Grid) -> Finding:
-    """What outliers cost where activations are rounded as they are."""
+    """Loss added by rounding weights and activations to 8 bits, without smoothing."""
     value, low, high = mean_interval(grid.at("llmcompressor/rtn8-a8").losses - grid.full.losses)
     return Finding(
         "outliers-cost-little",
@@ -206,7 +206,7 @@ def eight_bits_are_enough(grid: Grid) -> Finding:
 
 
 def small_groups(grid: Grid) -> Finding:
-    """The smallest of the falls of loss from one group size to the next smaller one."""
+    """Smallest fall of the loss from one group size to the next smaller one."""
     names = ("rtn4-channel", "rtn4-g192", "rtn4-g64", "rtn4-g32")
     steps = {
         f"from {large} to {small}": mean_interval(
@@ -225,7 +225,7 @@ def small_groups(grid: Grid) -> Finding:
 
 
 def mixed_precision(grid: Grid) -> Finding:
-    """Which part of the loss comes back with a quarter of the layers at 8 bits."""
+    """Share of the loss that a quarter of the layers at 8 bits recovers."""
     low_bits = grid.at("llmcompressor/rtn4-g64").losses - grid.full.losses
     mixed = grid.at("llmcompressor/rtn4-g64-high0.25").losses - grid.full.losses
     value, low, high = bootstrap(
@@ -248,7 +248,7 @@ def _nonsense_minus_real(grid: Grid, method: Method) -> Interval:
 
 
 def spread(values: Sequence[Floats]) -> Interval:
-    """Highest mean minus lowest, with its interval; unit i is the same one in all. Which are the highest and the
-    lowest is decided by all units, so that the spread is rather too large than too small."""
+    """Return the highest mean minus the lowest, with its interval; unit i is the same in all. All units decide which is
+    the highest and which the lowest, so the spread is biased upwards rather than downwards."""
     ordered = sorted(values, key=lambda v: float(v.mean()))
     return mean_interval(ordered[-1] - ordered[0])

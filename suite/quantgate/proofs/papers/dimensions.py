@@ -9,18 +9,31 @@ import numpy as np
 
 from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
-from quantgate.proofs.papers import charts
-from quantgate.proofs.papers.dimensions_scores import (
+from quantgate.proofs.papers.section import (
+    HEIGHT,
+    TOLERABLE,
+    WIDTH,
+    Figure,
+    Finding,
+    Measured,
+    Paper,
+    State,
+    Table,
+    chart_data,
+    decide,
+    load_altair,
+)
+from quantgate.proofs.papers.statistics import (
     Correlation,
     Draws,
     correlation,
     losses,
+    pearson,
     score_draws,
     share_of_tasks,
+    spearman,
     task_draws,
 )
-from quantgate.proofs.papers.section import TOLERABLE, Figure, Finding, Measured, Paper, State, Table, decide
-from quantgate.proofs.papers.statistics import pearson, spearman
 from quantgate.records import Measurement
 from quantgate.run.inputs import is_simulated
 
@@ -53,7 +66,7 @@ DIMENSIONS = {"knowledge": KNOWLEDGE, "alignment": ALIGNMENT}
 
 
 def findings(measured: Measured) -> list[Finding]:
-    """Four bits against full precision and against fewer bits, perplexity against both dimensions, memory."""
+    """Return the findings: 4 bits against full precision and fewer bits, perplexity against both dimensions, memory."""
     loss = losses(measured)
     bits = [cell.bits for cell, _ in measured]
     full, four, fewer = _where(bits, 16, 32), _where(bits, 4, 4), _where(bits, 0, 3)
@@ -75,11 +88,28 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return _figures(measured, DIMENSIONS)
+    """Return the score of each dimension over measured bits per weight, and over the loss that quantization adds."""
+    alt, rows = load_altair(), _rows(measured)
+    return [
+        Figure(
+            "dimensions-profile",
+            "Knowledge and alignment over bits per weight",
+            "A point for each cell, with the 95 % interval over its items. Bits are measured: embeddings "
+            "and layers that a scheme leaves alone count.",
+            _chart(rows, _bits(alt)),
+        ),
+        Figure(
+            "dimensions-proxy",
+            "Perplexity as a proxy",
+            "The same scores over the logarithm of perplexity, less that of the best cell; the axis is stretched "
+            "where most cells are. If perplexity is a proxy, points fall from the upper left to the lower right.",
+            _chart(rows, _added(alt)),
+        ),
+    ]
 
 
 def tables(measured: Measured) -> list[Table]:
-    """The profile of every cell."""
+    """Return the profile of every cell."""
     scores = {name: score_draws(measured, tasks) for name, tasks in DIMENSIONS.items()}
     header = (
         "cell", "bits per weight", "perplexity", "knowledge (95 %)", "alignment (95 %)", *LIKELIHOOD,
@@ -144,7 +174,7 @@ def _most_tasks(measured: Correlation, tasks: int) -> Finding:
 
 
 def _memory(measured: Measured, four: Sequence[int], full: Sequence[int]) -> Finding:
-    """Of real weights: what a simulated scheme would take is a matter of arithmetic."""
+    """Compare real weights only: the size of a simulated scheme is mere arithmetic."""
     size = np.array([record.metrics["memory/weight_bytes"].value for _, record in measured])
     real = [n for n in four if not is_simulated(measured[n][0])]
     worst = max(real, key=lambda n: size[n])
@@ -169,31 +199,10 @@ def _speed(cell: Cell, record: Measurement, kind: str) -> str:
     return "simulated" if is_simulated(cell) or metric is None else f"{metric.value:.0f}"
 
 
-def _figures(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[Figure]:
-    """Score of each dimension over measured bits per weight, and over the loss that quantization adds."""
-    alt, rows = charts.altair(), _rows(measured, dimensions)
-    return [
-        Figure(
-            "dimensions-profile",
-            "Knowledge and alignment over bits per weight",
-            "A point for each cell, with the 95 % interval over its items. Bits are measured: embeddings "
-            "and layers that a scheme leaves alone count.",
-            _chart(rows, _bits(alt)),
-        ),
-        Figure(
-            "dimensions-proxy",
-            "Perplexity as a proxy",
-            "The same scores over the logarithm of perplexity, less that of the best cell; the axis is stretched "
-            "where most cells are. If perplexity is a proxy, points fall from the upper left to the lower right.",
-            _chart(rows, _added(alt)),
-        ),
-    ]
-
-
-def _rows(measured: Measured, dimensions: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+def _rows(measured: Measured) -> list[dict[str, Any]]:
     rows = []
     best = losses(measured).min()
-    for name, tasks in dimensions.items():
+    for name, tasks in DIMENSIONS.items():
         draws = score_draws(measured, tasks)
         for number, (cell, record) in enumerate(measured):
             low, high = draws.interval(number)
@@ -223,7 +232,7 @@ def _bits(alt: Any) -> Any:
 
 
 def _added(alt: Any) -> Any:
-    """Nats from a hundredth to those of a collapse on one axis."""
+    """Return an axis that holds a hundredth of a nat and the nats of a collapse."""
     return alt.X(
         "added:Q",
         title="loss that quantization adds, nats per token",
@@ -233,8 +242,8 @@ def _added(alt: Any) -> Any:
 
 
 def _chart(rows: Sequence[Mapping[str, Any]], x: Any) -> Any:
-    alt = charts.altair()
-    base = alt.Chart(charts.data(rows)).encode(
+    alt = load_altair()
+    base = alt.Chart(chart_data(rows)).encode(
         x,
         alt.Color("backend:N", title="library"),
         tooltip=["cell:N", alt.Tooltip("score:Q", format=".3f"), alt.Tooltip("bits:Q", format=".2f"),
@@ -246,6 +255,6 @@ def _chart(rows: Sequence[Mapping[str, Any]], x: Any) -> Any:
     points = base.mark_circle(size=50).encode(alt.Y("score:Q", scale=alt.Scale(zero=False)))
     return (
         (bars + points)
-        .properties(width=charts.WIDTH, height=charts.HEIGHT)
+        .properties(width=WIDTH, height=HEIGHT)
         .facet(column=alt.Column("dimension:N", title=None, sort=["knowledge", "alignment"]))
     )

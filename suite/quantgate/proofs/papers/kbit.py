@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quantgate.proofs.papers import charts, kbit_findings
-from quantgate.proofs.papers.kbit_findings import FEW, MANY, TYPES, Grid, best_of_each
-from quantgate.proofs.papers.points import Point, pareto, points_of
-from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
+from quantgate.proofs.papers import kbit_findings
+from quantgate.proofs.papers.kbit_findings import FEW, MANY, TYPES, Grid, best_of_each, pareto
+from quantgate.proofs.papers.section import (
+    HEIGHT,
+    WIDTH,
+    Figure,
+    Finding,
+    Measured,
+    Paper,
+    Table,
+    chart_data,
+    load_altair,
+)
+from quantgate.proofs.papers.statistics import Point, points_of
 
 PAPER = Paper(
     authors="Tim Dettmers and Luke Zettlemoyer",
@@ -33,53 +43,12 @@ PAPER = Paper(
 
 
 def findings(measured: Measured) -> list[Finding]:
-    return kbit_findings.findings(_points(measured))
+    return kbit_findings.findings(points_of(measured))
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return _figures(_points(measured))
-
-
-def tables(measured: Measured) -> list[Table]:
-    """The best scheme of each model and precision."""
-    return [
-        Table(
-            "The best scheme of each model by precision",
-            (
-                "model",
-                "bits",
-                "scheme",
-                "total bits",
-                "loss, nats/token",
-                "divergence, nats/token",
-                "accuracy",
-            ),
-            [_row(p) for p in sorted(best_of_each(_points(measured)), key=lambda p: (p.model, p.bits))],
-        )
-    ]
-
-
-def _row(p: Point) -> Sequence[str]:
-    return (
-        p.model,
-        f"{p.bits:g}",
-        p.scheme,
-        f"{p.total_bits:,.0f}",
-        f"{p.loss:.4f}",
-        f"{p.divergence:.4f}",
-        f"{p.accuracy:.3f}",
-    )
-
-
-def _points(measured: Measured) -> list[Point]:
-    return points_of(measured)
-
-
-BITS = "total bits of the weights"
-
-
-def _figures(points: Sequence[Point]) -> list[Figure]:
-    """Loss and accuracy over total bits; divergence by bits, data type and block size; loss against accuracy."""
+    """Return loss and accuracy over total bits; divergence by bits, data type and block size; loss against accuracy."""
+    points = points_of(measured)
     loss, accuracy = "loss, nats per token", "accuracy"
     return [
         Figure(
@@ -112,9 +81,43 @@ def _figures(points: Sequence[Point]) -> list[Figure]:
     ]
 
 
+def tables(measured: Measured) -> list[Table]:
+    """Return the best scheme of each model and precision."""
+    return [
+        Table(
+            "The best scheme of each model by precision",
+            (
+                "model",
+                "bits",
+                "scheme",
+                "total bits",
+                "loss, nats/token",
+                "divergence, nats/token",
+                "accuracy",
+            ),
+            [_row(p) for p in sorted(best_of_each(points_of(measured)), key=lambda p: (p.model, p.bits))],
+        )
+    ]
+
+
+def _row(p: Point) -> Sequence[str]:
+    return (
+        p.model,
+        f"{p.bits:g}",
+        p.scheme,
+        f"{p.total_bits:,.0f}",
+        f"{p.loss:.4f}",
+        f"{p.divergence:.4f}",
+        f"{p.accuracy:.3f}",
+    )
+
+
+BITS = "total bits of the weights"
+
+
 def _scaling(points: Sequence[Point], title: str, value: Callable[[Point], float], better: int = 1) -> Any:
     """better: 1 where less is, -1 where more is."""
-    alt = charts.altair()
+    alt = load_altair()
 
     def cost(p: Point) -> float:
         return better * value(p)
@@ -142,7 +145,7 @@ def _scaling(points: Sequence[Point], title: str, value: Callable[[Point], float
     shown = alt.condition(picked, alt.value(1.0), alt.value(0.08))
 
     def rows(chosen: Sequence[Point]) -> Any:
-        return charts.data(
+        return chart_data(
             {"bits": p.total_bits, "y": value(p), "precision": p.bits, "model": p.model, "scheme": p.scheme}
             for p in chosen
         )
@@ -159,12 +162,12 @@ def _scaling(points: Sequence[Point], title: str, value: Callable[[Point], float
         .mark_line(strokeDash=[2, 3], color="black", interpolate="step-after")
         .encode(x, y)
     )
-    return (every + best + front).properties(width=2 * charts.WIDTH, height=charts.HEIGHT)
+    return (every + best + front).properties(width=2 * WIDTH, height=HEIGHT)
 
 
 def _divergence(points: Sequence[Point]) -> Any:
-    alt, grid = charts.altair(), Grid(points)
-    values = charts.data(
+    alt, grid = load_altair(), Grid(points)
+    values = chart_data(
         {
             "type": t,
             "block": str(block),
@@ -186,13 +189,13 @@ def _divergence(points: Sequence[Point]) -> Any:
             alt.Column("block:N", title="weights of a block", sort=[str(b) for b in grid.blocks]),
             tooltip=["type:N", "block:N", "bits:O", alt.Tooltip("y:Q", title=title, format=".3g")],
         )
-        .properties(width=charts.WIDTH / 2, height=charts.HEIGHT)
+        .properties(width=WIDTH / 2, height=HEIGHT)
     )  # fmt: skip
 
 
 def _correlation(points: Sequence[Point], loss: str, accuracy: str) -> Any:
-    alt = charts.altair()
-    values = charts.data(
+    alt = load_altair()
+    values = chart_data(
         {"x": p.loss, "y": p.accuracy, "model": p.model, "precision": p.bits, "scheme": p.scheme}
         for p in points
     )
@@ -205,5 +208,5 @@ def _correlation(points: Sequence[Point], loss: str, accuracy: str) -> Any:
             alt.Color("model:N", sort=list(dict.fromkeys(p.model for p in points))),
             tooltip=["model:N", "scheme:N", alt.Tooltip("x:Q", title=loss), alt.Tooltip("y:Q", title=accuracy)],
         )
-        .properties(width=2 * charts.WIDTH, height=charts.HEIGHT)
+        .properties(width=2 * WIDTH, height=HEIGHT)
     )  # fmt: skip

@@ -1,5 +1,5 @@
 """Findings of Dettmers and Zettlemoyer, The case for 4-bit precision: k-bit Inference Scaling Laws (2023), arXiv
-2212.09720, asked of the points of the k-bit grid.
+2212.09720, on the points of the k-bit grid.
 
 Units of all intervals but the correlation's are blocks of the text: every model and scheme was measured on the same
 ones, so differences are taken block by block and averaged over what a finding is about: Student's t over the blocks,
@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from quantgate.errors import InputError
-from quantgate.proofs.papers.points import Point, curve, lead, pareto
 from quantgate.proofs.papers.section import NOTHING, Finding, decide
-from quantgate.proofs.papers.statistics import LEVEL, bootstrap, least, mean_interval, middle, pearson
+from quantgate.proofs.papers.statistics import LEVEL, Point, bootstrap, least, mean_interval, middle, pearson
 
 DRAWS = 400
 """Fewer than elsewhere: each looks for the front again."""
@@ -33,7 +32,7 @@ _PLAIN = {"bits", "device", "dtype", "data_type", "block"}
 
 
 def findings(points: Sequence[Point]) -> list[Finding]:
-    """All that the points allow to ask. Raises InputError for a grid with holes: some cells were not measured."""
+    """Return all findings, in the order of the page. Raises InputError where cells of the grid were not measured."""
     grid = Grid(points)
     return [
         *(grid.falls_with_bits(data_type) for data_type in TYPES),
@@ -65,7 +64,7 @@ class Grid:
             )
 
     def falls_with_bits(self, data_type: str) -> Finding:
-        """By how much one bit more lowers the divergence, where it does so least."""
+        """Smallest fall of the divergence with one bit more."""
         steps = {
             f"from {fewer} to {more} bits": mean_interval(
                 self.mean(data_type, self.blocks, fewer, "divergences")
@@ -84,7 +83,7 @@ class Grid:
         )  # fmt: skip
 
     def small_blocks(self, bits: int) -> Finding:
-        """By how much blocks of the smallest size lose less than those of the largest, over all data types."""
+        """Loss with the largest blocks minus loss with the smallest, over all data types."""
         small, large = self.blocks[0], self.blocks[-1]
         value, low, high = mean_interval(
             np.mean([self.mean(t, [large], bits) - self.mean(t, [small], bits) for t in TYPES], axis=0)
@@ -101,7 +100,7 @@ class Grid:
         )  # fmt: skip
 
     def against_int(self, data_type: str, bits: int) -> Finding:
-        """By how much a data type loses less than int in the smallest blocks."""
+        """Loss of int minus loss of a data type, in the smallest blocks."""
         small = self.blocks[:1]
         value, low, high = mean_interval(self.mean("int", small, bits) - self.mean(data_type, small, bits))
         return Finding(
@@ -115,24 +114,24 @@ class Grid:
     def mean(
         self, data_type: str, blocks: Sequence[int], bits: int, what: str = "losses"
     ) -> NDArray[np.float64]:
-        """Of each block of the text, over models and block sizes."""
+        """Return the mean over models and block sizes, [blocks of the text]. what: `losses` or `divergences`."""
         chosen = [self._at[model, data_type, block, bits] for model in self.models for block in blocks]
         mean: NDArray[np.float64] = np.mean([getattr(p, what) for p in chosen], axis=0)
         return mean
 
 
 def best_of_each(points: Sequence[Point], cost: Callable[[Point], float] = lambda p: p.loss) -> list[Point]:
-    """The best scheme of each model and number of bits, by bits and total bits."""
+    """Return the best scheme of each model and number of bits, by bits and total bits."""
     best: dict[tuple[float, str], Point] = {}
     for p in points:
-        best_so_far = best.get((p.bits, p.model))
-        if best_so_far is None or cost(p) < cost(best_so_far):
+        leader = best.get((p.bits, p.model))
+        if leader is None or cost(p) < cost(leader):
             best[p.bits, p.model] = p
     return sorted(best.values(), key=lambda p: (p.bits, p.total_bits))
 
 
 def best_precision(points: Sequence[Point]) -> list[Finding]:
-    """Which number of bits gives the lowest loss for the same total bits: 4, says the paper."""
+    """Whether 4 bits give the lowest loss for the same total bits."""
     best = best_of_each(points)  # which scheme is the best is decided once, by the whole text
     leads, front = _leads(best), _on_front(best)
     nearest = min(leads, key=lambda b: leads[b])
@@ -168,7 +167,7 @@ def best_precision(points: Sequence[Point]) -> list[Finding]:
 
 
 def _leads(best: Sequence[Point]) -> dict[float, float]:
-    """Of the curve of 4 bits over each other one that reaches the same total bits, nats per token."""
+    """Return the lead of the curve of 4 bits over each other curve that reaches the same total bits, nats per token."""
     names = sorted({p.bits for p in best})
     curves = {b: curve(f"{b:g} bits", [p for p in best if p.bits == b]) for b in names}
     leads = {b: lead(curves[4.0], other) for b, other in curves.items() if b != 4}
@@ -184,8 +183,8 @@ def _redrawn(point: Point, rows: NDArray[np.int64]) -> Point:
 
 
 def correlation(points: Sequence[Point]) -> Finding:
-    """Pearson's, of loss and accuracy over all points, with an interval over the items of the task: the points share
-    them, and are no independent ones."""
+    """Pearson's r of loss and accuracy over all points. Its interval is over the items of the task: all points share
+    them, so the points are not independent."""
     losses = np.array([p.loss for p in points])
     hits = np.array([p.hits for p in points])  # [points, items]
     items = hits.shape[1]
@@ -198,3 +197,43 @@ def correlation(points: Sequence[Point]) -> Finding:
         f"Pearson's r over {len(points)} cells, accuracy on {items} items; bootstrap of the items; below {STRONG:g} "
         "counts as holding",
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Loss (nats per token) over log2 of the total bits, ascending, of the models of a family in one scheme."""
+
+    name: str
+    log_bits: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    def at(self, log_bits: ArrayLike) -> NDArray[np.float64]:
+        """Interpolate linearly; NaN beyond the ends."""
+        places = np.asarray(log_bits, dtype=np.float64)
+        return np.asarray(np.interp(places, self.log_bits, self.losses, left=np.nan, right=np.nan))
+
+
+def curve(name: str, points: Sequence[Point]) -> Curve:
+    """Return the curve through the points of one scheme, one point a model."""
+    ordered = sorted(points, key=lambda p: p.total_bits)
+    return Curve(name, tuple(float(np.log2(p.total_bits)) for p in ordered), tuple(p.loss for p in ordered))
+
+
+def pareto(points: Sequence[Point], cost: Callable[[Point], float] = lambda p: p.loss) -> list[Point]:
+    """Return the Pareto front: the points that no other beats with as few bits or fewer, by ascending bits."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.total_bits, cost(p))):
+        if not front or cost(point) < cost(front[-1]):
+            front.append(point)
+    return front
+
+
+def lead(one: Curve, other: Curve, steps: int = 201) -> float:
+    """Return by how many nats per token `one` lies below `other`, averaged over the total bits that both reach; NaN
+    where there are none."""
+    low = max(one.log_bits[0], other.log_bits[0])
+    high = min(one.log_bits[-1], other.log_bits[-1])
+    if low > high:
+        return float("nan")
+    grid = np.linspace(low, high, steps)
+    return float(np.mean(other.at(grid) - one.at(grid)))

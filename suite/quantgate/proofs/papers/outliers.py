@@ -11,9 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from quantgate.proofs.papers import calibration, charts
+from quantgate.proofs.papers import calibration
 from quantgate.proofs.papers.calibration_findings import NONSENSE, SETS
-from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table, decide
+from quantgate.proofs.papers.section import (
+    HEIGHT,
+    WIDTH,
+    Figure,
+    Finding,
+    Measured,
+    Paper,
+    Table,
+    chart_data,
+    decide,
+    load_altair,
+)
 from quantgate.proofs.papers.statistics import LEVEL
 from quantgate.records import Metric
 
@@ -36,16 +47,16 @@ PAPER = Paper(
 )
 
 KINDS = ("q_proj", "o_proj", "gate_proj", "down_proj")
-"""Linear layers with inputs of their own: k_proj and v_proj share those of q_proj, up_proj those of gate_proj."""
+"""Linear layers with different inputs: k_proj and v_proj share those of q_proj, up_proj those of gate_proj."""
 TWICE = math.log(2)
 BIG = "smollm2-135m"
-"""The model that a quantizer would be used on; the others show that it is no accident of one model."""
+"""The model that the figure shows: the one that a quantizer would be used on."""
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Of one model on one text. logs: mean logarithm, over the layers, of the largest-to-median ratio of
-    each window; value: their geometric mean. layers, kurtosis: by layer."""
+    """Outliers of one model on one text. logs: of each window, the largest-to-median ratio as a mean logarithm over the
+    layers; value: the geometric mean of these ratios. layers, kurtosis: by layer."""
 
     logs: NDArray[np.float64]
     value: float
@@ -58,7 +69,7 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def alike(model: str, texts: Mapping[str, Outliers]) -> Finding:
-    """How far apart the real texts are: highest ratio over lowest, by Welch's t over the windows of the two."""
+    """Highest ratio of the real texts over the lowest, with Welch's interval over the windows of the two."""
     rows = [o.logs for text, o in texts.items() if text != NONSENSE]
     lowest, *_, highest = sorted(rows, key=lambda row: float(row.mean()))
     interval = stats.ttest_ind(highest, lowest, equal_var=False).confidence_interval(LEVEL)
@@ -91,7 +102,7 @@ def figures(measured: Measured) -> list[Figure]:
 
 
 def tables(measured: Measured) -> list[Table]:
-    """Each model and text: the mean over layers, and the most extreme layer."""
+    """Return, for each model and text, the mean over layers and the most extreme layer."""
     rows: list[Sequence[str]] = []
     for model, texts in _by_model(measured).items():
         for text, one in texts.items():
@@ -116,7 +127,7 @@ def _outliers(metrics: Mapping[str, Metric], text: str) -> Outliers:
 
 
 def _chart(texts: Mapping[str, Outliers]) -> Any:
-    alt = charts.altair()
+    alt = load_altair()
     rows = [
         {"text": text, "kind": kind, "depth": depth, "ratio": ratio, "kurtosis": one.kurtosis[name]}
         for text, one in texts.items()
@@ -124,7 +135,7 @@ def _chart(texts: Mapping[str, Outliers]) -> Any:
         for depth, (name, ratio) in enumerate((n, r) for n, r in one.layers.items() if n.endswith(kind))
     ]
     return (
-        alt.Chart(charts.data(rows))
+        alt.Chart(chart_data(rows))
         .mark_line(point=True)
         .encode(
             alt.X("depth:Q", title="depth of the layer"),
@@ -134,5 +145,5 @@ def _chart(texts: Mapping[str, Outliers]) -> Any:
             tooltip=["text:N", "depth:Q", alt.Tooltip("ratio:Q", format=".1f"), alt.Tooltip("kurtosis:Q",
             format=".1f")],
         )
-        .properties(width=charts.WIDTH / 2, height=charts.HEIGHT)
+        .properties(width=WIDTH / 2, height=HEIGHT)
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One page of all sections, readable without the papers: HTML that loads nothing, and the figures as PNG beside it."""
+"""Write one page of all sections, readable without the papers: HTML that loads nothing, and the figures as PNG."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.files import write_atomic
-from quantgate.proofs.papers import charts
 from quantgate.proofs.papers.expected import Outcome
-from quantgate.proofs.papers.section import Figure, Measured, Paper, Table
+from quantgate.proofs.papers.section import Figure, Measured, Paper, Table, load_altair
 
 NAME = "papers.html"
+SCALE = 2.0
+"""Pixels of a PNG to one of the page."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One section. missing: why there is nothing but the question; empty where it was measured. origin: a sentence on
-    the run that measured it."""
+    """One section of the page. missing: why it was not measured; empty where it was. origin: a sentence on the run that
+    measured it. specs: of the figures by name, as the page's script takes them."""
 
     name: str
     paper: Paper
@@ -29,7 +30,6 @@ class Shown:
     tables: Sequence[Table] = ()
     origin: str = ""
     specs: Mapping[str, Any] = field(default_factory=dict)
-    """Of the figures, by name: as the page's script takes them."""
 
     @property
     def tally(self) -> str:
@@ -39,7 +39,7 @@ class Shown:
 
 
 def origin_of(measured: Measured) -> str:
-    """Which versions measured the cells, when, and how long it took."""
+    """Say which versions measured the cells, when, and how long it took."""
     records = [record for _, record in measured]
     if not records:
         return ""
@@ -57,14 +57,14 @@ def origin_of(measured: Measured) -> str:
 
 
 def render(sections: Sequence[Shown]) -> str:
-    """The page. Raises InputError without the libraries that draw."""
+    """Return the page. Raises InputError where altair or vl-convert is missing."""
     import jinja2
 
     template = jinja2.Environment(autoescape=True).from_string(
         (Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8")
     )
-    # A script's own end tags would end it for the browser.
-    script = charts.script().replace("</script", "<\\/script")
+    # The browser would end the script at an end tag inside it.
+    script = _script().replace("</script", "<\\/script")
     page: str = template.render(sections=sections, script=script)
     return page
 
@@ -73,7 +73,34 @@ def write(sections: Sequence[Shown], folder: Path) -> list[Path]:
     """Write page and PNGs; returns their paths, the page's first."""
     files = {NAME: render(sections).encode()}
     for figure in (figure for section in sections for figure in section.figures):
-        files[f"{figure.name}.png"] = charts.png(figure.chart)
+        files[f"{figure.name}.png"] = png(figure.chart)
     for name, content in files.items():
         write_atomic(folder / name, content)
     return [folder / name for name in files]
+
+
+def styled(chart: Any) -> Any:
+    """Return the chart with the look that all figures share."""
+    return (
+        chart.configure_view(strokeOpacity=0.2)
+        .configure_axis(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", gridOpacity=0.4)
+        .configure_legend(labelFontSize=11, titleFontSize=12, titleFontWeight="normal", symbolOpacity=1)
+        .configure_header(labelFontSize=12)
+    )
+
+
+def png(chart: Any) -> bytes:
+    """Return the chart as a picture."""
+    import vl_convert
+
+    picture: bytes = vl_convert.vegalite_to_png(styled(chart).to_json(), scale=SCALE)
+    return picture
+
+
+def _script() -> str:
+    """Return the JavaScript that shows charts, in one piece to be put into the page."""
+    load_altair()
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return script

@@ -5,17 +5,121 @@ Only this checkout's conftest.py loads it. A section's records come from the run
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import pytest
 
-from quantgate.errors import InputError
+from quantgate.config.matrix import Cell
+from quantgate.errors import InputError, MeasurementError, QuantgateError
 from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import WIRING
-from quantgate.proofs.papers.cases import Answers, FindingCase, Question, questions
+from quantgate.proofs.papers.expected import (
+    BASELINES,
+    Entry,
+    Outcome,
+    load_baseline,
+    load_entries,
+    module_of,
+    outcomes,
+    workload_of,
+)
+from quantgate.records import Measurement
+from quantgate.run.inputs import is_simulated
+from quantgate.run.plan import Need
 
 MARK = "papers"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One case: a finding of a section."""
+
+    section: str
+    key: str
+    entry: Entry
+    cells: Sequence[Cell]
+
+    @property
+    def needs(self) -> list[Need]:
+        """The section's requests of each of its cells; simulated schemes have no timings."""
+        return [
+            Need(cell, request)
+            for cell in self.cells
+            for request in self.entry.requests
+            if not (is_simulated(cell) and request.split("/")[0] == "throughput")
+        ]
+
+
+def questions(tier: str, cells: Sequence[Cell]) -> list[Question]:
+    """Return the cases of a tier, without sections that have no cells in this run."""
+    return [
+        Question(name, key, entry, chosen)
+        for name, entry in load_entries().items()
+        if entry.tier == tier and (chosen := entry.chosen(cells))
+        for key in entry.findings
+    ]
+
+
+class Answers:
+    """Compute the findings of each section once a run. root: folder of the baselines."""
+
+    def __init__(self, root: Path = BASELINES) -> None:
+        self._root = root
+        self._sections: dict[str, dict[str, Outcome] | QuantgateError] = {}
+
+    def of(self, question: Question, measurement: Callable[[Cell], Measurement]) -> Outcome:
+        """Return the outcome of one finding. Raises QuantgateError where something was not measured, the same for each
+        finding of a section."""
+        name = question.section
+        if name not in self._sections:
+            try:
+                measured = [(cell, measurement(cell)) for cell in question.cells]
+                requests = {cell.id: record.requests for cell, record in measured}
+                for need in question.needs:
+                    if need.request not in requests[need.cell.id]:
+                        raise MeasurementError(f"{need.request} of {need.cell.id} was not measured")
+                self._sections[name] = outcomes(
+                    name,
+                    question.entry,
+                    module_of(name).findings(measured),
+                    workload_of(measured, question.entry.requests),
+                    load_baseline(name, self._root),
+                )
+            except QuantgateError as error:
+                self._sections[name] = error
+        result = self._sections[name]
+        if isinstance(result, QuantgateError):
+            raise result
+        return result[question.key]
+
+
+class FindingCase:
+    """The fixture of a case: `finding.check()`."""
+
+    def __init__(
+        self, question: Question, answers: Answers, measurement: Callable[[Cell], Measurement]
+    ) -> None:
+        self._question, self._answers, self._measurement = question, answers, measurement
+
+    def check(self) -> None:
+        """Pass if the finding holds as expected; xfail if it is expected not to hold or to be open; fail if its state
+        is not the expected one, or if it left its baseline or has none. Without an expectation, skip and show what was
+        measured."""
+        try:
+            outcome = self._answers.of(self._question, self._measurement)
+        except QuantgateError as error:
+            pytest.fail(f"error: {error}", pytrace=False)
+        if outcome.changes:
+            pytest.fail(outcome.text, pytrace=False)
+        if outcome.expected.state == "unknown":
+            pytest.skip(outcome.text)
+        if outcome.finding.state != "holds":
+            pytest.xfail(outcome.text)
+
 
 _ANSWERS = pytest.StashKey[Answers]()
 _QUESTIONS = pytest.StashKey[list[Question]]()
@@ -79,7 +183,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 def _questions(config: pytest.Config) -> list[Question]:
-    """The findings of the tier; none in an A/B run, which compares environments."""
+    """Return the cases of the tier; none in an A/B run, which compares environments."""
     if _QUESTIONS not in config.stash:
         wiring = config.stash[WIRING]
         cells = [] if wiring.options.against else list(wiring.cells.values())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from quantgate.proofs.papers import charts, scale_findings
+from quantgate.proofs.papers import scale_findings
 from quantgate.proofs.papers.scale_findings import (
     BITS,
     FULL,
@@ -18,7 +18,17 @@ from quantgate.proofs.papers.scale_findings import (
     kept,
     rows_by_bits,
 )
-from quantgate.proofs.papers.section import Figure, Finding, Measured, Paper, Table
+from quantgate.proofs.papers.section import (
+    HEIGHT,
+    WIDTH,
+    Figure,
+    Finding,
+    Measured,
+    Paper,
+    Table,
+    chart_data,
+    load_altair,
+)
 from quantgate.proofs.papers.statistics import around, mean_interval
 
 PAPER = Paper(
@@ -49,11 +59,34 @@ def findings(measured: Measured) -> list[Finding]:
 
 
 def figures(measured: Measured) -> list[Figure]:
-    return _figures(Family(measured))
+    """Return loss over memory, scores by bits, and calibration error by bits."""
+    family = Family(measured)
+    return [
+        Figure(
+            "scale-memory",
+            "Loss in the same memory",
+            "Each line is a precision, each point on it a model that was trained here. Where a line of few "
+            "bits runs below that of 16 bits, the larger model at few bits is the better use of the memory.",
+            _memory(family),
+        ),
+        Figure(
+            "scale-groups",
+            "Score by bits and size",
+            "Mean score of each group of tasks, with its 95 % interval over items.",
+            _bits_chart(_group_rows(family), "group:N", "score, 0 to 1"),
+        ),
+        Figure(
+            "scale-calibration",
+            "Calibration error by bits",
+            "How far confidence and accuracy are apart, on the choices of all tasks, with its 95 % interval "
+            "over items.",
+            _bits_chart(_error_rows(family), None, "expected calibration error"),
+        ),
+    ]
 
 
 def tables(measured: Measured) -> list[Table]:
-    """Every model at every precision; what stands against what in the same memory."""
+    """Return every model at every precision, and the pairs of models in the same memory."""
     return [_by_bits(measured), _equal_memory(Family(measured))]
 
 
@@ -107,41 +140,15 @@ def _spread(value: float, low: float, high: float) -> str:
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _figures(family: Family) -> list[Figure]:
-    """Loss over memory, scores by bits, calibration by bits."""
-    return [
-        Figure(
-            "scale-memory",
-            "Loss in the same memory",
-            "Each line is a precision, each point on it a model that was trained here. Where a line of few "
-            "bits runs below that of 16 bits, the larger model at few bits is the better use of the memory.",
-            _memory(family),
-        ),
-        Figure(
-            "scale-groups",
-            "Score by bits and size",
-            "Mean score of each group of tasks, with its 95 % interval over items.",
-            _bits_chart(_group_rows(family), "group:N", "score, 0 to 1"),
-        ),
-        Figure(
-            "scale-calibration",
-            "Calibration error by bits",
-            "How far confidence and accuracy are apart, on the choices of all tasks, with its 95 % interval "
-            "over items.",
-            _bits_chart(_error_rows(family), None, "expected calibration error"),
-        ),
-    ]
-
-
 def _memory(family: Family) -> Any:
-    alt = charts.altair()
+    alt = load_altair()
     rows = [
         {"kB": p.total_bits / 8e3, "loss": p.loss, "bits": f"{bits:g}", "model": model}
         for (model, bits), p in family.points.items()
         if model in family.small
     ]
     return (
-        alt.Chart(charts.data(rows))
+        alt.Chart(chart_data(rows))
         .mark_line(point=True)
         .encode(
             alt.X("kB:Q", title="memory of the weights, kB", scale=alt.Scale(type="log", nice=False)),
@@ -149,7 +156,7 @@ def _memory(family: Family) -> Any:
             alt.Color("bits:O", title="bits", scale=alt.Scale(scheme="viridis"), sort=["2", "3", "4", "8", "16"]),
             tooltip=["model:N", "bits:N", alt.Tooltip("kB:Q", format=".0f"), alt.Tooltip("loss:Q", format=".3f")],
         )
-        .properties(width=2 * charts.WIDTH, height=charts.HEIGHT)
+        .properties(width=2 * WIDTH, height=HEIGHT)
     )  # fmt: skip
 
 
@@ -174,10 +181,10 @@ def _error_rows(family: Family) -> list[dict[str, Any]]:
 
 
 def _bits_chart(rows: Sequence[Mapping[str, Any]], column: str | None, title: str) -> Any:
-    alt = charts.altair()
+    alt = load_altair()
     order = ["2", "3", "4", "8", "16"]
     models = list(dict.fromkeys(row["model"] for row in rows))
-    base = alt.Chart(charts.data(rows)).encode(
+    base = alt.Chart(chart_data(rows)).encode(
         alt.X("bits:O", title="bits", sort=order, axis=alt.Axis(labelAngle=0)),
         alt.Color("model:N", sort=models, title="model"),
         tooltip=["model:N", "bits:N", alt.Tooltip("y:Q", title=title, format=".3f")],
@@ -186,6 +193,6 @@ def _bits_chart(rows: Sequence[Mapping[str, Any]], column: str | None, title: st
         alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), alt.Y2("high:Q")
     )
     lines = base.mark_line(point=True).encode(alt.Y("y:Q", scale=alt.Scale(zero=False)))
-    width = charts.WIDTH / 2 if column else 2 * charts.WIDTH
-    chart = (bars + lines).properties(width=width, height=charts.HEIGHT)
+    width = WIDTH / 2 if column else 2 * WIDTH
+    chart = (bars + lines).properties(width=width, height=HEIGHT)
     return chart.facet(column=alt.Column(column, title=None)) if column else chart

@@ -1,5 +1,5 @@
-"""Findings on size and precision, asked of one simulated scheme in every model: integers of 2 to 8 bits in blocks of
-64, and 16 bits. Losses are paired by blocks of the text, scores by items."""
+"""Findings on size and precision with one simulated scheme in every model: integers of 2 to 8 bits in blocks of 64,
+and 16 bits. Losses are paired by blocks of the text, scores by items."""
 
 from __future__ import annotations
 
@@ -14,22 +14,31 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from quantgate.errors import InputError
-from quantgate.proofs.papers.dimensions_scores import score_draws
-from quantgate.proofs.papers.points import Point, points_of
 from quantgate.proofs.papers.section import TOLERABLE, Finding, Measured, decide
-from quantgate.proofs.papers.statistics import RESAMPLES, Floats, around, least, mean_interval, middle
+from quantgate.proofs.papers.statistics import (
+    RESAMPLES,
+    Floats,
+    Point,
+    around,
+    least,
+    mean_interval,
+    middle,
+    points_of,
+    score_draws,
+)
 from quantgate.records import Measurement
 
 BINS = 15
 COLLAPSED = 0.5
-"""A model that keeps less of what its reference is better than chance by has collapsed."""
+"""A model has collapsed if it keeps less than this share of its reference's lead over chance."""
 
 Condition = Literal["intact", "loss", "collapse", "open"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Of one cell, on the items of all tasks in order, [items] each. chance: of a guess to be right."""
+    """Answers of one cell on the items of all tasks in order, [items] each. chance: probability that a guess is
+    right."""
 
     confidence: Floats
     correct: Floats
@@ -37,7 +46,8 @@ class Answers:
 
 
 def answers_of(record: Measurement, tasks: Sequence[str]) -> Answers:
-    """Multiple-choice tasks, by the log-likelihood of whole choices. Raises InputError where one was not measured."""
+    """Read multiple-choice answers, by the log-likelihood of whole choices. Raises InputError for a task that was not
+    measured."""
     confidence, correct, chance = [], [], []
     for task in tasks:
         metric = record.metrics.get(f"accuracy/{task}/acc")
@@ -52,7 +62,7 @@ def answers_of(record: Measurement, tasks: Sequence[str]) -> Answers:
 
 
 def calibration_error(confidence: Floats, correct: Floats) -> Floats:
-    """From 0 (right) to 1; of [..., items], over the items."""
+    """Return the expected calibration error, 0 to 1, over the last axis of [..., items]."""
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     draws = int(np.prod(bins.shape[:-1]))
     place = bins.reshape(draws, -1) + BINS * np.arange(draws)[:, None]
@@ -62,20 +72,20 @@ def calibration_error(confidence: Floats, correct: Floats) -> Floats:
 
 
 def draws_of_items(items: int, seed: int = 0) -> NDArray[np.int64]:
-    """[resamples, items]: the same ones for every cell."""
+    """Draw items with replacement, [resamples, items]: the same for every cell."""
     return np.random.default_rng(seed).integers(items, size=(RESAMPLES, items))
 
 
 def error_draws(answers: Answers) -> tuple[float, Floats]:
-    """Calibration error on all items, and on draws of them."""
+    """Return the calibration error on all items, and on draws of them."""
     rows = draws_of_items(len(answers.correct))
     draws = calibration_error(answers.confidence[rows], answers.correct[rows])
     return float(calibration_error(answers.confidence, answers.correct)), draws
 
 
 def kept(answers: Answers, reference: Answers) -> tuple[float, float, float]:
-    """What a cell keeps of its reference's lead over chance, with its interval. NaN where that lead may be nought: then
-    there is nothing to lose."""
+    """Return the share that a cell keeps of its reference's lead over chance, with its interval. NaN where that lead
+    may be zero: then there is nothing to lose."""
     rows = draws_of_items(len(answers.correct))
     cell_lead, lead = (a.correct - a.chance for a in (answers, reference))
     leads = lead[rows].mean(axis=1)
@@ -85,8 +95,8 @@ def kept(answers: Answers, reference: Answers) -> tuple[float, float, float]:
 
 
 def condition(low: float, high: float) -> Condition:
-    """What the interval of `kept` says: `collapse` below half, `loss` between that and all, `intact` at all; `open`: it
-    allows for more than one of the first two, or the reference itself is no better than chance."""
+    """Classify the interval of `kept`: `collapse` below half, `loss` between half and all, `intact` at all; `open`
+    where it allows both of the first two, or where the reference is no better than chance."""
     if not np.isfinite(low):
         return "open"
     if high < COLLAPSED:
@@ -107,7 +117,7 @@ BITS = (8.0, 4.0, 3.0, 2.0)
 
 
 class Family:
-    """The measured cells by model and bits; models by size, ascending. `small` are those that share a tokenizer and a
+    """The measured cells by model and bits; models by size, ascending. small: the models that share a tokenizer and a
     training text, so that their losses compare."""
 
     def __init__(self, measured: Measured) -> None:
@@ -128,16 +138,16 @@ class Family:
         return self.measured[self.number[model, bits]][1]
 
     def losses(self, model: str, bits: float) -> Floats:
-        """Of each block of the text, nats per token."""
+        """Return the loss of each block of the text, nats per token."""
         return self.points[model, bits].losses
 
     def answers(self, model: str, bits: float) -> Answers:
         return answers_of(self.record(model, bits), CHOICES)
 
     def at_equal_memory(self, bits: float) -> list[tuple[Point, Floats]]:
-        """Each small model at `bits`, and what the small models at 16 bits lose in as many bits of memory: interpolated
-        linearly over the logarithm, block by block, between the two models nearest in size. Models whose memory
-        is less than that of the smallest one at 16 bits have nothing to stand against."""
+        """Return each small model at `bits` with the losses of a 16-bit model of as many total bits: interpolated block
+        by block, linearly over their logarithm, between the two models nearest in size. Models smaller than the
+        smallest one at 16 bits are left out."""
         full = [self.points[m, FULL] for m in self.small]
         sizes = np.log2([p.total_bits for p in full])
         curves = np.array([p.losses for p in full])  # [models, blocks]
@@ -151,7 +161,7 @@ class Family:
 
 
 def findings(measured: Measured) -> list[Finding]:
-    """In the order of the page."""
+    """Return all findings, in the order of the page."""
     family = Family(measured)
     return [
         _larger_lose_less(family),
@@ -266,12 +276,12 @@ def _collapse(family: Family, bits: float) -> Finding:
 
 
 def rows_by_bits(family: Family) -> list[tuple[str, float]]:
-    """Model and bits of every cell, sizes ascending, bits descending."""
+    """Return model and bits of every cell, sizes ascending, bits descending."""
     return [(model, bits) for model in family.models for bits in (FULL, *BITS)]
 
 
 def group_scores(measured: Measured) -> dict[str, tuple[Floats, Sequence[tuple[float, float]]]]:
-    """Of each group of tasks, the score of every cell, and its interval."""
+    """Return, for each group of tasks, the score of every cell and its interval."""
     draws = {name: score_draws(measured, tasks) for name, tasks in GROUPS.items()}
     cells = range(len(measured))
     return {name: (d.all_items, [d.interval(cell) for cell in cells]) for name, d in draws.items()}

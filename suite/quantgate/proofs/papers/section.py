@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from quantgate.config.matrix import Cell
+from quantgate.errors import InputError
 from quantgate.records import Measurement
 
 NOTHING = 0.005
@@ -62,7 +63,7 @@ class Finding:
 
 
 def decide(low: float, high: float, *, above: float = -math.inf, below: float = math.inf) -> State:
-    """Whether a value with this interval lies above one bound and below the other. NaN decides nothing."""
+    """Return whether a value with this interval lies above one bound and below the other. NaN leaves it open."""
     if low > above and high < below:
         return "holds"
     if high <= above or low >= below:
@@ -72,7 +73,8 @@ def decide(low: float, high: float, *, above: float = -math.inf, below: float = 
 
 @dataclass(frozen=True)
 class Figure:
-    """chart: an altair chart. name: of its PNG, without ending. caption: what is seen, in a sentence or two."""
+    """A figure. chart: an altair chart. name: of its PNG, without ending. caption: what the reader sees, in a sentence
+    or two."""
 
     name: str
     title: str
@@ -82,7 +84,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as they are shown."""
+    """A table of text."""
 
     title: str
     header: Sequence[str]
@@ -95,10 +97,33 @@ class SectionModule(Protocol):
     PAPER: Paper
 
     def findings(self, measured: Measured) -> list[Finding]:
-        """In the order of the page. Raises InputError where cells that it takes are missing."""
+        """Return the findings in the order of the page. Raises InputError where a cell was not measured."""
 
     def figures(self, measured: Measured) -> list[Figure]:
-        """What is drawn. altair is imported here, and not before: findings go without it."""
+        """Return the figures. Only this needs altair; findings do without."""
 
     def tables(self, measured: Measured) -> list[Table]:
-        """What else is shown; may be empty."""
+        """Return the tables; may be empty."""
+
+
+# --- charts
+
+WIDTH, HEIGHT = 420, 300
+"""Pixels of a chart."""
+
+
+def load_altair() -> Any:
+    """Return the library. Raises InputError where it or vl-convert is missing."""
+    try:
+        import altair
+        import vl_convert  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "figures need altair and vl-convert-python: pip install 'quantgate[papers]'"
+        ) from None
+    return altair
+
+
+def chart_data(rows: Iterable[Mapping[str, Any]]) -> Any:
+    """Return rows of named values as a chart takes them."""
+    return load_altair().Data(values=[dict(row) for row in rows])

@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from quantgate.commands import Parser
+from quantgate.commands import WRONG_INPUT, Parser
 from quantgate.config.toml_input import allowed
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import hash_of
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         _run(options)
     except QuantgateError as error:
         print(error, file=sys.stderr)
-        return 4
+        return WRONG_INPUT
     return 0
 
 

@@ -15,11 +15,12 @@ from rich.console import Console
 
 from quantgate.backends.registry import unused
 from quantgate.baselines import store as baselines
-from quantgate.commands import Parser
+from quantgate.commands import WRONG_INPUT, Parser
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import QuantgateError
 from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
+from quantgate.proofs.command import new_console
 from quantgate.proofs.power import figure, noise, quality, report, resources
 from quantgate.proofs.power.study import ELSEWHERE, HERE, Row, Scenario, run_alarms, study
 from quantgate.proofs.table import origin
@@ -30,9 +31,7 @@ from quantgate.run.inputs import load_matrix
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=170)
+    console = new_console()
     try:
         cells = load_cells(options.baselines, options.tier)
         if options.record is not None:
@@ -41,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
         _run(options, cells, console)
     except QuantgateError as error:
         console.print(str(error), style="red", markup=False)
-        return 4
+        return WRONG_INPUT
     return 0
 
 
