@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,15 +18,18 @@ SMALL = ("config.json", "tokenizer*.json", "special_tokens_map.json", "chat_temp
 
 def facts_of_hub(hub: str, name: str) -> Facts:
     """Ask the hub. Raises AssetError where it cannot be reached, or has nothing to load there."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    disable_progress_bars()
     try:
         info = HfApi().model_info(hub, timeout=20)
         revision = str(info.sha)
         files = [str(sibling.rfilename) for sibling in info.siblings or ()]
         _check(hub, files)
         with TemporaryDirectory(prefix="quantgate-") as folder:
-            snapshot_download(hub, revision=revision, local_dir=folder, allow_patterns=list(SMALL))
+            for file in filter(_is_small, files):
+                hf_hub_download(hub, file, revision=revision, local_dir=folder)
             return _facts(Path(folder), name, hub, revision, info)
     except AssetError:
         raise
@@ -34,6 +38,10 @@ def facts_of_hub(hub: str, name: str) -> Facts:
             f"{hub}: no such file or folder here, and the hub cannot be asked for a model of this name "
             f"({_cause(error)}): check the name, the network and HF_TOKEN, or name a local path"
         ) from None
+
+
+def _is_small(file: str) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in SMALL)
 
 
 def _check(hub: str, files: list[str]) -> None:
