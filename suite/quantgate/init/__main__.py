@@ -19,6 +19,7 @@ from quantgate.init.facts import Facts, facts_of
 from quantgate.init.hub import facts_of_hub
 from quantgate.init.samples import enough
 from quantgate.init.text import render
+from quantgate.paths import IMPORT_ROOT, INSTALLED
 from quantgate.plugin.entry import matrix_file
 from quantgate.run.inputs import load_matrix
 
@@ -50,7 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the full-precision checkpoint that a quantized one is held against (divergence, loss)",
     )
     add("--name", help="the model's name in cells (default: that of the file or folder)")
-    add("--output", type=Path, default=FILE, metavar="PATH", help=f"what is written (default: {FILE})")
+    add(
+        "--output",
+        type=Path,
+        default=_default(),
+        metavar="PATH",
+        help="what is written (default: %(default)s)",
+    )
     add("--print", action="store_true", help="write to the screen instead")
     options = parser.parse_args(arguments)
     try:
@@ -122,11 +129,22 @@ def _write(output: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise AssetError(f"{output}: cannot be written: {error.strerror}") from None
-    matrix = "" if output.name == FILE.name else f" --matrix={output}"
+    command = "pytest" if output.name == FILE.name else f"pytest --matrix={output}"
+    if _in_checkout():  # whose own matrix and baselines pytest takes otherwise
+        command = f"pytest --matrix={output} --baselines={output.stem}"
     print(
-        f'{output}: written. Read it; then `pytest{matrix} --update-baselines --reason "first values"` measures and '
-        f"accepts, and `pytest{matrix}` judges."
+        f'{output}: written. Read it; then `{command} --update-baselines --reason "first values"` measures and '
+        f"accepts, and `{command}` judges."
     )
+
+
+def _in_checkout() -> bool:
+    return not INSTALLED and IMPORT_ROOT.parent in (Path.cwd(), *Path.cwd().parents)
+
+
+def _default() -> Path:
+    """Return what is written: in this checkout a file that `--matrix` names, as pytest reads fixtures/matrix.toml."""
+    return Path("mine.toml") if _in_checkout() else FILE
 
 
 if __name__ == "__main__":

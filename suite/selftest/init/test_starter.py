@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from quantgate.run.plan import Need
 from quantgate.supply.checkpoints import quantize_gguf
 from safetensors.numpy import save
 
-from selftest.tiny import TinyModel
+from selftest.tiny import TEXT, TinyModel
 
 
 @pytest.fixture(autouse=True)
@@ -208,3 +210,29 @@ def test_broken_checkpoints(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "quantgate.toml").exists()
+
+
+def test_pytest_measures_what_was_written_and_accepts_it(
+    q4: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    written(shutil.copy(q4, tmp_path))
+    Path("text.txt").write_text(TEXT * 20)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "quantgate.plugin.entry",
+        "-p",
+        "no:cacheprovider",
+        "--threads=1",
+    ]
+    for further, result in ((["--update-baselines", "--reason", "first"], "4 skipped"), ([], "4 passed")):
+        done = subprocess.run(
+            [*command, "--quantgate-text=text.txt", "-m", "perplexity or tokenizer", *further],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert result in done.stdout
