@@ -35,8 +35,13 @@ def new_parser(name: str, doc: str, noun: str, *, results: Path) -> Parser:
     add("--markdown", type=Path, metavar="FILE", help="write the table there")
     add("--json", type=Path, metavar="FILE", help="write the table there, with every value")
     add("--matrix", type=Path, metavar="PATH", help="another matrix.toml")
-    add("--text", type=Path, metavar="PATH", help="plain text file that perplexity is measured on")
-    add("--threads", type=int, metavar="N", help="of each process (default: the cores of this machine)")
+    add("--text", type=Path, metavar="PATH", help="plain text to measure perplexity on")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each process (default: the cores of this machine)",
+    )
     add("--results", type=Path, metavar="DIR", default=results, help=f"default: {results}")
     return parser
 

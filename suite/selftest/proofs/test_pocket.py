@@ -118,19 +118,19 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 def test_interrupted_training_ends_where_uninterrupted_does(tokens: Tokens, tmp_path: Path) -> None:
     import torch
 
-    said: list[str] = []
+    lines: list[str] = []
     whole = trainer(tokens, tmp_path / "whole")
     before = whole.heldout_loss()
-    whole.advance(12, said.append)
+    whole.advance(12, lines.append)
     assert whole.heldout_loss() < before - 0.5
-    assert said[-1].startswith("step 12/12: training loss ")
+    assert lines[-1].startswith("step 12/12: training loss ")
     first = trainer(tokens, tmp_path / "parts")
     with torch.no_grad():  # as a process in which a backend has measured
-        first.advance(5, said.append)
+        first.advance(5, lines.append)
     assert not same(state(first), state(whole))
     second = trainer(tokens, tmp_path / "parts")
     assert second.step == 5
-    second.advance(12, said.append)
+    second.advance(12, lines.append)
     assert same(state(second), state(whole))
 
 
@@ -195,9 +195,9 @@ def test_an_unknown_size_is_refused_before_anything_is_read(
         "quantgate.proofs.pocket.__main__.load_tokens", lambda *_: pytest.fail("a text was read")
     )
     assert main(["--size", "pocket-3m", "--size", "pocket-4m"]) == 4
-    said = capsys.readouterr().err
-    assert "--size pocket-4m: Did you mean 'pocket-" in said
-    assert f"Allowed: {', '.join(sorted(load_plan().sizes))}" in said
+    message = capsys.readouterr().err
+    assert "--size pocket-4m: Did you mean 'pocket-" in message
+    assert f"Allowed: {', '.join(sorted(load_plan().sizes))}" in message
 
 
 # --- the models in git ----------------------------------------------------------------------------
@@ -256,9 +256,9 @@ def losses(backend: Any) -> np.ndarray[Any, Any]:
 def test_the_largest_is_better_than_the_smallest() -> None:
     from quantgate.backends.runtime import transformers
 
-    found = [losses(transformers.load(folder, PLAIN, 1)).mean() for folder in (MODELS[0], MODELS[-1])]
-    assert found[1] < found[0]
-    assert found[0] < np.log(load_plan().vocabulary) - 1.5, "even the smallest has learned something"
+    values = [losses(transformers.load(folder, PLAIN, 1)).mean() for folder in (MODELS[0], MODELS[-1])]
+    assert values[1] < values[0]
+    assert values[0] < np.log(load_plan().vocabulary) - 1.5, "even the smallest has learned something"
 
 
 PLAIN = {"device": "cpu", "dtype": "float32"}

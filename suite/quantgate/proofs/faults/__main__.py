@@ -92,13 +92,13 @@ def _line(row: Row) -> str:
 def _parser() -> Parser:
     parser = new_parser("faults", __doc__ or "", "fault", results=RESULTS / "faults")
     add = parser.add_argument
-    add("--tier", default="smoke", help="whose workload and baselines are used (default: smoke)")
+    add("--tier", default="smoke", help="tier whose workload and baselines are used (default: smoke)")
     add("--model", metavar="NAME", help="default: that of the tier's first cell")
     add("--baselines", type=Path, metavar="DIR", default=Path("baselines"), help="default: baselines/")
     add(
-        "--pairs", type=int, default=PAIRS, metavar="N", help=f"of clean and faulty processes (default: {PAIRS})"
+        "--pairs", type=int, default=PAIRS, metavar="N", help=f"clean and faulty processes, in pairs (default: {PAIRS})"
     )  # fmt: skip
-    add("--reuse", action="store_true", help="take measurements of an earlier run where nothing has changed")
+    add("--reuse", action="store_true", help="reuse measurements of an earlier run where nothing changed")
     return parser
 
 

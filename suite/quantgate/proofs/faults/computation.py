@@ -1,4 +1,4 @@
-"""The weights are right, what is computed with them is not."""
+"""Faults of computation: the weights are right, the arithmetic is not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The model and the scoring are right; what they are given is not what was agreed on.
+"""Faults of data: model and scoring are right, texts and tokens are not.
 
-The texts are changed after their hashes were taken: the conditions of the record say that nothing has changed.
+Texts change after they were hashed, so the conditions of the record do not show it.
 """
 
 from __future__ import annotations

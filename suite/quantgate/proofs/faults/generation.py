@@ -1,4 +1,4 @@
-"""Whole passes are right; what goes wrong does so in generation, or beyond the windows that perplexity takes."""
+"""Faults of generation: whole passes are right, generation or long contexts are not."""
 
 from __future__ import annotations
 

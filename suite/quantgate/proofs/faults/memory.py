@@ -1,4 +1,4 @@
-"""Everything is right, but takes more memory. Held against clean processes on this machine."""
+"""Faults of memory: the results are right, but take more memory. Compared with clean processes on this machine."""
 
 from __future__ import annotations
 

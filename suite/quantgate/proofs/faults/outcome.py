@@ -79,13 +79,13 @@ def _matched(fault: Fault, verdicts: Sequence[Verdict]) -> bool:
     return all(any(fnmatchcase(v.metric, gate) for v in verdicts) for gate in fault.gates)
 
 
-def in_words(verdicts: Sequence[Verdict]) -> list[str]:
+def by_gate(verdicts: Sequence[Verdict]) -> list[str]:
     """Write one line for each gate with its change; the tasks of accuracy share a line, with their largest change."""
-    by_gate: dict[str, list[Verdict]] = {}
+    groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         name = re.sub(r"^accuracy/[^/]+/", "accuracy/*/", verdict.metric)
-        by_gate.setdefault(name, []).append(verdict)
-    return [_line(name, group) for name, group in by_gate.items()]
+        groups.setdefault(name, []).append(verdict)
+    return [_line(name, group) for name, group in groups.items()]
 
 
 def _line(name: str, verdicts: Sequence[Verdict]) -> str:

@@ -1,4 +1,4 @@
-"""The computation is right, but for what is rounded on the way, or for a parameter that is nearly right."""
+"""Faults of precision: something is rounded on the way, or a parameter is slightly wrong."""
 
 from __future__ import annotations
 

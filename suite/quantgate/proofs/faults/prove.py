@@ -21,7 +21,7 @@ from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
 from quantgate.machine.environment import WORKER, code_hash
 from quantgate.plugin.case import judge_case
-from quantgate.proofs.faults.outcome import Row, in_words, outcome, red
+from quantgate.proofs.faults.outcome import Row, by_gate, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import QUANTIZED_SHARE, Measurement, Verdict
 from quantgate.report.progress import Progress
@@ -33,7 +33,7 @@ from quantgate.run.stored import StoredRun
 from quantgate.supply.supply import Supply
 
 GROUPS = ("perplexity", "accuracy", "memory", "tokenizer")
-"""Measured for a fault without `groups`: what a stored baseline can be compared with on any machine."""
+"""Metric groups measured for a fault without `groups`: those that compare with a stored baseline on any machine."""
 
 
 class TitledProgress(Progress):
@@ -52,7 +52,7 @@ class TitledProgress(Progress):
 
 
 class _Stored(StoredRun):
-    """A run against stored baselines; `upgraded`: what it measured is judged as if an upgrade lay in between."""
+    """A run against stored baselines. upgraded: judge as if a library had been upgraded since the baseline."""
 
     upgraded = False
 
@@ -119,8 +119,8 @@ class Proof:
             text=fault.text if fault else f"no fault{', beside clean processes' if beside_clean else ''}",
             cell=cell,
             gates=list(fault.gates) if fault else [],
-            red=in_words(red(verdicts)),
-            upgraded=None if later is None else in_words(red(later)),
+            red=by_gate(red(verdicts)),
+            upgraded=None if later is None else by_gate(red(later)),
             note=fault.no_gate if fault else "",
             measured=list(groups),
             outcome=outcome(fault, verdicts if fault else [*verdicts, *(later or ())]),
@@ -172,14 +172,14 @@ class Proof:
     def _rules(self) -> Rules:
         """Rules of a run of the whole tier, whose gates share the alarm rate."""
         tolerances = load_tolerances().for_tier(self.tier, self.matrix.roundings())
-        known = {
-            cell.id: found.metrics
-            for cell in self.matrix.cells(self.tier)
-            if (found := baselines.read(self.baselines, cell.id, self.tier))
-        }
         cells = self.matrix.cells(self.tier)
+        accepted = {
+            cell.id: baseline.metrics
+            for cell in cells
+            if (baseline := baselines.read(self.baselines, cell.id, self.tier))
+        }
         shares = {(c.id, QUANTIZED_SHARE): c.minimum_share for c in cells if c.minimum_share is not None}
-        return Rules(tolerances, gate_level(tolerances, known), minimums=shares, unused=unused())
+        return Rules(tolerances, gate_level(tolerances, accepted), minimums=shares, unused=unused())
 
 
 def command(fault: Fault | None) -> Sequence[str]:

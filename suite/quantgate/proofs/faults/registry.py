@@ -78,7 +78,7 @@ def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
 
 
 def loading(change: Callable[[Path, dict[str, Any], int], tuple[Path, dict[str, Any], int]]) -> None:
-    """Change what the backend loads: checkpoint, scheme options, threads. The change is part of the timed load."""
+    """Change what the backend loads: checkpoint, scheme options, threads. The change counts in the timed load."""
 
     @wrap(Session, "load")
     def load(original: Any, session: Session, loader: Any) -> None:
@@ -99,11 +99,11 @@ def loaded(change: Callable[[Any], object]) -> None:
 
 
 def layers_of(backend: Any) -> Any:
-    """The decoder layers of a transformers model."""
+    """Return the decoder layers of a transformers model."""
     return backend._model.model.layers
 
 
-_rooms: list[tempfile.TemporaryDirectory[str]] = []
+_folders: list[tempfile.TemporaryDirectory[str]] = []
 """Edited checkpoints: removed when the process ends, since they are memory-mapped until then."""
 
 
@@ -114,8 +114,8 @@ def edited(edit: Callable[[Mapping[str, Any]], object]) -> None:
     def change(checkpoint: Path, options: dict[str, Any], threads: int) -> tuple[Path, dict[str, Any], int]:
         import gguf
 
-        _rooms.append(tempfile.TemporaryDirectory(prefix="quantgate-fault-"))
-        copy = Path(_rooms[-1].name, checkpoint.name)
+        _folders.append(tempfile.TemporaryDirectory(prefix="quantgate-fault-"))
+        copy = Path(_folders[-1].name, checkpoint.name)
         shutil.copyfile(checkpoint, copy)
         reader = gguf.GGUFReader(copy, "r+")
         edit({tensor.name: tensor for tensor in reader.tensors})
@@ -132,19 +132,19 @@ def rewrite(tensor: Any, change: Callable[[Any], Any]) -> None:
 
 
 def middle(tensors: Mapping[str, Any]) -> int:
-    """Number of the layer in the middle of a GGUF file."""
+    """Return the number of the middle layer of a GGUF file."""
     return (1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))) // 2
 
 
 def text_of(backend: Any, ids: list[int]) -> str:
-    """The text that token ids stand for, by the tokenizer of the backend under test."""
+    """Return the text of token ids, by the tokenizer of the backend under test."""
     if hasattr(backend, "_tokenizer"):
         return str(backend._tokenizer.decode(ids))
+    import ctypes
+
     import llama_cpp
 
     tokens = (llama_cpp.llama_token * len(ids))(*ids)
-    import ctypes
-
     room = ctypes.create_string_buffer(64 * len(ids) + 64)
     length = llama_cpp.llama_detokenize(backend._vocab, tokens, len(ids), room, len(room), False, True)
     return room.raw[:length].decode(errors="replace")

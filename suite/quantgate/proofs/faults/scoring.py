@@ -1,4 +1,4 @@
-"""The model is right; how its answers are scored is not."""
+"""Faults of scoring: the model is right, the scoring of its answers is not."""
 
 from __future__ import annotations
 

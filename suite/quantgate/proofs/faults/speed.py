@@ -1,4 +1,4 @@
-"""Everything is right, but slower. Held against clean processes on this machine."""
+"""Faults of speed: the results are right, but come later. Compared with clean processes on this machine."""
 
 from __future__ import annotations
 

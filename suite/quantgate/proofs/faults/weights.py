@@ -1,4 +1,4 @@
-"""The weights are not what the scheme says."""
+"""Faults of weights: they are not what the scheme says."""
 
 from __future__ import annotations
 

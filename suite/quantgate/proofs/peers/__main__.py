@@ -106,10 +106,10 @@ def _print(line: str) -> None:
 def _parser() -> Parser:
     parser = new_parser("peers", __doc__ or "", "row", results=RESULTS / "peers")
     add = parser.add_argument
-    add("--repeats", type=int, default=REPEATS, metavar="N", help=f"of timings (default: {REPEATS})")
-    add("--items", type=int, metavar="N", help="of each task, instead of the configuration's")
+    add("--repeats", type=int, default=REPEATS, metavar="N", help=f"repeats of timings (default: {REPEATS})")
+    add("--items", type=int, metavar="N", help="items of each task, instead of the configuration's")
     add("--model", metavar="NAME", help="instead of the configuration's model")
-    add("--config", type=Path, metavar="PATH", help="your own peers.toml")
+    add("--config", type=Path, metavar="PATH", help="another peers.toml")
     return parser
 
 

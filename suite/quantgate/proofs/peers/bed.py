@@ -1,4 +1,4 @@
-"""Give the rows what they share: the suite's processes, those of the peers, and results that are already there."""
+"""Run what the rows share: the suite's processes, those of the peers, and results that several rows use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantgate.measure.groups import parse_options
 from quantgate.processes.progress import OnProgress
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
-from quantgate.proofs.peers.tools import Ran, Tools
+from quantgate.proofs.peers.tools import ToolRun, Tools
 from quantgate.records import Measurement
 from quantgate.run.bench import Bench, Settings
 from quantgate.run.plan import needs_of
@@ -37,7 +37,7 @@ B = TypeVar("B")
 T = TypeVar("T")
 
 
-class Ours:
+class SuiteRun:
     """The suite's processes for one workload, started as a run of pytest starts them."""
 
     def __init__(self, bed: Bed, group_options: dict[str, dict[str, Any]], text: Path | None) -> None:
@@ -93,7 +93,7 @@ class Pairs(Generic[A, B]):
 
 def one_after_the_other(ours: Callable[[], A], peer: Callable[[], B]) -> Callable[[int], tuple[A, B]]:
     """Return a function that measures a pair, and alternates which side goes first, so that a slow spell of the machine
-    meets both."""
+    affects both."""
 
     def pair(number: int) -> tuple[A, B]:
         if number % 2 == 0:
@@ -134,9 +134,9 @@ class Bed:
         result: T = self._results[key]
         return result
 
-    def ours(self, text: Path | None = None, **workload: dict[str, Any]) -> Ours:
+    def ours(self, text: Path | None = None, **workload: dict[str, Any]) -> SuiteRun:
         """Return the suite's processes for a workload: group options by metric group."""
-        return self.once(f"{workload} {text}", lambda: Ours(self, workload, text))
+        return self.once(f"{workload} {text}", lambda: SuiteRun(self, workload, text))
 
     def noted(self, record: Measurement) -> Measurement:
         """Return the record; remember the kernels of one made by llama.cpp."""
@@ -153,7 +153,7 @@ class Bed:
         folder = build.tools(self.logs, self.say)
         return Tools(folder, build.library_folders(), self.threads, self.logs)
 
-    def tool(self, name: str, arguments: list[str], log: str) -> Ran:
+    def tool(self, name: str, arguments: list[str], log: str) -> ToolRun:
         """Run one of llama.cpp's tools, and remember the kernels that it reports."""
         ran = self.tools.run(name, arguments, log)
         if kernels := parse.kernels(ran.output + ran.log):
@@ -161,8 +161,8 @@ class Bed:
         return ran
 
     def beside(
-        self, ours: Ours, cell: str, requests: Sequence[str], tool: str, arguments: list[str], log: str
-    ) -> Callable[[int], tuple[Measurement, Ran]]:
+        self, ours: SuiteRun, cell: str, requests: Sequence[str], tool: str, arguments: list[str], log: str
+    ) -> Callable[[int], tuple[Measurement, ToolRun]]:
         """Return a function that measures a pair: a fresh process of the suite and one of a tool, in alternating order.
         It raises QuantgateError."""
         return one_after_the_other(
@@ -184,7 +184,7 @@ class Bed:
         return output
 
     def lm_eval(
-        self, ours: Ours, *batch_sizes: int, cell: str = REFERENCE, softmax: str | None = None
+        self, ours: SuiteRun, *batch_sizes: int, cell: str = REFERENCE, softmax: str | None = None
     ) -> dict[int, dict[str, harness.TaskScores]]:
         """Return lm-eval's scores of the workload's tasks by batch size and task, in fp32, with the weights that the
         cell loads (a GGUF's are rounded to its format). softmax: None: lm-eval's default."""

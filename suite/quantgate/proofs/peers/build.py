@@ -1,9 +1,9 @@
 """Compile llama.cpp's tools from the source of the installed llama-cpp-python, linked to its libraries.
 
-Only the tools' own files are compiled (20 s). They share libllama, libggml and libllama-common with the suite, so that
-different kernels cannot explain a difference. The programs stay in the cache:
+Only the files of the tools are compiled (20 s). They share libllama, libggml and libllama-common with the suite, so
+that different kernels cannot explain a difference. The programs stay in the cache:
 
-<cache>/tools/llama.cpp-<key>/    the programs; the key is a hash of source, libraries, compiler and flags
+<cache>/tools/llama.cpp-<key>/ the programs; the key is a hash of source, libraries, compiler and flags
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from quantgate.files import hash_of
 from quantgate.proofs.peers import harness, parse, tools
-from quantgate.proofs.peers.bed import REFERENCE, Bed, Ours, Pairs, one_after_the_other
+from quantgate.proofs.peers.bed import REFERENCE, Bed, Pairs, SuiteRun, one_after_the_other
 from quantgate.proofs.peers.config import Config, Shots, TimedShots
 from quantgate.proofs.peers.outcome import Check, agreement, gain, largest_difference, paired, share
 from quantgate.records import Measurement
@@ -103,7 +103,7 @@ def likelihood(cell: str, limit: float, shots: Shots, bed: Bed) -> list[Check]:
 
 
 def apart(
-    ours: Ours, record: Measurement, theirs: dict[str, harness.TaskScores], tie: float | None
+    ours: SuiteRun, record: Measurement, theirs: dict[str, harness.TaskScores], tie: float | None
 ) -> tuple[float, int]:
     """Return the largest difference in nats, and the number of items that are judged differently or (with `tie`)
     predicted differently. Raises MeasurementError where the two sides scored different tokens."""
@@ -126,7 +126,7 @@ def scoring(shots: TimedShots, bed: Bed) -> list[Check]:
     settings, over the suite; in total and by task. The scores of the two sides are compared as well."""
     options = bed.config.scoring
 
-    def workload(items: int) -> Ours:
+    def workload(items: int) -> SuiteRun:
         return bed.ours(accuracy={"tasks": options.tasks, "items": items, "fewshot": shots.examples})
 
     def trial() -> int:
@@ -268,7 +268,7 @@ def throughput(scheme: str, bed: Bed) -> list[Check]:
     ]
 
 
-def plain_text(bed: Bed, ours: Ours, name: str) -> Path:
+def plain_text(bed: Bed, ours: SuiteRun, name: str) -> Path:
     """Return a file with a text of the workload."""
     arguments: dict[str, Any] = {"spec": ours.supply.text(name), "tokens": ours.tokens(name)}
     file = f"text-{hash_of(arguments)}.txt"

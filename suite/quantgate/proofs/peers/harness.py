@@ -1,4 +1,4 @@
-"""Run lm-evaluation-harness's model class on the suite's tasks; `score` is a maker that runs in its own process."""
+"""Run lm-evaluation-harness's model class on the suite's tasks; `score` is a maker that runs in a separate process."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ TIME_LIMIT = 3600.0
 
 
 @dataclass(frozen=True)
-class Ran:
+class ToolRun:
     """Output of a finished tool; seconds: wall time of the process."""
 
     output: str
@@ -36,7 +36,7 @@ class Tools:
     threads: int
     logs: Path
 
-    def run(self, tool: str, arguments: Sequence[str], name: str) -> Ran:
+    def run(self, tool: str, arguments: Sequence[str], name: str) -> ToolRun:
         """Run a tool, keeping its output and log in files called `name`. Raises MeasurementError where it fails."""
         self.logs.mkdir(parents=True, exist_ok=True)
         output, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
@@ -54,7 +54,7 @@ class Tools:
             except subprocess.TimeoutExpired:
                 raise MeasurementError(f"{tool} took longer than {TIME_LIMIT:g} s; its log: {log}") from None
             seconds = time.perf_counter() - begin
-        ran = Ran(output.read_text(errors="replace"), log.read_text(errors="replace"), seconds)
+        ran = ToolRun(output.read_text(errors="replace"), log.read_text(errors="replace"), seconds)
         if status != 0:
             raise MeasurementError(
                 f"{tool} ended with exit status {status}{last_lines(ran.log)}\n    full log: {log}"

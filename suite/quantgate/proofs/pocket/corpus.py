@@ -71,12 +71,12 @@ def load_tokens(plan: Plan, work: Path, say: Callable[[str], None]) -> Tokens:
 def training_documents(plan: Plan, say: Callable[[str], None]) -> list[str]:
     """Every document of the corpus once, in the order of the file."""
     assets = load_assets(ASSETS)
-    found: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for name, part in plan.corpus.items():
         documents = dict.fromkeys(read_documents(fetch(part.asset, assets) / part.file, part))
         say(f"{name}: {len(documents):,} documents, {sum(map(len, documents)):,} characters")
-        found.update(documents)
-    return list(found)
+        unique.update(documents)
+    return list(unique)
 
 
 def read_documents(path: Path, part: Part) -> Iterator[str]:
@@ -112,8 +112,8 @@ def heldout_text(plan: Plan) -> str:
 
 def disjoint(documents: Iterable[str], heldout: str) -> list[str]:
     """The documents that have no run of `RUN` words in common with the held-out text."""
-    known = set(_runs(heldout))
-    return [d for d in documents if known.isdisjoint(_runs(d))]
+    forbidden = set(_runs(heldout))
+    return [d for d in documents if forbidden.isdisjoint(_runs(d))]
 
 
 def _runs(text: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`python -m quantgate.proofs.power`: operating characteristics of the gates, as tables, Markdown and a figure.
+"""`python -m quantgate.proofs.power`: show how often a loss of known size turns a gate red, and how often none does.
 
 Exit status 4: an option or a record does not fit.
 """
@@ -77,7 +77,7 @@ def all_scenarios(cells: noise.Cells, recorded: noise.Noise, tier: str) -> list[
         getattr(matrix.tier(tier).group_options.get(group), "processes", 3)
         for group in ("throughput", "memory")
     )
-    places = (recorded.still(), recorded)
+    places = (recorded.without_differences(), recorded)
     return [
         *(one for place in places for one in quality.perplexity(cells, place)),
         *(one for place in places for one in quality.accuracy(cells, place)),
@@ -96,15 +96,15 @@ def load_cells(root: Path, tier: str) -> dict[str, dict[str, Metric]]:
 def _parser() -> Parser:
     parser = Parser(prog="python -m quantgate.proofs.power", description=__doc__)
     add = parser.add_argument
-    add("--tier", default="smoke", help="whose baselines are replayed (default: smoke)")
+    add("--tier", default="smoke", help="tier whose baselines are replayed (default: smoke)")
     add(
         "--replays",
         type=int,
         default=1000,
         metavar="N",
-        help="of each effect, and of whole runs (default: 1000)",
+        help="replays of each effect, and of whole runs (default: 1000)",
     )
-    add("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    add("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines/")
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
     add("--figure", type=Path, metavar="FILE", help="draw the figure there (svg, png); needs matplotlib")
     add(
@@ -112,7 +112,7 @@ def _parser() -> Parser:
         type=Path,
         nargs="*",
         metavar="DIR",
-        help="make fixtures/noise.json of these runs' results",
+        help="write fixtures/noise.json from the results of these runs",
     )
     add(
         "--other",
@@ -120,7 +120,7 @@ def _parser() -> Parser:
         nargs="+",
         default=[],
         metavar="DIR",
-        help="with --record: results under another instruction set or build",
+        help="with --record: results of other instruction sets or builds",
     )
     return parser
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.errors import InputError
-from quantgate.proofs.power.rates import Rate
 from quantgate.proofs.power.report import SIGNS
-from quantgate.proofs.power.study import ANY, Row
+from quantgate.proofs.power.study import ANY, Rate, Row
 
 NAMED = ("perplexity",)
-"""Gates that have lines of their own, beside those of any gate of the cell."""
+"""Gates that get a line each, beside the line of any gate of the cell."""
 WIDE = 30
 """Letters of a label: of longer ones, no two fit below a panel side by side."""
 

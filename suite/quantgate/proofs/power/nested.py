@@ -129,8 +129,8 @@ def draw(runs: Sequence[Run], count: int, random: np.random.Generator) -> list[M
     raise InputError(f"{len(drawn)} recorded processes are too few to draw {count} different ones")
 
 
-def named(record: Measurement) -> Measurement:
-    """Mark the metrics as those of an A/B run."""
+def as_ab(record: Measurement) -> Measurement:
+    """Return the record with its metrics marked as those of an A/B run."""
     return record.model_copy(
         update={"metrics": {n: m.model_copy(update={"beside": "replay"}) for n, m in record.metrics.items()}}
     )

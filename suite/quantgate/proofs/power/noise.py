@@ -36,16 +36,16 @@ class Sitting(Record):
 
 
 class Noise(Record):
-    """Recorded variation. origin: what the paired differences lie between, in words. paired: the differences of each
-    unit, by cell and metric. place: where they occur."""
+    """Recorded variation. origin: what the paired differences were taken between. paired: the differences of each unit,
+    by cell and metric. place: where they occur."""
 
     origin: str = DEFAULT
     paired: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
     sittings: list[Sitting] = Field(default_factory=list)
     place: str = ELSEWHERE
 
-    def still(self) -> Noise:
-        """Set the paired differences to zero: on one machine measurements repeat to the last digit."""
+    def without_differences(self) -> Noise:
+        """Return the noise with paired differences of zero: on one machine measurements repeat to the last digit."""
         zeros = {c: {n: [0.0] * len(v) for n, v in metrics.items()} for c, metrics in self.paired.items()}
         return self.model_copy(update={"paired": zeros, "place": HERE, "origin": "the same numbers again"})
 

@@ -70,14 +70,14 @@ def perplexity(cells: Cells, noise: Noise) -> list[Scenario]:
 
 
 def _parts(cell: str, metrics: Mapping[str, Metric], noise: Noise, effect: Array) -> dict[str, Part]:
-    """Perplexity, and its ratio to the reference's, whose own noise is in it too."""
+    """Perplexity, and its ratio to the reference's, which adds its noise."""
     text = metrics["perplexity"]
     noisy = by_cluster(text, noise.differences(cell, "perplexity"))
     parts = {"perplexity": Part(text, stretched(noisy), effect)}
     if LOSS in metrics:
         reference = str(metrics[LOSS].conditions["relative to"])
         other = by_cluster(text, noise.differences(reference, "perplexity"))
-        # Without records of their own, both have the same differences, which would cancel.
+        # Cells without recorded noise share the same differences, which would cancel.
         both = noisy - other if noisy.shape == other.shape and (noisy != other).any() else noisy
         parts[LOSS] = Part(metrics[LOSS], stretched(both), effect)
     return parts

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from quantgate.proofs.power.rates import Rate
-from quantgate.proofs.power.study import Alarms, Row
+from quantgate.proofs.power.study import Alarms, Rate, Row
 
 DASH = "-"
 SIGNS = {"perplexity": "+", "accuracy": "-", "tokens/s": "-", "memory": "+"}
@@ -103,7 +102,7 @@ def _judged(row: Row) -> list[tuple[str, Rate, str]]:
 
 
 def to_table(section: Section) -> Table:
-    """For rich."""
+    """Return a section as a table of rich."""
     table = Table(title=section.title, title_justify="left", caption="\n".join(section.notes))
     table.caption_justify = "left"
     for number, column in enumerate(section.columns):
@@ -114,7 +113,7 @@ def to_table(section: Section) -> Table:
 
 
 def to_markdown(sections: Iterable[Section], summary: Iterable[str]) -> str:
-    """GitHub Markdown: what was found in all, then a heading and a table for each section, and what was replayed."""
+    """Return GitHub Markdown: the summary, then for each section a heading, a table and what was replayed."""
     parts = ["".join(f"- {line}\n" for line in summary)]
     for section in sections:
         align = [":--" if number < 2 else "--:" for number in range(len(section.columns))]

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from quantgate.config.matrix import Cell
-from quantgate.proofs.power.nested import Run, draw, named, neighbours, split, spread_out, times, two_sides
+from quantgate.proofs.power.nested import Run, as_ab, draw, neighbours, split, spread_out, times, two_sides
 from quantgate.proofs.power.noise import Cells, Noise
 from quantgate.proofs.power.paired import Pair
 from quantgate.proofs.power.study import Replay, Scenario
@@ -154,8 +154,8 @@ def _ratios(
 def _twice(
     cell: str, old: list[T], new: list[T], first: int, compare: Callable[[list[T], list[T]], dict[str, Pair]]
 ) -> Replay:
-    """Against a stored baseline: the first look at the first processes, the second one at all, and at the fresh ones
-    alone."""
+    """Return a replay against a stored baseline: the first look takes the first processes, the second all of them, and
+    the fresh ones alone."""
     return Replay(
         cell, compare(old, new[:first]), partial(compare, old, new), partial(compare, old, new[first:])
     )
@@ -166,7 +166,7 @@ def _pairs(old: list[Measurement], new: list[Measurement]) -> dict[str, Pair]:
 
 
 def _side_by_side(old: list[Measurement], new: list[Measurement]) -> dict[str, Pair]:
-    return _by_name(named(merge(old)), named(merge(new)))
+    return _by_name(as_ab(merge(old)), as_ab(merge(new)))
 
 
 def _ratio_pairs(

@@ -1,4 +1,4 @@
-"""Judge replays of one effect by the gate and by two rules of other projects; one row of the table."""
+"""Judge replays of one effect by the gate and by rules of two other projects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import special
 
 from quantgate.judge.compare import Comparison, Rules, verdicts
 from quantgate.judge.confirm import FreshPairs, MoreProcesses, confirmed, needs_second_look
 from quantgate.proofs.power.paired import Pair
-from quantgate.proofs.power.rates import Rate
 from quantgate.records import Measurement, Metric, Scalar, Status, worst
 
 RED = {Status.REGRESSION, Status.CHANGED}
@@ -29,6 +29,30 @@ differently, and tolerances are wider."""
 
 RULE_SHARE = 0.08
 RULE_LIMIT = 20.0
+
+
+class Rate(NamedTuple):
+    """`hits` of `total` independent replays."""
+
+    hits: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Fraction of hits; 0 without replays."""
+        return self.hits / self.total if self.total else 0.0
+
+    def plus(self, other: Rate) -> Rate:
+        """Pool two rates."""
+        return Rate(self.hits + other.hits, self.total + other.total)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the two-sided exact interval of the probability: Clopper and Pearson, Biometrika 26 (1934) 404-413:
+        quantiles of beta distributions."""
+        tail, rest = (1 - level) / 2, self.total - self.hits
+        low = float(special.betaincinv(self.hits, rest + 1, tail)) if self.hits else 0.0
+        high = float(special.betaincinv(self.hits + 1, rest, 1 - tail)) if rest else 1.0
+        return low, high
 
 
 class Replay(NamedTuple):
@@ -53,7 +77,7 @@ class Scenario:
     effect: relative, or accuracy points as a fraction; 0: a run that changes nothing. spread: how the effect is spread
     over the units, or how the cell is measured. source: the replayed data. replays: returns so many replays of each
     cell, cell by cell. gates: number of gates that share the run's alarm rate; None: those of the tier. everywhere:
-    whether every run of the tier has these gates; absolute timings and A/B gates it has not. place: `HERE` or
+    whether every run of the tier has these gates; not so absolute timings and A/B. place: `HERE` or
     `ELSEWHERE`; empty where both are the same.
     """
 
