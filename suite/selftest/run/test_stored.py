@@ -28,7 +28,7 @@ def cell(scheme: str) -> Cell:
         backend="llamacpp",
         scheme=scheme,
         bits=4,
-        scheme_options={},
+        scheme_options={"ftype": scheme},
         checkpoint="gguf",
         reference="m/llamacpp/F16",
     )
