@@ -78,7 +78,8 @@ def check_no_adapter(folder: Path) -> None:
 def quantization_of(folder: Path) -> dict[str, Any]:
     """The quantization that the weights of the folder already have; empty: none."""
     config = read_json(folder / "config.json")
-    for part in (config, config.get("text_config") or {}):
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
         settings = part.get("quantization_config") or part.get("compression_config")
         if isinstance(settings, dict) and settings:
             return settings

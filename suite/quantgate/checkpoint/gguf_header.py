@@ -11,6 +11,7 @@ from quantgate.errors import AssetError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letters by number of the type, as GGUF numbers them."""
 _STRING, _ARRAY = 8, 9
+_COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no")
 
 
 class Header(NamedTuple):
@@ -38,7 +39,7 @@ def read_header(path: Path) -> Header:
             return _header(file)
     except _NoGgufError as error:
         raise AssetError(f"{path}: is no GGUF file that can be read here: {error}") from None
-    except (EOFError, struct.error, MemoryError, OverflowError):
+    except (EOFError, struct.error, MemoryError, OverflowError, RecursionError):
         raise AssetError(
             f"{path}: is cut off or damaged: its {size:,} bytes end within its header; fetch it again"
         ) from None
@@ -84,6 +85,8 @@ def _header(file: BinaryIO) -> Header:
         key = _string(file)
         value = _value(file, _number(file, "I"))
         if value is not None:
+            if key in _COUNTS and (not isinstance(value, int) or value < 0):
+                raise _NoGgufError(f"its {key} is {value!r}, which is no count")
             values[key] = value
     table = {}
     for _ in range(tensors):
@@ -104,7 +107,7 @@ def _value(file: BinaryIO, kind: int) -> Any:
     inner, count = _number(file, "I"), _number(file, "Q")
     if inner == _STRING:
         for _ in range(count):  # of a vocabulary: hundreds of thousands
-            _take(file, int.from_bytes(file.read(8), "little"))
+            _take(file, int.from_bytes(_take(file, 8), "little"))
     elif inner == _ARRAY:
         for _ in range(count):
             _value(file, inner)

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from quantgate.checkpoint.checks import config_of, quantization_bits, quantization_of
 from quantgate.checkpoint.contents import gguf_parts
@@ -49,11 +50,20 @@ def nominal_bits(checkpoint: Path) -> float:
     try:
         if checkpoint.is_dir():
             stored = quantization_of(checkpoint)
-            return float(quantization_bits(stored) or 0) if stored else _float_bits(checkpoint)
+            return _number(quantization_bits(stored)) if stored else _float_bits(checkpoint)
         name = file_type(checkpoint) or commonest_type(checkpoint)
     except (AssetError, OSError):
         return 0
     return float(match[0]) if (match := re.search(r"\d+", name)) else 0
+
+
+def _number(bits: Any) -> float:
+    """Return what a configuration that anybody may have written gives as bits; 0: it is no number of bits."""
+    try:
+        number = float(bits)
+    except (TypeError, ValueError):
+        return 0
+    return number if 0 < number <= 64 else 0
 
 
 def _float_bits(folder: Path) -> float:
