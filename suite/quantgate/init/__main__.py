@@ -31,7 +31,7 @@ examples:
   python -m quantgate.init mistralai/Mistral-7B-v0.3 --output mistral.toml   # then: pytest --matrix=mistral.toml
 """
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_TYPE = re.compile(r"[-._](I?Q\d\w*|B?F16|F32)$", re.IGNORECASE)
+_TYPE = re.compile(r"[-._]([IT]?Q\d\w*|MXFP4\w*|B?F16|F32)$", re.IGNORECASE)
 """What the name of a GGUF file ends with."""
 
 

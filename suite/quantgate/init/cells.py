@@ -20,6 +20,8 @@ FOLDER = ("transformers/fp32", "bitsandbytes/int8", "bitsandbytes/nf4")
 GGUF = ("llamacpp/F16", "llamacpp/Q8_0", "llamacpp/Q4_K_M")
 CUDA = ("transformers/cuda-bf16", "bitsandbytes/cuda-int8", "bitsandbytes/cuda-nf4")
 CUDA_GGUF = ("llamacpp/cuda-F16", "llamacpp/cuda-Q8_0", "llamacpp/cuda-Q4_K_M")
+BLOCK = 64
+"""Weights of a row that bitsandbytes quantizes together; its kernels for CPUs split no row elsewhere."""
 SHIPPED = "shipped"
 """Name of a scheme for a checkpoint that no scheme of matrix.toml is for."""
 
@@ -44,7 +46,7 @@ def choose(facts: Facts, reference: Facts | None, schemes: dict[str, BackendEntr
         names = GGUF if facts.gguf else FOLDER + GGUF
         if cuda_devices():
             names = CUDA_GGUF if facts.gguf else CUDA + CUDA_GGUF
-        _add(chosen, names, schemes, facts.parameters)
+        _add(chosen, names, schemes, facts)
         return chosen
     if facts.gguf:
         chosen.as_is, chosen.scheme = _gguf_scheme(facts, schemes["llamacpp"])
@@ -57,18 +59,18 @@ def choose(facts: Facts, reference: Facts | None, schemes: dict[str, BackendEntr
             chosen,
             [made.reference if made and made.reference else schemes[backend].reference],
             schemes,
-            (reference or facts).parameters,
+            reference or facts,
         )
     chosen.cells.append(chosen.as_is)
     return chosen
 
 
-def _add(chosen: Chosen, names: Iterable[str], schemes: dict[str, BackendEntry], parameters: int) -> None:
-    """Add what this machine can run, and of that what has its reference. parameters: of the model; 0: unknown."""
+def _add(chosen: Chosen, names: Iterable[str], schemes: dict[str, BackendEntry], facts: Facts) -> None:
+    """Add what this machine can run, and of that what has its reference. facts: of the full-precision checkpoint."""
     for name in names:
         backend, _, scheme = name.partition("/")
         entry = schemes[backend].schemes[scheme]
-        if reason := _missing(backend, entry) or _too_large(entry, parameters):
+        if reason := _missing(backend, entry) or _unfit(entry, facts):
             chosen.skipped[name] = reason
             continue
         reference = entry.reference or schemes[backend].reference
@@ -84,10 +86,14 @@ def _missing(backend: str, scheme: Scheme) -> str:
     return backends()[backend].missing(scheme.scheme_options)
 
 
-def _too_large(scheme: Scheme, parameters: int) -> str:
-    """Say what of this machine the weights alone exceed; empty: nothing."""
-    size, memory = parameters * (scheme.bits or 0) / 8, psutil.virtual_memory().total
-    if scheme.device == "cuda" or size <= memory:
+def _unfit(scheme: Scheme, facts: Facts) -> str:
+    """Say why a scheme does not go with the model's size and this machine's memory; empty: it does."""
+    if scheme.device == "cuda":
+        return ""
+    if scheme.scheme_options.get("load_in_4bit") and facts.width % BLOCK:
+        return f"needs rows of a multiple of {BLOCK} weights on a CPU, the model's are multiples of {facts.width}"
+    size, memory = facts.parameters * (scheme.bits or 0) / 8, psutil.virtual_memory().total
+    if size <= memory:
         return ""
     return f"needs {size / 1e9:,.0f} GB for its weights, this machine has {memory / 1e9:,.0f}"
 

@@ -34,7 +34,8 @@ class Facts:
     source: keys of the source (`path`, or `hub` with `revision`). gguf: it is a GGUF file. bos: its tokenizer puts a
     beginning-of-sequence token before each text; None: it does not say. positions: tokens of the longest text that it
     was made for. template: it has a chat template. parameters: logical count; 0: it does not say. ftype: type of a GGUF
-    file. quantization: `quantization_config` of a folder.
+    file. width: what divides the length of its linear layers' rows; 0: it does not say.
+    quantization: `quantization_config` of a folder.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Facts:
     parameters: int = 0
     bits: float = 0
     ftype: str = ""
+    width: int = 0
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,10 +85,13 @@ def _of_folder(folder: Path, name: str, source: Mapping[str, str]) -> Facts:
 
 def configured(folder: Path) -> dict[str, Any]:
     """Return what the JSON files of a folder say: licence, BOS, positions, template."""
+    config = config_of(folder)
+    rows = [config[key] for key in ("hidden_size", "intermediate_size") if isinstance(config.get(key), int)]
     return {
+        "width": math.gcd(*rows),
         "license": _license_of_card(folder / "README.md"),
         "bos": puts_bos(folder),
-        "positions": positions_of(config_of(folder)),
+        "positions": positions_of(config),
         "template": "chat_template" in read_json(folder / "tokenizer_config.json")
         or (folder / "chat_template.jinja").is_file(),
     }

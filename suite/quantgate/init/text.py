@@ -154,7 +154,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
         )
     )
     lines.append(_line(f"memory = {{ prompt = {min(256, n_ctx)} }}", "weights, and peaks of three processes"))
-    lines.append(_line('tokenizer = { text = "boolq" }', "llama.cpp's tokens are those of transformers"))
+    lines.append(_line('tokenizer = { text = "boolq" }', "the backend's tokens are those of the model"))
     lines.append(
         "# throughput = { prompt = 256, decode = 16 }   # on a machine that does nothing else meanwhile"
     )
@@ -181,7 +181,7 @@ def _memory(facts: Facts, chosen: Chosen) -> str:
     """Return the size of the weights in the widest of the cells."""
     wide = 4 if any("fp32" in cell or "F32" in cell for cell in chosen.cells) else 2
     size = facts.parameters * wide
-    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.{0 if size >= 1e7 else 1}f} MB"
 
 
 def _why(cell: str, chosen: Chosen) -> str:

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from quantgate.config.matrix import Matrix
 from quantgate.config.tolerances import load_tolerances
 from quantgate.init.__main__ import main
+from quantgate.init.cells import choose
+from quantgate.init.facts import Facts
+from quantgate.paths import FIXTURES
 from quantgate.run.gates import foreseen
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
@@ -236,3 +240,20 @@ def test_pytest_measures_what_was_written_and_accepts_it(
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert result in done.stdout
+
+
+def test_what_cannot_run_is_left_out_with_its_reason() -> None:
+    table = written(FIXTURES / "models" / "pocket-90k")  # rows of 32 weights
+    assert "bitsandbytes/nf4" not in cells(table)
+    assert "bitsandbytes/int8" in cells(table)
+    assert (
+        "# Not here: bitsandbytes/nf4, needs rows of a multiple of 64" in Path("quantgate.toml").read_text()
+    )
+
+
+def test_what_does_not_fit_into_memory_is_left_out() -> None:
+    facts = Facts(name="m", source={}, parameters=psutil.virtual_memory().total // 3, bits=16)
+    chosen = choose(facts, None, load_matrix().backends)
+    assert "transformers/fp32" in chosen.skipped
+    assert "is held against transformers/fp32" in chosen.skipped["bitsandbytes/nf4"]
+    assert chosen.cells == ["llamacpp/F16", "llamacpp/Q8_0", "llamacpp/Q4_K_M"]
