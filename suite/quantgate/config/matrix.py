@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -45,10 +45,13 @@ class Source(Record):
         return None if self.path is None else (matrix.parent / self.path.expanduser()).absolute()
 
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
+
+
 class Checkpoint(Source):
     """A checkpoint that one scheme of a model loads as it is."""
 
-    sha256: str | dict[str, str] | None = None
+    sha256: Sha256 | dict[str, Sha256] | None = None
     """What it must hold: the SHA-256 of its only file, or of files by name."""
 
 
@@ -224,7 +227,8 @@ class Matrix(Record):
                     begin = f"{begin}.{more}"
 
     def check_checkpoints(self) -> None:
-        """Raise InputError for a checkpoint under a name that is no backend/scheme."""
+        """Raise InputError for a checkpoint that no tier measures, or under a name that is no backend/scheme."""
+        patterns = [pattern for tier in self.tiers.values() for pattern in tier.cells]
         for name, model in self.models.items():
             for cell in model.checkpoints:
                 where = f"{self.path}: models.{name}.checkpoints: {cell!r}"
@@ -237,6 +241,11 @@ class Matrix(Record):
                     raise InputError(
                         f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
                         f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
+                    )
+                if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):
+                    raise InputError(
+                        f"{where}: no tier has this cell, so that nobody would measure the checkpoint: add "
+                        f"{f'{name}/{cell}'!r} to the cells of a tier"
                     )
 
     def check_references(self) -> None:

@@ -73,9 +73,20 @@ def test_a_scheme_for_files_as_they_are_exists_where_there_is_one(tmp_path: Path
         ),
         (
             Q4,
-            '"mine/llamacpp/my-mix"',
+            '"mine/llamacpp/my-mix", "mine/llamacpp/Q4_K_M"',
             "tiers.smoke.cells: 'mine/llamacpp/my-mix' names a scheme with as_is: add llamacpp/my-mix to "
             "models.mine.checkpoints",
+        ),
+        (
+            Q4,
+            '"mine/llamacpp/Q8_0"',
+            "models.mine.checkpoints: 'llamacpp/Q4_K_M': no tier has this cell, so that nobody would measure the "
+            "checkpoint: add 'mine/llamacpp/Q4_K_M' to the cells of a tier",
+        ),
+        (
+            '"llamacpp/Q4_K_M" = { path = "x.gguf", sha256 = "12" }',
+            "",
+            "models.mine.checkpoints.llamacpp/Q4_K_M.sha256",
         ),
     ],
 )
