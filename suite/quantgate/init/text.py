@@ -117,7 +117,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
     lines.append(_line(f"time_limit = {limit}", "seconds that one process of a cell may take"))
     if seconds:
         lines.append(
-            f"# An estimate, by size from the embedded model's on two cores: {duration(seconds)} a cell, "
+            f"# An estimate, by size from the embedded model's on two idle cores: {duration(seconds)} a cell, "
             f"{duration(seconds * len(chosen.cells))} in all; on CUDA far less."
         )
     if shown.parameters:
