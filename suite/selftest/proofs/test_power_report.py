@@ -135,8 +135,11 @@ def test_the_figure_is_drawn_the_same_each_time(tmp_path: Path) -> None:
     assert text.count("rule: perplexity above 20") == 1
 
 
-def test_the_command_prints_and_writes_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_writes_the_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the committed baselines, with a replay of each cell."""
+    monkeypatch.delenv("COLUMNS", raising=False)
     file = tmp_path / "power.md"
     assert main(["--replays", "3", "--markdown", str(file)]) == 0
     printed, written = capsys.readouterr().out, file.read_text()
