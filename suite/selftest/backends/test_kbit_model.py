@@ -37,10 +37,10 @@ def loaded(tiny: TinyModel, **more: Any) -> Any:
 
 
 def test_bits_of_a_model_are_those_of_its_weights(tiny: TinyModel) -> None:
-    own = loaded(tiny, bits=3, data_type="int", block=64)
+    backend = loaded(tiny, bits=3, data_type="int", block=64)
     plain = transformers.load(tiny.safetensors, PLAIN, 1)
     linear = sum(m.weight.numel() for m in linear_layers(plain._model).values())
-    size = own.weights()
+    size = backend.weights()
     assert linear == 2 * (256 * (256 + 128 + 128 + 256) + 3 * 256 * 512)
     assert 8 * size.bytes == linear * (3 + 16 / 64) + 16 * (size.parameters - linear)
     assert size.parameters == plain.weights().parameters
@@ -48,12 +48,12 @@ def test_bits_of_a_model_are_those_of_its_weights(tiny: TinyModel) -> None:
 
 
 def test_everything_else_has_16_bits(tiny: TinyModel) -> None:
-    own = loaded(tiny, bits=16)
-    assert own.weights().bits_per_weight == 16
-    for parameter in own._model.parameters():
+    backend = loaded(tiny, bits=16)
+    assert backend.weights().bits_per_weight == 16
+    for parameter in backend._model.parameters():
         assert torch.equal(parameter, parameter.half().float())
     plain = logprobs(transformers.load(tiny.safetensors, PLAIN, 1))
-    assert 0 < np.abs(logprobs(own) - plain).max() < 0.05
+    assert 0 < np.abs(logprobs(backend) - plain).max() < 0.05
 
 
 @pytest.mark.parametrize("data_type", ["int", "quantile"])
@@ -85,29 +85,29 @@ FEEDS: dict[str, Callable[[Any], torch.Tensor]] = {
 @pytest.mark.parametrize("name", FEEDS)
 def test_outliers_are_fed_by_the_widest_hidden_units(tiny: TinyModel, name: str) -> None:
     model = transformers.load(tiny.safetensors, PLAIN, 1)._model
-    found = outlier_dimensions(model, name, 0.02)
+    dimensions = outlier_dimensions(model, name, 0.02)
     spread = FEEDS[name](model.model)
-    assert len(found) == round(0.02 * len(spread))
-    rest = np.delete(np.arange(len(spread)), found.numpy())
-    assert spread[found].min() >= spread[rest].max()
+    assert len(dimensions) == round(0.02 * len(spread))
+    rest = np.delete(np.arange(len(spread)), dimensions.numpy())
+    assert spread[dimensions].min() >= spread[rest].max()
 
 
 def test_values_feed_the_heads_that_share_them(tiny: TinyModel) -> None:
     model = transformers.load(tiny.safetensors, PLAIN, 1)._model
     layer = model.model.layers[0].self_attn
     layer.v_proj.weight.data[64 + 5] *= 100  # of the second of two value heads, which heads 2 and 3 read
-    found = outlier_dimensions(model, "model.layers.0.self_attn.o_proj", 2 / 256)
-    assert found.tolist() == [2 * 64 + 5, 3 * 64 + 5]
+    dimensions = outlier_dimensions(model, "model.layers.0.self_attn.o_proj", 2 / 256)
+    assert dimensions.tolist() == [2 * 64 + 5, 3 * 64 + 5]
 
 
 def test_outliers_keep_16_bits_and_leave_their_blocks(tiny: TinyModel) -> None:
     tensor = weights(8, 64)
     tensor[:, 7] = 10.0
-    found = quantized(tensor, options(4, block=64), torch.tensor([7]))
-    assert (found[:, 7] == 10).all()
+    result = quantized(tensor, options(4, block=64), torch.tensor([7]))
+    assert (result[:, 7] == 10).all()
     without = torch.cat([tensor[:, :7], torch.zeros(8, 1), tensor[:, 8:]], dim=1)
     rest = torch.arange(64) != 7
-    assert torch.equal(found[:, rest], quantized(without, options(4, block=64))[:, rest])
+    assert torch.equal(result[:, rest], quantized(without, options(4, block=64))[:, rest])
     assert (
         loaded(tiny, bits=4, data_type="int", outliers=0.02).weights().bytes
         > loaded(tiny, bits=4, data_type="int").weights().bytes
@@ -150,8 +150,8 @@ def test_a_run_claims_neither_memory_nor_speed(project: Project) -> None:
     assert result.status == 0, result.output
     cell = "tiny/kbit/int4-b64"
     assert not [c for c in result.cases if "prefill" in c or "decode" in c]
-    found = project.measurement(cell, "timed").metrics
-    memory = {n: m for n, m in found.items() if n.startswith("memory/")}
+    metrics = project.measurement(cell, "timed").metrics
+    memory = {n: m for n, m in metrics.items() if n.startswith("memory/")}
     assert set(memory) == {"memory/weight_bytes", "memory/bits_per_weight", "memory/quantized_share"}
     assert all(m.conditions["simulated"] is True for m in memory.values())
     assert memory["memory/bits_per_weight"].value < 9

@@ -115,11 +115,11 @@ def test_sizes_are_those_counted_by_hand(
 def test_bitsandbytes_has_the_same_sizes_in_both_backends(
     whole: Path, options: dict[str, Any], held: int
 ) -> None:
-    own = bitsandbytes.load(whole, {**HERE, **options}, 1).weights()
-    assert own.bytes == held + 4 * OTHERS
-    assert (own.parameters, own.quantized_share) == (LINEAR + OTHERS, 1.0)
+    weights = bitsandbytes.load(whole, {**HERE, **options}, 1).weights()
+    assert weights.bytes == held + 4 * OTHERS
+    assert (weights.parameters, weights.quantized_share) == (LINEAR + OTHERS, 1.0)
     method = {"quantization": {"method": "bitsandbytes", **options}}
-    assert transformers.load(whole, {**HERE, **method}, 1).weights() == own
+    assert transformers.load(whole, {**HERE, **method}, 1).weights() == weights
 
 
 # --- quantized already ----------------------------------------------------------------------------

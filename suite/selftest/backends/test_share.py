@@ -84,9 +84,9 @@ def test_blocks_of_a_transposed_weight_run_along_its_inputs(tmp_path: Path) -> N
     rounded = kbit.load(saved(tmp_path / "model", gpt2()), INT4, 1)
     whole = transformers.load(tmp_path / "model", HERE, 1)
     name = "transformer.h.0.mlp.c_fc.weight"
-    plain, found = (linear_weights(b._model)[name] for b in (whole, rounded))
+    plain, quantized = (linear_weights(b._model)[name] for b in (whole, rounded))
     options = KBitOptions(**INT4)
-    assert torch.equal(found, kbit.quantized(plain.T, options).T)
+    assert torch.equal(quantized, kbit.quantized(plain.T, options).T)
 
 
 @pytest.mark.parametrize("ftype", ["F16", "Q8_0", "Q4_K_M", "Q2_K"])

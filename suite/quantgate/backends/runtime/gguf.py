@@ -39,13 +39,13 @@ def linear_tensors(path: Path) -> list[LinearTensor]:
 def in_scheme(tensors: Sequence[LinearTensor], ftype: str) -> int:
     """Count the weights that the scheme's precision holds. ftype: the scheme's; empty: as the file, which is quantized
     if any of it is. K-quants fall back to other types where a row is no multiple of 256: any quantized type counts."""
-    wanted = ftype if ftype in FLOATS.values() else ""
+    scheme_type = ftype if ftype in FLOATS.values() else ""
     counts: Counter[str] = Counter()
     for tensor in tensors:
         counts[tensor.type] += tensor.elements
     if not ftype and not counts[""]:
         return max(counts.values(), default=0)
-    return counts[wanted]
+    return counts[scheme_type]
 
 
 def learns_positions(path: Path) -> bool:
