@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
-import importlib.util
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,10 +102,7 @@ def not_installed(needs: Mapping[str, str]) -> str:
 
 def _is_installed(parts: list[str], folders: Iterable[str] | None = None) -> bool:
     """Return whether a module can be found, without importing the packages around it."""
-    if folders is None:
-        spec = importlib.util.find_spec(parts[0])
-    else:
-        spec = importlib.machinery.PathFinder.find_spec(parts[0], list(folders))
+    spec = importlib.machinery.PathFinder.find_spec(parts[0], None if folders is None else list(folders))
     if spec is None or len(parts) == 1:
         return spec is not None
     return _is_installed(parts[1:], spec.submodule_search_locations or ())

