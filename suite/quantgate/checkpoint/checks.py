@@ -6,6 +6,7 @@ and in the measuring process once more.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence
 """Keys of a configuration that say how many positions a model has."""
 HEADS = ("head.weight", "embed_out.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+WITHOUT_DEFAULTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Classes of tokenizers that have no special token but those that the files name."""
 BITSANDBYTES = {
     "load_in_4bit": False,
     "load_in_8bit": False,
@@ -214,18 +217,41 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
 
 
 def puts_bos(folder: Path) -> bool | None:
-    """Whether the tokenizer of the folder puts a beginning-of-sequence token before a text: its configuration says so
+    """Whether the tokenizer of the folder puts its beginning-of-sequence token before a text. None: it has no
+    `tokenizer.json`."""
+    before, token = put_before(folder), bos_token(folder)
+    return None if before is None else token is not None and before[:1] == (token,)
+
+
+def put_before(folder: Path) -> tuple[str, ...] | None:
+    """Return the special tokens that the tokenizer of the folder puts before a text: its configuration says so
     (`add_bos_token`), or the template in `tokenizer.json` does; of these, libraries go by one or the other. None: that
     file is not there."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
-    config = read_json(folder / "tokenizer_config.json")
-    if bos_token(folder) is None:
+    token = bos_token(folder)
+    if token is not None and read_json(folder / "tokenizer_config.json").get("add_bos_token") is True:
+        return (token,)
+    return _before_text(_tokenizer(path).get("post_processor"))
+
+
+def names_no_bos(folder: Path) -> bool:
+    """Return whether the tokenizer has no beginning-of-sequence token for certain. A class of transformers for one
+    family of models may have one by default."""
+    if bos_token(folder) is not None:
         return False
-    if config.get("add_bos_token") is True:
-        return True
-    return _template_begins_with(_tokenizer(path).get("post_processor"), bos_token(folder))
+    config = read_json(folder / "tokenizer_config.json")
+    return "bos_token" in config or config.get("tokenizer_class") in WITHOUT_DEFAULTS
+
+
+def gguf_puts_bos(values: Mapping[str, Any]) -> bool:
+    """Return whether llama.cpp puts the token, by a GGUF file's header; without the key it does for SentencePiece
+    vocabularies (`llama`)."""
+    if "tokenizer.ggml.bos_token_id" not in values:
+        return False
+    puts = values.get("tokenizer.ggml.add_bos_token")
+    return bool(puts) if puts is not None else values.get("tokenizer.ggml.model") == "llama"
 
 
 def bos_token(folder: Path) -> str | None:
@@ -256,12 +282,13 @@ def _tokenizer(path: Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _template_begins_with(processor: Any, token: str | None) -> bool:
+def _before_text(processor: Any) -> tuple[str, ...]:
+    """Return the special tokens that a post-processor puts before a text: those of its template before the text."""
     if not isinstance(processor, dict):
-        return False
+        return ()
     if processor.get("type") == "Sequence":
-        return any(_template_begins_with(one, token) for one in processor.get("processors") or ())
+        return tuple(t for one in processor.get("processors") or () for t in _before_text(one))
     if processor.get("type") != "TemplateProcessing":
-        return False
-    first: dict[str, Any] = next(iter(processor.get("single") or ()), {})
-    return bool(first.get("SpecialToken", {}).get("id") == token)
+        return ()
+    specials = (part.get("SpecialToken") for part in processor.get("single") or ())
+    return tuple(str(special["id"]) for special in itertools.takewhile(bool, specials))

@@ -12,6 +12,7 @@ from typing import Any
 from quantgate.checkpoint.checks import (
     check_no_adapter,
     config_of,
+    gguf_puts_bos,
     positions_of,
     puts_bos,
     quantization_of,
@@ -117,18 +118,10 @@ def _of_gguf(file: Path, name: str, source: Mapping[str, str]) -> Facts:
         source=source,
         gguf=True,
         license=str(values.get("general.license", "")),
-        bos=_gguf_puts_bos(values),
+        bos=gguf_puts_bos(values),
         positions=positions if isinstance(positions, int) and positions > 0 else None,
         template=bool(values.get("tokenizer.chat_template")),
         parameters=sum(math.prod(shape) for p in parts for shape, _, _ in read_header(p).tensors.values()),
         bits=nominal_bits(file),
         ftype=file_type(file) or commonest_type(file),
     )
-
-
-def _gguf_puts_bos(values: Mapping[str, Any]) -> bool | None:
-    """Return whether llama.cpp puts the token; without the key it does for SentencePiece vocabularies (`llama`)."""
-    if "tokenizer.ggml.bos_token_id" not in values:
-        return False
-    puts = values.get("tokenizer.ggml.add_bos_token")
-    return bool(puts) if puts is not None else values.get("tokenizer.ggml.model") == "llama"

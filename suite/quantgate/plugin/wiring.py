@@ -80,12 +80,12 @@ class Wiring:
         self._run = getattr(config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
         self.screen = Screen(config)
         self.progress = Progress(self.screen.file, len(self.cells), fresh_line=self.screen.fresh_line)
-        self.supply = self._supply()
-        self.claimed = False
-        """Whether the folder of results is this run's."""
         self._open = ExitStack()
         self._open.callback(self.screen.close)
         self._open.callback(self.progress.close)
+        self.supply = self._supply()
+        self.claimed = False
+        """Whether the folder of results is this run's."""
 
     def close(self) -> None:
         """End what runs, bound the cache, and give back what is open."""
@@ -234,10 +234,12 @@ class Wiring:
     def _supply(self, environment: Environment | None = None) -> Supply:
         options = self.tier.group_options
         logs = self.results / "logs" / ("against" if environment else "")
-        return Supply(
+        supply = Supply(
             self.matrix, self.tier, self.threads, logs, self.progress.preparation, self.options.text,
             needs_of(options), lengths_of(options), environment,
         )  # fmt: skip
+        self._open.callback(supply.close)
+        return supply
 
     def _bound_cache(self) -> None:
         if removed := bound(time.time() - (time.monotonic() - self.begin)):

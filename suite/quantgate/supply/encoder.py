@@ -9,7 +9,7 @@ import string
 from pathlib import Path
 from typing import Any
 
-from quantgate.checkpoint.checks import puts_bos
+from quantgate.checkpoint.checks import gguf_puts_bos, put_before
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, read_plain_text
@@ -48,14 +48,19 @@ class Encoder:
                 f"{source}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
             ) from error
         self.vocabulary = len(self.tokenizer)
-        bos = self.tokenizer.bos_token_id
-        puts = bos is not None and list(self.tokenizer("a")["input_ids"])[:1] == [bos]
+        bos, token = self.tokenizer.bos_token_id, self.tokenizer.bos_token
         if gguf is None:
-            puts = puts or bool(puts_bos(source))
-        elif bos is not None:  # llama.cpp decides by the header
-            puts = bool(read_header(source).values.get("tokenizer.ggml.add_bos_token", puts))
-        check_bos(key, add_bos, puts, self.tokenizer.bos_token, source)
+            before = self._put_before() or list(put_before(source) or ())
+        else:  # llama.cpp decides by the header
+            before = [token] if token and gguf_puts_bos(read_header(source).values) else []
+        check_bos(key, add_bos, before, token, source)
         self.bos: int | None = bos if add_bos else None
+
+    def _put_before(self) -> list[str]:
+        """Return the special tokens that the tokenizer puts before a text by itself."""
+        whole, plain = list(self.tokenizer("a")["input_ids"]), self.encode("a")
+        begin = next(n for n in range(len(whole) + 1) if whole[n : n + len(plain)] == plain)
+        return [str(token) for token in self.tokenizer.convert_ids_to_tokens(whole[:begin])]
 
     def encode(self, text: str) -> list[int]:
         """Return token ids without special tokens."""

@@ -13,12 +13,18 @@ from quantgate.checkpoint.checks import (
     check_no_adapter,
     check_quantization,
     config_of,
+    gguf_puts_bos,
+    names_no_bos,
     positions_of,
-    puts_bos,
+    put_before,
     tokens_of,
 )
+from quantgate.checkpoint.gguf_header import read_header
 from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError
+
+BOS = "its bos_token"
+"""In messages about a GGUF file, whose header is read without its vocabulary."""
 
 
 class Length(NamedTuple):
@@ -34,8 +40,9 @@ def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length]
     """Raise InputError or AssetError where the folder of safetensors does not go with the entry of the model and with
     the tier, whose longest texts are `lengths`."""
     check_no_adapter(folder)
-    if puts_bos(folder):
-        check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, True, bos_token(folder), folder)
+    before = put_before(folder)
+    if before or names_no_bos(folder):
+        check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, before or (), bos_token(folder), folder)
     config = config_of(folder)
     tokens, rows, positions = tokens_of(folder), config.get("vocab_size"), positions_of(config)
     if tokens is not None and isinstance(rows, int) and tokens > rows:
@@ -58,15 +65,28 @@ def check_cell(cell: Cell, folder: Path, *, derived: bool) -> None:
     check_head(folder, derived=derived)
 
 
-def check_bos(key: str, add_bos: bool | None, puts: bool, token: str | None, source: Path) -> None:
+def check_gguf(matrix: Path, name: str, model: Model, gguf: Path) -> None:
+    """Raise InputError or AssetError where the header of a model's only GGUF file does not go with the matrix."""
+    if gguf_puts_bos(read_header(gguf).values):
+        check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, (BOS,), BOS, gguf)
+
+
+def check_bos(key: str, add_bos: bool | None, before: Sequence[str], token: str | None, source: Path) -> None:
     """Raise InputError where the matrix does not say what to do with the beginning-of-sequence token, or asks for one
-    that the tokenizer lacks. puts: whether the tokenizer puts it by itself."""
+    that the tokenizer lacks. before: the special tokens that the tokenizer puts before a text by itself."""
     if add_bos and token is None:
         raise InputError(
             f"{key} = true, and the tokenizer of {source} names no bos_token: remove add_bos, or name the token in "
             "tokenizer_config.json"
         )
-    if puts and add_bos is None:
+    if not before or add_bos is False:
+        return
+    if [*before] != [token]:
+        raise InputError(
+            f"{key}{' = true' if add_bos else ': is missing'}, and the tokenizer of {source} puts {' '.join(before)} "
+            "before each text, where only a bos_token can be put here: write add_bos = false to leave it out"
+        )
+    if add_bos is None:
         raise InputError(
             f"{key}: is missing, and the tokenizer of {source} puts {token} before each text: write add_bos = true to "
             "have it before each text and context, as the model was trained, or add_bos = false to leave it out"

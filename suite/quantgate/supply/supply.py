@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +24,7 @@ from quantgate.processes.progress import OnProgress
 from quantgate.supply.as_is import AsIs
 from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.derived import Derived
-from quantgate.supply.fitness import Length, check_cell, check_model
+from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ROWS, Sources
 
@@ -58,8 +59,16 @@ class Supply:
         self._as_is = AsIs(matrix.path, self._sources, self._maker)
         self._needs = needs
         self._lengths = lengths
-        self._room = TemporaryDirectory(prefix="quantgate-")
-        """For workloads of this run alone; removed with this object."""
+
+    @cached_property
+    def _room(self) -> TemporaryDirectory[str]:
+        """For workloads of this run alone; `close` removes it."""
+        return TemporaryDirectory(prefix="quantgate-")
+
+    def close(self) -> None:
+        """Remove what was made for this run alone."""
+        if "_room" in self.__dict__:
+            self._room.cleanup()
 
     def refused(self, cell: Cell) -> str:
         """Return which licence terms the user has yet to accept for the cell; empty: none."""
@@ -79,7 +88,14 @@ class Supply:
         model = self._matrix.models[cell.model]
         if cell.as_is is not None:
             self._as_is.check(cell, local=local)
-        if model.weights is None or (local and model.weights.path is None):
+        if model.weights is None:
+            assert model.gguf is not None
+            if not local or model.gguf.path is not None:
+                gguf = self._sources.locate(model.gguf)
+                if gguf.is_file():
+                    check_gguf(self._matrix.path, cell.model, model, gguf)
+            return
+        if local and model.weights.path is None:
             return
         folder = self._sources.locate(model.weights)
         if not folder.is_dir():

@@ -1,16 +1,20 @@
-"""An index of packages in a folder, and an empty cache."""
+"""An index of packages in a folder, an empty cache, and a checkpoint that a test may change."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from quantgate.paths import cache_dir
 from quantgate.supply.assets import Asset
 
 from selftest.supply.packages import make_asset, make_wheel
+
+if TYPE_CHECKING:
+    from selftest.tiny import TinyModel
 
 
 @pytest.fixture
@@ -46,3 +50,9 @@ def by_hand(asset: Asset) -> Asset:
     """The same with its wheel put into the cache by hand: no pip, so half a second less."""
     shutil.copytree(os.environ["PIP_FIND_LINKS"], cache_dir() / "wheels")
     return asset
+
+
+@pytest.fixture
+def folder(tiny: TinyModel, tmp_path: Path) -> Path:
+    """A copy of the tiny model's checkpoint."""
+    return shutil.copytree(tiny.safetensors, tmp_path / "copy")

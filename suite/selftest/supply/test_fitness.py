@@ -6,117 +6,27 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.checkpoint.checks import check_head, describe, positions_of, puts_bos, tokens_of
+from quantgate.checkpoint.checks import check_head, describe, positions_of, tokens_of
 from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
-from quantgate.measure.groups import parse_options
 from quantgate.records import AGREEMENT, Status
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import lengths_of
-from quantgate.supply.encoder import Encoder
 from quantgate.supply.fitness import check_cell, check_model
 from safetensors.torch import load_file, save_file
 
 from selftest.conftest import Project, tree
+from selftest.supply.copies import checked, edit, set_metadata
 
 if TYPE_CHECKING:
     from selftest.tiny import TinyModel
 
-BOS = "<|endoftext|>"
-TEMPLATE = {
-    "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": BOS, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-    "special_tokens": {BOS: {"id": BOS, "ids": [0], "tokens": [BOS]}},
-}
-
-
-@pytest.fixture
-def folder(tiny: TinyModel, tmp_path: Path) -> Path:
-    """A copy of the tiny model's checkpoint."""
-    return shutil.copytree(tiny.safetensors, tmp_path / "copy")
-
-
-def edit(file: Path, **keys: Any) -> None:
-    """Set keys of a JSON file; None removes one."""
-    table = json.loads(file.read_bytes()) if file.exists() else {}
-    table.update(keys)
-    file.write_text(json.dumps({k: v for k, v in table.items() if v is not None}))
-
-
-def checked(folder: Path, add_bos: bool | None = None, **options: Any) -> None:
-    model = load_matrix().models["pocket-90k"].model_copy(update={"add_bos": add_bos})
-    check_model(Path("m.toml"), "t", model, lengths_of(parse_options(options)), folder)
-
 
 # --- tokenizers ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["flag", "template", "sequence"])
-def test_a_tokenizer_that_puts_a_bos_asks_for_a_choice(folder: Path, how: str) -> None:
-    checked(folder)
-    assert puts_bos(folder) is False
-    if how == "flag":
-        edit(folder / "tokenizer_config.json", add_bos_token=True)
-    else:
-        sequence = {"type": "Sequence", "processors": [{"type": "ByteLevel", **_BYTES}, TEMPLATE]}
-        edit(folder / "tokenizer.json", post_processor=TEMPLATE if how == "template" else sequence)
-        _tokenizer_is_read_anew()
-    message = r"m\.toml: models\.t\.add_bos: is missing, .* add_bos = true .* add_bos = false"
-    with pytest.raises(InputError, match=message):
-        checked(folder)
-    checked(folder, add_bos=True)
-    checked(folder, add_bos=False)
-    with pytest.raises(InputError, match="k: is missing"):
-        Encoder(folder, None, "k")
-    assert Encoder(folder, False, "k").bos is None
-    assert Encoder(folder, True, "k").bos == 0
-
-
-_BYTES = {"add_prefix_space": False, "trim_offsets": False, "use_regex": True}
-
-
-def _tokenizer_is_read_anew() -> None:
-    from quantgate.checkpoint import checks as checkpoint
-
-    checkpoint._tokenizer.cache_clear()
-
-
-def test_a_template_counts_although_the_configuration_says_no(folder: Path) -> None:
-    """transformers goes by the template."""
-    edit(folder / "tokenizer.json", post_processor=TEMPLATE)
-    edit(folder / "tokenizer_config.json", add_bos_token=False)
-    _tokenizer_is_read_anew()
-    with pytest.raises(InputError, match="add_bos: is missing"):
-        checked(folder)
-    with pytest.raises(InputError, match="k: is missing"):
-        Encoder(folder, None, "k")
-
-
-def test_a_bos_that_there_is_not_cannot_be_put(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", bos_token=None)
-    with pytest.raises(InputError, match=r"k = true, and the tokenizer of .* names no bos_token"):
-        Encoder(folder, True, "k")
-    assert Encoder(folder, None, "k").bos is None
-
-
-def test_the_flag_of_a_gguf_counts(tiny: TinyModel, tmp_path: Path) -> None:
-    assert Encoder(tiny.gguf, None, "k").bos is None
-    file = shutil.copy(tiny.gguf, tmp_path / "bos.gguf")
-    set_metadata(Path(file), "tokenizer.ggml.add_bos_token", "true")
-    with pytest.raises(InputError, match="k: is missing"):
-        Encoder(Path(file), None, "k")
-
-
-def set_metadata(file: Path, key: str, value: str) -> None:
-    command = [sys.executable, "-m", "gguf.scripts.gguf_set_metadata", str(file), key, value, "--force"]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder: Path) -> None:
@@ -236,15 +146,6 @@ def test_a_head_that_differs_from_what_it_is_tied_to_is_refused(folder: Path) ->
 
 
 # --- the whole gate ------------------------------------------------------------------------------------
-
-
-def test_what_the_matrix_leaves_open_is_told_at_collection(project: Project, folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", add_bos_token=True)
-    project.matrix["models"]["tiny"]["weights"]["path"] = str(folder)
-    result = project.run("--collect-only")
-    assert result.status == 4
-    assert "models.tiny.add_bos: is missing" in result.output
-    assert not result.processes
 
 
 @pytest.mark.slow
