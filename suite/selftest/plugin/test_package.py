@@ -108,7 +108,10 @@ def run(
     done = subprocess.run(
         [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
-        env=settings | path | {"QUANTGATE_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"},
+        env=settings
+        | path
+        | {"QUANTGATE_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
+        | {"PYTHONWARNINGS": "default::ResourceWarning"},
         capture_output=True,
         text=True,
     )
@@ -121,6 +124,7 @@ def collected(folder: Path, *arguments: str) -> list[str]:
     """The node ids that pytest collects where the plugin's entry point is installed."""
     _, _, output = run(folder, "-p", "quantgate.plugin.entry", "--collect-only", "-qq", *arguments)
     assert "rror" not in output, output
+    assert "ResourceWarning" not in output, output
     return [line for line in output.splitlines() if "::" in line]
 
 
@@ -150,6 +154,15 @@ def test_cases_lie_below_the_matrix_file(repository: Path) -> None:
     assert collected(repository, cases[1]) == cases[1:], "as the reproducing command names it"
     assert collected(repository, "-k", "kbit") == cases[1:]
     assert collected(repository, "--quantgate-tier", "smoke", "-m", "fp32") == cases[:1], "--tier is theirs"
+
+
+def test_a_matrix_in_the_root_of_a_checkout_is_taken_by_its_cases(tmp_path: Path) -> None:
+    """Its conftest.py loads the plugin, and so does the entry point of an editable installation."""
+    write(tmp_path / "quantgate.toml", MATRIX)
+    for name in ("conftest.py", "pyproject.toml", "suite/test_perplexity.py"):
+        write(tmp_path / name, (REPO / name).read_text())
+    shutil.copytree(FIXTURES / "models" / "pocket-90k", tmp_path / "models" / "pocket-90k")
+    assert collected(tmp_path) == [f"suite/test_perplexity.py::test_perplexity[{cell}]" for cell in CELLS]
 
 
 def test_the_matrix_may_be_a_table_of_pyproject(repository: Path) -> None:
