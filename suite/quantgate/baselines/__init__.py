@@ -2,6 +2,6 @@
 
 store      find and read the baselines of cells, and the machines that a user named
 update     plan what accepting a measurement would change, and write it; table: show it
-file       one summary (TOML) and the raw file (JSON) that it names; seal: whether they still go together
+file       one summary (TOML) and the raw file (JSON) that it names
 toml_file  read and write TOML records, by one run at a time
 """

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field
 
-from quantgate.baselines.seal import inconsistency, seal_of
 from quantgate.baselines.toml_file import damaged, parse_toml, write_bytes, write_toml
 from quantgate.errors import QuantgateError
 from quantgate.files import hash_of
@@ -164,7 +163,7 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         raise damaged(raw_path, f"truncated or changed: its SHA-256 is not raw.sha256 of {path.name}")
     try:
         long: dict[str, dict[str, Any]] = json.loads(raw)
-        seals = {name: fields.pop("seal", None) for name, fields in long.items()}
+        seals = {name: fields.pop("seal", "") for name, fields in long.items()}
         metrics = {
             name: Metric(
                 **entry.model_dump(exclude={"conditions", "earlier"}),
@@ -176,9 +175,11 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(raw_path, f"not what quantgate writes: {error}") from error
     for name, metric in metrics.items():
-        conditions = summary.conditions.get(entries[name].conditions or "", {})
-        if problem := inconsistency(metric, seals.get(name), conditions):
-            raise damaged(path, f"metrics.{name}: {problem} {raw_path.name}")
+        if seals.get(name) != seal_of(metric, summary.conditions.get(entries[name].conditions or "", {})):
+            line = f"metrics.{name}: its line (value = {metric.value!r})"
+            raise damaged(
+                path, f"{line} or its conditions are not those that were written with {raw_path.name}"
+            )
     return Baseline(
         **summary.model_dump(include={"format", "cell", "tier", "machine", *Origin.model_fields}),
         metrics={name: metrics[name] for name in summary.metrics},
@@ -258,7 +259,7 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
         try:
             lines = [
                 f'  "{key}": {json.dumps(value, separators=(",", ":"), sort_keys=True, allow_nan=False)}'
-                for key, value in sorted({**fields, "seal": seal_of(metric)}.items())
+                for key, value in sorted({**fields, "seal": seal_of(metric, metric.conditions)}.items())
                 if value != DEFAULTS.get(key)
             ]
         except ValueError as error:
@@ -268,6 +269,14 @@ def _raw_json(path: Path, metrics: Mapping[str, Metric]) -> bytes:
         if lines:
             blocks.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
     return ("{\n" + ",\n".join(blocks) + "\n}\n").encode()
+
+
+def seal_of(metric: Metric, conditions: Mapping[str, Scalar]) -> str:
+    """Return a hash of everything that the summary says of the metric, kept in the raw file. It shows values that were
+    edited by hand, and merges by lines that put the value of one update beside the samples of another. conditions: as
+    they are written in the summary."""
+    estimate = metric.model_dump(include=set(Estimate.model_fields))
+    return hash_of([estimate, sorted((key, repr(value)) for key, value in conditions.items())])
 
 
 def _sweep(path: Path) -> None:

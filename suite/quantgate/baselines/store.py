@@ -64,8 +64,8 @@ class StoredBaselines:
     def of(self, cell: str) -> Baseline | None:
         """Return the baseline of a cell, by its id; None where there is none. Raises QuantgateError, the same one each
         time, for one that cannot be read."""
-        root, tier, machine = self._place
         if cell not in self._read:
+            root, tier, machine = self._place
             try:
                 self._read[cell] = read(root, cell, tier, machine)
             except QuantgateError as error:

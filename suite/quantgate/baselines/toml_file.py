@@ -77,7 +77,7 @@ def _none_for_empty(value: Any) -> Any:
 
 
 def write_toml(path: Path, comment: str, data: dict[str, Any], lines: Collection[str] = ()) -> None:
-    """Write `data` under a comment line, without keys of None. Raises QuantgateError, see `write_bytes`.
+    """Write `data`, which has no None, under a comment line. Raises QuantgateError, see `write_bytes`.
 
     lines: names of tables whose entries are tables themselves: each entry is written on one line.
     """
@@ -86,7 +86,7 @@ def write_toml(path: Path, comment: str, data: dict[str, Any], lines: Collection
     document = tomlkit.document()
     document.add(tomlkit.comment(one_line(comment)))
     document.add(tomlkit.nl())
-    for key, value in _without_none(data).items():
+    for key, value in data.items():
         if key not in lines:
             document.add(key, tomlkit.item(value))
             continue
@@ -99,20 +99,14 @@ def write_toml(path: Path, comment: str, data: dict[str, Any], lines: Collection
     write_bytes(path, tomlkit.dumps(document).encode())
 
 
-def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return value
-
-
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step. Raises QuantgateError naming it; then the old content is untouched."""
     try:
         write_atomic(path, content)
     except OSError as error:
-        cause = error.strerror or error
+        untouched = "what was there before is untouched"
         raise QuantgateError(
-            f"{path}: could not be written ({cause}); what was there before is untouched"
+            f"{path}: could not be written ({error.strerror or error}); {untouched}"
         ) from error
 
 

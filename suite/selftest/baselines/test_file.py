@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantgate.baselines.seal import seal_of
+from quantgate.baselines.file import seal_of
 from quantgate.baselines.store import read
 from quantgate.baselines.update import plan_update
 from quantgate.config.matrix import selecting
@@ -113,7 +113,8 @@ def test_empty_lists_of_older_files_read_as_absent_keys(tmp_path: Path) -> None:
     now = existing(tmp_path)
     assert "[]" not in summary.read_text()
     metric = perplexity()
-    text = raw.read_text().replace(seal_of(metric), seal_of(metric, {**metric.conditions, "limit": None}))
+    older_seal = seal_of(metric, {**metric.conditions, "limit": None})
+    text = raw.read_text().replace(seal_of(metric, metric.conditions), older_seal)
     old_sha256, sha256 = (hashlib.sha256(t.encode()).hexdigest() for t in (raw.read_text(), text))
     raw.with_name(f"smoke.{sha256[:12]}.json").write_text(text)
     raw.unlink()
