@@ -153,9 +153,7 @@ class Metric(Estimate):
     @property
     def process_count(self) -> int:
         """The number of processes that measured it."""
-        if not self.samples or not self.nested:
-            return 1
-        return len(self.samples) if self.kind != "rounds" else len(self.processes or [0])
+        return len(self.per_process)
 
 
 def same_work(one: Metric, other: Metric) -> bool:

@@ -1,4 +1,4 @@
-"""What a loaded model can do: one small protocol for each capability (`quantgate.backends.spec.Capability`)."""
+"""What a loaded model can do, by capability (`quantgate.backends.spec.Capability`)."""
 
 from __future__ import annotations
 
@@ -84,8 +84,9 @@ class Sizes:
     learned: bool = False
 
 
-class Loaded(Protocol):
-    """What every loaded model has."""
+class Backend(Protocol):
+    """What most libraries can do: every one has `sizes` and `facts`. A metric group calls what its `capabilities` name,
+    and no more."""
 
     def sizes(self) -> Sizes:
         """What ids and texts the model takes."""
@@ -93,20 +94,7 @@ class Loaded(Protocol):
     def facts(self) -> dict[str, str | int | float | bool | None]:
         """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
 
-
-@runtime_checkable
-class Scores(Protocol):
-    """Capability `scores`, where the library gives probabilities of texts and no logits; `logits` implies it."""
-
-    def scores(
-        self, sequences: Sequence[TokenSequence]
-    ) -> Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-        """For each sequence, the natural-log probability of each scored token, and whether it was the likeliest."""
-
-
-@runtime_checkable
-class Logits(Protocol):
-    """Capability `logits`: next-token distributions over the whole vocabulary."""
+    # Capability `logits`: next-token distributions over the whole vocabulary.
 
     @property
     def rounding(self) -> Rounding:
@@ -116,23 +104,19 @@ class Logits(Protocol):
         """Numbers of tokens that the model's configuration names (`lengths_in`)."""
 
     def reserve(self, tokens: int, sequences: int) -> None:
-        """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached."""
+        """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached. `steps` needs it
+        too."""
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         """Next-token logits, shape [len(tree.rows), vocabulary], valid until the next call. Of what the call before had
         in the cache, the first `tree.past` tokens are still there, and the rest is not. A chain (`tree.is_chain`) is
         computed as the library computes a text; any exception for another tree says that it cannot be shared."""
 
-
-class Steps(Protocol):
-    """Capability `steps`: a text is processed and then continued token by token through the library's cache."""
+    # Capability `steps`: a text is processed and then continued token by token through the library's cache.
 
     @property
     def settings(self) -> str:
         """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
-
-    def reserve(self, tokens: int, sequences: int) -> None:
-        """As in `Logits`."""
 
     def prefill(self, ids: Sequence[int]) -> None:
         """Clear the cache, process `ids`, wait for the device."""
@@ -143,19 +127,25 @@ class Steps(Protocol):
     def next_logits(self) -> NDArray[np.float32]:
         """Next-token logits, shape [vocabulary], after what `prefill` and `decode` processed last."""
 
-
-class HasWeights(Protocol):
-    """Capability `weights`."""
+    # Capability `weights`.
 
     def weights(self) -> Weights:
         """Size of the weights as loaded."""
 
-
-class Tokenizes(Protocol):
-    """Capability `tokenizes`: the library has a tokenizer of its own."""
+    # Capability `tokenizes`: the library has a tokenizer of its own.
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of `text` by this backend's own tokenizer, without special tokens."""
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """Capability `scores`, where the library gives probabilities of texts and no logits; `logits` implies it."""
+
+    def scores(
+        self, sequences: Sequence[TokenSequence]
+    ) -> Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        """For each sequence, the natural-log probability of each scored token, and whether it was the likeliest."""
 
 
 @runtime_checkable
@@ -179,10 +169,6 @@ class HasCache(Protocol):
     def cache_bytes(self) -> int | None:
         """Bytes of the cached keys and values as allocated for what was last reserved and computed; None: the library
         does not say exactly."""
-
-
-class Backend(Loaded, Logits, Steps, HasWeights, Tokenizes, Protocol):
-    """What most libraries can do. A metric group calls what its `capabilities` name, and no more."""
 
 
 @runtime_checkable

@@ -65,17 +65,8 @@ BACKEND = BackendSpec(
     load=loader(RUNTIME),
     imports=(RUNTIME,),
     libraries={"llama_cpp": "llama-cpp-python"},
-    unused=frozenset(
-        {
-            "accelerate",
-            "bitsandbytes",
-            "datasets",
-            "gguf",
-            "lm_eval",
-            "safetensors",
-            "tokenizers",
-            "torch",
-            "transformers",
-        }
-    ),
-)
+    unused=frozenset({
+        "accelerate", "bitsandbytes", "datasets", "gguf", "lm_eval", "safetensors", "tokenizers", "torch",
+        "transformers",
+    }),
+)  # fmt: skip

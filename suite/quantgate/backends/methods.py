@@ -63,15 +63,7 @@ METHODS = {
 }
 """By the name that transformers gives them (`quant_method` of a checkpoint's configuration)."""
 
-_TYPES: dict[str, Any] = {
-    "int": int,
-    "str": str,
-    "bool": bool,
-    "float": float,
-    "list": list,
-    "dict": dict,
-    "tuple": list,
-}
+_TYPES: dict[str, Any] = {one.__name__: one for one in (int, str, bool, float, list, dict)} | {"tuple": list}
 """Types of options that TOML can give, by the names of their annotations."""
 
 
@@ -97,9 +89,9 @@ def problem_with(method: str, options: Mapping[str, Any], *, as_is: bool, bits: 
 
 def versions_of(method: str) -> dict[str, str]:
     """Return the versions of the packages that a method needs, by distribution."""
-    names = [module.replace(".", "-").replace("_", "-") for module in METHODS.get(method, Method()).needs]
     versions: dict[str, str] = {}
-    for name in names:
+    for module in METHODS.get(method, Method()).needs:
+        name = module.replace(".", "-").replace("_", "-")
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
@@ -157,18 +149,15 @@ def configuration_of(method: str) -> type[BaseModel] | None:
 @functools.cache
 def _class_names() -> dict[str, str]:
     """Return the name of each method's configuration class."""
+    names = {}
     for node in _tree("transformers", "quantizers/auto.py").body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        if any(isinstance(t, ast.Name) and t.id == "AUTO_QUANTIZATION_CONFIG_MAPPING" for t in targets):
-            table = node.value if isinstance(node, ast.Assign) else None
-            if isinstance(table, ast.Dict):
-                pairs = zip(table.keys, table.values, strict=True)
-                return {
-                    str(k.value): v.id
-                    for k, v in pairs
-                    if isinstance(k, ast.Constant) and isinstance(v, ast.Name)
-                }
-    return {}
+        match node:
+            case ast.Assign([ast.Name("AUTO_QUANTIZATION_CONFIG_MAPPING")], ast.Dict(keys, values)):
+                for pair in zip(keys, values, strict=True):
+                    match pair:
+                        case ast.Constant(str(method)), ast.Name(name):
+                            names[method] = name
+    return names
 
 
 @functools.cache

@@ -19,7 +19,6 @@ SIMULATED: frozenset[Capability] = frozenset(
 """What a model of transformers can do whose speed is not that of its scheme."""
 LIBRARIES = {"torch": "torch", "transformers": "transformers"}
 
-
 _CACHES: dict[str, dict[str, tuple[int, ...]]] = {
     "fp8": {},
     "quanto": {"nbits": (2, 4), "axis_key": (0, -1), "axis_value": (0, -1)},
@@ -46,9 +45,8 @@ class Cache(Record):
             raise ValueError(f"{given[0]} does nothing with fp8: leave it out")
         for name, values in _CACHES[self.backend].items():
             if (value := getattr(self, name)) not in (None, *values):
-                raise ValueError(
-                    f"{name} of {self.backend} is one of {', '.join(map(str, values))}, not {value}"
-                )
+                one_of = ", ".join(map(str, values))
+                raise ValueError(f"{name} of {self.backend} is one of {one_of}, not {value}")
         return self
 
 
@@ -87,9 +85,8 @@ class Options(FloatOptions):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.quantization is not None:
-            settings = self.quantization.settings
-            problem = problem_with(self.quantization.method, settings, as_is=self.as_is, bits=self.bits)
-            if problem:
+            method, settings = self.quantization.method, self.quantization.settings
+            if problem := problem_with(method, settings, as_is=self.as_is, bits=self.bits):
                 raise ValueError(f"quantization: {problem}")
         return self
 

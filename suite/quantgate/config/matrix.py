@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import filter as matching
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -190,23 +191,24 @@ class Matrix(Record):
 
     def cells(self, tier: str) -> list[Cell]:
         """Cells of a tier in the order of the file; a pattern stands for all ids it matches."""
-        ids: dict[str, None] = {}
+        possible, chosen = self._possible(), dict[str, None]()
         for pattern in self.tier(tier).cells:
-            ids.update(dict.fromkeys(i for i in self._ids() if fnmatchcase(i, pattern)))
-        return [self.cell(i) for i in ids]
+            chosen |= dict.fromkeys([pattern] if pattern in possible else matching(possible, pattern))
+        return [self.cell(cell_id) for cell_id in chosen]
 
     def roundings(self) -> dict[str, Rounding]:
         """What each possible cell rounds, by its id."""
-        return {cell_id: self.cell(cell_id).rounding for cell_id in self._ids()}
+        return {cell_id: scheme.rounding for cell_id, scheme in self._possible().items()}
 
-    def _ids(self) -> list[str]:
-        return [
-            f"{name}/{backend}/{scheme}"
+    def _possible(self) -> dict[str, Scheme]:
+        """By its id, the scheme of each cell that there can be."""
+        return {
+            f"{name}/{backend}/{scheme}": one
             for name, model in self.models.items()
             for backend, entry in self.backends.items()
             for scheme, one in entry.schemes.items()
             if not one.as_is or f"{backend}/{scheme}" in model.checkpoints
-        ]
+        }
 
     def check_names(self) -> None:
         """Raise InputError for a name that cannot be part of a cell's id, which is also its path."""
@@ -279,12 +281,13 @@ class Matrix(Record):
 
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
-        ids = self._ids()
+        possible = self._possible()
         for name, tier in self.tiers.items():
             for pattern in tier.cells:
-                if any(fnmatchcase(i, pattern) for i in ids):
-                    continue
-                raise InputError(f"{self.path}: tiers.{name}.cells: {pattern!r} {self._why_unknown(pattern)}")
+                if pattern not in possible and not matching(possible, pattern):
+                    raise InputError(
+                        f"{self.path}: tiers.{name}.cells: {pattern!r} {self._why_unknown(pattern)}"
+                    )
 
     def _why_unknown(self, pattern: str) -> str:
         parts = pattern.split("/")

@@ -10,11 +10,11 @@ import psutil
 from quantgate.backends.methods import METHODS
 from quantgate.backends.registry import backends
 from quantgate.checkpoint.checks import describe
-from quantgate.config.hardware import cuda_devices
 from quantgate.config.matrix import BackendEntry, Scheme
 from quantgate.config.toml_input import allowed
 from quantgate.errors import AssetError
 from quantgate.init.facts import Facts
+from quantgate.machine.environment import cuda_devices
 
 FOLDER = ("transformers/fp32", "bitsandbytes/int8", "bitsandbytes/nf4")
 GGUF = ("llamacpp/F16", "llamacpp/Q8_0", "llamacpp/Q4_K_M")

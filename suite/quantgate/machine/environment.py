@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import functools
 import hashlib
 import io
@@ -20,14 +21,11 @@ from pathlib import Path
 import psutil
 
 from quantgate import __version__
-from quantgate.machine.builds import builds, package_folder
+from quantgate.machine.builds import LIBRARIES, builds, package_folder
 from quantgate.machine.quota import cores as quota
 from quantgate.paths import PACKAGE
 
-PACKAGES = [
-    "torch", "transformers", "bitsandbytes", "llama-cpp-python", "accelerate", "safetensors", "tokenizers",
-    "numpy", "datasets", "lm_eval", "gguf",
-]  # fmt: skip
+PACKAGES = [*LIBRARIES, "datasets", "lm_eval", "gguf"]
 """Distributions whose version can change a measured number."""
 
 MEASURING = ("backends/*.py", "backends/runtime/*.py", "measure/*.py", "measure/metrics/*.py")
@@ -75,7 +73,7 @@ _AT_START = variables()
 
 def describe() -> Facts:
     """Return the environment of this process, which each measurement records."""
-    engine = {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": _commit()}
+    engine = {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": commit_of()}
     return {**versions(), **builds(), **_AT_START, **machine(), **engine}
 
 
@@ -88,9 +86,9 @@ def work_facts(libraries: Facts) -> Facts:
 
 
 @functools.cache
-def _commit() -> str | None:
-    """Return the commit of the repository that holds this engine; None: it is in none."""
-    command = ["git", "-C", str(PACKAGE), "rev-parse", "--short=12", "HEAD"]
+def commit_of(folder: Path = PACKAGE, short: str = "--short=12") -> str | None:
+    """Return the commit of the repository that holds a folder; None: it is in none. short: git's option."""
+    command = ["git", "-C", str(folder), "rev-parse", short, "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -171,6 +169,19 @@ def _cpuinfo(key: str) -> str:
         if name.strip() == key:
             return value.strip()
     return ""
+
+
+@functools.cache
+def cuda_devices() -> int:
+    """Return the number of CUDA devices, from the driver itself: the parent process does not import torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
 
 
 @functools.cache

@@ -17,14 +17,15 @@ import numpy as np
 
 from quantgate.discovery import discover
 from quantgate.jobs import Needs
-from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
+from quantgate.records import AGREEMENT, Declared, Link, Metric, Record, Scalar
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from quantgate.backends.spec import Capability
     from quantgate.measure.session import Session
 
+Better = Literal["lower", "higher"]
 Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
 
 
@@ -159,12 +160,62 @@ def columns() -> tuple[Column, ...]:
     return tuple(sorted(every, key=lambda column: column.place))
 
 
+def exact(
+    value: float, conditions: dict[str, Scalar], *, unit: str, better: Better = "lower", **further: Any
+) -> Metric:
+    """Return a metric that does not vary between runs. further: other fields of `Metric`."""
+    return Metric(kind="exact", value=value, unit=unit, better=better, conditions=conditions, **further)
+
+
+def of_blocks(
+    sums: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    conditions: dict[str, Scalar],
+    *,
+    unit: str,
+    better: Better = "lower",
+    link: Link = "identity",
+    value: float | None = None,
+) -> Metric:
+    """Return the paired metric sum(sums) / sum(sizes), or its exponential (`link`); its samples are those of blocks.
+    value: in place of that quotient, where it was summed up more exactly."""
+    value, slope = float(sums.sum() / sizes.sum()) if value is None else value, 1.0
+    if link == "exp":
+        value = slope = math.exp(value)  # delta method
+    return Metric(
+        kind="paired",
+        value=value,
+        unit=unit,
+        better=better,
+        stderr=slope * ratio_stderr(sums, sizes),
+        link=link,
+        samples=(sums / sizes).tolist(),
+        weights=sizes.astype(float).tolist(),
+        conditions=conditions,
+    )
+
+
+def ratio_stderr(sums: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
+    """Return the standard error of sum(sums) / sum(sizes), a ratio of means: Cochran (1977), section 2.11."""
+    n = len(sums)
+    rest = sums - sizes * (sums.sum() / sizes.sum())
+    return float(math.sqrt(n / (n - 1) * (rest**2).sum()) / sizes.sum())
+
+
+def with_blocks(weights: list[float], windows: int, *, unit: str, link: Link = "identity") -> Metric:
+    """Return a metric as it will be, with blocks of these weights and values that stand for none (`Group.expected`)."""
+    return Metric(
+        kind="paired", value=1.0, unit=unit, better="lower", link=link, samples=[0.0] * len(weights), weights=weights,
+        conditions={"windows": windows},
+    )  # fmt: skip
+
+
 def paired(
     samples: ArrayLike,
     conditions: dict[str, Scalar],
     *,
     unit: str,
-    better: Literal["lower", "higher"],
+    better: Better,
     **further: Any,
 ) -> Metric:
     """Return the metric that is the mean of its samples, one for each unit of the workload.

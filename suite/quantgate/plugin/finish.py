@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from quantgate.errors import InputError, QuantgateError
 from quantgate.judge.coverage import coverage
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
-from quantgate.machine.environment import Environment
+from quantgate.machine.environment import Environment, commit_of
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict
 from quantgate.report import RunInfo
@@ -200,7 +199,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
         notes=notes,
-        commit=_commit(wiring.root),
+        commit=commit_of(wiring.root, "--short") or "",
         matrix=str(options.matrix or ""),
         updating=options.update_baselines,
         against=options.against or "",
@@ -227,12 +226,3 @@ def _changed(wiring: Wiring, outcome: Outcome) -> list[str]:
     if wiring.against is not None:
         lines = [*changed_environment(wiring.against.libraries, Environment().libraries), *lines]
     return list(dict.fromkeys(lines))
-
-
-def _commit(root: Path) -> str:
-    command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()

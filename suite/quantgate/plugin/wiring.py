@@ -15,7 +15,6 @@ import pytest
 from quantgate.backends.registry import backends, unused
 from quantgate.baselines.store import StoredBaselines, check_machine
 from quantgate.cache.prune import bound, limit_bytes, sweep
-from quantgate.config.hardware import missing_hardware
 from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
@@ -24,7 +23,7 @@ from quantgate.jobs import Spent
 from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
 from quantgate.locks import BusyError, locked
-from quantgate.machine.environment import Environment, machine
+from quantgate.machine.environment import Environment, cuda_devices, machine
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.measure.groups import group_of
@@ -171,11 +170,9 @@ class Wiring:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Return why this machine leaves the cell out; empty where it does not."""
-        return (
-            missing_hardware(cell)
-            or backends()[cell.backend].missing(cell.scheme_options)
-            or self.supply.refused(cell)
-        )
+        if cell.scheme_options.get("device") == "cuda" and not cuda_devices():
+            return "needs a CUDA device; this machine has none"
+        return backends()[cell.backend].missing(cell.scheme_options) or self.supply.refused(cell)
 
     @cached_property
     def measurer(self) -> Measurer:

@@ -27,15 +27,15 @@ def load_matrix(path: Path | None = None) -> Matrix:
 def _check_logprobs(matrix: Matrix) -> None:
     """Raise InputError where a tier needs log-probabilities of a reference that is not among its cells."""
     for name, tier in matrix.tiers.items():
-        for group in with_logprobs(tier.group_options):
-            cells = matrix.cells(name)
-            ids = {cell.id for cell in cells}
-            for cell in cells:
-                if cell.reference not in ids:
-                    raise InputError(
-                        f"{matrix.path}: tiers.{name}.cells: {cell.id} is held against {cell.reference}, which is not "
-                        f"among them: add it, or leave out tiers.{name}.{group}"
-                    )
+        if not (groups := with_logprobs(tier.group_options)):
+            continue
+        cells = {cell.id: cell.reference for cell in matrix.cells(name)}
+        for cell, reference in cells.items():
+            if reference not in cells:
+                raise InputError(
+                    f"{matrix.path}: tiers.{name}.cells: {cell} is held against {reference}, which is not among them: "
+                    f"add it, or leave out tiers.{name}.{groups[0]}"
+                )
 
 
 def _check_schemes(matrix: Matrix) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
+from quantgate.measure.groups import ratio_stderr
 from quantgate.measure.metrics import divergence, perplexity
 from quantgate.measure.session import Session
 
@@ -89,7 +90,7 @@ def test_samples_are_those_of_the_blocks_that_perplexity_has(here: Here) -> None
         assert metric.weights == blocks
         assert np.average(metric.samples or [], weights=blocks) == pytest.approx(metric.value)
         assert metric.stderr == pytest.approx(
-            perplexity.ratio_stderr(np.array(metric.samples) * blocks, np.array(blocks))
+            ratio_stderr(np.array(metric.samples) * blocks, np.array(blocks))
         )
         assert metric.stderr
 

@@ -18,7 +18,7 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group, paired
+from quantgate.measure.groups import Group, exact, paired
 from quantgate.measure.logprobs import Rows
 from quantgate.measure.metrics.divergence import compare
 from quantgate.measure.scoring import score
@@ -78,14 +78,11 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "context": ", ".join(str(s.context) for s in stretches),
         "decoded": ", ".join(str(s.tokens) for s in stretches),
     }
-    common: dict[str, Any] = {"better": "lower", "conditions": conditions}
-    weights = [1.0] * total
+    common: dict[str, Any] = {"better": "lower", "weights": [1.0] * total}
     return {
-        "decoding/kl_mean": paired(kl, unit="nats", weights=weights, **common),
-        "decoding/perplexity": paired(nll, unit="", link="exp", weights=weights, **common),
-        "decoding/growth": Metric(
-            kind="exact", value=max(0.0, float(grown.mean())), unit="bytes/token", **common
-        ),
+        "decoding/kl_mean": paired(kl, conditions, unit="nats", **common),
+        "decoding/perplexity": paired(nll, conditions, unit="", link="exp", **common),
+        "decoding/growth": exact(max(0.0, float(grown.mean())), conditions, unit="bytes/token"),
     }
 
 

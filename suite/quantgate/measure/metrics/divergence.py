@@ -27,7 +27,7 @@ from pydantic import model_validator
 from quantgate.backends.base import HasCache
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
-from quantgate.measure.groups import Column, Group
+from quantgate.measure.groups import Better, Column, Group, exact, of_blocks, ratio_stderr, with_blocks
 from quantgate.measure.logprobs import Reference, Rows, Write, writing
 from quantgate.measure.metrics import perplexity
 from quantgate.measure.scoring import CHUNK
@@ -71,13 +71,7 @@ def expected(options: Options) -> dict[str, Metric]:
     if options.thirds:
         of_third = [float(size) for size in _third(options)] * options.windows
         weights |= {"kl_early": of_third, "kl_late": of_third}
-    return {
-        f"divergence/{name}": Metric(
-            kind="paired", value=1.0, unit="nats", better="lower", samples=[0.0] * len(of_blocks),
-            weights=of_blocks, conditions={"windows": options.windows},
-        )
-        for name, of_blocks in weights.items()
-    }  # fmt: skip
+    return {f"divergence/{n}": with_blocks(w, options.windows, unit="nats") for n, w in weights.items()}
 
 
 class Divergence(NamedTuple):
@@ -190,20 +184,18 @@ def _metrics(tokens: Divergence, sizes: list[int], conditions: dict[str, Scalar]
     edges = np.cumsum([0, *sizes])
     squares = tokens.delta_p**2
     rms = math.sqrt(squares.mean())
-
-    def exact(value: float, stderr: float, unit: str) -> Metric:
-        return Metric(
-            kind="exact", value=value, unit=unit, better="lower", stderr=stderr, conditions=conditions
-        )
-
-    error = perplexity.ratio_stderr(np.add.reduceat(squares, edges[:-1]), np.array(sizes))
+    error = ratio_stderr(np.add.reduceat(squares, edges[:-1]), np.array(sizes))
     spread = bootstrap_stderr(np.split(tokens.kl, edges[1:-1]), [0.99, 1.0])
     return {
         "divergence/kl_mean": _paired(tokens.kl, sizes, conditions),
-        "divergence/kl_99": exact(float(np.quantile(tokens.kl, 0.99)), spread[0], "nats"),
-        "divergence/kl_max": exact(float(tokens.kl.max()), spread[1], "nats"),
+        "divergence/kl_99": exact(
+            float(np.quantile(tokens.kl, 0.99)), conditions, unit="nats", stderr=spread[0]
+        ),
+        "divergence/kl_max": exact(float(tokens.kl.max()), conditions, unit="nats", stderr=spread[1]),
         # delta method: the derivative of sqrt(x) is 1 / (2 sqrt(x))
-        "divergence/delta_p_rms": exact(rms, error / (2 * rms) if rms else 0.0, "fraction"),
+        "divergence/delta_p_rms": exact(
+            rms, conditions, unit="fraction", stderr=error / (2 * rms) if rms else 0.0
+        ),
         "divergence/same_top": _paired(tokens.same_top, sizes, conditions, "fraction", "higher"),
     }
 
@@ -230,20 +222,12 @@ def _paired(
     sizes: Sequence[int],
     conditions: dict[str, Scalar],
     unit: str = "nats",
-    better: Literal["lower", "higher"] = "lower",
+    better: Better = "lower",
 ) -> Metric:
     """Return the mean of values of tokens; its samples are the means of blocks, sizes the tokens of each."""
     sums = np.add.reduceat(values, np.cumsum([0, *sizes[:-1]]))
-    return Metric(
-        kind="paired",
-        value=float(values.mean()),
-        unit=unit,
-        better=better,
-        stderr=perplexity.ratio_stderr(sums, np.array(sizes)),
-        samples=(sums / sizes).tolist(),
-        weights=[float(s) for s in sizes],
-        conditions=conditions,
-    )
+    mean = float(values.mean())
+    return of_blocks(sums, np.array(sizes), conditions, unit=unit, better=better, value=mean)
 
 
 def bootstrap_stderr(blocks: Sequence[NDArray[np.float64]], quantiles: Sequence[float]) -> list[float]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from quantgate.backends.base import HasCache, Weights
 from quantgate.errors import UnmeasurableError
-from quantgate.measure.groups import Column, Group
+from quantgate.measure.groups import Column, Group, exact
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
@@ -61,14 +61,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             "there, or leave these cases out (-m 'not memory')"
         )
     metrics = _sizes(weights, source)
-    metrics["memory/file_bytes"] = _exact(weights.file_bytes, "bytes", source)
+    metrics["memory/file_bytes"] = exact(weights.file_bytes, source, unit="bytes")
     if isinstance(backend, HasCache) and (options.cache or backend.states_cache):
         if (size := backend.cache_bytes()) is None:
-            session.notes["cache"] = (
-                "memory/cache_bytes: not measured, the library does not say exactly what its cache takes"
-            )
+            why = "not measured, the library does not say exactly what its cache takes"
+            session.notes["cache"] = f"memory/cache_bytes: {why}"
         else:
-            metrics["memory/cache_bytes"] = _exact(size, "bytes", lengths)
+            metrics["memory/cache_bytes"] = exact(size, lengths, unit="bytes")
     for phase, peak in peaks.items():
         metrics[f"memory/peak_{phase}_anonymous"] = _level(
             peak.anonymous, phase_conditions, raw, peak.as_dict()
@@ -83,18 +82,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 def _sizes(weights: Weights, conditions: dict[str, Scalar]) -> dict[str, Metric]:
     sizes = {
-        "memory/weight_bytes": _exact(weights.bytes, "bytes", conditions),
-        "memory/bits_per_weight": _exact(weights.bits_per_weight, "bits", conditions),
+        "memory/weight_bytes": exact(weights.bytes, conditions, unit="bytes"),
+        "memory/bits_per_weight": exact(weights.bits_per_weight, conditions, unit="bits"),
     }
     if (share := weights.quantized_share) is not None:
-        sizes[QUANTIZED_SHARE] = _exact(share, "fraction", conditions, "higher")
+        sizes[QUANTIZED_SHARE] = exact(share, conditions, unit="fraction", better="higher")
     return sizes
-
-
-def _exact(
-    value: float, unit: str, conditions: dict[str, Scalar], better: Literal["lower", "higher"] = "lower"
-) -> Metric:
-    return Metric(kind="exact", value=value, unit=unit, better=better, conditions=conditions)
 
 
 def _level(

@@ -8,14 +8,13 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Column, Group
+from quantgate.measure.groups import Column, Group, of_blocks, with_blocks
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
@@ -40,13 +39,7 @@ def needs(options: Options) -> Needs:
 
 def expected(options: Options) -> dict[str, Metric]:
     """Return the gated metrics with as many samples as they will have."""
-    weights = weights_of(options)
-    return {
-        "perplexity": Metric(
-            kind="paired", value=1.0, unit="", better="lower", link="exp", samples=[0.0] * len(weights),
-            weights=weights, conditions={"windows": options.windows},
-        )
-    }  # fmt: skip
+    return {"perplexity": with_blocks(weights_of(options), options.windows, unit="", link="exp")}
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -67,40 +60,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     conditions = conditions_of(session, text, options, int(tokens.sum()))
     with_bytes = {**conditions, "scored bytes": int(scored_bytes.sum())}
     return {
-        "perplexity": _ratio(nll, tokens, conditions, "", "exp"),
-        "perplexity/bits_per_byte": _ratio(nll / math.log(2), scored_bytes, with_bytes, "bits/byte"),
+        "perplexity": of_blocks(nll, tokens, conditions, unit="", link="exp"),
+        "perplexity/bits_per_byte": of_blocks(nll / math.log(2), scored_bytes, with_bytes, unit="bits/byte"),
     }
-
-
-def _ratio(
-    sums: NDArray[np.float64],
-    sizes: NDArray[np.int64],
-    conditions: dict[str, Scalar],
-    unit: str,
-    link: Literal["identity", "exp"] = "identity",
-) -> Metric:
-    """Return the metric sum(sums) / sum(sizes), or its exponential; its samples are those of blocks."""
-    value, slope = float(sums.sum() / sizes.sum()), 1.0
-    if link == "exp":
-        value = slope = math.exp(value)  # delta method
-    return Metric(
-        kind="paired",
-        value=value,
-        unit=unit,
-        better="lower",
-        stderr=slope * ratio_stderr(sums, sizes),
-        link=link,
-        samples=(sums / sizes).tolist(),
-        weights=sizes.astype(float).tolist(),
-        conditions=conditions,
-    )
-
-
-def ratio_stderr(sums: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
-    """Return the standard error of sum(sums) / sum(sizes), a ratio of means: Cochran (1977), section 2.11."""
-    n = len(sums)
-    rest = sums - sizes * (sums.sum() / sizes.sum())
-    return float(math.sqrt(n / (n - 1) * (rest**2).sum()) / sizes.sum())
 
 
 def conditions_of(session: Session, text: Text, options: Options, scored: int) -> dict[str, Scalar]:

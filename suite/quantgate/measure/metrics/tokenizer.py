@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group
+from quantgate.measure.groups import Group, exact
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Record
 
@@ -29,12 +29,10 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             wrong.append(text)
         session.progress(number, len(lines))
     return {
-        "tokenizer/mismatches": Metric(
-            kind="exact",
-            value=float(len(wrong)),
+        "tokenizer/mismatches": exact(
+            float(len(wrong)),
+            {"source": session.source_hash, "lines": len(lines)},
             unit="lines",
-            better="lower",
-            conditions={"source": session.source_hash, "lines": len(lines)},
             raw={"first mismatches": wrong[:5]},
         )
     }
