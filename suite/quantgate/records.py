@@ -283,6 +283,14 @@ class Verdict(Record):
     """Why the value is wrong whatever the baseline, and cannot become one (`quantgate.judge.expected`)."""
     reference: str = ""
     """Whether the reference cell moved as well in the same run: everything drifted, or this scheme alone."""
+    kind: Kind | None = None
+    """Of the metric, as `better`, `stderr`, `samples` (their number), `conditions` and `weights` (hashes): what the
+    history keeps of it. None, or empty, where nothing was measured."""
+    better: Literal["lower", "higher"] | None = None
+    stderr: float | None = None
+    samples: int | None = None
+    conditions: str = ""
+    weights: str = ""
 
     @property
     def size(self) -> float:

@@ -13,10 +13,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.tolerances import Tolerances
-from quantgate.judge.environment import changed_environment, other_weights
+from quantgate.files import hash_of
+from quantgate.judge.environment import CHECKPOINT, changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
-from quantgate.records import MOVED, Measurement, Metric, Status, Verdict
+from quantgate.records import MOVED, Measurement, Metric, Scalar, Status, Verdict
 from quantgate.words import delta
 
 UNNAMED_MACHINE = "timings are gated on a named machine (--machine) or as ratio"
@@ -73,7 +74,7 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
     """
     new, old = comparison.new, comparison.old
     judged = [
-        verdict
+        described(verdict, metric, new.environment) if verdict.metric == name else verdict
         for name, metric in new.metrics.items()
         if covers(name)
         for verdict in _of_metric(name, metric, comparison, rules, reproduce)
@@ -136,6 +137,20 @@ def _of_metric(
         name = f"{name.rpartition('/')[0]}/choices"
         if same := tolerances.of_reproduction(name, cell):
             yield reproduction(cell, name, choices, old_choices, same, changed, reproduce, unused=unused)
+
+
+def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:
+    """Add to a verdict what the history keeps of its metric."""
+    of_samples = len(metric.samples) if metric.kind == "paired" and metric.samples else None
+    facts = {
+        "kind": metric.kind,
+        "better": metric.better,
+        "stderr": metric.stderr,
+        "samples": metric.process_count if metric.nested else of_samples,
+        "conditions": hash_of(metric.conditions),
+        "weights": str(environment.get(CHECKPOINT) or metric.conditions.get("source") or ""),
+    }
+    return verdict.model_copy(update=facts)
 
 
 def explained(

@@ -7,6 +7,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import psutil
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import Update, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
+from quantgate.history import store as history
 from quantgate.judge.coverage import coverage
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
-from quantgate.machine.environment import Environment, commit_of
+from quantgate.machine.environment import Environment, commit_of, instruction_sets
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict
 from quantgate.report import RunInfo
@@ -168,6 +170,12 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
         else:
             console.print(format_update(one))
     try:
+        if options.history is not None:
+            path, _ = history.append(options.history, outcome.verdicts, info)
+            console.print(f"wrote {path}", markup=False, soft_wrap=True)
+    except InputError as error:  # the reports are written all the same
+        console.print(str(error), style="red", markup=False, soft_wrap=True)
+    try:
         if options.report is not None:
             for path in write_report(options.report, outcome.verdicts, info):
                 console.print(f"wrote {path}", markup=False, soft_wrap=True)
@@ -191,6 +199,9 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
             notes.append((cell, f"no {group} cases: {why}"))
     return RunInfo(
         tier=options.tier,
+        run=wiring.run,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        place=machine_class(wiring),
         seconds=time.monotonic() - wiring.begin,
         machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads",
         environment=common,
@@ -207,6 +218,14 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         bits=wiring.bits,
         options=options.words,
     )
+
+
+def machine_class(wiring: Wiring) -> dict[str, Scalar]:
+    """Return what timings and kernels depend on, so that values of different machines are not compared as a series."""
+    facts = {key: wiring.fingerprint[key] for key in ("cpu", "cores", "cpu_quota", "os", "threads")}
+    image = os.environ.get("ImageOS")  # noqa: SIM112 - so GitHub spells it
+    others = {"isa": instruction_sets(), "image": image, "name": wiring.options.machine}
+    return {**facts, **{key: value for key, value in others.items() if value}}
 
 
 def in_common(

@@ -184,10 +184,10 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     if outcome.verdicts:
         with _unforeseen(terminalreporter, outcome):
             finish.summarize(wiring, outcome, terminalreporter, int(exitstatus))
-    elif wiring.options.report is not None:
-        terminalreporter.write_line(
-            f"{wiring.options.report}: no report was written, since no gate was judged"
-        )
+        return
+    for folder, what in ((wiring.options.report, "report"), (wiring.options.history, "run")):
+        if folder is not None:
+            terminalreporter.write_line(f"{folder}: no {what} was written, since no gate was judged")
 
 
 @contextmanager

@@ -97,6 +97,7 @@ class Options:
     results: Path | None = _path("DIR", "where measurements and logs go (default: .quantgate/)")
     reuse: bool = _flag("take measurements of an earlier or interrupted run where nothing has changed")
     report: Path | None = _path("DIR", "write report.md and report.json there")
+    history: Path | None = _path("DIR", "append this run to the history there, one new file for each run")
     profile: bool = _flag(
         "show at the end where the wall time went: by cell and phase, in forward passes and outside of them"
     )
@@ -157,11 +158,11 @@ class Options:
             read_plain_text(self.text)
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads}: must be 1 or more")
-        for name in ("results", "baselines", "report"):
+        for name in ("results", "baselines", "report", "history"):
             folder: Path | None = getattr(self, name)
             if folder is not None and folder.exists() and not folder.is_dir():
                 raise InputError(f"{self.flag(name)} {folder}: is a file, not a folder; name another")
-        for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report):
+        for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report, self.history):
             if path is not None and (problem := path_problem(path)):
                 raise InputError(problem)
         if self.min_judged is not None:
@@ -178,7 +179,7 @@ class Options:
             )
 
     def _check_against(self, environment: str) -> None:
-        for name in ("update_baselines", "machine", "require_baselines", "reuse"):
+        for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
             if getattr(self, name):
                 raise InputError(
                     f"--against does not go with {self.flag(name)}: an A/B run measures both environments now and "

@@ -76,7 +76,7 @@ class Wiring:
         self.against: Environment | None = None
         """The other environment of an A/B run; from `open_against` on."""
         # The processes of pytest-xdist share a name, so that each cell is measured by one of them.
-        self._run = getattr(config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
+        self.run = getattr(config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
         self.screen = Screen(config)
         self.progress = Progress(self.screen.file, len(self.cells), fresh_line=self.screen.fresh_line)
         self._open = ExitStack()
@@ -180,7 +180,7 @@ class Wiring:
         plan = make_plan(self._all_needs, self.cells, references=self.against is None)
         self.progress.total = len(plan.cells)
         options = self.options
-        settings = Settings(options.tier, self.threads, self.results, options.reuse, self._run)
+        settings = Settings(options.tier, self.threads, self.results, options.reuse, self.run)
         bench = self._bench(settings, self.supply)
         if self.against is None:
             return StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)

@@ -16,6 +16,12 @@ class RunInfo(Record):
     """What a report says about the run itself; everything else follows from the verdicts."""
 
     tier: str
+    run: str = ""
+    """The run's id, hexadecimal digits."""
+    created: str = ""
+    """When the run ended, UTC, ISO 8601."""
+    place: dict[str, Scalar] = Field(default_factory=dict)
+    """What makes the class of the machine: processor, instruction sets, cores, threads, image."""
     seconds: float = 0.0
     machine: str = ""
     """One line of text: processor, threads, memory, GPU."""

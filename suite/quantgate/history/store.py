@@ -1,0 +1,70 @@
+"""Append the file of a run to a history. A file appears whole or not at all, and is never written again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantgate.errors import InputError
+from quantgate.history.record import to_lines
+from quantgate.records import Verdict
+from quantgate.report import RunInfo
+
+_WITHOUT_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+def append(folder: Path, verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Path, bool]:
+    """Write the file of a run and return its path, and whether it is new: a run that is there already is left as it is.
+
+    Two processes never meet, since the names of their files differ by the run's id. Raises InputError naming the folder
+    where it cannot be written, and the file where it is there with another content.
+    """
+    header, content = to_lines(verdicts, info)
+    path = folder / header.name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path, _create(path, content)
+    except OSError as error:
+        raise InputError(
+            f"cannot write this run into the history {folder}: {error.strerror or error}. What is there is unharmed; "
+            "free some space or name a writable folder, then add the run with `python -m quantgate.history import`."
+        ) from error
+
+
+def _create(path: Path, content: bytes) -> bool:
+    """Make a file in one step; return False where it was there. On any error nothing is left behind."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o444 & ~umask)
+        try:
+            os.link(name, path)  # unlike a rename, never replaces a file
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS or path.exists():
+                raise
+            Path(name).rename(path)
+    except FileExistsError:
+        if path.read_bytes() != content:
+            raise InputError(f"{path}: is there with another content; it was left as it is") from None
+        return False
+    finally:
+        Path(name).unlink(missing_ok=True)
+    _sync(path.parent)
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Make a new name in a folder survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

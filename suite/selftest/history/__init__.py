@@ -1,0 +1,1 @@
+"""Tests of the history: files of runs, series, events."""

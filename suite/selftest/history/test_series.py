@@ -1,0 +1,107 @@
+"""A history is read back as it was written; what is damaged is named and costs nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from quantgate.errors import InputError
+from quantgate.history.series import ABSENT, STATUSES, Series, read
+
+from selftest.history import nights
+from selftest.history.nights import Plan
+
+
+def one(folder: Path, cell: str, metric: str) -> Series:
+    (series,) = (s for s in read(folder).series if (s.cell, s.metric) == (cell, metric))
+    return series
+
+
+def test_made_nights_are_what_a_run_writes(tmp_path: Path) -> None:
+    path, *_ = nights.write(tmp_path, Plan(nights=1))
+    assert len(nights.points(path)) == 18
+    assert path.relative_to(tmp_path).parts[:2] == ("2026", "01")
+    assert path.name.startswith("20260101T023000Z-0000000-")
+
+
+def test_values_come_back_to_the_last_digit_and_gaps_are_gaps(tmp_path: Path) -> None:
+    def fails(cell: str, metric: str, night: int) -> float:
+        return math.nan if (cell, night) == ("m/llamacpp/Q4_0", 3) else 1.0
+
+    paths = nights.write(tmp_path, Plan(nights=6, missing=frozenset({2}), change=fails))
+    history = read(tmp_path)
+    assert [run.time.day for run in history.runs] == [1, 2, 4, 5, 6]
+    assert [run.path for run in history.runs] == paths
+    series = one(tmp_path, "m/llamacpp/Q4_0", "throughput/decode_ratio")
+    written = [
+        p for path in paths for p in nights.points(path) if (p.cell, p.metric) == (series.cell, series.metric)
+    ]
+    assert [None if math.isnan(v) else v for v in series.value.tolist()] == [p.value for p in written]
+    assert (series.kind, series.better, series.unit, series.relative) == ("ratio", "higher", "x", True)
+    assert (
+        [STATUSES[s] for s in series.status]
+        == [p.verdict for p in written]
+        == ["pass"] * 2 + ["error"] + ["pass"] * 2
+    )
+    assert series.environment.tolist()[2] == ABSENT
+    assert history.environment_of(series, 0)["torch"] == "2.13.0+cpu"
+    assert history.environment_of(series, 2) == {}
+    assert np.allclose(series.low[[0, 1, 3, 4]], [p.low for p in written if p.low is not None])
+
+
+def test_cells_that_come_later_have_no_past(tmp_path: Path) -> None:
+    nights.write(tmp_path, Plan(nights=3))
+    plan = Plan(nights=5, cells=[*Plan().cells, *nights.cells(40)], missing=frozenset(range(3)), seed=1)
+    nights.write(tmp_path, plan)
+    series = one(tmp_path, "model-9/transformers/fp32", "perplexity")
+    assert np.isnan(series.value).tolist() == [True] * 3 + [False] * 2
+    assert len(read(tmp_path).series) == 43 * 6
+
+
+def test_a_tier_alone_and_the_newest_runs_alone(tmp_path: Path) -> None:
+    nights.write(tmp_path, Plan(nights=4))
+    nights.write(tmp_path, Plan(nights=4, tier="smoke", seed=1))
+    assert {series.tier for series in read(tmp_path).series} == {"smoke", "nightly"}
+    history = read(tmp_path, tier="smoke", newest=3)
+    assert [run.time.day for run in history.runs] == [2, 3, 4]
+    assert {series.tier for series in history.series} == {"smoke"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[: len(text) // 2], "was cut"),
+        (lambda text: text.replace('"value"', "'value'", 1), "line 2 is no JSON"),
+        (lambda text: text.replace('"schema":1', '"schema":99'), "schema 99, this quantgate reads 1"),
+        (lambda text: text.replace('"tier":', '"tear":'), "line 1, "),
+        (lambda text: text.replace('"verdict":"pass"', '"verdict":"fine"', 1), "'fine'"),
+        (lambda text: text.replace('"value":', '"value":"x","v":', 1), "'x'"),
+        (lambda text: "", "line 1 is no JSON"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path, damage: object, says: str) -> None:
+    paths = nights.write(tmp_path, Plan(nights=3))
+    paths[1].write_text(damage(paths[1].read_text()))  # type: ignore[operator]
+    history = read(tmp_path)
+    assert [run.time.day for run in history.runs] == [1, 3]
+    (problem,) = history.problems
+    assert problem.startswith(f"{paths[1]}: ")
+    assert says in problem
+    assert len(history.series) == 18
+    assert all(len(series.value) == 2 and not np.isnan(series.value).any() for series in history.series)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder; a run with --history"):
+        read(tmp_path / "none")
+
+
+def test_the_header_has_what_a_reader_needs(tmp_path: Path) -> None:
+    path, *_ = nights.write(tmp_path, Plan(nights=1))
+    header = json.loads(path.read_text().splitlines()[0])
+    assert header["schema"] == 1
+    assert header["points"] == 18
+    assert read(tmp_path).runs[0].machine == header["machine"]
