@@ -24,6 +24,7 @@ from unittest import mock
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
+from quantgate.supply.gguf_config import computed_otherwise, with_old_names
 from quantgate.supply.model_config import load_config
 
 SCRIPT = "convert_hf_to_gguf"
@@ -52,6 +53,10 @@ def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, con
     """
     folder = Path(safetensors)
     report("write GGUF", 0, 1)
+    if difference := computed_otherwise(load_config(folder).get_text_config()):
+        raise AssetError(
+            f"{folder}: llama.cpp would compute another model than this: {difference}; leave its llamacpp cells out"
+        )
     with whole(output, folder=False) as work:
         staged = work.with_name("model")
         stage(folder, staged)
@@ -81,7 +86,9 @@ def stage(folder: Path, staged: Path) -> None:
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
             part["tie_word_embeddings"] = tied
-    (staged / "config.json").write_text(json.dumps(config))
+    (staged / "config.json").write_text(
+        json.dumps(with_old_names(config))
+    )  # some converters read it as it lies
 
 
 def _names(shard: Path) -> list[str]:
@@ -157,16 +164,6 @@ def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
         finally:
             logger.removeHandler(handler)
     return bool(identified)
-
-
-def with_old_names(hparams: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what the converter asks for by names that transformers 5 has given up: the share of a head
-    that rotates (GPT-NeoX, Cohere 2), and the context (GPT-2)."""
-    rope = hparams.get("rope_parameters") or {}
-    old = {"rotary_pct": rope.get("partial_rotary_factor", 1.0)}
-    if "n_positions" in hparams:
-        old["n_ctx"] = hparams["n_positions"]
-    return {**old, **hparams}
 
 
 def _cause(error: BaseException, lines: Sequence[str], staged: Path) -> str:

@@ -14,7 +14,8 @@ import pytest
 from quantgate.errors import AssetError
 from quantgate.paths import cache_dir
 from quantgate.supply.encoder import Encoder
-from quantgate.supply.gguf import gguf_from_safetensors, with_old_names
+from quantgate.supply.gguf import gguf_from_safetensors
+from quantgate.supply.gguf_config import with_old_names
 
 from selftest.conftest import Project
 from selftest.tiny import TinyModel
