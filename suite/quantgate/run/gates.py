@@ -13,9 +13,9 @@ from quantgate.config.matrix import MATRIX, Cell, Matrix, Tier
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
-from quantgate.measure.groups import group_of
+from quantgate.measure.groups import group_of, with_logprobs
 from quantgate.records import Declared, Metric
-from quantgate.run.inputs import load_matrix
+from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need
 from quantgate.run.relative import declared_relatives
 
@@ -86,54 +86,112 @@ def _with_cells(texts: Mapping[str, list[str]]) -> list[str]:
 
 
 def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None:
-    """Raise InputError, naming all of them, for entries that can match no metric, cell or tier: they gate nothing.
+    """Raise InputError, naming all of them, for entries that decide nothing: they match no gate of any cell, or later
+    entries take their place in all of them.
 
-    Entries of a user's own file have to match in the matrix in use, but for those copied from the shipped file, which
-    are for all matrices. Those of the shipped file have to match in the matrix in use or in the shipped one.
+    Entries of a user's own file have to decide something in the matrix in use, but for those copied from the shipped
+    file, which are for all matrices. Those of the shipped file have to in the matrix in use or in the shipped one.
     """
     shipped = path.resolve() == TOLERANCES.resolve()
     copied = [] if shipped else load_tolerances().tolerance
     entries = dict(enumerate(tolerances.tolerance, start=1))
-    wrong = _mismatches({n: entry for n, entry in entries.items() if entry not in copied}, matrix)
+    wrong = _idle({n: entry for n, entry in entries.items() if entry not in copied}, tolerances, matrix)
     if wrong and shipped and matrix.path.resolve() != MATRIX.resolve():
-        wrong = _mismatches({n: entries[n] for n in wrong}, load_matrix())
+        wrong = _idle({n: entries[n] for n in wrong}, tolerances, load_matrix())
     if wrong:
         entry = "{}: entry {} (metric = {!r}) gates nothing: {}"
         raise InputError("\n".join(entry.format(path, n, entries[n].metric, why) for n, why in wrong.items()))
 
 
-def _mismatches(entries: Mapping[int, Tolerance], matrix: Matrix) -> dict[int, str]:
-    """Return, by number, why entries match nothing in the matrix; without those that match."""
+def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matrix) -> dict[int, str]:
+    """Return, by number, why entries decide nothing in the matrix; without those that decide something."""
     if not entries:
         return {}
-    roundings, cells, names = matrix.roundings(), {}, {}
-    for tier, settings in matrix.tiers.items():
-        cells[tier] = [cell.id for cell in matrix.cells(tier)]
-        metrics = possible(settings.group_options)
-        paired = [f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired"]
-        names[tier] = [*metrics, *paired]
-    everywhere = [name for of_tier in names.values() for name in of_tier]
+    roundings, gates = matrix.roundings(), {tier: _gates_of(matrix, tier) for tier in matrix.tiers}
+    in_force = {tier: tolerances.for_tier(tier, roundings) for tier in matrix.tiers}
+    everywhere = _names(gates.values())
 
     def why(entry: Tolerance) -> str:
         if not any(map(entry.meets, everywhere)):
             measured = _nearest(entry.metric, everywhere, "metrics")
             return f"no tier of {matrix.path} measures a metric of this name{measured}"
-        if entry.tier is not None and entry.tier not in matrix.tiers:
-            tiers = _nearest(entry.tier, matrix.tiers, "tiers")
+        if entry.tier is not None and entry.tier not in gates:
+            tiers = _nearest(entry.tier, gates, "tiers")
             return f"tier = {entry.tier!r} is no tier of {matrix.path}{tiers}"
         where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
-        ids = [cell for tier in cells for cell in cells[tier] if entry.tier in (None, tier)]
+        here = {tier: cells for tier, cells in gates.items() if entry.tier in (None, tier)}
+        ids = [cell for cells in here.values() for cell in cells]
         matching = [cell for cell in ids if fnmatchcase(cell, entry.cell)]
         if not matching:
             return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
-        if entry.rounding and not any(roundings[cell] == entry.rounding for cell in matching):
+        matching = [cell for cell in matching if entry.rounding in (None, roundings[cell])]
+        if not matching:
             return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
-        here = everywhere if entry.tier is None else names[entry.tier]
-        if not any(map(entry.meets, here)):
-            return f"{where} measures no such metric{_nearest(entry.metric, here, 'metrics')}"
-        return ""
+        if not any(map(entry.meets, names := _names(here.values()))):
+            return f"{where} measures no such metric{_nearest(entry.metric, names, 'metrics')}"
+        chosen = set(matching)
+        kinds = dict.fromkeys(names for cells in here.values() for names in cells.values())
+        met = {names: [*filter(entry.meets, names)] for names in kinds}
+        mine = [
+            (in_force[tier], cell, name)
+            for tier, cells in here.items()
+            for cell, names in cells.items()
+            if cell in chosen
+            for name in met[names]
+        ]
+        if not mine:
+            more = f" and {len(chosen) - 1} more" if len(chosen) > 1 else ""
+            return f"the cells that it is for ({matching[0]}{more}) have no such metric in {where}"
+        if any(_decides(entry, *gate) for gate in mine):
+            return ""
+        (_, cell, name), other = mine[0], _in_force(entry, *mine[0])
+        return (
+            "of the entries that match a gate the last one counts, and this one is never the last "
+            f"(for {name} of {cell}, metric = {other.metric!r} is): move it to the end"
+        )
 
     return {number: text for number, entry in entries.items() if (text := why(entry))}
+
+
+def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
+    """Return, by cell of a tier, the names of the metrics that it can have, reproductions included."""
+    options = matrix.tier(tier).group_options
+    names: dict[tuple[bool, frozenset[str]], tuple[str, ...]] = {}
+    gates = {}
+    for cell in matrix.cells(tier):
+        is_reference = cell.id == cell.reference
+        groups = frozenset(
+            group
+            for group in options
+            if not lacking_capabilities(cell, group) and not (is_reference and with_logprobs([group]))
+        )
+        if (key := (is_reference, groups)) not in names:
+            mine = {group: one for group, one in options.items() if group in groups}
+            metrics = possible(mine, relatives=not is_reference)
+            paired = [f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired"]
+            names[key] = (*metrics, *paired)
+        gates[cell.id] = names[key]
+    return gates
+
+
+def _names(tiers: Iterable[Mapping[str, tuple[str, ...]]]) -> list[str]:
+    """Return the names of all metrics, each once, in their order."""
+    of_cells = dict.fromkeys(names for cells in tiers for names in cells.values())
+    return list(dict.fromkeys(name for names in of_cells for name in names))
+
+
+def _decides(entry: Tolerance, tolerances: Tolerances, cell: str, name: str) -> bool:
+    """Return whether a gate goes by this entry, in a run against baselines or in an A/B run."""
+    return entry is _in_force(entry, tolerances, cell, name) or entry is tolerances.of(
+        name, cell, against=True
+    )
+
+
+def _in_force(entry: Tolerance, tolerances: Tolerances, cell: str, name: str) -> Tolerance:
+    """Return the entry of the same kind that a gate goes by."""
+    if entry.expected is not None:
+        return tolerances.of_expected(name, cell) or entry
+    return tolerances.of(name, cell, against=entry.against) or entry
 
 
 def _nearest(name: str, names: Iterable[str], kind: str) -> str:

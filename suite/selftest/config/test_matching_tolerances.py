@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from quantgate.config.matrix import Matrix
 from quantgate.errors import InputError
 from quantgate.run.gates import check_tolerances, most_gates, possible
+from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
 
 from selftest.config.tolerance_file import load_text, one_entry
@@ -55,7 +57,14 @@ from selftest.config.tolerance_file import load_text, one_entry
             'metric = "perplexity"\ncell = "smollm2-135m/*"\nreason = "x"\nrelative = 0.1',
             r"matches no cell .*\(its cells: mine/llamacpp/F16, ",
         ),
-        ('metric = "speed"\nrelative = 0.1', r"\(its metrics: .*perplexity/loss.* and \d+ more\)"),
+        (
+            'metric = "perplexity/loss"\ncell = "*/F16"\nreason = "x"\nrelative = 0.1',
+            r"the cells that it is for \(mine/llamacpp/F16\) have no such metric in any tier of ",
+        ),
+        (
+            'metric = "speed"\nrelative = 0.1',
+            r"\(its metrics: perplexity, .*accuracy/arc_easy/acc, .* and \d+ more\)",
+        ),
     ],
 )
 def test_an_entry_that_can_match_nothing_is_refused_with_the_nearest_name(
@@ -87,6 +96,47 @@ def test_every_wrong_entry_is_named(tmp_path: Path, user_matrix: Matrix) -> None
     text += "".join(f'[[tolerance]]\nmetric = "{name}"\nrelative = 0.1\n' for name in ("one", "two"))
     with pytest.raises(InputError, match=r"(?s)entry 2 \(metric = 'one'.*\n.*entry 3 \(metric = 'two'"):
         check_tolerances(tmp_path / "tolerances.toml", load_text(tmp_path, text), user_matrix)
+
+
+def test_what_a_backend_does_not_measure_gates_nothing(tmp_path: Path) -> None:
+    """Another cell of the tier has timings."""
+    file = tmp_path / "matrix.toml"
+    file.write_text(
+        '[models.mine]\nlicense = "MIT"\nweights = { path = "mine" }\n'
+        '[tiers.quick]\ntime_limit = 60\ncells = ["mine/llamacpp/F16", "mine/llamacpp/Q4_0", "mine/kbit/int4-b64"]\n'
+        "[tiers.quick.throughput]\nprompt = 8\ndecode = 8\n"
+    )
+    text = 'metric = "throughput/decode_ratio"\ncell = "{}"\nreason = "x"\nrelative = 0.1'
+    entries = {cell: load_text(tmp_path, one_entry(text.format(cell))) for cell in ("*/Q4_0", "*/kbit/*")}
+    path, matrix = tmp_path / "tolerances.toml", load_matrix(file)
+    check_tolerances(path, entries["*/Q4_0"], matrix)
+    with pytest.raises(InputError, match=r"for \(mine/kbit/int4-b64\) have no such metric"):
+        check_tolerances(path, entries["*/kbit/*"], matrix)
+
+
+NARROW = 'metric = "perplexity"\ncell = "*/Q4_0"\nreason = "x"\nrelative = 0.01'
+
+
+@pytest.mark.parametrize(
+    ("later", "counts"),
+    [
+        ('metric = "perplexity*"\nrelative = 0.5', False),
+        ('metric = "perplexity"\ntier = "long"\nrelative = 0.5', False),
+        ('metric = "perplexity"\ntier = "quick"\nrelative = 0.5', True),
+        ('metric = "perplexity"\nagainst = true\nrelative = 0.5', True),
+        ('metric = "perplexity"\nexpected = 2.0\nabsolute = 0.5', True),
+    ],
+)
+def test_an_entry_that_later_ones_replace_everywhere_is_refused(
+    tmp_path: Path, user_matrix: Matrix, later: str, counts: bool
+) -> None:
+    path = tmp_path / "tolerances.toml"
+    tolerances = load_text(tmp_path, f"{one_entry(NARROW)}[[tolerance]]\n{later}\n")
+    message = (
+        r"entry 1 .* gates nothing: .* \(for perplexity of mine/llamacpp/Q4_0, metric = 'perplexity\*?' is\)"
+    )
+    with nullcontext() if counts else pytest.raises(InputError, match=message):
+        check_tolerances(path, tolerances, user_matrix)
 
 
 def test_the_gates_of_a_case_are_those_of_the_tolerances_in_force(
