@@ -1,4 +1,4 @@
-"""Reports of a run, for people and machines: terminal, Markdown, JSON, and progress while it runs.
+"""Reports of a run, for people and machines: terminal, page, Markdown, JSON, and progress while it runs.
 
 Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing. `rich` is imported by `terminal` and
 `profile` only, because `pytest --collect-only` imports this room and has to stay fast.

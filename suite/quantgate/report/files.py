@@ -1,4 +1,4 @@
-"""Write the reports into files: `report.md`, `report.json`, GitHub's job summary."""
+"""Write the reports into files: `report.html`, `report.md`, `report.json`, GitHub's job summary."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quantgate.records import Verdict
 from quantgate.report import RunInfo
 from quantgate.report.findings import leading
 from quantgate.report.markdown import JOB_SUMMARY_LIMIT, to_markdown
+from quantgate.report.page.figures import to_html
 from quantgate.report.summary import counts, outcome, unequal_text
 
 FORMAT = 1
@@ -48,8 +49,13 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
 
 
 def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:
-    """Write `report.md` and `report.json`, each in one step, and return them. Raises InputError naming the folder."""
-    texts = {"report.md": to_markdown(verdicts, info), "report.json": to_json(verdicts, info)}
+    """Write `report.md`, `report.json` and `report.html`, each in one step, and return them. Raises InputError naming
+    the folder."""
+    texts = {
+        "report.md": to_markdown(verdicts, info),
+        "report.json": to_json(verdicts, info),
+        "report.html": to_html(verdicts, info),
+    }
     try:
         for name, text in texts.items():
             write_atomic(folder / name, text.encode())

@@ -48,7 +48,7 @@ class Finding:
         metric, verdicts = next(iter(self.common.by_metric().items()))
         others = [m for m in self.metrics if m != metric]
         more = f"; also {listed(others)}" if others else ""
-        return f"{_whose(self.common)}: {metric} {spread(verdicts)}{more}"
+        return f"{_whose(self.common)}: {' '.join(filter(None, (metric, spread(verdicts))))}{more}"
 
     @property
     def cells(self) -> list[str]:

@@ -15,6 +15,7 @@ from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo
 from quantgate.report.files import append_job_summary, to_json, write_report
 from quantgate.report.markdown import JOB_SUMMARY_LIMIT, to_markdown
+from quantgate.report.page.figures import to_html
 
 from selftest.report.examples import INFO, cell, example, line_with, rendered, verdict
 
@@ -103,9 +104,10 @@ def test_json_has_verdicts_run_and_counts() -> None:
 def test_the_report_folder_is_made_and_filled(tmp_path: Path) -> None:
     for _ in range(2):  # the second replaces the first
         files = write_report(tmp_path / "a" / "b", example(), INFO)
-    assert [file.name for file in files] == ["report.md", "report.json"]
+    assert [file.name for file in files] == ["report.md", "report.json", "report.html"]
     assert files[0].read_text(encoding="utf-8") == to_markdown(example(), INFO)
     assert files[1].read_text(encoding="utf-8") == to_json(example(), INFO)
+    assert files[2].read_text(encoding="utf-8") == to_html(example(), INFO)
     assert sorted((tmp_path / "a" / "b").iterdir()) == sorted(files)  # no temporary files
 
 
@@ -127,8 +129,8 @@ def test_the_job_summary_is_appended_to_and_never_too_large(tmp_path: Path) -> N
         append_job_summary(tmp_path / "none" / "summary", "x")
 
 
-def test_collecting_does_not_import_rich() -> None:
-    code = "import sys, quantgate.report.progress, quantgate.report.markdown; print('rich' in sys.modules)"
+def test_collecting_imports_neither_rich_nor_jinja() -> None:
+    code = "import sys, quantgate.report.progress, quantgate.report.files; print({'rich', 'jinja2'} & {*sys.modules})"
     folder = quantgate.report.__path__[0] + "/../.."
     run = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert run.stdout == "False\n"
+    assert run.stdout == "set()\n"

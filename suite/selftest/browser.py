@@ -1,0 +1,80 @@
+"""A real browser for the tests of pages: the machine's Chromium or Chrome, driven by playwright. Where either is
+missing, the tests that need it are skipped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+QUIET = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PHONE = 390
+"""Width of a small screen, in pixels."""
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A browser that was started."""
+
+    handle: Any
+
+    @contextmanager
+    def visit(
+        self, page: Path, hash_: str = "", *, width: int = 1280, dark: bool = False, javascript: bool = True
+    ) -> Iterator[Any]:
+        """Open a file and, when the block ends, assert that it reported nothing to the console and loaded nothing."""
+        context = self.handle.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            java_script_enabled=javascript,
+        )
+        try:
+            tab = context.new_page()
+            loaded: list[str] = []
+            messages: list[str] = []
+            tab.on("request", lambda request: loaded.append(request.url))
+            tab.on("console", lambda message: messages.append(message.text))
+            tab.on("pageerror", lambda error: messages.append(str(error)))
+            tab.goto(f"{page.as_uri()}{hash_}")
+            yield tab
+            assert messages == []
+            assert [url for url in loaded if not url.startswith(("data:", page.as_uri()))] == []
+        finally:
+            context.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A browser, started once."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+    program = next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip(f"no browser on this machine ({', '.join(NAMES)})")
+    with playwright.sync_playwright() as driver:
+        handle = driver.chromium.launch(executable_path=program, args=list(QUIET))
+        yield Browser(handle)
+        handle.close()
+
+
+def overflow(tab: Any) -> int:
+    """By how many pixels the page is wider than the screen."""
+    wider: int = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return wider
+
+
+def visible(tab: Any, selector: str) -> list[str]:
+    """The texts of the elements that can be seen."""
+    return [e.text_content().strip() for e in tab.query_selector_all(selector) if e.is_visible()]
