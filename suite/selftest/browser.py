@@ -41,6 +41,7 @@ class Browser:
             color_scheme="dark" if dark else "light",
             java_script_enabled=javascript,
         )
+        context.set_default_timeout(120_000)  # a machine may be busy
         try:
             tab = context.new_page()
             loaded: list[str] = []
