@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from quantgate.checkpoint.checks import quantization_bits
 from quantgate.config.toml_input import allowed
+from quantgate.machine.builds import BUILD, build_of
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,17 @@ def problem_with(method: str, options: Mapping[str, Any], *, as_is: bool, bits: 
     return ""
 
 
-def versions_of(method: str) -> dict[str, str]:
-    """Return the versions of the packages that a method needs, by distribution."""
-    versions: dict[str, str] = {}
+@functools.cache
+def libraries_of(method: str) -> dict[str, str]:
+    """Return the versions and builds of the packages that a method needs, as the environment names them."""
+    libraries: dict[str, str] = {}
     for module in METHODS.get(method, Method()).needs:
         name = module.replace(".", "-").replace("_", "-")
         with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+            libraries[name] = metadata.version(name)
+            if (build := build_of(name, module.partition(".")[0])) is not None:
+                libraries[f"{BUILD}{name}"] = build
+    return libraries
 
 
 def _wrong(model: type[BaseModel] | None, options: Mapping[str, Any], *, required: bool) -> str:

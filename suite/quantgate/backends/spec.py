@@ -37,8 +37,8 @@ class SchemeOptions(Record):
         """Say what the scheme needs that is not installed, or that its device cannot do; empty: nothing."""
         return ""
 
-    def versions(self) -> dict[str, str]:
-        """Return the versions of libraries that only such schemes need, by distribution."""
+    def further_libraries(self) -> dict[str, str]:
+        """Return versions and builds of libraries that only such schemes need, as the environment names them."""
         return {}
 
     def is_simulated(self) -> bool:
@@ -74,9 +74,9 @@ class BackendSpec:
         simulated = self._validated(scheme_options).is_simulated()
         return self.capabilities - {"timings"} if simulated else self.capabilities
 
-    def versions(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
-        """Return the versions of libraries that the scheme needs beyond `libraries`, by distribution."""
-        return self._validated(scheme_options).versions()
+    def further_libraries(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
+        """Return versions and builds of libraries that the scheme needs beyond `libraries`."""
+        return self._validated(scheme_options).further_libraries()
 
     def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
         # Bits of 0 are those of a checkpoint that nobody has read yet.

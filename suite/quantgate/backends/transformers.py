@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from quantgate.backends.methods import METHODS, problem_with, versions_of
+from quantgate.backends.methods import METHODS, libraries_of, problem_with
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader, not_installed
 from quantgate.records import Record
 
@@ -98,8 +98,8 @@ class Options(FloatOptions):
             return f'{self.quantization.method} needs a GPU, and the scheme says device = "cpu"'
         return not_installed(method.needs) or super().why_not()
 
-    def versions(self) -> dict[str, str]:
-        return versions_of(self.quantization.method) if self.quantization else {}
+    def further_libraries(self) -> dict[str, str]:
+        return libraries_of(self.quantization.method) if self.quantization else {}
 
     def is_simulated(self) -> bool:
         method = METHODS[self.quantization.method] if self.quantization else None

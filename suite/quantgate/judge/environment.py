@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from quantgate.machine.builds import BUILD
 from quantgate.records import Scalar
 
 INFORMATIVE = {"commit"}
@@ -15,11 +16,14 @@ CHECKPOINT = "checkpoint"
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
-    """List the differences, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one side lacks reads `none`."""
+    """List the differences, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one side lacks reads `none`. A
+    build that the old side does not name was not recorded then, and is no difference."""
     return [
         f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
         for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
-        if (was := old.get(key)) != (now := new.get(key)) and not (key == "memory_gb" and _close(was, now))
+        if (key in old or not key.startswith(BUILD))
+        and (was := old.get(key)) != (now := new.get(key))
+        and not (key == "memory_gb" and _close(was, now))
     ]
 
 
@@ -39,7 +43,7 @@ def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
     return [
         line
         for line in changes
-        if not line.startswith(SUITE) and line.removeprefix("build of ").split(" ")[0] not in unused
+        if not line.startswith(SUITE) and line.removeprefix(BUILD).split(" ")[0] not in unused
     ]
 
 

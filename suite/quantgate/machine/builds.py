@@ -1,7 +1,8 @@
 """Which build of a library is installed, and whether one of its files was edited since, in milliseconds.
 
 A distribution's RECORD has the hash of each installed file. A file that is younger than RECORD, or has another size, is
-hashed again; for all others RECORD is believed. An edit that keeps the size and sets the time back goes unnoticed.
+hashed again; for all others RECORD is believed. An edit that keeps the size and sets the time back goes unnoticed, but
+for llama.cpp's libraries, which people build and replace: those are always hashed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+BUILD = "build of "
+"""What the keys of an environment that tell builds of one version apart begin with."""
+
 LIBRARIES = {
     "torch": "torch",
     "transformers": "transformers",
@@ -28,6 +32,12 @@ LIBRARIES = {
 }
 """Distributions that compute, and the import name of each."""
 
+LLAMA_LIBRARIES = "LLAMA_CPP_LIB_PATH"
+"""The variable that names a folder from which llama-cpp-python loads llama.cpp, in place of the one that it brings."""
+
+LLAMA = "llama_cpp/lib/"
+"""Where its own ones are, in the words of RECORD."""
+
 LARGEST = 2**25
 """Bytes. Size and time stand for the content of a larger file that was edited."""
 
@@ -35,10 +45,12 @@ LARGEST = 2**25
 @functools.cache
 def builds() -> dict[str, str | None]:
     """Return `build of <distribution>` by name, 12 digits; None for a distribution that is not installed."""
-    return {f"build of {name}": _build(name, package) for name, package in LIBRARIES.items()}
+    return {f"{BUILD}{name}": build_of(name, package) for name, package in LIBRARIES.items()}
 
 
-def _build(name: str, package: str) -> str | None:
+def build_of(name: str, package: str) -> str | None:
+    """Return 12 digits that tell a distribution's build from others; None: it is not installed. package: its import
+    name."""
     try:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
@@ -50,8 +62,21 @@ def _build(name: str, package: str) -> str | None:
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     is_editable = origin.get("dir_info", {}).get("editable", False)
     if record is None or is_editable or folder != Path(str(distribution.locate_file(package))):
-        return _digest(_listed(folder))
-    return _digest(_recorded(folder, record.splitlines()))
+        lines = _listed(folder)
+    else:
+        lines = _recorded(folder, record.splitlines())
+    replaced = (
+        _contents(llama_libraries()) if package == "llama_cpp" and LLAMA_LIBRARIES in os.environ else ()
+    )
+    return _digest([*lines, *replaced])
+
+
+def llama_libraries() -> list[Path]:
+    """Return the shared libraries that llama-cpp-python loads, sorted; empty: it is not installed."""
+    package, chosen = package_folder("llama_cpp"), os.environ.get(LLAMA_LIBRARIES)
+    if package is None:
+        return []
+    return sorted((Path(chosen) if chosen else package / "lib").glob("*.so*"))
 
 
 def package_folder(package: str) -> Path | None:
@@ -78,7 +103,7 @@ def _recorded(package: Path, record: list[str]) -> Iterator[str]:
         except OSError:
             yield f"{name} missing"
             continue
-        edited = status.st_mtime_ns > installed or str(status.st_size) != size
+        edited = status.st_mtime_ns > installed or str(status.st_size) != size or name.startswith(LLAMA)
         yield f"{name} {_content(Path(root, name)) if edited else recorded}"
 
 
@@ -93,6 +118,12 @@ def _content(file: Path) -> str:
         return f"{status.st_size} bytes of {status.st_mtime_ns}"
     digest = hashlib.sha256(file.read_bytes()).digest()
     return f"sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
+
+
+def _contents(files: Iterable[Path]) -> Iterator[str]:
+    """Yield the name and the content's hash of each file."""
+    for file in files:
+        yield f"{file.name} {_content(file)}"
 
 
 def _listed(folder: Path) -> Iterator[str]:

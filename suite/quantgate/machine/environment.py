@@ -21,7 +21,7 @@ from pathlib import Path
 import psutil
 
 from quantgate import __version__
-from quantgate.machine.builds import LIBRARIES, builds, package_folder
+from quantgate.machine.builds import LIBRARIES, LLAMA_LIBRARIES, builds, llama_libraries
 from quantgate.machine.quota import cores as quota
 from quantgate.paths import PACKAGE
 
@@ -46,7 +46,7 @@ _PLACES = re.compile(
 )
 """Those of them that only say where files are, what is printed, or what a container image was made for."""
 
-_LOADING = {"LD_LIBRARY_PATH", "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
+_LOADING = {"LD_LIBRARY_PATH", LLAMA_LIBRARIES, "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
 """Exceptions: these decide which library is loaded."""
 
 Facts = dict[str, str | int | float | bool | None]
@@ -187,10 +187,8 @@ def cuda_devices() -> int:
 @functools.cache
 def llama_library_hash() -> str:
     """Return the SHA-256 (12 digits) of llama.cpp's shared libraries: a rebuilt or patched one has the same version."""
-    folder = package_folder("llama_cpp")
-    if folder is None:
-        return "absent"
-    return _digest((file, file.read_bytes()) for file in sorted(folder.glob("lib/*.so*")))
+    files = llama_libraries()
+    return _digest((file, file.read_bytes()) for file in files) if files else "absent"
 
 
 @functools.cache

@@ -225,7 +225,7 @@ class Bench:
     def fingerprint(self, cell: Cell) -> str:
         """Return a hash that is equal for equal work: cell, workload, libraries, variables, code that measures,
         threads, machine."""
-        versions = backends()[cell.backend].versions(cell.scheme_options)
+        further = backends()[cell.backend].further_libraries(cell.scheme_options)
         return hash_of(
             [
                 cell.model_dump(exclude={"as_is"}),
@@ -234,7 +234,7 @@ class Bench:
                 work_facts(self.supply.environment.libraries),
                 self.settings.threads,
                 *self.supply.identity(cell),
-                *([versions] if versions else []),
+                *([further] if further else []),
             ]
         )
 

@@ -10,6 +10,7 @@ from quantgate.cache.kept import discard, intact, keep
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.jobs import Preparation
 from quantgate.locks import locked
+from quantgate.machine.builds import BUILD
 from quantgate.machine.environment import WORKER, Environment, code_hash
 from quantgate.paths import cache_dir
 from quantgate.processes.isolate import run_isolated, write_job
@@ -77,7 +78,7 @@ class Maker:
         """Return what pins the result of a module of `supply/`: its code, and versions and builds of the packages it
         uses."""
         libraries = self.environment.libraries
-        versions = [libraries.get(key) for name in packages for key in (name, f"build of {name}")]
+        versions = [libraries.get(key) for name in packages for key in (name, f"{BUILD}{name}")]
         return [code_hash(f"supply/{module}.py"), *versions]
 
 

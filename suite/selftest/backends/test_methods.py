@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from quantgate.backends.methods import METHODS, configuration_of
+from quantgate.backends.methods import METHODS, configuration_of, libraries_of
 from quantgate.backends.spec import not_installed
 from quantgate.backends.transformers import BACKEND, Options
 from quantgate.checkpoint.checks import quantization_bits
+from quantgate.machine.builds import builds
 
 NEEDS_TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
 STORED = {
@@ -117,3 +118,17 @@ def test_weights_that_become_floats_have_no_timings_of_their_own() -> None:
     assert "timings" not in BACKEND.can(compressed)
     assert "timings" in BACKEND.can(scheme({"method": "quanto"}))
     assert BACKEND.can({"bits": 32, "dtype": "float32"}) == BACKEND.capabilities
+
+
+def test_the_libraries_of_a_method_are_told_by_version_and_build() -> None:
+    """Of those that only some schemes need, too: an edited one is measured anew."""
+    quantization = {"method": "bitsandbytes", "load_in_8bit": True}
+    libraries = BACKEND.further_libraries(scheme(quantization))
+    assert libraries == libraries_of("bitsandbytes")
+    assert libraries.keys() == {"bitsandbytes", "build of bitsandbytes"}
+    assert libraries["build of bitsandbytes"] == builds()["build of bitsandbytes"]
+
+
+@NEEDS_TORCHAO
+def test_the_build_of_torchao_is_told() -> None:
+    assert libraries_of("torchao").keys() == {"torchao", "build of torchao"}

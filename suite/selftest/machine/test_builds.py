@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -17,7 +18,7 @@ from quantgate.judge.environment import changed_environment
 from quantgate.judge.judge import judge
 from quantgate.machine import builds as module
 from quantgate.machine import environment
-from quantgate.machine.builds import builds
+from quantgate.machine.builds import build_of, builds
 from quantgate.machine.environment import variables
 from quantgate.records import Metric, Scalar, Status
 
@@ -106,6 +107,31 @@ def test_an_editable_package_is_known_by_its_files(hashed: Callable[[], str | No
     assert hashed() != before
 
 
+def test_a_library_of_llama_cpp_that_was_replaced_is_another_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as before, and with its time: what `cp -p` leaves of another build."""
+    library = tmp_path / "llama_cpp/lib/libllama.so"
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"native")
+    (library.parents[1] / "__init__.py").touch()
+    info = tmp_path / "fake-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: fake\nVersion: 1.0\n")
+    (info / "RECORD").write_text("llama_cpp/lib/libllama.so,sha256=x,6\nfake-1.0.dist-info/RECORD,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    before = build_of("fake", "llama_cpp")
+    library.write_bytes(b"NATIVE")
+    os.utime(library, (0, 0))
+    replaced = build_of("fake", "llama_cpp")
+    elsewhere = shutil.copytree(library.parent, tmp_path / "built")
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(elsewhere))
+    chosen = build_of("fake", "llama_cpp")
+    (elsewhere / "libllama.so").write_bytes(b"more")
+    assert len({before, replaced, chosen, build_of("fake", "llama_cpp")}) == 4
+
+
 def test_the_installed_libraries_are_what_was_installed() -> None:
     builds.cache_clear()
     begin = time.process_time()
@@ -125,6 +151,7 @@ def test_variables_that_compute_are_taken_and_no_others() -> None:
         "MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41", "DNNL_MAX_CPU_ISA": "SSE41",
         "ATEN_CPU_CAPABILITY": "default", "OMP_PROC_BIND": "true", "GOMP_CPU_AFFINITY": "0", "KMP_AFFINITY": "x",
         "MALLOC_ARENA_MAX": "1", "LD_PRELOAD": "/usr/lib/libjemalloc.so", "LD_LIBRARY_PATH": "/opt/lib",
+        "LLAMA_CPP_LIB_PATH": "/opt/llama",
         "GGML_CUDA_FORCE_MMQ": "1", "OPENBLAS_CORETYPE": "Haswell", "TORCH_BLAS_PREFER_CUBLASLT": "1",
         "PYTORCH_CUDA_ALLOC_CONF": "x", "CUBLAS_WORKSPACE_CONFIG": ":8:8", "CUDA_VISIBLE_DEVICES": "1",
         "NVIDIA_TF32_OVERRIDE": "0", "BNB_CUDA_VERSION": "121", "GLIBC_TUNABLES": "x", "PYTHONMALLOC": "malloc",
@@ -143,6 +170,13 @@ def test_a_variable_is_named_and_the_other_tolerance_holds() -> None:
     assert changed_environment(new, new) == []
     assert status([line]) == Status.PASS
     assert status([]) == Status.REGRESSION
+
+
+def test_a_build_that_an_older_record_does_not_name_is_no_change() -> None:
+    new = {"torchao": "1", "build of torchao": "b"}
+    assert changed_environment({"torchao": "1"}, new) == []
+    assert changed_environment(new, {**new, "build of torchao": "c"}) == ["build of torchao b -> c"]
+    assert changed_environment({}, new) == ["torchao none -> 1"]
 
 
 def test_the_suites_own_code_is_named_and_loosens_nothing() -> None:
@@ -202,3 +236,25 @@ def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(
     assert result.measured == [F16]
     (line,) = result.verdict(F16, "perplexity").environment
     assert line.startswith("build of llama-cpp-python ")
+
+
+def test_libraries_of_another_build_are_named_and_measured_anew_under_reuse(
+    baselined: Project, tmp_path: Path
+) -> None:
+    """llama-cpp-python loads those that a variable names. What stands behind the end of a library changes nothing."""
+    import llama_cpp
+
+    built = shutil.copytree(Path(llama_cpp.__file__).parent / "lib", tmp_path / "built")
+    selected = ("-m", "perplexity", "-k", "F16", "--reuse")
+    for change in (b"one", b"another"):
+        for library in built.glob("libllama.so*"):
+            with library.open("ab") as file:
+                file.write(change)
+        result = baselined.run(*selected, LLAMA_CPP_LIB_PATH=str(built))
+        assert result.measured == [F16]
+        verdict = result.verdict(F16, "perplexity")
+        variable, build = sorted(verdict.environment)
+        assert variable == f"LLAMA_CPP_LIB_PATH none -> {built}"
+        assert build.startswith("build of llama-cpp-python ")
+        assert verdict.status == Status.PASS
+    assert baselined.run(*selected, LLAMA_CPP_LIB_PATH=str(built)).measured == []

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer, DynamicCache
 
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
-from quantgate.backends.methods import METHODS, Method, versions_of
+from quantgate.backends.methods import METHODS, Method, libraries_of
 from quantgate.backends.runtime.continuing import Continuing
 from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import check_finite, load_model
@@ -205,7 +205,7 @@ class Transformers(Continuing):
         }
         if self._device.type == "cuda":
             facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
-        return facts | versions_of(self.method)
+        return facts | libraries_of(self.method)
 
     def device_peak_bytes(self) -> dict[str, int]:
         if self._device.type != "cuda":
