@@ -78,12 +78,17 @@ def gguf_parts(path: Path) -> list[Path]:
                     f"{part}: no such file: this part of the split GGUF {path.name} is missing; copy all "
                     f"{count} parts into one folder"
                 )
-    for part in parts:
+    for number, part in enumerate(parts):
         header = check_whole(part)
         if header.split_count > 1 and header.split_count != len(parts):
             raise AssetError(
                 f"{part}: is part {header.split_number + 1} of a GGUF split into {header.split_count}, which its "
                 f"name has to end with: NAME-{header.split_number + 1:05d}-of-{header.split_count:05d}.gguf"
+            )
+        if header.split_number != number and len(parts) > 1:
+            raise AssetError(
+                f"{part}: holds part {header.split_number + 1} of a split GGUF under the name of part {number + 1}; "
+                "fetch it again"
             )
     return parts
 

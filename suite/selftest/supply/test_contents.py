@@ -210,6 +210,9 @@ def test_what_is_wrong_with_a_split_gguf(split: Path) -> None:
         AssetError, match=r"x-00002-of-00003.gguf: is cut off: t1 ends at byte \d+, the file at \d+"
     ):
         identity(split)
+    second.write_bytes(split.with_name("x-00003-of-00003.gguf").read_bytes())
+    with pytest.raises(AssetError, match=r"x-00002-of-00003.gguf: holds part 3 .* under the name of part 2"):
+        identity(split)
     second.unlink()
     with pytest.raises(AssetError, match=r"x-00002-of-00003.gguf: no such file: this part of the split GGUF"):
         identity(split)
