@@ -111,7 +111,7 @@ class Wiring:
         """Refuse a matrix that does not go with the checkpoints on this machine of the selected cells. Raises
         InputError. What is wrong with a checkpoint itself, its cells say."""
         for cell in self.needs:
-            with suppress(AssetError):
+            with suppress(AssetError, OSError):
                 self.supply.check_fit(self.cells[cell], local=True)
 
     def claim_results(self) -> None:

@@ -58,6 +58,8 @@ class Supply:
         self._derived = Derived(self._sources, self._maker, self._calibrated, threads)
         self._as_is = AsIs(matrix.path, self._sources, self._maker)
         self._needs = needs
+        self._checked: set[str] = set()
+        """Models whose GGUF header, which takes a while to read, goes with the matrix."""
         self._lengths = lengths
 
     @cached_property
@@ -90,10 +92,9 @@ class Supply:
             self._as_is.check(cell, local=local)
         if model.weights is None:
             assert model.gguf is not None
-            if not local or model.gguf.path is not None:
-                gguf = self._sources.locate(model.gguf)
-                if gguf.is_file():
-                    check_gguf(self._matrix.path, cell.model, model, gguf)
+            if cell.model not in self._checked and (not local or model.gguf.path is not None):
+                check_gguf(self._matrix.path, cell.model, model, self._sources.locate(model.gguf))
+                self._checked.add(cell.model)
             return
         if local and model.weights.path is None:
             return

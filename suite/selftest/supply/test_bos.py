@@ -147,6 +147,13 @@ def test_it_is_said_at_collection(project: Project, tiny: TinyModel, folder: Pat
     if what == "no token":
         model["add_bos"] = True
     result = project.run("--collect-only")
-    assert result.status == 4
+    assert result.status == 4, result.output
     assert f"models.tiny.add_bos{' = true' if what == 'no token' else ': is missing'}, and" in result.output
     assert not result.processes
+
+
+def test_a_gguf_that_cannot_be_read_is_an_error_of_its_cells(project: Project, folder: Path) -> None:
+    model = project.matrix["models"]["tiny"]
+    del model["weights"]
+    model["gguf"]["path"] = str(folder)
+    assert project.run("--collect-only").status == 0
