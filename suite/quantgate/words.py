@@ -55,17 +55,11 @@ def difference(verdict: Verdict) -> str:
     """Return the change with its interval: `+9.28 % (+8.91 % to +9.65 %)`."""
     if verdict.change is None:
         return ""
-    text = delta(verdict.change, verdict)
-    if verdict.change_low is not None and verdict.change_high is not None:
-        text += f" ({delta(verdict.change_low, verdict)} to {_upper(verdict.change_high, verdict)})"
+    text, low, high = delta(verdict.change, verdict), verdict.change_low, verdict.change_high
+    if low is not None and high is not None:
+        beyond = verdict.change_unit == "relative" and high > 10  # a factor of 11: the figures mean nothing
+        text += f" ({delta(low, verdict)} to {'more than +1000 %' if beyond else delta(high, verdict)})"
     return text
-
-
-def _upper(value: float, verdict: Verdict) -> str:
-    """Return the upper end of an interval; beyond a factor of 11 the figures mean nothing."""
-    if verdict.change_unit == "relative" and value > 10:
-        return "more than +1000 %"
-    return delta(value, verdict)
 
 
 def comparison(verdict: Verdict) -> list[str]:
@@ -104,11 +98,9 @@ def listed(metrics: list[str]) -> str:
     )
 
 
-def abridged(cells: list[str], limit: int = 6) -> str:
-    """Join names of cells; from a long list only the first, since the table has them all."""
-    if len(cells) <= limit:
-        return ", ".join(cells)
-    return f"{', '.join(cells[: limit - 2])} and {len(cells) - limit + 2} more cells"
+def abridged(cells: list[str]) -> str:
+    """Join names of cells; from more than six only the first four, since the table has them all."""
+    return ", ".join(cells) if len(cells) <= 6 else f"{', '.join(cells[:4])} and {len(cells) - 4} more cells"
 
 
 def lines_of(text: str) -> list[str]:

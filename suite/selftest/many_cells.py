@@ -11,7 +11,7 @@ from quantgate.baselines.store import baseline_path
 from quantgate.files import write_atomic
 from quantgate.plugin.wiring import WIRING
 from quantgate.records import Measurement, Metric
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.bench import Bench
 
 PERPLEXITY = Metric(
     kind="paired",
@@ -28,8 +28,9 @@ PERPLEXITY = Metric(
 def pytest_collection_finish(session: pytest.Session) -> None:
     wiring = session.config.stash[WIRING]
     options = wiring.options
-    settings = Settings(options.tier, wiring.threads, wiring.results, reuse=True, run="earlier")
-    bench = Bench(wiring.matrix, wiring.tier, settings, wiring.supply)
+    bench = Bench(
+        wiring.matrix, wiring.tier, options.tier, wiring.supply, wiring.threads, wiring.results, "earlier"
+    )
     for needs in wiring.needs.values():
         cell = needs[0].cell
         record = Measurement(

@@ -1,7 +1,9 @@
-"""What a backend declares of itself. The parent process reads it, so it imports no library that computes."""
+"""What a backend declares of itself, and the backends that there are: files of this folder, and entry points of
+`quantgate.backends`. The parent process reads them, so they import no library that computes."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.machinery
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from quantgate.discovery import discover
 from quantgate.records import Record
 
 Capability = Literal["scores", "logits", "steps", "timings", "weights", "tokenizes", "generates", "inputs"]
@@ -81,6 +84,17 @@ class BackendSpec:
     def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
         # Bits of 0 are those of a checkpoint that nobody has read yet.
         return self.options.model_validate({**scheme_options, "bits": scheme_options.get("bits") or None})
+
+
+@functools.cache
+def backends() -> dict[str, BackendSpec]:
+    """Return all backends by name. Raises InputError for an entry point that cannot be imported."""
+    return discover("quantgate.backends", "BACKEND", "quantgate.backends")
+
+
+def unused() -> dict[str, frozenset[str]]:
+    """Return by backend what it does not compute with (`BackendSpec.unused`)."""
+    return {name: spec.unused for name, spec in backends().items()}
 
 
 def loader(module: str) -> Loader:

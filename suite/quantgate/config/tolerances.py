@@ -116,10 +116,10 @@ class Tolerances(Record):
     def of(self, metric: str, cell: str, *, against: bool = False) -> Tolerance | None:
         """Return the last entry that matches metric and cell; against: whether entries for A/B runs count. None: the
         metric is recorded, not gated."""
-        for entry in self._matching(metric, cell):
-            if entry.expected is None and (against or not entry.against):
-                return entry
-        return None
+        return next(
+            (e for e in self._matching(metric, cell) if e.expected is None and (against or not e.against)),
+            None,
+        )
 
     def of_expected(self, metric: str, cell: str) -> Tolerance | None:
         """Return the last entry with `expected` that matches metric and cell."""

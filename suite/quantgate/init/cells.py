@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from quantgate.backends.methods import METHODS
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.checkpoint.checks import describe
 from quantgate.config.matrix import BackendEntry, Scheme
 from quantgate.config.toml_input import allowed

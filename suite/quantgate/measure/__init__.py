@@ -1,1 +1,1 @@
-"""measure."""
+"""Everything of the measuring process (README.md)."""

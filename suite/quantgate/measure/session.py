@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quantgate.backends.base import DeviceMemory
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
 from quantgate.items import TOKENIZER, Programs, Task, Text
@@ -235,12 +235,11 @@ class Session:
     @contextmanager
     def memory_phase(self) -> Iterator[Peak]:
         """Measure the memory of process and device while the block runs; the yielded Peak is filled when it ends."""
-        if isinstance(backend := getattr(self, "backend", None), DeviceMemory):
-            backend.reset_device_peak()
+        before = getattr(self, "backend", None)  # the block may load it
+        if isinstance(before, DeviceMemory):
+            before.reset_device_peak()
         with memory_peak() as peak:
             yield peak
         self.no_peaks = peak.inherited or self.no_peaks
-        if isinstance(
-            backend := getattr(self, "backend", None), DeviceMemory
-        ):  # the block may have loaded it
-            peak.device = backend.device_peak_bytes()
+        if isinstance(self.backend, DeviceMemory):
+            peak.device = self.backend.device_peak_bytes()

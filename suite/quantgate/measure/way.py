@@ -92,9 +92,7 @@ def handshake(backend: Backend, probe: Probe) -> Handshake:
         shared = score_trees(backend, probe.trees)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # whatever a library makes of a mask, of positions, of a cache that it does not have
+    except Exception as error:  # whatever a library makes of a mask, of a cache that it does not have
         return Handshake("plain", None, limit, f"the shared way failed ({in_one_line(error)})")
     difference = max(_difference(plain[s], scored) for s, scored in zip(probe.sequences, shared, strict=True))
     if difference <= limit:
@@ -155,9 +153,8 @@ def probe_of(backend: Backend, groups: Groups) -> Probe:
         add(long[:1], kept=past)
         add(item(stem), past=past)
     whole = TokenSequence(longest[:WHOLE], 1)
-    return Probe(
-        trees, sequences, whole, [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
-    )
+    cuts = [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
+    return Probe(trees, sequences, whole, cuts)
 
 
 def fastest_budget(session: Session, groups: Groups, way: Way) -> int:

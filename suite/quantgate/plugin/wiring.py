@@ -6,13 +6,12 @@ import time
 import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import pytest
 
-from quantgate.backends.registry import backends, unused
+from quantgate.backends.spec import backends, unused
 from quantgate.baselines.store import StoredBaselines, check_machine
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.matrix import Cell, Matrix
@@ -33,8 +32,8 @@ from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
 from quantgate.records import QUANTIZED_SHARE
 from quantgate.report.progress import Progress
-from quantgate.run.against import AgainstRun, Side
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.against import AgainstRun
+from quantgate.run.bench import Bench
 from quantgate.run.gates import check_tolerances, foreseen, most_gates, possible
 from quantgate.run.inputs import load_matrix
 from quantgate.run.measurer import Measurer
@@ -179,18 +178,18 @@ class Wiring:
         """Measures what is selected."""
         plan = make_plan(self._all_needs, self.cells, references=self.against is None)
         self.progress.total = len(plan.cells)
-        options = self.options
-        settings = Settings(options.tier, self.threads, self.results, options.reuse, self.run)
-        bench = self._bench(settings, self.supply)
+        bench = self._bench(self.supply)
         if self.against is None:
-            return StoredRun(self.tier, settings, plan, bench, self.progress, self.stored)
+            return StoredRun(plan, bench, self.progress, self.stored, self.options.reuse)
         place = "in the environment that is compared against: "
-        other = replace(settings, worker=self.against.worker, place=place)
-        benches: dict[Side, Bench] = {"old": self._bench(other, self._supply(self.against)), "new": bench}
-        return AgainstRun(self.tier, plan, benches, self.progress, options.pair_count, settings.run)
+        other = self._bench(self._supply(self.against), worker=self.against.worker, place=place)
+        return AgainstRun(plan, {"old": other, "new": bench}, self.progress, self.options.pair_count)
 
-    def _bench(self, settings: Settings, supply: Supply) -> Bench:
-        bench = Bench(self.matrix, self.tier, settings, supply, self.spent)
+    def _bench(self, supply: Supply, **environment: Any) -> Bench:
+        bench = Bench(
+            self.matrix, self.tier, self.options.tier, supply, self.threads, self.results, self.run,
+            spent=self.spent, **environment,
+        )  # fmt: skip
         self._open.callback(bench.close)
         return bench
 

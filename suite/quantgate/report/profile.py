@@ -27,11 +27,6 @@ def phases_of(spent: Sequence[Spent]) -> dict[str, float]:
     return {**sums, "rest": rest}
 
 
-def forward_of(spent: Sequence[Spent]) -> dict[str, float]:
-    """Return seconds in forward passes by phase, all processes together."""
-    return added(one.forward for one in spent)
-
-
 def beyond(spent: Sequence[Spent]) -> tuple[list[float], list[float]]:
     """Return the seconds of each cell outside of measuring: for the cells that are the first of their model's backend,
     and for the others."""
@@ -57,7 +52,8 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
     console.print()
     console.print(table, crop=False)
     console.width = width
-    processes, forward = math.fsum(one.seconds for one in spent), math.fsum(forward_of(spent).values())
+    processes = math.fsum(one.seconds for one in spent)
+    forward = math.fsum(s for one in spent for s in one.forward.values())
     shares = f"measuring processes {processes:.1f} s, judging {cases - processes:.1f} s"
     lines = [
         f"wall time {run:.1f} s: {shares}, pytest and reports {run - cases:.1f} s",
@@ -76,7 +72,7 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
 
 def _table(spent: Sequence[Spent]) -> Table:
     """Return a row for each cell, one for all of them, and one for the forward passes among these."""
-    names, forward = list(phases_of(spent)), forward_of(spent)
+    names, forward = list(phases_of(spent)), added(one.forward for one in spent)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("seconds")
     for title in ("processes", *names, "all", "forward"):
@@ -85,7 +81,8 @@ def _table(spent: Sequence[Spent]) -> Table:
     def add(title: str, processes: Sequence[Spent], style: str = "") -> None:
         phases = phases_of(processes)
         values = [phases.get(name, 0.0) for name in names]
-        values += [math.fsum(one.seconds for one in processes), math.fsum(forward_of(processes).values())]
+        values.append(math.fsum(one.seconds for one in processes))
+        values.append(math.fsum(s for one in processes for s in one.forward.values()))
         table.add_row(title, str(len(processes)), *map(_seconds, values), style=style)
 
     for cell, processes in _by_cell(spent).items():

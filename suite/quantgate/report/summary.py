@@ -50,8 +50,6 @@ class Row:
     """One cell in the table."""
 
     cell: str
-    model: str
-    label: str
     entries: tuple[Entry, ...]
     status: Status
 
@@ -73,14 +71,13 @@ def shown_columns(table: list[Row]) -> list[int]:
 
 
 def _row(cell: str, metrics: dict[str, Verdict]) -> Row:
-    model, _, label = cell.partition("/")
     entries = [_entry(column, metrics) for column in COLUMNS]
     status = worst(v.status for v in metrics.values())
     statuses = {entry.status for entry in entries if entry != EMPTY}
     if statuses <= {status} and status in (Status.ERROR, Status.NO_BASELINE):
         # The verdict at the end of the row says it for all.
         entries = [replace(entry, mark="") for entry in entries]
-    return Row(cell, model, label or cell, tuple(entries), status)
+    return Row(cell, tuple(entries), status)
 
 
 def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:

@@ -119,10 +119,11 @@ def _grid(table: list[Row], shown: list[int]) -> Table:
         texts.append(values)
     grid.add_column("verdict", no_wrap=True)
     for number, row in enumerate(table):
-        if number == 0 or row.model != table[number - 1].model:
-            grid.add_row(Text(row.model, "bold"))
+        model, _, label = row.cell.partition("/")
+        if number == 0 or model != table[number - 1].cell.partition("/")[0]:
+            grid.add_row(Text(model, "bold"))
         verdict = Text(str(row.status), STYLES[row.status])
-        grid.add_row(Text(row.label), *(column[number] for column in texts), verdict)
+        grid.add_row(Text(label or row.cell), *(column[number] for column in texts), verdict)
     return grid
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from quantgate.config.matrix import Cell, Tier
+from quantgate.config.matrix import Cell
 from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison
@@ -28,12 +28,10 @@ Side = Literal["old", "new"]
 class AgainstRun:
     """One run's measurements of both environments: the `Measurer` of an A/B run."""
 
-    tier: Tier
     plan: Plan
     benches: dict[Side, Bench]
     progress: Progress
     pairs: int
-    run: str
     _done: dict[str, Comparison | QuantgateError] = field(default_factory=dict)
     _again: dict[tuple[str, str], Comparison | QuantgateError] = field(default_factory=dict)
 
@@ -66,10 +64,11 @@ class AgainstRun:
         """Measure one process of each side first, for what does not vary between processes (or only to load: the
         checkpoint and the libraries are in the page cache afterwards), then the pairs: what is timed in turns in two
         processes at the same time, anything else in two that have the machine for themselves."""
-        run = f"{self.run} {name}".strip()
+        bench = self.benches["new"]
+        run, options = f"{bench.run_id} {name}".strip(), bench.tier.group_options
         requests = self._possible(cell, requests)
-        varying = repeated(requests, self.tier.group_options)
-        timed = in_turns(varying, self.tier.group_options)
+        varying = repeated(requests, options)
+        timed = in_turns(varying, options)
         alone = [r for r in varying if r not in timed]
         steps: list[tuple[Sequence[Side], list[str]]] = [
             ((side,), [r for r in requests if r not in varying]) for side in ("old", "new")
@@ -85,13 +84,12 @@ class AgainstRun:
                 events = self.progress.of_process(cell.id, number, len(steps))
                 for side, record in zip(sides, run_beside(benches, cell, share, events), strict=True):
                     parts[side].append(record)
-                    for bench in self.benches.values():  # the other side takes the same
-                        bench.settle(cell.id, record.metrics)
+                    for one in self.benches.values():  # the other side takes the same
+                        one.settle(cell.id, record.metrics)
         merged = {side: beside(merge(parts[side]), run) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
-                path = self.benches["new"].file(cell, file)
-                write_atomic(path, merged[side].model_dump_json(indent=1).encode())
+                write_atomic(bench.file(cell, file), merged[side].model_dump_json(indent=1).encode())
         return Comparison(merged["new"], merged["old"])
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.cache.kept import intact
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, ProcessError
@@ -30,32 +30,25 @@ KEPT = 3
 """Servers kept for the next cell: each holds what it has imported, 0.3 to 0.5 GB with torch."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What of the command line bears on measuring.
-
-    worker: command of the measuring process: another interpreter is another environment.
-    place: that environment in words; its errors begin with it.
-    """
-
-    tier_name: str
-    threads: int
-    results: Path
-    reuse: bool
-    run: str
-    worker: Sequence[str] = WORKER
-    place: str = ""
-
-
 @dataclass(eq=False)
 class Bench:
     """Starts measuring processes. Methods raise QuantgateError saying why there is no measurement. `close` ends the
-    servers that fork them."""
+    servers that fork them.
+
+    results: the folder for records and logs. run_id: of this run, which each record names. worker: command of the
+    measuring process: another interpreter is another environment. place: that environment in words; its errors begin
+    with it.
+    """
 
     matrix: Matrix
     tier: Tier
-    settings: Settings
+    tier_name: str
     supply: Supply
+    threads: int
+    results: Path
+    run_id: str
+    worker: Sequence[str] = WORKER
+    place: str = ""
     spent: list[Spent] = field(default_factory=list)
     """The wall time of each process, in their order."""
     _settled: dict[str, dict[str, Record]] = field(default_factory=dict)
@@ -89,18 +82,18 @@ class Bench:
         following: Sequence[str],
     ) -> Iterator[Process]:
         """Prepare process `number` of `count` that live at the same time; its files are there while the block runs."""
-        begin, settings = time.monotonic(), self.settings
+        begin = time.monotonic()
         log = self.file(cell, name).with_suffix(".log")
         output = sibling(log, "part")
         process: Process | None = None
         try:
             output.unlink(missing_ok=True)  # a killed process may have left one
-            with prefix_errors(settings.place):
+            with prefix_errors(self.place):
                 job = Job(
                     cell=cell.id,
-                    tier=settings.tier_name,
+                    tier=self.tier_name,
                     fingerprint=self.fingerprint(cell),
-                    run=settings.run,
+                    run=self.run_id,
                     backend=cell.backend,
                     weights=self.supply.checkpoint(cell),
                     scheme_options=self.supply.scheme_options(cell),
@@ -109,7 +102,7 @@ class Bench:
                     workload=self.supply.workload(cell.model),
                     requests=list(requests),
                     group_options=self._group_options(cell),
-                    threads=settings.threads,
+                    threads=self.threads,
                     first=number == 0,
                     reference=cell.reference,
                     logprobs=self._logprobs(cell, requests),
@@ -119,7 +112,7 @@ class Bench:
             if following and modules:
                 self._load(cell, modules, [name, *following])
             file = write_job(job.model_dump_json(indent=1), log)
-            process = Process(job, Assignment(server, file, log, modules=modules, place=settings.place))
+            process = Process(job, Assignment(server, file, log, modules=modules, place=self.place))
             yield process
         except OSError as error:
             raise file_error(error) from error
@@ -134,7 +127,7 @@ class Bench:
             self.spent.append(spent)
 
     def _server(self, name: str) -> Server:
-        return self._servers.setdefault(name, Server(self.settings.worker, self.settings.threads))
+        return self._servers.setdefault(name, Server(self.worker, self.threads))
 
     def _load(self, cell: Cell, modules: Sequence[str], names: Sequence[str]) -> None:
         """Have the servers that are kept import their modules now: it takes seconds, and must not run during a
@@ -177,7 +170,7 @@ class Bench:
 
     def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
         """Return the requests whose texts and tasks can be had. Raises MeasurementError where there are none."""
-        with prefix_errors(self.settings.place):
+        with prefix_errors(self.place):
             reasons = {request: self.lacking(cell, request) for request in requests}
             if reasons and all(reasons.values()):
                 raise MeasurementError(next(iter(reasons.values())))
@@ -193,10 +186,10 @@ class Bench:
         if not groups:
             return None
         options = [_dumped(self.tier.group_options[group]) for group in groups]
-        path = self.supply.logprobs(self.reference(cell), options, self.settings.worker)
+        path = self.supply.logprobs(self.reference(cell), options, self.worker)
         if writable(path.parent):
             return path
-        return self.settings.results / path.parent.name / path.name  # the cache is read-only
+        return self.results / path.parent.name / path.name  # the cache is read-only
 
     def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
         """From now on, measure a cell with the options that these metrics were measured with, where the tier leaves
@@ -212,13 +205,13 @@ class Bench:
 
     def file(self, cell: Cell, name: str = "") -> Path:
         """Return the path of the cell's record; `name` tells several records of a cell apart."""
-        folder = self.settings.results / self.settings.tier_name / cell.model / cell.backend
+        folder = self.results / self.tier_name / cell.model / cell.backend
         path = folder / f"{cell.scheme}.json"
         return sibling(path, name) if name else path
 
     def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
         """Return whether a record cannot stand for a new one of these requests."""
-        expected = (cell.id, self.settings.tier_name, self.fingerprint(cell), True)
+        expected = (cell.id, self.tier_name, self.fingerprint(cell), True)
         stands = (record.cell, record.tier, record.fingerprint, record.complete) == expected
         return not stands or not set(requests) <= set(record.requests)
 
@@ -232,7 +225,7 @@ class Bench:
                 self.supply.workload_hash(cell.model),
                 self._group_options(cell),
                 work_facts(self.supply.environment.libraries),
-                self.settings.threads,
+                self.threads,
                 *self.supply.identity(cell),
                 *([further] if further else []),
             ]

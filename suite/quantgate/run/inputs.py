@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.config.matrix import Cell, Matrix, Scheme
 from quantgate.config.reading import read_matrix
 from quantgate.config.toml_input import allowed, validate

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from quantgate.baselines.store import StoredBaselines
-from quantgate.config.matrix import Cell, Tier
+from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison
@@ -20,7 +20,7 @@ from quantgate.locks import locked
 from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, with_logprobs
 from quantgate.records import Measurement, Metric, Record
 from quantgate.report.progress import Progress
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.bench import Bench
 from quantgate.run.measurer import check_measured, once
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, groups_of, partners_of, per_process
@@ -30,14 +30,14 @@ from quantgate.run.relative import add_ratios, agreement, relative_metrics
 
 @dataclass(eq=False)
 class StoredRun:
-    """One run's measurements, against stored baselines: the `Measurer` of every run that is not A/B."""
+    """One run's measurements, against stored baselines: the `Measurer` of every run that is not A/B. reuse: whether a
+    record of an earlier run may stand for a measurement."""
 
-    tier: Tier
-    settings: Settings
     plan: Plan
     bench: Bench
     progress: Progress
     baselines: StoredBaselines
+    reuse: bool = False
     _plain: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
     """By cell, as measured: without what is relative to the reference."""
     _whole: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
@@ -144,7 +144,7 @@ class StoredRun:
                 write_atomic(output, record.model_dump_json(indent=1).encode())
                 return record
             except QuantgateError as error:
-                failure = _Failure(run=self.settings.run, text=str(error))
+                failure = _Failure(run=self.bench.run_id, text=str(error))
                 with suppress(OSError):  # of a full disk, `error` itself tells
                     write_atomic(failure_file, failure.model_dump_json().encode())
                 raise
@@ -167,7 +167,7 @@ class StoredRun:
 
     def _start(self, cell: Cell, requests: Sequence[str], name: str = "") -> Measurement:
         """Measure in as many processes as the requests ask for; only what varies between them is repeated."""
-        shares = per_process(requests, self.tier.group_options)
+        shares = per_process(requests, self.bench.tier.group_options)
         names = [".".join(filter(None, [name, str(n + 1) if n else ""])) for n in range(len(shares))]
         records = []
         with self.progress.measuring(cell.id, groups_of(requests)):
@@ -183,7 +183,7 @@ class StoredRun:
             record = read_measurement(output)
         except MeasurementError:
             return None
-        ours = record.run == self.settings.run or self.settings.reuse
+        ours = record.run == self.bench.run_id or self.reuse
         # A/B runs time in turns with another process.
         alone = not any(m.beside for m in record.metrics.values())
         return record if ours and alone and not self.bench.differs(record, cell, requests) else None
@@ -192,7 +192,7 @@ class StoredRun:
         """Raise what a sister process of this run raised when it measured the cell."""
         with suppress(OSError, ValidationError):
             failure = _Failure.model_validate_json(file.read_bytes())
-            if failure.run == self.settings.run:
+            if failure.run == self.bench.run_id:
                 raise MeasurementError(failure.text)
 
 

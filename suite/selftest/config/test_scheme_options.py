@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.paths import IMPORT_ROOT
 
 from selftest.config.user_file import USER_FILE, refusal

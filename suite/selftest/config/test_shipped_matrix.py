@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark.expression import Expression
-from quantgate.backends.registry import backends
+from quantgate.backends.spec import backends
 from quantgate.config.matrix import MATRIX, Matrix, selecting
 from quantgate.measure.groups import metric_groups
 from quantgate.run.inputs import load_matrix

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quantgate.backends.registry import unused
+from quantgate.backends.spec import unused
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import judge, of_choices, reproduction
 from quantgate.records import Status, Verdict

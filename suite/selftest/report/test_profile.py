@@ -7,7 +7,7 @@ import re
 
 import pytest
 from quantgate.jobs import Spent
-from quantgate.report.profile import beyond, forward_of, phases_of, render_profile
+from quantgate.report.profile import beyond, phases_of, render_profile
 from rich.console import Console
 
 from selftest.conftest import Project
@@ -38,7 +38,6 @@ def test_phases_and_rest_add_up_to_all() -> None:
     phases = phases_of(SPENT)
     assert phases == {"prepare": 0.5, "start": 3.75, "load": 3.25, "memory": 17.5, "rest": 9.0}
     assert sum(phases.values()) == sum(one.seconds for one in SPENT)
-    assert forward_of(SPENT) == {"memory": 12.0}
 
 
 def test_the_first_cell_of_a_backend_bears_its_imports() -> None:

@@ -16,7 +16,7 @@ from quantgate.machine import environment as environment_module
 from quantgate.measure.groups import parse_options
 from quantgate.records import Measurement, Metric
 from quantgate.report.progress import Progress
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.bench import Bench
 from quantgate.run.measurer import once
 from quantgate.run.plan import Plan
 from quantgate.run.stored import StoredRun
@@ -56,6 +56,12 @@ def timed(of: Cell, beside: str | None = None) -> Measurement:
 class FakeBench:
     """Notes which cells are measured; those in `failing` cannot be."""
 
+    tier = Tier(
+        time_limit=1.0,
+        cells=[],
+        group_options=parse_options({"throughput": {"prompt": 8, "decode": 8, "processes": 1}}),
+    )
+
     def __init__(self, folder: Path, failing: Sequence[Cell] = ()) -> None:
         self.folder, self.failing = folder, failing
         self.started: list[str] = []
@@ -86,11 +92,8 @@ def stored_run(bench: Any, *, reuse: bool = False) -> StoredRun:
     plan = Plan()
     for one in (REFERENCE, QUANTIZED):
         plan.add(one, "throughput/decode")
-    workload = {"throughput": {"prompt": 8, "decode": 8, "processes": 1}}
-    tier = Tier(time_limit=1.0, cells=[], group_options=parse_options(workload))
-    settings = Settings("smoke", 1, bench.folder, reuse, "r" if reuse else "another")
-    progress = Progress(StringIO(), 2)
-    return StoredRun(tier, settings, plan, bench, progress, StoredBaselines(bench.folder, "smoke"))
+    bench.run_id = "r" if reuse else "another"
+    return StoredRun(plan, bench, Progress(StringIO(), 2), StoredBaselines(bench.folder, "smoke"), reuse)
 
 
 def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None:
@@ -130,8 +133,8 @@ def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -
         workload_hash=lambda model: "w", identity=lambda cell: [], environment=environment
     )
     matrix: Any = None
-    settings: Any = SimpleNamespace(threads=2)
-    here = Bench(matrix, Tier(time_limit=1.0, cells=[], group_options={}), settings, supply)
+    tier = Tier(time_limit=1.0, cells=[], group_options={})
+    here = Bench(matrix, tier, "smoke", supply, 2, Path(), "r")
     ours = here.fingerprint(QUANTIZED)
     assert here.fingerprint(QUANTIZED) == ours
     monkeypatch.setattr(environment_module, "machine", lambda: {"cpu": "another", "memory_gb": 4.0})

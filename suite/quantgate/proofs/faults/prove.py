@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from quantgate.backends.registry import unused
+from quantgate.backends.spec import unused
 from quantgate.baselines import store as baselines
 from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell, Matrix
@@ -26,7 +26,7 @@ from quantgate.proofs.faults.registry import Fault
 from quantgate.records import QUANTIZED_SHARE, Measurement, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.bench import Bench
 from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need, Plan
 from quantgate.run.stored import StoredRun
@@ -133,18 +133,16 @@ class Proof:
     ) -> tuple[list[Verdict], list[Verdict] | None]:
         """Return the verdicts of the cell's cases, one case a group, and the verdicts as if the environment had changed
         since the baseline (None beside clean processes)."""
-        tier, plan = self.matrix.tier(self.tier), Plan()
+        plan, run_id = Plan(), uuid.uuid4().hex
         for group in groups:
             plan.add(cell, group)
-        faulty = self._settings(fault)
-        clean = replace(faulty, worker=WORKER, place="without the fault: ")
-        bench, other = (Bench(self.matrix, tier, settings, self.supply) for settings in (faulty, clean))
-        baselines = StoredBaselines(self.baselines, self.tier)
-        stored = _Stored(tier, faulty, plan, bench, self.progress, baselines)
+        bench = self._bench(fault, run_id, command(fault))
+        other = self._bench(fault, run_id, WORKER, "without the fault: ")
+        stored = _Stored(plan, bench, self.progress, StoredBaselines(self.baselines, self.tier), self.reuse)
         measurer: Measurer = stored
         if beside_clean:
             benches: dict[Side, Bench] = {"old": other, "new": bench}
-            measurer = AgainstRun(tier, plan, benches, self.progress, self.pairs, faulty.run)
+            measurer = AgainstRun(plan, benches, self.progress, self.pairs)
         rules = replace(self._rules, against=beside_clean, timings=beside_clean)
 
         def check() -> list[Verdict]:
@@ -156,17 +154,12 @@ class Proof:
             stored.upgraded = True
             return verdicts, None if beside_clean else check()
 
-    def _settings(self, fault: Fault | None) -> Settings:
+    def _bench(self, fault: Fault | None, run_id: str, worker: Sequence[str], place: str = "") -> Bench:
         # The folder is named after the fault's code, so that --reuse measures a changed fault again.
         code = code_hash("proofs/faults/registry.py", f"proofs/faults/{fault.kind}.py") if fault else ""
-        return Settings(
-            tier_name=self.tier,
-            threads=self.threads,
-            results=self.results / (f"{fault.name}-{code}" if fault else "none"),
-            reuse=self.reuse,
-            run=uuid.uuid4().hex,
-            worker=command(fault),
-        )
+        results = self.results / (f"{fault.name}-{code}" if fault else "none")
+        tier = self.matrix.tier(self.tier)
+        return Bench(self.matrix, tier, self.tier, self.supply, self.threads, results, run_id, worker, place)
 
     @cached_property
     def _rules(self) -> Rules:

@@ -20,7 +20,7 @@ from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import ToolRun, Tools
 from quantgate.records import Measurement
-from quantgate.run.bench import Bench, Settings
+from quantgate.run.bench import Bench
 from quantgate.run.plan import needs_of
 from quantgate.supply.maker import run_preparation
 from quantgate.supply.supply import Supply
@@ -46,8 +46,8 @@ class SuiteRun:
         self._matrix, self._model = bed.matrix, bed.config.model
         self._needs = needs_of(options)
         self.supply = Supply(bed.matrix, tier, bed.threads, bed.logs, lambda *_: None, text, self._needs)
-        settings = Settings(TIER, bed.threads, bed.results, reuse=False, run=uuid.uuid4().hex)
-        self._bench = Bench(bed.matrix, tier, settings, self.supply)
+        run_id = uuid.uuid4().hex
+        self._bench = Bench(bed.matrix, tier, TIER, self.supply, bed.threads, bed.results, run_id)
         self.supply.check()
 
     def cell(self, name: str) -> Cell:

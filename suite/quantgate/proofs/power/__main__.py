@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from quantgate.backends.registry import unused
+from quantgate.backends.spec import unused
 from quantgate.baselines import store as baselines
 from quantgate.commands import WRONG_INPUT, Parser
 from quantgate.config.tolerances import load_tolerances
