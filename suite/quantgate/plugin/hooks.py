@@ -103,11 +103,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [i for i in items if needs[i] or "quantgate_case" not in getattr(i, "fixturenames", ())]
     order = {cell: n for n, cell in enumerate(wiring.cells)}
     # A case that needs several cells comes after those of the last one. Tests that are no case keep their places.
-    places = [place for place, item in enumerate(items) if needs[item]]
-    ours = [items[place] for place in places]
-    ours.sort(key=lambda item: max(order.get(n.cell.id, -1) for n in needs[item]))
-    for place, item in zip(places, ours, strict=True):
-        items[place] = item
+    last = {item: max(order.get(need.cell.id, -1) for need in needs[item]) for item in items if needs[item]}
+    ours = iter(sorted(last, key=lambda item: last[item]))
+    items[:] = [next(ours) if item in last else item for item in items]
     wiring.select(need for item in items for need in needs[item])
 
 

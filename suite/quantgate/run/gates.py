@@ -43,11 +43,14 @@ def _expanded(template: str, options: Any) -> list[str]:
 def most_gates(need: Need, metrics: Mapping[str, Declared], tolerances: Tolerances) -> int:
     """Return how many gates that noise can trip a case of an A/B run has at most. metrics: what the groups of the tier
     declare (`possible`, without relatives)."""
-    return sum(
-        metric.kind in NOISY and tolerances.of(name, need.cell.id, against=True) is not None
-        for name, metric in metrics.items()
-        if need.covers(name)
-    )
+    mine = {name: metric for name, metric in metrics.items() if need.covers(name)}
+    return _noisy(mine, need.cell, tolerances, against=True)
+
+
+def _noisy(metrics: Mapping[str, Declared], cell: Cell, tolerances: Tolerances, *, against: bool) -> int:
+    """Return how many of the metrics are gates that noise can trip."""
+    noisy = (name for name, metric in metrics.items() if metric.kind in NOISY)
+    return sum(tolerances.of(name, cell.id, against=against) is not None for name in noisy)
 
 
 def foreseen(
@@ -57,11 +60,7 @@ def foreseen(
     shows (`quantgate.judge.sensitivity`), each in words with its cells: a user can raise `windows` or `items` before
     anything is measured. The level of a gate is that of a run of all `cells`."""
     names = possible(tier.group_options)
-    count = sum(
-        metric.kind in NOISY and tolerances.of(name, cell.id) is not None
-        for cell in cells
-        for name, metric in names.items()
-    )
+    count = sum(_noisy(names, cell, tolerances, against=False) for cell in cells)
     level = tolerances.run_alpha / max(1, count)
     shapes: dict[str, Metric] = {}
     for group, options in tier.group_options.items():
