@@ -45,12 +45,14 @@ def state(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def logits_of(file: Path, windows: list[list[int]]) -> list[NDArray[np.float32]]:
-    """Next-token logits of each window but its last token, by llama.cpp called directly."""
+    """Next-token logits of each window but its last token, by llama.cpp called directly. windows: of one length."""
     import llama_cpp
 
     model = llama_cpp.llama_model_load_from_file(os.fsencode(file), llama_cpp.llama_model_default_params())
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = params.n_batch = params.n_ubatch = count = WINDOW - 1  # nothing follows the last token
+    params.n_ctx = params.n_batch = params.n_ubatch = count = (
+        len(windows[0]) - 1
+    )  # nothing follows the last token
     params.n_threads = params.n_threads_batch = 1
     context = llama_cpp.llama_init_from_model(model, params)
     size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
