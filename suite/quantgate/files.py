@@ -91,6 +91,15 @@ def read_plain_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    text = decoded(path, raw)
+    if not text.strip():
+        raise InputError(f"{path}: is empty: name a file with text")
+    return text
+
+
+def decoded(path: Path, raw: bytes) -> str:
+    """Return a file's bytes as text, without a byte order mark. Raises InputError naming the file and the place in it:
+    another encoding, NUL bytes."""
     for encoding, marks in _MARKS.items():
         if raw.startswith(marks):
             remedy = _convert(path, encoding)
@@ -109,8 +118,6 @@ def read_plain_text(path: Path) -> str:
             f"{path}: is not UTF-8: byte 0x{raw[offset]:02x} at offset {offset} (line {line}): "
             f"if it is Latin-1, {_convert(path, 'LATIN1')}"
         ) from None
-    if not text.strip():
-        raise InputError(f"{path}: is empty: name a file with text")
     return text
 
 

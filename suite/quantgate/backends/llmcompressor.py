@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,7 +25,7 @@ class Options(transformers.FloatOptions):
 
     bits: int = Field(ge=2, le=8, strict=False)
     method: Literal["rtn", "gptq", "awq", "smoothquant"]
-    group: int | Literal["channel"] = "channel"
+    group: Annotated[int, Field(ge=1)] | Literal["channel"] = "channel"
     activations: Literal[8] | None = None
     calibration: str | None = None
     high: float = Field(default=0.0, ge=0, lt=1)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from quantgate.checkpoint.checks import quantization_bits
-from quantgate.config.toml_input import allowed
+from quantgate.config.sentences import MISSING, WrongValueError, allowed, mistakes, plainly
 from quantgate.machine.builds import BUILD, build_of
 
 
@@ -68,24 +68,29 @@ _TYPES: dict[str, Any] = {one.__name__: one for one in (int, str, bool, float, l
 """Types of options that TOML can give, by the names of their annotations."""
 
 
-def problem_with(method: str, options: Mapping[str, Any], *, as_is: bool, bits: float | None) -> str:
-    """Say what is wrong with a method's options; empty: nothing is. as_is: the checkpoint is quantized already, and its
-    configuration must agree with `options`. bits: nominal ones of the scheme; None: as the checkpoint says."""
+def check_options(method: str, options: Mapping[str, Any], *, as_is: bool, bits: float | None) -> None:
+    """Raise WrongValueError for what is wrong with a method's options.
+
+    as_is: the checkpoint is quantized already, and its configuration must agree with `options`. bits: nominal ones of
+    the scheme; None: as the checkpoint says.
+    """
     if method not in METHODS:
-        return f"no method {method!r}. {allowed(method, METHODS)}"
+        raise WrongValueError(
+            "quantization.method", f"cannot be {plainly(method)}. {allowed(method, METHODS)}"
+        )
     if not as_is and not METHODS[method].quantizes:
-        return f"{method} loads quantized checkpoints and makes none: add as_is = true"
-    if problem := _wrong(configuration_of(method), options, required=not as_is):
-        return problem
+        problem = f"{method} loads quantized checkpoints and makes none: add as_is = true to the scheme"
+        raise WrongValueError("quantization.method", problem)
+    _check(configuration_of(method), options, "quantization", required=not as_is)
     if method == "torchao" and "quant_type" in options:
         quant_type = options["quant_type"]
         table = quant_type if isinstance(quant_type, Mapping) else {"type": quant_type}
-        if problem := _problem_with_torchao(table):
-            return f"quant_type: {problem}"
+        _check_torchao(table, "quantization.quant_type")
     made = quantization_bits({"quant_method": method, **options})
     if made is not None and bits is not None and made != bits:
-        return f"these options make {made} bits, and bits = {bits:g}"
-    return ""
+        raise WrongValueError(
+            "quantization", f"these options make {made} bits, and the scheme says bits = {bits:g}"
+        )
 
 
 @functools.cache
@@ -101,32 +106,32 @@ def libraries_of(method: str) -> dict[str, str]:
     return libraries
 
 
-def _wrong(model: type[BaseModel] | None, options: Mapping[str, Any], *, required: bool) -> str:
-    """Say which option is unknown, missing or of a wrong type; empty: none is, or there is no source to check with."""
+def _check(model: type[BaseModel] | None, options: Mapping[str, Any], where: str, *, required: bool) -> None:
+    """Raise WrongValueError for an option that is unknown, missing or of a wrong type.
+
+    model: None: there is no source to check with. required: whether options without a default must be given.
+    """
     if model is None:
-        return ""
+        return
     try:
         model.model_validate(options)
     except ValidationError as error:
-        for one in error.errors():
-            key = ".".join(map(str, one["loc"]))
-            if one["type"] == "extra_forbidden":
-                return f"{key}: unknown key. {allowed(key, model.model_fields)}"
-            if one["type"] != "missing":
-                return f"{key}: {one['msg']} (got {one['input']!r})"
-            if required:
-                return f"{key}: is missing; add it"
-    return ""
+        for mistake in mistakes(error, model):
+            if required or mistake.sentence != MISSING:
+                raise WrongValueError(f"{where}.{mistake.key}", mistake.sentence) from None
 
 
-def _problem_with_torchao(table: Mapping[str, Any]) -> str:
+def _check_torchao(table: Mapping[str, Any], where: str) -> None:
     configurations = _torchao_configurations()
     if not configurations:
-        return ""
-    name = table.get("type")
+        return  # torchao is not installed: the cell is skipped
+    if "type" not in table:
+        raise WrongValueError(f"{where}.type", f"{MISSING}. {allowed('', configurations)}")
+    name = table["type"]
     if not isinstance(name, str) or name not in configurations:
-        return f"no configuration {name!r} in torchao.quantization. {allowed(str(name), configurations)}"
-    return _wrong(configurations[name], {k: v for k, v in table.items() if k != "type"}, required=True)
+        raise WrongValueError(where, f"cannot be {plainly(name)}. {allowed(str(name), configurations)}")
+    options = {key: value for key, value in table.items() if key != "type"}
+    _check(configurations[name], options, where, required=True)
 
 
 @functools.cache
@@ -181,17 +186,27 @@ def _torchao_configurations() -> dict[str, type[BaseModel]]:
 
 def _arguments(function: ast.FunctionDef) -> dict[str, tuple[Any, Any]]:
     """Return an `__init__`'s arguments but self: type, and `...` where a value must be given."""
-    names = function.args.args[1:]
-    optional = len(names) - len(function.args.defaults)
+    names, given = function.args.args[1:], function.args.defaults
+    defaults: list[ast.expr | None] = [*[None] * (len(names) - len(given)), *given]
     return {
-        a.arg: (_type(a.annotation), ... if number < optional else None) for number, a in enumerate(names)
+        a.arg: (_type(a.annotation or _type_name(default)), ... if default is None else None)
+        for a, default in zip(names, defaults, strict=True)
     }
+
+
+def _type_name(default: ast.expr | None) -> ast.expr | None:
+    """Return the type of an argument that has a default and no annotation."""
+    value = default.value if isinstance(default, ast.Constant) else None
+    return None if value is None else ast.Name(type(value).__name__)
 
 
 def _type(annotation: ast.expr | None) -> Any:
     """Return the type that an annotation names, if it is one that TOML can give; Any otherwise."""
+    if isinstance(annotation, ast.Constant) and annotation.value is None:
+        return None
     if isinstance(annotation, ast.BinOp):
-        return _type(annotation.left) | None if _type(annotation.left) is not Any else Any
+        left, right = _type(annotation.left), _type(annotation.right)
+        return Any if Any in (left, right) else left | right
     if isinstance(annotation, ast.Subscript):
         annotation = annotation.value
     return _TYPES.get(annotation.id, Any) if isinstance(annotation, ast.Name) else Any

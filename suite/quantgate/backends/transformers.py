@@ -7,8 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from quantgate.backends.methods import METHODS, libraries_of, problem_with
+from quantgate.backends.methods import METHODS, check_options, libraries_of
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader, not_installed
+from quantgate.config.sentences import WrongValueError
 from quantgate.records import Record
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -31,6 +32,8 @@ class Cache(Record):
     """Arguments of transformers' `QuantizedCache`; left out, the library chooses. Keys and values are rounded when they
     are stored, which a single forward pass does not read: token by token, and in generation, it shows."""
 
+    model_config = ConfigDict(strict=True)
+
     backend: Literal["fp8", "quanto", "hqq"]
     nbits: int | None = None
     axis_key: int | None = None
@@ -42,11 +45,12 @@ class Cache(Record):
     def _fits(self) -> Self:
         given = sorted(self.model_fields_set - {"backend"})
         if self.backend == "fp8" and given:
-            raise ValueError(f"{given[0]} does nothing with fp8: leave it out")
+            raise WrongValueError(given[0], "does nothing with fp8: leave it out")
         for name, values in _CACHES[self.backend].items():
             if (value := getattr(self, name)) not in (None, *values):
-                one_of = ", ".join(map(str, values))
-                raise ValueError(f"{name} of {self.backend} is one of {one_of}, not {value}")
+                raise WrongValueError(
+                    name, f"cannot be {value} with {self.backend}. Allowed: {', '.join(map(str, values))}"
+                )
         return self
 
 
@@ -67,7 +71,7 @@ class Quantization(Record):
     """method: as transformers calls it (`quant_method`). Further keys are those of its configuration class, such as
     `TorchAoConfig`; under `as_is` they must agree with the checkpoint's."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", strict=True)
 
     method: str
 
@@ -85,9 +89,8 @@ class Options(FloatOptions):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.quantization is not None:
-            method, settings = self.quantization.method, self.quantization.settings
-            if problem := problem_with(method, settings, as_is=self.as_is, bits=self.bits):
-                raise ValueError(f"quantization: {problem}")
+            settings = self.quantization.settings
+            check_options(self.quantization.method, settings, as_is=self.as_is, bits=self.bits)
         return self
 
     def why_not(self) -> str:

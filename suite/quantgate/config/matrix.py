@@ -6,12 +6,13 @@ import re
 from fnmatch import filter as matching
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from quantgate.checkpoint.nominal import nominal_bits
-from quantgate.config.toml_input import allowed
+from quantgate.config.sentences import allowed
+from quantgate.config.source import Checkpoint, Source
 from quantgate.errors import InputError
 from quantgate.files import checked_name
 from quantgate.paths import FIXTURES
@@ -20,46 +21,10 @@ from quantgate.records import Record, Rounding
 MATRIX = FIXTURES / "matrix.toml"
 
 
-class Source(Record):
-    """Where a checkpoint comes from: exactly one of `asset`, `hub`, `path`."""
-
-    asset: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    path: Path | None = None
-    file: str | None = None
-    """Which file of the asset or hub repository (GGUF); None: the folder (safetensors)."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Source:
-        if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
-            raise ValueError("give exactly one of asset, hub, path")
-        if self.hub is not None and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise ValueError(
-                "a hub source needs as revision the 40 hexadecimal digits of a commit, since a branch or tag may move "
-                f"unseen: `git ls-remote https://huggingface.co/{self.hub} {self.revision or 'main'}` prints them"
-            )
-        return self
-
-    def beside(self, matrix: Path) -> Path | None:
-        """Return the local path, which is relative to the file of the matrix; None: the source is not local."""
-        return None if self.path is None else (matrix.parent / self.path.expanduser()).absolute()
-
-
-Sha256 = Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")]
-
-
-class Checkpoint(Source):
-    """A checkpoint that one scheme of a model loads as it is."""
-
-    sha256: Sha256 | dict[str, Sha256] | None = None
-    """What it must hold: the SHA-256 of its only file, or of files by name."""
-
-
 class Model(Record):
     """A checkpoint and its licence."""
 
-    license: str
+    license: str = Field(min_length=1)
     weights: Source | None = None
     gguf: Source | None = None
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict)
@@ -116,7 +81,7 @@ class BackendEntry(Record):
 class Tier(Record):
     """A set of cells, and by metric group the options of what is measured of them."""
 
-    time_limit: float = Field(gt=0)
+    time_limit: float = Field(gt=0, le=10_000_000)
     cells: list[str]
     group_options: dict[str, Record]
 
@@ -185,6 +150,17 @@ class Matrix(Record):
         )
 
     def tier(self, name: str) -> Tier:
+        """Return a tier to measure. Raises InputError: there is none of this name, or nothing in it."""
+        tier = self._tier(name)
+        if not tier.cells:
+            raise InputError(f'{self.path}: tiers.{name}.cells: must not be empty; all cells are ["*/*/*"]')
+        if not tier.group_options:
+            raise InputError(
+                f"{self.path}: tiers.{name}: measures nothing; add a metric group, such as [tiers.{name}.perplexity]"
+            )
+        return tier
+
+    def _tier(self, name: str) -> Tier:
         if name not in self.tiers:
             raise InputError(f"{self.path}: no tier {name!r}. {allowed(name, self.tiers)}")
         return self.tiers[name]
@@ -192,7 +168,7 @@ class Matrix(Record):
     def cells(self, tier: str) -> list[Cell]:
         """Cells of a tier in the order of the file; a pattern stands for all ids it matches."""
         possible, chosen = self._possible(), dict[str, None]()
-        for pattern in self.tier(tier).cells:
+        for pattern in self._tier(tier).cells:
             chosen |= dict.fromkeys([pattern] if pattern in possible else matching(possible, pattern))
         return [self.cell(cell_id) for cell_id in chosen]
 
@@ -243,6 +219,12 @@ class Matrix(Record):
                     raise InputError(
                         f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
                         f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
+                    )
+                if self._reference_of(cell)[0] == cell:
+                    key = "gguf" if self.backends[backend].checkpoint == "gguf" else "weights"
+                    raise InputError(
+                        f"{where} is a reference, which the other cells are held against, and is the model itself: "
+                        f"name this checkpoint as models.{name}.{key}, or here under a scheme that is no reference"
                     )
                 if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):
                     raise InputError(

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.config.matrix import MATRIX, Matrix
-from quantgate.config.toml_input import allowed, read_toml, validate
+from quantgate.config.sentences import allowed, shown
+from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import InputError
 from quantgate.records import Record
 
@@ -26,12 +27,12 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     path = path or MATRIX
     raw = read_toml(path)
     if path.name == "pyproject.toml":
-        raw = raw.get("tool", {}).get("quantgate", {})
+        raw = _table(path, "tool.quantgate", _table(path, "tool", raw.get("tool", {})).get("quantgate", {}))
     for key, value in raw.items():
         if key not in _TABLES:
             raise InputError(f"{path}: {key}: unknown key. {allowed(key, _TABLES)}")
-        if not isinstance(value, dict):
-            raise InputError(f"{path}: {key}: must be tables: [{key}.NAME] ...")
+        for name, entry in _table(path, key, value).items():
+            _table(path, f"{key}.{name}", entry)
     raw.setdefault("backends", {})
     expand_grids(path, raw["backends"])
     if not is_default:
@@ -42,14 +43,14 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
         if backend not in backends:
             raise InputError(f"{path}: backends.{backend}: no such backend. {allowed(backend, backends)}")
     tiers = raw.get("tiers", {})
-    raw["tiers"] = {name: _tier(path, tiers, name) for name in tiers}
+    raw["tiers"] = {name: _tier(path, tiers, name, groups) for name in tiers}
     for name, tier in raw["tiers"].items():
         for group, options in tier["group_options"].items():
             where = f"tiers.{name}.{group}"
             if group not in groups:
                 raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
-            tier["group_options"][group] = validate(groups[group], options, path, where)
-    matrix = validate(Matrix, {"path": path, **raw}, path)
+            tier["group_options"][group] = validate(groups[group], options, path, where, strict=True)
+    matrix = validate(Matrix, {"path": path, **raw}, path, strict=True)
     matrix.check_names()
     matrix.check_checkpoints()
     matrix.check_references()
@@ -57,7 +58,15 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     return matrix
 
 
-def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _table(path: Path, key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: {key}: must be a table, [{key}], not {shown(value)}")
+    return value
+
+
+def _tier(
+    path: Path, tiers: Mapping[str, Any], name: str, groups: Collection[str], seen: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Return a tier merged into the one that it extends: cells are added, options overridden key by key."""
     if name in seen:
         raise InputError(
@@ -66,20 +75,26 @@ def _tier(path: Path, tiers: Mapping[str, Any], name: str, seen: tuple[str, ...]
     if name not in tiers:
         raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {allowed(name, tiers)}")
     table = tiers[name]
-    if not isinstance(table, dict):
-        raise InputError(f"{path}: tiers.{name}: must be a table")
     options = {k: v for k, v in table.items() if k not in _TIER_KEYS}
     for key, value in options.items():
         if not isinstance(value, dict):
+            if key in groups:
+                _table(path, f"tiers.{name}.{key}", value)
             raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
     tier = {**{k: table[k] for k in table if k in ("time_limit", "cells")}, "group_options": options}
     if not isinstance(tier.get("cells", []), list):
-        raise InputError(f'{path}: tiers.{name}.cells: must be a list of ids or patterns: ["*/llamacpp/*"]')
+        raise InputError(
+            f'{path}: tiers.{name}.cells: must be a list of ids or patterns, ["*/llamacpp/*"], not '
+            f"{shown(tier['cells'])}"
+        )
     if "extends" not in table:
         return tier
     if not isinstance(table["extends"], str):
-        raise InputError(f"{path}: tiers.{name}.extends: must be the name of one tier. {allowed('', tiers)}")
-    base = _tier(path, tiers, table["extends"], (*seen, name))
+        raise InputError(
+            f"{path}: tiers.{name}.extends: must be the name of one tier, not {shown(table['extends'])}. "
+            f"{allowed('', tiers)}"
+        )
+    base = _tier(path, tiers, table["extends"], groups, (*seen, name))
     return {**_merge(base, tier), "cells": [*base.get("cells", []), *tier.get("cells", [])]}
 
 
@@ -95,13 +110,14 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def expand_grids(path: Path, backends: Mapping[str, Any]) -> None:
     """Put the schemes of each grid after those that are written out. path: for messages. Raises InputError."""
     for backend, entry in backends.items():
-        grids = entry.pop("grid", None) if isinstance(entry, dict) else None
+        grids = entry.pop("grid", None)
         if grids is None:
             continue
         where = f"{path}: backends.{backend}.grid"
         if not isinstance(grids, list):
-            raise InputError(f"{where}: must be tables: [[backends.{backend}.grid]]")
-        made, written = schemes_of(where, grids), entry.get("schemes", {})
+            raise InputError(f"{where}: must be tables, [[backends.{backend}.grid]], not {shown(grids)}")
+        made = schemes_of(where, grids)
+        written = _table(path, f"backends.{backend}.schemes", entry.get("schemes", {}))
         for name in made:
             if name in written:
                 raise InputError(
@@ -117,14 +133,22 @@ def schemes_of(where: str, grids: Sequence[Any]) -> dict[str, dict[str, Any]]:
     whose value is no list is the same for all.
     """
     schemes: dict[str, dict[str, Any]] = {}
-    for number, grid in enumerate(grids):
-        here = f"{where}[{number}].name"
-        if not isinstance(grid, Mapping) or not isinstance(grid.get("name"), str):
-            raise InputError(f'{here}: is missing; give a pattern such as "int{{bits}}-b{{block}}"')
+    for number, grid in enumerate(grids, start=1):
+        entry = f"{where} (entry {number})"
+        here = f"{entry}.name"
+        if not isinstance(grid, Mapping):
+            raise InputError(f"{entry}: must be a table, not {shown(grid)}")
+        pattern = grid.get("name")
+        if not isinstance(pattern, str):
+            wrong = "is missing" if pattern is None else f"must be text in quotes, not {shown(pattern)}"
+            raise InputError(f'{here}: {wrong}; give a pattern such as "int{{bits}}-b{{block}}"')
         axes = {k: v if isinstance(v, list) else [v] for k, v in grid.items() if k != "name"}
-        for values in itertools.product(*axes.values()):
-            scheme = dict(zip(axes, values, strict=True))
-            name = _named(here, grid["name"], scheme)
+        for key, values in axes.items():
+            if not values:
+                raise InputError(f"{entry}.{key}: must not be empty, as the grid would make no scheme")
+        for combination in itertools.product(*axes.values()):
+            scheme = dict(zip(axes, combination, strict=True))
+            name = _named(here, pattern, scheme)
             if name in schemes:
                 raise InputError(f"{here}: makes {name!r} twice: put every key that varies into the pattern")
             schemes[name] = scheme
@@ -137,7 +161,7 @@ def _named(where: str, pattern: str, scheme: Mapping[str, Any]) -> str:
     except KeyError as error:
         unknown = str(error.args[0])
         raise InputError(
-            f"{where}: {pattern!r} names {unknown!r}, which the grid has not. {allowed(unknown, scheme)}"
+            f"{where}: {pattern!r} has {{{unknown}}}, and the grid has no key {unknown!r}. {allowed(unknown, scheme)}"
         ) from None
     except (ValueError, AttributeError, IndexError, TypeError) as error:
         raise InputError(f"{where}: {pattern!r} is no pattern with keys in braces: {error}") from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, PrivateAttr, model_validator
 
 from quantgate.config.toml_input import read_toml, validate
+from quantgate.errors import InputError
 from quantgate.paths import FIXTURES
 from quantgate.records import Record, Rounding
 
@@ -141,4 +142,7 @@ class Tolerances(Record):
 
 def load_tolerances(path: Path = TOLERANCES) -> Tolerances:
     """Read and validate. Raises InputError naming file, key and what is allowed."""
-    return validate(Tolerances, read_toml(path), path)
+    tolerances = validate(Tolerances, read_toml(path), path, strict=True)
+    if not tolerances.tolerance:
+        raise InputError(f"{path}: tolerance: must not be empty, as nothing would be gated")
+    return tolerances

@@ -11,7 +11,7 @@ from quantgate.backends.methods import METHODS
 from quantgate.backends.spec import backends
 from quantgate.checkpoint.checks import describe
 from quantgate.config.matrix import BackendEntry, Scheme
-from quantgate.config.toml_input import allowed
+from quantgate.config.sentences import allowed
 from quantgate.errors import AssetError
 from quantgate.init.facts import Facts
 from quantgate.machine.environment import cuda_devices

@@ -3,13 +3,13 @@ of an A/B run, say before anything is measured what a tier's samples will be too
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from quantgate.config.matrix import MATRIX, Cell, Matrix, Tier
+from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
@@ -196,7 +196,7 @@ def _in_force(entry: Tolerance, tolerances: Tolerances, cell: str, name: str) ->
 def _nearest(name: str, names: Iterable[str], kind: str) -> str:
     """Suggest the nearest name; where none is near, list the names, a dozen at most."""
     there = list(dict.fromkeys(names))
-    if close := difflib.get_close_matches(name, there, n=1):
-        return f" (did you mean {close[0]!r}?)"
+    if close := nearest(name, there):
+        return f" (did you mean {close!r}?)"
     more = f" and {len(there) - DOZEN} more" if len(there) > DOZEN else ""
     return f" (its {kind}: {', '.join(there[:DOZEN])}{more})"

@@ -7,7 +7,8 @@ from pathlib import Path
 from quantgate.backends.spec import backends
 from quantgate.config.matrix import Cell, Matrix, Scheme
 from quantgate.config.reading import read_matrix
-from quantgate.config.toml_input import allowed, validate
+from quantgate.config.sentences import allowed
+from quantgate.config.toml_input import validate
 from quantgate.errors import InputError
 from quantgate.measure.groups import group_of, metric_groups, with_logprobs
 

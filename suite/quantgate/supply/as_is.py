@@ -13,7 +13,8 @@ from typing import Any
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.nominal import nominal_bits
-from quantgate.config.matrix import Cell, Checkpoint, Model
+from quantgate.config.matrix import Cell, Model
+from quantgate.config.source import Checkpoint
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
 from quantgate.machine.environment import code_hash

@@ -11,7 +11,8 @@ from typing import Any
 
 from quantgate.cache.kept import keep, read_entry
 from quantgate.checkpoint.contents import contents
-from quantgate.config.matrix import Model, Source
+from quantgate.config.matrix import Model
+from quantgate.config.source import Source
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from quantgate.backends.transformers import Options
-from quantgate.errors import MeasurementError
+from quantgate.config.toml_input import validate
+from quantgate.errors import InputError, MeasurementError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,16 +76,20 @@ def test_an_hqq_cache_is_counted_with_its_scales(tiny: TinyModel) -> None:
 @pytest.mark.parametrize(
     ("cache", "message"),
     [
-        ({"backend": "fp9"}, "Input should be 'fp8', 'quanto' or 'hqq'"),
-        ({"backend": "fp8", "nbits": 8}, "nbits does nothing with fp8: leave it out"),
-        ({"backend": "quanto", "nbits": 8}, "nbits of quanto is one of 2, 4, not 8"),
-        ({"backend": "hqq", "axis_key": -1}, "axis_key of hqq is one of 0, 1, not -1"),
-        ({"backend": "hqq", "group_size": 64}, "Extra inputs are not permitted"),
+        ({"backend": "fp9"}, "backend: cannot be 'fp9'. Did you mean 'fp8'? Allowed: fp8, hqq, quanto"),
+        ({"backend": "fp8", "nbits": 8}, "nbits: does nothing with fp8: leave it out"),
+        ({"backend": "quanto", "nbits": 8}, "nbits: cannot be 8 with quanto. Allowed: 2, 4"),
+        ({"backend": "hqq", "axis_key": -1}, "axis_key: cannot be -1 with hqq. Allowed: 0, 1"),
+        (
+            {"backend": "hqq", "group_size": 64},
+            "group_size: unknown key. Did you mean 'q_group_size'? Allowed: axis",
+        ),
     ],
 )
 def test_arguments_that_the_cache_does_not_take_are_refused(cache: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
-        Options.model_validate({"bits": 32, "dtype": "float32", "cache": cache})
+    with pytest.raises(InputError) as refused:
+        validate(Options, {"bits": 32, "dtype": "float32", "cache": cache}, Path("m.toml"), "schemes.x")
+    assert str(refused.value).startswith(f"m.toml: schemes.x.cache.{message}")
 
 
 def test_a_package_that_is_missing_is_named_with_its_command() -> None:

@@ -130,7 +130,10 @@ def test_outliers_keep_16_bits_and_leave_their_blocks(tiny: TinyModel) -> None:
             {"bits": 4, "data_type": "int", "blocks": 64},
             "kbit scheme: blocks: unknown key. Did you mean 'block'?",
         ),
-        ({"bits": 4, "data_type": "int4"}, "kbit scheme: data_type: Input should be 'int', 'float'"),
+        (
+            {"bits": 4, "data_type": "int4"},
+            "kbit scheme: data_type: cannot be 'int4'. Did you mean 'int'? ",
+        ),
     ],
 )
 def test_what_a_scheme_may_not_say(tiny: TinyModel, scheme: dict[str, Any], message: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 from quantgate.backends.methods import METHODS, configuration_of, libraries_of
 from quantgate.backends.spec import not_installed
 from quantgate.backends.transformers import BACKEND, Options
 from quantgate.checkpoint.checks import quantization_bits
+from quantgate.config.toml_input import validate
+from quantgate.errors import InputError
 from quantgate.machine.builds import builds
 
 NEEDS_TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
@@ -30,23 +32,42 @@ def scheme(quantization: dict[str, Any], **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        ({"method": "torchoa"}, "no method 'torchoa'. Did you mean 'torchao'?"),
-        ({"method": "torchao"}, "quant_type: is missing; add it"),
-        ({"method": "quanto", "activation": "int8"}, "unknown key. Did you mean 'activations'?"),
-        ({"method": "quanto", "weights": "int4"}, "these options make 4 bits, and bits = 8"),
-        ({"method": "gptq"}, "bits: is missing; add it"),
-        ({"method": "gptq", "bits": 8, "group_size": "64"}, "group_size: Input should be a valid integer"),
-        ({"method": "awq"}, "awq loads quantized checkpoints and makes none: add as_is = true"),
+        ({"method": "torchoa"}, ".method: cannot be 'torchoa'. Did you mean 'torchao'? Allowed: aqlm, "),
+        ({"method": "torchao"}, ".quant_type: is missing; add it"),
+        ({"method": "quanto", "activation": "int8"}, ".activation: unknown key. Did you mean 'activations'?"),
+        ({"method": "quanto", "weights": 8}, ".weights: must be text in quotes, not 8"),
+        (
+            {"method": "quanto", "weights": "int4"},
+            ": these options make 4 bits, and the scheme says bits = 8",
+        ),
+        ({"method": "gptq"}, ".bits: is missing; add it"),
+        (
+            {"method": "gptq", "bits": 8, "group_size": "64"},
+            ".group_size: must be a whole number, not the text",
+        ),
+        ({"method": "gptq", "bits": 8, "dataset": 4}, ".dataset: must be a list or text in quotes, not 4"),
+        (
+            {"method": "awq"},
+            ".method: awq loads quantized checkpoints and makes none: add as_is = true to the",
+        ),
         ({"method": "bitsandbytes", "load_in_8bits": True}, "Did you mean 'load_in_8bit'?"),
-        ({"method": "awq", "zero_points": True, "bits": 8}, "awq loads quantized checkpoints"),
+        (
+            {"method": "bitsandbytes", "load_in_8bit": "yes"},
+            ".load_in_8bit: must be true or false, not the text",
+        ),
         pytest.param(
             {"method": "torchao", "quant_type": "Int8WeightOnly"},
-            f"Did you mean '{INT8}'?",
+            f".quant_type: cannot be 'Int8WeightOnly'. Did you mean '{INT8}'?",
             marks=NEEDS_TORCHAO,
         ),
         pytest.param(
             {"method": "torchao", "quant_type": {"type": INT8, "granularty": 3}},
-            "quant_type: granularty: unknown key. Did you mean 'granularity'?",
+            ".quant_type.granularty: unknown key. Did you mean 'granularity'?",
+            marks=NEEDS_TORCHAO,
+        ),
+        pytest.param(
+            {"method": "torchao", "quant_type": {"group_size": 3}},
+            ".quant_type.type: is missing; add it. Allowed: ",
             marks=NEEDS_TORCHAO,
         ),
         pytest.param(
@@ -55,15 +76,43 @@ def scheme(quantization: dict[str, Any], **more: Any) -> dict[str, Any]:
     ],
 )
 def test_options_that_a_method_does_not_take_are_refused(quantization: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValidationError) as refused:
-        Options.model_validate(scheme(quantization))
-    assert f"quantization: {message}" in str(refused.value) or message in str(refused.value)
+    assert message in refusal(scheme(quantization))
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_misspelt_option_of_any_method_is_refused_with_the_nearest(method: str) -> None:
+    """Here the first option whose name is long enough to be recognized."""
+    model = configuration_of(method)
+    assert model is not None
+    option = next(
+        (name for name in model.model_fields if len(name) > 5), next(iter(model.model_fields), None)
+    )
+    if option is None:
+        assert ".bitz: unknown key. There are none" in refusal(
+            scheme({"method": method, "bitz": 1}, as_is=True)
+        )
+        return
+    misspelt = f"{option[:-1]}_{option[-1]}"
+    message = refusal(scheme({"method": method, misspelt.upper(): 1}, as_is=True))
+    assert message.startswith(f".{misspelt.upper()}: unknown key. Did you mean '{option}'? Allowed: ")
+
+
+def refusal(options: dict[str, Any]) -> str:
+    """The message without the file and the key of the quantization."""
+    with pytest.raises(InputError) as refused:
+        validate(Options, options, Path("m.toml"), "schemes.x")
+    begin = "m.toml: schemes.x.quantization"
+    assert str(refused.value).startswith(begin)
+    return str(refused.value).removeprefix(begin)
 
 
 def test_what_a_checkpoint_decides_may_be_left_out() -> None:
     assert Options.model_validate(scheme({"method": "gptq"}, as_is=True)).quantization
-    with pytest.raises(ValidationError, match="Did you mean 'zero_point'"):
-        Options.model_validate(scheme({"method": "awq", "zero_points": True}, as_is=True))
+
+
+def test_an_option_may_be_of_any_type_that_its_annotation_names() -> None:
+    for dataset in ("c4", ["a text"]):
+        assert Options.model_validate(scheme({"method": "gptq", "bits": 8, "dataset": dataset})).quantization
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))

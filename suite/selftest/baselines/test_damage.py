@@ -46,7 +46,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "conditions in place": (
         replaced('conditions = "perplexity"', "conditions = { n_ctx = 512 }"),
-        r"smoke\.toml: metrics\.perplexity\.conditions: Input should be a valid string",
+        r"smoke\.toml: metrics\.perplexity\.conditions: must be text in quotes, not a table",
     ),
     "a condition that is a list": (
         replaced("n_ctx = 512", "n_ctx = [512]"),
@@ -54,7 +54,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "samples in the summary": (
         replaced('kind = "exact"', 'kind = "exact", samples = [1.0]'),
-        r"smoke\.toml: metrics\.memory/weight_bytes\.samples: unknown key",
+        r"smoke\.toml: metrics\.\"memory/weight_bytes\"\.samples: unknown key",
     ),
     "raw missing": (
         lambda s, r: r.unlink(),

@@ -69,7 +69,7 @@ def test_a_scheme_for_files_as_they_are_exists_where_there_is_one(tmp_path: Path
         (
             '"llamacpp/Q4_K_M" = { pth = "x.gguf" }',
             "",
-            "models.mine.checkpoints.llamacpp/Q4_K_M.pth: unknown key. Did you mean 'path'? ",
+            "models.mine.checkpoints.\"llamacpp/Q4_K_M\".pth: unknown key. Did you mean 'path'? ",
         ),
         (
             Q4,
@@ -86,7 +86,8 @@ def test_a_scheme_for_files_as_they_are_exists_where_there_is_one(tmp_path: Path
         (
             '"llamacpp/Q4_K_M" = { path = "x.gguf", sha256 = "12" }',
             "",
-            "models.mine.checkpoints.llamacpp/Q4_K_M.sha256",
+            'models.mine.checkpoints."llamacpp/Q4_K_M".sha256: must be the 64 hexadecimal digits that `sha256sum FILE` '
+            "prints, not '12'",
         ),
     ],
 )
@@ -102,7 +103,7 @@ def test_what_is_wrong_is_named_at_collection(
     ("scheme", "message"),
     [
         ('{ ftype = "Q4_0" }', r"schemes\.my-mix\.bits: is missing; add it"),
-        ("{ bits = 4 }", r"schemes\.my-mix: Value error, ftype is missing: name it, or as_is = true"),
+        ("{ bits = 4 }", r"schemes\.my-mix: ftype is missing: name it, or as_is = true"),
     ],
 )
 def test_a_scheme_that_quantizes_needs_a_quantizer_and_bits(

@@ -37,20 +37,25 @@ def test_grids_stand_beside_what_is_written_out() -> None:
 @pytest.mark.parametrize(
     ("grids", "message"),
     [
-        ("x", "m.toml: backends.b.grid: must be tables: [[backends.b.grid]]"),
+        ("x", "m.toml: backends.b.grid: must be tables, [[backends.b.grid]], not the text 'x'"),
+        ([3], "m.toml: backends.b.grid (entry 1): must be a table, not 3"),
+        (
+            [{"name": "a", "bits": 3}, {"name": "b{bits}", "bits": []}],
+            "m.toml: backends.b.grid (entry 2).bits: must not be empty, as the grid would make no scheme",
+        ),
         (
             [{"bits": [3]}],
-            'm.toml: backends.b.grid[0].name: is missing; give a pattern such as "int{bits}-b{block}"',
+            'm.toml: backends.b.grid (entry 1).name: is missing; give a pattern such as "int{bits}-b{block}"',
         ),
         (
             [{"name": "a{bit}", "bits": [3]}],
-            "m.toml: backends.b.grid[0].name: 'a{bit}' names 'bit', which the grid has not. "
+            "m.toml: backends.b.grid (entry 1).name: 'a{bit}' has {bit}, and the grid has no key 'bit'. "
             "Did you mean 'bits'? Allowed: bits",
         ),
-        ([{"name": "a{bits", "bits": [3]}], "m.toml: backends.b.grid[0].name: 'a{bits' is no pattern"),
+        ([{"name": "a{bits", "bits": [3]}], "m.toml: backends.b.grid (entry 1).name: 'a{bits' is no pattern"),
         (
             [{"name": "a{bits}", "bits": [3, 4], "block": [64, 128]}],
-            "m.toml: backends.b.grid[0].name: makes 'a3' twice: put every key that varies into the pattern",
+            "m.toml: backends.b.grid (entry 1).name: makes 'a3' twice: put every key that varies into the pattern",
         ),
         (
             [{"name": "{bits}p", "bits": [8, 16]}],

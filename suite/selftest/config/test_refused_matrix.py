@@ -64,16 +64,16 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
         ),
         (
             "[tiers.smoke.accuracy]\ntasks = []",
-            "tiers.smoke.accuracy.tasks: List should have at least 1 item after validation, not 0 (got [])",
+            "tiers.smoke.accuracy.tasks: must not be empty",
         ),
         ("[tiers.smoke.accuracy]\nitems = 4", "tiers.smoke.accuracy.tasks: is missing; add it"),
         (
             "[tiers.smoke.tokenizer]\ntext = 'x'\ncharacters = 0",
-            "tiers.smoke.tokenizer.characters: Input should be greater than or equal to 1 (got 0)",
+            "tiers.smoke.tokenizer.characters: must be 1 or more, not 0",
         ),
         (
             "[tiers.other]\ntime_limit = 0\ncells = []",
-            "tiers.other.time_limit: Input should be greater than 0 (got 0)",
+            "tiers.other.time_limit: must be more than 0, not 0",
         ),
         (
             "[tiers.other]\ntime_limt = 3\ncells = []",
@@ -95,7 +95,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
             "[models.a]\nlicense = 'MIT'\npath = 'x'",
             "models.a.path: unknown key. Allowed: add_bos, checkpoints, gguf, license, weights",
         ),
-        ("[models.a]\nlicense = 'MIT'", "models.a: Value error, give weights, gguf or both"),
+        ("[models.a]\nlicense = 'MIT'", "models.a: give weights, gguf or both"),
         ("[models.a]\ngguf = { path = 'x' }", "models.a.license: is missing; add it"),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { pth = 'x' }",
@@ -103,20 +103,20 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { file = 'x' }",
-            "models.a.weights: Value error, give exactly one of asset, hub, path",
+            "models.a.weights: give exactly one of asset, hub, path",
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { path = 'x', asset = 'y' }",
-            "models.a.weights: Value error, give exactly one of asset, hub, path",
+            "models.a.weights: give exactly one of asset, hub, path",
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m' }",
-            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit",
+            "models.a.weights.revision: must be the 40 hexadecimal digits of a commit",
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m', revision = 'v1.0' }",
-            "models.a.weights: Value error, a hub source needs as revision the 40 hexadecimal digits of a commit, "
-            "since a branch or tag may move unseen: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
+            "models.a.weights.revision: must be the 40 hexadecimal digits of a commit, since a branch or tag may move "
+            "unseen: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
         ),
         (
             "[models.'a/b']\nlicense = 'MIT'\ngguf = { path = 'x' }",
@@ -141,7 +141,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.llamacpp]\ncheckpoint = 'onnx'",
-            "backends.llamacpp.checkpoint: Input should be 'safetensors', 'gguf' or 'compressed' (got 'onnx')",
+            "backends.llamacpp.checkpoint: cannot be 'onnx'. Allowed: compressed, gguf, safetensors",
         ),
         (
             "[backends.llamacpp.schemes.X]\nftype = 'X'",
@@ -149,11 +149,11 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.llamacpp.schemes.X]\nbits = 0",
-            "backends.llamacpp.schemes.X.bits: Input should be greater than 0 (got 0)",
+            "backends.llamacpp.schemes.X.bits: must be more than 0, not 0",
         ),
         (
             "[backends.llamacpp.schemes.X]\nbits = 4\ndevice = 'gpu'",
-            "backends.llamacpp.schemes.X.device: Input should be 'cpu' or 'cuda' (got 'gpu')",
+            "backends.llamacpp.schemes.X.device: cannot be 'gpu'. Did you mean 'cpu'? Allowed: cpu, cuda",
         ),
         (
             "[backends.llamacpp.schemes.X]\nbits = 4\nreference = 'llamacpp/F61'",
@@ -204,7 +204,7 @@ def test_divergence_from_a_reference_that_is_not_measured_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("key", ["models", "backends", "tiers"])
 def test_a_value_in_place_of_tables_is_refused(tmp_path: Path, key: str) -> None:
-    assert refusal(tmp_path, f"{key} = 3\n") == f"{key}: must be tables: [{key}.NAME] ..."
+    assert refusal(tmp_path, f"{key} = 3\n") == f"{key}: must be a table, [{key}], not 3"
 
 
 def test_an_empty_file_misses_its_models(tmp_path: Path) -> None:
@@ -222,16 +222,16 @@ def test_malformed_toml_is_named_with_line_and_column(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.toml: no such file"):
         load_matrix(tmp_path / "none.toml")
-    with pytest.raises(InputError, match=r"cannot be read: .*directory"):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         load_matrix(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe[")
-    with pytest.raises(InputError, match=r"binary\.toml: cannot be read: .*utf-8"):
+    with pytest.raises(InputError, match=r"binary\.toml: is UTF-16, not UTF-8"):
         load_matrix(tmp_path / "binary.toml")
 
 
 def test_every_mistake_of_a_file_is_named_at_once(tmp_path: Path) -> None:
     text = "[models.a]\nlicense = 'MIT'\n[models.b]\nlicence = 'MIT'\ngguf = { path = 'x' }\n"
     assert refusal(tmp_path, text).splitlines()[:2] == [
-        "models.a: Value error, give weights, gguf or both (got {'license': 'MIT'})",
+        "models.a: give weights, gguf or both",
         "models.b.license: is missing; add it",
     ]

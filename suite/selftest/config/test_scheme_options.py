@@ -33,22 +33,28 @@ from selftest.config.user_file import USER_FILE, refusal
             "transformers.schemes.mine]\nbits = 32\ndtype = 'float32'\nrefrence = 'a/b'",
             "Did you mean 'reference'?",
         ),
-        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_X'", "mine.ftype: Input should be 'F32', 'F16'"),
+        (
+            "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_X'",
+            "mine.ftype: cannot be 'Q4_X'. Did you mean 'IQ4_XS'?",
+        ),
         (
             "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nn_gpu_layers = '3'",
-            "mine.n_gpu_layers: Input should be",
+            "mine.n_gpu_layers: must be a whole number, not the text '3'",
         ),
         ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'", "give n_gpu_layers"),
         ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'", "leave imatrix out"),
         (
             "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_k = 'Q8_0'",
-            "'q4_0' or 'iq4_nl' (got 'Q8_0'). Did you mean 'q8_0'?",
+            "type_k: cannot be 'Q8_0'. Did you mean 'q8_0'? Allowed: bf16, ",
         ),
         (
             "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_v = 'q8_0'\nflash_attn = false",
             'type_v = "q8_0" needs flash attention in llama.cpp: remove flash_attn = false',
         ),
-        ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nn_ubatch = 0", "mine.n_ubatch: Input should be"),
+        (
+            "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nn_ubatch = 0",
+            "mine.n_ubatch: must be 1 or more, not 0",
+        ),
         ("transformers.schemes.mine]\nbits = 32", "mine.dtype: is missing; add it"),
         ("bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'", "give either load_in_8bit = true or"),
         (
@@ -62,7 +68,7 @@ from selftest.config.user_file import USER_FILE, refusal
         ("kbit.schemes.mine]\nbits = 5\ndtype = 'float32'\ndata_type = 'nf4'", "the nf4 type has 4 bits"),
         (
             "kbit.schemes.mine]\nbits = 4\ndtype = 'float32'\ndata_type = 'integer'",
-            "mine.data_type: Input should be",
+            "mine.data_type: cannot be 'integer'. Did you mean 'int'?",
         ),
         (
             "llmcompressor.schemes.mine]\nbits = 4\ndtype = 'float32'\nmethod = 'gptq'",

@@ -67,11 +67,11 @@ def test_extending_reaches_through_two_tiers(tmp_path: Path) -> None:
         ('extends = "other"', "tiers.nightly.extends: goes round in a circle: nightly -> other -> nightly"),
         (
             'extends = ["smoke"]',
-            "tiers.nightly.extends: must be the name of one tier. Allowed: nightly, other, smoke",
+            "tiers.nightly.extends: must be the name of one tier, not a list. Allowed: nightly, other, smoke",
         ),
         (
             'extends = "smoke"\ncells = "mine/*/*"',
-            'tiers.nightly.cells: must be a list of ids or patterns: ["*/llamacpp/*"]',
+            "tiers.nightly.cells: must be a list of ids or patterns, [\"*/llamacpp/*\"], not the text 'mine/*/*'",
         ),
     ],
 )

@@ -12,7 +12,8 @@ import gguf
 import numpy as np
 import pytest
 from quantgate.checkpoint.nominal import commonest_type, file_type, nominal_bits
-from quantgate.config.matrix import Cell, Checkpoint
+from quantgate.config.matrix import Cell
+from quantgate.config.source import Checkpoint
 from quantgate.errors import AssetError
 from quantgate.machine.environment import Environment
 from quantgate.processes.progress import ignore_progress

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from quantgate.backends.llmcompressor import Options as Recipe
-from quantgate.config.matrix import Cell, Model, Source
+from quantgate.config.matrix import Cell, Model
+from quantgate.config.source import Source
 from quantgate.errors import InputError
 from quantgate.machine.environment import Environment
 from quantgate.processes.progress import ignore_progress

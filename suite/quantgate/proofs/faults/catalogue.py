@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantgate.config.toml_input import allowed
+from quantgate.config.sentences import allowed
 from quantgate.errors import InputError
 from quantgate.proofs.faults import computation, data, generation, memory, precision, scoring, speed, weights
 from quantgate.proofs.faults.registry import FAULTS, Fault

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from quantgate.commands import WRONG_INPUT, Parser
-from quantgate.config.toml_input import allowed
+from quantgate.config.sentences import allowed
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.paths import FIXTURES, cache_dir
