@@ -78,18 +78,25 @@ def gguf_parts(path: Path) -> list[Path]:
                     f"{part}: no such file: this part of the split GGUF {path.name} is missing; copy all "
                     f"{count} parts into one folder"
                 )
-    for number, part in enumerate(parts):
-        header = check_whole(part)
-        if header.split_count > 1 and header.split_count != len(parts):
-            raise AssetError(
-                f"{part}: is part {header.split_number + 1} of a GGUF split into {header.split_count}, which its "
-                f"name has to end with: NAME-{header.split_number + 1:05d}-of-{header.split_count:05d}.gguf"
-            )
-        if header.split_number != number and len(parts) > 1:
-            raise AssetError(
-                f"{part}: holds part {header.split_number + 1} of a split GGUF under the name of part {number + 1}; "
-                "fetch it again"
-            )
+    headers = [check_whole(part) for part in parts]
+    for number, (part, header) in enumerate(zip(parts, headers, strict=True)):
+        placed = len(parts) == 1 or header.split_number == number
+        if header.split_count == len(parts) and placed:
+            continue
+        if header.split_count == 1:
+            raise AssetError(f"{part}: is a whole GGUF, and its name that of a part: rename it to NAME.gguf")
+        raise AssetError(
+            f"{part}: is part {header.split_number + 1} of a GGUF split into {header.split_count}, which its "
+            f"name has to end with: NAME-{header.split_number + 1:05d}-of-{header.split_count:05d}.gguf"
+        )
+    count = sum(len(header.tensors) for header in headers)
+    if not count:
+        raise AssetError(f"{path}: holds no tensors, at most a vocabulary; name the file with the weights")
+    if (promised := headers[0].values.get("split.tensors.count", count)) != count:
+        raise AssetError(
+            f"{path}: its parts hold {count:,} tensors together, and its header promises {promised:,}; fetch all "
+            "parts again"
+        )
     return parts
 
 
@@ -167,7 +174,13 @@ def _why_no_weights(folder: Path) -> str:
         )
     if any(folder.glob("*.gguf")):
         return f"{folder}: holds no safetensors; a GGUF file is named by `gguf`"
-    return f"{folder}: holds a configuration without weights: no {SINGLE}, and no {INDEX}"
+    if not any(folder.iterdir()):
+        return f"{folder}: is an empty folder; fetch the checkpoint into it, or name another folder"
+    if not (folder / "config.json").is_file():
+        return (
+            f"{folder}: holds no checkpoint: no config.json, no {SINGLE}, and no {INDEX}; name another folder"
+        )
+    return f"{folder}: holds a configuration without weights: no {SINGLE}, and no {INDEX}; fetch them, too"
 
 
 def _check_safetensors(file: Path) -> None:

@@ -11,7 +11,7 @@ from quantgate.errors import AssetError
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letters by number of the type, as GGUF numbers them."""
 _STRING, _ARRAY = 8, 9
-_COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no")
+_COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no", "split.tensors.count")
 
 
 class Header(NamedTuple):
@@ -24,7 +24,7 @@ class Header(NamedTuple):
 
     @property
     def split_count(self) -> int:
-        return int(self.values.get("split.count", 1))
+        return int(self.values.get("split.count", 1)) or 1  # 0 of a file that was merged
 
     @property
     def split_number(self) -> int:
@@ -50,7 +50,7 @@ def check_whole(path: Path) -> Header:
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     header = read_header(path)
-    end, last = header.data, ""
+    end, last = header.data if header.tensors else 0, "its header"
     for name, (shape, kind, offset) in header.tensors.items():
         try:
             block, taken = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.gguf_header import check_whole
-from quantgate.config.matrix import Source
+from quantgate.config.source import Source
 from quantgate.errors import AssetError
 from quantgate.machine.environment import Environment
 from quantgate.processes.progress import ignore_progress
@@ -139,6 +139,12 @@ def drop_weights(folder: Path) -> None:
         file.unlink()
 
 
+def emptied(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
 def leave_pickles(folder: Path) -> None:
     drop_weights(folder)
     for number in (1, 2):
@@ -158,7 +164,12 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
-        (drop_weights, "holds a configuration without weights"),
+        (drop_weights, r"holds a configuration without weights: no .*; fetch them, too"),
+        (emptied, "model: is an empty folder; fetch the checkpoint into it"),
+        (
+            lambda f: (emptied(f) / "README.md").write_text("x"),
+            r"model: holds no checkpoint: no config\.json, no model\.safetensors, .*; name another folder",
+        ),
         (leave_pickles, "has its weights in pytorch_model-1.bin and 1 more, a format that is not loaded"),
         (leave_an_adapter, "holds an adapter without its model: merge it into the model first"),
         (cut, r"a.safetensors: is cut off: its header promises \d+ bytes, the file has \d+; fetch it again"),
@@ -179,46 +190,6 @@ def test_what_is_wrong_with_a_folder(folder: Path, edit: Callable[[Path], object
     edit(folder)
     with pytest.raises(AssetError, match=problem):
         identity(folder)
-
-
-@pytest.fixture
-def split(tmp_path: Path) -> Path:
-    """The first part of a GGUF in three."""
-    for number in range(3):
-        part = tmp_path / f"x-{number + 1:05d}-of-00003.gguf"
-        part.write_bytes(gguf_bytes({f"t{number}": [1.0, 2.0]}, {"split.no": number, "split.count": 3}))
-    return tmp_path / "x-00001-of-00003.gguf"
-
-
-def test_all_parts_of_a_split_gguf_are_its_identity(split: Path) -> None:
-    before = identity(split)
-    assert [f.name[2:7] for f in contents(split).values()] == ["00001", "00002", "00003"]
-    part = split.with_name("x-00003-of-00003.gguf")
-    part.write_bytes(gguf_bytes({"t2": [1.0, 3.0]}, {"split.no": 2, "split.count": 3}))
-    assert identity(split) != before
-
-
-def test_what_is_wrong_with_a_split_gguf(split: Path) -> None:
-    second = split.with_name("x-00002-of-00003.gguf")
-    with pytest.raises(
-        AssetError, match=r"is part 2 of a split GGUF; name its first part, x-00001-of-00003.gguf"
-    ):
-        identity(second)
-    whole = second.read_bytes()
-    second.write_bytes(whole[:-28])
-    with pytest.raises(
-        AssetError, match=r"x-00002-of-00003.gguf: is cut off: t1 ends at byte \d+, the file at \d+"
-    ):
-        identity(split)
-    second.write_bytes(split.with_name("x-00003-of-00003.gguf").read_bytes())
-    with pytest.raises(AssetError, match=r"x-00002-of-00003.gguf: holds part 3 .* under the name of part 2"):
-        identity(split)
-    second.unlink()
-    with pytest.raises(AssetError, match=r"x-00002-of-00003.gguf: no such file: this part of the split GGUF"):
-        identity(split)
-    renamed = split.rename(split.with_name("model.gguf"))
-    with pytest.raises(AssetError, match=r"model.gguf: is part 1 of a GGUF split into 3, which its name has"):
-        identity(renamed)
 
 
 @pytest.mark.parametrize(
