@@ -111,7 +111,7 @@ def sweep(root: Path) -> None:
     rests += [
         (folder, f"environment-{folder.name}")
         for folder in root.glob("environments/*")
-        if not (folder / ".complete").exists()
+        if not entry_file(folder).exists()
     ]
     for path, name in rests:
         with suppress(OSError, BusyError):

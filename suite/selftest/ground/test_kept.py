@@ -205,12 +205,12 @@ def test_what_a_killed_run_has_left_is_removed_but_not_what_is_being_made(root: 
     for folder in (busy, *rests):
         folder.mkdir(parents=True)
         (folder / "half").touch()
-    whole = make(root)
+    whole = [make(root), make(root, "environments")]
     with locked(root / "locks" / "m-Q4-abc.gguf.lock", "make it"):
         sweep(root)
     assert [folder.exists() for folder in rests] == [False, False, False]
     assert busy.exists()
-    assert whole.exists()
+    assert [path.exists() for path in whole] == [True, True]
     sweep(root)
     assert not busy.exists()
 
