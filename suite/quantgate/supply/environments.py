@@ -84,6 +84,15 @@ def environment_of(named: Path | Sequence[Requirement], say: Say) -> Environment
     except InputError as error:
         raise InputError(f"--against: {error}") from None
     try:
+        return examined(python)
+    except InputError as error:
+        raise InputError(f"--against {error}") from None
+
+
+def examined(python: Path) -> Environment:
+    """Return the environment of an interpreter with what is installed there. Raises InputError where quantgate cannot
+    measure in it."""
+    try:
         done = subprocess.run(
             [str(python), "-c", EXAMINE],
             cwd=import_root(),
@@ -93,11 +102,11 @@ def environment_of(named: Path | Sequence[Requirement], say: Say) -> Environment
             text=True,
         )
     except OSError as error:
-        raise InputError(f"--against {python}: cannot be started: {error.strerror}") from error
+        raise InputError(f"{python}: cannot be started: {error.strerror}") from error
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise InputError(
-            f"--against {python}: quantgate cannot measure there: {last[0]}; that environment needs the packages "
+            f"{python}: quantgate cannot measure there: {last[0]}; that environment needs the packages "
             f"that quantgate depends on (pyproject.toml), and Python 3.11 or newer"
         )
     versions, builds, library = json.loads(done.stdout.splitlines()[-1])
@@ -125,20 +134,23 @@ def requirements(named: Iterable[Requirement], here: dict[str, str]) -> list[str
     return [line for name, line in sorted(lines.items()) if name not in NOT_NEEDED]
 
 
-def layer(needed: Sequence[str], say: Say) -> Path:
+def layer(needed: Sequence[str], say: Say, pins: Sequence[str] = ()) -> Path:
     """Return the interpreter of an environment with these requirements on top of everything that is installed here,
-    built unless it is in the cache; see `build`. What the requirements do not change is not installed again."""
-    return build(needed, say, beneath=site.getsitepackages())
+    built unless it is in the cache; see `build`. What the requirements do not change is not installed again.
+    pins: the versions of packages that are not required, but may be, by one that is."""
+    return build(needed, say, beneath=site.getsitepackages(), pins=pins)
 
 
-def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
+def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = (), pins: Sequence[str] = ()) -> Path:
     """Return the interpreter of a virtual environment with exactly these requirements, built by pip unless it is in
-    the cache. pip's settings (index, proxy) apply. beneath: folders whose packages can be imported too.
+    the cache. pip's settings (index, proxy) apply. beneath: folders whose packages can be imported too. pins: pip's
+    constraints.
 
     Of several runs at once, one builds and the others wait. Raises InputError with pip's last lines.
     """
     under = [list(beneath), sorted(installed().values())] if beneath else []
-    key = hash_of([sorted(needed), sys.version, platform.machine(), *under])
+    bounds = [sorted(pins)] if pins else []
+    key = hash_of([sorted(needed), sys.version, platform.machine(), *under, *bounds])
     folder = cache_dir() / "environments" / key
     python = folder / "bin" / "python"
     if intact(folder):
@@ -156,7 +168,7 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
                 base = {"base": str(folder), "platbase": str(folder)}
                 packages = Path(sysconfig.get_path("purelib", "venv", base))
                 (packages / "beneath.pth").write_text("\n".join(lines))
-            _install(python, needed, folder / "requirements.txt", say)
+            _install(python, needed, pins, folder, say)
             keep(folder, hashed=False)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
@@ -168,8 +180,10 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = ()) -> Path:
     return python
 
 
-def _install(python: Path, needed: Sequence[str], file: Path, say: Say) -> None:
+def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: Path, say: Say) -> None:
+    file, constraints = folder / "requirements.txt", folder / "constraints.txt"
     file.write_text("\n".join(needed))
+    constraints.write_text("\n".join(pins))
     # A constraints file of the user's (tox sets one) would pin the very versions that have to differ here.
     env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     tail: deque[str] = deque(maxlen=15)
@@ -180,6 +194,7 @@ def _install(python: Path, needed: Sequence[str], file: Path, say: Say) -> None:
             say(line.strip())
 
     arguments = ["--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
+    arguments += ["-c", str(constraints)] if pins else []
     if run_pip(arguments, env, read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(

@@ -1,0 +1,154 @@
+"""Answer the search: build environments, measure them, keep every reply, say what happens."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantgate.bisect.ends import in_order, needs_here, split
+from quantgate.bisect.outcome import Skipped, difference_in_words, reply_in_words
+from quantgate.bisect.search import Answer, Finding, Judge, Pins, changes_between, patient, search
+from quantgate.bisect.state import State, place
+from quantgate.bisect.steps import History
+from quantgate.bisect.trial import LEVELS, TARGETS, Question, Reply, Trial, answered, status_of
+from quantgate.errors import MeasurementError, QuantgateError
+from quantgate.machine.environment import Environment
+from quantgate.records import Status
+from quantgate.report.progress import Progress
+from quantgate.supply.environments import examined, layer
+
+
+@dataclass
+class Hunt:
+    """One search. here: what is installed, as requirements by package. progress: also takes what is said meanwhile."""
+
+    question: Question
+    good: Pins
+    bad: Pins
+    here: Mapping[str, str]
+    state: State
+    progress: Progress
+    history: History
+    _environments: dict[str, Environment] = field(default_factory=dict)
+    _skipped: dict[str, Skipped] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
+    """Of the environments beside the two ends, in the order in which the search asked for them."""
+
+    @property
+    def count(self) -> int:
+        """How many environments were asked for beside the two ends."""
+        return len(self._numbers)
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """The environments that could not be judged, with the reason."""
+        return list(self._skipped.values())
+
+    def aim(self) -> Reply:
+        """Judge the bad end, with more samples where the answer is `inconclusive`. Its status is what the search looks
+        for, if it is one of `TARGETS`. Raises MeasurementError where one of the ends cannot be built or measured."""
+        reply = Reply(answer=Answer.INCONCLUSIVE, text="")
+        for level in range(self._levels):
+            reply = self._reply(self.bad, level, "bad end")
+            if reply.answer == Answer.BROKEN and level:
+                break
+            if reply.answer == Answer.BROKEN:
+                raise MeasurementError(f"the bad end cannot be judged: {reply.text}")
+            if reply.answer != Answer.INCONCLUSIVE:
+                break
+        return reply
+
+    def run(self) -> Finding:
+        """Search. `aim` comes first."""
+        packages = [change.package for change in changes_between(self.good, self.bad)]
+        order = in_order(packages, needs_here)
+        return search(self.good, self.bad, self._judge(), self.history.steps, order)
+
+    def reply(self, pins: Pins) -> Reply | None:
+        """Return the reply with the largest sample about an environment; None: it was not asked for."""
+        replies = [self.state.reply(pins, level) for level in range(LEVELS)]
+        return next((r for r in reversed(replies) if r and r.answer != Answer.BROKEN), None)
+
+    def python(self, pins: Pins) -> str:
+        """Return the interpreter of an environment, which is in the cache. Raises InputError."""
+        return self._environment(pins).python
+
+    @property
+    def _levels(self) -> int:
+        return LEVELS if self.question.can_grow() else 1
+
+    def _judge(self) -> Judge:
+        ask: Callable[[Pins, int], Answer] = lambda pins, level: self._reply(pins, level).answer  # noqa: E731
+        judge = patient(ask, self._levels)
+
+        def numbered(pins: Pins) -> Answer:
+            number = self._numbers.setdefault(place(pins), len(self._numbers) + 1)
+            new = difference_in_words(self.good, pins)
+            self.progress.note(f"environment {number}: the good end with {new}")
+            answer = judge(pins)
+            if answer in (Answer.BROKEN, Answer.INCONCLUSIVE):
+                reply = self.state.reply(pins, 0)
+                text = f"{answer}: {reply.text}" if reply else str(answer)
+                self._skipped[place(pins)] = Skipped(new, text)
+            return answer
+
+        return numbered
+
+    def _reply(self, pins: Pins, level: int, name: str = "") -> Reply:
+        """Return what the judge says, from the state where it has said so before."""
+        kept = self.state.reply(pins, level)
+        reply = kept or self._measured(pins, level)
+        if kept is None:
+            self.state.add(pins, level, reply)
+        more = ", with a larger sample" if level else ""
+        before = ", as judged before" if kept else ""
+        self.progress.note(f"{name or 'it'} is {reply_in_words(reply)}{more}{before}")
+        return reply
+
+    def _measured(self, pins: Pins, level: int) -> Reply:
+        """Build and measure. Raises MeasurementError where the good end fails."""
+        try:
+            good = self._environment(self.good)
+        except QuantgateError as error:
+            raise MeasurementError(f"the good end cannot be built: {reason(error)}") from error
+        try:
+            environment = self._environment(pins)
+        except QuantgateError as error:
+            return Reply(answer=Answer.BROKEN, text=reason(error))
+        trial = Trial(self.question, good, self.state.folder, self.progress)
+        try:
+            verdict = trial.verdict(environment, place(pins), level)
+        except MeasurementError as error:
+            if not level:
+                raise
+            return Reply(answer=Answer.BROKEN, text=f"no larger sample is to be had: {reason(error)}")
+        target = self.state.target
+        if target is None:  # this is the bad end
+            target = status_of(verdict)
+            if target not in TARGETS:
+                target = Status.REGRESSION
+            else:
+                self.state.aim(target)
+        return answered(verdict, target)
+
+    def _environment(self, pins: Pins) -> Environment:
+        """Return an environment, built on top of what is here unless it is in the cache. Raises InputError."""
+        if place(pins) not in self._environments:
+            needed, others = split(pins, changes_between(self.good, self.bad), self.here)
+            python = layer(needed, self.progress.note, others) if needed else Path(sys.executable)
+            self._environments[place(pins)] = examined(python)
+        return self._environments[place(pins)]
+
+
+def reason(error: Exception) -> str:
+    """Return an error in one line: of pip's output the line that says what is wrong."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    errors = [line.partition("ERROR: ")[2] for line in lines if "ERROR: " in line]
+    return first_of(errors) or lines[0]
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """Return the first line that is not empty; empty where there is none."""
+    return next((line for line in lines if line.strip()), "")

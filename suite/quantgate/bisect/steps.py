@@ -1,0 +1,140 @@
+"""The versions between two pins of a package: releases from pip's index, commits from its git repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from quantgate.bisect.search import Change
+from quantgate.errors import InputError
+from quantgate.files import hash_of
+from quantgate.supply.pip import run_pip
+
+_AT = re.compile(r"git\+(?P<url>[^#]+?)@(?P<commit>[^@/#]+)(?P<rest>#.*)?")
+"""Of a pin of a git repository."""
+
+
+@dataclass
+class History:
+    """Lists the versions of packages. repositories: the folder for clones. say: takes what goes wrong, as then only the
+    two ends of a package are compared."""
+
+    repositories: Path
+    say: Callable[[str], None]
+    _paths: dict[Change, list[str]] = field(default_factory=dict)
+
+    def steps(self, change: Change) -> list[str]:
+        """Return the pins from the good one (excluded) to the bad one (included), in the order of versions or commits;
+        the bad one alone where no others are to be had."""
+        if change not in self._paths:
+            try:
+                self._paths[change] = self._between(change)
+            except InputError as error:
+                self.say(f"{change.package}: {error}; only its two ends are compared")
+                self._paths[change] = [change.bad] if change.bad is not None else []
+        return self._paths[change]
+
+    def _between(self, change: Change) -> list[str]:
+        assert change.bad is not None
+        if change.good is None:
+            return [change.bad]
+        old, new = git_pin(change.good), git_pin(change.bad)
+        if old and new and old[0] == new[0]:
+            begin = change.bad.partition(" @ ")[0]
+            commits = commits_between(old[0], old[1], new[1], self.repositories)
+            return [f"{begin} @ git+{new[0]}@{commit}{new[2]}" for commit in commits[:-1]] + [change.bad]
+        good, bad = Requirement(change.good), Requirement(change.bad)
+        if good.url or bad.url:
+            return [change.bad]
+        ends = [next(iter(one.specifier)).version for one in (good, bad)]
+        releases = between(released(change.package), *ends)
+        return [f"{bad.name}=={release}" for release in releases] + [change.bad]
+
+
+def between(releases: Sequence[str], good: str, bad: str) -> list[str]:
+    """Return the releases between two versions, without these, in the order from `good` to `bad`. Pre-releases count
+    only where one of the two is one. Raises InputError for a version that is none."""
+    try:
+        first, last = Version(good), Version(bad)
+    except InvalidVersion as error:
+        raise InputError(f"{error}") from None
+    early = first.is_prerelease or last.is_prerelease
+    low, high = sorted((first, last))
+    versions = {Version(text): text for text in releases}
+    chosen = [v for v in sorted(versions) if low < v < high and (early or not v.is_prerelease)]
+    return [versions[v] for v in (chosen if first < last else reversed(chosen))]
+
+
+def released(package: str) -> list[str]:
+    """Return the releases of a package that pip can install here, by its settings (index, links, proxy), without
+    yanked ones. Raises InputError with pip's reason."""
+    lines: list[str] = []
+    arguments = ["index", "versions", package, "--json", "--pre"]
+    # A constraints file says which version to take, not which there are.
+    env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    status = run_pip(arguments, env, lines.append)
+    for line in lines:
+        if line.startswith("{"):
+            return list(json.loads(line)["versions"])
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
+    reason = errors[0] if errors else f"exit status {status}"
+    raise InputError(f"its releases cannot be listed ({reason})")
+
+
+def git_pin(pin: str) -> tuple[str, str, str] | None:
+    """Return repository, commit and the rest (`#subdirectory=...`) of a pin; None: it is of no git repository."""
+    match = _AT.fullmatch(Requirement(pin).url or "")
+    return (match["url"], match["commit"], match["rest"] or "") if match else None
+
+
+def commits_between(url: str, good: str, bad: str, folder: Path) -> list[str]:
+    """Return the commits after `good` up to `bad`, the oldest first, along the first parents: merged branches are one
+    step. folder: for the clone, of the history alone. Raises InputError."""
+    clone = folder / hash_of(url)
+    if not clone.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{clone.name}.{os.getpid()}"
+        _git("clone", "--quiet", "--bare", "--filter=tree:0", "--", url, str(part))
+        part.rename(clone)
+    elif any(_lacks(clone, commit) for commit in (good, bad)):
+        _git("-C", str(clone), "fetch", "--quiet", "origin", "+refs/*:refs/*")
+    for commit in (good, bad):
+        if _lacks(clone, commit):
+            raise InputError(f"{url} has no commit {commit}")
+    ancestor = ["git", "-C", str(clone), "merge-base", "--is-ancestor", good, bad]
+    if subprocess.run(ancestor, capture_output=True, check=False).returncode != 0:
+        raise InputError(f"commit {good} is no ancestor of {bad} in {url}")
+    return _git("-C", str(clone), "rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()
+
+
+def _lacks(clone: Path, commit: str) -> bool:
+    command = [
+        "git",
+        "-C",
+        str(clone),
+        "rev-parse",
+        "--quiet",
+        "--verify",
+        "--end-of-options",
+        f"{commit}^{{commit}}",
+    ]
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+def _git(*arguments: str) -> str:
+    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(
+        ["git", *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+        raise InputError(f"git {arguments[0]}: {last[0]}")
+    return done.stdout

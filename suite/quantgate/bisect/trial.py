@@ -1,0 +1,274 @@
+"""One question to the judge: is a metric of a cell, measured in one environment, what it is in the good one?"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from quantgate.backends.spec import unused
+from quantgate.bisect.search import Answer
+from quantgate.config.matrix import Cell, Matrix, Tier
+from quantgate.config.tolerances import REPRODUCTION, Tolerances
+from quantgate.errors import InputError
+from quantgate.files import write_atomic
+from quantgate.judge.compare import Comparison, Rules, origin
+from quantgate.machine.environment import Environment
+from quantgate.measure.groups import case_of, group_name, metric_groups, with_logprobs
+from quantgate.plugin.case import judge_case
+from quantgate.records import AGREEMENT, MOVED, QUANTIZED_SHARE, Measurement, Record, Status, Verdict
+from quantgate.report.progress import Progress
+from quantgate.run.against import AgainstRun, Side
+from quantgate.run.bench import Bench
+from quantgate.run.inputs import lacking_capabilities
+from quantgate.run.measurer import Measurer, check_measured
+from quantgate.run.plan import Need, lengths_of, make_plan, needs_of, repeated
+from quantgate.supply.supply import Supply
+
+LEVELS = 3
+"""Times that a sample is taken before the answer stays `inconclusive`: each is `GROWTH` times the one before."""
+GROWTH = 4
+"""Halves the interval."""
+SAMPLES = ("windows", "items")
+"""Options of metric groups that say how large a sample is; of timings and memory peaks it is the number of pairs."""
+LOOKS = 32
+"""Verdicts that share the chance of a false alarm of one run: more than a search asks for."""
+TARGETS = (*MOVED, Status.IMPROVEMENT, Status.NOT_COMPARABLE)
+"""What the bad end may be. Every environment that is the same is bad."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every environment, in one way. Raises InputError for what cannot be asked."""
+
+    matrix: Matrix
+    tier_name: str
+    cell: Cell
+    metric: str
+    tolerances: Tolerances
+    threads: int
+    text: Path | None
+    pairs: int
+
+    @property
+    def need(self) -> Need:
+        """The case that judges the metric."""
+        return Need(self.cell, case_of(self.metric.removesuffix(REPRODUCTION)))
+
+    @property
+    def rules(self) -> Rules:
+        minimums = {}
+        if self.cell.minimum_share is not None:
+            minimums[self.cell.id, QUANTIZED_SHARE] = self.cell.minimum_share
+        alpha = self.tolerances.run_alpha / LOOKS
+        return Rules(self.tolerances, alpha, against=True, timings=True, minimums=minimums, unused=unused())
+
+    @property
+    def nested(self) -> bool:
+        """Whether the metric varies between processes, so that both sides are measured in turns."""
+        return bool(repeated([self.need.request], self.matrix.tier(self.tier_name).group_options))
+
+    def tier(self, level: int) -> Tier:
+        """Return the tier with the metric's group alone, and at each level a sample `GROWTH` times as large."""
+        tier, group = self.matrix.tier(self.tier_name), group_name(self.need.request)
+        options = tier.group_options[group]
+        if not self.nested:
+            options = grown(options, GROWTH**level)
+        return tier.model_copy(update={"group_options": {group: options}})
+
+    def can_grow(self) -> bool:
+        """Whether a larger sample can be taken."""
+        return self.nested or self.tier(1) != self.tier(0)
+
+    def answer_of(self, judged: Sequence[Verdict]) -> Verdict | None:
+        """Return the verdict on the metric; of a reproduction that is not judged, why its metric is not."""
+        by_metric = {verdict.metric: verdict for verdict in judged}
+        for name in (self.metric.removesuffix(REPRODUCTION), self.need.request):
+            if name in by_metric and by_metric[name].status in (Status.ERROR, Status.NOT_COMPARABLE):
+                by_metric.setdefault(self.metric, by_metric[name])
+        return by_metric.get(self.metric)
+
+    def check(self) -> None:
+        """Refuse a cell and a metric that cannot be judged in an A/B run. Raises InputError."""
+        tier, cell = self.matrix.tier(self.tier_name), self.cell
+        group = group_name(self.metric)
+        where = f"tier {self.tier_name} of {self.matrix.path}"
+        if group not in tier.group_options:
+            there = ", ".join(sorted(tier.group_options))
+            known = "no metric of this name" if group not in metric_groups() else f"no {group}"
+            raise InputError(f"--metric {self.metric}: {where} measures {known}; it has {there}")
+        if self.metric == AGREEMENT or origin(self.metric) != self.metric:
+            raise InputError(
+                f"--metric {self.metric}: is relative to another cell of the same run, while here each environment is "
+                f"held against the good one: name {origin(self.metric)}"
+            )
+        if lacks := lacking_capabilities(cell, group):
+            raise InputError(f"--metric {self.metric}: {cell.backend} has no {' and no '.join(lacks)}")
+        if self.tolerances.of(self.metric, cell.id, against=True) is None and not self.rules.limits(
+            self.metric, cell.id
+        ):
+            raise InputError(
+                f"--metric {self.metric}: has no tolerance for {cell.id}, so nothing says which change is too much: "
+                "name a metric that is gated"
+            )
+
+
+def grown(options: Record, factor: int) -> Record:
+    """Return a group's options for a sample that is `factor` times as large; the same where none of `SAMPLES` is among
+    them."""
+    if factor == 1:
+        return options
+    more = {
+        key: getattr(options, key) * factor for key in SAMPLES if isinstance(getattr(options, key, None), int)
+    }
+    each = getattr(options, "items_of", None)
+    if isinstance(each, Mapping) and each:
+        more["items_of"] = {name: count * factor for name, count in each.items()}
+    return options.model_copy(update=more)
+
+
+class Reply(Record):
+    """An answer with its reason; verdict: on the metric, where there is one."""
+
+    answer: Answer
+    text: str
+    verdict: Verdict | None = None
+
+
+def status_of(verdict: Verdict) -> Status:
+    """Return the status; of a value that is wrong whatever the good end is, that of a regression."""
+    return Status.REGRESSION if verdict.wrong else verdict.status
+
+
+def answered(verdict: Verdict, target: Status) -> Reply:
+    """Return what a verdict says of an environment. target: the status of the bad end; every other environment with
+    that status is bad, and one that passes is good."""
+    status, reason = status_of(verdict), verdict.text.partition("\n")[0]
+    if status == target:
+        answer = Answer.BAD
+    elif status == Status.INCONCLUSIVE:
+        answer = Answer.INCONCLUSIVE
+    elif status in (Status.PASS, Status.IMPROVEMENT):
+        answer = Answer.GOOD
+    elif status in MOVED and target == Status.IMPROVEMENT:
+        answer = Answer.GOOD  # not the change that is looked for
+    else:
+        answer, reason = Answer.BROKEN, f"{verdict.status}: {reason}"
+    return Reply(answer=answer, text=reason, verdict=verdict)
+
+
+@dataclass(eq=False)
+class Trial:
+    """Measures environments and holds each against the good one. Its records stay in `results`, so that the good one is
+    measured once for each size of sample (timings apart, which are taken on both sides in turns)."""
+
+    question: Question
+    good: Environment
+    results: Path
+    progress: Progress
+
+    def verdict(self, environment: Environment, place: str, level: int) -> Verdict:
+        """Return the judge's verdict on the metric. place: the environment's folder below the results. Raises
+        MeasurementError where the good environment cannot be measured, InputError where the metric is not judged."""
+        question, cell = self.question, self.question.cell
+        with ExitStack() as stack:
+            bench = partial(self._bench, stack, run_id=uuid.uuid4().hex, level=level)
+            benches: dict[Side, Bench] = {
+                "old": bench(self.good, "good", words="in the good environment: "),
+                "new": bench(environment, place),
+            }
+            measurer: Measurer
+            if question.nested:
+                plan = make_plan([question.need], {cell.id: cell}, references=False)
+                measurer = AgainstRun(plan, benches, self.progress, question.pairs * 2**level)
+            else:
+                measurer = OnceEach(benches, self.progress)
+                measurer.old(cell, question.need.request)
+            judged = judge_case(question.need, measurer, question.rules).verdicts
+        if verdict := question.answer_of(judged):
+            return verdict
+        names = ", ".join(v.metric for v in judged)
+        raise InputError(f"--metric {question.metric}: is not measured of {cell.id}; there are {names}")
+
+    def _bench(
+        self,
+        stack: ExitStack,
+        environment: Environment,
+        place: str,
+        *,
+        run_id: str,
+        level: int,
+        words: str = "",
+    ) -> Bench:
+        """Return what measures in an environment, until the stack is closed. words: begin its errors."""
+        question, tier = self.question, self.question.tier(level)
+        options, results = tier.group_options, self.results / place / str(level)
+        supply = Supply(
+            question.matrix, tier, question.threads, results / "logs", self.progress.preparation, question.text,
+            needs_of(options), lengths_of(options), environment,
+        )  # fmt: skip
+        stack.callback(supply.close)
+        bench = Bench(
+            question.matrix, tier, question.tier_name, supply, question.threads, results, run_id,
+            worker=environment.worker, place=words,
+        )  # fmt: skip
+        stack.callback(bench.close)
+        return bench
+
+
+@dataclass(eq=False)
+class OnceEach:
+    """Measures each side once, for a metric that repeats to the last digit in one environment; a record that was left
+    by an interrupted search is taken again. A `Measurer`."""
+
+    benches: Mapping[Side, Bench]
+    progress: Progress
+
+    def old(self, cell: Cell, request: str) -> Measurement:
+        """Return the good side's record. Raises MeasurementError."""
+        return self._record("old", cell, request)
+
+    def compare(self, cell: Cell, request: str) -> Comparison:
+        """Return both sides' records."""
+        old = self._record("old", cell, request)
+        self.benches["new"].settle(cell.id, old.metrics)  # it takes the options that the good side settled
+        return Comparison(self._record("new", cell, request), old)
+
+    def reference(self, cell: Cell) -> None:
+        """Return None: the cell is held against itself."""
+
+    def finished(self) -> Mapping[str, Measurement]:
+        """Return nothing: one cell is measured."""
+        return {}
+
+    def measurement(self, cell: Cell) -> NoReturn:
+        """Raise: there is no plan."""
+        raise NotImplementedError
+
+    def again(self, cell: Cell, request: str) -> NoReturn:
+        """Raise: what does not vary needs no second look."""
+        raise NotImplementedError
+
+    def _record(self, side: Side, cell: Cell, request: str) -> Measurement:
+        bench = self.benches[side]
+        path = bench.file(cell)
+        try:
+            record = Measurement.model_validate_json(path.read_bytes())
+            if not bench.differs(record, cell, [request]):
+                return record
+        except (OSError, ValidationError):
+            pass
+        bench.possible(cell, [request])
+        if bench.lacks_reference(cell, [request]):
+            bench.run(bench.reference(cell), with_logprobs([request]), "logprobs")
+        with self.progress.measuring(cell.id, [group_name(request)]):
+            record = bench.run(cell, [request], on_progress=self.progress.of_process(cell.id, 0, 1))
+        check_measured(record, request, cell, [bench])
+        write_atomic(path, record.model_dump_json(indent=1).encode())
+        return record

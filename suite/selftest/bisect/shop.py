@@ -1,0 +1,223 @@
+"""Packages of our own for pip, and a backend whose numbers depend on their versions: a search without network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import inspect
+import signal
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftest.tiny import TEXT, TinyModel
+
+BACKEND = '''
+"""dummy: tokens are about equally likely; how much, the packages `knob_*` say."""
+
+import importlib
+import math
+
+import numpy as np
+
+from quantgate.backends.base import Sizes
+from quantgate.backends.spec import BackendSpec, SchemeOptions
+
+
+def knob(name):
+    try:
+        return importlib.import_module(f"knob_{name}").VALUE
+    except ModuleNotFoundError:
+        return 0.0
+
+
+class Dummy:
+    def __init__(self, checkpoint, options, threads):
+        self.worse = knob("c") + knob("p") * knob("q")
+        self.noise = knob("n")
+
+    def sizes(self):
+        return Sizes(vocabulary=512)
+
+    def facts(self):
+        return {"kernels": "none"}
+
+    def scores(self, sequences):
+        return [(self.score(s.ids, len(s.ids) - s.start), np.zeros(len(s.ids) - s.start, bool)) for s in sequences]
+
+    def score(self, ids, count):
+        draw = np.random.default_rng(list(ids))
+        worse = self.worse * draw.normal(1, 0.1, count) + self.noise * draw.normal(0.6, 2, count)
+        return -math.log(512) - worse
+
+
+BACKEND = BackendSpec(options=SchemeOptions, capabilities=frozenset({"scores"}), load=Dummy)
+'''
+
+MATRIX = """
+[models.tiny]
+license = "MIT"
+weights = {{ path = "{weights}" }}
+[backends.dummy]
+checkpoint = "safetensors"
+reference = "dummy/flat"
+[backends.dummy.schemes]
+flat = {{ bits = 32 }}
+[tiers.smoke]
+time_limit = 900
+cells = ["tiny/dummy/flat"]
+perplexity = {{ text = "boolq", n_ctx = 8, windows = 4, block = 8 }}
+"""
+
+TOLERANCES = """
+run_alpha = 0.01
+[[tolerance]]
+metric = "perplexity"
+relative = 0.01
+noise = 0.2
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    status: int
+    output: str
+    """What was printed, the progress as well."""
+
+    def lines(self, begin: str) -> list[str]:
+        return [line for line in self.output.splitlines() if line.startswith(begin)]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder with wheels, a plugin, a matrix of the tiny model. environment: of the command."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def constraints(self, name: str, **versions: int | None) -> Path:
+        """A file that pins packages `knob-<key>`; None: it does not."""
+        path = self.folder / name
+        lines = [f"knob-{key}=={v}.0" for key, v in versions.items() if v is not None]
+        path.write_text("# made by a test\n" + "\n".join(lines) + "\n")
+        return path
+
+    def command(self, good: Path | None, bad: Path | None, *more: str) -> list[str]:
+        ends = [f"--good={good}", f"--bad={bad}"] if good and bad else []
+        return [
+            *(
+                sys.executable,
+                "-m",
+                "quantgate.bisect",
+                "--cell",
+                "tiny/dummy/flat",
+                "--metric",
+                "perplexity",
+            ),
+            *(
+                *ends,
+                "--matrix=matrix.toml",
+                "--tolerances=tolerances.toml",
+                "--text=text.txt",
+                "--threads=1",
+                *more,
+            ),
+        ]
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, text=True,
+            # As from a terminal: what a shell starts in the background ignores Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, *command: str) -> Run:
+        with self.start(*command) as process:
+            output, _ = process.communicate(timeout=3600)
+        return Run(process.returncode, output)
+
+    def bisect(self, good: Path | None, bad: Path | None, *more: str) -> Run:
+        return self.run(*self.command(good, bad, *more))
+
+
+def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Shop:
+    """Make the wheels, the plugin and the files of a user."""
+    wheels, plugin = folder / "wheels", folder / "plugin"
+    for key in "abdefgh":
+        for version in (1, 2):
+            knob(wheels, key, version, 0.0)
+    for version, value in enumerate((0.0, 0.0, 0.0, 0.0, 0.0, 0.05), 1):
+        # Version 4 can be downloaded, but not installed.
+        knob(wheels, "c", version, value, "Requires-Dist: knob-absent\n" if version == 4 else "")
+    for key in "pqn":
+        knob(wheels, key, 1, 0.0)
+        knob(wheels, key, 2, 0.1 if key == "n" else 0.25)
+    info = plugin / "dummy_backend-1.0.dist-info"
+    info.mkdir(parents=True)
+    (plugin / "dummy_backend.py").write_text(BACKEND)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dummy-backend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[quantgate.backends]\ndummy = dummy_backend:BACKEND\n")
+    (folder / "matrix.toml").write_text(MATRIX.format(weights=tiny.safetensors))
+    (folder / "tolerances.toml").write_text(TOLERANCES)
+    (folder / "text.txt").write_text(TEXT)
+    path = f"{environment['PYTHONPATH']}:{plugin}"
+    pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+    return Shop(folder, environment | pip | {"PYTHONPATH": path})
+
+
+def knob(folder: Path, key: str, version: int, value: float, needs: str = "") -> None:
+    """A wheel `knob-<key>` with one number."""
+    info = f"knob_{key}-{version}.0.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: knob-{key}\nVersion: {version}.0\n{needs}"
+    files = {
+        f"knob_{key}.py": f"VALUE = {value}\n",
+        f"{info}/METADATA": metadata,
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    lines = [f"{name},sha256={_hash(text)},{len(text)}" for name, text in files.items()]
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / f"knob_{key}-{version}.0-py3-none-any.whl", "w") as archive:
+        for name, text in {**files, f"{info}/RECORD": "\n".join([*lines, f"{info}/RECORD,,\n"])}.items():
+            archive.writestr(name, text)
+
+
+def _hash(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+MAKE = """
+import base64
+import hashlib
+import pathlib
+import zipfile
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    knob(pathlib.Path(wheel_directory), "c", 1, float(pathlib.Path("value.txt").read_text()))
+    return "knob_c-1.0-py3-none-any.whl"
+
+"""
+"""A build backend that needs no other package."""
+
+
+def repository(folder: Path, values: list[float]) -> list[str]:
+    """Make a git repository of `knob-c` with a commit for each value; return the commits."""
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-C", str(folder))
+    folder.mkdir()
+    subprocess.run([*git, "init", "--quiet", "--initial-branch=main"], check=True)
+    system = 'requires = []\nbuild-backend = "make"\nbackend-path = ["."]\n'
+    (folder / "pyproject.toml").write_text(f"[build-system]\n{system}")
+    code = MAKE + inspect.getsource(knob) + "\n\n" + inspect.getsource(_hash)
+    (folder / "make.py").write_text(code.replace("Path,", "pathlib.Path,"))
+    commits = []
+    for number, value in enumerate(values):
+        (folder / "value.txt").write_text(f"{value}")
+        (folder / "number.txt").write_text(f"{number}")
+        subprocess.run([*git, "add", "--all"], check=True)
+        subprocess.run([*git, "commit", "--quiet", "--message", f"number {number}"], check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+        commits.append(head.stdout.strip())
+    return commits
