@@ -11,6 +11,7 @@ from quantgate.files import write_atomic
 from quantgate.judge.coverage import coverage
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
+from quantgate.report.comment import to_comment
 from quantgate.report.findings import leading
 from quantgate.report.markdown import JOB_SUMMARY_LIMIT, to_markdown
 from quantgate.report.page.figures import to_html
@@ -49,12 +50,13 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
 
 
 def write_report(folder: Path, verdicts: list[Verdict], info: RunInfo) -> list[Path]:
-    """Write `report.md`, `report.json` and `report.html`, each in one step, and return them. Raises InputError naming
-    the folder."""
+    """Write `report.md`, `report.json`, `report.html` and, for a pull request, `comment.md`, each in one step, and
+    return them. Raises InputError naming the folder."""
     texts = {
         "report.md": to_markdown(verdicts, info),
         "report.json": to_json(verdicts, info),
         "report.html": to_html(verdicts, info),
+        "comment.md": to_comment(verdicts, info),
     }
     try:
         for name, text in texts.items():

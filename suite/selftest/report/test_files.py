@@ -13,6 +13,7 @@ import quantgate.report
 from quantgate.errors import InputError
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo
+from quantgate.report.comment import to_comment
 from quantgate.report.files import append_job_summary, to_json, write_report
 from quantgate.report.markdown import JOB_SUMMARY_LIMIT, to_markdown
 from quantgate.report.page.figures import to_html
@@ -104,10 +105,11 @@ def test_json_has_verdicts_run_and_counts() -> None:
 def test_the_report_folder_is_made_and_filled(tmp_path: Path) -> None:
     for _ in range(2):  # the second replaces the first
         files = write_report(tmp_path / "a" / "b", example(), INFO)
-    assert [file.name for file in files] == ["report.md", "report.json", "report.html"]
+    assert [file.name for file in files] == ["report.md", "report.json", "report.html", "comment.md"]
     assert files[0].read_text(encoding="utf-8") == to_markdown(example(), INFO)
     assert files[1].read_text(encoding="utf-8") == to_json(example(), INFO)
     assert files[2].read_text(encoding="utf-8") == to_html(example(), INFO)
+    assert files[3].read_text(encoding="utf-8") == to_comment(example(), INFO)
     assert sorted((tmp_path / "a" / "b").iterdir()) == sorted(files)  # no temporary files
 
 

@@ -1,0 +1,44 @@
+"""The report as the comment of a pull request: a table of what moved; one line where nothing did."""
+
+from __future__ import annotations
+
+import re
+
+from quantgate.records import Status, Verdict
+from quantgate.report import RunInfo, summary
+from quantgate.report.markdown import cell_code, escape
+from quantgate.words import DASH, difference, limit, lines_of, plural, quantity
+
+SHOWN = (
+    Status.REGRESSION,
+    Status.CHANGED,
+    Status.ERROR,
+    Status.NOT_COMPARABLE,
+    Status.IMPROVEMENT,
+)
+"""What a reviewer has to see, the worst first; the rest is counted."""
+ROWS = 30
+REASON = 120
+"""Characters."""
+
+
+def to_comment(verdicts: list[Verdict], info: RunInfo) -> str:
+    """Return the comment. Its first line is a mark, equal in every run of the same tier and matrix, by which the
+    comment of the run before is replaced."""
+    name = re.sub(r"[^\w./]+", " ", f"{info.tier} {info.matrix}").strip()
+    mark = f"<!-- quantgate {name} -->\n"
+    judged = escape(summary.judged_text(verdicts, info))
+    moved = [v for status in SHOWN for v in verdicts if v.status == status]
+    if not moved:
+        return f"{mark}**quantgate {escape(info.tier)}: nothing moved.** {judged}\n"
+    text = f"{mark}**quantgate {escape(info.tier)}: {escape(summary.outcome(verdicts, info.bits))}**\n\n"
+    text += "| cell | metric | before | now | change | tolerance | verdict |\n|:--|:--|--:|--:|--:|--:|:--|\n"
+    for v in moved[:ROWS]:
+        values = [quantity(v.baseline, v.unit), quantity(v.measured, v.unit)]
+        reason = next(iter(lines_of(v.text)), "")[:REASON]  # of what has no change, such as an error
+        values += [difference(v) or escape(reason) or DASH, limit(v, v.tolerance) or DASH]
+        word = f"{summary.MARKS[v.status]} {v.status}"
+        text += f"| {cell_code(v.cell)} | {cell_code(v.metric)} | {' | '.join(values)} | {word} |\n"
+    if len(moved) > ROWS:
+        text += f"\nand {plural(len(moved) - ROWS, 'metric')} more, which the report has.\n"
+    return f"{text}\n{judged}\n"
