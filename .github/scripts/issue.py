@@ -1,0 +1,224 @@
+"""Open, edit or close the one issue of a nightly or canary run.
+
+    python3 issue.py LABEL [--canary]
+
+It reads report/report.json and report/report.md, and the variables RESULT, STATUS, GH_TOKEN, GH_REPO, GITHUB_*. The
+issue carries a mark of what is red: the kind, and every failing metric of every cell. A night that is red in the same
+way changes nothing and notifies nobody; where metrics come or go, the text is replaced and one comment says which. The
+first green night closes the issue. Needs the standard library and `gh` alone, since it runs with a token that writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPORT = Path("report")
+LIMIT = 45_000
+"""Characters of a report in an issue, which holds 65,536."""
+TITLE = 200
+KEPT = 100
+"""Members that the next night can name as gone."""
+FEW = 10
+FAILING = ("regression", "changed", "error", "not comparable")
+MARK = re.compile(r"<!-- quantgate (\{.*\}) -->")
+
+MEANS = {
+    "regression": (
+        "A metric is worse than its baseline by more than its tolerance. What changed in the environment since the "
+        "baseline, and the command that shows it again, stand with each finding."
+    ),
+    "changed": (
+        "Numbers are no longer those of the baseline, by more than other processors and builds cause, though none "
+        "is proven worse. Where the change is meant, run the workflow 'update baselines' with tier nightly."
+    ),
+    "broken infrastructure": (
+        "The run did not come to an end that says something about the models: a crash, a failed download, a time "
+        "limit, packages that cannot be installed together, or a fault of the runner or of quantgate (exit status "
+        "{status}). A cell that did crash has the last lines of its log below."
+    ),
+    "not comparable": (
+        "Weights, tokens, task data or workload are not those of the baseline; each finding names the first "
+        "difference. Where it is meant, run the workflow 'update baselines' with tier nightly."
+    ),
+    "too few gates judged": (
+        "Nothing failed, but fewer gates were judged than --min-judged asks for: a green run would say too little. The "
+        "report's first lines say why the others were not."
+    ),
+    "no baseline": (
+        "Cells or metrics have no baseline yet. Run the workflow 'update baselines' with tier nightly."
+    ),
+}
+KINDS = {"11": "not comparable", "12": "no baseline", "13": "changed", "14": "too few gates judged"}
+"""By exit status, as the README lists them."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """What is red. members: `cell metric: status` of everything that fails."""
+
+    kind: str
+    members: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """A hash that is equal where the same is red."""
+        return hashlib.sha256("\n".join([self.kind, *self.members]).encode()).hexdigest()[:16]
+
+    @property
+    def mark(self) -> str:
+        """What the next night reads."""
+        data = json.dumps({"id": self.identity, "members": self.members[:KEPT]})
+        data = data.replace("--", "-\\u002d")  # two dashes would end the comment
+        return f"<!-- quantgate {data} -->"
+
+
+def event(report: Mapping[str, Any] | None, status: str) -> Event:
+    """Return what is red. status: pytest's exit status; empty: the run did not come so far."""
+    kind = KINDS.get(status, "broken infrastructure")
+    # 1 is pytest's and tox's status for other things, too: believed where the report agrees.
+    if status == "1" and report and report["counts"].get("regression"):
+        kind = "regression"
+    failing = (*FAILING, "no baseline") if kind == "no baseline" else FAILING
+    verdicts = report["verdicts"] if report else []
+    members = {f"{v['cell']} {v['metric']}: {v['status']}" for v in verdicts if v["status"] in failing}
+    return Event(kind, tuple(sorted(members)))
+
+
+def title_of(name: str, red: Event, report: Mapping[str, Any] | None) -> str:
+    """Return the title: the kind, and what leads the report."""
+    findings = report["findings"] if report else []
+    first = f": {findings[0]['title'][:TITLE]}" if findings else ""
+    return f"{name.capitalize()}: {red.kind}{first}"
+
+
+def bisect_command(report: Mapping[str, Any] | None) -> str:
+    """Return the command that says which upgrade moved the first metric that moved; empty where none did."""
+    for finding in (report or {}).get("findings", []):
+        if finding["status"] not in ("regression", "changed"):
+            continue
+        for metric in finding["metrics"]:
+            name = re.sub(r"(/loss|_ratio)(?=$|/)", "", metric)
+            if name.startswith("agreement/"):
+                continue
+            words = ["--cell", finding["cells"][0], "--metric", name, "--tier", "nightly"]
+            ends = ["--good", "fixtures/constraints.txt", "--bad", "report/constraints.txt"]
+            return shlex.join(["python", "-m", "quantgate.bisect", *words, *ends])
+    return ""
+
+
+def body_of(
+    red: Event, report: Mapping[str, Any] | None, markdown: str, run: str, status: str, *, canary: bool
+) -> str:
+    """Return the text of the issue. run: the address of this run, with its commit."""
+    lines = [MEANS[red.kind].format(status=status or "none"), ""]
+    lines += [
+        f"First run with this set of failing metrics: {run}. Its artifact has the report, measurements and logs."
+    ]
+    lines += ["This text is replaced when metrics come or go; the first green run closes the issue.", ""]
+    if canary:
+        lines += [
+            "The run took the newest releases of all packages. Versions that differ from the pinned ones are in"
+        ]
+        lines += ["`report/constraints.txt` of the artifact. Which of them did it:", ""]
+        if command := bisect_command(report):
+            lines += [
+                "```sh",
+                "gh run download RUN --name canary-report   # beside a checkout",
+                command,
+                "```",
+                "",
+            ]
+        else:
+            lines += ["No metric moved that a bisection could go by.", ""]
+    if not markdown:
+        lines.append("There is no report: see the log of the run.")
+    elif len(markdown) > LIMIT:
+        lines += ["**The report is too long for an issue; this is its beginning.**", ""]
+        lines.append(markdown[:LIMIT].rpartition("\n")[0])
+    else:
+        lines.append(markdown)
+    return "\n".join([red.mark, *lines])
+
+
+def changes(old: str, red: Event) -> str | None:
+    """Return what came and went since the text of an issue; empty: nothing that is named, only the kind; None: the same
+    is red as then."""
+    match = MARK.search(old)
+    before = json.loads(match[1]) if match else {"id": "", "members": []}
+    if before["id"] == red.identity:
+        return None
+    parts = []
+    old_members, new_members = set(before["members"]), set(red.members)
+    for word, members in (
+        ("New", sorted(new_members - old_members)),
+        ("Gone", sorted(old_members - new_members)),
+    ):
+        if members:
+            more = f" and {len(members) - FEW} more" if len(members) > FEW else ""
+            parts.append(f"{word}: {', '.join(f'`{member}`' for member in members[:FEW])}{more}.")
+    return " ".join(parts)
+
+
+def gh(*arguments: str, text: str = "") -> str:
+    """Run `gh`; `text` goes to its standard input."""
+    return subprocess.run(["gh", *arguments], input=text, capture_output=True, text=True, check=True).stdout
+
+
+def read_report(folder: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the report of a run, as data and as Markdown; None and empty where it left none."""
+    try:
+        return json.loads((folder / "report.json").read_bytes()), (folder / "report.md").read_text()
+    except (OSError, ValueError):
+        return None, ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("label", help="of the issue: nightly, canary")
+    parser.add_argument("--canary", action="store_true", help="write the command of the bisection")
+    options = parser.parse_args(arguments)
+    env = os.environ
+    place = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"
+    run = f"{place}, commit {env['GITHUB_SHA']}"
+    fields = ("--state", "open", "--label", options.label, "--json", "number,body", "--limit", "100")
+    issues = sorted(json.loads(gh("issue", "list", *fields)), key=lambda issue: issue["number"])
+    if env["RESULT"] == "success" and env["STATUS"] == "0":
+        for issue in issues:
+            gh("issue", "close", str(issue["number"]), "--comment", f"Green again: {run}.")
+        return 0
+    report, markdown = read_report(REPORT)
+    red = event(report, env["STATUS"])
+    title = title_of(options.label, red, report)
+    body = body_of(red, report, markdown, run, env["STATUS"], canary=options.canary)
+    if not issues:
+        about = f"The {options.label} run is red"
+        gh("label", "create", options.label, "--color", "b60205", "--description", about, "--force")
+        gh("issue", "create", "--title", title, "--label", options.label, "--body-file", "-", text=body)
+        return 0
+    first = issues[0]
+    difference = changes(first["body"], red)
+    if difference is None:
+        print(f"issue {first['number']}: the same is red as before; nothing is written")
+        return 0
+    number = str(first["number"])
+    gh("issue", "edit", number, "--title", title, "--body-file", "-", text=body)
+    gh("issue", "comment", number, "--body-file", "-", text=f"Now {red.kind}. {difference} {run}.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
