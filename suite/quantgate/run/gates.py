@@ -14,9 +14,9 @@ from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tol
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
 from quantgate.measure.groups import group_of, with_logprobs
-from quantgate.records import Declared, Metric
+from quantgate.records import AGREEMENT, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
-from quantgate.run.plan import GroupOptions, Need
+from quantgate.run.plan import GroupOptions, Need, partners_of
 from quantgate.run.relative import declared_relatives
 
 DOZEN = 12
@@ -154,19 +154,24 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
 
 def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
     """Return, by cell of a tier, the names of the metrics that it can have, reproductions included."""
-    options = matrix.tier(tier).group_options
-    names: dict[tuple[bool, frozenset[str]], tuple[str, ...]] = {}
+    options, cells = matrix.tier(tier).group_options, {cell.id: cell for cell in matrix.cells(tier)}
+    partners = partners_of(cells.values())
+    names: dict[tuple[frozenset[str], bool, bool], tuple[str, ...]] = {}
     gates = {}
-    for cell in matrix.cells(tier):
-        is_reference = cell.id == cell.reference
+    for cell in cells.values():
+        is_held = cell.reference != cell.id and cell.reference in cells
+        agrees = bool(partners.get(cell.id))
         groups = frozenset(
             group
             for group in options
-            if not lacking_capabilities(cell, group) and not (is_reference and with_logprobs([group]))
+            if not lacking_capabilities(cell, group) and (is_held or not with_logprobs([group]))
         )
-        if (key := (is_reference, groups)) not in names:
+        if (key := (groups, is_held, agrees)) not in names:
             mine = {group: one for group, one in options.items() if group in groups}
-            metrics = possible(mine, relatives=not is_reference)
+            metrics = possible(mine, relatives=is_held)
+            metrics.pop(AGREEMENT, None)
+            if agrees and AGREEMENT in (whole := possible(mine)):
+                metrics[AGREEMENT] = whole[AGREEMENT]
             paired = [f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired"]
             names[key] = (*metrics, *paired)
         gates[cell.id] = names[key]

@@ -114,6 +114,21 @@ def test_what_a_backend_does_not_measure_gates_nothing(tmp_path: Path) -> None:
         check_tolerances(path, entries["*/kbit/*"], matrix)
 
 
+def test_references_alone_have_to_agree(tmp_path: Path) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_text(
+        '[models.mine]\nlicense = "MIT"\nweights = { path = "mine" }\n'
+        '[tiers.quick]\ntime_limit = 60\nperplexity = { text = "boolq" }\n'
+        'cells = ["mine/llamacpp/F16", "mine/llamacpp/Q4_0", "mine/transformers/fp32"]\n'
+    )
+    text = 'metric = "agreement/references"\ncell = "{}"\nreason = "x"\nexpected = 0.0\nabsolute = 0.05'
+    path, matrix = tmp_path / "tolerances.toml", load_matrix(file)
+    for cell in ("mine/llamacpp/F16", "mine/transformers/fp32"):
+        check_tolerances(path, load_text(tmp_path, one_entry(text.format(cell))), matrix)
+    with pytest.raises(InputError, match=r"for \(mine/llamacpp/Q4_0\) have no such metric"):
+        check_tolerances(path, load_text(tmp_path, one_entry(text.format("*/Q4_0"))), matrix)
+
+
 NARROW = 'metric = "perplexity"\ncell = "*/Q4_0"\nreason = "x"\nrelative = 0.01'
 
 
