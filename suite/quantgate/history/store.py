@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantgate.errors import InputError
-from quantgate.history.record import to_lines
+from quantgate.history.record import DIGITS, to_lines
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
 
@@ -20,10 +20,12 @@ def append(folder: Path, verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Pa
     """Write the file of a run and return its path, and whether it is new: a run that is there already is left as it is.
 
     Two processes never meet, since the names of their files differ by the run's id. Raises InputError naming the folder
-    where it cannot be written, and the file where it is there with another content.
+    where it cannot be written.
     """
     header, content = to_lines(verdicts, info)
     path = folder / header.name
+    if there := next(folder.glob(f"*/*/*-{header.run[:DIGITS]}.jsonl"), None):
+        return there, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, _create(path, content)
@@ -51,9 +53,7 @@ def _create(path: Path, content: bytes) -> bool:
             if error.errno not in _WITHOUT_LINKS or path.exists():
                 raise
             Path(name).rename(path)
-    except FileExistsError:
-        if path.read_bytes() != content:
-            raise InputError(f"{path}: is there with another content; it was left as it is") from None
+    except FileExistsError:  # another process has written the same run since
         return False
     finally:
         Path(name).unlink(missing_ok=True)

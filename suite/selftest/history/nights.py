@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -76,7 +76,8 @@ Change = Callable[[str, str, int], float]
 @dataclass
 class Plan:
     """A history to make. missing: nights without a run. machines, environments: what differs from `MACHINE` and
-    `ENVIRONMENT` from a night on, by night. change: see `Change`."""
+    `ENVIRONMENT` from a night on, by night. change: see `Change`. accepted: from a night on, by night, the factor of
+    all baselines."""
 
     nights: int = 30
     cells: Sequence[str] = ("m/transformers/fp32", "m/llamacpp/Q4_K_M", "m/llamacpp/Q4_0")
@@ -84,9 +85,10 @@ class Plan:
     tier: str = "nightly"
     seed: int = 0
     missing: frozenset[int] = frozenset()
-    machines: dict[int, dict[str, Scalar]] = field(default_factory=dict)
-    environments: dict[int, dict[str, Scalar]] = field(default_factory=dict)
+    machines: Mapping[int, Mapping[str, Scalar]] = field(default_factory=dict)
+    environments: Mapping[int, Mapping[str, Scalar]] = field(default_factory=dict)
     change: Change | None = None
+    accepted: Mapping[int, float] = field(default_factory=dict)
 
 
 def cells(count: int) -> list[str]:
@@ -107,8 +109,9 @@ def write(folder: Path, plan: Plan) -> list[Path]:
     levels = np.array([kind.level * (1 + 0.1 * (zlib.crc32(cell.encode()) % 10)) for cell, kind in series])
     spreads = np.array([kind.spread for _, kind in series])
     random = np.random.default_rng(plan.seed)
-    paths = []
+    baselines, paths = levels, []
     for night in range(plan.nights):
+        baselines = baselines * plan.accepted.get(night, 1.0)
         machine |= plan.machines.get(night, {})
         environment |= {**machine, **plan.environments.get(night, {})}
         values = levels * (1 + spreads * random.standard_normal(len(series)))
@@ -131,7 +134,7 @@ def write(folder: Path, plan: Plan) -> list[Path]:
         )
         path = folder / header.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [_line(c, k, v, b, name) for (c, k), v, b in zip(series, values, levels, strict=True)]
+        lines = [_line(c, k, v, b, name) for (c, k), v, b in zip(series, values, baselines, strict=True)]
         path.write_text(pydantic_core.to_json(header, by_alias=True).decode() + "\n" + "".join(lines))
         paths.append(path)
     return paths

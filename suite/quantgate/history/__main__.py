@@ -1,0 +1,99 @@
+"""`python -m quantgate.history`: append the runs of old reports, and say what happened.
+
+Exit status of `events`: 0, none is open; 1, one or more are; 4, wrong input. Of `import`: 0; 4, a report could not be
+read or written (the others were).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.errors import InputError
+from quantgate.history.acknowledged import ACKNOWLEDGED, load_acknowledged
+from quantgate.history.events import State, events
+from quantgate.history.series import read
+from quantgate.history.store import append
+from quantgate.history.telling import to_json, to_text
+
+OPEN_EVENTS = 1
+"""Exit status where an event is open."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return WRONG_INPUT
+
+
+def _import(options: argparse.Namespace) -> int:
+    """Append the run of each report; one that is there already is left as it is."""
+    from quantgate.history.old_reports import read_report
+
+    status = 0
+    for report in options.reports:
+        try:
+            path, new = append(options.history, *read_report(report))
+            print(f"wrote {path}" if new else f"{path} is there already")
+        except InputError as error:
+            print(error, file=sys.stderr)
+            status = WRONG_INPUT
+    return status
+
+
+def _events(options: argparse.Namespace) -> int:
+    """Print the events of a history."""
+    acknowledged = load_acknowledged(options.acknowledged)
+    history = read(options.folder, tier=options.tier)
+    for problem in history.problems:
+        print(problem, file=sys.stderr)
+    listed = events(history, acknowledged, options.today)
+    if options.json:
+        print(to_json(history, listed))
+    else:
+        print(to_text(history, listed, everything=options.all))
+    return OPEN_EVENTS if any(event.state == State.OPEN for event in listed) else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m quantgate.history", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    add = commands.add_parser("import", help="append the runs of old reports").add_argument
+    add(
+        "reports",
+        nargs="+",
+        type=Path,
+        metavar="REPORT",
+        help="report.json of --report, or the folder that has it",
+    )
+    add("--history", type=Path, default=Path("history"), metavar="DIR", help="default: history/")
+    commands.choices["import"].set_defaults(command=_import)
+
+    add = commands.add_parser("events", help="say what happened, and what of it is open").add_argument
+    add("folder", type=Path, metavar="DIR", help="the history")
+    add("--tier", metavar="NAME", help="only runs of this tier")
+    add("--all", action="store_true", help="also events that are acknowledged, gone or fixed")
+    add("--json", action="store_true", help="all events with their members, for programs")
+    add("--acknowledged", type=Path, metavar="FILE", help=f"default: {ACKNOWLEDGED.name} among the fixtures")
+    add(
+        "--today",
+        type=datetime.date.fromisoformat,
+        metavar="DATE",
+        default=datetime.datetime.now(datetime.UTC).date(),
+        help="the day at which acknowledgements have to hold (default: today, UTC)",
+    )
+    commands.choices["events"].set_defaults(command=_events)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Make events of moves: one cause is one event, with an identity and a state. Pure.
+
+All series that move at one run in one direction are one event; so are those that the same change of the environment
+moves, on whatever machine. Its id is made of the direction and the first run on the new level, and is settled by the
+nights until it was seen: computed anew, a year later, it is the same.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+import numpy as np
+
+from quantgate.files import hash_of
+from quantgate.history.acknowledged import Acknowledgement
+from quantgate.history.moves import Move, moves
+from quantgate.history.series import History, Run
+
+NEAR = 2
+"""Runs that two moves of one event may be apart, where no exact step says when it was."""
+RAMP = 60
+"""Runs within which a further move of the same series in the same direction is the same ramp."""
+
+
+class State(StrEnum):
+    """What became of an event.
+
+    open: nobody has looked at it. acknowledged: accepted, by an entry of `fixtures/acknowledged.toml` or because the
+    baseline moved to the new level. gone: the level is back, and nothing says why. fixed: the level is back since the
+    environment or the weights changed again.
+    """
+
+    OPEN = "open"
+    ACKNOWLEDGED = "acknowledged"
+    GONE = "gone"
+    FIXED = "fixed"
+
+
+@dataclass
+class Event:
+    """One cause. id: stable. run: the first on the new level. seen: the run that showed it. members: its moves, the
+    largest share of their tolerance first. reason: of the state."""
+
+    id: str
+    direction: str
+    run: Run
+    seen: Run
+    cause: Sequence[str]
+    members: list[Move] = field(default_factory=list)
+    state: State = State.OPEN
+    reason: str = ""
+
+    @property
+    def cells(self) -> list[str]:
+        """The cells, each once."""
+        return list(dict.fromkeys(move.series.cell for move in self.members))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics, each once."""
+        return list(dict.fromkeys(move.series.metric for move in self.members))
+
+    @property
+    def digest(self) -> str:
+        """A hash of members and state: a message about the event is edited only where it differs."""
+        members = sorted(f"{m.series.tier} {m.series.cell} {m.series.metric}" for m in self.members)
+        return hash_of([self.id, self.state, members])
+
+
+def events(
+    history: History, acknowledged: Iterable[Acknowledgement] = (), today: datetime.date | None = None
+) -> list[Event]:
+    """Return the events of a history, the newest first. today: up to when acknowledgements hold; default: the day of
+    the last run, so that the same history gives the same events."""
+    if not history.runs:
+        return []
+    today = today or history.runs[-1].time.date()
+    groups = grouped(moves(history))
+    made = [_event(history, group) for group in groups]
+    acknowledged = list(acknowledged)
+    for event, group in zip(made, groups, strict=True):
+        event.state, event.reason = _state(history, event, group, acknowledged, today)
+        event.members.sort(key=_share, reverse=True)
+    return sorted(made, key=lambda event: (event.run.time, event.id), reverse=True)
+
+
+@dataclass
+class _Group:
+    """Moves of one event. run: the first on the new level; exact: whether an exact step says so."""
+
+    run: int
+    exact: bool
+    moves: list[Move]
+
+    def takes(self, move: Move) -> bool:
+        """Return whether a move, which was seen later, is of this event."""
+        first = self.moves[0]
+        if move.direction != first.direction or move.series.tier != first.series.tier:
+            return False
+        if move.exact and self.exact:
+            return move.run == self.run or (
+                bool(move.cause) and any(m.cause == move.cause for m in self.moves)
+            )
+        mine = [m for m in self.moves if m.series is move.series and not m.exact and m.back is None]
+        if mine and not move.exact and move.run - mine[-1].run <= RAMP:
+            return True
+        return move.first - NEAR <= self.run <= move.last + NEAR
+
+
+def grouped(found: Sequence[Move]) -> list[_Group]:
+    """Group moves, in the order in which they were seen. A metric without a tolerance begins no event."""
+    groups: list[_Group] = []
+    for move in sorted(found, key=lambda m: (m.seen, not m.gated)):
+        group = next((g for g in reversed(groups) if g.takes(move)), None)
+        if group is not None:
+            group.moves.append(move)
+        elif move.gated or move.direction == "unequal":
+            groups.append(_Group(move.run, move.exact, [move]))
+    return groups
+
+
+def _event(history: History, group: _Group) -> Event:
+    first, run = group.moves[0], history.runs[group.run]
+    causes = [m.cause for m in group.moves if m.cause]
+    shared = [line for line in causes[0] if all(line in cause for cause in causes)] if causes else []
+    return Event(
+        id=f"{first.direction}-{run.time:%Y%m%d}-{run.id[:8]}",
+        direction=first.direction,
+        run=run,
+        seen=history.runs[first.seen],
+        cause=shared or (causes[0] if causes else ()),
+        members=list(group.moves),
+    )
+
+
+def _state(
+    history: History, event: Event, group: _Group, entries: Sequence[Acknowledgement], today: datetime.date
+) -> tuple[State, str]:
+    gated = [move for move in group.moves if move.gated] or group.moves
+    if all(move.back is not None for move in gated):
+        last = max(gated, key=lambda move: move.back or 0)
+        when = f"{history.runs[last.back or 0].time:%Y-%m-%d}"
+        if last.back_cause:
+            return State.FIXED, f"back since {when}: {', '.join(last.back_cause)}"
+        return State.GONE, f"back since {when}"
+    left = [move for move in gated if move.back is None]
+    reasons = []
+    for move in left:
+        entry = next((e for e in entries if _covers(e, event, move, history, group.run)), None)
+        if entry is not None and entry.until >= today:
+            reasons.append(f"{entry.reason} (until {entry.until})")
+        elif _accepted(move):
+            reasons.append("the baseline moved to the new level")
+        elif entry is not None:
+            return State.OPEN, f"its acknowledgement ended on {entry.until}: {entry.reason}"
+        else:
+            return State.OPEN, ""
+    return State.ACKNOWLEDGED, "; ".join(dict.fromkeys(reasons))
+
+
+def _covers(entry: Acknowledgement, event: Event, move: Move, history: History, run: int) -> bool:
+    """Return whether an entry is about a member of the event. Where runs were added to the past, the event may begin up
+    to `NEAR` runs beside the one that the entry names."""
+    if not (fnmatchcase(move.series.cell, entry.cell) and fnmatchcase(move.series.metric, entry.metric)):
+        return False
+    if entry.event == event.id:
+        return True
+    direction, _, key = entry.event.partition("-")
+    near = history.runs[max(run - NEAR, 0) : run + NEAR + 1]
+    return direction == event.direction and key in {f"{one.time:%Y%m%d}-{one.id[:8]}" for one in near}
+
+
+def _accepted(move: Move) -> bool:
+    """Return whether the baseline has moved since, to less than half of the step from the new level."""
+    baselines = move.series.baseline[~np.isnan(move.series.baseline)]
+    before = move.series.baseline[: move.run][~np.isnan(move.series.baseline[: move.run])]
+    if not len(before) or not len(baselines) or baselines[-1] == before[-1]:
+        return False
+    return bool(abs(baselines[-1] - move.after) < abs(move.after - move.before) / 2)
+
+
+def _share(move: Move) -> float:
+    """Return a move as a share of its tolerance, for the order."""
+    tolerances = move.series.tolerance[np.isfinite(move.series.tolerance)]
+    return (
+        abs(move.change) / float(tolerances[-1]) if len(tolerances) and tolerances[-1] else abs(move.change)
+    )

@@ -1,0 +1,177 @@
+"""One cause is one event, with its cause, an identity that stays, and a state."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from quantgate.history.acknowledged import Acknowledgement
+from quantgate.history.events import Event, State, events
+from quantgate.history.series import read
+
+from selftest.history import nights
+from selftest.history.nights import Change, Plan
+
+LLAMA = {60: {"llama-cpp-python": "0.3.37"}}
+
+
+def of(folder: Path, plan: Plan, **options: object) -> list[Event]:
+    shutil.rmtree(folder, ignore_errors=True)
+    nights.write(folder, plan)
+    return events(read(folder), **options)  # type: ignore[arg-type]
+
+
+def step(factor: float, *metrics: str, cells: str = "", since: int = 60, until: int = 9999) -> Change:
+    return lambda cell, metric, night: (
+        factor if since <= night < until and metric in metrics and cells in cell else 1.0
+    )
+
+
+def test_nothing_happened(tmp_path: Path) -> None:
+    assert of(tmp_path / "h", Plan(nights=100)) == []
+
+
+def test_a_step_of_quality_is_seen_at_once_with_its_cause(tmp_path: Path) -> None:
+    plan = Plan(nights=80, environments=LLAMA, change=step(1.02, "perplexity", cells="llamacpp"))
+    (event,) = of(tmp_path / "h", plan)
+    assert event.id.startswith("worse-20260302-")
+    assert event.run == event.seen
+    assert event.cause == ["llama-cpp-python 0.3.36 -> 0.3.37"]
+    assert set(event.cells) == {"m/llamacpp/Q4_K_M", "m/llamacpp/Q4_0"}
+    assert event.metrics == ["perplexity"]
+    assert [round(move.change, 6) for move in event.members] == [0.02, 0.02]
+    assert event.state == State.OPEN
+
+
+def test_all_that_moves_at_one_run_in_one_direction_is_one_event(tmp_path: Path) -> None:
+    def upgrade(cell: str, metric: str, night: int) -> float:
+        factors = {
+            "perplexity": 1.02,
+            "accuracy/mean/acc": 0.9,
+            "throughput/decode_ratio": 0.9,
+            "memory/peak_resident": 0.9,
+        }
+        return factors.get(metric, 1.0) if night >= 60 else 1.0
+
+    better, worse = sorted(
+        of(tmp_path / "h", Plan(nights=90, environments=LLAMA, change=upgrade)), key=lambda e: e.direction
+    )
+    assert (
+        worse.metrics == ["accuracy/mean/acc", "perplexity", "throughput/decode_ratio"]
+        or len(worse.metrics) == 3
+    )
+    assert len(worse.members) == 9
+    assert better.metrics == ["memory/peak_resident"]
+    assert len(better.members) == 3
+
+
+def test_equal_numbers_in_another_environment_are_nothing(tmp_path: Path) -> None:
+    assert of(tmp_path / "h", Plan(nights=80, environments=LLAMA)) == []
+
+
+def test_last_digits_that_move_with_the_environment_are_nothing_and_without_a_cause_are_told(
+    tmp_path: Path,
+) -> None:
+    change = step(1 + 1e-9, "perplexity", cells="llamacpp")
+    assert of(tmp_path / "h", Plan(nights=80, environments=LLAMA, change=change)) == []
+    (event,) = of(tmp_path / "h", Plan(nights=80, change=change))
+    assert event.direction == "unequal"
+    assert event.cause == ()
+    jitter: Change = lambda cell, metric, night: 1 + 1e-9 * (night % 3) if metric == "perplexity" else 1.0  # noqa: E731
+    (event,) = of(tmp_path / "h", Plan(nights=80, change=jitter))
+    assert len(event.members) == 3, "told once, not every night"
+
+
+def test_small_steps_add_up(tmp_path: Path) -> None:
+    creep: Change = lambda cell, metric, night: (  # noqa: E731
+        1 + 0.0005 * (night // 10) if (cell, metric) == ("m/llamacpp/Q4_0", "perplexity") else 1.0
+    )
+    environments = {n: {"torch": f"2.{n}"} for n in range(10, 80, 10)}
+    found = of(tmp_path / "h", Plan(nights=80, environments=environments, change=creep))
+    assert [event.direction for event in found] == ["worse", "worse"]
+    assert found[-1].run.time.date() == datetime.date(2026, 1, 31)
+    assert found[-1].cause == ["torch 2.13.0+cpu -> 2.30"]
+    assert found[-1].members[0].change == pytest.approx(0.0015)
+
+
+def test_other_machines_are_compared_with_themselves(tmp_path: Path) -> None:
+    machines = {n: {"cpu": "AMD" if n % 2 else "Intel"} for n in range(120)}
+    odd: Change = lambda cell, metric, night: 1.03 if night % 2 else 1.0  # noqa: E731
+    assert of(tmp_path / "h", Plan(nights=120, machines=machines, change=odd)) == []
+    both: Change = lambda cell, metric, night: (  # noqa: E731
+        (1.03 if night % 2 else 1.0) * (1.02 if night >= 60 and metric == "perplexity" else 1.0)
+    )
+    plan = Plan(nights=120, machines=machines, environments=LLAMA, change=both)
+    (event,) = of(tmp_path / "h", plan)
+    assert len(event.members) == 6, "both classes, a night apart, by one cause"
+
+
+def test_missing_nights_and_failed_cells_are_no_event(tmp_path: Path) -> None:
+    fails: Change = lambda cell, metric, night: math.nan if night in (50, 51) and "Q4_0" in cell else 1.0  # noqa: E731
+    missing = frozenset({*range(20, 30), 70})
+    assert of(tmp_path / "h", Plan(nights=100, missing=missing, change=fails)) == []
+
+
+@pytest.mark.parametrize("until", [100, 140, 200])
+def test_an_event_keeps_its_identity(tmp_path: Path, until: int) -> None:
+    change = step(0.96, "throughput/decode_ratio")
+    ids = {event.id: event.seen.id for event in of(tmp_path / "h", Plan(nights=80, change=change))}
+    assert len(ids) == 1
+    later = {event.id: event.seen.id for event in of(tmp_path / "h", Plan(nights=until, change=change))}
+    assert later == ids
+
+
+def test_a_level_that_is_back_is_gone_or_fixed(tmp_path: Path) -> None:
+    for metric in ("perplexity", "throughput/decode_ratio"):
+        change = step(0.94 if "ratio" in metric else 1.03, metric, until=70)
+        (event,) = of(tmp_path / "h", Plan(nights=100, change=change))
+        assert event.state == State.GONE
+        assert event.reason.startswith("back since 2026-03-1")
+    environments = {60: {"torch": "2.14"}, 70: {"torch": "2.14.1"}}
+    plan = Plan(nights=100, environments=environments, change=step(1.03, "perplexity", until=70))
+    (event,) = of(tmp_path / "h", plan)
+    assert event.state == State.FIXED
+    assert event.reason == "back since 2026-03-12: torch 2.14 -> 2.14.1"
+
+
+def test_an_acknowledgement_holds_until_its_day_for_its_members(tmp_path: Path) -> None:
+    plan = Plan(nights=80, change=step(1.02, "perplexity"))
+    (event,) = of(tmp_path / "h", plan)
+    day = datetime.date(2026, 6, 1)
+
+    def state(today: datetime.date = day, **fields: str) -> State:
+        entry = Acknowledgement(**{"event": event.id, "reason": "on purpose", "until": day, **fields})
+        (again,) = of(tmp_path / "h", plan, acknowledged=[entry], today=today)
+        return again.state
+
+    assert state() == State.ACKNOWLEDGED
+    assert state(today=day + datetime.timedelta(1)) == State.OPEN
+    assert state(cell="*/llamacpp/*") == State.OPEN, "one cell is not covered"
+    assert state(cell="m/*", metric="perp*") == State.ACKNOWLEDGED
+    assert state(event="worse-20260302-ffffffff") == State.OPEN
+    near = nights.run_id(plan, 61)[:8]
+    assert state(event=f"worse-20260303-{near}") == State.ACKNOWLEDGED, "a run was added to the past since"
+
+
+def test_a_baseline_that_moved_to_the_new_level_acknowledges(tmp_path: Path) -> None:
+    change = step(1.02, "perplexity")
+    (event,) = of(tmp_path / "h", Plan(nights=80, change=change, accepted={70: 1.02}))
+    assert (event.state, event.reason) == (State.ACKNOWLEDGED, "the baseline moved to the new level")
+    (event,) = of(tmp_path / "h", Plan(nights=80, change=change, accepted={70: 1.001}))
+    assert event.state == State.OPEN
+    (event,) = of(tmp_path / "h", Plan(nights=80, change=change, accepted={50: 1.02}))
+    assert event.state == State.OPEN, "a baseline of before says nothing of the step"
+
+
+def test_the_digest_changes_with_members_and_state_alone(tmp_path: Path) -> None:
+    one = step(1.02, "perplexity", cells="Q4_0")
+    (first,) = of(tmp_path / "h", Plan(nights=80, change=one))
+    (later,) = of(tmp_path / "h", Plan(nights=90, change=one))
+    (more,) = of(tmp_path / "h", Plan(nights=80, change=step(1.02, "perplexity", cells="llamacpp")))
+    (gone,) = of(tmp_path / "h", Plan(nights=90, change=step(1.02, "perplexity", cells="Q4_0", until=85)))
+    assert first.digest == later.digest
+    assert len({first.digest, more.digest, gone.digest}) == 3
+    assert first.id == more.id == gone.id
