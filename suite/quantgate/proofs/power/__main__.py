@@ -21,7 +21,7 @@ from quantgate.errors import QuantgateError
 from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
 from quantgate.proofs.command import new_console
-from quantgate.proofs.power import figure, noise, quality, report, resources
+from quantgate.proofs.power import figure, nights_report, noise, quality, report, resources
 from quantgate.proofs.power.study import ELSEWHERE, HERE, Row, Scenario, run_alarms, study
 from quantgate.proofs.table import origin
 from quantgate.records import Metric
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace, cells: dict[str, dict[str, Metric]], conso
     rules = Rules(tolerances, gate_level(tolerances, cells), unused=unused())
     scenarios = all_scenarios(cells, noise.load_noise(cells), options.tier)
     rows: list[Row] = [row for scenario in scenarios for row in study(scenario, rules, options.replays)]
-    sections = report.sections(rows)
+    sections = [*report.sections(rows), *nights_report.sections(options.years)]
     for section in sections:
         console.print(report.to_table(section))
     alarms = {place: run_alarms(scenarios, rules, options.replays, place) for place in (HERE, ELSEWHERE)}
@@ -58,6 +58,7 @@ def _run(options: argparse.Namespace, cells: dict[str, dict[str, Metric]], conso
         f"tier {options.tier}: {len(cells)} cells, level of one gate {rules.alpha:.2g} "
         f"(run-wide {tolerances.run_alpha:g})",
         *(line for place in alarms for line in report.alarms(place, alarms[place])),
+        *nights_report.summary(options.years),
         f"in all {time.monotonic() - begin:.0f} s",
     ]
     for line in summary:
@@ -103,6 +104,13 @@ def _parser() -> Parser:
         default=1000,
         metavar="N",
         help="replays of each effect, and of whole runs (default: 1000)",
+    )
+    add(
+        "--years",
+        type=int,
+        default=20,
+        metavar="N",
+        help="years of nights that the history's events are replayed on (default: 20; 0: none)",
     )
     add("--baselines", type=Path, default=Path("baselines"), metavar="DIR", help="default: baselines/")
     add("--markdown", type=Path, metavar="FILE", help="write the tables there")
