@@ -57,6 +57,33 @@ class Scored:
         return bool(self.greedy.all())
 
 
+def fitted(
+    groups: Sequence[Sequence[TokenSequence]], positions: int | None
+) -> tuple[list[list[TokenSequence]], int]:
+    """Return the groups without the beginnings of sequences that are longer than a model's positions, and how many
+    groups that cut. Of a sequence, the last positions + 1 tokens stay: the last one is predicted and never read.
+
+    It is what `HFLM._loglikelihood_tokens` of lm-evaluation-harness does. Raises MeasurementError for an answer that is
+    longer than the positions by itself. positions: None is no limit.
+    """
+    if positions is None:
+        return [list(group) for group in groups], 0
+    return [[_fitted(s, positions) for s in group] for group in groups], sum(
+        any(len(s.ids) > positions + 1 for s in group) for group in groups
+    )
+
+
+def _fitted(sequence: TokenSequence, positions: int) -> TokenSequence:
+    if (excess := len(sequence.ids) - positions - 1) <= 0:
+        return sequence
+    if excess >= sequence.start:
+        answer = len(sequence.ids) - sequence.start
+        raise MeasurementError(
+            f"an answer has {answer:,} tokens, the model {positions:,} positions: leave this task out of the tier"
+        )
+    return TokenSequence(sequence.ids[excess:], sequence.start - excess)
+
+
 def score(
     backend: Backend,
     groups: Sequence[Sequence[TokenSequence]],

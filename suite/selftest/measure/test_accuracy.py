@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from quantgate.backends.base import Sizes
 from quantgate.errors import MeasurementError
 from quantgate.items import Choice, Item
 from quantgate.measure.metrics import accuracy
@@ -72,6 +73,30 @@ def test_scoring_is_timed_by_task(here: Here) -> None:
     assert session.scoring.keys() == {"choose", "last"}
     assert min(session.scoring.values()) > 0
     assert sum(session.scoring.values()) <= time.perf_counter() - begin
+
+
+def test_items_longer_than_the_positions_lose_their_beginning(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    continuations, _ = choice_task(here)
+    whole = here.measure(accuracy, tasks=["choose"], items=4)["accuracy/choose/acc"]
+    longest = max(len(c) + len(k) for c, ks in zip(CONTEXTS, continuations, strict=True) for k in ks)
+    sizes = Sizes(vocabulary=len(here.backend.table), positions=longest - 2)
+    monkeypatch.setattr(here.backend, "sizes", lambda: sizes)
+    here.options = {"accuracy": {"tasks": ["choose"], "items": 4}}
+    session = here.session()
+    acc = accuracy.measure(session, [])["accuracy/choose/acc"]
+    cut = acc.conditions["cut items"]
+    assert cut in (1, 2, 3)
+    note = f"positions, so their beginnings are left out, as lm-evaluation-harness does: {cut} of 4 items of choose"
+    assert note in session.notes["positions"]
+    assert acc.raw["loglikelihoods"] == whole.raw["loglikelihoods"], "bigrams see one token before each"
+    assert max(max(tree.positions) for tree in here.backend.trees[-4:]) == longest - 3
+    monkeypatch.setattr(here.backend, "sizes", lambda: Sizes(vocabulary=7, positions=1))
+    with pytest.raises(
+        MeasurementError, match=r"an answer has \d tokens, the model 1 positions: leave this task out"
+    ):
+        accuracy.measure(here.session(), [])
 
 
 def test_only_the_tasks_that_cases_need_are_done(here: Here) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,30 @@ def test_loglikelihoods_are_those_of_lm_evals_class(tiny: TinyModel, tmp_path: P
             MeasurementError, match=f"{name}: lm-eval and the suite scored different tokens, first at item 9"
         ):
             harness.check_tokens(task, cut)
+
+
+def test_items_beyond_the_positions_are_cut_as_lm_eval_cuts_them(tiny: TinyModel, tmp_path: Path) -> None:
+    import datasets
+    from quantgate.backends.runtime import transformers as backend
+    from quantgate.measure.metrics.accuracy import groups_of
+    from quantgate.measure.scoring import fitted, score
+    from quantgate.supply.encoder import Encoder
+    from quantgate.supply.tasks import make_task
+
+    short = TinyModel(shutil.copytree(tiny.safetensors, tmp_path / "short"), tiny.gguf)
+    config = short.safetensors / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 40}))
+    datasets.Dataset.from_list([piqa(n) for n in range(10)]).save_to_disk(tmp_path / "piqa")
+    spec = {"folder": str(tmp_path / "piqa"), "split": "validation", "items": 10, "fewshot": 1}
+    theirs = lm_evals(tmp_path / "scores.json", short, {"piqa": spec})["piqa"]
+    model = backend.load(short.safetensors, {"device": "cpu", "dtype": "float32"}, 1)
+    whole = groups_of(make_task("piqa", spec, Encoder(short.safetensors, None)))
+    groups, cut = fitted(whole, model.sizes().positions)
+    assert cut > 0
+    ours = [[choice.total for choice in item] for item in score(model, groups, 256)]
+    assert largest_difference(ours, theirs.loglikelihoods) < 5e-4
+    uncut = [[choice.total for choice in item] for item in score(model, whole, 256)]
+    assert largest_difference(uncut, theirs.loglikelihoods) > 5e-2
 
 
 def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from quantgate.files import hash_of
 from quantgate.items import Item, Task
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Column, Group, paired
-from quantgate.measure.scoring import Scored, score
+from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, fastest_budget, way_of
 from quantgate.records import Declared, Metric, Record, Scalar
@@ -74,9 +74,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     names = [name for name in options.tasks if every or name in parts]
     budget = None if options.budget == "auto" else options.budget
     metrics: dict[str, Metric] = {}
+    positions, cuts = session.backend.sizes().positions, list[str]()
     for number, name in enumerate(names):
         task = session.task(name)
-        groups = groups_of(task)
+        groups, cut = fitted(groups_of(task), positions)
+        if cut:
+            cuts.append(f"{cut} of {len(groups)} items of {name}")
 
         def progress(done: int, total: int, number: int = number) -> None:
             session.progress(number + done / total, len(names))
@@ -86,7 +89,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         begin = time.perf_counter()
         scored = score(session.backend, groups, budget, progress, way=handshake.way)
         session.scoring[name] = time.perf_counter() - begin
-        metrics.update(_metrics(session, task, scored, budget, handshake))
+        metrics.update(_metrics(session, task, scored, budget, handshake, {"cut items": cut} if cut else {}))
+    if cuts:
+        session.notes["positions"] = (
+            f"longer than the model's {positions:,} positions, so their beginnings are left out, as "
+            f"lm-evaluation-harness does: {', '.join(cuts)}"
+        )
     if every:
         with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
         if not with_acc:
@@ -114,13 +122,19 @@ def groups_of(task: Task) -> list[list[TokenSequence]]:
 
 def _groups_of_all(session: Session, options: Options) -> Iterator[list[TokenSequence]]:
     """Yield the items of all tasks of the tier: the handshake is the same whichever of them the cases need."""
+    positions = session.backend.sizes().positions
     for name in options.tasks:
         with suppress(FileNotFoundError, MeasurementError):  # a missing task is an error of its cases alone
-            yield from groups_of(session.task(name))
+            yield from fitted(groups_of(session.task(name)), positions)[0]
 
 
 def _metrics(
-    session: Session, task: Task, scored: list[list[Scored]], budget: int, handshake: Handshake
+    session: Session,
+    task: Task,
+    scored: list[list[Scored]],
+    budget: int,
+    handshake: Handshake,
+    further: dict[str, Scalar],
 ) -> dict[str, Metric]:
     samples: dict[str, list[float]] = {}
     for item, choices in zip(task.items, scored, strict=True):
@@ -143,6 +157,7 @@ def _metrics(
         "budget": budget,
         "scoring": handshake.way,
         **session.attention,
+        **further,
     }
     if task.fewshot:
         conditions["fewshot"] = task.fewshot
