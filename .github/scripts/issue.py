@@ -113,7 +113,7 @@ def bisect_command(report: Mapping[str, Any] | None) -> str:
                 continue
             words = ["--cell", finding["cells"][0], "--metric", name, "--tier", "nightly"]
             ends = ["--good", "fixtures/constraints.txt", "--bad", "report/constraints.txt"]
-            return shlex.join(["python", "-m", "quantgate.bisect", *words, *ends])
+            return shlex.join([".tox/quantgate/bin/python", "-m", "quantgate.bisect", *words, *ends])
     return ""
 
 
@@ -121,26 +121,14 @@ def body_of(
     red: Event, report: Mapping[str, Any] | None, markdown: str, run: str, status: str, *, canary: bool
 ) -> str:
     """Return the text of the issue. run: the address of this run, with its commit."""
-    lines = [MEANS[red.kind].format(status=status or "none"), ""]
-    lines += [
-        f"First run with this set of failing metrics: {run}. Its artifact has the report, measurements and logs."
+    text = [
+        MEANS[red.kind].format(status=status or "none"),
+        "",
+        f"First run with these failing metrics: {run}. Its artifact has the report, measurements and logs.",
+        "This text is replaced when metrics come or go; the first green run closes the issue.",
+        "",
     ]
-    lines += ["This text is replaced when metrics come or go; the first green run closes the issue.", ""]
-    if canary:
-        lines += [
-            "The run took the newest releases of all packages. Versions that differ from the pinned ones are in"
-        ]
-        lines += ["`report/constraints.txt` of the artifact. Which of them did it:", ""]
-        if command := bisect_command(report):
-            lines += [
-                "```sh",
-                "gh run download RUN --name canary-report   # beside a checkout",
-                command,
-                "```",
-                "",
-            ]
-        else:
-            lines += ["No metric moved that a bisection could go by.", ""]
+    lines = [*text, *(_which_upgrade(report, run) if canary else [])]
     if not markdown:
         lines.append("There is no report: see the log of the run.")
     elif len(markdown) > LIMIT:
@@ -149,6 +137,27 @@ def body_of(
     else:
         lines.append(markdown)
     return "\n".join([red.mark, *lines])
+
+
+def _which_upgrade(report: Mapping[str, Any] | None, run: str) -> list[str]:
+    command = bisect_command(report)
+    if not command:
+        return [
+            "The run took the newest releases of all packages. No metric moved that a bisection could go by.",
+            "",
+        ]
+    number = run.partition(",")[0].rpartition("/")[2]
+    return [
+        "The run took the newest releases of all packages, which `report/constraints.txt` of the artifact lists. Which "
+        "of them did it:",
+        "",
+        "```sh",
+        "tox -e nightly --notest   # the pinned versions, in a checkout",
+        f"gh run download {number} --name canary-report",
+        command,
+        "```",
+        "",
+    ]
 
 
 def changes(old: str, red: Event) -> str | None:

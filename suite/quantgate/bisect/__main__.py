@@ -98,6 +98,8 @@ def _hunt(
     state = State(folder, _identity(question, ends, here))
     try:
         with locked(state.folder / ".lock", f"search in {state.folder}", patience=1.0):
+            if options.results == RESULTS:  # nobody adds it to git by mistake
+                (RESULTS / ".gitignore").write_text("*\n")
             if options.fresh or options.retry_skipped:
                 state.forget(broken=not options.fresh)
             if state.count:

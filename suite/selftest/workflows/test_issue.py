@@ -145,7 +145,8 @@ def test_the_canary_names_the_command_that_finds_the_release(
 ) -> None:
     night(forge, worse("m/b/one", metric=metric, status=status), "1", "--canary", label="canary")
     [issue] = forge.state["issues"]
-    (line,) = (line for line in issue["body"].splitlines() if line.startswith("python -m quantgate.bisect"))
+    assert "\ngh run download 7 --name canary-report\n" in issue["body"]
+    (line,) = (line for line in issue["body"].splitlines() if " -m quantgate.bisect " in line)
     options = _parser().parse_args(shlex.split(line)[3:])
     assert (options.cell, options.metric, options.tier) == ("m/b/one", asked, "nightly")
     assert str(options.good) == "fixtures/constraints.txt"
