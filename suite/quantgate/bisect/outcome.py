@@ -71,9 +71,7 @@ def conclusion(finding: Finding, good: Pins, bad: Pins) -> list[str]:
             )
         elif culprit.skipped:
             between = ", ".join(map(version_of, culprit.skipped))
-            lines.append(
-                f"{culprit.packages[0]}: one of {between} may be the first bad one; none could be judged"
-            )
+            lines.append(f"{culprit.packages[0]} {between} could not be judged: it may have begun there")
     if finding.beside:
         names = ", ".join(finding.beside)
         lines.append(f"judged with {names} new as well: without them it could not be judged")

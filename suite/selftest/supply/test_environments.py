@@ -199,6 +199,12 @@ def test_a_layer_has_its_own_packages_and_beneath_them_those_of_this_environment
     )
 
 
+def test_a_layer_keeps_to_the_pins_of_packages_that_are_pulled_in(cache: Path) -> None:
+    pins = ["quantgate-tiny==2.0"]
+    with pytest.raises(InputError, match="pip cannot install these versions"):
+        layer(["quantgate-tiny==1.0"], lambda text: None, pins)
+
+
 # --- what is in it ----------------------------------------------------------------------------------
 
 
