@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Add the files of a folder to the branch `history`, which is made where there is none:
-#     record.sh FOLDER REPOSITORY [BRANCH]
-# Files are added and never changed. Where somebody else has pushed meanwhile, it begins again from there.
+# Add the runs of a folder to the branch `history`, which is made where there is none:
+#     record.sh FOLDER REPOSITORY PLACE
+# PLACE is a folder of the branch: what is compared over the nights lies in one. Files are added and never changed. Where
+# somebody else has pushed meanwhile, it begins again from there.
 set -euo pipefail
 
-folder=$(realpath "$1") repository=$2 branch=${3:-history}
+folder=$(realpath "$1") repository=$2 place=$3 branch=history
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 git init --quiet "$work"
@@ -29,7 +30,7 @@ begin() { # at the end of the branch; without one, an empty one
 for attempt in 1 2 3 4 5; do
   begin
   while IFS= read -r -d '' file; do
-    target=${file#"$folder"/}
+    target=$place/${file#"$folder"/}
     if [ -e "$target" ] && ! cmp --quiet "$file" "$target"; then
       echo "$target: is in the history already, with another content; nothing was written" >&2
       exit 1

@@ -32,7 +32,7 @@ class Repository:
         (run / "notes.txt").write_text("no run")
         script = str(GITHUB / "scripts" / "record.sh")
         return subprocess.run(
-            [script, str(run), f"file://{self.bare}"], capture_output=True, text=True, check=False
+            [script, str(run), f"file://{self.bare}", "nightly"], capture_output=True, text=True, check=False
         )
 
     def files(self) -> dict[str, str]:
@@ -48,7 +48,11 @@ def repository(tmp_path: Path) -> Repository:
 def test_runs_are_added_one_after_the_other(repository: Repository) -> None:
     assert repository.record(a="1").returncode == 0
     assert repository.record(b="2", c="3").returncode == 0
-    assert repository.files() == {"2026/a.jsonl": "1", "2026/b.jsonl": "2", "2026/c.jsonl": "3"}
+    assert repository.files() == {
+        "nightly/2026/a.jsonl": "1",
+        "nightly/2026/b.jsonl": "2",
+        "nightly/2026/c.jsonl": "3",
+    }
     log = repository.git("-C", str(repository.bare), "log", "--format=%s", "history").splitlines()
     assert log == ["2 more in the history", "1 more in the history"]
 
@@ -63,8 +67,8 @@ def test_a_run_is_never_changed(repository: Repository) -> None:
     repository.record(a="1")
     other = repository.record(a="2", b="3")
     assert other.returncode == 1
-    assert "2026/a.jsonl: is in the history already, with another content" in other.stderr
-    assert repository.files() == {"2026/a.jsonl": "1"}
+    assert "nightly/2026/a.jsonl: is in the history already, with another content" in other.stderr
+    assert repository.files() == {"nightly/2026/a.jsonl": "1"}
 
 
 def test_what_somebody_pushes_meanwhile_is_kept(repository: Repository) -> None:
@@ -72,7 +76,7 @@ def test_what_somebody_pushes_meanwhile_is_kept(repository: Repository) -> None:
     repository.record(a="1")
     other = repository.folder / "other"
     repository.git("clone", "--quiet", "--branch", "history", str(repository.bare), str(other))
-    (other / "2026" / "b.jsonl").write_text("2")
+    (other / "nightly" / "2026" / "b.jsonl").write_text("2")
     repository.git("-C", str(other), "add", "--all")
     name = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     repository.git("-C", str(other), *name, "commit", "--quiet", "--message", "another run")
@@ -88,7 +92,11 @@ def test_what_somebody_pushes_meanwhile_is_kept(repository: Repository) -> None:
     done = repository.record(c="3")
     assert done.returncode == 0, done.stderr
     assert "attempt 1: somebody else has pushed to history meanwhile" in done.stderr
-    assert repository.files() == {"2026/a.jsonl": "1", "2026/b.jsonl": "2", "2026/c.jsonl": "3"}
+    assert repository.files() == {
+        "nightly/2026/a.jsonl": "1",
+        "nightly/2026/b.jsonl": "2",
+        "nightly/2026/c.jsonl": "3",
+    }
 
 
 def test_a_repository_that_cannot_be_reached_is_an_error(repository: Repository) -> None:
