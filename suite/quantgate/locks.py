@@ -17,9 +17,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+
+import psutil
 
 SILENT = 3.0
 """Seconds of waiting before the first message; a minute later comes the next."""
@@ -113,13 +115,24 @@ def _try(file: int, path: Path) -> bool:
     return True
 
 
+def _command() -> str:
+    """Return the command that this process runs; of a process of pytest-xdist, which has none, that of the pytest that
+    started it."""
+    words = sys.argv
+    if words[0] == "-c" and "PYTEST_XDIST_WORKER" in os.environ:
+        with suppress(psutil.Error, IndexError):
+            interpreter, *arguments = psutil.Process(os.getppid()).cmdline()
+            words = arguments if Path(arguments[0]).is_file() else [interpreter, *arguments]
+    return shlex.join([Path(words[0]).name, *words[1:]])
+
+
 def _sign(file: int) -> None:
     """Write into the lock file who holds it."""
     who = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+        "command": _command()[:200],
     }
     try:
         os.ftruncate(file, 0)

@@ -39,8 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         options = Options.of(config)
-        if _parallel(config):
-            options.check_parallel()
+        if spread_by := _spread_by(config):
+            options.check_parallel(spread_by)
         wiring = Wiring(config, options)
         wiring.check()
     except InputError as error:
@@ -130,11 +130,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Refuse timings beside other cells, which would be worthless, and take the folder of results."""
-    groups = metric_groups_of(ids)
+    groups, spread_by = metric_groups_of(ids), _spread_by(node.config)
     for group in sorted(name for name in groups if group_of(name).alone):
         raise pytest.UsageError(
-            f"-n measures cells side by side, and {group} cases are selected: their timings would be worthless. "
-            f"Leave -n out, or deselect them with -m 'not {group}'."
+            f"{spread_by} measures cells side by side, and {group} cases are selected: their timings would be "
+            f"worthless; leave {spread_by} out, or deselect them with -m 'not {group}'"
         )
     wiring = node.config.stash[WIRING]
     if groups and not wiring.claimed:
@@ -237,8 +237,9 @@ def _register_marks(config: pytest.Config, names: Iterable[str]) -> None:
         )
 
 
-def _parallel(config: pytest.Config) -> bool:
-    """Return whether pytest-xdist spreads the cases: by -n, or by `--dist load --tx 2*popen`."""
+def _spread_by(config: pytest.Config) -> str:
+    """Return the options by which pytest-xdist spreads the cases over processes; empty: it does not."""
     option = config.option
-    spread = getattr(option, "dist", "no") != "no" and bool(getattr(option, "tx", None))
-    return is_worker(config) or spread or bool(getattr(option, "numprocesses", None))
+    if is_worker(config) or getattr(option, "numprocesses", None):
+        return "-n"
+    return "--tx" if getattr(option, "dist", "no") != "no" and getattr(option, "tx", None) else ""

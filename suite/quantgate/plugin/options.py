@@ -189,8 +189,9 @@ class Options:
             raise InputError(f"--pairs {self.pair_count}: must be 2 or more; one pair says nothing of noise")
         parse(environment)
 
-    def check_parallel(self) -> None:
-        """Refuse what does not go with the processes of pytest-xdist. Raises InputError."""
+    def check_parallel(self, spread_by: str) -> None:
+        """Refuse what does not go with the processes of pytest-xdist. spread_by: the options that ask for them. Raises
+        InputError."""
         reasons = {
             "update_baselines": "one process writes baselines",
             "against": "its processes take turns",
@@ -198,7 +199,7 @@ class Options:
         }
         for name, reason in reasons.items():
             if getattr(self, name):
-                raise InputError(f"{self.flag(name)} does not go with -n: {reason}")
+                raise InputError(f"{self.flag(name)} does not go with {spread_by}: {reason}")
 
 
 @dataclass(frozen=True, eq=False)  # pytest 9.0 hashes plugins, and a mapping has no hash

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from quantgate import locks
 from quantgate.locks import BusyError, holder, locked
+from quantgate.paths import IMPORT_ROOT
 
 HOLD = """
 import sys, time
@@ -42,6 +43,25 @@ def test_who_waits_is_told_for_whom_and_gets_the_lock_in_the_end(
     (message,) = caplog.messages
     assert message.startswith(f"waiting to do something: process {process.pid} on ")
     assert f"holds {path}" in message
+
+
+XDIST = """
+from pathlib import Path
+from quantgate.locks import holder, locked
+def test_in_a_process_of_xdist():
+    with locked(Path("a.lock"), "hold it"):
+        Path("holder").write_text(holder(Path("a.lock")))
+"""
+
+
+def test_a_process_of_xdist_is_named_by_the_command_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text(XDIST)
+    command = [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", "test_x.py"]
+    environment = os.environ | {"PYTHONPATH": str(IMPORT_ROOT)}
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=environment)
+    named = (tmp_path / "holder").read_text()
+    assert named.startswith("process ")
+    assert named.endswith("pytest -n 1 -p no:cacheprovider test_x.py`)")
 
 
 def test_a_lock_ends_with_its_killed_holder(tmp_path: Path) -> None:
