@@ -124,11 +124,11 @@ class Wiring:
             if self.options.results is None:  # nobody adds it to git by mistake
                 (self.results / ".gitignore").write_text("*\n")
         except BusyError as error:
-            remedy = "wait for it, or name another folder with --results"
+            remedy = "wait for it, or name another folder with --results=DIR"
             raise InputError(f"{self.results}: {error} writes its measurements there: {remedy}") from None
         except OSError as error:
             where = f"{error.filename or lock}: {error.strerror}"
-            raise InputError(f"{where}; name a folder that can be written with --results") from None
+            raise InputError(f"{where}; name a folder that can be written with --results=DIR") from None
         self._open.callback(self._bound_cache)
 
     def select(self, needs: Iterable[Need]) -> None:
