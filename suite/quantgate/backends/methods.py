@@ -207,6 +207,9 @@ def _type(annotation: ast.expr | None) -> Any:
     if isinstance(annotation, ast.BinOp):
         left, right = _type(annotation.left), _type(annotation.right)
         return Any if Any in (left, right) else left | right
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Optional":
+        inner = _type(annotation.slice)
+        return Any if inner is Any else inner | None
     if isinstance(annotation, ast.Subscript):
         annotation = annotation.value
     return _TYPES.get(annotation.id, Any) if isinstance(annotation, ast.Name) else Any

@@ -66,6 +66,11 @@ def scheme(quantization: dict[str, Any], **more: Any) -> dict[str, Any]:
             marks=NEEDS_TORCHAO,
         ),
         pytest.param(
+            {"method": "torchao", "quant_type": {"type": INT8, "group_size": "3"}},
+            ".quant_type.group_size: must be a whole number, not the text '3'",
+            marks=NEEDS_TORCHAO,
+        ),
+        pytest.param(
             {"method": "torchao", "quant_type": {"group_size": 3}},
             ".quant_type.type: is missing; add it. Allowed: ",
             marks=NEEDS_TORCHAO,
