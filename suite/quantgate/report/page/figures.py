@@ -188,7 +188,7 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
     where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
     return render(
         "report.html.j2",
-        script="report.js",
+        scripts=("report.js",),
         info=info,
         status=worst(v.status for v in verdicts),
         outcome=summary.outcome(verdicts, info.bits),
@@ -215,5 +215,5 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
         columns=[(index, COLUMNS[index]) for index in shown_columns(table)],
         frontiers=frontiers(verdicts),
         cells=cells,
-        numbers={cell.cell: number for number, cell in enumerate(cells)},
+        links={cell.cell: f"#cell-{number}" for number, cell in enumerate(cells)},
     )

@@ -17,11 +17,16 @@ SLUGS = {status: status.replace(" ", "-") for status in Status}
 
 
 def render(
-    name: str, *, folder: Path = FOLDER, styles: tuple[str, ...] = (), script: str = "", **values: Any
+    name: str,
+    *,
+    folder: Path = FOLDER,
+    styles: tuple[str, ...] = (),
+    scripts: tuple[str, ...] = (),
+    **values: Any,
 ) -> str:
     """Return the page of the template `name` in `folder`, which may extend those of this room.
 
-    styles, script: files of `folder` that follow `style.css` and `page.js`. Every value is escaped.
+    styles, scripts: files of `folder` that follow `style.css` and `page.js`. Every value is escaped.
     """
     import jinja2
     import markupsafe
@@ -34,12 +39,8 @@ def render(
         lstrip_blocks=True,
     )
     # Both are files of the project, not input; neither contains an end tag (a selftest holds them to that).
-    css = "".join(
-        (place / file).read_text() for place, file in [(FOLDER, "style.css"), *((folder, s) for s in styles)]
-    )
-    code = "".join(
-        (place / file).read_text() for place, file in [(FOLDER, "page.js"), (folder, script)] if file
-    )
+    css = _together("style.css", folder, styles)
+    code = _together("page.js", folder, scripts)
     page: str = environment.get_template(name).render(
         marks=MARKS,
         slugs=SLUGS,
@@ -50,6 +51,11 @@ def render(
         **values,
     )
     return page
+
+
+def _together(first: str, folder: Path, files: tuple[str, ...]) -> str:
+    paths = [FOLDER / first, *(folder / file for file in files)]
+    return "".join(path.read_text(encoding="utf-8") for path in paths)
 
 
 def _digest(text: str) -> str:
