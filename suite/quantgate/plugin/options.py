@@ -96,7 +96,7 @@ class Options:
     )
     results: Path | None = _path("DIR", "where measurements and logs go (default: .quantgate/)")
     reuse: bool = _flag("take measurements of an earlier or interrupted run where nothing has changed")
-    report: Path | None = _path("DIR", "write report.md and report.json there")
+    report: Path | None = _path("DIR", "write report.html, report.md, report.json and comment.md there")
     history: Path | None = _path("DIR", "append this run to the history there, one new file for each run")
     profile: bool = _flag(
         "show at the end where the wall time went: by cell and phase, in forward passes and outside of them"

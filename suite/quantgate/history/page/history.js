@@ -207,7 +207,11 @@
 
   function follow() {
     const match = /^#c(\d+)(?:\/(.+))?$/.exec(location.hash);
-    if (match && +match[1] < meta.cells.length) return void open(+match[1], match[2] && decodeURIComponent(match[2]));
+    if (match && +match[1] < meta.cells.length) {
+      let metric = "";
+      try { metric = decodeURIComponent(match[2] || ""); } catch { /* typed by hand: the first one is shown */ }
+      return void open(+match[1], metric);
+    }
     if (dialog.open) dialog.close();
     if (!location.hash.startsWith("#?")) return;
     const query = new URLSearchParams(location.hash.slice(2));
