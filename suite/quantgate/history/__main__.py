@@ -1,7 +1,7 @@
-"""`python -m quantgate.history`: append the runs of old reports, and say what happened.
+"""`python -m quantgate.history`: append the runs of old reports, say what happened, write the page.
 
 Exit status of `events`: 0, none is open; 1, one or more are; 4, wrong input. Of `import`: 0; 4, a report could not be
-read or written (the others were).
+read or written (the others were). Of `page`: 0; 4, wrong input.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantgate.commands import WRONG_INPUT, Parser
@@ -63,6 +63,19 @@ def _events(options: argparse.Namespace) -> int:
     return OPEN_EVENTS if any(event.state == State.OPEN for event in listed) else 0
 
 
+def _page(options: argparse.Namespace) -> int:
+    """Write the page of a history."""
+    from quantgate.history.page.write import write_page
+
+    acknowledged = load_acknowledged(options.acknowledged)
+    history = read(options.folder, tier=options.tier, newest=options.newest)
+    for problem in history.problems:
+        print(problem, file=sys.stderr)
+    write_page(options.out, history, events(history, acknowledged, options.today))
+    print(f"wrote {options.out}")
+    return 0
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m quantgate.history", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -79,10 +92,23 @@ def _parser() -> Parser:
     commands.choices["import"].set_defaults(command=_import)
 
     add = commands.add_parser("events", help="say what happened, and what of it is open").add_argument
-    add("folder", type=Path, metavar="DIR", help="the history")
-    add("--tier", metavar="NAME", help="only runs of this tier")
+    _add_reading(add)
     add("--all", action="store_true", help="also events that are acknowledged, gone or fixed")
     add("--json", action="store_true", help="all events with their members, for programs")
+    commands.choices["events"].set_defaults(command=_events)
+
+    add = commands.add_parser("page", help="write all of it as one HTML file that loads nothing").add_argument
+    _add_reading(add)
+    add("--out", type=Path, default=Path("history.html"), metavar="FILE", help="default: history.html")
+    add("--newest", type=int, metavar="N", help="only the last N runs (default: all)")
+    commands.choices["page"].set_defaults(command=_page)
+    return parser
+
+
+def _add_reading(add: Callable[..., object]) -> None:
+    """Add the options of commands that read a history and its events."""
+    add("folder", type=Path, metavar="DIR", help="the history")
+    add("--tier", metavar="NAME", help="only runs of this tier")
     add("--acknowledged", type=Path, metavar="FILE", help=f"default: {ACKNOWLEDGED.name} among the fixtures")
     add(
         "--today",
@@ -91,8 +117,6 @@ def _parser() -> Parser:
         default=datetime.datetime.now(datetime.UTC).date(),
         help="the day at which acknowledgements have to hold (default: today, UTC)",
     )
-    commands.choices["events"].set_defaults(command=_events)
-    return parser
 
 
 if __name__ == "__main__":

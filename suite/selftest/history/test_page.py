@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from quantgate.errors import InputError
+from quantgate.history.__main__ import main
 from quantgate.history.events import Event, State, events
 from quantgate.history.page.data import STEPS, pack
 from quantgate.history.page.view import View, family_of, newest_frontiers, rows, sentence, view
@@ -194,6 +195,15 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, history: Histor
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=rf"cannot write the page {tmp_path}/file/page.html: .*--out FILE"):
         write_page(tmp_path / "file" / "page.html", history, [])
+
+
+def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = make(tmp_path / "h"), tmp_path / "out" / "page.html"
+    assert main(["page", str(folder), "--out", str(out), "--newest=30", "--tier=nightly"]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    assert "30 runs from 2026-04-01 to 2026-04-30" in Page(out.read_text()).text
+    assert main(["page", str(tmp_path / "none")]) == 4
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_states_of_events_are_told(shown: View) -> None:

@@ -33,5 +33,5 @@ def make(folder: Path, nights: int = 120) -> Path:
     """Write the history and return its folder."""
     environments = {STEP: {"llama-cpp-python": "0.3.37"}, OUTAGE: {"bitsandbytes": "0.51.0"}}
     missing = frozenset({10, 11})
-    write(folder, Plan(nights, CELLS, KINDS, missing=missing, environments=environments, change=change))  # type: ignore[arg-type]
+    write(folder, Plan(nights, CELLS, KINDS, missing=missing, environments=environments, change=change))
     return folder
