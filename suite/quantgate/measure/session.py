@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -199,6 +199,18 @@ class Session:
     def progress(self, done: float, total: float) -> None:
         """Tell the parent how far the present phase is."""
         self._report(f"{self.phase}{self.phase_note}", done, total)
+
+    def each(
+        self, names: Iterable[str], parts: Sequence[str] = ()
+    ) -> Iterator[tuple[str, Callable[[float, float], None]]]:
+        """Yield those of the names that are among `parts` (none: all), each with what takes its progress."""
+        chosen = [name for name in names if name in parts or not parts]
+        for number, name in enumerate(chosen):
+
+            def progress(done: float, total: float, number: int = number) -> None:
+                self.progress(number + done / total, len(chosen))
+
+            yield name, progress
 
     def text(self, name: str) -> Text:
         return self._read(Text, f"text-{name}.json")

@@ -27,24 +27,19 @@ class Measurer(Protocol):
 
     def measurement(self, cell: Cell) -> Measurement:
         """Return the cell's record with everything that the plan asks of it."""
-        ...
 
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the cell's record and what it is held against. Raises MeasurementError where the record lacks the
         request."""
-        ...
 
     def again(self, cell: Cell, request: str) -> SecondLook:
         """Measure one request once more in fresh processes."""
-        ...
 
     def reference(self, cell: Cell) -> Comparison | None:
         """Return the comparison of the cell's reference; None: it is the cell itself, or not part of the plan."""
-        ...
 
     def finished(self) -> Mapping[str, Measurement]:
         """Return the records made so far, by cell id, without those of cells that failed."""
-        ...
 
 
 def check_measured(record: Measurement, request: str, cell: Cell, benches: Iterable[Bench]) -> None:

@@ -71,19 +71,14 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     what `item_metrics` gives; and `accuracy/mean/acc`, the mean of the `acc` of the tasks that have one."""
     options = session.options("accuracy", Options)
     every = MEAN in parts or not parts
-    names = [name for name in options.tasks if every or name in parts]
     budget = None if options.budget == "auto" else options.budget
     metrics: dict[str, Metric] = {}
     positions, cuts = session.backend.sizes().positions, list[str]()
-    for number, name in enumerate(names):
+    for name, progress in session.each(options.tasks, () if every else parts):
         task = session.task(name)
         groups, cut = fitted(groups_of(task), positions)
         if cut:
             cuts.append(f"{cut} of {len(groups)} items of {name}")
-
-        def progress(done: int, total: int, number: int = number) -> None:
-            session.progress(number + done / total, len(names))
-
         handshake = way_of(session, lambda: list(_groups_of_all(session, options)))
         budget = budget or fastest_budget(session, groups, handshake.way)
         begin = time.perf_counter()
@@ -96,7 +91,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             f"lm-evaluation-harness does: {', '.join(cuts)}"
         )
     if every:
-        with_acc = [metrics[key] for name in names if (key := f"accuracy/{name}/acc") in metrics]
+        with_acc = [metrics[key] for name in options.tasks if (key := f"accuracy/{name}/acc") in metrics]
         if not with_acc:
             raise MeasurementError("none of the tasks has an accuracy to take the mean of: add one that has")
         metrics[f"accuracy/{MEAN}/acc"] = _mean(with_acc)

@@ -41,13 +41,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     options = session.options("code", Options)
     if run_program("pass") != "passed":
         raise MeasurementError("Python does not start in the sandbox: no program was run")
-    names = [t for t in options.tasks if t in parts or not parts]
     metrics = {}
-    for number, name in enumerate(names):
+    for name, progress in session.each(options.tasks, parts):
         programs = session.programs(name)
         answers, outcomes = [], []
         for done, item in enumerate(programs.items):
-            session.progress(number + done / len(programs.items), len(names))
+            progress(done, len(programs.items))
             answers.append(answer(session, programs, item, options.tokens))
             outcomes.append(run_program(assembled(item, answers[-1]), options.seconds))
         conditions: dict[str, Scalar] = {

@@ -44,14 +44,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             "this backend does not show the inputs of its layers: leave its cells out of the tier, or the metric"
         )
     metrics: dict[str, Metric] = {}
-    names = [t for t in options.texts if t in parts or not parts]
-    for number, name in enumerate(names):
+    for name, progress in session.each(options.texts, parts):
         text = session.text(name)
         statistics: Layers = {"ratio": defaultdict(list), "kurtosis": defaultdict(list)}
         for window in range(options.windows):
             begin = window * options.n_ctx
             backend.inputs(text.ids[begin : begin + options.n_ctx], partial(_add, statistics))
-            session.progress(number + (window + 1) / options.windows, len(names))
+            progress(window + 1, options.windows)
         conditions: dict[str, Scalar] = {
             "source": session.source_hash,
             "tokens": text.hash,

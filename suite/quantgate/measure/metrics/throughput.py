@@ -84,13 +84,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     if options.generate and isinstance(backend, Generates):
         loop = backend.generate
         kinds["decode/generate"] = Kind(lambda _, count: loop(ids[:1], count), options.decode, 1)
-    names = [name for name in kinds if name.partition("/")[0] in parts or not parts]
     metrics = {}
-    for number, name in enumerate(names):
-
-        def progress(done: float, number: int = number) -> None:
-            session.progress(number + done, len(names))
-
+    for name, progress in session.each(n for n in kinds if n.partition("/")[0] in parts or not parts):
         with watched(lambda: session.turns.aside) as raw:
             rounds = _time(kinds[name], options, session.turns, progress)
         metrics[f"throughput/{name}"] = _metric(session, options, rounds, kinds[name], raw)
@@ -99,7 +94,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return metrics
 
 
-def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float], None]) -> list[float]:
+def _time(
+    kind: Kind, options: Options, turns: Turns, progress: Callable[[float, float], None]
+) -> list[float]:
     """Return the seconds of each round, after a warm-up. Two processes in turns end after the same round: the seconds
     that count are the mean of both."""
 
@@ -121,7 +118,7 @@ def _time(kind: Kind, options: Options, turns: Turns, progress: Callable[[float]
         rounds.append(mine)
         spent += (mine + theirs) / 2
         first = first + kind.tokens if first + 2 * kind.tokens <= kind.whole else 0
-        progress(min(1.0, len(rounds) / options.rounds, spent / least if least else 1.0))
+        progress(min(1.0, len(rounds) / options.rounds, spent / least if least else 1.0), 1)
     return rounds
 
 
