@@ -51,7 +51,9 @@ def test_rounds_stop_by_number_or_time_but_there_is_one(clock: Clock, seconds: f
         clock.now += seconds if tokens == 8 else 50
 
     kind = throughput.Kind(work, tokens=8, warm_up=1, prepare=prepare)
-    rounds = throughput._time(kind, throughput.Options(rounds=7, seconds=10.0), Turns(), shares.append)
+    rounds = throughput._time(
+        kind, throughput.Options(rounds=7, seconds=10.0), Turns(), lambda share, whole: shares.append(share)
+    )
     assert rounds == [seconds] * made, "neither the warm-up nor the preparation is timed"
     assert done == ["prepare", 1, *["prepare", 8] * made]
     assert shares == [(n + 1) / 7 for n in range(made)]
@@ -67,7 +69,10 @@ def test_short_rounds_go_on_until_they_have_taken_long_enough(
     kind = throughput.Kind(work, tokens=8, warm_up=1)
     shares: list[float] = []
     rounds = throughput._time(
-        kind, throughput.Options(rounds=3, least=0.5, seconds=5.0), Turns(), shares.append
+        kind,
+        throughput.Options(rounds=3, least=0.5, seconds=5.0),
+        Turns(),
+        lambda share, whole: shares.append(share),
     )
     assert len(rounds) == made
     assert shares[-1] <= 1.0

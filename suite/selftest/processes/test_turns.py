@@ -111,7 +111,7 @@ def test_two_processes_of_different_speed_end_after_the_same_round(
 
         kind = throughput.Kind(work, tokens=8, warm_up=1)
         options = throughput.Options(rounds=2, turns=9.0)
-        return throughput._time(kind, options, turns, lambda share: None)
+        return throughput._time(kind, options, turns, lambda share, whole: None)
 
     assert at_once(both, side) == [[1.0] * 5, [3.0] * 5], "2 s a round in the mean"
 
@@ -128,7 +128,7 @@ def test_of_a_generation_a_few_tokens_are_decoded_in_each_turn(both: Both) -> No
 
         prepare = partial(done.append, (-1, 0))
         kind = throughput.Kind(work, tokens=3, warm_up=1, prepare=prepare, whole=8)
-        throughput._time(kind, throughput.Options(rounds=5, turns=0.04), turns, lambda share: None)
+        throughput._time(kind, throughput.Options(rounds=5, turns=0.04), turns, lambda share, whole: None)
         return done
 
     one, other = at_once(both, side)
