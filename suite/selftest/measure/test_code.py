@@ -16,6 +16,7 @@ from quantgate.items import Program, Programs
 from quantgate.measure import sandbox
 from quantgate.measure.metrics import code
 from quantgate.measure.sandbox import run_program
+from quantgate.measure.session import Session
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.programs import make_programs
 
@@ -98,12 +99,12 @@ class Scripted:
         return logits
 
 
-class Fixed:
+class Fixed(Session):
     """A session of that backend."""
 
     source_hash = "w"
 
-    def __init__(self, backend: Scripted, programs: Programs, tokenizer: Any, **options: Any) -> None:
+    def __init__(self, backend: Any, programs: Programs, tokenizer: Any, **options: Any) -> None:
         self.backend, self._programs, self.detokenizer, self._options = backend, programs, tokenizer, options
 
     def programs(self, name: str) -> Programs:
