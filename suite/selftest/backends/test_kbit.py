@@ -73,9 +73,9 @@ def test_quantile_is_equation_6(bits: int) -> None:
         return float(ordered[below] + (place - below) * (ordered[below + 1] - ordered[below]))
 
     values = sorted([(quantile(i / n) + quantile((i + 1) / n)) / 2 for i in range(1, 2**bits)] + [0.0])
-    found = quantile_codebook(torch.from_numpy(sample), bits)
-    assert len(found) == 2**bits
-    assert np.allclose(found.numpy(), np.array(values) / max(map(abs, values)), atol=1e-6)
+    codes = quantile_codebook(torch.from_numpy(sample), bits)
+    assert len(codes) == 2**bits
+    assert np.allclose(codes.numpy(), np.array(values) / max(map(abs, values)), atol=1e-6)
 
 
 @pytest.mark.parametrize("data_type", ["int", "float", "dynamic", "quantile"])
@@ -105,21 +105,21 @@ def by_hand(tensor: torch.Tensor, code: torch.Tensor, block: int) -> torch.Tenso
 @pytest.mark.parametrize("data_type", ["int", "float", "dynamic", "quantile"])
 @pytest.mark.parametrize("block", [64, 100, "tensor"])
 def test_weights_become_the_nearest_entries(data_type: str, block: Any) -> None:
-    own, tensor = options(4, data_type, block=block), weights(12, 50)
-    expected = by_hand(tensor, codebook(own, tensor), 600 if block == "tensor" else block)
-    assert torch.allclose(quantized(tensor, own), expected, atol=1e-7)
+    scheme, tensor = options(4, data_type, block=block), weights(12, 50)
+    expected = by_hand(tensor, codebook(scheme, tensor), 600 if block == "tensor" else block)
+    assert torch.allclose(quantized(tensor, scheme), expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("block", [64, 256])
 def test_it_is_bitsandbytes_where_constants_have_16_bits(bits: int, block: int) -> None:
     tensor = weights(64, 64).half().float()  # the largest weight of a block is its constant
-    own = options(bits, "dynamic", block=block)
+    scheme = options(bits, "dynamic", block=block)
     code = functional.create_dynamic_map(True, bits - 1, bits)
     theirs = functional.dequantize_blockwise(
         *functional.quantize_blockwise(tensor, code.clone(), blocksize=block)
     )
-    differing = (quantized(tensor, own) - theirs).abs() > 1e-6 * tensor.abs().max()
+    differing = (quantized(tensor, scheme) - theirs).abs() > 1e-6 * tensor.abs().max()
     assert differing.float().mean() < 0.01, "but for weights in the middle between two entries"
 
 
@@ -131,7 +131,7 @@ def test_what_is_quantized_stays_so() -> None:
 def test_centering_subtracts_and_adds_the_mean() -> None:
     tensor = weights(64, 64) + 1.0
     plain, centered = (quantized(tensor, options(4, centered=c)) for c in (False, True))
-    errors = [(found - tensor).square().mean() for found in (plain, centered)]
+    errors = [(result - tensor).square().mean() for result in (plain, centered)]
     assert errors[1] < errors[0] / 100
     around_zero = tensor - tensor.mean().half().float()
     assert torch.allclose(

@@ -85,7 +85,7 @@ SCHEMES = pytest.mark.parametrize(
 
 @SCHEMES
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (without(HEAD), r"lm_head\.weight \(missing, and would be random"),
         (
@@ -103,10 +103,10 @@ SCHEMES = pytest.mark.parametrize(
     ids=["no head", "layer renamed", "shape", "unexpected", "infinite", "NaN"],
 )
 def test_a_weight_that_is_not_the_checkpoints_is_named(
-    untied: Path, tmp_path: Path, backend: Any, options: dict[str, Any], change: Any, said: str
+    untied: Path, tmp_path: Path, backend: Any, options: dict[str, Any], change: Any, message: str
 ) -> None:
     folder = changed(untied, tmp_path / "changed", change)
-    with pytest.raises(MeasurementError, match=said) as caught:
+    with pytest.raises(MeasurementError, match=message) as caught:
         backend.load(folder, options, 1)
     assert str(caught.value).startswith(str(folder))
 
@@ -163,9 +163,9 @@ def test_a_tied_head_that_differs_is_refused(
 )
 def test_what_is_no_fault_of_a_checkpoint_loads(tied: Path, tmp_path: Path, change: Any) -> None:
     plain = transformers.load(tied, HERE, 1)
-    found = transformers.load(changed(tied, tmp_path / "same", change), HERE, 1)
+    model = transformers.load(changed(tied, tmp_path / "same", change), HERE, 1)
     ids = torch.tensor([[1, 2, 3]])
-    assert torch.equal(plain._model(ids).logits, found._model(ids).logits)
+    assert torch.equal(plain._model(ids).logits, model._model(ids).logits)
 
 
 def test_masks_that_older_versions_saved_are_no_fault(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_text_is_read_as_it_is_without_its_mark(tmp_path: Path, mark: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    ("raw", "said"),
+    ("raw", "message"),
     [
         (
             b"one\ncaf\xe9 au lait",
@@ -38,9 +38,9 @@ def test_text_is_read_as_it_is_without_its_mark(tmp_path: Path, mark: bytes) -> 
         (b"\xef\xbb\xbf \n", "is empty"),
     ],
 )
-def test_what_is_no_plain_text_is_refused(tmp_path: Path, raw: bytes, said: str) -> None:
+def test_what_is_no_plain_text_is_refused(tmp_path: Path, raw: bytes, message: str) -> None:
     file = tmp_path / "text.txt"
     file.write_bytes(raw)
-    with pytest.raises(InputError, match=said) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_plain_text(file)
     assert str(caught.value).startswith(f"{file}: ")

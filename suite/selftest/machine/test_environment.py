@@ -40,10 +40,10 @@ def _fresh() -> Iterator[None]:
 
 
 def test_versions_has_python_and_every_package() -> None:
-    found = versions()
-    assert set(found) == {"python", *PACKAGES}
-    assert found["python"] == platform.python_version()
-    assert {name: found[name] for name in PACKAGES} == {name: metadata.version(name) for name in PACKAGES}
+    table = versions()
+    assert set(table) == {"python", *PACKAGES}
+    assert table["python"] == platform.python_version()
+    assert {name: table[name] for name in PACKAGES} == {name: metadata.version(name) for name in PACKAGES}
 
 
 @pytest.mark.parametrize(
@@ -60,30 +60,30 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
 
 
 def test_the_description_is_plain_data_of_versions_and_machine() -> None:
-    found = describe()
-    own = {"quantgate", "quantgate code", "commit"}
-    assert set(found) - set(variables()) == {*versions(), *builds(), *machine()} | own
-    assert json.loads(json.dumps(found)) == found
+    facts = describe()
+    ours = {"quantgate", "quantgate code", "commit"}
+    assert set(facts) - set(variables()) == {*versions(), *builds(), *machine()} | ours
+    assert json.loads(json.dumps(facts)) == facts
 
 
 def test_the_machine_is_described_as_the_kernel_does() -> None:
-    found = machine()
+    facts = machine()
     cpuinfo = Path("/proc/cpuinfo").read_text()
-    assert f": {found['cpu']}\n" in cpuinfo
-    assert found["cores"] == cpuinfo.count("processor\t:")
+    assert f": {facts['cpu']}\n" in cpuinfo
+    assert facts["cores"] == cpuinfo.count("processor\t:")
     kilobytes = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
-    assert found["memory_gb"] == round(kilobytes / 2**20, 1)
-    assert str(found["os"]).startswith("Linux ")
+    assert facts["memory_gb"] == round(kilobytes / 2**20, 1)
+    assert str(facts["os"]).startswith("Linux ")
 
 
 def test_the_instruction_sets_are_flags_of_this_processor() -> None:
     flags = next(
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")
     ).split()
-    found = instruction_sets().split()
-    assert set(found) <= set(flags)
-    assert ("avx2" in found) == ("avx2" in flags)
-    assert ("avx512f" in found) == ("avx512f" in flags)
+    names = instruction_sets().split()
+    assert set(names) <= set(flags)
+    assert ("avx2" in names) == ("avx2" in flags)
+    assert ("avx512f" in names) == ("avx512f" in flags)
 
 
 # --- hashes ---------------------------------------------------------------------------------------
@@ -117,16 +117,16 @@ def test_the_library_hash_is_the_same_for_the_same_files(library: Path) -> None:
 
 
 def test_the_library_hash_changes_with_any_library(library: Path) -> None:
-    found = [hashed()]
+    hashes = [hashed()]
     (library / "libllama.so").write_bytes(b"One build")
-    found.append(hashed())
+    hashes.append(hashed())
     (library / "libggml.so").write_bytes(b"of ggml!")
-    found.append(hashed())
+    hashes.append(hashed())
     (library / "libggml-cuda.so").write_bytes(b"")
-    found.append(hashed())
+    hashes.append(hashed())
     (library / "libggml-cuda.so").rename(library / "libggml-rocm.so")
-    found.append(hashed())
-    assert len(set(found)) == len(found)
+    hashes.append(hashed())
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_without_llamacpp_the_hash_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,8 +96,8 @@ def test_the_quota_is_named_and_not_the_work_of_others() -> None:
     one = Disturbance(others=0.31, steal=0.0, load=2.0, pauses=42, paused=1.55)
     raw = {"disturbances": [one.model_dump()] * 2}
     timing = Metric(kind="ratio", value=1.0, unit="x", better="higher", samples=[0.9, 1.4], raw=raw)
-    (told,) = nested.disturbed(timing)
-    assert told == "the control group's processor quota paused it 84 times (3.1 s of all threads)"
+    (line,) = nested.disturbed(timing)
+    assert line == "the control group's processor quota paused it 84 times (3.1 s of all threads)"
     free = timing.model_copy(
         update={"raw": {"disturbances": [one.model_copy(update={"pauses": 0}).model_dump()]}}
     )

@@ -239,8 +239,8 @@ def test_the_models_are_those_of_the_plan() -> None:
     plan = load_plan()
     for folder in MODELS:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        wanted = config_of(plan, plan.sizes[folder.name])
-        assert {k: getattr(config, k) for k in SHAPE} == {k: getattr(wanted, k) for k in SHAPE}
+        planned = config_of(plan, plan.sizes[folder.name])
+        assert {k: getattr(config, k) for k in SHAPE} == {k: getattr(planned, k) for k in SHAPE}
 
 
 SHAPE = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]

@@ -91,8 +91,8 @@ def logits(model: Any) -> NDArray[np.float32]:
     """As the suite scores: of every token."""
     model.reserve(len(IDS), 1)
     tree = build_tree([TokenSequence(IDS, 1)])
-    found: NDArray[np.float32] = model.logits(tree).copy()
-    return found
+    rows: NDArray[np.float32] = model.logits(tree).copy()
+    return rows
 
 
 @pytest.fixture
