@@ -1,208 +1,34 @@
-"""What the end-to-end tests share: the tiny model, a user's folder with a matrix of it, real pytest runs there."""
+"""What the end-to-end tests share: the tiny model, the cache, a project with baselines."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 import pytest
-import tomlkit
 from quantgate.errors import AssetError
 from quantgate.paths import FIXTURES, IMPORT_ROOT
-from quantgate.records import Measurement, Verdict
 from quantgate.supply.assets import fetch, load_assets
 
-from selftest.tiny import TEXT, TinyModel, tiny_model
-
-REPO = Path(__file__).parents[2]
-
-Table = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run left: exit status, all it printed (stderr too), and what it did."""
-
-    status: int
-    output: str
-    cases: dict[str, str] = field(default_factory=dict)
-    """passed, failed or skipped by case: `perplexity[tiny/llamacpp/F16]`."""
-    processes: list[str] = field(default_factory=list)
-    """What processes were started for, in this order: a cell; `<cell>.2` for its second process; `<cell>.again` for
-    a second look; `<cell>.old.1` and `<cell>.new.1` in A/B runs."""
-    verdicts: list[Verdict] = field(default_factory=list)
-
-    @property
-    def measured(self) -> list[str]:
-        """The cells that were measured, in this order; `<cell>.again` for a second look."""
-        return [name for name in self.processes if not re.search(r"\.\d+$", name)]
-
-    def verdict(self, cell: str, metric: str) -> Verdict:
-        """The one on this metric."""
-        (found,) = (v for v in self.verdicts if (v.cell, v.metric) == (cell, metric))
-        return found
-
-    def failed(self) -> list[str]:
-        """The cases that failed."""
-        return [case for case, outcome in self.cases.items() if outcome == "failed"]
-
-
-@dataclass
-class Project:
-    """A user's folder: matrix, text, baselines, results. `options` are given where a run does not say otherwise."""
-
-    folder: Path
-    matrix: Table
-    environment: dict[str, str]
-    limit: float = 1800
-    """Seconds that a run may take."""
-    options: Table = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.options = {
-            "--matrix": self.matrix_file,
-            "--text": self.text,
-            "--baselines": self.baselines,
-            "--results": self.results,
-            "--report": self.folder / "report",
-            "--threads": 1,
-        }
-
-    @property
-    def matrix_file(self) -> Path:
-        return self.folder / "matrix.toml"
-
-    @property
-    def text(self) -> Path:
-        return self.folder / "text.txt"
-
-    @property
-    def baselines(self) -> Path:
-        return self.folder / "baselines"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results"
-
-    @property
-    def cache(self) -> Path:
-        return Path(self.environment["QUANTGATE_CACHE"])
-
-    def write(self) -> None:
-        """Put the matrix in place, and the text where there is none."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.matrix_file.write_text(tomlkit.dumps(self.matrix))
-        if not self.text.exists():
-            self.text.write_text(TEXT)
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start pytest as a user does, over all cases."""
-        spy = self.folder / "spy"
-        for old in (spy, self.folder / "report"):
-            shutil.rmtree(old, ignore_errors=True)
-        spy.mkdir(parents=True)
-        (self.folder / "junit.xml").unlink(missing_ok=True)
-        own = [w for n, value in self.options.items() if n not in arguments for w in (n, str(value))]
-        return subprocess.Popen(
-            [
-                *(sys.executable, "-m", "pytest", "-c", str(REPO / "pyproject.toml"), "--rootdir", str(REPO)),
-                *(f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")),  # faster
-                "-pselftest.spy",
-                *(str(file) for file in sorted((REPO / "suite").glob("test_*.py"))),
-                f"--junitxml={self.folder / 'junit.xml'}",
-                *own,
-                *arguments,
-            ],
-            cwd=self.folder,
-            # As from a terminal: what a shell starts in the background ignores Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            env=self.environment | {"QUANTGATE_SPY": str(spy)} | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def finish(self, process: subprocess.Popen[str]) -> Result:
-        """Wait for a started run."""
-        with process:
-            try:
-                output, _ = process.communicate(timeout=self.limit)
-            except BaseException:
-                process.kill()
-                raise
-        junit, report = self.folder / "junit.xml", self.folder / "report" / "report.json"
-        return Result(
-            status=process.returncode,
-            output=output,
-            cases=_cases(junit) if junit.exists() else {},
-            processes=self._processes(),
-            verdicts=verdicts_of(report) if report.exists() else [],
-        )
-
-    def run(self, *arguments: str, **environment: str) -> Result:
-        """One run of pytest with the present matrix."""
-        self.write()
-        return self.finish(self.start(*arguments, **environment))
-
-    def update(self, *arguments: str) -> Result:
-        """A run that makes its measurements the baselines."""
-        return self.run("--update-baselines", "--reason", "selftest", *arguments)
-
-    def _processes(self) -> list[str]:
-        started = self.folder / "spy" / "started"
-        files = [Path(line) for line in started.read_text().splitlines()] if started.exists() else []
-        names = [f.relative_to(self.results.resolve()).as_posix().removesuffix("~job.json") for f in files]
-        return [name.partition("/")[2].replace("~", ".") for name in names if not name.startswith("logs/")]
-
-    def parent(self) -> Any:
-        """What the spy noted of the latest run's pytest process."""
-        return json.loads((self.folder / "spy" / "parent.json").read_bytes())
-
-    def measurement(self, cell: str, tier: str = "smoke") -> Measurement:
-        """The record that the latest run left of a cell."""
-        return Measurement.model_validate_json((self.results / tier / f"{cell}.json").read_bytes())
-
-    def copy(self, folder: Path) -> Project:
-        """The same with all that runs left, elsewhere."""
-        shutil.copytree(self.folder, folder)
-        return Project(folder, deepcopy(self.matrix), self.environment)
-
-
-def _cases(junit: Path) -> dict[str, str]:
-    outcomes = {}
-    for case in ElementTree.parse(junit).iter("testcase"):
-        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
-        name = case.attrib.get("name", "").removeprefix("test_")  # an interrupted one has none
-        outcomes[name] = {"failure": "failed"}.get(kind := kinds.pop(), kind) if kinds else "passed"
-    return outcomes
-
-
-def verdicts_of(report: Path) -> list[Verdict]:
-    """The verdicts of a `report.json`."""
-    return [Verdict.model_validate(verdict) for verdict in json.loads(report.read_bytes())["verdicts"]]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+from selftest.once import Once
+from selftest.project import Accepted, Project, tiny_matrix
+from selftest.tiny import TinyModel, tiny_model
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
-    """The tiny model, made once."""
-    return tiny_model(tmp_path_factory.mktemp("tiny"))
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Makes what the whole test session shares, its processes side by side too."""
+    folder = tmp_path_factory.getbasetemp()
+    return Once((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "once")
+
+
+@pytest.fixture(scope="session")
+def tiny(once: Once) -> TinyModel:
+    """The tiny model."""
+    folder = once("tiny", tiny_model)
+    return TinyModel(folder / "safetensors", folder / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")
@@ -216,54 +42,19 @@ def converter() -> str:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Of each run: a cache and locks of the test session's own, no setting of whoever runs the tests."""
-    folder = tmp_path_factory.mktemp("environment")
-    (folder / "tmp").mkdir()
+def environment(once: Once, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of each run: the test session's cache and locks, no setting of whoever runs the tests."""
     foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_", "COV_", "PYTHONDONTWRITEBYTECODE")
     # By these pytest knows a CI machine, and prints its summary in full instead of to the width of the screen.
     ci = ("CI", "BUILD_NUMBER")
     kept = {n: value for n, value in os.environ.items() if not n.startswith(foreign) and n not in ci}
     return kept | {
-        "QUANTGATE_CACHE": str(folder / "cache"),
-        "TMPDIR": str(folder / "tmp"),
+        "QUANTGATE_CACHE": str(once("cache", lambda folder: None)),
+        "TMPDIR": str(tmp_path_factory.mktemp("tmp")),
         "PYTHONPATH": str(IMPORT_ROOT),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
         "COLUMNS": "200",
-    }
-
-
-def tiny_matrix(tiny: TinyModel) -> Table:
-    """Two cells of llama.cpp; timings, which a busy machine may spoil, are in a tier of their own."""
-    return {
-        "models": {
-            "tiny": {
-                "license": "Apache-2.0",
-                "weights": {"path": str(tiny.safetensors)},
-                "gguf": {"path": str(tiny.gguf)},
-            }
-        },
-        "tiers": {
-            "smoke": {
-                "time_limit": 60.0,
-                "cells": ["tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"],
-                "perplexity": {"text": "boolq", "n_ctx": 32, "windows": 16, "block": 16},
-                "memory": {"prompt": 32, "decode": 2, "processes": 2},
-                "tokenizer": {"text": "boolq", "characters": 300},
-            },
-            "timed": {
-                "extends": "smoke",
-                "throughput": {
-                    "prompt": 64,
-                    "decode": 8,
-                    "first_token": 8,
-                    "rounds": 4,
-                    "seconds": 1.0,
-                    "turns": 0.1,
-                },
-            },
-        },
     }
 
 
@@ -272,7 +63,7 @@ def make_project(
     tiny: TinyModel, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], Project]:
     """Makes new projects of the tiny model; checkpoints and tokenized texts are made once for all."""
-    return lambda: Project(tmp_path_factory.mktemp("project") / "p", tiny_matrix(tiny), environment)
+    return lambda: Project(tmp_path_factory.mktemp("project") / "p", tiny_matrix(tiny), dict(environment))
 
 
 @pytest.fixture
@@ -281,21 +72,18 @@ def project(make_project: Callable[[], Project]) -> Project:
     return make_project()
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A project whose measurements were made its baselines, and the run that did."""
-
-    project: Project
-    result: Result
-
-
 @pytest.fixture(scope="session")
-def accepted(make_project: Callable[[], Project]) -> Accepted:
+def accepted(once: Once, tiny: TinyModel, environment: dict[str, str]) -> Accepted:
     """Measured and accepted once; tests work on copies (`baselined`)."""
-    project = make_project()
-    result = project.update()
-    assert result.status == 0, result.output
-    return Accepted(project, result)
+
+    def make(folder: Path) -> None:
+        result = Project(folder / "p", tiny_matrix(tiny), environment).update()
+        assert result.status == 0, result.output
+        (folder / "output").write_text(result.output)
+
+    folder = once("accepted", make)
+    project = Project(folder / "p", tiny_matrix(tiny), environment)
+    return Accepted(project, project.left(0, (folder / "output").read_text()))
 
 
 @pytest.fixture

@@ -12,16 +12,19 @@ from quantgate.files import write_atomic
 from quantgate.plugin.wiring import WIRING
 from quantgate.records import Measurement, Metric
 from quantgate.run.bench import Bench
+from quantgate.run.relative import relative_metrics
 
-PERPLEXITY = Metric(
-    kind="paired",
-    value=math.exp(0.5),
-    unit="",
-    better="lower",
-    link="exp",
-    samples=[0.5] * 8,
-    weights=[31.0] * 8,
-)
+METRICS = {
+    "perplexity": Metric(
+        kind="paired",
+        value=math.exp(0.5),
+        unit="",
+        better="lower",
+        link="exp",
+        samples=[0.5] * 8,
+        weights=[31.0] * 8,
+    )
+}
 
 
 @pytest.hookimpl(trylast=True)
@@ -40,9 +43,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             requests=[need.request for need in needs],
             created="2026-01-01",
             environment={"torch": "2"},
-            metrics={"perplexity": PERPLEXITY},
+            metrics=METRICS,
             complete=True,
         )
         write_atomic(bench.file(cell), record.model_dump_json().encode())
         path = baseline_path(wiring.baselines, cell.id, options.tier)
-        write_file(Baseline(**dict(record), reason="first", path=path), "pytest")
+        relative = {} if cell.id == cell.reference else relative_metrics(METRICS, METRICS, cell.reference)
+        accepted = {**dict(record), "metrics": {**METRICS, **relative}}
+        write_file(Baseline(**accepted, reason="first", path=path), "pytest")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 from quantgate.run.inputs import load_matrix
+
+from selftest.forked import start
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -74,24 +73,18 @@ def test_paths_in_the_text_exist(page: Path) -> None:
 @pytest.mark.parametrize("command", PYTEST)
 def test_pytest_knows_the_options(request: pytest.FixtureRequest, command: str) -> None:
     groups = request.config._parser._groups
-    known = {name for group in groups for option in group.options for name in option.names()}
-    assert options(command) <= known
+    assert options(command) <= {n for group in groups for option in group.options for n in option.names()}
 
 
 @pytest.mark.parametrize("module", sorted({shlex.split(command)[2] for command in MODULES}))
-def test_commands_know_their_options(module: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--help"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "suite")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    known = set(re.findall(r"--?[a-z][a-z-]*", done.stdout))
+def test_commands_know_their_options(module: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    status, output = start(module, ["--help"], tmp_path, environment).finish(600)
+    assert status == 0, output
+    declared = set(re.findall(r"--?[a-z][a-z-]*", output))
     for command in MODULES:
         _, name, rest = command.partition(module)
         if name and not rest.startswith("."):
-            assert options(rest) <= known, command
+            assert options(rest) <= declared, command
 
 
 @pytest.mark.parametrize("name", TOX)

@@ -11,7 +11,7 @@ from quantgate.records import Status
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from selftest.conftest import Project
+    from selftest.project import Project
     from selftest.tiny import TinyModel
 
 LAYERS, WIDTH = 2, 2 * 64
@@ -157,11 +157,11 @@ def caches(project: Project) -> Project:
     """Three cells that differ in their caches, with windows whose thirds are told apart."""
     text = {"text": "boolq", "n_ctx": 256, "windows": 2, "block": 16}
     project.matrix["tiers"]["smoke"] = {
-        "time_limit": 120.0,
+        "time_limit": 300.0,
         "cells": [FULL, Q8, Q4],
         "perplexity": text,
         "divergence": {**text, "protocol": "full"},
-        "memory": {"prompt": 256, "decode": 8, "processes": 2},
+        "memory": {"prompt": 256, "decode": 8, "processes": 1},
     }
     return project
 

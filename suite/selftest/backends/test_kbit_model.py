@@ -20,7 +20,7 @@ from selftest.tiny import TEXT, TinyModel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from selftest.conftest import Project
+    from selftest.project import Project
 
 
 # --- a model --------------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import pytest
 from quantgate.paths import cache_dir
 from quantgate.run.inputs import load_matrix
 
-from selftest.conftest import Project
+from selftest.project import Project
 
 if TYPE_CHECKING:
-    from selftest.conftest import Table
+    from selftest.project import Table
 
 TEXT = os.environ.get("QUANTGATE_WIKITEXT2", "")
 """Path of the test split of WikiText-2 raw, as one file."""

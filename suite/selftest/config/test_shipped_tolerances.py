@@ -14,7 +14,7 @@ from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need
 
 from selftest.config.tolerance_file import Q4, gate, reproduction_gate
-from selftest.conftest import REPO, Accepted
+from selftest.project import REPO, Accepted
 
 TWO = ("accuracy/", "throughput/")
 """Groups whose cases are of one task or one timing each."""

@@ -18,7 +18,7 @@ from quantgate.cache.prune import DAY, Thing, limit_bytes, surplus, sweep, thing
 from quantgate.errors import InputError
 from quantgate.locks import locked
 
-from selftest.conftest import Project
+from selftest.project import Project
 
 F16 = "tiny/llamacpp/F16"
 
@@ -124,8 +124,7 @@ def test_an_environment_is_compared_by_names_sizes_and_times(root: Path) -> None
 
 
 def test_a_changed_token_is_noticed_and_the_workload_made_anew(baselined: Project) -> None:
-    cache_folder = baselined.folder / "cache"
-    shutil.copytree(baselined.cache, cache_folder)
+    cache_folder = baselined.take_cache(baselined.folder / "cache")
     # Other tests share the cache: what this project's own cell was given.
     job = json.loads((baselined.results / "smoke/tiny/llamacpp/F16~job.json").read_bytes())
     workload = cache_folder / "workloads" / Path(job["workload"]).name
@@ -136,7 +135,7 @@ def test_a_changed_token_is_noticed_and_the_workload_made_anew(baselined: Projec
     same_time(text, json.dumps(ids, separators=(",", ":")).encode()[: len(good)])
     checkpoint = cache_folder / "checkpoints" / Path(job["weights"]).name
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    result = baselined.run("-m", "perplexity", "-k", F16, QUANTGATE_CACHE=str(cache_folder))
+    result = baselined.run("-m", "perplexity", "-k", F16)
     assert result.status == 0, result.output
     assert f"{workload}: text-boolq.json " in result.output
     assert f"{checkpoint}: has 1,000 bytes, not " in result.output

@@ -11,10 +11,10 @@ from quantgate.history.__main__ import main
 from quantgate.history.series import read
 from quantgate.report.files import write_report
 
-from selftest.conftest import tree
 from selftest.history import nights
 from selftest.history.nights import Change, Plan
 from selftest.history.test_store import INFO, VERDICTS
+from selftest.project import tree
 
 WORSE: Change = lambda cell, metric, night: 1.02 if night >= 60 and metric == "perplexity" else 1.0  # noqa: E731
 UPGRADE = Plan(nights=80, environments={60: {"llama-cpp-python": "0.3.37"}}, change=WORSE)

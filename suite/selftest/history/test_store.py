@@ -17,8 +17,8 @@ from quantgate.history.store import append
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo
 
-from selftest.conftest import tree
 from selftest.history import nights
+from selftest.project import tree
 
 INFO = RunInfo(
     tier="smoke",

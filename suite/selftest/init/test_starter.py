@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +25,7 @@ from quantgate.run.plan import Need
 from quantgate.supply.checkpoints import quantize_gguf
 from safetensors.numpy import save
 
+from selftest.forked import start
 from selftest.tiny import TEXT, TinyModel
 
 
@@ -221,25 +220,12 @@ def test_pytest_measures_what_was_written_and_accepts_it(
 ) -> None:
     written(shutil.copy(q4, tmp_path))
     Path("text.txt").write_text(TEXT * 20)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "quantgate.plugin.entry",
-        "-p",
-        "no:cacheprovider",
-        "--threads=1",
-    ]
+    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--threads=1"]
+    words += ["--quantgate-text=text.txt", "-m", "perplexity or tokenizer"]
     for further, result in ((["--update-baselines", "--reason", "first"], "4 skipped"), ([], "4 passed")):
-        done = subprocess.run(
-            [*command, "--quantgate-text=text.txt", "-m", "perplexity or tokenizer", *further],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert result in done.stdout
+        status, output = start("pytest", [*words, *further], tmp_path, environment).finish(600)
+        assert status == 0, output
+        assert result in output
 
 
 def test_what_cannot_run_is_left_out_with_its_reason() -> None:

@@ -11,8 +11,8 @@ from quantgate.config.tolerances import TOLERANCES, Tolerance, load_tolerances
 from quantgate.judge.judge import judge
 from quantgate.records import Metric, Status, Verdict
 
-from selftest.conftest import Project
 from selftest.judge.kernels import CELL, MIDDLE, NARROW, PEAK, RATIO, WIDE, peak, ratio
+from selftest.project import Project
 
 
 def verdict(new: Metric, old: Metric, name: str, against: bool = False) -> Verdict:

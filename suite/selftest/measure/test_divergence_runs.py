@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from quantgate.backends.base import Backend
     from quantgate.records import Metric
 
-    from selftest.conftest import Project
+    from selftest.project import Project
     from selftest.tiny import TinyModel
 
 
@@ -98,7 +98,7 @@ FULL, Q4, Q8 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M", "tiny/llamacpp/Q8_0"
 def diverging(project: Project, tmp_path: Path) -> Project:
     """Three cells, of which perplexity and divergence are measured; log-probabilities in a new folder."""
     project.matrix["tiers"]["smoke"] = {
-        "time_limit": 60.0,
+        "time_limit": 300.0,
         "cells": [Q4, FULL, Q8],  # the reference is not the first
         "perplexity": {"text": "boolq", "n_ctx": 32, "windows": 16, "block": 16},
         "divergence": {"text": "boolq", "n_ctx": 32, "windows": 16, "block": 16},

@@ -17,8 +17,8 @@ from quantgate.measure.metrics import outliers
 from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
 from scipy import stats
 
-from selftest.conftest import Project
 from selftest.measure.fakes import Bigrams, Here
+from selftest.project import Project
 
 Look = Callable[[str, NDArray[np.float32]], None]
 
@@ -96,7 +96,7 @@ def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> No
 def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
     project.matrix["tiers"] = {
         "smoke": {
-            "time_limit": 60.0,
+            "time_limit": 300.0,
             "cells": ["tiny/transformers/fp32"],
             "outliers": {"texts": ["boolq"], "n_ctx": 32, "windows": 8},
         }

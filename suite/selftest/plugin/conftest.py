@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selftest.conftest import Accepted, Project, Result
 from selftest.plugin.runs import break_quantizer
+from selftest.project import Accepted, Project, Result
 
 
 @pytest.fixture(scope="session")

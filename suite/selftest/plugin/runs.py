@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 from quantgate.records import Measurement, Metric, Status
 
-from selftest.conftest import REPO, Project, Result
+from selftest.forked import Forked
+from selftest.project import REPO, Project, Result
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 CASES = [f"{case}[{cell}]" for cell in (F16, Q4) for case in ("memory", "perplexity", "tokenizer")]
@@ -44,9 +45,9 @@ def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def worker(pytest_process: subprocess.Popen[str], cell: str) -> psutil.Process:
+def worker(run: Forked, cell: str) -> psutil.Process:
     """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's."""
-    parent, deadline = psutil.Process(pytest_process.pid), time.monotonic() + 60
+    parent, deadline = psutil.Process(run.pid), time.monotonic() + 60
     while time.monotonic() < deadline:
         with suppress(psutil.Error, OSError):  # they come and go
             for server in (server for warden in parent.children() for server in warden.children()):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from quantgate.history.__main__ import main
 from quantgate.history.series import STATUSES, read
 
-from selftest.conftest import Project, tree
 from selftest.plugin.runs import F16, Q4
+from selftest.project import Project, tree
 
 
 def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(baselined: Project) -> None:

@@ -15,6 +15,7 @@ import pytest
 from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.plugin.entry import matrix_file
 
+from selftest.forked import start
 from selftest.tiny import TEXT
 
 REPO = IMPORT_ROOT.parent
@@ -97,21 +98,25 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
+def variables(folder: Path) -> dict[str, str]:
+    """Of a run in `folder`: nothing that the test session set."""
+    foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_")
+    settings = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    settings |= {"PYTHONPATH": str(IMPORT_ROOT), "COLUMNS": "200"}
+    return settings | {"QUANTGATE_CACHE": str(folder.parent / "cache")}
+
+
 def run(
     folder: Path, *arguments: str, python: Path | str = sys.executable
 ) -> tuple[int, dict[str, str], str]:
     """Exit status, outcome by case, and everything that pytest printed."""
-    foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_")
-    settings = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    path = {} if python != sys.executable else {"PYTHONPATH": str(IMPORT_ROOT)}
-    settings.pop("PYTHONPATH", None)
+    settings = {**variables(folder), "PYTHONWARNINGS": "default::ResourceWarning"}
+    if python != sys.executable:
+        del settings["PYTHONPATH"]
     done = subprocess.run(
         [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
-        env=settings
-        | path
-        | {"QUANTGATE_CACHE": str(folder.parent / "cache"), "COLUMNS": "200"}
-        | {"PYTHONWARNINGS": "default::ResourceWarning"},
+        env=settings,
         capture_output=True,
         text=True,
     )
@@ -122,7 +127,8 @@ def run(
 
 def collected(folder: Path, *arguments: str) -> list[str]:
     """The node ids that pytest collects where the plugin's entry point is installed."""
-    _, _, output = run(folder, "-p", "quantgate.plugin.entry", "--collect-only", "-qq", *arguments)
+    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", *arguments]
+    _, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert "rror" not in output, output
     assert "ResourceWarning" not in output, output
     return [line for line in output.splitlines() if "::" in line]

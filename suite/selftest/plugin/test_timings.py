@@ -12,8 +12,8 @@ from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
 from quantgate.records import Status
 
-from selftest.conftest import Project
 from selftest.plugin.runs import F16, Q4
+from selftest.project import Project
 
 AGAIN = [f"{cell}.again{number}" for cell in (F16, Q4) for number in ("", ".2", ".3")]
 

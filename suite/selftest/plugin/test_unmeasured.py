@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from quantgate.baselines import store as baselines
 from quantgate.cache.kept import keep
 from quantgate.records import Status
 
-from selftest.conftest import REPO, Project
 from selftest.plugin.runs import CASES, F16, Q4, exact, statuses, worker, worker_left
+from selftest.project import REPO, Project
 from selftest.tiny import TinyModel
 
 
@@ -73,15 +72,14 @@ def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
 def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> None:
     import gguf
 
-    cache = baselined.folder / "cache"
-    shutil.copytree(baselined.environment["QUANTGATE_CACHE"], cache)
+    cache = baselined.take_cache(baselined.folder / "cache")
     for checkpoint in (cache / "checkpoints").glob("tiny-F16-*.gguf"):  # other tests leave some, too
         weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
         if "blk.1.ffn_norm.weight" in weights:
             weights["blk.1.ffn_norm.weight"][3] = 3e38  # more than the F16 that it is multiplied in can hold
         del weights  # writes the mapped file
         keep(checkpoint)
-    result = baselined.run(QUANTGATE_CACHE=str(cache))
+    result = baselined.run()
     assert result.status == 10
     assert result.failed() == [case for case in CASES if F16 in case]
     verdict = result.verdict(F16, "perplexity")

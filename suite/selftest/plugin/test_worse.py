@@ -13,8 +13,8 @@ from quantgate.baselines import store as baselines
 from quantgate.cache.kept import keep
 from quantgate.records import Status, Verdict
 
-from selftest.conftest import REPO, Accepted, Project, Result, tree
 from selftest.plugin.runs import F16, Q4, break_quantizer, exact, shell, statuses
+from selftest.project import REPO, Accepted, Project, Result, tree
 
 
 def test_a_broken_quantizer_fails_its_case_with_the_figures(

@@ -17,7 +17,7 @@ from quantgate.locks import locked
 from quantgate.records import Measurement
 from quantgate.run.process import Process, file_error, sibling
 
-from selftest.conftest import Project
+from selftest.project import Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ from quantgate.records import Status, Verdict
 from quantgate.run.gates import possible
 from quantgate.run.inputs import load_matrix
 
-from selftest.conftest import REPO, Project
+from selftest.forked import start
+from selftest.project import Project
 
 MODEL = "smollm2-135m"
 
@@ -30,16 +29,10 @@ def prove(project: Project, *arguments: str) -> tuple[int, str, dict[str, Any]]:
     report = project.folder / "faults.json"
     options = ("--matrix", "--text", "--baselines", "--results", "--threads")
     words = [word for name in options for word in (name, str(project.options[name]))]
-    done = subprocess.run(
-        [sys.executable, "-m", "quantgate.proofs.faults", *words, "--json", str(report), *arguments],
-        cwd=project.folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    words += ["--json", str(report), *arguments]
+    status, output = start("quantgate.proofs.faults", words, project.folder, project.environment).finish(600)
     rows = json.loads(report.read_bytes()) if report.exists() else []
-    return done.returncode, done.stdout + done.stderr, {row["fault"]: row for row in rows}
+    return status, output, {row["fault"]: row for row in rows}
 
 
 def verdict(metric: str, status: Status, **further: Any) -> Verdict:
@@ -245,12 +238,7 @@ def test_what_cannot_be_tried_is_refused_before_anything_is_measured(
     assert not project.results.exists()
 
 
-def test_the_list_measures_nothing(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "quantgate.proofs.faults", "--list", "-k", "rope-base-10000"],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "rope-base-10000: RoPE base 10,000 for 100,000 (llamacpp/Q4_K_M): perplexity\n"
+def test_the_list_measures_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+    done = start("quantgate.proofs.faults", ["--list", "-k", "rope-base-10000"], tmp_path, environment)
+    _, output = done.finish(600)
+    assert output == "rope-base-10000: RoPE base 10,000 for 100,000 (llamacpp/Q4_K_M): perplexity\n"

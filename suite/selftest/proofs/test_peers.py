@@ -34,7 +34,7 @@ from quantgate.proofs.table import to_json
 from quantgate.run.inputs import load_matrix
 from quantgate.supply.sources import TASKS
 
-from selftest.conftest import REPO
+from selftest.project import REPO
 
 
 def test_agreement_is_of_medians_and_in_both_directions() -> None:

@@ -20,7 +20,7 @@ from quantgate.run.inputs import load_matrix
 from quantgate.supply.assets import load_assets
 from quantgate.supply.sources import ASSETS
 
-from selftest.conftest import REPO, Project
+from selftest.project import REPO, Project
 
 PERPLEXITY = """\
 system_info: n_threads = 1 (n_threads_batch = 1) / 2 | CPU : SSE3 = 1 | AVX2 = 1 | F16C = 0 | REPACK = 1

@@ -13,7 +13,7 @@ from quantgate.proofs.power.study import Rate, Row, Scenario
 from quantgate.records import Metric
 from quantgate.run.against import alternation
 
-from selftest.conftest import REPO
+from selftest.project import REPO
 from selftest.proofs.power_records import BLOCKS, CELL, SECONDS, perplexity, record, timings
 
 

@@ -10,7 +10,7 @@ from quantgate.jobs import Spent
 from quantgate.report.profile import beyond, phases_of, render_profile
 from rich.console import Console
 
-from selftest.conftest import Project
+from selftest.project import Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 

@@ -11,7 +11,7 @@ import pytest
 from quantgate.records import Measurement, Metric, Status
 from quantgate.run.against import alternation, beside
 
-from selftest.conftest import Project
+from selftest.project import Project
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
 

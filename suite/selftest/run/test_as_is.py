@@ -18,7 +18,7 @@ from quantgate.measure.metrics.divergence import compare
 from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 
-from selftest.conftest import Project
+from selftest.project import Project
 from selftest.supply.test_as_is import with_another_splitting
 from selftest.tiny import TinyModel
 

@@ -14,7 +14,7 @@ from quantgate.items import Task
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.assets import fetch, load_assets
 
-from selftest.conftest import Project
+from selftest.project import Project
 from selftest.run.test_as_is import CELL, SHIPPED, logits_of, logprobs, quiet, shipped
 
 __all__ = ["shipped"]

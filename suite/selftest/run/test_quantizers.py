@@ -9,7 +9,7 @@ import pytest
 from quantgate.records import Status
 
 if TYPE_CHECKING:
-    from selftest.conftest import Project
+    from selftest.project import Project
 
 FP32, FP8, INT8 = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8"))
 

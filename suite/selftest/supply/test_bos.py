@@ -13,7 +13,7 @@ from quantgate.checkpoint.checks import puts_bos
 from quantgate.errors import InputError
 from quantgate.supply.encoder import Encoder
 
-from selftest.conftest import Project
+from selftest.project import Project
 from selftest.supply.copies import checked, edit, set_metadata
 
 if TYPE_CHECKING:

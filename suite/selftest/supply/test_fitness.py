@@ -19,7 +19,7 @@ from quantgate.run.plan import lengths_of
 from quantgate.supply.fitness import check_cell, check_model
 from safetensors.torch import load_file, save_file
 
-from selftest.conftest import Project, tree
+from selftest.project import Project, tree
 from selftest.supply.copies import checked, edit, set_metadata
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from quantgate.supply.encoder import Encoder
 from quantgate.supply.gguf import gguf_from_safetensors
 from quantgate.supply.gguf_config import with_old_names
 
-from selftest.conftest import Project
+from selftest.project import Project
 from selftest.tiny import TinyModel
 
 Edit = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -235,12 +235,10 @@ def test_a_configuration_that_transformers_cannot_read(folder: Path, edit: Edit,
 
 
 @pytest.mark.slow
-def test_a_model_without_gguf_runs_in_llamacpp(project: Project, converter: str) -> None:
-    project.limit = 180  # it imports the converter and all that it needs
+def test_a_model_without_gguf_runs_in_llamacpp(project: Project, converter: str, tmp_path: Path) -> None:
     del project.matrix["models"]["tiny"]["gguf"]
-    project.cache.mkdir(parents=True, exist_ok=True)
-    if not (project.cache / "assets").exists():
-        (project.cache / "assets").symlink_to(cache_dir() / "assets")
+    project.environment["QUANTGATE_CACHE"] = str(tmp_path)
+    (tmp_path / "assets").symlink_to(cache_dir() / "assets")
     result = project.run("-k", "F16 and (perplexity or tokenizer)")
     assert result.status == 0, result.output
     metrics = project.measurement("tiny/llamacpp/F16").metrics
