@@ -47,7 +47,7 @@ def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
 
 def worker(run: Forked, cell: str) -> psutil.Process:
     """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's."""
-    parent, deadline = psutil.Process(run.pid), time.monotonic() + 60
+    parent, deadline = psutil.Process(run.pid), time.monotonic() + 600
     while time.monotonic() < deadline:
         with suppress(psutil.Error, OSError):  # they come and go
             for server in (server for warden in parent.children() for server in warden.children()):
