@@ -36,7 +36,7 @@ from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.paths import RESULTS
 from quantgate.plugin.entry import matrix_file
-from quantgate.plugin.options import PAIRS
+from quantgate.plugin.options import PAIRS, spelling
 from quantgate.report.progress import Progress
 from quantgate.run.gates import check_tolerances
 from quantgate.run.inputs import load_matrix
@@ -234,7 +234,8 @@ def _identity(question: Question, ends: tuple[Pins, Pins], here: dict[str, str])
 
 def _words(options: argparse.Namespace) -> list[str]:
     names = ("matrix", "tolerances", "text", "threads")
-    return [f"--{name}={getattr(options, name)}" for name in names if getattr(options, name) is not None]
+    given = [name for name in names if getattr(options, name) is not None]
+    return [f"{spelling(name)}={getattr(options, name)}" for name in given]
 
 
 def _parser() -> Parser:

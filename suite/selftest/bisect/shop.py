@@ -118,7 +118,6 @@ class Shop:
             ),
             *(
                 *ends,
-                "--matrix=matrix.toml",
                 "--tolerances=tolerances.toml",
                 "--text=text.txt",
                 "--threads=1",
@@ -160,12 +159,15 @@ def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Sho
     (plugin / "dummy_backend.py").write_text(BACKEND)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dummy-backend\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[quantgate.backends]\ndummy = dummy_backend:BACKEND\n")
-    (folder / "matrix.toml").write_text(MATRIX.format(weights=tiny.safetensors))
+    (folder / "quantgate.toml").write_text(MATRIX.format(weights=tiny.safetensors))
     (folder / "tolerances.toml").write_text(TOLERANCES)
     (folder / "text.txt").write_text(TEXT)
     path = f"{environment['PYTHONPATH']}:{plugin}"
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
-    return Shop(folder, environment | pip | {"PYTHONPATH": path})
+    # What an installed quantgate registers itself.
+    return Shop(
+        folder, environment | pip | {"PYTHONPATH": path, "PYTEST_ADDOPTS": "-p quantgate.plugin.entry"}
+    )
 
 
 def knob(folder: Path, key: str, version: int, value: float, needs: str = "") -> None:

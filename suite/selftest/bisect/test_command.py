@@ -123,7 +123,7 @@ def test_what_differs_is_listed_without_building(shop: Shop) -> None:
     ("more", "words"),
     [
         (["--metric", "perplexity/loss"], "is relative to another cell of the same run"),
-        (["--metric", "memory"], "tier smoke of matrix.toml measures no memory; it has perplexity"),
+        (["--metric", "memory"], "quantgate.toml measures no memory; it has perplexity"),
         (["--metric", "nonsense"], "measures no metric of this name"),
         (["--cell", "tiny/dummy/round"], "has no such cell; it has tiny/dummy/flat"),
         (["--tier", "nightly"], "no tier 'nightly'"),
