@@ -108,9 +108,7 @@ def _hunt(
             hunt = Hunt(question, good, bad, here, state, progress, history)
             changes = changes_between(good, bad)
             progress.note(f"differ: {', '.join(step(c.package, c.good, c.bad) for c in changes)}")
-            progress.note(
-                f"beside the two ends {_about(len(changes))} are measured, and a few for the releases of the guilty one"
-            )
+            progress.note(f"measured are {_about(len(changes))}")
             reply = hunt.aim()
             if reply.answer != Answer.BAD:
                 print(no_change(reply, question.metric, question.cell.id))
@@ -141,14 +139,13 @@ def _list(good: Pins, bad: Pins) -> int:
     changes = changes_between(good, bad)
     for change in changes:
         print(step(change.package, change.good, change.bad))
-    print(
-        f"beside the two ends {_about(len(changes))} would be measured, and a few for the releases of one package"
-    )
+    print(f"to be measured: {_about(len(changes))}")
     return EXACT
 
 
 def _about(packages: int) -> str:
-    return f"about {plural(most(packages, 0), 'environment')}"
+    between = f"{plural(most(packages, 0), 'environment')} between them, " if packages > 1 else ""
+    return f"the two ends, {between}and a few for the releases of the guilty package"
 
 
 def _question(options: argparse.Namespace) -> tuple[Question, dict[str, str], dict[str, str], dict[str, str]]:

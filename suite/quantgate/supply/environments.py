@@ -31,6 +31,7 @@ from quantgate.machine.environment import Environment
 from quantgate.paths import cache_dir, import_root
 from quantgate.processes.server import python_path
 from quantgate.supply.pip import run_pip
+from quantgate.words import plural
 
 NOT_NEEDED = {"pip", "quantgate"}
 """pip installs from outside; quantgate is imported from where it is now."""
@@ -158,7 +159,9 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = (), pins: Se
     with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
         if intact(folder):
             return python
-        say(f"building an environment of {len(needed)} packages in {folder}; it is kept for later runs")
+        say(
+            f"building an environment of {plural(len(needed), 'package')} in {folder}; it is kept for later runs"
+        )
         try:
             discard(folder)
             venv.create(folder, with_pip=False)
