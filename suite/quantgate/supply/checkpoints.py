@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.checkpoint.contents import READ, contents, gguf_parts, parts_pattern
-from quantgate.errors import AssetError, MeasurementError
+from quantgate.errors import AssetError, MeasurementError, in_one_line
 
 Report = Callable[[str, float, float], None]
 
@@ -121,7 +121,7 @@ def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, fil
         )
     except Exception as error:
         raise AssetError(
-            f"hub repository {hub} at {revision} cannot be fetched ({type(error).__name__}: {error}); "
+            f"hub repository {hub} at {revision} cannot be fetched ({in_one_line(error)}); "
             "check the network and HF_TOKEN, or point the matrix at a local `path`"
         ) from error
     if file and not (partial / file).exists():

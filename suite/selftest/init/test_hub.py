@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from selftest.hub import COMMIT, Hub
+
 FILES = {
     "config.json": json.dumps({"model_type": "llama", "max_position_embeddings": 4096}),
     "tokenizer.json": json.dumps({"model": {"vocab": {}}}),
@@ -26,58 +24,16 @@ FILES = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """What huggingface_hub asks of a hub that has one model, `me/mine`, and one of GGUF files, `me/files`."""
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        if path == "/api/models/me/mine":
-            size = {"parameters": {"BF16": 7 * 10**9}, "total": 7 * 10**9}
-            self._send(self._info("me/mine", [*FILES, "model.safetensors"], safetensors=size))
-        elif path == f"/api/models/me/mine/tree/{COMMIT}":
-            self._send(json.dumps([_entry(name, text) for name, text in FILES.items()]))
-        elif path == "/api/models/me/files":
-            self._send(self._info("me/files", ["a-Q4_K_M.gguf"]))
-        elif path.startswith(f"/me/mine/resolve/{COMMIT}/") and path.rpartition("/")[2] in FILES:
-            self._send(FILES[path.rpartition("/")[2]])
-        else:
-            self.send_error(404)
-
-    do_HEAD = do_GET  # noqa: N815 - the base class calls it so
-
-    def _info(self, name: str, files: list[str], **further: object) -> str:
-        siblings = [{"rfilename": file} for file in files]
-        return json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], **further})
-
-    def _send(self, text: str) -> None:
-        body = text.encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-def _entry(name: str, text: str) -> dict[str, object]:
-    return {
-        "type": "file",
-        "path": name,
-        "size": len(text),
-        "oid": hashlib.sha256(text.encode()).hexdigest()[:40],
-    }
+SIZE = {"parameters": {"BF16": 7 * 10**9}, "total": 7 * 10**9}
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub:
-        Thread(target=hub.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{hub.server_port}"
-        hub.shutdown()
+    """A hub that has one model, `me/mine`, and one of GGUF files, `me/files`."""
+    mine = {name: text.encode() for name, text in FILES.items()}
+    repositories = {"me/mine": {**mine, "model.safetensors": b""}, "me/files": {"a-Q4_K_M.gguf": b""}}
+    with Hub(repositories, {"me/mine": {"safetensors": SIZE}}).serving() as address:
+        yield address
 
 
 def init(folder: Path, model: str, endpoint: str) -> subprocess.CompletedProcess[str]:

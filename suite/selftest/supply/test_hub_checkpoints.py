@@ -1,0 +1,111 @@
+"""Checkpoints of a hub: fetched once at their commit, and only what is loaded; what cannot be had is the error of its
+cell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from quantgate.paths import IMPORT_ROOT
+from quantgate.records import Status
+
+from selftest.conftest import Project
+from selftest.hub import COMMIT, Hub, files_of
+from selftest.tiny import TinyModel
+
+FP32, NF4, F16 = (f"tiny/{name}" for name in ("transformers/fp32", "bitsandbytes/nf4", "llamacpp/F16"))
+FOREIGN = {
+    "modeling_mine.py": b"raise SystemExit('was run')",
+    "pytorch_model.bin": b"pickled",
+    "x.onnx": b"x",
+}
+
+
+@pytest.fixture
+def hub(tiny: TinyModel) -> Hub:
+    """The tiny model as safetensors beside what is never loaded, and its GGUF beside another."""
+    files = {"mine.gguf": tiny.gguf.read_bytes(), "other.gguf": b"GGUF"}
+    return Hub({"me/mine": {**files_of(tiny.safetensors), **FOREIGN}, "me/files": files})
+
+
+def fetched(hub: Hub, output: Path, repository: str, revision: str, file: str | None) -> str:
+    """Fetch in a process of its own, as the maker does; returns what it says on its way out."""
+    code = (
+        "import sys; from pathlib import Path; from quantgate.supply.checkpoints import hub_checkpoint as fetch; "
+        "fetch(Path(sys.argv[1]), report=lambda *_: None, hub=sys.argv[2], revision=sys.argv[3], "
+        "file=sys.argv[4] or None)"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    with hub.serving() as address:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(output), repository, revision, file or ""],
+            env=kept
+            | {"HF_ENDPOINT": address, "HF_HOME": str(output.parent / "hf"), "NO_PROXY": "127.0.0.1"}
+            | {"PYTHONPATH": str(IMPORT_ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    return done.stderr
+
+
+def test_of_a_folder_what_is_loaded_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    fetched(hub, output, "me/mine", COMMIT, None)
+    loaded = hub.repositories["me/mine"].keys() - FOREIGN.keys()
+    assert sorted(hub.requests) == sorted(f"me/mine/{name}" for name in loaded)
+    assert {name: (output / name).read_bytes() for name in loaded} == {
+        name: hub.repositories["me/mine"][name] for name in loaded
+    }
+    assert not any((output / name).exists() for name in FOREIGN)
+
+
+def test_of_a_repository_of_files_one_is_fetched(hub: Hub, tmp_path: Path) -> None:
+    fetched(hub, tmp_path / "out", "me/files", COMMIT, "mine.gguf")
+    assert hub.requests == ["me/files/mine.gguf"]
+    assert (tmp_path / "out" / "mine.gguf").read_bytes() == hub.repositories["me/files"]["mine.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("repository", "revision", "file", "message"),
+    [
+        ("me/files", COMMIT, "mine-Q5_K_M.gguf", f"repository me/files at {COMMIT} has no mine-Q5_K_M.gguf"),
+        ("me/files", COMMIT, "other.gguf", "other.gguf: is cut off or damaged"),
+        ("me/mine", "f" * 40, None, f"repository me/mine at {'f' * 40} cannot be fetched ("),
+        ("me/nobody", COMMIT, None, "check the network and HF_TOKEN, or point the matrix at a local `path`"),
+    ],
+    ids=["no such file", "damaged", "no such commit", "no such repository"],
+)
+def test_what_a_hub_does_not_have(
+    hub: Hub, tmp_path: Path, repository: str, revision: str, file: str | None, message: str
+) -> None:
+    last = fetched(hub, tmp_path / "out", repository, revision, file)
+    sentence = last.rpartition("quantgate.errors.AssetError: ")[2].strip()
+    assert message in sentence, last
+    assert "\n" not in sentence
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_run_whose_every_checkpoint_is_on_a_hub(project: Project, hub: Hub, tmp_path: Path) -> None:
+    project.environment |= {
+        "QUANTGATE_CACHE": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "hf"),
+        "NO_PROXY": "127.0.0.1",
+    }
+    project.matrix["models"]["tiny"] = {
+        "license": "Apache-2.0",
+        "weights": {"hub": "me/mine", "revision": COMMIT},
+        "gguf": {"hub": "me/files", "revision": COMMIT, "file": "mine.gguf"},
+    }
+    project.matrix["tiers"]["smoke"].update(cells=[FP32, NF4, F16], time_limit=300.0)
+    with hub.serving() as address:
+        result = project.run("-m", "memory or tokenizer", HF_ENDPOINT=address)
+    assert {v.status for v in result.verdicts} == {Status.NO_BASELINE}, result.output
+    assert set(result.measured) == {FP32, NF4, F16}
+    # The commit pins them: nobody is asked again.
+    again = project.run("-m", "memory", HF_ENDPOINT="http://127.0.0.1:9")
+    assert {v.status for v in again.verdicts} == {Status.NO_BASELINE}, again.output
