@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from quantgate.records import Status
 
-from selftest.conftest import Project
 from selftest.packed import write_packed
+from selftest.project import Project
 from selftest.run.test_as_is import state
 from selftest.tiny import TinyModel
 

@@ -12,8 +12,8 @@ import pytest
 from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Status
 
-from selftest.conftest import Project
 from selftest.hub import COMMIT, Hub, files_of
+from selftest.project import Project
 from selftest.tiny import TinyModel
 
 FP32, NF4, F16 = (f"tiny/{name}" for name in ("transformers/fp32", "bitsandbytes/nf4", "llamacpp/F16"))
