@@ -12,9 +12,12 @@ from quantgate.errors import AssetError
 from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.supply.assets import fetch, load_assets
 
+from selftest.browser import browser
 from selftest.once import Once
 from selftest.project import Accepted, Project, tiny_matrix
 from selftest.tiny import TinyModel, tiny_model
+
+__all__ = ["browser"]  # a fixture, defined once: two drivers in one process disturb each other
 
 
 @pytest.fixture(scope="session")

@@ -43,6 +43,8 @@ def load_acknowledged(path: Path | None = None) -> Sequence[Acknowledgement]:
     for number, entry in enumerate(entries):
         key = entry.event, entry.cell, entry.metric
         if key in seen:
-            raise InputError(f"{path}: acknowledged.{number}: is there twice ({entry.event}): remove one")
+            raise InputError(
+                f"{path}: acknowledged (entry {number + 1}): is there twice ({entry.event}): remove one"
+            )
         seen.add(key)
     return entries

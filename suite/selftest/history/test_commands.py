@@ -83,12 +83,15 @@ def test_json_has_every_member(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('[[acknowledged]]\nevent = "x"\nreason = "r"\nuntil = 2026-04-30', "acknowledged.0.event: "),
+        ('[[acknowledged]]\nevent = "x"\nreason = "r"\nuntil = 2026-04-30', "acknowledged (entry 1).event: "),
         (
             '[[acknowledged]]\nevent = "worse-20260302-1a2b"\nuntil = 2026-04-30',
-            "acknowledged.0.reason: is missing",
+            "acknowledged (entry 1).reason: is missing",
         ),
-        ('[[acknowledged]]\nevent = "worse-20260302-1a2b"\nreason = "r"', "acknowledged.0.until: is missing"),
+        (
+            '[[acknowledged]]\nevent = "worse-20260302-1a2b"\nreason = "r"',
+            "acknowledged (entry 1).until: is missing",
+        ),
         ('[[acknowledge]]\nevent = "x"', "acknowledge: unknown key. Did you mean 'acknowledged'?"),
         (
             '[[acknowledged]]\nevent = "worse-20260302-1a2b"\nreason = "r"\nuntil = 2026-04-30\n' * 2,

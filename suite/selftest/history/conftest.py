@@ -1,5 +1,0 @@
-"""Fixtures of the history's tests."""
-
-from selftest.browser import browser
-
-__all__ = ["browser"]
