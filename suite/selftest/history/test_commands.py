@@ -95,7 +95,7 @@ def test_json_has_every_member(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ('[[acknowledge]]\nevent = "x"', "acknowledge: unknown key. Did you mean 'acknowledged'?"),
         (
             '[[acknowledged]]\nevent = "worse-20260302-1a2b"\nreason = "r"\nuntil = 2026-04-30\n' * 2,
-            "acknowledged.1: is there twice",
+            "acknowledged (entry 2): is there twice",
         ),
         ("[[", "is not valid TOML"),
     ],
