@@ -148,7 +148,7 @@ def test_what_a_scheme_may_not_say(tiny: TinyModel, scheme: dict[str, Any], mess
 @pytest.mark.slow
 def test_a_run_claims_neither_memory_nor_speed(project: Project) -> None:
     project.matrix["tiers"]["timed"]["cells"] = ["tiny/transformers/fp32", "tiny/kbit/int4-b64"]
-    project.matrix["tiers"]["smoke"]["cells"] = []
+    project.matrix["tiers"]["smoke"]["cells"] = ["tiny/transformers/fp32"]
     result = project.run("--tier", "timed", "-k", "kbit and not (accuracy or divergence or decoding)")
     assert result.status == 0, result.output
     cell = "tiny/kbit/int4-b64"

@@ -39,7 +39,7 @@ def test_the_file_names_modules_that_are_there_and_cells_of_their_tier() -> None
 def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "papers.toml"
     file.write_text('[kbit]\ntier = "papers"\nrequests = ["perplexity"]\n[kbit.findings]\none = "perhaps"\n')
-    with pytest.raises(InputError, match=r"papers.toml: kbit.findings.one.state: .*'holds'"):
+    with pytest.raises(InputError, match=r"papers.toml: kbit.findings.one.state: .*Allowed: .*holds"):
         load_entries(file)
     with pytest.raises(InputError, match=r"nothing: there is no suite/quantgate/proofs/papers/nothing.py"):
         module_of("nothing")
