@@ -18,9 +18,10 @@ def load_config(folder: Path) -> Any:
         return transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
         try:
-            table = json.loads(file.read_bytes())
+            if not isinstance(table := json.loads(file.read_bytes()), dict):
+                raise ValueError("it is no JSON object")  # noqa: TRY004
             kind, code = table.get("model_type"), "auto_map" in table
-        except (OSError, ValueError, AttributeError) as damage:
+        except (OSError, ValueError) as damage:
             raise AssetError(f"{file}: is no configuration: {damage}; fetch it again") from None
         if code:
             cause = f"its model type {kind!r} needs code that comes with it (auto_map), which is not run"

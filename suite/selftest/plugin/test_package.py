@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import site
@@ -149,7 +150,24 @@ def test_the_entry_point_imports_nothing_heavy() -> None:
         capture_output=True,
         text=True,
     )
-    assert eval(done.stdout) <= {"quantgate", "quantgate.plugin", "quantgate.plugin.entry"}
+    assert ast.literal_eval(done.stdout) <= {"quantgate", "quantgate.plugin", "quantgate.plugin.entry"}
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "is_one"),
+    [
+        ("[tool.quantgate]", True),
+        ("[ tool . quantgate.models.m ]", True),
+        ("[tool.'quantgate'.tiers.smoke]", True),
+        ("[tool]\nquantgate = {}", True),
+        ("[project]\ndependencies = ['quantgate']\n# [tool.quantgate]", False),
+        ("[tool.quantgate", False),
+    ],
+)
+def test_tables_of_a_pyproject_are_a_matrix(tmp_path: Path, pyproject: str, is_one: bool) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_text(pyproject)
+    assert matrix_file(tmp_path, tmp_path) == (file if is_one else None)
 
 
 def test_cases_lie_below_the_matrix_file(repository: Path) -> None:

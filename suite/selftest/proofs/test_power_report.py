@@ -141,7 +141,7 @@ def test_the_command_prints_and_writes_the_tables(
     """On the committed baselines, with a replay of each cell."""
     monkeypatch.delenv("COLUMNS", raising=False)
     file = tmp_path / "power.md"
-    assert main(["--replays", "3", "--markdown", str(file)]) == 0
+    assert main(["--replays", "3", "--years", "0", "--markdown", str(file)]) == 0
     printed, written = capsys.readouterr().out, file.read_text()
     for text in (printed, written):
         assert "perplexity" in text
