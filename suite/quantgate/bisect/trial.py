@@ -101,8 +101,8 @@ class Question:
         where = f"tier {self.tier_name} of {self.matrix.path}"
         if group not in tier.group_options:
             there = ", ".join(sorted(tier.group_options))
-            known = "no metric of this name" if group not in metric_groups() else f"no {group}"
-            raise InputError(f"--metric {self.metric}: {where} measures {known}; it has {there}")
+            reason = "no metric of this name" if group not in metric_groups() else f"no {group}"
+            raise InputError(f"--metric {self.metric}: {where} measures {reason}; it has {there}")
         if self.metric == AGREEMENT or origin(self.metric) != self.metric:
             raise InputError(
                 f"--metric {self.metric}: is relative to another cell of the same run, while here each environment is "

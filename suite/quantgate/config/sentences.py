@@ -78,18 +78,20 @@ def mistakes(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
     for one, place in places:
         at = one["loc"][: place.union_at] if place.union_at is not None else one["loc"]
         by_union.setdefault((place.union_at is not None, *at), []).append((one, place))
-    told: dict[Mistake, None] = {}
+    mistakes: dict[Mistake, None] = {}
     for group in by_union.values():
         if group[0][1].union_at is None:
             chosen = group
         else:
             chosen = [(one, place) for one, place in group if not _of_another_kind(one, place)]
         if chosen:
-            told.update(dict.fromkeys(_mistake(one, place, model) for one, place in chosen))
+            mistakes.update(dict.fromkeys(_mistake(one, place, model) for one, place in chosen))
         else:
             one, place = group[0]
-            told[Mistake(place.key, f"must be {_described(place.union)}, not {shown(one['input'])}")] = None
-    return list(told)
+            mistakes[Mistake(place.key, f"must be {_described(place.union)}, not {shown(one['input'])}")] = (
+                None
+            )
+    return list(mistakes)
 
 
 def allowed(name: str, names: Iterable[str]) -> str:

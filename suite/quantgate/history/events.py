@@ -111,10 +111,10 @@ class _Group:
         return move.first - NEAR <= self.run <= move.last + NEAR
 
 
-def grouped(found: Sequence[Move]) -> list[_Group]:
+def grouped(every: Sequence[Move]) -> list[_Group]:
     """Group moves, in the order in which they were seen. A metric without a tolerance begins no event."""
     groups: list[_Group] = []
-    for move in sorted(found, key=lambda m: (m.seen, not m.gated)):
+    for move in sorted(every, key=lambda m: (m.seen, not m.gated)):
         group = next((g for g in reversed(groups) if g.takes(move)), None)
         if group is not None:
             group.moves.append(move)

@@ -69,8 +69,8 @@ def moves(history: History) -> list[Move]:
     classes = _classes(history)
     exact = [m for series in history.series if series.kind in EXACT for m in _exact(history, series, classes)]
     order = {id(series): number for number, series in enumerate(history.series)}
-    found = exact + _noisy(history, classes)
-    return sorted(found, key=lambda move: (move.seen, not move.exact, order[id(move.series)]))
+    every = exact + _noisy(history, classes)
+    return sorted(every, key=lambda move: (move.seen, not move.exact, order[id(move.series)]))
 
 
 def _classes(history: History) -> list[NDArray[np.intp]]:
@@ -168,8 +168,8 @@ def _noisy(history: History, classes: Sequence[NDArray[np.intp]]) -> list[Move]:
                 chosen = kept[series.conditions[kept] == one]
                 rows.append((series, chosen, np.log(series.value[chosen])))
     judged = sum(len(values) > WARM for *_, values in rows)
-    found = shifts(packed([values for *_, values in rows]), Levels.of(_rounded(judged)), MINIMUM)
-    return [_shifted(history, *rows[shift.series][:2], shift) for shift in found]
+    steps = shifts(packed([values for *_, values in rows]), Levels.of(_rounded(judged)), MINIMUM)
+    return [_shifted(history, *rows[shift.series][:2], shift) for shift in steps]
 
 
 def _rounded(count: int) -> int:

@@ -108,7 +108,7 @@ def shifts(values: Floats, levels: Levels, minimum: float) -> list[Shift]:
     scan = _Scan(values, levels, minimum)
     for position in range(WARM, values.shape[1]):
         scan.take(position)
-    return scan.found
+    return scan.shifts
 
 
 @dataclass(eq=False)
@@ -118,7 +118,7 @@ class _Scan:
     values: Floats
     levels: Levels
     minimum: float
-    found: list[Shift] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         values, count = self.values, len(self.values)
@@ -229,7 +229,7 @@ class _Scan:
             return
         before = float(total[heads[best]] / heads[best])
         shift = Shift(row, onset, int(near[0]), int(near[-1]), position, before, after, ramp)
-        self.found.append(shift)
+        self.shifts.append(shift)
         self.pending[row] = shift, 0.0
 
     def _is_back(self, row: int, position: int, sigma: float) -> bool:

@@ -26,7 +26,7 @@ def steps(change: Change) -> list[str]:
 
 @dataclass
 class Table:
-    """Judges by rules over what is new; `asked` has every environment in order.
+    """Judges by rules over what is new; `environments` has every environment in order.
 
     bad, broken, unclear: take the changes of an environment as `name==version`, from version 1 on, all those that it
     has: `b==3` comes with `b==2`.
@@ -35,11 +35,11 @@ class Table:
     bad: Rule
     broken: Rule = lambda new: False
     unclear: Rule = lambda new: False
-    asked: list[dict[str, str]] = field(default_factory=list)
+    environments: list[dict[str, str]] = field(default_factory=list)
 
     def __call__(self, environment: Pins) -> Answer:
-        assert environment not in self.asked, "asked twice"
-        self.asked.append(dict(environment))
+        assert environment not in self.environments, "asked twice"
+        self.environments.append(dict(environment))
         return self.answer(environment)
 
     def answer(self, environment: Pins) -> Answer:

@@ -23,8 +23,8 @@ def test_one_of_eight_packages_takes_three_environments_and_one_for_its_only_rel
     assert finding.good == GOOD
     assert finding.bad == {**GOOD, guilty: f"{guilty}==1"}
     # log2 of two releases, the good one and the bad one: it shows that the package is bad by itself
-    assert len(table.asked) <= 3 + math.log2(2)
-    packages = [asked for asked in table.asked if sum(a.endswith("==1") for a in asked.values()) > 1]
+    assert len(table.environments) <= 3 + math.log2(2)
+    packages = [one for one in table.environments if sum(a.endswith("==1") for a in one.values()) > 1]
     assert len(packages) <= 3
 
 
@@ -37,14 +37,14 @@ def test_its_releases_add_their_logarithm(guilty: str, releases: int) -> None:
         assert finding.culprits == (
             Culprit((guilty,), f"{guilty}=={first_bad - 1}", f"{guilty}=={first_bad}"),
         )
-        assert len(table.asked) <= 3 + math.ceil(math.log2(releases + 1)) == most(8, releases)
+        assert len(table.environments) <= 3 + math.ceil(math.log2(releases + 1)) == most(8, releases)
 
 
 def test_a_single_package_is_not_asked_for_again() -> None:
     table = Table(bad=every("a==1"))
     finding = search(pins("a", version=0), pins("a", version=1), table, steps)
     assert finding.culprits == (Culprit(("a",), "a==0", "a==1"),)
-    assert table.asked == [], "both ends are judged already"
+    assert table.environments == [], "both ends are judged already"
 
 
 def test_two_that_are_bad_only_together_are_both_named_with_their_releases() -> None:
@@ -156,7 +156,7 @@ def test_whatever_the_table_says_the_two_that_are_shown_were_judged_so() -> None
         if table.answer(bad) != Answer.BAD or table.answer(good) != Answer.GOOD:
             continue
         finding = search(good, bad, table, steps)
-        judged = [good, *table.asked, bad]
+        judged = [good, *table.environments, bad]
         assert finding.good in judged
         assert finding.bad in judged
         assert table.answer(finding.good) == Answer.GOOD
@@ -199,7 +199,7 @@ def test_equal_ends_are_refused() -> None:
 def test_the_row_is_as_ordered() -> None:
     table = Table(bad=every("a==1", "c==1"))
     search(pins(*"abc", version=0), pins(*"abc", version=1), table, steps, order=["c", "b", "a"])
-    assert table.asked[0] in (
+    assert table.environments[0] in (
         {**pins(*"abc", version=0), "c": "c==1"}, {**pins(*"abc", version=0), "c": "c==1", "b": "b==1"},
     )  # fmt: skip
 
@@ -209,14 +209,14 @@ def test_the_row_is_as_ordered() -> None:
 
 def test_a_row_is_halved_and_a_stretch_without_answers_stepped_over() -> None:
     for first_bad in range(1, 65):
-        asked: list[int] = []
+        places: list[int] = []
 
-        def ask(place: int, first_bad: int = first_bad, asked: list[int] = asked) -> Answer:
-            asked.append(place)
+        def ask(place: int, first_bad: int = first_bad, places: list[int] = places) -> Answer:
+            places.append(place)
             return Answer.BAD if place >= first_bad else Answer.GOOD
 
         assert narrow(0, 64, ask) == Span(first_bad - 1, first_bad)
-        assert len(asked) <= 6
+        assert len(places) <= 6
     span = narrow(0, 100, lambda p: Answer.BROKEN if 30 <= p < 70 else Answer.BAD if p >= 80 else Answer.GOOD)
     assert span == Span(79, 80)
     tried: list[int] = []
@@ -243,11 +243,11 @@ def test_a_row_is_halved_and_a_stretch_without_answers_stepped_over() -> None:
 def test_a_judge_who_cannot_tell_takes_more_samples_and_never_guesses(
     replies: list[str], answer: str, levels: int
 ) -> None:
-    asked: list[int] = []
+    levels_tried: list[int] = []
 
     def judge(environment: object, level: int) -> Answer:
-        asked.append(level)
+        levels_tried.append(level)
         return Answer(replies[level])
 
     assert patient(judge, 3)({}) == Answer(answer)
-    assert asked == list(range(levels))
+    assert levels_tried == list(range(levels))

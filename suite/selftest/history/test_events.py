@@ -90,11 +90,11 @@ def test_small_steps_add_up(tmp_path: Path) -> None:
         1 + 0.0005 * (night // 10) if (cell, metric) == ("m/llamacpp/Q4_0", "perplexity") else 1.0
     )
     environments = {n: {"torch": f"2.{n}"} for n in range(10, 80, 10)}
-    found = of(tmp_path / "h", Plan(nights=80, environments=environments, change=creep))
-    assert [event.direction for event in found] == ["worse", "worse"]
-    assert found[-1].run.time.date() == datetime.date(2026, 1, 31)
-    assert found[-1].cause == ["torch 2.13.0+cpu -> 2.30"]
-    assert found[-1].members[0].change == pytest.approx(0.0015)
+    happened = of(tmp_path / "h", Plan(nights=80, environments=environments, change=creep))
+    assert [event.direction for event in happened] == ["worse", "worse"]
+    assert happened[-1].run.time.date() == datetime.date(2026, 1, 31)
+    assert happened[-1].cause == ["torch 2.13.0+cpu -> 2.30"]
+    assert happened[-1].members[0].change == pytest.approx(0.0015)
 
 
 def test_other_machines_are_compared_with_themselves(tmp_path: Path) -> None:

@@ -33,18 +33,19 @@ def test_noise_alone_is_nothing() -> None:
 def test_a_step_is_seen_and_its_night_is_known(size: float, latest: int, sign: int) -> None:
     values = noise(40)
     values[:, 100:] += sign * size * SPREAD
-    found = seen(values)
-    assert len(found) >= (32 if size == 1 else 40)
-    delays = [of_row[0].seen - 100 + 1 for of_row in found.values()]
+    by_row = seen(values)
+    assert len(by_row) >= (32 if size == 1 else 40)
+    delays = [of_row[0].seen - 100 + 1 for of_row in by_row.values()]
     assert 3 <= np.median(delays) <= latest
-    for first, *_ in found.values():
+    for first, *_ in by_row.values():
         assert np.sign(first.after - first.before) == sign
         assert first.first <= first.onset <= first.last <= first.seen
-    covered = np.mean([of_row[0].first - 1 <= 100 <= of_row[0].last + 1 for of_row in found.values()])
+    covered = np.mean([of_row[0].first - 1 <= 100 <= of_row[0].last + 1 for of_row in by_row.values()])
     assert covered >= 0.8
     assert (
         abs(
-            np.mean([of_row[-1].after - of_row[0].before for of_row in found.values()]) - sign * size * SPREAD
+            np.mean([of_row[-1].after - of_row[0].before for of_row in by_row.values()])
+            - sign * size * SPREAD
         )
         < 0.4 * SPREAD
     )
@@ -66,10 +67,10 @@ def test_a_bad_night_or_two_are_no_step() -> None:
 def test_a_level_that_returns_is_back() -> None:
     values = noise(40)
     values[:, 100:130] += 4 * SPREAD
-    found = seen(values)
-    assert sorted(found) == list(range(40))
-    assert all(len(of_row) == 1 for of_row in found.values()), "the way back is no event of its own"
-    assert all(130 <= (of_row[0].back or 0) <= 136 for of_row in found.values())
+    by_row = seen(values)
+    assert sorted(by_row) == list(range(40))
+    assert all(len(of_row) == 1 for of_row in by_row.values()), "the way back is no event of its own"
+    assert all(130 <= (of_row[0].back or 0) <= 136 for of_row in shifts.values())
 
 
 def test_what_was_seen_does_not_depend_on_later_nights() -> None:

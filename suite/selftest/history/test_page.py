@@ -36,9 +36,9 @@ def shown(history: History) -> View:
     return view(history, events(history))
 
 
-def written(folder: Path, history: History, found: list[Event] | None = None) -> str:
+def written(folder: Path, history: History, shown: list[Event] | None = None) -> str:
     path = folder / "page.html"
-    write_page(path, history, events(history) if found is None else found)
+    write_page(path, history, events(history) if shown is None else shown)
     return path.read_text(encoding="utf-8")
 
 
@@ -135,8 +135,8 @@ def test_packed_series_are_what_was_read(shown: View, history: History) -> None:
         measured = np.isfinite(one.value)
         for name in ("low", "high"):
             ends = least + (arrays[name][n][measured] - 1.0) / (STEPS - 1) * (most - least)
-            wanted = one.baseline[measured] * (1 + getattr(one, name)[measured])
-            assert ends == pytest.approx(wanted, abs=2e-5 * (most - least) + 1e-6 * abs(most))
+            expected = one.baseline[measured] * (1 + getattr(one, name)[measured])
+            assert ends == pytest.approx(expected, abs=2e-5 * (most - least) + 1e-6 * abs(most))
         assert (arrays["low"][n][~measured] == 0).all()
 
 

@@ -132,7 +132,7 @@ def test_a_long_report_is_cut(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "status", "asked"),
+    ("metric", "status", "searched"),
     [
         ("perplexity", Status.REGRESSION, "perplexity"),
         ("perplexity/loss", Status.REGRESSION, "perplexity"),
@@ -141,14 +141,14 @@ def test_a_long_report_is_cut(forge: Forge) -> None:
     ],
 )
 def test_the_canary_names_the_command_that_finds_the_release(
-    forge: Forge, metric: str, status: Status, asked: str
+    forge: Forge, metric: str, status: Status, searched: str
 ) -> None:
     night(forge, worse("m/b/one", metric=metric, status=status), "1", "--canary", label="canary")
     [issue] = forge.state["issues"]
     assert "\ngh run download 7 --name canary-report\n" in issue["body"]
     (line,) = (line for line in issue["body"].splitlines() if " -m quantgate.bisect " in line)
     options = _parser().parse_args(shlex.split(line)[3:])
-    assert (options.cell, options.metric, options.tier) == ("m/b/one", asked, "nightly")
+    assert (options.cell, options.metric, options.tier) == ("m/b/one", searched, "nightly")
     assert str(options.good) == "fixtures/constraints.txt"
     assert str(options.bad) == "report/constraints.txt"
 

@@ -214,12 +214,12 @@ def _place(metric: str) -> int:
 
 def newest_frontiers(shown: View) -> list[Frontier]:
     """Return the charts of size, loss and speed of the newest run of each tier."""
-    wanted = {SIZE, *LOSSES, *SPEEDS}
+    axes = {SIZE, *LOSSES, *SPEEDS}
     verdicts = []
     for entry in shown.entries:
         runs = shown.runs[entry.tier]
         for one in entry.series:
-            if len(runs) and one.metric in wanted and one.status[runs[-1]] != ABSENT:
+            if len(runs) and one.metric in axes and one.status[runs[-1]] != ABSENT:
                 value = float(one.value[runs[-1]])
                 status = STATUSES[one.status[runs[-1]]]
                 measured = value if np.isfinite(value) else None

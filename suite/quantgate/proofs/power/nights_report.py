@@ -31,7 +31,7 @@ CELLS, CLASSES = 20, 3
 
 def sections(years: int) -> list[Section]:
     """Replay and return a section for each noise; none for 0 years."""
-    found = []
+    parts = []
     for noise in NOISES if years else ():
         results = study(noise, years)
         rules = list(dict.fromkeys(one.rule for one in results))
@@ -43,8 +43,8 @@ def sections(years: int) -> list[Section]:
             "the other rules have the threshold at which as many series of a year without a change alarm as by "
             f"{HISTORY}",
         ]
-        found.append(Section(f"nights, {noise.name}: false events a year, or delay", columns, table, notes))
-    return found
+        parts.append(Section(f"nights, {noise.name}: false events a year, or delay", columns, table, notes))
+    return parts
 
 
 def _shown(one: Result) -> str:
