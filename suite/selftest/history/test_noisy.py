@@ -70,7 +70,7 @@ def test_a_level_that_returns_is_back() -> None:
     by_row = seen(values)
     assert sorted(by_row) == list(range(40))
     assert all(len(of_row) == 1 for of_row in by_row.values()), "the way back is no event of its own"
-    assert all(130 <= (of_row[0].back or 0) <= 136 for of_row in shifts.values())
+    assert all(130 <= (of_row[0].back or 0) <= 136 for of_row in by_row.values())
 
 
 def test_what_was_seen_does_not_depend_on_later_nights() -> None:
