@@ -171,11 +171,40 @@ class HasCache(Protocol):
         does not say exactly."""
 
 
+@dataclass(frozen=True)
+class Stops:
+    """Where a continuation ends.
+
+    ids: tokens that end it; the one that did is its last. strings: texts that end it, as soon as the text of all that
+    was written has one of them. decode: returns that text.
+    """
+
+    ids: frozenset[int] = frozenset()
+    strings: tuple[str, ...] = ()
+    decode: Callable[[Sequence[int]], str] = lambda written: ""
+
+    def reached(self, written: Sequence[int]) -> bool:
+        """Return whether the continuation ends with its last token."""
+        if written and written[-1] in self.ids:
+            return True
+        return bool(self.strings) and any(map(self.decode(written).__contains__, self.strings))
+
+
 @runtime_checkable
 class Generates(Protocol):
-    """Capability `generates`: the library has a generation loop of its own."""
+    """Capability `generates`: the library can continue a text."""
 
-    def generate(self, ids: Sequence[int], count: int) -> None:
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        """Return the greedy continuation of `ids`, one sequence in a batch: up to where `stops` are reached, or `limit`
+        tokens. Nothing of a checkpoint's or a server's sampling defaults applies: no penalty, no forced or suppressed
+        token."""
+
+
+@runtime_checkable
+class HasLoop(Protocol):
+    """A library that has a generation loop of its own, which is timed; no capability that a metric group needs."""
+
+    def loop(self, ids: Sequence[int], count: int) -> None:
         """Continue `ids` greedily by `count` tokens with that loop."""
 
 

@@ -61,7 +61,7 @@ class Options(SchemeOptions):
 
 BACKEND = BackendSpec(
     options=Options,
-    capabilities=frozenset({"scores", "logits", "steps", "timings", "weights", "tokenizes"}),
+    capabilities=frozenset({"scores", "logits", "steps", "timings", "weights", "tokenizes", "generates"}),
     load=loader(RUNTIME),
     imports=(RUNTIME,),
     libraries={"llama_cpp": "llama-cpp-python"},

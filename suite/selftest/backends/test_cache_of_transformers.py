@@ -62,7 +62,7 @@ def test_an_fp8_cache_takes_a_quarter_and_is_seen_where_it_is_read(tiny: TinyMod
     assert few.states_cache
     assert few.settings == "cache backend fp8, not compiled"
     assert few.facts()["attention"] == "sdpa, cache backend fp8"
-    few.generate(IDS[:40], 4)
+    few.loop(IDS[:40], 4)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("hqq"), reason="hqq is not installed")

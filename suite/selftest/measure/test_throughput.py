@@ -148,8 +148,8 @@ def test_decoding_starts_from_one_token_of_context(here: Here) -> None:
 class Generating(Timed):
     """Its library takes a second longer than a loop over `decode`."""
 
-    def generate(self, ids: Sequence[int], count: int) -> None:
-        self.calls.append(("generate", len(ids), count))
+    def loop(self, ids: Sequence[int], count: int) -> None:
+        self.calls.append(("loop", len(ids), count))
         self._clock.now += 1 + count / 4
 
 
@@ -163,8 +163,8 @@ def test_the_librarys_own_loop_is_a_timing_of_its_own(clock: Clock, tmp_path: Pa
     assert {name: m.value for name, m in metrics.items()} == {
         "throughput/decode": 4.0, "throughput/decode/generate": 8 / 3,
     }  # fmt: skip
-    loops = [call for call in here.backend.calls if call[0] == "generate"]
-    assert loops == [("generate", 1, 1), *[("generate", 1, 8)] * 3]
+    loops = [call for call in here.backend.calls if call[0] == "loop"]
+    assert loops == [("loop", 1, 1), *[("loop", 1, 8)] * 3]
     assert "throughput/decode/generate" not in here.measure(throughput, "prefill", **OPTIONS, generate=True)
     here.backend = Timed(clock)
     assert "throughput/decode/generate" not in here.measure(throughput, **OPTIONS, generate=True), (

@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import StaticCache
 from transformers.cache_utils import Cache, QuantizedCache
 
+from quantgate.backends.base import Stops
+from quantgate.backends.greedy import continue_greedily
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
 from quantgate.errors import MeasurementError
 
@@ -117,7 +119,10 @@ class Continuing:
         logits: NDArray[np.float32] = self._logits.float().cpu().numpy()
         return logits
 
-    def generate(self, ids: Sequence[int], count: int) -> None:
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        return continue_greedily(self, ids, limit, stops)
+
+    def loop(self, ids: Sequence[int], count: int) -> None:
         prompt = torch.tensor([list(ids)], device=self._device)
         few_bits = {"cache_implementation": "quantized", "cache_config": self._few_bits}
         self._model.generate(

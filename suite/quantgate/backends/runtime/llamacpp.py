@@ -15,7 +15,8 @@ import numpy as np
 from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
-from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
+from quantgate.backends.base import Rounding, Sizes, Stops, Weights, lengths_in
+from quantgate.backends.greedy import continue_greedily
 from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
 from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
 from quantgate.backends.runtime.llama_log import listening
@@ -163,6 +164,9 @@ class LlamaCpp:
     def next_logits(self) -> NDArray[np.float32]:
         logits = llama_cpp.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(logits, (self._n_vocab,)).copy()
+
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        return continue_greedily(self, ids, limit, stops)
 
     def _decode(self, batch: Any) -> None:
         status = llama_cpp.llama_decode(self._context, batch)

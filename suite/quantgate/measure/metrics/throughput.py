@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from quantgate.backends.base import Generates
+from quantgate.backends.base import HasLoop
 from quantgate.machine.environment import machine
 from quantgate.measure.groups import Column, Group
 from quantgate.measure.session import Session
@@ -81,8 +81,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "decode": Kind(decode, turn, 1, prepare=lambda: prefill(0, 1), whole=options.decode),
         "time_to_first_token": Kind(prefill, options.first_token, options.first_token, rate=False),
     }
-    if options.generate and isinstance(backend, Generates):
-        loop = backend.generate
+    if options.generate and isinstance(backend, HasLoop):
+        loop = backend.loop
         kinds["decode/generate"] = Kind(lambda _, count: loop(ids[:1], count), options.decode, 1)
     metrics = {}
     for name, progress in session.each(n for n in kinds if n.partition("/")[0] in parts or not parts):
