@@ -27,7 +27,7 @@ from quantgate.bisect.search import Answer, Finding, Pins, changes_between, most
 from quantgate.bisect.state import State
 from quantgate.bisect.steps import History
 from quantgate.bisect.trial import Question
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import InputError, QuantgateError
 from quantgate.locks import BusyError, locked
@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QuantgateError as error:
         print(error, file=sys.stderr)
         return WRONG_INPUT if isinstance(error, InputError) else FAILED
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(file_error(error), file=sys.stderr)
         return FAILED
@@ -283,4 +285,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

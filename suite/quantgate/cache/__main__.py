@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from quantgate.cache.prune import DAY, Thing, remove, surplus, things
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.paths import cache_dir
 
 
@@ -55,4 +55,4 @@ def _print(listed: Iterable[Thing]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

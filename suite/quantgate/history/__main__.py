@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.errors import InputError
 from quantgate.history.acknowledged import ACKNOWLEDGED, load_acknowledged
 from quantgate.history.events import State, events
@@ -120,4 +120,4 @@ def _add_reading(add: Callable[..., object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

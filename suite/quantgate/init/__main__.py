@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.init.cells import choose
 from quantgate.init.facts import Facts, facts_of
@@ -148,4 +148,4 @@ def _default() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

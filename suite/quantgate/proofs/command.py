@@ -81,10 +81,17 @@ def run(
     return 1 if layout.failed(rows) else 0
 
 
+class _Console(Console):
+    """A console that leaves it to `quantgate.commands` what happens where nobody reads the output any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # the BrokenPipeError that is being handled
+
+
 def new_console() -> Console:
     """Return a console on standard output that is wide enough for tables unless COLUMNS says otherwise."""
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(highlight=False, width=WIDTH if wide else None)
+    return _Console(highlight=False, width=WIDTH if wide else None)
 
 
 def choose(entries: Iterable[E], pattern: str, noun: str, name: Callable[[E], str]) -> list[E]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from quantgate.commands import Parser
+from quantgate.commands import Parser, run_command
 from quantgate.errors import InputError
 from quantgate.paths import RESULTS
 from quantgate.proofs.command import new_parser, run
@@ -103,4 +103,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

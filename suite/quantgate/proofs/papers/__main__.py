@@ -7,7 +7,6 @@ Exit status 4: an option or a record does not fit.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.errors import InputError, QuantgateError
 from quantgate.proofs.command import choose, new_console
@@ -157,4 +156,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

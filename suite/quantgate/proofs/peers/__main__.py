@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantgate.commands import Parser
+from quantgate.commands import Parser, run_command
 from quantgate.errors import InputError, QuantgateError
 from quantgate.paths import RESULTS
 from quantgate.proofs.command import new_parser, run
@@ -114,4 +114,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

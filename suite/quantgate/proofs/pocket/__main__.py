@@ -8,7 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.sentences import allowed
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import hash_of
@@ -70,4 +70,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from quantgate.backends.spec import unused
 from quantgate.baselines import store as baselines
-from quantgate.commands import WRONG_INPUT, Parser
+from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import QuantgateError
 from quantgate.judge.compare import Rules
@@ -134,4 +134,4 @@ def _parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)
