@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import random
 import time
@@ -41,6 +42,9 @@ FORWARD = ("scores", "logits", "prefill", "decode")
 
 def measure_cell(job: Job) -> None:
     """Measure one cell and write its record; it is complete only when every requested metric is in it."""
+    # A server has imported them, but for what must not be forked after its import: that counts to no loading either.
+    for module in backends()[job.backend].imports:
+        importlib.import_module(module)
     turns = inherited(job.first)
     session = Session(job, report, turns)
 

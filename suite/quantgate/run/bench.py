@@ -89,26 +89,8 @@ class Bench:
         try:
             output.unlink(missing_ok=True)  # a killed process may have left one
             with prefix_errors(self.place):
-                job = Job(
-                    cell=cell.id,
-                    tier=self.tier_name,
-                    fingerprint=self.fingerprint(cell),
-                    run=self.run_id,
-                    backend=cell.backend,
-                    weights=self.supply.checkpoint(cell),
-                    scheme_options=self.supply.scheme_options(cell),
-                    source_hash=self.supply.source_hash(cell.model),
-                    as_is=self.supply.as_is(cell),
-                    workload=self.supply.workload(cell.model),
-                    requests=list(requests),
-                    group_options=self._group_options(cell),
-                    threads=self.threads,
-                    first=number == 0,
-                    reference=cell.reference,
-                    logprobs=self._logprobs(cell, requests),
-                    output=output,
-                )
-            modules, server = self._modules(cell), self._server(name)
+                job = self.job(cell, requests, output, first=number == 0)
+            modules, server = self.modules(cell), self._server(name)
             if following and modules:
                 self._load(cell, modules, [name, *following])
             file = write_job(job.model_dump_json(indent=1), log)
@@ -125,6 +107,28 @@ class Bench:
                 phases = {"prepare": process.job.requested - begin, **record.phases}
                 spent = spent.model_copy(update={"phases": phases, "forward": record.forward})
             self.spent.append(spent)
+
+    def job(self, cell: Cell, requests: Sequence[str], output: Path, *, first: bool = True) -> Job:
+        """Return what a measuring process is given; its checkpoint and its workload are made if they are missing."""
+        return Job(
+            cell=cell.id,
+            tier=self.tier_name,
+            fingerprint=self.fingerprint(cell),
+            run=self.run_id,
+            backend=cell.backend,
+            weights=self.supply.checkpoint(cell),
+            scheme_options=self.supply.scheme_options(cell),
+            source_hash=self.supply.source_hash(cell.model),
+            as_is=self.supply.as_is(cell),
+            workload=self.supply.workload(cell.model),
+            requests=list(requests),
+            group_options=self._group_options(cell),
+            threads=self.threads,
+            first=first,
+            reference=cell.reference,
+            logprobs=self._logprobs(cell, requests),
+            output=output,
+        )
 
     def _server(self, name: str) -> Server:
         return self._servers.setdefault(name, Server(self.worker, self.threads))
@@ -147,7 +151,7 @@ class Bench:
         for name in list(self._servers)[count:]:
             self._servers.pop(name).close()
 
-    def _modules(self, cell: Cell) -> list[str]:
+    def modules(self, cell: Cell) -> list[str]:
         """Return what a server imports before it forks a process of the cell. Where the reference's backend loads the
         same checkpoints it comes first, so that the reference's server goes on with the cell."""
         # CUDA cannot be used in a fork of a process that has looked for a device.

@@ -118,13 +118,15 @@ class Here:
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
-    def session(self) -> Session:
-        job = Job(
+    def new_job(self) -> Job:
+        return Job(
             cell="tiny/fake/f", tier="smoke", fingerprint="x", backend="fake", scheme_options={}, threads=2,
             weights=self.folder, source_hash="w1", workload=self.folder, group_options=self.options,
             output=self.folder / "out.json", **self.job,
         )  # fmt: skip
-        session = Session(job, lambda *event: self.progress.append(event))
+
+    def session(self) -> Session:
+        session = Session(self.new_job(), lambda *event: self.progress.append(event))
         session.load(lambda checkpoint, options, threads: self.backend)
         return session
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 import pytest
+from quantgate.backends.spec import BackendSpec, SchemeOptions
+from quantgate.measure.session import measure_cell
 
 from selftest.measure.fakes import MB, VOCABULARY, Bigrams, Here, hold_memory
 
@@ -94,6 +97,26 @@ def test_loading_is_timed_and_its_peak_taken(here: Here) -> None:
     session.load(load)
     assert session.load_peak.anonymous - anonymous > 48 * MB
     assert 0 < session.load_seconds < 60
+
+
+def test_what_a_backend_imports_counts_to_no_loading(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cell on a GPU no server has imported it: CUDA cannot be used in a fork of a process that looked for it."""
+    name = "imported_by_a_backend"
+    (tmp_path / f"{name}.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    seen: list[bool] = []
+
+    def load(checkpoint: Path, options: dict[str, Any], threads: int) -> Bigrams:
+        seen.append(name in sys.modules)
+        return Bigrams()
+
+    spec = BackendSpec(options=SchemeOptions, capabilities=frozenset(), load=load, imports=(name,))
+    monkeypatch.setattr("quantgate.measure.session.backends", lambda: {"fake": spec})
+    measure_cell(here.new_job())
+    assert seen == [True]
+    del sys.modules[name]
 
 
 def test_an_error_in_a_phase_ends_the_sampling(here: Here) -> None:
