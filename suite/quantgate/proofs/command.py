@@ -26,16 +26,17 @@ FEW = 10
 """Up to so many names are listed where none matches."""
 
 
-def new_parser(name: str, doc: str, noun: str, *, results: Path) -> Parser:
-    """Return a parser with the options that faults and peers share."""
+def new_parser(name: str, doc: str, noun: str, *, results: Path, workload: bool = True) -> Parser:
+    """Return a parser with the options that faults, peers and cuda share. workload: with those of what is measured."""
     parser = Parser(prog=f"python -m quantgate.proofs.{name}", description=doc)
     add = parser.add_argument
     add("-k", default="", metavar="REGEX", help=f"only each {noun} whose name matches")
     add("--list", action="store_true", help="print the catalogue and measure nothing")
     add("--markdown", type=Path, metavar="FILE", help="write the table there")
     add("--json", type=Path, metavar="FILE", help="write the table there, with every value")
-    add("--matrix", type=Path, metavar="PATH", help="another matrix.toml")
-    add("--text", type=Path, metavar="PATH", help="plain text to measure perplexity on")
+    if workload:
+        add("--matrix", type=Path, metavar="PATH", help="another matrix.toml")
+        add("--text", type=Path, metavar="PATH", help="plain text to measure perplexity on")
     add(
         "--threads",
         type=int,
@@ -56,11 +57,12 @@ def run(
     name: Callable[[E], str],
     describe: Callable[[E], str],
     prove: Callable[[Namespace, Sequence[E]], tuple[Sequence[R], Sequence[str]]],
+    dump: Callable[[Sequence[R]], bytes] = to_json,
 ) -> int:
     """Run the command and return its exit status: 0; 1 where a row failed; 4 for wrong input.
 
     name: what `-k` searches. describe: the entry's line for `--list`. prove: returns the rows and the notes below the
-    table.
+    table. dump: what `--json` is given of the rows.
     """
     options = parser.parse_args(arguments)
     try:
@@ -74,7 +76,7 @@ def run(
         if options.markdown is not None:
             write_atomic(options.markdown, layout.to_markdown(rows, notes, command).encode())
         if options.json is not None:
-            write_atomic(options.json, to_json(rows))
+            write_atomic(options.json, dump(rows))
     except QuantgateError as error:
         print(error, file=sys.stderr)
         return WRONG_INPUT

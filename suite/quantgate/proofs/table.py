@@ -1,6 +1,6 @@
 """Show the rows of a proof: on the terminal, as Markdown, as JSON.
 
-faults and peers describe their rows by a `Layout`; everything else about the table is here.
+faults, peers and cuda describe their rows by a `Layout`; everything else about the table is here.
 """
 
 from __future__ import annotations

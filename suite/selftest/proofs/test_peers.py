@@ -11,6 +11,7 @@ import pytest
 import tomlkit
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError, MeasurementError
+from quantgate.proofs.checks import Check, Outcome, Row, lines, number
 from quantgate.proofs.command import choose
 from quantgate.proofs.peers import __main__ as command_line
 from quantgate.proofs.peers.bed import Bed, Pairs, one_after_the_other
@@ -18,14 +19,9 @@ from quantgate.proofs.peers.catalogue import Entry, catalogue
 from quantgate.proofs.peers.config import load_config
 from quantgate.proofs.peers.outcome import (
     LAYOUT,
-    Check,
-    Outcome,
-    Row,
     agreement,
     gain,
     largest_difference,
-    lines,
-    number,
     other_predictions,
     paired,
     share,

@@ -16,11 +16,12 @@ from pathlib import Path
 from quantgate.commands import Parser, run_command
 from quantgate.errors import InputError, QuantgateError
 from quantgate.paths import RESULTS
+from quantgate.proofs.checks import Row
 from quantgate.proofs.command import new_parser, run
 from quantgate.proofs.peers.bed import Bed
 from quantgate.proofs.peers.catalogue import Entry, catalogue
 from quantgate.proofs.peers.config import PEERS, load_config
-from quantgate.proofs.peers.outcome import LAYOUT, Row
+from quantgate.proofs.peers.outcome import LAYOUT
 from quantgate.run.inputs import load_matrix
 from quantgate.words import duration
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.files import hash_of
+from quantgate.proofs.checks import Check
 from quantgate.proofs.peers import harness, parse, tools
 from quantgate.proofs.peers.bed import REFERENCE, Bed, Pairs, SuiteRun, one_after_the_other
 from quantgate.proofs.peers.config import Config, Shots, TimedShots
-from quantgate.proofs.peers.outcome import Check, agreement, gain, largest_difference, paired, share
+from quantgate.proofs.peers.outcome import agreement, gain, largest_difference, paired, share
 from quantgate.records import Measurement
 
 
