@@ -25,6 +25,15 @@ _HINTS = {
     "SIGILL": ": a library built for another processor (reinstall llama-cpp-python from source here)",
 }
 
+_AMX = re.compile(r"\bAMX model buffer size")
+"""What llama.cpp logs when it lays weights out for its AMX kernels."""
+
+_AMX_HINT = (
+    ": llama.cpp's AMX kernels crash where GCC 12 or an older compiler built them (ggml-org/llama.cpp issue 20824); "
+    "reinstall llama-cpp-python with --no-cache-dir and a newer compiler, or without them: "
+    'CMAKE_ARGS="-DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__"'
+)
+
 
 def explain(status: int, log: Path) -> str:
     """Return why a process failed: the cause that its log gives, or else the last lines of the log.
@@ -44,7 +53,8 @@ def explain(status: int, log: Path) -> str:
         cause = re.sub(r"^/\S*/", "", cause)  # the name of the source file is enough
     if cause:
         return f"{cause} (the process {_describe(status)})\n    full log: {log}"
-    return f"{_describe(status)}{tail(log)}"
+    hint = _AMX_HINT if status == -signal.SIGSEGV and any(map(_AMX.search, lines)) else ""
+    return f"{_describe(status)}{hint}{tail(log)}"
 
 
 def tail(log: Path) -> str:

@@ -44,6 +44,15 @@ def test_a_silent_end_has_no_lines_but_names_the_log(shared: Server, tmp_path: P
     assert error == f"ended with exit status 3\n    full log: {tmp_path / 'a.log'}"
 
 
+def test_a_crash_in_kernels_that_a_compiler_builds_wrongly_names_the_remedy(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("load_tensors:          AMX model buffer size =   152.30 MiB\n" + "more\n" * 2 * TAIL)
+    assert "reinstall llama-cpp-python" in explain(-signal.SIGSEGV, log)
+    assert "reinstall" not in explain(-signal.SIGKILL, log)
+    log.write_text("load_tensors:          CPU model buffer size =   152.30 MiB\n")
+    assert "reinstall" not in explain(-signal.SIGSEGV, log)
+
+
 def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
     error = explain(1, tmp_path / "no.log")
     assert (
