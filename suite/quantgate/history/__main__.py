@@ -1,7 +1,7 @@
 """`python -m quantgate.history`: append the runs of old reports, say what happened, write the page.
 
 Exit status of `events`: 0, none is open; 1, one or more are; 4, wrong input. Of `import`: 0; 4, a report could not be
-read or written (the others were). Of `page`: 0; 4, wrong input.
+read or written (the others were). Of `issues` and `page`: 0; 4, wrong input.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.errors import InputError
 from quantgate.history.acknowledged import ACKNOWLEDGED, load_acknowledged
-from quantgate.history.events import State, events
-from quantgate.history.series import read
+from quantgate.history.events import Event, State, events
+from quantgate.history.issues import to_issues
+from quantgate.history.series import History, read
 from quantgate.history.store import append
 from quantgate.history.telling import to_json, to_text
 
@@ -51,11 +52,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _events(options: argparse.Namespace) -> int:
     """Print the events of a history."""
-    acknowledged = load_acknowledged(options.acknowledged)
-    history = read(options.folder, tier=options.tier)
-    for problem in history.problems:
-        print(problem, file=sys.stderr)
-    listed = events(history, acknowledged, options.today)
+    history, listed = _read(options)
     if options.json:
         print(to_json(history, listed))
     else:
@@ -63,17 +60,29 @@ def _events(options: argparse.Namespace) -> int:
     return OPEN_EVENTS if any(event.state == State.OPEN for event in listed) else 0
 
 
+def _issues(options: argparse.Namespace) -> int:
+    """Print the events of a history as texts of issues."""
+    history, listed = _read(options)
+    print(to_issues(history, listed))
+    return 0
+
+
 def _page(options: argparse.Namespace) -> int:
     """Write the page of a history."""
     from quantgate.history.page.write import write_page
 
-    acknowledged = load_acknowledged(options.acknowledged)
-    history = read(options.folder, tier=options.tier, newest=options.newest)
-    for problem in history.problems:
-        print(problem, file=sys.stderr)
-    write_page(options.out, history, events(history, acknowledged, options.today))
+    write_page(options.out, *_read(options, options.newest))
     print(f"wrote {options.out}")
     return 0
+
+
+def _read(options: argparse.Namespace, newest: int | None = None) -> tuple[History, list[Event]]:
+    """Return a history and its events; print what could not be read."""
+    acknowledged = load_acknowledged(options.acknowledged)
+    history = read(options.folder, tier=options.tier, newest=newest)
+    for problem in history.problems:
+        print(problem, file=sys.stderr)
+    return history, events(history, acknowledged, options.today)
 
 
 def _parser() -> Parser:
@@ -96,6 +105,12 @@ def _parser() -> Parser:
     add("--all", action="store_true", help="also events that are acknowledged, gone or fixed")
     add("--json", action="store_true", help="all events with their members, for programs")
     commands.choices["events"].set_defaults(command=_events)
+
+    add = commands.add_parser(
+        "issues", help="write each event as the text of a GitHub issue, for .github/scripts/events.py"
+    ).add_argument
+    _add_reading(add)
+    commands.choices["issues"].set_defaults(command=_issues)
 
     add = commands.add_parser("page", help="write all of it as one HTML file that loads nothing").add_argument
     _add_reading(add)

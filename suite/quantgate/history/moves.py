@@ -37,10 +37,11 @@ MINIMUM = 0.005
 class Move:
     """One series that moved. Runs are indices of `History.runs`.
 
-    run: the first on the new level, between `first` and `last` for all that is known. seen: the run that showed it.
-    before, after: values or levels. change: relative, or in the metric's unit where the series is not `relative`.
-    cause: what differs in the environment, a line each. explained: whether anything does. gated: whether the metric has
-    a tolerance. back: the run at which the level was back within half of the step; None: it is not.
+    run: the first on the new level, between `first` and `last` for all that is known. since: the run on the old level
+    whose environment is compared. seen: the run that showed it. before, after: values or levels. change: relative, or
+    in the metric's unit where the series is not `relative`. cause: what differs in the environment, a line each. gated:
+    whether the metric has a tolerance. back: the run at which the level was back within half of the step; None: it is
+    not.
     """
 
     series: Series
@@ -48,6 +49,7 @@ class Move:
     run: int
     first: int
     last: int
+    since: int
     seen: int
     before: float
     after: float
@@ -110,16 +112,17 @@ def _steps(history: History, series: Series, runs: NDArray[np.intp]) -> Iterator
             continue
         visible = _visible(series, now, level)
         alone = abs(value - float(series.value[before])) > visible
-        cause = _cause(history, series, before if alone else level_run, now)
+        since = int(before if alone else level_run)
         if abs(value - level) > visible:
             if open_move is not None:
                 yield open_move
             worse = (value > level) == (series.better == "lower")
-            open_move = _move(series, "worse" if worse else "better", before, now, level, value, cause)
+            direction: Direction = "worse" if worse else "better"
+            open_move = _move(history, series, direction, (since, before, now), level, value)
             level_run = now
         elif not unequal and not _cause(history, series, before, now):
             unequal = True  # told once: it does not repeat itself, and will not tomorrow
-            yield _move(series, "unequal", before, now, float(series.value[before]), value, ())
+            yield _move(history, series, "unequal", (before, before, now), float(series.value[before]), value)
     if open_move is not None:
         yield open_move
 
@@ -132,16 +135,17 @@ def _visible(series: Series, run: int, level: float) -> float:
 
 
 def _move(
+    history: History,
     series: Series,
     direction: Direction,
-    before: int,
-    now: int,
+    runs: tuple[int, int, int],
     level: float,
     value: float,
-    cause: tuple[str, ...],
 ) -> Move:
-    run, gated = int(now), bool(np.isfinite(series.tolerance[now]))
-    return Move(series, direction, run, int(before) + 1, run, run, level, value, cause, gated, exact=True)
+    since, before, now = map(int, runs)
+    cause = _cause(history, series, since, now)
+    gated = bool(np.isfinite(series.tolerance[now]))
+    return Move(series, direction, now, before + 1, now, since, now, level, value, cause, gated, exact=True)
 
 
 def _cause(history: History, series: Series, before: int, now: int) -> tuple[str, ...]:
@@ -191,6 +195,7 @@ def _shifted(history: History, series: Series, runs: NDArray[np.intp], shift: Sh
         onset,
         before + 1,
         after,
+        before,
         int(runs[shift.seen]),
         float(np.exp(shift.before)),
         float(np.exp(shift.after)),
