@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+from gh import gh
+
 LIMIT = 65_000
 """Characters; GitHub takes 65,536."""
-
-
-def gh(*arguments: str, text: str = "") -> str:
-    """Run `gh`; `text` goes to its standard input."""
-    return subprocess.run(["gh", *arguments], input=text, capture_output=True, text=True, check=True).stdout
 
 
 def existing(comments: str, mark: str) -> tuple[int, str] | None:

@@ -4,8 +4,10 @@
 
 It reads report/report.json and report/report.md, and the variables RESULT, STATUS, GH_TOKEN, GH_REPO, GITHUB_*. The
 issue carries a mark of what is red: the kind, and every failing metric of every cell. A night that is red in the same
-way changes nothing and notifies nobody; where metrics come or go, the text is replaced and one comment says which. The
-first green night closes the issue. Needs the standard library and `gh` alone, since it runs with a token that writes.
+way changes nothing and notifies nobody; where metrics come or go, the text is replaced and one comment says which. What
+an event of the history tells of (report/events.json, see events.py) is not told twice: where nothing else is red, there
+is no issue. The first green night closes it. Needs the standard library and `gh` alone, since it runs with a token that
+writes.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from events import read_events
+from gh import gh
 
 REPORT = Path("report")
 LIMIT = 45_000
@@ -31,6 +35,7 @@ KEPT = 100
 """Members that the next night can name as gone."""
 FEW = 10
 FAILING = ("regression", "changed", "error", "not comparable")
+MOVED = ("regression", "changed")
 MARK = re.compile(r"<!-- quantgate (\{.*\}) -->")
 
 MEANS = {
@@ -83,16 +88,24 @@ class Event:
         return f"<!-- quantgate {data} -->"
 
 
-def event(report: Mapping[str, Any] | None, status: str) -> Event:
-    """Return what is red. status: pytest's exit status; empty: the run did not come so far."""
+def event(
+    report: Mapping[str, Any] | None, status: str, elsewhere: Collection[tuple[str, str]] = ()
+) -> Event | None:
+    """Return what is red; None: only metrics that moved, and events of the history tell of each.
+
+    status: pytest's exit status; empty: the run did not come so far. elsewhere: cell and metric of members of events.
+    """
     kind = KINDS.get(status, "broken infrastructure")
     # 1 is pytest's and tox's status for other things, too: believed where the report agrees.
     if status == "1" and report and report["counts"].get("regression"):
         kind = "regression"
     failing = (*FAILING, "no baseline") if kind == "no baseline" else FAILING
     verdicts = report["verdicts"] if report else []
-    members = {f"{v['cell']} {v['metric']}: {v['status']}" for v in verdicts if v["status"] in failing}
-    return Event(kind, tuple(sorted(members)))
+    red = [v for v in verdicts if v["status"] in failing]
+    left = [v for v in red if v["status"] not in MOVED or (v["cell"], v["metric"]) not in elsewhere]
+    if kind in MOVED and red and not left:
+        return None
+    return Event(kind, tuple(sorted({f"{v['cell']} {v['metric']}: {v['status']}" for v in left})))
 
 
 def title_of(name: str, red: Event, report: Mapping[str, Any] | None) -> str:
@@ -179,11 +192,6 @@ def changes(old: str, red: Event) -> str | None:
     return " ".join(parts)
 
 
-def gh(*arguments: str, text: str = "") -> str:
-    """Run `gh`; `text` goes to its standard input."""
-    return subprocess.run(["gh", *arguments], input=text, capture_output=True, text=True, check=True).stdout
-
-
 def read_report(folder: Path) -> tuple[dict[str, Any] | None, str]:
     """Return the report of a run, as data and as Markdown; None and empty where it left none."""
     try:
@@ -210,7 +218,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gh("issue", "close", str(issue["number"]), "--comment", f"Green again: {run}.")
         return 0
     report, markdown = read_report(REPORT)
-    red = event(report, env["STATUS"])
+    elsewhere = {(cell, metric) for one in read_events() for cell, metric in one["failing"]}
+    red = event(report, env["STATUS"], elsewhere)
+    if red is None:
+        for issue in issues:
+            text = f"Issues of events tell of all that is still red: {run}."
+            gh("issue", "close", str(issue["number"]), "--comment", text)
+        return 0
     title = title_of(options.label, red, report)
     body = body_of(red, report, markdown, run, env["STATUS"], canary=options.canary)
     if not issues:

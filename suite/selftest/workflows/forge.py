@@ -31,19 +31,20 @@ def value(name):
 
 if words[:2] == ["issue", "list"]:
     fields = value("--json").split(",")
-    chosen = [i for i in state["issues"] if i["open"] and i["label"] == value("--label")]
+    every = value("--state") == "all"
+    chosen = [i for i in state["issues"] if (every or i["state"] == "OPEN") and i["label"] == value("--label")]
     print(json.dumps([{{field: issue[field] for field in fields}} for issue in chosen]))
 elif words[:2] == ["issue", "create"]:
     number = len(state["issues"]) + 1
-    issue = {{"number": number, "open": True, "label": value("--label"), "title": value("--title"), "body": text}}
+    issue = {{"number": number, "state": "OPEN", "label": value("--label"), "title": value("--title"), "body": text}}
     state["issues"].append({{**issue, "comments": []}})
 elif words[0] == "issue":
     issue = state["issues"][int(words[2]) - 1]
     if words[1] == "edit":
         issue.update(title=value("--title"), body=text)
-    elif words[1] == "close":
-        issue["open"] = False
-        issue["comments"].append(value("--comment"))
+    elif words[1] in ("close", "reopen"):
+        issue["state"] = "CLOSED" if words[1] == "close" else "OPEN"
+        issue["comments"] += [value("--comment")] if "--comment" in words else []
     else:
         issue["comments"].append(text)
 elif words[0] == "api" and "--paginate" in words:
@@ -82,6 +83,12 @@ class Forge:
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(self._state.read_text())
         return state
+
+    def close(self, number: int) -> None:
+        """Close an issue, as a person does."""
+        state = self.state
+        state["issues"][number - 1]["state"] = "CLOSED"
+        self._state.write_text(json.dumps(state))
 
     def add_comment(self, text: str, author: str) -> None:
         state = self.state

@@ -79,7 +79,7 @@ def test_a_green_night_closes_it_and_the_next_red_one_opens_another(forge: Forge
     night(forge, worse("m/b/one"), "1")
     assert forge.written == ["issue create", "issue close", "issue create"]
     first, second = forge.state["issues"]
-    assert (first["open"], second["open"]) == (False, True)
+    assert (first["state"], second["state"]) == ("CLOSED", "OPEN")
     assert first["comments"] == ["Green again: https://github.com/o/r/actions/runs/7, commit abc."]
 
 
@@ -87,7 +87,7 @@ def test_other_issues_are_left_alone(forge: Forge) -> None:
     night(forge, worse("m/b/one"), "1", label="canary")
     night(forge, cell("m/b/fine", 20.0), "0")
     [issue] = forge.state["issues"]
-    assert issue["open"]
+    assert issue["state"] == "OPEN"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,10 @@
+"""Run `gh`, GitHub's command line. Needs the standard library alone: scripts here run with a token that writes."""
+
+from __future__ import annotations
+
+import subprocess
+
+
+def gh(*arguments: str, text: str = "") -> str:
+    """Run `gh`; `text` goes to its standard input."""
+    return subprocess.run(["gh", *arguments], input=text, capture_output=True, text=True, check=True).stdout
