@@ -115,8 +115,9 @@ def not_installed(needs: Mapping[str, str]) -> str:
 
 
 def _is_installed(parts: list[str], folders: Iterable[str] | None = None) -> bool:
-    """Return whether a module can be found, without importing the packages around it."""
+    """Return whether a module can be found, without importing the packages around it. A folder without code that
+    happens to have its name is none."""
     spec = importlib.machinery.PathFinder.find_spec(parts[0], None if folders is None else list(folders))
     if spec is None or len(parts) == 1:
-        return spec is not None
+        return spec is not None and spec.origin is not None
     return _is_installed(parts[1:], spec.submodule_search_locations or ())

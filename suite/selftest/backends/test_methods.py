@@ -167,6 +167,16 @@ def test_a_module_of_a_package_is_looked_for_without_importing_it() -> None:
     assert not_installed({"no_such_package.module": "other"}).endswith("pip install other")
 
 
+def test_a_folder_that_has_the_name_of_a_module_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "no_such_package").mkdir()
+    assert not_installed({"no_such_package": "some-package"}).endswith("pip install some-package")
+    (tmp_path / "no_such_package" / "module.py").touch()
+    assert not not_installed({"no_such_package.module": "some-package"})
+
+
 def test_weights_that_become_floats_have_no_timings_of_their_own() -> None:
     compressed = scheme({"method": "compressed-tensors"}, as_is=True)
     assert "timings" not in BACKEND.can(compressed)
