@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from quantgate.errors import QuantgateError, in_one_line
+from quantgate.errors import AssetError, InputError, QuantgateError, in_one_line
 from quantgate.jobs import Job, Preparation
 from quantgate.measure.session import measure_cell
-from quantgate.processes.ends import CAUSE
+from quantgate.processes.ends import CAUSE, REFUSAL
 from quantgate.processes.fork import serve
 from quantgate.processes.progress import report
 from quantgate.processes.warden import end_with_parent
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         if not isinstance(error, QuantgateError):
             traceback.print_exc()
         cause = "out of memory" if isinstance(error, MemoryError) else in_one_line(error)
-        print(f"{CAUSE}{cause}", file=sys.stderr)
+        begin = REFUSAL if isinstance(error, AssetError | InputError) else CAUSE
+        print(f"{begin}{cause}", file=sys.stderr)
         return 1
     return 0
 

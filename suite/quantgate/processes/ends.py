@@ -17,6 +17,9 @@ ASSERTION = re.compile(
 CAUSE = "error: "
 """Begins the last line of the log of a job that failed with exit status 1: the line is the cause."""
 
+REFUSAL = "refused: "
+"""Begins it where what the job was given is wrong: the line says all that there is to say."""
+
 _EXCEPTION = re.compile(rf"{CAUSE}|[A-Za-z_.]*(Error|Exception)\b")
 """The last line of a job that failed, or of an interpreter that ends with a traceback."""
 
@@ -46,6 +49,8 @@ def explain(status: int, log: Path) -> str:
         lines = _lines(log)
     except OSError:
         lines = []
+    if status == 1 and lines and lines[-1].startswith(REFUSAL):
+        return lines[-1].removeprefix(REFUSAL)
     if status == 1 and lines and _EXCEPTION.match(lines[-1]):
         cause = lines[-1].removeprefix(CAUSE)
     elif status == -signal.SIGABRT:

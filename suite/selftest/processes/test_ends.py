@@ -64,7 +64,7 @@ def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "text", "message"),
     [
-        ("AssetError", "the file is cut off", "the file is cut off"),
+        ("MeasurementError", "no kernel", "no kernel"),
         ("ValueError", "odd\nand even", "ValueError: odd and even"),
         ("MemoryError", "", "out of memory"),
     ],
@@ -75,7 +75,12 @@ def test_an_exception_is_one_line_and_an_unforeseen_one_leaves_its_traceback_in_
     lines = failure(shared, tmp_path, "refuse", error=error, text=text).splitlines()
     log = tmp_path / "a.log"
     assert lines == [f"{message} (the process ended with exit status 1)", f"    full log: {log}"]
-    assert ("Traceback (most recent call last)" in log.read_text()) == (error != "AssetError")
+    assert ("Traceback (most recent call last)" in log.read_text()) == (error != "MeasurementError")
+
+
+@pytest.mark.parametrize("error", ["AssetError", "InputError"])
+def test_what_is_wrong_with_the_input_is_one_sentence(shared: Server, tmp_path: Path, error: str) -> None:
+    assert failure(shared, tmp_path, "refuse", error=error, text="x.gguf: is cut off") == "x.gguf: is cut off"
 
 
 @pytest.mark.parametrize(
