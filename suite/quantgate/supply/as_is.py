@@ -6,6 +6,7 @@ wrong with one is an AssetError, so that the other cells are judged.
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -117,15 +118,21 @@ def different(compared: dict[str, Any]) -> str:
     if not compared["different"]:
         return ""
     example = compared["example"]
+    here, there = example["checkpoint"], example["model"]
+    same = sum(
+        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(here, there, strict=False))
+    )
     return (
         f"its tokenizer differs from the model's: {compared['different']:,} of {compared['lines']:,} lines differ, "
-        f"for example {example['line']!r}: {_ids(example['checkpoint'])} here, {_ids(example['model'])} there; name a "
+        f"for example {example['line']!r}: {_ids(here, same)} here, {_ids(there, same)} there; name a "
         "checkpoint of this model, or make it with the model's tokenizer"
     )
 
 
-def _ids(ids: list[int]) -> str:
-    return f"{ids[:8]}{' ...' if len(ids) > 8 else ''}"
+def _ids(ids: list[int], begin: int) -> str:
+    """Return some ids from `begin` on."""
+    end = begin + 4
+    return f"{'... ' if begin else ''}{ids[begin:end]}{' ...' if len(ids) > end else ''}"
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -246,6 +246,14 @@ def test_a_lost_merge_is_named_with_an_example(tiny: TinyModel, tmp_path: Path) 
     assert "for example '" in problem
 
 
+def test_the_ids_of_the_example_begin_where_they_differ() -> None:
+    example = {"line": "a line", "model": [1, 2, 3, 4, 5], "checkpoint": [1, 2, 7, 8, 9, 10, 11]}
+    text = different({"lines": 9, "different": 2, "example": example})
+    assert (
+        "2 of 9 lines differ, for example 'a line': ... [7, 8, 9, 10] ... here, ... [3, 4, 5] there" in text
+    )
+
+
 def test_another_splitting_of_a_gguf_is_named(tiny: TinyModel, tmp_path: Path) -> None:
     file = with_another_splitting(tiny.gguf, tmp_path / "x.gguf")
     assert "lines differ" in compared(tiny, file, tmp_path / "a")
