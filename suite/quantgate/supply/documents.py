@@ -23,10 +23,10 @@ def load_rows(spec: dict[str, Any]) -> Any:
 
     datasets.disable_progress_bars()
     if "folder" in spec:
-        rows = datasets.load_from_disk(spec["folder"])
+        rows = _load_from_disk(spec["folder"])
     elif "folders" in spec:
         root, _, pattern = spec["folders"].partition("*")
-        parts = [datasets.load_from_disk(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
+        parts = [_load_from_disk(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
         rows = datasets.interleave_datasets(parts)  # one row of each in turn, until one of them ends
     elif "hub" in spec:
         rows = datasets.load_dataset(
@@ -39,6 +39,13 @@ def load_rows(spec: dict[str, Any]) -> Any:
     if "documents" in spec:
         rows = datasets.Dataset.from_list(list(MAKERS[spec["documents"]](rows)))
     return rows
+
+
+def _load_from_disk(folder: str) -> Any:
+    """Return a saved data set; in memory, since what is mapped of one on disk is cached beside it: in the asset."""
+    import datasets
+
+    return datasets.load_from_disk(folder, keep_in_memory=True)
 
 
 def _rows_of_files(spec: dict[str, Any]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from quantgate.backends.base import Generates, Stops
-from quantgate.backends.greedy import continue_greedily
+from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.errors import MeasurementError
 
 from selftest.tiny import TEXT

@@ -95,13 +95,13 @@ def test_a_tree_through_transformers_is_each_sequence_alone(random_llama: Path, 
 
 @pytest.mark.parametrize(
     ("items_of", "within"),
-    [(questions, 5e-3), (questions_with_examples, 1.5e-2)],
+    [(questions, 1e-2), (questions_with_examples, 1.5e-2)],
     ids=["plain", "examples kept"],
 )
 def test_a_tree_through_llamacpp_is_each_sequence_alone(
     tiny: TinyModel, items_of: Any, within: float
 ) -> None:
-    """llama.cpp's cache holds half-precision numbers, in both ways of scoring."""
+    """llama.cpp's cache holds half-precision numbers, in both ways of scoring: up to 6e-3 nats, by processor."""
     from quantgate.backends.runtime.llamacpp import load
 
     backend = load(tiny.gguf, {"device": "cpu"}, 1)

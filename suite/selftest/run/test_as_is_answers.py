@@ -94,7 +94,8 @@ def test_answers_of_a_ready_made_gguf_are_scored_as_llamacpp_computes_them(
         rows = np.stack([logits[ids[:length]] for length in range(start, len(ids))])
         expected.append(float(logprobs(rows, list(ids[start:])).sum()))
     assert [value for values in metric.raw["loglikelihoods"] for value in values] == expected
-    # Alone, in a pass of its own, a choice has the same but for what the cache's 16 bits round.
+    # Alone, in a pass of its own, a choice has the same but for rounding of the cache and of what kernels multiply:
+    # 0.2 % on a processor with AVX-VNNI.
     ids, start = choices[0]
     (alone,) = logits_of(shipped, [list(ids)])
-    assert logprobs(alone[start - 1 :], list(ids[start:])).sum() == pytest.approx(expected[0], rel=2e-3)
+    assert logprobs(alone[start - 1 :], list(ids[start:])).sum() == pytest.approx(expected[0], rel=5e-3)

@@ -34,6 +34,18 @@ def lines(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("place", [{"folder": "{}/test"}, {"folders": "{}*"}])
+def test_an_asset_stays_as_it_is_when_a_task_maps_its_rows(tmp_path: Path, place: dict[str, str]) -> None:
+    import datasets
+
+    datasets.Dataset.from_list([{"n": n} for n in range(9)]).save_to_disk(tmp_path / "test")
+    before = sorted(tmp_path.rglob("*"))
+    spec = {key: path.format(tmp_path if key == "folder" else f"{tmp_path}/") for key, path in place.items()}
+    rows = load_rows(spec).map(lambda row: {"n": row["n"] + 1}).filter(lambda row: row["n"] > 5)
+    assert rows.to_list() == [{"n": n} for n in range(6, 10)]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_first_word_of_crows_pairs_makes_the_stereotyping_sentence(tmp_path: Path) -> None:
     file = tmp_path / "pairs.csv"
     file.write_text(',bias_type,sentence,mask1,mask2\n0,age,"The [MASK] man, he said, fell.",old,young\n')

@@ -15,7 +15,7 @@ from transformers import StaticCache
 from transformers.cache_utils import Cache, QuantizedCache
 
 from quantgate.backends.base import Stops
-from quantgate.backends.greedy import continue_greedily
+from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
 from quantgate.errors import MeasurementError
 

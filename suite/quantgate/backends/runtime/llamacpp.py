@@ -16,8 +16,8 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from quantgate.backends.base import Rounding, Sizes, Stops, Weights, lengths_in
-from quantgate.backends.greedy import continue_greedily
 from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
+from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
 from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.tree import TokenTree
