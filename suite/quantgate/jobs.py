@@ -40,8 +40,9 @@ class Job(Record):
     """When the process was requested, in seconds of the monotonic clock, which all processes of a machine share."""
     reference: str = ""
     """Id of the reference cell; equal to `cell` where the cell is a reference itself."""
-    logprobs: Path | None = None
-    """The reference's log-probabilities (`quantgate.measure.logprobs`): it writes them, other cells read them."""
+    left: dict[str, Path] = Field(default_factory=dict)
+    """By metric group, what the reference's process leaves: it writes the file, other cells read it. Of divergence its
+    log-probabilities (`quantgate.measure.logprobs`)."""
     output: Path
 
 

@@ -20,7 +20,7 @@ from quantgate.errors import InputError
 from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison, Rules, origin
 from quantgate.machine.environment import Environment
-from quantgate.measure.groups import case_of, group_name, metric_groups, with_logprobs
+from quantgate.measure.groups import case_of, group_name, metric_groups, reading_reference
 from quantgate.plugin.case import judge_case
 from quantgate.records import AGREEMENT, MOVED, QUANTIZED_SHARE, Measurement, Record, Status, Verdict
 from quantgate.report.progress import Progress
@@ -266,7 +266,7 @@ class OnceEach:
             pass
         bench.possible(cell, [request])
         if bench.lacks_reference(cell, [request]):
-            bench.run(bench.reference(cell), with_logprobs([request]), "logprobs")
+            bench.run(bench.reference(cell), reading_reference([request]), "logprobs")
         with self.progress.measuring(cell.id, [group_name(request)]):
             record = bench.run(cell, [request], on_progress=self.progress.of_process(cell.id, 0, 1))
         check_measured(record, request, cell, [bench])

@@ -68,7 +68,7 @@ class Group:
     relative: judged relative to the reference of the same run too.
     has_parts: its metrics are `group/part/...`, and each part has a case of its own.
     alone: nothing else may run on the machine meanwhile, since it measures time.
-    uses_logprobs: needs the log-probabilities that the reference's process leaves (`quantgate.measure.logprobs`).
+    reads_reference: needs what the reference's process leaves for it, a file (`Session.left_for`).
     agreement: references of one model in several backends must agree on the metric that has the group's name.
     capabilities: what it needs of a backend; a cell without them has no case.
     needs: by its options, the texts and tasks that it takes from the workload.
@@ -86,7 +86,7 @@ class Group:
     relative: bool = False
     has_parts: bool = False
     alone: bool = False
-    uses_logprobs: bool = False
+    reads_reference: bool = False
     agreement: bool = False
     capabilities: frozenset[Capability] = frozenset()
     columns: tuple[Column, ...] = ()
@@ -127,9 +127,9 @@ def in_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (metric_groups()[name].order, name))
 
 
-def with_logprobs(requests: Iterable[str]) -> list[str]:
-    """Return the requests that need the reference's log-probabilities."""
-    return [request for request in requests if group_of(request).uses_logprobs]
+def reading_reference(requests: Iterable[str]) -> list[str]:
+    """Return the requests that need what the reference's process leaves."""
+    return [request for request in requests if group_of(request).reads_reference]
 
 
 def case_of(metric: str) -> str:

@@ -111,7 +111,6 @@ class Session:
         self.cell = job.cell
         self.reference = job.reference
         self.is_reference = job.cell == job.reference
-        self.logprobs = job.logprobs
         self.load_peak = Peak()
         self.load_seconds = 0.0
         self.load_raw: dict[str, Any] = {}
@@ -195,6 +194,12 @@ class Session:
 
     def options(self, group: str, model: type[R]) -> R:
         return model.model_validate(self._job.group_options.get(group, {}))
+
+    def left_for(self, group: str) -> Path:
+        """Return the file that the reference's process leaves for a metric group. Raises MeasurementError."""
+        if group not in self._job.left:
+            raise MeasurementError(f"the job does not say what the reference left for {group}")
+        return self._job.left[group]
 
     def requested(self, group: str) -> bool:
         """Whether the job asks for this metric group too."""

@@ -13,7 +13,7 @@ from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import FreshPairs
-from quantgate.measure.groups import with_logprobs
+from quantgate.measure.groups import reading_reference
 from quantgate.records import Measurement
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, run_beside
@@ -93,11 +93,11 @@ class AgainstRun:
         return Comparison(merged["new"], merged["old"])
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Return the requests that both sides can measure. Divergence needs the log-probabilities of each side's
-        reference, which is measured for them; where that fails, the cell goes without divergence."""
+        """Return the requests that both sides can measure. What reads the reference
+        needs what that of each side leaves, which is measured for it; where that fails, the cell goes without."""
         for bench in self.benches.values():
             requests = bench.possible(cell, requests)
-        needing = with_logprobs(requests)
+        needing = reading_reference(requests)
         try:
             for side, bench in self.benches.items():
                 if bench.lacks_reference(cell, requests):

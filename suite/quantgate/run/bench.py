@@ -17,7 +17,7 @@ from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of, writable
 from quantgate.jobs import Job, Spent
 from quantgate.machine.environment import WORKER, work_facts
-from quantgate.measure.groups import group_of, with_logprobs
+from quantgate.measure.groups import group_name, group_of, reading_reference
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
@@ -126,7 +126,7 @@ class Bench:
             threads=self.threads,
             first=first,
             reference=cell.reference,
-            logprobs=self._logprobs(cell, requests),
+            left=self._left(cell, requests),
             output=output,
         )
 
@@ -181,19 +181,22 @@ class Bench:
         return [request for request, why in reasons.items() if not why]
 
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
-        """Return whether the requests need log-probabilities that the reference has yet to leave."""
-        path = self._logprobs(cell, requests)
-        return path is not None and cell.id != cell.reference and not intact(path)
+        """Return whether the requests need what the reference has yet to leave."""
+        paths = self._left(cell, requests).values()
+        return cell.id != cell.reference and not all(map(intact, paths))
 
-    def _logprobs(self, cell: Cell, requests: Sequence[str]) -> Path | None:
-        groups = with_logprobs(requests)
-        if not groups:
-            return None
-        options = [_dumped(self.tier.group_options[group]) for group in groups]
-        path = self.supply.logprobs(self.reference(cell), options, self.worker)
-        if writable(path.parent):
-            return path
-        return self.results / path.parent.name / path.name  # the cache is read-only
+    def _left(self, cell: Cell, requests: Sequence[str]) -> dict[str, Path]:
+        """Return, by metric group, where the cell's reference leaves what the requests need."""
+        reference = self.reference(cell)
+        paths = {
+            group: self.supply.left(reference, group, _dumped(self.tier.group_options[group]), self.worker)
+            for group in dict.fromkeys(map(group_name, reading_reference(requests)))
+        }
+        # Where the cache is read-only, beside the results.
+        return {
+            group: path if writable(path.parent) else self.results / path.parent.name / path.name
+            for group, path in paths.items()
+        }
 
     def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
         """From now on, measure a cell with the options that these metrics were measured with, where the tier leaves

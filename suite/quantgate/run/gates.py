@@ -13,7 +13,7 @@ from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
-from quantgate.measure.groups import group_of, with_logprobs
+from quantgate.measure.groups import group_of, reading_reference
 from quantgate.records import AGREEMENT, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
@@ -164,7 +164,7 @@ def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
         groups = frozenset(
             group
             for group in options
-            if not lacking_capabilities(cell, group) and (is_held or not with_logprobs([group]))
+            if not lacking_capabilities(cell, group) and (is_held or not reading_reference([group]))
         )
         if (key := (groups, is_held, agrees)) not in names:
             mine = {group: one for group, one in options.items() if group in groups}

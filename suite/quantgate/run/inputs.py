@@ -10,7 +10,7 @@ from quantgate.config.reading import read_matrix
 from quantgate.config.sentences import allowed
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError
-from quantgate.measure.groups import group_of, metric_groups, with_logprobs
+from quantgate.measure.groups import group_of, metric_groups, reading_reference
 
 
 def load_matrix(path: Path | None = None) -> Matrix:
@@ -21,14 +21,14 @@ def load_matrix(path: Path | None = None) -> Matrix:
     groups = {name: group.options for name, group in metric_groups().items()}
     matrix = read_matrix(path, backends(), groups)
     _check_schemes(matrix)
-    _check_logprobs(matrix)
+    _check_references(matrix)
     return matrix
 
 
-def _check_logprobs(matrix: Matrix) -> None:
-    """Raise InputError where a tier needs log-probabilities of a reference that is not among its cells."""
+def _check_references(matrix: Matrix) -> None:
+    """Raise InputError where a group of a tier reads what a reference leaves that is not among its cells."""
     for name, tier in matrix.tiers.items():
-        if not (groups := with_logprobs(tier.group_options)):
+        if not (groups := reading_reference(tier.group_options)):
             continue
         cells = {cell.id: cell.reference for cell in matrix.cells(name)}
         for cell, reference in cells.items():

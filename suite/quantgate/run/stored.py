@@ -17,7 +17,7 @@ from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import MoreProcesses
 from quantgate.locks import locked
-from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, with_logprobs
+from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, reading_reference
 from quantgate.records import Measurement, Metric, Record
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
@@ -95,8 +95,8 @@ class StoredRun:
         return self._measured(self.plan.cells[cell.reference])
 
     def _with_relatives(self, cell: Cell, record: Measurement) -> Measurement:
-        # Divergence is relative already: for it alone, a reference whose log-probabilities are there is not measured.
-        relative = with_logprobs(metric_groups())
+        # What reads the reference is relative already: for it alone, one that has left all that is not measured again.
+        relative = reading_reference(metric_groups())
         plain = (m for name, m in record.metrics.items() if group_name(name) not in relative)
         if not any(m.kind in ("rounds", "paired") for m in plain):
             return record
@@ -150,12 +150,12 @@ class StoredRun:
                 raise
 
     def _possible(self, cell: Cell) -> list[str]:
-        """Return what of the plan can be measured: whose texts and tasks are there, and for divergence the
-        log-probabilities of the reference. Where the reference has yet to leave them, it is measured first."""
+        """Return what of the plan can be measured: whose texts and tasks are there, and for divergence and generation
+        what the reference leaves. Where it has yet to leave that, it is measured first."""
         requests = self.bench.possible(cell, self.plan.requests[cell.id])
         if not self.bench.lacks_reference(cell, requests):
             return requests
-        needing = with_logprobs(requests)
+        needing = reading_reference(requests)
         try:
             reference = self.plan.cells[cell.reference]
             self._measured(reference)

@@ -147,24 +147,24 @@ class Supply:
         or the calibration set and the code that makes it; empty without calibration."""
         return [self._as_is.identity(cell)] if cell.as_is is not None else self._calibrated.identity(cell)
 
-    def logprobs(self, reference: Cell, options: Sequence[Any], worker: Sequence[str]) -> Path:
-        """Return where a reference's process leaves its log-probabilities (`quantgate.measure.logprobs`).
+    def left(self, reference: Cell, group: str, options: Any, worker: Sequence[str]) -> Path:
+        """Return where a reference's process leaves what a metric group of its cells needs.
 
-        options: of the metric groups that need them. worker: the command of that process; another interpreter has
-        libraries of its own.
+        options: of the group. worker: the command of that process; another interpreter has libraries of its own.
         """
         key = hash_of(
             [
                 reference.model_dump(exclude={"as_is"}),
                 *self.identity(reference),
                 self.workload_hash(reference.model),
-                *options,
+                group,
+                options,
                 work_facts(self.environment.libraries),
                 self._threads,
                 list(worker),
             ]
         )
-        return cache_dir() / "logprobs" / f"{reference.id.replace('/', '-')}-{key}.npy"
+        return cache_dir() / "logprobs" / f"{reference.id.replace('/', '-')}-{group}-{key}"
 
     def text(self, name: str) -> dict[str, Any]:
         """Return the place of a text, for `quantgate.supply.encoder.read_text`."""

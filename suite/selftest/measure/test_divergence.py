@@ -29,7 +29,11 @@ def held_against(here: Here, reference: Any, cell: Any, *requests: str) -> tuple
     with_text(here)
     path = here.folder / "logprobs" / "r.npy"
     here.options = {"divergence": {**OPTIONS}, "perplexity": {**OPTIONS}}
-    here.job = {"requests": ["divergence", *requests], "reference": "tiny/fake/f", "logprobs": path}
+    here.job = {
+        "requests": ["divergence", *requests],
+        "reference": "tiny/fake/f",
+        "left": {"divergence": path},
+    }
     here.backend = reference
     assert divergence.measure(here.session(), []) == {}
     here.job["reference"], here.backend = "tiny/fake/reference", cell
@@ -176,6 +180,6 @@ def test_another_vocabulary_is_refused(here: Here) -> None:
 
 def test_a_missing_file_is_an_error_that_names_it(here: Here) -> None:
     held_against(here, Bigrams(), Bigrams())
-    here.job["logprobs"].unlink()
+    here.job["left"]["divergence"].unlink()
     with pytest.raises(MeasurementError, match=r"r\.npy: the reference's log-probabilities cannot be read"):
         divergence.measure(here.session(), [])

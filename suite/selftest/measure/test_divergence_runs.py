@@ -54,7 +54,8 @@ def assert_equal_to_float64(
     def measure(backend: Callable[[], Backend], name: str) -> dict[str, Metric]:
         job = Job(
             cell=name, tier="s", fingerprint="x", backend="b", scheme_options={}, weights=folder, source_hash="w",
-            workload=folder, requests=["divergence"], threads=1, output=folder / "o", reference="r", logprobs=path,
+            workload=folder, requests=["divergence"], threads=1, output=folder / "o", reference="r",
+            left={"divergence": path},
             group_options={"divergence": {"text": "t", "n_ctx": 64, "windows": 4}},
         )  # fmt: skip
         session = Session(job, lambda *event: None)

@@ -49,7 +49,11 @@ def metrics_of(folder: Path, cell: Bigrams, **options: Any) -> dict[str, Metric]
     starts = list(range(len(IDS) + 1))
     here.write("text-t.json", Text(ids=IDS, starts=starts, bos=None, hash="t1").model_dump_json())
     here.options = {"divergence": {**OPTIONS, **options}}
-    here.job = {"requests": ["divergence"], "reference": "tiny/fake/f", "logprobs": folder / "r.npy"}
+    here.job = {
+        "requests": ["divergence"],
+        "reference": "tiny/fake/f",
+        "left": {"divergence": folder / "r.npy"},
+    }
     divergence.measure(here.session(), [])
     here.job["reference"], here.backend = "tiny/fake/reference", cell
     return divergence.measure(here.session(), [])

@@ -107,13 +107,12 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     options = session.options("divergence", Options)
     text = session.text(options.text)
     windows = perplexity.windows_of(text, options, _first(session, options))
-    if session.logprobs is None:
-        raise MeasurementError("the job does not say where the log-probabilities of the reference are")
+    path = session.left_for("divergence")
     if session.is_reference:
-        with writing(session.logprobs, len(windows) * _rows(options)) as write:
+        with writing(path, len(windows) * _rows(options)) as write:
             _each(session, options, windows, write)
         return {}
-    tokens = _compare(session, options, windows, session.logprobs)
+    tokens = _compare(session, options, windows, path)
     conditions = perplexity.conditions_of(session, text, options, len(tokens.kl))
     conditions["reference"] = session.reference
     sizes = [b - a for a, b in perplexity.blocks(options)] * options.windows
@@ -253,7 +252,7 @@ GROUP = Group(
     measure=measure,
     family="quality",
     relative=True,
-    uses_logprobs=True,
+    reads_reference=True,
     capabilities=frozenset({"logits"}),
     needs=perplexity.needs,
     length=("n_ctx",),
