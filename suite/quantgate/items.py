@@ -1,4 +1,4 @@
-"""The records of a workload: tokenized texts, and the items of tasks and of programming tasks."""
+"""The records of a workload: tokenized texts and prompts, and the items of tasks and of programming tasks."""
 
 from __future__ import annotations
 
@@ -63,6 +63,22 @@ class Task(Record):
     data_hash: str
     prompt_hash: str
     token_hash: str
+
+
+class Prompts(Record):
+    """What a model is asked to continue, as token ids.
+
+    chat: whether the model's chat template rendered them; template: its hash, empty without. ends: ids of the tokens
+    that end an answer. note: what the report says of how they are asked; empty: nothing.
+    """
+
+    name: str
+    chat: bool
+    template: str
+    ends: list[int]
+    items: list[list[int]]
+    token_hash: str
+    note: str = ""
 
 
 class Program(Record):

@@ -46,15 +46,25 @@ class Job(Record):
     output: Path
 
 
+class Asked(Record):
+    """How many prompts are asked, the first ones, and how: chat: through the model's chat template, after the `system`
+    message if there is one."""
+
+    items: int
+    chat: bool
+    system: str | None = None
+
+
 class Needs(Record):
     """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
-    programs to write; and the number of few-shot examples before each item."""
+    programs to write, prompts; and the number of few-shot examples before each item."""
 
     texts: dict[str, int] = Field(default_factory=dict)
     tasks: dict[str, int] = Field(default_factory=dict)
     fewshot: int = 0
     lines: dict[str, int] = Field(default_factory=dict)
     programs: dict[str, int] = Field(default_factory=dict)
+    prompts: dict[str, Asked] = Field(default_factory=dict)
 
 
 class Preparation(Record):

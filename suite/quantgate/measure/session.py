@@ -18,7 +18,7 @@ from quantgate.backends.base import DeviceMemory
 from quantgate.backends.spec import backends
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
-from quantgate.items import TOKENIZER, Programs, Task, Text
+from quantgate.items import TOKENIZER, Programs, Prompts, Task, Text
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
@@ -229,6 +229,9 @@ class Session:
 
     def programs(self, name: str) -> Programs:
         return self._read(Programs, f"programs-{name}.json")
+
+    def prompts(self, name: str) -> Prompts:
+        return self._read(Prompts, f"prompts-{Path(name).stem}.json")
 
     def _read(self, model: type[R], file: str) -> R:
         return model.model_validate_json((self._job.workload / file).read_bytes())

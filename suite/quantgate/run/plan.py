@@ -85,7 +85,12 @@ def needs_of(group_options: GroupOptions) -> Needs:
         return counts
 
     fewshot = max((one.fewshot for one in needs), default=0)
-    return Needs(fewshot=fewshot, **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")})
+    prompts = {name: asked for one in needs for name, asked in one.prompts.items()}
+    return Needs(
+        fewshot=fewshot,
+        prompts=prompts,
+        **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")},
+    )
 
 
 def lengths_of(group_options: GroupOptions) -> list[Length]:
@@ -104,7 +109,7 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
         return ""
     group, _, part = request.partition("/")
     needs = group_of(group).needs(options[group])
-    names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs])
+    names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts])
     return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -14,6 +15,7 @@ from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, read_plain_text
 from quantgate.items import Text
+from quantgate.supply.chat import ends_of
 from quantgate.supply.documents import load_rows
 from quantgate.supply.fitness import check_bos
 from quantgate.supply.model_config import load_config
@@ -55,6 +57,12 @@ class Encoder:
             before = [token] if token and gguf_puts_bos(read_header(source).values) else []
         check_bos(key, add_bos, before, token, source)
         self.bos: int | None = bos if add_bos else None
+        self._source = source
+
+    @functools.cached_property
+    def ends(self) -> list[int]:
+        """The ids of the tokens that end an answer."""
+        return ends_of(self._source, self.tokenizer)
 
     def _put_before(self) -> list[str]:
         """Return the special tokens that the tokenizer puts before a text by itself."""

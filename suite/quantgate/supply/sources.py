@@ -26,6 +26,8 @@ LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml")
 """Keys of an entry of tasks.toml that say where inside an asset its rows lie."""
 ROWS = ("supply/documents.py",)
 """The code that reads them."""
+CHATS = FIXTURES / "chats"
+"""Conversations that a tier can name: `<name>.toml`."""
 OWN_TASKS = FIXTURES / "tasks"
 """Tasks that lm-evaluation-harness lacks, in its format: `<name>.yaml`."""
 
@@ -131,6 +133,23 @@ class Sources:
     def task(self, name: str) -> dict[str, Any]:
         """Return the place of a task's documents; empty: lm-eval fetches them."""
         return self._entry("tasks", name, self.asset)
+
+    def prompts(self, name: str) -> Path:
+        """Return the file of conversations that `prompts` of a tier names: one of `fixtures/chats`, or the user's own,
+        `*.toml`, beside the matrix."""
+        own = name.endswith(".toml")
+        path = self._path.parent / name if own else CHATS / f"{name}.toml"
+        if not path.is_file():
+            there = ", ".join(sorted(file.stem for file in CHATS.glob("*.toml")))
+            raise InputError(
+                f"{self._path}: prompts = {name!r}: "
+                + (
+                    f"{path}: no such file"
+                    if own
+                    else f"none of this name; there are {there}, or name a file, *.toml"
+                )
+            )
+        return path.absolute()
 
     def check_task(self, name: str) -> None:
         """Raise InputError for a task that is neither in tasks.toml nor in lm-evaluation-harness."""

@@ -22,7 +22,9 @@ from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.supply.as_is import AsIs
+from quantgate.supply.assets import sha256_of
 from quantgate.supply.calibrated import Calibrated
+from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
@@ -83,6 +85,8 @@ class Supply:
             self._sources.text_identity(text)
         for task in [*self._needs.tasks, *self._needs.programs]:
             self._sources.check_task(task)
+        for name, asked in self._needs.prompts.items():
+            read_chats(self._sources.prompts(name), asked.items)
 
     def check_fit(self, cell: Cell, *, local: bool = False) -> None:
         """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
@@ -184,6 +188,7 @@ class Supply:
             "needs": self._needs.model_dump(),
             "texts": {t: self._sources.text_identity(t) for t in [*self._needs.texts, *self._needs.lines]},
             "tasks": {t: self._sources.task_identity(t) for t in [*self._needs.tasks, *self._needs.programs]},
+            "prompts": {p: sha256_of(self._sources.prompts(p)) for p in self._needs.prompts},
         }
         return hash_of(
             [
@@ -191,7 +196,11 @@ class Supply:
                 requested,
                 self._maker.identity("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
                 code_hash(
-                    *(f"supply/{n}.py" for n in ("encoder", "tasks", "programs", "lines", "splitting")), *ROWS
+                    *(
+                        f"supply/{n}.py"
+                        for n in ("encoder", "tasks", "programs", "lines", "splitting", "chat")
+                    ),
+                    *ROWS,
                 ),
             ]
         )
@@ -242,6 +251,10 @@ class Supply:
             },
             "programs": {
                 t: {**place(sources.task, t), "items": count} for t, count in needs.programs.items()
+            },
+            "prompts": {
+                p: {"path": str(sources.prompts(p)), **asked.model_dump()}
+                for p, asked in needs.prompts.items()
             },
             "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
         }

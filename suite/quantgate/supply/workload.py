@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from quantgate.errors import AssetError, QuantgateError, in_one_line
 from quantgate.items import MISSING, TOKENIZER
 from quantgate.records import Record
+from quantgate.supply.chat import make_prompts
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
@@ -31,15 +32,17 @@ def make_workload(
     tasks: dict[str, dict[str, Any]],
     lines: dict[str, dict[str, Any]],
     programs: dict[str, dict[str, Any]],
+    prompts: dict[str, dict[str, Any]],
     partial: bool = False,
 ) -> None:
-    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `lines.json` and
-    `missing.json` below `output`.
+    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
+    `lines.json` and `missing.json` below `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
-    fetches them), `items` and `fewshot`. Any of them may have `missing` instead: why it could not be fetched. partial:
-    leave out texts and tasks that cannot be made; `missing.json` gives the reasons.
+    fetches them), `items` and `fewshot`. prompts: by name, as `make_prompts` takes them. Any of them may have
+    `missing` instead: why it could not be fetched. partial: leave out texts, tasks and prompts that cannot be made;
+    `missing.json` gives the reasons.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
@@ -76,6 +79,8 @@ def make_workload(
         for name, spec in programs.items():
             write("programs", name, spec, bound(make_programs, name, spec, encoder))
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
+        for name, spec in prompts.items():
+            write("prompts", Path(name).stem, spec, bound(make_prompts, name, spec, encoder))
         samples: list[str] = []
         for name, spec in lines.items():
             text = attempt(name, spec, bound(read_text, spec)) or ""

@@ -1,0 +1,158 @@
+"""Prompts in a model's own words: conversations rendered by its chat template, once for all of its cells."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantgate.checkpoint.checks import read_json
+from quantgate.checkpoint.gguf_header import read_header
+from quantgate.config.toml_input import read_toml
+from quantgate.errors import InputError, in_one_line
+from quantgate.files import hash_of
+from quantgate.items import Prompts
+
+if TYPE_CHECKING:
+    from quantgate.supply.encoder import Encoder
+
+TODAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
+"""What a template that prints a date is told: the tokens are the same every day."""
+DIRECTIVES = "YymdbBaAjHIMSp"
+"""Of `strftime`, those that templates use."""
+ROLES = ("user", "assistant")
+
+Message = Mapping[str, Any]
+
+
+def read_chats(path: Path, count: int) -> list[list[Message]]:
+    """Return the first conversations of a file of `fixtures/chats`, as messages. Raises InputError naming the file and
+    the entry: no text, an even number of turns, the same one twice, fewer than `count`."""
+    entries = read_toml(path).get("chats")
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: chats: must be a list of texts, or of lists of texts in turns")
+    chats: list[list[Message]] = []
+    for number, entry in enumerate(entries, 1):
+        turns = entry if isinstance(entry, list) else [entry]
+        where = f"{path}: chats, entry {number}"
+        if not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
+            raise InputError(f"{where}: must be a text that is not empty, or a list of them")
+        if len(turns) % 2 == 0:
+            raise InputError(f"{where}: must end with the user's turn: give an odd number of texts")
+        chat: list[Message] = [{"role": ROLES[n % 2], "content": turn} for n, turn in enumerate(turns)]
+        if chat in chats:
+            raise InputError(f"{where}: is entry {chats.index(chat) + 1} again: remove it")
+        chats.append(chat)
+    if len(chats) < count:
+        raise InputError(f"{path}: has {len(chats)} chats, the tier needs {count}: lower `items`")
+    return chats[:count]
+
+
+def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompts:
+    """Return the prompts of a file of conversations as token ids.
+
+    spec: `path`, `items`, `chat` (through the model's template; without, the bare texts of the last turns), `system`
+    (the system message, None: none is given). Raises InputError, naming the remedy.
+    """
+    chats = read_chats(Path(spec["path"]), spec["items"])
+    template = template_of(encoder.tokenizer)
+    if spec["chat"]:
+        system = [{"role": "system", "content": spec["system"]}] if spec["system"] is not None else []
+        try:
+            items = [encode_chat(encoder, [*system, *chat]) for chat in chats]
+        except InputError as error:
+            raise InputError(f"prompts {name!r}: {error}") from error
+    else:
+        begin = [] if encoder.bos is None else [encoder.bos]
+        items = [[*begin, *encoder.encode(str(chat[-1]["content"]))] for chat in chats]
+    without = template and not spec["chat"]
+    return Prompts(
+        name=name,
+        chat=spec["chat"],
+        template=hash_of(template) if spec["chat"] else "",
+        ends=encoder.ends,
+        items=items,
+        token_hash=hash_of([items, encoder.ends]),
+        note="the model declares a chat template, and is asked without it: chat = true" if without else "",
+    )
+
+
+def template_of(tokenizer: Any) -> str:
+    """Return the chat template that a tokenizer takes for a chat without tools; empty: it has none."""
+    template = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template or ""
+
+
+def encode_chat(
+    encoder: Encoder, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[int]:
+    """Return the ids of a conversation up to where the assistant begins to write, as the template renders it. Where the
+    model wants a beginning-of-sequence token it has exactly one, by whomever. Raises InputError."""
+    ids = encoder.encode(render(encoder.tokenizer, messages, tools))
+    if encoder.bos is None:
+        return ids
+    if ids[:2] == [encoder.bos] * 2:
+        raise InputError(
+            "the model's chat template begins with two beginning-of-sequence tokens: mend the template, or ask with "
+            "chat = false"
+        )
+    return ids if ids[:1] == [encoder.bos] else [encoder.bos, *ids]
+
+
+def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return a conversation as the tokenizer's template renders it for the assistant's answer, on the day `TODAY`.
+    Raises InputError for a tokenizer without a template, and for a conversation that the template refuses."""
+    import jinja2
+
+    if not template_of(tokenizer):
+        raise InputError("the model has no chat template: set chat = false")
+    try:
+        text = tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) or None,
+            chat_template=_on_one_day(tokenizer.get_chat_template(tools=list(tools) or None)),
+            tokenize=False,
+            add_generation_prompt=True,
+            date_string=TODAY.strftime("%d %b %Y"),
+        )
+    except jinja2.TemplateError as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        remedy = "leave `system` out" if messages[0]["role"] == "system" else "ask with chat = false"
+        raise InputError(
+            f"the model's chat template refuses a conversation of {roles} ({in_one_line(error)}): {remedy}"
+        ) from error
+    return str(text)
+
+
+def _on_one_day(template: str) -> str:
+    """Return a template whose `strftime_now` gives the day `TODAY`, where it asks for that. transformers takes no function
+    as an argument of a template, so a macro takes its place."""
+    if "strftime_now" not in template:
+        return template
+    dated = "".join(f"|replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in DIRECTIVES)
+    # The empty expression keeps a newline with which the template begins.
+    return (
+        f"{{%- macro strftime_now(format) -%}}{{{{ format{dated} }}}}{{%- endmacro -%}}{{{{ '' }}}}{template}"
+    )
+
+
+def ends_of(source: Path, tokenizer: Any) -> list[int]:
+    """Return the ids of the tokens that end an answer, ascending: those that the checkpoint's generation_config.json
+    names, or without it its configuration, or a GGUF file's header; and the tokenizer's own. No other setting of these
+    files is read. source: a folder, or a GGUF file."""
+    ends: set[int] = set()
+    if source.is_file():
+        header = read_header(source).values
+        named: Any = [header.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
+    else:
+        files = ((source / name) for name in ("generation_config.json", "config.json"))
+        named = next(
+            (e for f in files if f.is_file() and (e := read_json(f).get("eos_token_id")) is not None), []
+        )
+    for end in [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]:
+        if end is not None:
+            ends.add(int(end))
+    return sorted(ends)

@@ -1,0 +1,146 @@
+"""Chat prompts: files of conversations, the model's template rendered once, one beginning-of-sequence token, ends."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from quantgate.errors import InputError
+from quantgate.supply.chat import encode_chat, ends_of, make_prompts, read_chats, render
+from quantgate.supply.encoder import Encoder
+from quantgate.supply.sources import CHATS
+
+from selftest.supply.copies import edit
+
+if TYPE_CHECKING:
+    from selftest.tiny import TinyModel
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+REFUSES = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
+)
+
+
+def encoder_of(folder: Path, template: str | None, add_bos: bool | None = None) -> Encoder:
+    if add_bos is not None:
+        edit(folder / "tokenizer_config.json", add_bos_token=True)
+    encoder = Encoder(folder, add_bos)
+    encoder.tokenizer.chat_template = template
+    return encoder
+
+
+def spec(path: Path, text: str = 'chats = ["How?", ["One.", "Two.", "Three?"]]', **further: Any) -> Any:
+    path.write_text(text)
+    return {"path": str(path), "items": 2, "chat": True, "system": None, **further}
+
+
+def test_chats_go_through_the_template_once_and_their_tokens_are_a_condition(
+    folder: Path, tmp_path: Path
+) -> None:
+    encoder = encoder_of(folder, TEMPLATE)
+    prompts = make_prompts("mine", spec(tmp_path / "c.toml"), encoder)
+    texts = [encoder.tokenizer.decode(ids) for ids in prompts.items]
+    assert texts == [
+        "user: How?\nassistant:",
+        "user: One.\nassistant: Two.\nuser: Three?\nassistant:",
+    ]
+    assert (prompts.chat, prompts.ends, prompts.note) == (True, [0], "")
+    other = make_prompts("mine", spec(tmp_path / "c.toml", system="Be brief."), encoder)
+    assert encoder.tokenizer.decode(other.items[0]) == "system: Be brief.\nuser: How?\nassistant:"
+    assert other.token_hash != prompts.token_hash
+    changed = encoder_of(folder, TEMPLATE.replace("assistant:", "bot:"))
+    assert make_prompts("mine", spec(tmp_path / "c.toml"), changed).template != prompts.template
+
+
+def test_without_chat_the_bare_text_is_asked_and_a_declared_template_is_named(
+    folder: Path, tmp_path: Path
+) -> None:
+    encoder = encoder_of(folder, TEMPLATE)
+    prompts = make_prompts("mine", spec(tmp_path / "c.toml", chat=False), encoder)
+    assert [encoder.tokenizer.decode(ids) for ids in prompts.items] == ["How?", "Three?"]
+    assert prompts.template == ""
+    assert "declares a chat template" in prompts.note
+    bare = make_prompts("mine", spec(tmp_path / "c.toml", chat=False), encoder_of(folder, None))
+    assert bare.note == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "{{ bos_token }}"])
+def test_a_model_that_wants_a_bos_has_one_whoever_puts_it(folder: Path, prefix: str) -> None:
+    encoder = encoder_of(folder, prefix + TEMPLATE, add_bos=True)
+    ids = encode_chat(encoder, [{"role": "user", "content": "How?"}])
+    assert (ids[0], ids.count(0)) == (0, 1)
+    assert encoder.tokenizer.decode(ids[1:]) == "user: How?\nassistant:"
+
+
+def test_a_template_with_two_bos_is_refused(folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(folder, "{{ bos_token }}{{ bos_token }}" + TEMPLATE, add_bos=True)
+    with pytest.raises(InputError, match="prompts 'mine': the model's chat template begins with two"):
+        make_prompts("mine", spec(tmp_path / "c.toml"), encoder)
+
+
+def test_a_template_that_prints_the_date_is_the_same_every_day(folder: Path) -> None:
+    encoder = encoder_of(folder, "\n{{ strftime_now('%d %b %Y') }}|{{ date_string }}|" + TEMPLATE)
+    text = render(encoder.tokenizer, [{"role": "user", "content": "How?"}])
+    assert text == "\n01 Jan 2025|01 Jan 2025|user: How?\nassistant:"
+    assert str(datetime.datetime.now(datetime.UTC).year) not in text
+
+
+def test_a_template_that_refuses_a_role_says_so_and_drops_nothing(folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(folder, REFUSES)
+    message = (
+        r"prompts 'mine': .* refuses a conversation of system, user .*no system role.*leave `system` out"
+    )
+    with pytest.raises(InputError, match=message):
+        make_prompts("mine", spec(tmp_path / "c.toml", system="Be brief."), encoder)
+    assert len(make_prompts("mine", spec(tmp_path / "c.toml"), encoder).items) == 2
+
+
+def test_a_model_without_a_template_cannot_chat(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="prompts 'mine': the model has no chat template: set chat = false"):
+        make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, None))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("other = 1", "chats: must be a list"),
+        ('chats = ["a", ""]', "entry 2: must be a text that is not empty"),
+        ('chats = ["a", 3]', "entry 2: must be a text"),
+        ('chats = [["a", "b"]]', "entry 1: must end with the user's turn"),
+        ('chats = ["a", "b", "a"]', "entry 3: is entry 1 again"),
+        ('chats = ["a"]', "has 1 chats, the tier needs 2: lower `items`"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_the_entry(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(InputError, match=f"c.toml: .*{message}|c.toml: {message}"):
+        read_chats(tmp_path / "c.toml", 2)
+
+
+def test_the_shipped_conversations_are_several_dozen() -> None:
+    chats = read_chats(CHATS / "everyday.toml", 40)
+    assert sum(len(chat) > 1 for chat in chats) >= 3
+    assert all(chat[-1]["role"] == "user" for chat in chats)
+
+
+def test_ends_are_those_of_the_generation_configuration_and_the_tokenizers(folder: Path) -> None:
+    tokenizer = Encoder(folder, None).tokenizer
+    edit(folder / "generation_config.json", eos_token_id=[7, 9], repetition_penalty=2.0)
+    assert ends_of(folder, tokenizer) == [0, 7, 9]
+    (folder / "generation_config.json").unlink()
+    edit(folder / "config.json", eos_token_id=5)
+    assert ends_of(folder, tokenizer) == [0, 5]
+    config = json.loads((folder / "config.json").read_text())
+    del config["eos_token_id"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert ends_of(folder, tokenizer) == [0]
+
+
+def test_ends_of_a_gguf_are_its_headers(tiny: TinyModel) -> None:
+    assert Encoder(tiny.gguf, None).ends == [0]
