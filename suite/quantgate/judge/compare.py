@@ -17,6 +17,7 @@ from quantgate.files import hash_of
 from quantgate.judge.environment import CHECKPOINT, changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
+from quantgate.judge.texts import same_texts
 from quantgate.records import MOVED, Measurement, Metric, Scalar, Status, Verdict
 from quantgate.words import delta
 
@@ -137,6 +138,10 @@ def _of_metric(
         name = f"{name.rpartition('/')[0]}/choices"
         if same := tolerances.of_reproduction(name, cell):
             yield reproduction(cell, name, choices, old_choices, same, changed, reproduce, unused=unused)
+    if before and "ids" in metric.raw and "ids" in before.raw and not first_difference(before, metric)[0]:
+        name = name.rpartition("/")[0]
+        if same := tolerances.of_reproduction(name, cell):
+            yield same_texts(cell, name, metric, before, same, changed, reproduce, unused=unused)
 
 
 def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from quantgate.backends.base import Rounding, Sizes, Weights
+from quantgate.backends.base import Rounding, Sizes, Stops, Weights
+from quantgate.backends.greedy import continue_greedily
 from quantgate.items import Choice, Item, Task, Text
 from quantgate.jobs import Job
 from quantgate.measure.session import Session
@@ -73,6 +74,9 @@ class Bigrams:
     def next_logits(self) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self.table[self.last]
         return logits
+
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        return continue_greedily(self, ids, limit, stops)
 
     def weights(self) -> Weights:
         self.calls.append("weights")

@@ -1,0 +1,66 @@
+"""What a reference wrote, left for the cells that are held against it; and what can be said of a written text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from quantgate.cache.kept import keep
+from quantgate.errors import MeasurementError
+from quantgate.files import write_atomic
+from quantgate.records import Record
+
+LONGEST, REPEATS, LEAST = 16, 3, 12
+"""Of a loop: tokens of the n-gram at most, how often it stands at the least, tokens that it takes up at the least."""
+
+
+class Written(Record):
+    """What a reference wrote. prompts: hash of the prompts' tokens. texts: token ids after each prompt. logprobs: of
+    each token, in nats, by one pass over prompt and text. gaps: of each token, by how many nats it led the second
+    likeliest; None: the library does not say."""
+
+    prompts: str
+    texts: list[list[int]]
+    logprobs: list[list[float]]
+    gaps: list[list[float]] | None
+
+
+def leave(path: Path, written: Written) -> None:
+    """Write the file. Raises MeasurementError where it does not fit."""
+    try:
+        write_atomic(path, written.model_dump_json().encode())
+        keep(path)
+    except OSError as error:
+        raise MeasurementError(
+            f"{path}: what the reference wrote cannot be kept ({error.strerror})"
+        ) from error
+
+
+def read_left(path: Path, prompts: str) -> Written:
+    """Read what a reference wrote after these prompts. Raises MeasurementError."""
+    try:
+        written = Written.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise MeasurementError(f"{path}: what the reference wrote cannot be read: delete it") from error
+    if written.prompts != prompts:
+        raise MeasurementError(f"{path}: the reference was asked other prompts: delete it")
+    return written
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two texts have in common at their beginnings."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def ends_in_loop(ids: Sequence[int]) -> bool:
+    """Return whether a text ends in a degenerate loop: an n-gram of up to `LONGEST` tokens, `REPEATS` times or more,
+    one after the other, `LEAST` tokens or more in all."""
+    for size in range(1, LONGEST + 1):
+        span = max(REPEATS * size, LEAST)
+        tail = ids[-span:]
+        if len(tail) == span and all(a == b for a, b in zip(tail, tail[size:], strict=False)):
+            return True
+    return False
