@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from quantgate.records import Record
 
 TOKENIZER = "tokenizer.json"
 """A workload's file of the tokenizer; only a workload with programs has it."""
+CHATS = "chats.json"
+"""A workload's file of the conversations that chat templates are compared on, where a tier compares them."""
 MISSING = "missing.json"
 """A workload's file of reasons why texts and tasks are missing in it, by name."""
 
@@ -79,6 +81,16 @@ class Prompts(Record):
     items: list[list[int]]
     token_hash: str
     note: str = ""
+
+
+class Conversation(Record):
+    """A conversation that chat templates are compared on. ids: of its tokens, by the model's template and tokenizer, up
+    to where the assistant begins to write; None: the template refuses it."""
+
+    name: str
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]]
+    ids: list[int] | None
 
 
 class Program(Record):

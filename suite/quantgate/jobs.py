@@ -57,7 +57,8 @@ class Asked(Record):
 
 class Needs(Record):
     """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
-    programs to write, prompts; and the number of few-shot examples before each item."""
+    programs to write, prompts; the number of few-shot examples before each item; and whether it takes the conversations
+    that chat templates are compared on."""
 
     texts: dict[str, int] = Field(default_factory=dict)
     tasks: dict[str, int] = Field(default_factory=dict)
@@ -65,6 +66,7 @@ class Needs(Record):
     lines: dict[str, int] = Field(default_factory=dict)
     programs: dict[str, int] = Field(default_factory=dict)
     prompts: dict[str, Asked] = Field(default_factory=dict)
+    chats: bool = False
 
 
 class Preparation(Record):

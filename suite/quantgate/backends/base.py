@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenSequence, TokenTree
+from quantgate.checkpoint.template import Message
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,17 @@ class HasLoop(Protocol):
 
     def loop(self, ids: Sequence[int], count: int) -> None:
         """Continue `ids` greedily by `count` tokens with that loop."""
+
+
+@runtime_checkable
+class RendersChats(Protocol):
+    """A library that renders conversations by a chat template that the checkpoint carries; no capability that a metric
+    group needs."""
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Token ids of a conversation up to where the assistant begins to write, by the template and the tokenizer of
+        the checkpoint, on the day `quantgate.checkpoint.template.TODAY`; None: it has no template, or one that refuses
+        the conversation."""
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from quantgate.backends.base import DeviceMemory
 from quantgate.backends.spec import backends
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
-from quantgate.items import TOKENIZER, Programs, Prompts, Task, Text
+from quantgate.items import CHATS, TOKENIZER, Conversation, Programs, Prompts, Task, Text
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
@@ -246,6 +246,12 @@ class Session:
     def tokenizer_lines(self) -> list[tuple[str, list[int]]]:
         """Return texts and their ids by the model's own tokenizer."""
         return [(text, ids) for text, ids in json.loads((self._job.workload / "lines.json").read_bytes())]
+
+    def conversations(self) -> list[Conversation]:
+        """Return conversations and their ids by the model's own template and tokenizer."""
+        return [
+            Conversation.model_validate(one) for one in json.loads((self._job.workload / CHATS).read_bytes())
+        ]
 
     def prompt(self, length: int) -> list[int]:
         """Return random token ids, the same on every run, as llama-bench feeds them; timing does not depend on text."""

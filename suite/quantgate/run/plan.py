@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Cell
+from quantgate.items import CHATS
 from quantgate.jobs import Needs
 from quantgate.measure.groups import case_of, group_name, group_of
 from quantgate.records import AGREEMENT, Record
@@ -89,6 +90,7 @@ def needs_of(group_options: GroupOptions) -> Needs:
     return Needs(
         fewshot=fewshot,
         prompts=prompts,
+        chats=any(one.chats for one in needs),
         **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")},
     )
 
@@ -110,6 +112,8 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
     group, _, part = request.partition("/")
     needs = group_of(group).needs(options[group])
     names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts])
+    if needs.chats:
+        names[CHATS] = None
     return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")
 
 

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantgate.checkpoint.checks import read_json
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.template import Message, RefusedError, render, template_of, with_one_bos
 from quantgate.config.toml_input import read_toml
-from quantgate.errors import InputError, in_one_line
+from quantgate.errors import InputError
 from quantgate.files import hash_of
-from quantgate.items import Prompts
+from quantgate.items import Conversation, Prompts
+from quantgate.supply.conversations import conversations
 
 if TYPE_CHECKING:
     from quantgate.supply.encoder import Encoder
 
-TODAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
-"""What a template that prints a date is told: the tokens are the same every day."""
-DIRECTIVES = "YymdbBaAjHIMSp"
-"""Of `strftime`, those that templates use."""
 ROLES = ("user", "assistant")
-
-Message = Mapping[str, Any]
 
 
 def read_chats(path: Path, count: int) -> list[list[Message]]:
@@ -78,65 +73,24 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
     )
 
 
-def template_of(tokenizer: Any) -> str:
-    """Return the chat template that a tokenizer takes for a chat without tools; empty: it has none."""
-    template = tokenizer.chat_template
-    if isinstance(template, dict):
-        template = template.get("default")
-    return template or ""
-
-
 def encode_chat(
     encoder: Encoder, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
 ) -> list[int]:
-    """Return the ids of a conversation up to where the assistant begins to write, as the template renders it. Where the
-    model wants a beginning-of-sequence token it has exactly one, by whomever. Raises InputError."""
-    ids = encoder.encode(render(encoder.tokenizer, messages, tools))
-    if encoder.bos is None:
-        return ids
-    if ids[:2] == [encoder.bos] * 2:
-        raise InputError(
-            "the model's chat template begins with two beginning-of-sequence tokens: mend the template, or ask with "
-            "chat = false"
-        )
-    return ids if ids[:1] == [encoder.bos] else [encoder.bos, *ids]
+    """Return the ids of a conversation up to where the assistant begins to write, as the template renders it. Raises
+    InputError."""
+    return with_one_bos(encoder.encode(render(encoder.tokenizer, messages, tools)), encoder.bos)
 
 
-def render(tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return a conversation as the tokenizer's template renders it for the assistant's answer, on the day `TODAY`.
-    Raises InputError for a tokenizer without a template, and for a conversation that the template refuses."""
-    import jinja2
-
-    if not template_of(tokenizer):
-        raise InputError("the model has no chat template: set chat = false")
-    try:
-        text = tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(tools) or None,
-            chat_template=_on_one_day(tokenizer.get_chat_template(tools=list(tools) or None)),
-            tokenize=False,
-            add_generation_prompt=True,
-            date_string=TODAY.strftime("%d %b %Y"),
-        )
-    except jinja2.TemplateError as error:
-        roles = ", ".join(str(message["role"]) for message in messages)
-        remedy = "leave `system` out" if messages[0]["role"] == "system" else "ask with chat = false"
-        raise InputError(
-            f"the model's chat template refuses a conversation of {roles} ({in_one_line(error)}): {remedy}"
-        ) from error
-    return str(text)
-
-
-def _on_one_day(template: str) -> str:
-    """Return a template whose `strftime_now` gives the day `TODAY`, where it asks for that. transformers takes no function
-    as an argument of a template, so a macro takes its place."""
-    if "strftime_now" not in template:
-        return template
-    dated = "".join(f"|replace('%{code}', '{TODAY.strftime(f'%{code}')}')" for code in DIRECTIVES)
-    # The empty expression keeps a newline with which the template begins.
-    return (
-        f"{{%- macro strftime_now(format) -%}}{{{{ format{dated} }}}}{{%- endmacro -%}}{{{{ '' }}}}{template}"
-    )
+def make_conversations(encoder: Encoder) -> list[Conversation]:
+    """Return the conversations that templates are compared on, with their ids. Raises InputError."""
+    made = []
+    for name, messages, tools in conversations(encoder.tokenizer):
+        try:
+            ids: list[int] | None = encode_chat(encoder, messages, tools)
+        except RefusedError:
+            ids = None
+        made.append(Conversation(name=name, messages=messages, tools=tools, ids=ids))
+    return made
 
 
 def ends_of(source: Path, tokenizer: Any) -> list[int]:

@@ -198,8 +198,17 @@ class Supply:
                 code_hash(
                     *(
                         f"supply/{n}.py"
-                        for n in ("encoder", "tasks", "programs", "lines", "splitting", "chat")
+                        for n in (
+                            "encoder",
+                            "tasks",
+                            "programs",
+                            "lines",
+                            "splitting",
+                            "chat",
+                            "conversations",
+                        )
                     ),
+                    "checkpoint/template.py",
                     *ROWS,
                 ),
             ]
@@ -256,5 +265,6 @@ class Supply:
                 p: {"path": str(sources.prompts(p)), **asked.model_dump()}
                 for p, asked in needs.prompts.items()
             },
+            "chats": needs.chats,
             "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
         }

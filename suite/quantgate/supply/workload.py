@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import MISSING, TOKENIZER
+from quantgate.items import CHATS, MISSING, TOKENIZER
 from quantgate.records import Record
-from quantgate.supply.chat import make_prompts
+from quantgate.supply.chat import make_conversations, make_prompts
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
@@ -33,16 +33,17 @@ def make_workload(
     lines: dict[str, dict[str, Any]],
     programs: dict[str, dict[str, Any]],
     prompts: dict[str, dict[str, Any]],
+    chats: bool,
     partial: bool = False,
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `lines.json` and `missing.json` below `output`.
+    `lines.json`, `chats.json` and `missing.json` below `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
     fetches them), `items` and `fewshot`. prompts: by name, as `make_prompts` takes them. Any of them may have
-    `missing` instead: why it could not be fetched. partial: leave out texts, tasks and prompts that cannot be made;
-    `missing.json` gives the reasons.
+    `missing` instead: why it could not be fetched. chats: whether chat templates are compared. partial: leave out
+    texts, tasks and prompts that cannot be made; `missing.json` gives the reasons.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
@@ -81,11 +82,13 @@ def make_workload(
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():
             write("prompts", Path(name).stem, spec, bound(make_prompts, name, spec, encoder))
+        if chats and (compared := attempt(CHATS, {}, bound(make_conversations, encoder))) is not None:
+            (work / CHATS).write_text(json.dumps([one.model_dump() for one in compared]))
         samples: list[str] = []
         for name, spec in lines.items():
             text = attempt(name, spec, bound(read_text, spec)) or ""
             samples += [line for line in text[: spec["characters"]].splitlines() if line.strip()]
-        compared = make_lines(encoder.tokenizer, samples) if lines else []
-        (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in compared]))
+        every = make_lines(encoder.tokenizer, samples) if lines else []
+        (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in every]))
         (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
         (work / MISSING).write_text(json.dumps(missing))

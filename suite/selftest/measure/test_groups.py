@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from quantgate.jobs import Needs
 from quantgate.measure.metrics import accuracy, code, decoding, perplexity, tokenizer
 
-from selftest.measure.fakes import Here
+from selftest.measure.fakes import Bigrams, Here
 
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Mapping, Sequence
 
 
 def test_what_the_metrics_need_of_the_workload() -> None:
@@ -29,6 +29,7 @@ def test_what_the_metrics_need_of_the_workload() -> None:
         "t": 33
     }
     assert tokenizer.GROUP.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
+    assert tokenizer.GROUP.needs(tokenizer.Options(text="t", chat=True)).chats
 
 
 def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:
@@ -39,3 +40,33 @@ def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:
     assert metric.raw == {"first mismatches": ["cd", "ef"]}
     assert metric.conditions == {"source": "w1", "lines": 5}
     assert here.progress[-1] == ("tokenizer", 5, 5)
+
+
+class Chatty(Bigrams):
+    """Refuses a system message, and begins every other conversation with a token of its own."""
+
+    def chat(
+        self, messages: Sequence[Mapping[str, object]], tools: Sequence[Mapping[str, object]]
+    ) -> list[int] | None:
+        return None if messages[0]["role"] == "system" else [1, len(messages), len(tools)]
+
+
+def test_chat_templates_are_compared_conversation_by_conversation(here: Here) -> None:
+    ask, system = {"role": "user", "content": "?"}, {"role": "system", "content": "!"}
+    conversations = [
+        {"name": "same", "messages": [ask], "tools": [], "ids": [1, 1, 0]},
+        {"name": "other", "messages": [ask], "tools": [{"type": "function"}], "ids": [1, 1, 0]},
+        {"name": "both refuse", "messages": [system], "tools": [], "ids": None},
+        {"name": "one refuses", "messages": [system, ask], "tools": [], "ids": [1, 2, 0]},
+        {"name": "the other refuses", "messages": [ask, system], "tools": [], "ids": None},
+    ]
+    here.write("lines.json", "[]")
+    here.write("chats.json", json.dumps(conversations))
+    here.backend = Chatty()
+    assert here.measure(tokenizer, text="t").keys() == {"tokenizer/mismatches"}
+    metric = here.measure(tokenizer, text="t", chat=True)["tokenizer/chat_mismatches"]
+    assert (metric.value, metric.kind, metric.unit) == (3, "exact", "conversations")
+    assert metric.raw == {"says": "other, one refuses, the other refuses"}
+    assert metric.conditions == {"source": "w1", "conversations": 5}
+    here.backend = Bigrams()
+    assert here.measure(tokenizer, text="t", chat=True).keys() == {"tokenizer/mismatches"}

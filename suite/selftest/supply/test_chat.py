@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from quantgate.checkpoint.template import render
 from quantgate.errors import InputError
-from quantgate.supply.chat import encode_chat, ends_of, make_prompts, read_chats, render
+from quantgate.supply.chat import encode_chat, ends_of, make_prompts, read_chats
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import CHATS
 

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from quantgate.backends.base import Rounding, Sizes, Stops, Weights, lengths_in
 from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
 from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
+from quantgate.backends.runtime.llama_chat import ids_of, rendered
 from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.contents import gguf_parts
+from quantgate.checkpoint.template import Message
 from quantgate.errors import MeasurementError
 
 logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
@@ -210,14 +212,10 @@ class LlamaCpp:
         return Sizes(vocabulary=self._n_vocab, positions=limit, learned=learned)
 
     def tokenize(self, text: str) -> list[int]:
-        data = text.encode()
-        room = len(data) + 8
-        tokens = (llama_cpp.llama_token * room)()
-        # The name of a special token stands for that token, as in the tokenizers of transformers.
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
-        if count < 0:
-            raise MeasurementError(f"llama_tokenize returned {count} for {len(data)} bytes")
-        return list(tokens[:count])
+        return ids_of(self._vocab, text)
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        return rendered(self._model, messages, tools)
 
     def lengths(self) -> list[int]:
         return lengths_in(self._metadata())

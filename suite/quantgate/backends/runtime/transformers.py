@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ from quantgate.backends.runtime.weights import count, in_and_out, quantized_laye
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.checks import check_no_adapter, check_quantization, positions_of
 from quantgate.checkpoint.contents import weight_files
-from quantgate.errors import MeasurementError
+from quantgate.checkpoint.template import Message, render, with_one_bos
+from quantgate.errors import InputError, MeasurementError
 from quantgate.machine.environment import instruction_sets
 
 SHARED = ("position_ids", "attention_mask", "past_key_values")
@@ -189,6 +190,14 @@ class Transformers(Continuing):
 
     def tokenize(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def chat(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        alone = list(self._tokenizer("")["input_ids"])
+        bos = self._tokenizer.bos_token_id if alone[:1] == [self._tokenizer.bos_token_id] else None
+        try:
+            return with_one_bos(self.tokenize(render(self._tokenizer, messages, tools)), bos)
+        except InputError:
+            return None
 
     @functools.cached_property
     def _tokenizer(self) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from quantgate.backends.base import RendersChats
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Group, exact
 from quantgate.measure.session import Session
@@ -14,21 +15,25 @@ from quantgate.records import Declared, Metric, Record
 
 class Options(Record):
     """text: name in tasks.toml; the lines of its first `characters` are compared, and `quantgate.supply.lines`: every
-    token of the vocabulary and what tokenizers often differ on."""
+    token of the vocabulary and what tokenizers often differ on. chat: compare chat templates, too."""
 
     text: str
     characters: int = Field(default=20000, ge=1)
+    chat: bool = False
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """Return `tokenizer/mismatches`: how many lines have other ids than the model's own tokenizer gives."""
+    """Return `tokenizer/mismatches`: how many lines have other ids than the model's own tokenizer gives. With `chat`
+    also `tokenizer/chat_mismatches`: how many conversations, of `quantgate.supply.conversations`, have other ids by the
+    template and the tokenizer that the checkpoint carries than by the model's own."""
+    options = session.options("tokenizer", Options)
     lines = session.tokenizer_lines()
     wrong = []
     for number, (text, ids) in enumerate(lines, 1):
         if session.backend.tokenize(text) != ids:
             wrong.append(text)
         session.progress(number, len(lines))
-    return {
+    metrics = {
         "tokenizer/mismatches": exact(
             float(len(wrong)),
             {"source": session.source_hash, "lines": len(lines)},
@@ -36,13 +41,30 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             raw={"first mismatches": wrong[:5]},
         )
     }
+    if options.chat and isinstance(session.backend, RendersChats):
+        metrics["tokenizer/chat_mismatches"] = _chats(session, session.backend)
+    return metrics
+
+
+def _chats(session: Session, backend: RendersChats) -> Metric:
+    conversations = session.conversations()
+    wrong = [one.name for one in conversations if backend.chat(one.messages, one.tools) != one.ids]
+    return exact(
+        float(len(wrong)),
+        {"source": session.source_hash, "conversations": len(conversations)},
+        unit="conversations",
+        raw={"says": ", ".join(wrong)} if wrong else {},
+    )
 
 
 GROUP = Group(
     options=Options,
-    metrics={"tokenizer/mismatches": Declared("exact")},
+    metrics={
+        "tokenizer/mismatches": Declared("exact"),
+        "tokenizer/chat_mismatches": Declared("exact"),
+    },
     measure=measure,
     family="tokenizer",
     capabilities=frozenset({"tokenizes"}),
-    needs=lambda options: Needs(lines={options.text: options.characters}),
+    needs=lambda options: Needs(lines={options.text: options.characters}, chats=options.chat),
 )
