@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from quantgate.backends.base import Rounding, Sizes, Stops, Weights
-from quantgate.backends.greedy import continue_greedily
+from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.items import Choice, Item, Task, Text
 from quantgate.jobs import Job
 from quantgate.measure.session import Session
