@@ -7,7 +7,7 @@ from typing import Any, Literal
 from quantgate.records import Record
 
 TOKENIZER = "tokenizer.json"
-"""A workload's file of the tokenizer; only a workload with programs has it."""
+"""A workload's file of the tokenizer; only a workload with programs or questions has it."""
 CHATS = "chats.json"
 """A workload's file of the conversations that chat templates are compared on, where a tier compares them."""
 MISSING = "missing.json"
@@ -79,6 +79,29 @@ class Prompts(Record):
     template: str
     ends: list[int]
     items: list[list[int]]
+    token_hash: str
+    note: str = ""
+
+
+class Questions(Record):
+    """The first items of an lm-evaluation-harness task whose answers are written (output type generate_until).
+
+    until: texts before which an answer ends. limit: tokens that the task gives an answer. items: of each prompt, token
+    ids. documents: what the harness marks answers by. Other fields are those of `Prompts` and `Task`; fewshot: examples
+    before each item.
+    """
+
+    name: str
+    version: str
+    chat: bool
+    template: str
+    fewshot: int
+    until: list[str]
+    limit: int
+    ends: list[int]
+    items: list[list[int]]
+    documents: list[dict[str, Any]]
+    data_hash: str
     token_hash: str
     note: str = ""
 

@@ -55,10 +55,19 @@ class Asked(Record):
     system: str | None = None
 
 
+class Posed(Asked):
+    """How the questions of a task are asked. fewshot: examples before each, the first of the task's; None: as many as
+    the task says, chosen as it says. turns: in a chat the examples are turns of the conversation, not one message with
+    the question."""
+
+    fewshot: int | None = None
+    turns: bool = True
+
+
 class Needs(Record):
     """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
-    programs to write, prompts; the number of few-shot examples before each item; and whether it takes the conversations
-    that chat templates are compared on."""
+    programs to write, prompts, questions; the number of few-shot examples before each item of tasks; and whether it
+    takes the conversations that chat templates are compared on."""
 
     texts: dict[str, int] = Field(default_factory=dict)
     tasks: dict[str, int] = Field(default_factory=dict)
@@ -66,6 +75,7 @@ class Needs(Record):
     lines: dict[str, int] = Field(default_factory=dict)
     programs: dict[str, int] = Field(default_factory=dict)
     prompts: dict[str, Asked] = Field(default_factory=dict)
+    questions: dict[str, Posed] = Field(default_factory=dict)
     chats: bool = False
 
 

@@ -209,7 +209,7 @@ class Measurement(Record):
     scoring: dict[str, float] = Field(default_factory=dict)
     """Seconds of scoring alone, by task."""
     unmeasured: dict[str, str] = Field(default_factory=dict)
-    """Metric groups that this machine cannot measure, and why."""
+    """Metric groups, and parts of them, that cannot be measured here, and why."""
     complete: bool = False
     """False while the measuring process still has metrics to measure."""
 

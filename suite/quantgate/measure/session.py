@@ -18,7 +18,7 @@ from quantgate.backends.base import DeviceMemory
 from quantgate.backends.spec import backends
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
-from quantgate.items import CHATS, TOKENIZER, Conversation, Programs, Prompts, Task, Text
+from quantgate.items import CHATS, TOKENIZER, Conversation, Programs, Prompts, Questions, Task, Text
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
@@ -63,7 +63,6 @@ def measure_cell(job: Job) -> None:
     turns.take(load)
     phases["load"] = clock() - begin
     metrics: dict[str, Metric] = {}
-    unmeasured: dict[str, str] = {}
     for group in in_order(map(group_name, job.requests)):
         begin = clock()
         session.phase, session.phase_note = group, ""
@@ -72,7 +71,7 @@ def measure_cell(job: Job) -> None:
         try:
             metrics.update(group_of(group).measure(session, parts))
         except UnmeasurableError as error:
-            unmeasured[group] = str(error)
+            session.unmeasured[group] = str(error)
         phases[group] = clock() - begin
     as_is = {"checkpoint": job.as_is} if job.as_is else {}  # what is under test: no condition of a comparison
     record = Measurement(
@@ -89,7 +88,7 @@ def measure_cell(job: Job) -> None:
         phases=phases,
         forward=session.forward,
         scoring=session.scoring,
-        unmeasured=unmeasured,
+        unmeasured=session.unmeasured,
         complete=True,
     )
     write_atomic(job.output, record.model_dump_json(indent=1).encode())
@@ -123,6 +122,8 @@ class Session:
         """How tasks are scored, once that was needed."""
         self.notes: dict[str, str] = {}
         """What the record says of how it was measured, by subject."""
+        self.unmeasured: dict[str, str] = {}
+        """Why a metric group, or a part of one (`answers/gsm8k`), could not be measured."""
         self.forward: defaultdict[str, float] = defaultdict(float)
         """By phase, the seconds spent in forward passes."""
         self.scoring: dict[str, float] = {}
@@ -233,12 +234,15 @@ class Session:
     def prompts(self, name: str) -> Prompts:
         return self._read(Prompts, f"prompts-{Path(name).stem}.json")
 
+    def questions(self, name: str) -> Questions:
+        return self._read(Questions, f"questions-{name}.json")
+
     def _read(self, model: type[R], file: str) -> R:
         return model.model_validate_json((self._job.workload / file).read_bytes())
 
     @functools.cached_property
     def detokenizer(self) -> Tokenizer:
-        """The model's own tokenizer, where the workload has programs."""
+        """The model's own tokenizer, where the workload has programs or questions."""
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self._job.workload / TOKENIZER))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from quantgate.cache.kept import keep
 from quantgate.errors import MeasurementError
 from quantgate.files import write_atomic
-from quantgate.records import Record
+from quantgate.measure.groups import paired
+from quantgate.records import Metric, Record, Scalar
 
 LONGEST, REPEATS, LEAST = 16, 3, 12
 """Of a loop: tokens of the n-gram at most, how often it stands at the least, tokens that it takes up at the least."""
@@ -64,3 +66,23 @@ def ends_in_loop(ids: Sequence[int]) -> bool:
         if len(tail) == span and all(a == b for a, b in zip(tail, tail[size:], strict=False)):
             return True
     return False
+
+
+def of_texts(
+    name: str, texts: list[list[int]], ends: Collection[int], limit: int, conditions: dict[str, Scalar]
+) -> dict[str, Metric]:
+    """Return what can be said of written texts by themselves: `<name>/length` (tokens, geometric mean), `limit`, the
+    share that had no end at `limit` tokens, and `loops`, the share that ends in a loop (`ends_in_loop`). The ids are in
+    `raw` of the first."""
+    ended = [text[-1] in ends for text in texts]
+    inside = [text[:-1] if end else text for text, end in zip(texts, ended, strict=True)]
+    unended = [float(not end and len(text) >= limit) for text, end in zip(texts, ended, strict=True)]
+    loops = [float(ends_in_loop(text)) for text in inside]
+    lengths = np.log([len(text) for text in texts])
+    return {
+        f"{name}/length": paired(
+            lengths, conditions, unit="tokens", better="lower", link="exp", raw={"ids": texts}
+        ),
+        f"{name}/limit": paired(unended, conditions, unit="fraction", better="lower", answers=True),
+        f"{name}/loops": paired(loops, conditions, unit="fraction", better="lower", answers=True),
+    }

@@ -44,8 +44,9 @@ class Measurer(Protocol):
 
 def check_measured(record: Measurement, request: str, cell: Cell, benches: Iterable[Bench]) -> None:
     """Raise MeasurementError where the cell's record lacks a request, with the reason."""
-    if why := record.unmeasured.get(group_name(request)):
-        raise MeasurementError(why)
+    for name in (group_name(request), request):
+        if why := record.unmeasured.get(name):
+            raise MeasurementError(why)
     if request not in record.requests:
         reasons = (bench.lacking(cell, request) for bench in benches)
         failed = f"not measured: the reference {cell.reference} failed"

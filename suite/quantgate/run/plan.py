@@ -86,10 +86,10 @@ def needs_of(group_options: GroupOptions) -> Needs:
         return counts
 
     fewshot = max((one.fewshot for one in needs), default=0)
-    prompts = {name: asked for one in needs for name, asked in one.prompts.items()}
     return Needs(
         fewshot=fewshot,
-        prompts=prompts,
+        prompts={name: asked for one in needs for name, asked in one.prompts.items()},
+        questions={name: posed for one in needs for name, posed in one.questions.items()},
         chats=any(one.chats for one in needs),
         **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")},
     )
@@ -111,7 +111,9 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
         return ""
     group, _, part = request.partition("/")
     needs = group_of(group).needs(options[group])
-    names = dict.fromkeys([*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts])
+    names = dict.fromkeys(
+        [*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts, *needs.questions]
+    )
     if needs.chats:
         names[CHATS] = None
     return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")

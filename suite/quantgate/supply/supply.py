@@ -83,7 +83,7 @@ class Supply:
         """Raise InputError for a text or task that does not exist."""
         for text in [*self._needs.texts, *self._needs.lines]:
             self._sources.text_identity(text)
-        for task in [*self._needs.tasks, *self._needs.programs]:
+        for task in [*self._needs.tasks, *self._needs.programs, *self._needs.questions]:
             self._sources.check_task(task)
         for name, asked in self._needs.prompts.items():
             read_chats(self._sources.prompts(name), asked.items)
@@ -177,18 +177,19 @@ class Supply:
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Return the place of each task's documents, and what is taken of them, for `make_task`."""
         return {
-            t: {**self._sources.task(t), "items": count, "fewshot": self._needs.fewshot}
+            t: {**self._sources.task(t), "items": count, "fewshot": self._needs.fewshot or None}
             for t, count in self._needs.tasks.items()
         }
 
     def workload_hash(self, model: str) -> str:
         """Return the identity of one model's workload: its contents, and the code and packages that make it."""
+        needs, sources = self._needs, self._sources
         requested = {
             "bos": self._matrix.models[model].add_bos,
-            "needs": self._needs.model_dump(),
-            "texts": {t: self._sources.text_identity(t) for t in [*self._needs.texts, *self._needs.lines]},
-            "tasks": {t: self._sources.task_identity(t) for t in [*self._needs.tasks, *self._needs.programs]},
-            "prompts": {p: sha256_of(self._sources.prompts(p)) for p in self._needs.prompts},
+            "needs": needs.model_dump(),
+            "texts": {t: sources.text_identity(t) for t in [*needs.texts, *needs.lines]},
+            "tasks": {t: sources.task_identity(t) for t in [*needs.tasks, *needs.programs, *needs.questions]},
+            "prompts": {p: sha256_of(sources.prompts(p)) for p in needs.prompts},
         }
         return hash_of(
             [
@@ -202,6 +203,7 @@ class Supply:
                             "encoder",
                             "tasks",
                             "programs",
+                            "questions",
                             "lines",
                             "splitting",
                             "chat",
@@ -255,7 +257,7 @@ class Supply:
             "key": f"{self._matrix.path}: models.{name}.add_bos",
             "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},
             "tasks": {
-                t: {**place(sources.task, t), "items": count, "fewshot": needs.fewshot}
+                t: {**place(sources.task, t), "items": count, "fewshot": needs.fewshot or None}
                 for t, count in needs.tasks.items()
             },
             "programs": {
@@ -264,6 +266,9 @@ class Supply:
             "prompts": {
                 p: {"path": str(sources.prompts(p)), **asked.model_dump()}
                 for p, asked in needs.prompts.items()
+            },
+            "questions": {
+                t: {**place(sources.task, t), **posed.model_dump()} for t, posed in needs.questions.items()
             },
             "chats": needs.chats,
             "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},

@@ -111,8 +111,8 @@ def results_of(name: str, process: Callable[..., Any] | str | None) -> Results:
 
 def load_task(name: str, spec: dict[str, Any]) -> Any:
     """Return lm-eval's task object. Its documents come from the place that `spec` names, or from lm-eval itself. The
-    `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`).
-    Raises AssetError and InputError."""
+    `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`); None:
+    there are as many as the task says, chosen as it says. Raises AssetError and InputError."""
 
     def configure(config: dict[str, Any]) -> dict[str, Any]:
         split = spec.get("split")
@@ -124,18 +124,22 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
                 dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split"))
             )
             config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
-        if spec.get("fewshot"):
-            config["num_fewshot"] = spec["fewshot"]
+        examples = spec.get("fewshot")
+        if examples is not None:
+            config["num_fewshot"] = examples
+        if config.get("num_fewshot"):
             fewshot = dict(config.get("fewshot_config") or {})
-            if split:
+            if split and "samples" not in fewshot:
                 # The examples come from the same documents; lm-eval skips the item itself if the two splits are equal.
-                config["fewshot_split"] = fewshot["split"] = config["test_split"]
-            config["fewshot_config"] = {**fewshot, "sampler": "first_n"}
+                config["fewshot_split"] = fewshot["split"] = split
+            config["fewshot_config"] = fewshot | ({"sampler": "first_n"} if examples else {})
         return config
 
     file = task_file(name)
     try:
         return build_task(name, file, configure)
+    except ImportError as error:
+        raise AssetError(f"task {name!r}: its rules need a package that is not installed: {error}") from error
     except Exception as error:
         raise AssetError(
             f"task {name!r}: it cannot be loaded from {file} and its data ({type(error).__name__}: {error}); "

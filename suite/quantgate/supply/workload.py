@@ -16,6 +16,7 @@ from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
 from quantgate.supply.programs import make_programs
+from quantgate.supply.questions import make_questions
 from quantgate.supply.tasks import make_task
 
 T = TypeVar("T")
@@ -33,17 +34,18 @@ def make_workload(
     lines: dict[str, dict[str, Any]],
     programs: dict[str, dict[str, Any]],
     prompts: dict[str, dict[str, Any]],
+    questions: dict[str, dict[str, Any]],
     chats: bool,
     partial: bool = False,
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `lines.json`, `chats.json` and `missing.json` below `output`.
+    `questions-<name>.json`, `lines.json`, `chats.json` and `missing.json` below `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
-    fetches them), `items` and `fewshot`. prompts: by name, as `make_prompts` takes them. Any of them may have
-    `missing` instead: why it could not be fetched. chats: whether chat templates are compared. partial: leave out
-    texts, tasks and prompts that cannot be made; `missing.json` gives the reasons.
+    fetches them), `items` and `fewshot`. prompts, questions: by name, as `make_prompts` and `make_questions` take them.
+    Any of them may have `missing` instead: why it could not be fetched. chats: whether chat templates are compared.
+    partial: leave out texts, tasks and prompts that cannot be made; `missing.json` gives the reasons.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
     steps = len(texts) + len(tasks) + 1
@@ -79,6 +81,10 @@ def make_workload(
             write("task", name, spec, bound(make_task, name, spec, encoder))
         for name, spec in programs.items():
             write("programs", name, spec, bound(make_programs, name, spec, encoder))
+        for name, spec in questions.items():
+            report(f"prepare task {name}", steps - 1, steps)
+            write("questions", name, spec, bound(make_questions, name, spec, encoder))
+        if programs or questions:
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():
             write("prompts", Path(name).stem, spec, bound(make_prompts, name, spec, encoder))

@@ -24,7 +24,7 @@ from quantgate.jobs import Asked, Needs
 from quantgate.measure.groups import Column, Group, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
-from quantgate.measure.written import Written, common_length, ends_in_loop, leave, read_left
+from quantgate.measure.written import Written, common_length, leave, of_texts, read_left
 from quantgate.records import Declared, Metric, Record, Scalar
 
 NEAR = 0.1
@@ -70,7 +70,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     if session.is_reference:
         texts = _write(session, options, prompts, len(prompts.items))
         leave(path, _with_scores(session, prompts, texts))
-        return _of_texts(options, prompts, texts, {**conditions, "items": len(texts)})
+        conditions["items"] = len(texts)
+        return of_texts("generation", texts, prompts.ends, options.tokens, conditions)
     reference = read_left(path, prompts.token_hash)
     conditions["reference"] = session.reference
     metrics = _agreement(session, prompts, reference, {**conditions, "items": len(reference.texts)})
@@ -78,7 +79,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         count = min(options.written, len(prompts.items))
         texts = _write(session, options, prompts, count)
         conditions["items"] = count
-        metrics |= _of_texts(options, prompts, texts, conditions)
+        metrics |= of_texts("generation", texts, prompts.ends, options.tokens, conditions)
         metrics["generation/divergence"] = _divergence(texts, reference, conditions)
     return metrics
 
@@ -150,24 +151,6 @@ def _agreement(
             same, sizes, conditions, unit="fraction", better="higher"
         ).model_copy(update={"raw": raw}),
         "generation/shift": of_blocks(less, sizes, conditions, unit="nats"),
-    }
-
-
-def _of_texts(
-    options: Options, prompts: Prompts, texts: list[list[int]], conditions: dict[str, Scalar]
-) -> dict[str, Metric]:
-    """Return what can be said of written texts by themselves."""
-    ended = [text[-1] in prompts.ends for text in texts]
-    inside = [text[:-1] if end else text for text, end in zip(texts, ended, strict=True)]
-    lengths = np.log([len(text) for text in texts])
-    limit = [float(not end and len(t) >= options.tokens) for t, end in zip(texts, ended, strict=True)]
-    loops = [float(ends_in_loop(text)) for text in inside]
-    return {
-        "generation/length": paired(
-            lengths, conditions, unit="tokens", better="lower", link="exp", raw={"ids": texts}
-        ),
-        "generation/limit": paired(limit, conditions, unit="fraction", better="lower", answers=True),
-        "generation/loops": paired(loops, conditions, unit="fraction", better="lower", answers=True),
     }
 
 

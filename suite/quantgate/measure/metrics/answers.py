@@ -1,0 +1,196 @@
+"""Questions answered in writing: tasks of lm-evaluation-harness of output type generate_until. Its prompts, the ends
+that it names, its filters and its marks; the text is written greedily, one sequence in a batch (`Generates.generate`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from pydantic import Field
+
+from quantgate.backends.base import Generates, Stops
+from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.files import hash_of
+from quantgate.items import Questions
+from quantgate.jobs import Needs, Posed
+from quantgate.measure.groups import Column, Group, paired
+from quantgate.measure.session import Session
+from quantgate.measure.written import of_texts
+from quantgate.records import Declared, Metric, Record, Scalar
+from quantgate.supply.marks import mark
+
+POOLED = "pooled"
+"""Stands in a request for the items of all tasks together."""
+JUDGED = ("solved", "format")
+
+
+class Options(Record):
+    """tasks: names of lm-evaluation-harness tasks, or of fixtures/tasks. items: how many of each, the first ones.
+    fewshot: examples before each, the first of the task's; None: as many as the task says, chosen as it says. chat: ask
+    through the model's chat template, after the message `system` if there is one; turns: examples are turns of the
+    conversation, not one message with the question. tokens: an answer has at most so many; None: as the task says."""
+
+    tasks: list[str] = Field(min_length=1)
+    items: int = Field(default=32, ge=2)
+    fewshot: int | None = Field(default=None, ge=0)
+    chat: bool = True
+    system: str | None = None
+    turns: bool = True
+    tokens: int | None = Field(default=None, ge=1)
+
+
+def needs(options: Options) -> Needs:
+    """Return the questions of each task."""
+    posed = Posed(
+        items=options.items,
+        chat=options.chat,
+        system=options.system,
+        fewshot=options.fewshot,
+        turns=options.turns,
+    )
+    return Needs(questions=dict.fromkeys(options.tasks, posed))
+
+
+def expected(options: Options) -> dict[str, Metric]:
+    """Return the gated metrics with as many samples as they will have."""
+    tasks = [
+        {name: _marks([1.0] * options.items, {"task": task, "items": options.items}) for name in JUDGED}
+        for task in options.tasks
+    ]
+    single = {
+        f"answers/{options.tasks[n]}/{name}": m for n, one in enumerate(tasks) for name, m in one.items()
+    }
+    pooled = {f"answers/{POOLED}/{name}": _pooled([one[name] for one in tasks]) for name in JUDGED}
+    return {**single, **pooled}
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """Return of each task `answers/<task>/solved`, the share of answers that one of the task's filters finds right,
+    `format`, the share in which its strict filter finds an answer (`quantgate.supply.marks`), and `length`, `limit` and
+    `loops` of the texts (`of_texts`); and `answers/pooled/solved` and `format`, of the items of all tasks.
+
+    A task that cannot be measured is noted (`Session.unmeasured`), and the others are measured.
+    """
+    options = session.options("answers", Options)
+    every = POOLED in parts or not parts
+    metrics: dict[str, Metric] = {}
+    for name, progress in session.each(options.tasks, () if every else parts):
+        try:
+            metrics |= _of_task(session, options, name, progress)
+        except MeasurementError as error:
+            session.unmeasured[f"answers/{name}"] = str(error)
+    lacking = [name for name in options.tasks if f"answers/{name}/solved" not in metrics]
+    if every and lacking:
+        session.unmeasured[f"answers/{POOLED}"] = session.unmeasured[f"answers/{lacking[0]}"]
+    elif every:
+        for kind in JUDGED:
+            of_tasks = [metrics[f"answers/{name}/{kind}"] for name in options.tasks]
+            metrics[f"answers/{POOLED}/{kind}"] = _pooled(of_tasks)
+    return metrics
+
+
+def _of_task(
+    session: Session, options: Options, name: str, progress: Callable[[float, float], None]
+) -> dict[str, Metric]:
+    questions = session.questions(name)
+    if questions.note:
+        session.notes["chat"] = questions.note
+    limit = options.tokens or questions.limit
+    _check_room(session, questions, limit)
+    texts = _write(session, questions, limit, progress)
+    answers = [answer_of(session, questions, text) for text in texts]
+    marks = mark(questions, answers)
+    conditions: dict[str, Scalar] = {
+        "source": session.source_hash,
+        "task": questions.name,
+        "task version": questions.version,
+        "items": len(questions.items),
+        "data": questions.data_hash,
+        "tokens": questions.token_hash,
+        "chat": questions.chat,
+        "template": questions.template or None,
+        "fewshot": questions.fewshot,
+        "length": limit,
+        **session.attention,
+    }
+    shares = {each: math.fsum(one) / len(one) for each, one in marks.by_filter.items()}
+    return {
+        **of_texts(f"answers/{name}", texts, questions.ends, limit, conditions),
+        f"answers/{name}/format": _marks(marks.format, conditions),
+        f"answers/{name}/solved": _marks(
+            marks.solved, {**conditions, "metric": marks.metric}, raw={"by filter": shares}
+        ),
+    }
+
+
+def _check_room(session: Session, questions: Questions, limit: int) -> None:
+    """Raise UnmeasurableError for an answer that would not fit into the model's positions."""
+    positions, longest = session.backend.sizes().positions, max(map(len, questions.items))
+    if positions is not None and longest + limit > positions:
+        raise UnmeasurableError(
+            f"task {questions.name!r}: the model has {positions:,} positions, the longest prompt has {longest:,} "
+            f"tokens and an answer up to {limit:,}: set tokens of the tier's answers to "
+            f"{max(0, positions - longest):,} at the most, or a lower fewshot"
+        )
+
+
+def _write(
+    session: Session, questions: Questions, limit: int, progress: Callable[[float, float], None]
+) -> list[list[int]]:
+    """Return what the cell writes after each prompt, with the token or the text that ended it."""
+    backend = session.backend
+    assert isinstance(backend, Generates)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(session.detokenizer.decode(list(ids), skip_special_tokens=False))
+
+    stops = Stops(frozenset(questions.ends), tuple(questions.until), decode)
+    texts = []
+    for number, prompt in enumerate(questions.items, 1):
+        texts.append(backend.generate(prompt, limit, stops))
+        progress(number, len(questions.items))
+    return texts
+
+
+def answer_of(session: Session, questions: Questions, text: Sequence[int]) -> str:
+    """Return a written text up to where the task says that it ends, as the harness cuts it: at its first `until`, what
+    is left at the second, and so on."""
+    answer = str(session.detokenizer.decode(list(text), skip_special_tokens=True))
+    for until in questions.until:
+        answer = answer.split(until)[0]
+    return answer
+
+
+def _marks(values: Sequence[float], conditions: dict[str, Scalar], **further: object) -> Metric:
+    return paired(values, conditions, unit="fraction", better="higher", answers=True, **further)
+
+
+def _pooled(tasks: Sequence[Metric]) -> Metric:
+    """Return the share of the items of all tasks, each item counting the same."""
+    conditions: dict[str, Scalar] = {
+        str(task.conditions["task"]): hash_of([task.conditions])[:16] for task in tasks
+    }
+    return _marks([value for task in tasks for value in task.samples or ()], conditions)
+
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        "answers/{tasks}": Declared("paired"),  # its reproduction: whether all tokens are the baseline's
+        "answers/{tasks}/solved": Declared("paired", share=True),
+        **{f"answers/{{tasks}}/{name}": Declared("paired") for name in ("format", "limit", "loops")},
+        "answers/{tasks}/length": Declared("paired", "exp"),
+        f"answers/{POOLED}/solved": Declared("paired", share=True),
+        f"answers/{POOLED}/format": Declared("paired"),
+    },
+    measure=measure,
+    family="quality",
+    order=21,  # what is imported here to mark answers is in no peak of another group
+    relative=True,
+    has_parts=True,
+    capabilities=frozenset({"generates"}),
+    needs=needs,
+    expected=expected,
+    columns=(Column("solved", "", 1, 4, 1, (f"answers/{POOLED}/solved",), ("answers/*",), percent=True),),
+)

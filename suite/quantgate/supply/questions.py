@@ -1,0 +1,106 @@
+"""Questions that a model answers in its own words: prompts of lm-evaluation-harness's tasks of output type
+generate_until, as the harness makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quantgate.checkpoint.template import Message, render, template_of, with_one_bos
+from quantgate.errors import InputError, QuantgateError, in_one_line
+from quantgate.files import hash_of
+from quantgate.items import Questions
+from quantgate.supply.tasks import check_count, load_task
+
+if TYPE_CHECKING:
+    from quantgate.supply.encoder import Encoder
+
+OUTPUT_TYPE = "generate_until"
+LIMIT = 256
+"""Tokens of an answer where the task says nothing: the harness's default (`HFLM.max_gen_toks`)."""
+SEED = 1234
+"""Of the harness's choice of examples: its default."""
+
+
+def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Questions:
+    """Return the first items of a task, its prompts tokenized as the harness's model class does.
+
+    spec: the place of the documents, and the fields of `quantgate.jobs.Posed`. Raises AssetError, and InputError for a
+    task of another output type, one that asks for programs, pictures or several answers drawn at random, and for an
+    empty text in `until`.
+    """
+    task = load_task(name, dict(spec))
+    _check(name, task)
+    task.set_fewshot_seed(SEED)
+    template = template_of(encoder.tokenizer)
+
+    def rendered(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        return render(encoder.tokenizer, messages, answer=add_generation_prompt)
+
+    try:
+        task.build_all_requests(
+            limit=spec["items"],
+            rank=0,
+            world_size=1,
+            system_instruction=spec["system"],
+            apply_chat_template=spec["chat"],
+            fewshot_as_multiturn=spec["turns"],
+            chat_template=rendered if spec["chat"] else None,
+        )
+        until, limit = _ending(task.instances[0].args[1])
+        prompts = [request.args[0] for request in task.instances]
+        items = [with_one_bos(encoder.encode(prompt), encoder.bos) for prompt in prompts]
+    except QuantgateError as error:
+        raise InputError(f"task {name!r}: {error}") from error
+    except Exception as error:
+        raise InputError(f"task {name!r}: lm-eval makes no prompts of it: {in_one_line(error)}") from error
+    check_count(name, len(items), spec["items"])
+    documents = [request.doc for request in task.instances]
+    unused = template and not spec["chat"]
+    return Questions(
+        name=name,
+        version=str(task.VERSION),
+        chat=spec["chat"],
+        template=hash_of(template) if spec["chat"] else "",
+        fewshot=task.config.num_fewshot or 0,
+        until=until,
+        limit=limit,
+        ends=encoder.ends,
+        items=items,
+        documents=documents,
+        data_hash=hash_of(documents),
+        token_hash=hash_of([items, until, encoder.ends]),
+        note="the model declares a chat template, and is asked without it: chat = true" if unused else "",
+    )
+
+
+def _check(name: str, task: Any) -> None:
+    """Raise InputError for a task whose answers are not written, or cannot be marked here."""
+    config, where = task.config, f"task {name!r}"
+    if task.OUTPUT_TYPE != OUTPUT_TYPE:
+        raise InputError(
+            f"{where} has output type {task.OUTPUT_TYPE!r}: nothing is written there, name it in `accuracy`"
+        )
+    if config.unsafe_code:
+        raise InputError(f"{where} asks for programs, which only a sandbox may run: name it in `code`")
+    if getattr(task, "MULTIMODAL", False):
+        raise InputError(f"{where} asks about pictures or sounds: choose a task of text")
+    if config.repeats > 1:
+        raise InputError(
+            f"{where} takes {config.repeats} answers to each question, which are all the same where the likeliest "
+            "token is written: choose a task with `repeats: 1`"
+        )
+
+
+def _ending(settings: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Return the texts that end an answer, and the tokens that it may have. settings: the task's `generation_kwargs`.
+    Raises InputError."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    normal = normalize_gen_kwargs(dict(settings), LIMIT)
+    if normal["do_sample"]:
+        raise InputError("draws its answers at random (do_sample): choose a task that takes the likeliest")
+    until = [text for text in normal["until"] if text is not None]
+    if "" in until:
+        raise InputError("`until` of its generation_kwargs has an empty text, which ends nothing: remove it")
+    return until, normal["max_gen_toks"]
