@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from quantgate.backends.base import Sizes
 from quantgate.errors import MeasurementError
 from quantgate.measure.metrics import decoding
 
@@ -43,6 +44,23 @@ def test_decoding_says_how_likely_the_text_is_in_all_contexts(here: Here) -> Non
     )
     assert [call for call in model.calls if call[0] == "prefill"] == [("prefill", 5), ("prefill", 2)]
     assert len(metrics["decoding/kl_mean"].samples or []) == 6
+
+
+def test_further_contexts_longer_than_the_positions_are_left_out(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_text(here)
+    here.options = {"decoding": {"text": "t", "context": 5, "tokens": 4, "further": FURTHER}}
+    for positions, context in ((11, "5, 2, 9"), (10, "5, 2"), (9, "5, 2")):
+        monkeypatch.setattr(model, "sizes", lambda n=positions: Sizes(vocabulary=VOCABULARY, positions=n))
+        session = here.session()
+        metric = decoding.measure(session, [])["decoding/kl_mean"]
+        assert metric.conditions["context"] == context
+        note = f"decoding leaves out 9 + 2 tokens: the model has {positions} positions"
+        assert session.notes.get("decoding") == (None if positions == 11 else note)
+
+
+FURTHER = [{"context": 2, "tokens": 2}, {"context": 9, "tokens": 2}]
 
 
 def test_decoding_sees_a_leak_by_its_slope(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ class Stretch(Record):
 
 
 class Options(Stretch):
-    """text: name in tasks.toml. further: other contexts of the same text, such as one beyond a window of attention."""
+    """text: name in tasks.toml. further: other contexts of the same text, such as one beyond a window of attention; of
+    models with fewer positions they are left out."""
 
     text: str
     further: list[Stretch] = Field(default_factory=list)
@@ -55,6 +56,11 @@ class Options(Stretch):
     def stretches(self) -> list[Stretch]:
         return [Stretch(context=self.context, tokens=self.tokens), *self.further]
 
+    def fitting(self, positions: int | None) -> list[Stretch]:
+        """Return the stretches without further ones that are longer than a model's positions; None: no limit."""
+        first, *further = self.stretches
+        return [first, *(s for s in further if positions is None or s.context + s.tokens <= positions)]
+
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
@@ -62,7 +68,10 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     `decoding/growth`, by how many bytes the process's memory grows with each decoded token: a leak. Each over the
     tokens of all contexts."""
     options = session.options("decoding", Options)
-    stretches = options.stretches
+    positions = session.backend.sizes().positions
+    stretches = options.fitting(positions)
+    if left_out := [f"{s.context:,} + {s.tokens:,} tokens" for s in options.stretches if s not in stretches]:
+        session.notes["decoding"] = f"decoding leaves out {', '.join(left_out)}: the model has {positions:,} positions"
     text = session.text(options.text).ids
     total, done = sum(s.tokens for s in stretches), 0
     decoded = []
