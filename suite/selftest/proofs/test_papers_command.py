@@ -20,7 +20,6 @@ from quantgate.proofs.papers.expected import (
 from quantgate.proofs.papers.kbit_findings import (
     TYPES,
 )
-from quantgate.proofs.pocket.plan import load_plan
 from quantgate.run.inputs import load_matrix
 
 from selftest.proofs.papers_points import cost, finding, point, record
@@ -73,8 +72,9 @@ def test_a_folder_without_records_is_said(tmp_path: Path, capsys: pytest.Capture
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a record of every cell of the k-bit section."""
     folder = tmp_path_factory.mktemp("results")
-    sizes = dict(zip(load_plan().sizes, [9e4, 2.3e5, 6.6e5, 2.9e6], strict=True))
-    for cell in load_entries()["kbit"].chosen(load_matrix().cells("papers")):
+    cells = load_entries()["kbit"].chosen(load_matrix().cells("papers"))
+    sizes = dict(zip(dict.fromkeys(cell.model for cell in cells), [9e4, 2.3e5, 6.6e5, 2.9e6], strict=True))
+    for cell in cells:
         kind, block = cell.scheme_options.get("data_type"), cell.scheme_options.get("block", 64)
         worse = cost(int(cell.bits), block, kind) if kind in TYPES else 0.0
         result = point("a", cell.bits, 8 - math.log2(sizes[cell.model]) / 5 + worse)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import AssetError, InputError
 from quantgate.measure.scoring import score
@@ -87,7 +88,18 @@ SMALL = {
             "heads": 2,
             "key_value_heads": 1,
             "rate": 1e-2,
-        }
+        },
+        "other": {
+            "architecture": "qwen3",
+            "hidden": 32,
+            "feed_forward": 32,
+            "layers": 1,
+            "heads": 2,
+            "key_value_heads": 1,
+            "head": 32,
+            "rate": 1e-2,
+            "context": 64,
+        },
     },
     "corpus": {},
     "heldout": {"text": "boolq", "tokens": 64},
@@ -101,10 +113,10 @@ def tokens() -> Tokens:
     return Tokens(tokenizer, ids, ids[:64])
 
 
-def trainer(tokens: Tokens, file: Path, **changes: Any) -> Trainer:
+def trainer(tokens: Tokens, file: Path, name: str = "small", **changes: Any) -> Trainer:
     from quantgate.proofs.pocket.train import Trainer
 
-    return Trainer(Plan.model_validate({**SMALL, **changes}), "small", tokens, file)
+    return Trainer(Plan.model_validate({**SMALL, **changes}), name, tokens, file)
 
 
 def state(one: Trainer) -> dict[str, Any]:
@@ -132,6 +144,26 @@ def test_interrupted_training_ends_where_uninterrupted_does(tokens: Tokens, tmp_
     assert second.step == 5
     second.advance(12, lines.append)
     assert same(state(second), state(whole))
+
+
+def test_another_architecture_takes_as_many_tokens_a_step_in_sequences_of_its_own_length(
+    tokens: Tokens, tmp_path: Path
+) -> None:
+    one = trainer(tokens, tmp_path / "x", "other")
+    before = one.heldout_loss()
+    assert one._batch().shape == (1, 64)
+    one.advance(12, lambda text: None)
+    assert one.heldout_loss() < before - 0.5
+    config, layer = one.model.config, one.model.model.layers[0].self_attn
+    assert (config.model_type, config.max_position_embeddings, config.head_dim) == ("qwen3", 64, 32)
+    assert layer.q_proj.weight.shape == (64, 32), "heads are wider than they would be by default"
+    assert layer.q_norm.weight.shape == (32,)
+
+
+def test_a_context_that_does_not_divide_the_tokens_of_a_step_is_refused() -> None:
+    sizes: Any = SMALL["sizes"]
+    with pytest.raises(ValidationError, match=r"sizes.other.context has to divide the 64 tokens of a step"):
+        Plan.model_validate({**SMALL, "sizes": {"other": {**sizes["other"], "context": 48}}})
 
 
 def test_the_seed_decides(tokens: Tokens, tmp_path: Path) -> None:
@@ -205,16 +237,16 @@ def test_an_unknown_size_is_refused_before_anything_is_read(
 
 def parameters(name: str) -> int:
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     plan = load_plan()
     with torch.device("meta"):
-        model = LlamaForCausalLM(config_of(plan, plan.sizes[name]))
+        model = AutoModelForCausalLM.from_config(config_of(plan, plan.sizes[name]))
     return sum(p.numel() for p in model.parameters())
 
 
 def test_sizes_span_thirty_times() -> None:
-    counts = [parameters(name) for name in load_plan().sizes]
+    counts = [parameters(folder.name) for folder in LLAMAS]
     assert len(counts) >= 4
     assert counts == sorted(counts)
     assert counts[-1] >= 30 * counts[0]
@@ -222,6 +254,7 @@ def test_sizes_span_thirty_times() -> None:
 
 
 MODELS = [FIXTURES / "models" / name for name in load_plan().sizes]
+LLAMAS = [folder for folder in MODELS if load_plan().sizes[folder.name].architecture == "llama"]
 
 
 def test_weights_have_16_bits_and_fit_into_git() -> None:
@@ -243,7 +276,10 @@ def test_the_models_are_those_of_the_plan() -> None:
         assert {k: getattr(config, k) for k in SHAPE} == {k: getattr(planned, k) for k in SHAPE}
 
 
-SHAPE = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+SHAPE = [
+    "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "head_dim", "max_position_embeddings", "tie_word_embeddings",
+]  # fmt: skip
 
 
 def losses(backend: Any) -> np.ndarray[Any, Any]:
@@ -256,7 +292,7 @@ def losses(backend: Any) -> np.ndarray[Any, Any]:
 def test_the_largest_is_better_than_the_smallest() -> None:
     from quantgate.backends.runtime import transformers
 
-    values = [losses(transformers.load(folder, PLAIN, 1)).mean() for folder in (MODELS[0], MODELS[-1])]
+    values = [losses(transformers.load(folder, PLAIN, 1)).mean() for folder in (LLAMAS[0], LLAMAS[-1])]
     assert values[1] < values[0]
     assert values[0] < np.log(load_plan().vocabulary) - 1.5, "even the smallest has learned something"
 

@@ -71,7 +71,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     positions = session.backend.sizes().positions
     stretches = options.fitting(positions)
     if left_out := [f"{s.context:,} + {s.tokens:,} tokens" for s in options.stretches if s not in stretches]:
-        session.notes["decoding"] = f"decoding leaves out {', '.join(left_out)}: the model has {positions:,} positions"
+        session.notes["decoding"] = (
+            f"decoding leaves out {', '.join(left_out)}: the model has {positions:,} positions"
+        )
     text = session.text(options.text).ids
     total, done = sum(s.tokens for s in stretches), 0
     decoded = []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantgate.config.toml_input import read_toml, validate
 from quantgate.paths import FIXTURES
@@ -16,14 +16,22 @@ PLAN = FIXTURES / "pocket.toml"
 
 
 class Size(Record):
-    """Shape of a Llama, and its highest learning rate."""
+    """Shape of a model, and its highest learning rate.
 
+    head: width of a head; without it heads share `hidden`. context, bfloat16: instead of the plan's; a step has the
+    same tokens, in sequences of this length.
+    """
+
+    architecture: Literal["llama", "qwen3"] = "llama"
     hidden: int
     feed_forward: int
     layers: int
     heads: int
     key_value_heads: int
+    head: int | None = None
     rate: float
+    context: int | None = None
+    bfloat16: bool | None = None
 
 
 class Training(Record):
@@ -65,10 +73,26 @@ class Plan(Record):
     corpus: dict[str, Part]
     heldout: HeldOut
 
+    @model_validator(mode="after")
+    def _steps_are_whole(self) -> Self:
+        tokens = self.training.batch * self.context
+        for name, size in self.sizes.items():
+            if tokens % self.context_of(size):
+                raise ValueError(f"sizes.{name}.context has to divide the {tokens:,} tokens of a step")
+        return self
+
     @property
     def steps(self) -> int:
         """Of training: whole batches."""
         return self.training.tokens // (self.training.batch * self.context)
+
+    def context_of(self, size: Size) -> int:
+        """Tokens of a training sequence, and positions of the model."""
+        return size.context or self.context
+
+    def batch_of(self, size: Size) -> int:
+        """Sequences of a step."""
+        return self.training.batch * self.context // self.context_of(size)
 
     def rate(self, step: int, highest: float) -> float:
         """Learning rate of a step: linear warm-up, then a cosine to a tenth."""
@@ -85,17 +109,19 @@ def load_plan(path: Path = PLAN) -> Plan:
 
 
 def config_of(plan: Plan, size: Size) -> Any:
-    """A `transformers.LlamaConfig`."""
+    """A `transformers.LlamaConfig`, or that of another architecture."""
     import transformers
 
-    return transformers.LlamaConfig(
+    return transformers.AutoConfig.for_model(
+        size.architecture,
         vocab_size=plan.vocabulary,
         hidden_size=size.hidden,
         intermediate_size=size.feed_forward,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
         num_key_value_heads=size.key_value_heads,
-        max_position_embeddings=plan.context,
+        head_dim=size.head or size.hidden // size.heads,
+        max_position_embeddings=plan.context_of(size),
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,

@@ -31,9 +31,10 @@ class Trainer:
 
     def __init__(self, plan: Plan, name: str, tokens: Tokens, file: Path) -> None:
         size = plan.sizes[name]
-        self._plan, self._rate, self._tokens, self._file = plan, size.rate, tokens, file
+        self._plan, self._size, self._tokens, self._file = plan, size, tokens, file
+        self._bfloat16 = plan.training.bfloat16 if size.bfloat16 is None else size.bfloat16
         torch.manual_seed(plan.seed)
-        self.model = transformers.LlamaForCausalLM(config_of(plan, size))
+        self.model: Any = transformers.AutoModelForCausalLM.from_config(config_of(plan, size))
         self._names = {id(p): n for n, p in self.model.named_parameters()}
         decayed = [p for n, p in self.model.named_parameters() if p.dim() > 1 and "embed" not in n]
         others = [p for n, p in self.model.named_parameters() if p.dim() == 1 or "embed" in n]
@@ -70,10 +71,10 @@ class Trainer:
     def _update(self) -> float:
         plan, optimizer = self._plan, self._optimizer
         for group in optimizer.param_groups:
-            group["lr"] = plan.rate(self.step, self._rate)
+            group["lr"] = plan.rate(self.step, self._size.rate)
         batch = torch.from_numpy(self._batch().astype(np.int64))
         with torch.enable_grad():  # a backend that measures in the same process has turned gradients off
-            with torch.autocast("cpu", torch.bfloat16, enabled=plan.training.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
                 loss = self._loss(batch)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.training.clip)
@@ -84,7 +85,7 @@ class Trainer:
 
     def _batch(self) -> NDArray[np.uint16]:
         """Sequences of this step: those of the whole text, in an order that each pass draws anew."""
-        context, batch = self._plan.context, self._plan.training.batch
+        context, batch = self._plan.context_of(self._size), self._plan.batch_of(self._size)
         count = len(self._tokens.train) // context
         numbers = np.arange(self.step * batch, (self.step + 1) * batch)
         places = [
@@ -99,7 +100,7 @@ class Trainer:
         return torch.nn.functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch[:, 1:].flatten())
 
     def heldout_loss(self) -> float:
-        """On the held-out text in windows of the training length, computed in float32."""
+        """On the held-out text in windows of the plan's context, the same for all sizes, computed in float32."""
         windows = torch.from_numpy(self._tokens.heldout.astype(np.int64)).view(-1, self._plan.context)
         with torch.no_grad():
             losses = [self._loss(part).item() for part in windows.split(self._plan.training.batch)]
@@ -111,7 +112,7 @@ class Trainer:
         shutil.rmtree(folder, ignore_errors=True)
         with whole(folder, folder=True) as work:
             self.model.to(torch.bfloat16).save_pretrained(work)
-            save_tokenizer(self._tokens.tokenizer, work, self._plan.context)
+            save_tokenizer(self._tokens.tokenizer, work, self._plan.context_of(self._size))
         self.model.float()
 
     def _save(self) -> None:
