@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from quantgate.checkpoint.nominal import nominal_bits
+from quantgate.config.resources import Resources, resources_of
 from quantgate.config.sentences import allowed
 from quantgate.config.source import Checkpoint, Source
 from quantgate.errors import InputError
@@ -29,6 +30,8 @@ class Model(Record):
     gguf: Source | None = None
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict)
     """By `backend/scheme`, what that cell loads as it is."""
+    resources: dict[str, Resources] = Field(default_factory=dict)
+    """By `backend/scheme` or a pattern, what such cells of this model take; a later entry before an earlier one."""
     add_bos: bool | None = None
     """Put the beginning-of-sequence token before each text and context; None: no, whatever the tokenizer would do."""
 
@@ -55,6 +58,8 @@ class Scheme(BaseModel):
     """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
     rounding: Rounding = "activations"
     """Which tolerances it is held to; by default the widest."""
+    resources: Resources = Resources()
+    """What its cells take, whatever the model."""
 
     @property
     def scheme_options(self) -> dict[str, Any]:
@@ -101,6 +106,7 @@ class Cell(Record):
     minimum_share: float | None = None
     as_is: Checkpoint | None = None
     """What it loads as it is; None: what is made from the model's checkpoint."""
+    resources: Resources = Resources()
 
     @property
     def id(self) -> str:
@@ -111,6 +117,9 @@ class Cell(Record):
         """Names that -m and -k know this cell by."""
         bits = [f"bits{self.bits:g}"] if self.bits else []
         return [self.model, self.backend, self.scheme, *bits]
+
+
+NO_WORK = {"as_is", "resources"}  # of a cell: the files have an identity of their own
 
 
 def selecting(cell_id: str) -> str:
@@ -147,6 +156,7 @@ class Matrix(Record):
             rounding=chosen.rounding,
             minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,
             as_is=as_is,
+            resources=resources_of(self.models[model], chosen, f"{backend}/{scheme}"),
         )
 
     def tier(self, name: str) -> Tier:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.config.matrix import MATRIX, Matrix
+from quantgate.config.resources import check_resources
 from quantgate.config.sentences import allowed, shown
 from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import InputError
@@ -54,6 +55,7 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     matrix.check_names()
     matrix.check_checkpoints()
     matrix.check_references()
+    check_resources(path, matrix.models, {name: entry.schemes for name, entry in matrix.backends.items()})
     matrix.check_patterns()
     return matrix
 

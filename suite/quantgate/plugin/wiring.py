@@ -15,6 +15,7 @@ from quantgate.backends.spec import backends, unused
 from quantgate.baselines.store import StoredBaselines, check_machine
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.matrix import Cell, Matrix
+from quantgate.config.resources import Resources, lacking
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
 from quantgate.files import path_problem
@@ -34,8 +35,10 @@ from quantgate.records import QUANTIZED_SHARE
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun
 from quantgate.run.bench import Bench
+from quantgate.run.cell import here
 from quantgate.run.gates import check_tolerances, foreseen, most_gates, possible
 from quantgate.run.inputs import load_matrix
+from quantgate.run.local import LocalCells
 from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need, lengths_of, make_plan, needs_of
 from quantgate.run.stored import StoredRun
@@ -171,7 +174,8 @@ class Wiring:
         """Return why this machine leaves the cell out; empty where it does not."""
         if cell.scheme_options.get("device") == "cuda" and not cuda_devices():
             return "needs a CUDA device; this machine has none"
-        return backends()[cell.backend].missing(cell.scheme_options) or self.supply.refused(cell)
+        lacks = lacking(cell.resources, [here()]) if cell.resources != Resources() else ""
+        return lacks or backends()[cell.backend].missing(cell.scheme_options) or self.supply.refused(cell)
 
     @cached_property
     def measurer(self) -> Measurer:
@@ -180,7 +184,8 @@ class Wiring:
         self.progress.total = len(plan.cells)
         bench = self._bench(self.supply)
         if self.against is None:
-            return StoredRun(plan, bench, self.progress, self.stored, self.options.reuse)
+            cells = LocalCells(plan, bench, self.progress, self.stored, self.options.reuse)
+            return StoredRun(plan, cells, self.stored)
         place = "in the environment that is compared against: "
         other = self._bench(self._supply(self.against), worker=self.against.worker, place=place)
         return AgainstRun(plan, {"old": other, "new": bench}, self.progress, self.options.pair_count)

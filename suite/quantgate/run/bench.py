@@ -12,7 +12,7 @@ from typing import Any
 
 from quantgate.backends.spec import backends
 from quantgate.cache.kept import intact
-from quantgate.config.matrix import Cell, Matrix, Tier
+from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of, writable
 from quantgate.jobs import Job, Spent
@@ -228,7 +228,7 @@ class Bench:
         further = backends()[cell.backend].further_libraries(cell.scheme_options)
         return hash_of(
             [
-                cell.model_dump(exclude={"as_is"}),
+                cell.model_dump(exclude=NO_WORK),
                 self.supply.workload_hash(cell.model),
                 self._group_options(cell),
                 work_facts(self.supply.environment.libraries),

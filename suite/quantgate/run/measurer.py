@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
@@ -11,7 +11,6 @@ from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import SecondLook
 from quantgate.measure.groups import group_name
 from quantgate.records import Measurement
-from quantgate.run.bench import Bench
 from quantgate.run.process import file_error
 
 K = TypeVar("K")
@@ -42,13 +41,35 @@ class Measurer(Protocol):
         """Return the records made so far, by cell id, without those of cells that failed."""
 
 
-def check_measured(record: Measurement, request: str, cell: Cell, benches: Iterable[Bench]) -> None:
+class Lacks(Protocol):
+    """Says which texts and tasks a workload lacks."""
+
+    def lacking(self, cell: Cell, request: str) -> str:
+        """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
+
+
+class Cells(Lacks, Protocol):
+    """Measures the cells of a plan, each once, somewhere. Methods wait for a measurement and raise QuantgateError, the
+    same one each time, where there is none.
+
+    Implementation: `quantgate.run.local.LocalCells`.
+    """
+
+    def measured(self, cell: Cell) -> Measurement:
+        """Return the cell's record as its processes left it, without what is relative to the reference."""
+
+    def again(self, cells: Sequence[Cell], request: str) -> Mapping[str, Measurement]:
+        """Measure one request of each cell in fresh processes of one machine, one cell after the other; return the
+        records by cell id."""
+
+
+def check_measured(record: Measurement, request: str, cell: Cell, sides: Iterable[Lacks]) -> None:
     """Raise MeasurementError where the cell's record lacks a request, with the reason."""
     for name in (group_name(request), request):
         if why := record.unmeasured.get(name):
             raise MeasurementError(why)
     if request not in record.requests:
-        reasons = (bench.lacking(cell, request) for bench in benches)
+        reasons = (side.lacking(cell, request) for side in sides)
         failed = f"not measured: the reference {cell.reference} failed"
         raise MeasurementError(next(filter(None, reasons), failed))
 

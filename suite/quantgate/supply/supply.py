@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from quantgate.config.matrix import Cell, Matrix, Tier
+from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
@@ -158,7 +158,7 @@ class Supply:
         """
         key = hash_of(
             [
-                reference.model_dump(exclude={"as_is"}),
+                reference.model_dump(exclude=NO_WORK),
                 *self.identity(reference),
                 self.workload_hash(reference.model),
                 group,

@@ -93,7 +93,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ("[path]", "path: unknown key. Allowed: backends, models, tiers"),
         (
             "[models.a]\nlicense = 'MIT'\npath = 'x'",
-            "models.a.path: unknown key. Allowed: add_bos, checkpoints, gguf, license, weights",
+            "models.a.path: unknown key. Allowed: add_bos, checkpoints, gguf, license, resources, weights",
         ),
         ("[models.a]\nlicense = 'MIT'", "models.a: give weights, gguf or both"),
         ("[models.a]\ngguf = { path = 'x' }", "models.a.license: is missing; add it"),

@@ -40,6 +40,15 @@ def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project,
     assert "exit status 10" in result.output
 
 
+def test_a_cell_that_takes_more_than_this_machine_has_is_skipped_at_once(baselined: Project) -> None:
+    baselined.matrix["models"]["tiny"]["resources"] = {"llamacpp/Q4_K_M": {"memory": 1e9}}
+    result = baselined.run("--reuse")
+    assert result.status == 0, result.output
+    assert {outcome for case, outcome in result.cases.items() if Q4 in case} == {"skipped"}
+    assert {v.status for v in result.verdicts} == {Status.PASS}
+    assert "needs 1e+09 GB of memory; this machine has" in result.output
+
+
 def test_a_time_limit_ends_a_cell(baselined: Project) -> None:
     baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
     result = baselined.run("-k", Q4)

@@ -17,6 +17,7 @@ from quantgate.measure.groups import parse_options
 from quantgate.records import Measurement, Metric
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
+from quantgate.run.local import LocalCells
 from quantgate.run.measurer import once
 from quantgate.run.plan import Plan
 from quantgate.run.stored import StoredRun
@@ -93,7 +94,8 @@ def stored_run(bench: Any, *, reuse: bool = False) -> StoredRun:
     for one in (REFERENCE, QUANTIZED):
         plan.add(one, "throughput/decode")
     bench.run_id = "r" if reuse else "another"
-    return StoredRun(plan, bench, Progress(StringIO(), 2), StoredBaselines(bench.folder, "smoke"), reuse)
+    baselines = StoredBaselines(bench.folder, "smoke")
+    return StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), baselines, reuse), baselines)
 
 
 def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from quantgate.records import QUANTIZED_SHARE, Measurement, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench
+from quantgate.run.local import LocalCells
 from quantgate.run.measurer import Measurer
 from quantgate.run.plan import Need, Plan
 from quantgate.run.stored import StoredRun
@@ -138,7 +139,8 @@ class Proof:
             plan.add(cell, group)
         bench = self._bench(fault, run_id, command(fault))
         other = self._bench(fault, run_id, WORKER, "without the fault: ")
-        stored = _Stored(plan, bench, self.progress, StoredBaselines(self.baselines, self.tier), self.reuse)
+        baselines = StoredBaselines(self.baselines, self.tier)
+        stored = _Stored(plan, LocalCells(plan, bench, self.progress, baselines, self.reuse), baselines)
         measurer: Measurer = stored
         if beside_clean:
             benches: dict[Side, Bench] = {"old": other, "new": bench}

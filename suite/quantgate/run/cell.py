@@ -1,0 +1,71 @@
+"""Measure one cell in processes of this machine: pytest's process does so, and a worker on another node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import psutil
+
+from quantgate.config.matrix import Cell
+from quantgate.config.resources import Offer
+from quantgate.errors import QuantgateError
+from quantgate.machine.environment import cuda_devices
+from quantgate.machine.quota import cores as quota
+from quantgate.machine.quota import usable_cores
+from quantgate.measure.groups import reading_reference
+from quantgate.records import Measurement
+from quantgate.report.progress import Progress
+from quantgate.run.bench import Bench
+from quantgate.run.merge import merge
+from quantgate.run.plan import groups_of, per_process
+
+
+def measure(
+    bench: Bench, progress: Progress, cell: Cell, requests: Sequence[str], name: str = ""
+) -> Measurement:
+    """Measure in as many processes as the requests ask for; only what varies between them is repeated. Raises
+    QuantgateError.
+
+    name: tells these processes from others of the cell, in the names of their files.
+    """
+    shares = per_process(requests, bench.tier.group_options)
+    names = [".".join(filter(None, [name, str(n + 1) if n else ""])) for n in range(len(shares))]
+    records = []
+    with progress.measuring(cell.id, groups_of(requests)):
+        for number, share in enumerate(shares):
+            events = progress.of_process(cell.id, number, len(shares))
+            following = names[1:] if number == 0 else []
+            records.append(bench.run(cell, share, names[number], events, following))
+        return merge(records)
+
+
+def measurable(
+    bench: Bench,
+    progress: Progress,
+    cell: Cell,
+    requests: Sequence[str],
+    have_reference: Callable[[], object],
+) -> list[str]:
+    """Return what can be measured: whose texts and tasks are there, and of what reads the reference, for what that has
+    left. Raises MeasurementError where there is nothing.
+
+    have_reference: makes sure that the reference is measured, as far as this run does so; raises QuantgateError where
+    that fails.
+    """
+    requests = bench.possible(cell, requests)
+    if not bench.lacks_reference(cell, requests):
+        return requests
+    needing = reading_reference(requests)
+    try:
+        have_reference()
+        if bench.lacks_reference(cell, requests):  # the file was removed since its record was made
+            measure(bench, progress, bench.reference(cell), needing, "logprobs")
+    except QuantgateError:
+        return [r for r in requests if r not in needing]
+    return requests
+
+
+def here() -> Offer:
+    """Return what this machine has for a cell."""
+    memory = psutil.virtual_memory().total / 1e9
+    return Offer("this machine", usable_cores(quota()), cuda_devices(), round(memory, 1))
