@@ -41,7 +41,7 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         task.build_all_requests(limit=spec["items"], rank=0, world_size=1)
     except AssertionError as error:
         raise InputError(
-            f"task {name!r}: no prompts with {spec.get('fewshot', 0)} examples: {error}"
+            f"task {name!r}: no prompts with {spec.get('fewshot') or 0} examples: {error}"
         ) from error
     results = results_of(name, task.config.process_results)
     encode = _recorder(encoder)
@@ -76,7 +76,7 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         output_type=task.OUTPUT_TYPE,
         results=results,
         metrics=metrics,
-        fewshot=spec.get("fewshot", 0),
+        fewshot=spec.get("fewshot") or 0,
         items=items,
         data_hash=hash_of(documents),
         prompt_hash=hash_of(prompts),

@@ -142,14 +142,14 @@ def test_crows_pairs_are_scored_and_judged_as_the_harness_does(tiny: TinyModel, 
     file = tmp_path / "pairs.csv"
     file.write_text(",bias_type,sentence,mask1,mask2\n0,age,The [MASK] fell.,old,young\n1,age,[MASK],A,B\n")
     encoder = Encoder(tiny.safetensors, None)
-    spec = {"csv": str(file), "documents": "crows_pairs", "split": "test", "items": 2}
+    spec = {"csv": str(file), "documents": "crows_pairs", "split": "test", "items": 2, "fewshot": None}
     ours = make_task("crows_pairs_english", spec, encoder)
     theirs = load_task("crows_pairs_english", spec)
     assert [[c for _, c in item] for item in texts(ours, encoder)] == [
         ["The old fell.", "The young fell."],
         ["A", "B"],
     ]
-    assert ours.results == "pair"
+    assert (ours.results, ours.fewshot) == ("pair", 0)
     document = next(iter(theirs.eval_docs))
     for pair in ((-3.0, -4.5), (-5.0, -4.0), (-2.0, -2.0)):
         expected = theirs.process_results(document, [(total, False) for total in pair])
