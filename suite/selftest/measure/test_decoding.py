@@ -79,6 +79,20 @@ def test_decoding_sees_a_leak_by_its_slope(here: Here, monkeypatch: pytest.Monke
     assert (metric.kind, metric.unit, metric.better) == ("exact", "bytes/token", "lower")
 
 
+def test_one_large_allocation_while_decoding_is_no_leak(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_text(here)
+    kept, decode = [], model.decode
+
+    def growing(ids: Sequence[int]) -> None:
+        if len([call for call in model.calls if call[0] == "decode"]) == 9:
+            kept.append(np.ones(8 * 1024 * 1024, np.uint8))
+        decode(ids)
+
+    monkeypatch.setattr(model, "decode", growing)
+    assert here.measure(decoding, text="t", context=2, tokens=16)["decoding/growth"].value < 4000
+    assert kept
+
+
 def test_decoding_that_goes_astray_shows_as_divergence(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_text(here)
     shifted = np.roll(model.table, 1, axis=1)

@@ -28,6 +28,8 @@ from quantgate.records import Declared, Metric, Record, Scalar
 
 WARM_UP = 8
 """Memory counts after the first token in so many: buffers are made then, and kept."""
+PARTS = 7
+"""The tokens are cut in so many parts for `decoding/growth`."""
 
 
 _Decoded = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
@@ -65,8 +67,8 @@ class Options(Stretch):
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
     from those of one forward pass; `decoding/perplexity` of the tokens that follow, as decoding predicts them; and
-    `decoding/growth`, by how many bytes the process's memory grows with each decoded token: a leak. Each over the
-    tokens of all contexts."""
+    `decoding/growth`, by how many bytes the process's memory grows with each decoded token: a leak (the median of
+    parts of the tokens). Each over the tokens of all contexts."""
     options = session.options("decoding", Options)
     positions = session.backend.sizes().positions
     stretches = options.fitting(positions)
@@ -93,7 +95,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     return {
         "decoding/kl_mean": paired(kl, conditions, unit="nats", **common),
         "decoding/perplexity": paired(nll, conditions, unit="", link="exp", **common),
-        "decoding/growth": exact(max(0.0, float(grown.mean())), conditions, unit="bytes/token"),
+        "decoding/growth": exact(_growth(grown), conditions, unit="bytes/token"),
     }
 
 
@@ -138,6 +140,12 @@ def _stepwise(
         session.progress(done + number + 1, total)
     grown = np.diff(np.array(memory[stretch.tokens // WARM_UP :], dtype=float))
     return _log_softmax(logits), grown
+
+
+def _growth(grown: NDArray[np.float64]) -> float:
+    """Return the median of the parts' mean growth, in bytes for each token. A leak grows in all of them; a large
+    allocation that a library makes at some time grows in one, and is none."""
+    return max(0.0, float(np.median([part.mean() for part in np.array_split(grown, min(PARTS, len(grown)))])))
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
