@@ -161,6 +161,22 @@ def requests(rows: Iterable[Row]) -> Iterator[Row]:
         yield row["doc"]
 
 
+def without_choices(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the question of each saved request once, without the choices that stand below it, and the right one as
+    `answer`: for a model that writes its answer."""
+    seen = set()
+    for row in rows:
+        document = row["doc"]
+        question, *choices = re.split(r"\n [A-Z]\. ", (document.get("question") or document["query"]).strip())
+        if question not in seen:
+            seen.add(question)
+            choices[-1] = choices[-1].removesuffix("\nAnswer:")
+            yield {
+                "question": question.removeprefix("Question:").strip(),
+                "answer": choices[document["gold"]].strip(),
+            }
+
+
 CONTEXT = 2
 """Sentences of a passage that `continuation` gives."""
 CHOICES = 4
@@ -200,6 +216,6 @@ def sentences(text: str) -> list[str]:
 
 MAKERS: dict[str, Callable[[Iterable[Row]], Iterator[Row]]] = {
     maker.__name__: maker
-    for maker in (crows_pairs, stereoset, winobias, bbq, summaries, requests, continuation)
+    for maker in (crows_pairs, stereoset, winobias, bbq, summaries, requests, without_choices, continuation)
 }
 """By the name that `documents` of an entry in tasks.toml has."""

@@ -111,3 +111,17 @@ def test_rows_of_task_files_are_found_and_tags_not_followed(tmp_path: Path) -> N
     assert read_text({**spec, "first": 2}) == "zwei\n\ndrei"
     with pytest.raises(MeasurementError, match="no file has rows under"):
         list(yaml_rows(tmp_path / "*.yaml", ["fewshot_config", "shots"]))
+
+
+def test_questions_without_their_choices_stand_once_with_the_answer() -> None:
+    question = "Question: Tar is black. What color is tar?\n A. grey\n B. black\n C. white\nAnswer:"
+    other = "4 * 8 =\n A. 32\n B. 40\nAnswer:"
+    rows = [
+        {"doc": {"query": question, "gold": 1}},
+        {"doc": {"query": question, "gold": 1}},
+        {"doc": {"question": other, "gold": 0}},
+    ]
+    assert list(documents.without_choices(rows)) == [
+        {"question": "Tar is black. What color is tar?", "answer": "black"},
+        {"question": "4 * 8 =", "answer": "32"},
+    ]
