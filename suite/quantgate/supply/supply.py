@@ -181,6 +181,11 @@ class Supply:
             for t, count in self._needs.tasks.items()
         }
 
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """Return the place of each task's documents, and how it is asked, for `make_questions`."""
+        posed = self._needs.questions
+        return {task: {**self._sources.task(task), **one.model_dump()} for task, one in posed.items()}
+
     def workload_hash(self, model: str) -> str:
         """Return the identity of one model's workload: its contents, and the code and packages that make it."""
         needs, sources = self._needs, self._sources

@@ -4,6 +4,7 @@ lm-evaluation-harness's model class is the peer for log-likelihoods and scoring 
 and `llama-bench` are for perplexity, divergence and tokens/s. fixtures/peers.toml has the bounds.
 
     catalogue.py   the rows: what each measures on both sides
+    answers.py     the rows on written answers
     bed.py         what rows share: the suite's processes, lm-eval's, the tools, earlier results
     harness.py     lm-eval's model class, in its own process
     build.py       compiles the tools from the source of the installed llama-cpp-python against its libraries

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from quantgate.config.matrix import Cell, Matrix, Tier
-from quantgate.items import Task
+from quantgate.items import Questions, Task
 from quantgate.jobs import Preparation
 from quantgate.measure.groups import parse_options
 from quantgate.processes.progress import OnProgress
@@ -62,6 +62,11 @@ class SuiteRun:
     def tasks(self) -> list[str]:
         """Names of the workload's tasks."""
         return list(self._needs.tasks)
+
+    def questions(self, name: str) -> Questions:
+        """Return the questions of a task as the cells are asked them."""
+        folder = self.supply.workload(self._model)
+        return Questions.model_validate_json((folder / f"questions-{name}.json").read_bytes())
 
     def tokens(self, text: str) -> int:
         """Return how many tokens of a text the workload uses."""

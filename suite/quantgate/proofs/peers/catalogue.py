@@ -12,6 +12,7 @@ from typing import Any
 from quantgate.files import hash_of
 from quantgate.proofs.checks import Check
 from quantgate.proofs.peers import harness, parse, tools
+from quantgate.proofs.peers.answers import same_answers
 from quantgate.proofs.peers.bed import REFERENCE, Bed, Pairs, SuiteRun, one_after_the_other
 from quantgate.proofs.peers.config import Config, Shots, TimedShots
 from quantgate.proofs.peers.outcome import agreement, gain, largest_difference, paired, share
@@ -41,6 +42,14 @@ def catalogue(config: Config) -> list[Entry]:
             )
             for which, shots in likelihoods.items()
             for cell, limit in config.likelihood.nats.items()
+        ),
+        *(
+            Entry(
+                f"answers/{way}",
+                "tokens and marks of written answers against lm-eval's HFLM",
+                partial(same_answers, way == "chat"),
+            )
+            for way in ("plain", "chat")
         ),
         *(
             Entry(

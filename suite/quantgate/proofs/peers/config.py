@@ -35,6 +35,13 @@ class Likelihood(Record):
     five_shot: Shots
 
 
+class Answers(Shots):
+    """Rows on written answers. tokens: that one has at most."""
+
+    task: str
+    tokens: Count
+
+
 class Perplexity(Record):
     """Rows on perplexity. relative: bound of the value. time: bound of the wall time, relative to the tool's."""
 
@@ -92,6 +99,7 @@ class Config(Record):
 
     model: str
     likelihood: Likelihood
+    answers: Answers
     perplexity: Perplexity
     divergence: Divergence
     scoring: Scoring
