@@ -34,14 +34,20 @@ TITLE = 200
 KEPT = 100
 """Members that the next night can name as gone."""
 FEW = 10
-FAILING = ("regression", "changed", "error", "not comparable")
+FAILING = ("regression", "drift", "changed", "error", "not comparable")
 MOVED = ("regression", "changed")
+"""What events of the history tell. Not `drift`: it is the sum of many, each of which may be settled."""
 MARK = re.compile(r"<!-- quantgate (\{.*\}) -->")
 
 MEANS = {
     "regression": (
         "A metric is worse than its baseline by more than its tolerance. What changed in the environment since the "
         "baseline, and the command that shows it again, stand with each finding."
+    ),
+    "drift": (
+        "A metric is within its tolerance of the baseline, but the losses of several updates of the baseline add up to "
+        "more than the tolerance since the anchor, which each finding names. Find out which update lost what (`git "
+        "log` of the baseline), or accept the sum: update the baselines with --re-anchor and a reason."
     ),
     "changed": (
         "Numbers are no longer those of the baseline, by more than other processors and builds cause, though none "
@@ -64,7 +70,13 @@ MEANS = {
         "Cells or metrics have no baseline yet. Run the workflow 'update baselines' with tier nightly."
     ),
 }
-KINDS = {"11": "not comparable", "12": "no baseline", "13": "changed", "14": "too few gates judged"}
+KINDS = {
+    "11": "not comparable",
+    "12": "no baseline",
+    "13": "changed",
+    "14": "too few gates judged",
+    "15": "drift",
+}
 """By exit status, as the README lists them."""
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-FORMAT = 3
+FORMAT = 4
 """Version of the records on disk. A file with a larger one was written by a newer quantgate."""
 
 QUANTIZED_SHARE = "memory/quantized_share"
@@ -231,6 +231,7 @@ class Status(StrEnum):
     """The possible conclusions of the judge, the worst first; a case takes the worst of its metrics."""
 
     REGRESSION = "regression"
+    DRIFT = "drift"
     CHANGED = "changed"
     ERROR = "error"
     NOT_COMPARABLE = "not comparable"
@@ -240,7 +241,7 @@ class Status(StrEnum):
     PASS = "pass"  # noqa: S105
 
 
-MOVED = (Status.REGRESSION, Status.CHANGED)
+MOVED = (Status.REGRESSION, Status.DRIFT, Status.CHANGED)
 """The conclusions that fail a case because a value moved."""
 
 
@@ -282,7 +283,7 @@ class Verdict(Record):
     wrong: str = ""
     """Why the value is wrong whatever the baseline, and cannot become one (`quantgate.judge.expected`)."""
     reference: str = ""
-    """Whether the reference cell moved as well in the same run: everything drifted, or this scheme alone."""
+    """Whether the reference cell moved as well in the same run: everything moved, or this scheme alone."""
     kind: Kind | None = None
     """Of the metric, as `better`, `stderr`, `samples` (their number), `conditions` and `weights` (hashes): what the
     history keeps of it. None, or empty, where nothing was measured."""

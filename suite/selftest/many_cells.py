@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from quantgate.baselines.file import Baseline, write_file
+from quantgate.baselines.baseline import Baseline
+from quantgate.baselines.file import write_file
 from quantgate.baselines.store import baseline_path
 from quantgate.files import write_atomic
 from quantgate.plugin.wiring import WIRING

@@ -1,22 +1,25 @@
 """Find and read the baselines of cells.
 
-<root>/<model>/<backend>/<scheme>/<tier>.toml            the summary, read by reviewers in a diff
-<root>/<model>/<backend>/<scheme>/<tier>.<sha>.json      values per window and item, named by the summary
-<root>/<model>/<backend>/<scheme>/<tier>@<machine>.toml  absolute timings (kind "rounds"), with raw file
-<root>/machines/<machine>.toml                           what distinguishes that machine from others
+<root>/<model>/<backend>/<scheme>/<tier>.toml                the summary, read by reviewers in a diff
+<root>/<model>/<backend>/<scheme>/<tier>.<sha>.json          values per window and item, named by the summary
+<root>/<model>/<backend>/<scheme>/<tier>.<sha>.anchors.json  the same of the anchors
+<root>/<model>/<backend>/<scheme>/<tier>@<machine>.toml      absolute timings (kind "rounds"), with raw file
+<root>/machines/<machine>.toml                               what distinguishes that machine from others
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from quantgate.baselines.file import Baseline, read_file
+from quantgate.baselines.baseline import Baseline
+from quantgate.baselines.file import read_file
 from quantgate.baselines.toml_file import locked, parse_toml, write_toml
 from quantgate.errors import InputError, QuantgateError
 from quantgate.files import checked_name
 from quantgate.judge.environment import changed_environment
+from quantgate.judge.kernels import name_of
 from quantgate.records import FORMAT, Metric, Record, Scalar, Scalars
 
 
@@ -46,6 +49,7 @@ def read(root: Path, cell: str, tier: str, machine: str | None = None) -> Baseli
             "machine": machine,
             "metrics": general.metrics | timings.metrics,
             "kept": general.kept | {name: timings.origin(name) for name in timings.metrics},
+            "anchors": general.anchors | timings.anchors,
             "digests": general.digests | timings.digests,
         }
     )
@@ -77,12 +81,17 @@ class StoredBaselines:
 
     def metrics(self, cells: Iterable[str]) -> dict[str, dict[str, Metric]]:
         """Return the metrics of each of the cells that has a baseline which can be read."""
-        by_cell = {}
+        return {cell: baseline.metrics for cell, baseline in self._readable(cells)}
+
+    def anchored(self, cells: Iterable[str]) -> dict[str, set[str]]:
+        """Return, of each of these cells, the metrics that have an anchor other than the baseline itself."""
+        return {cell: set(map(name_of, baseline.anchors)) for cell, baseline in self._readable(cells)}
+
+    def _readable(self, cells: Iterable[str]) -> Iterator[tuple[str, Baseline]]:
         for cell in cells:
             with suppress(QuantgateError):  # the cases of the cell say why not
                 if baseline := self.of(cell):
-                    by_cell[cell] = baseline.metrics
-        return by_cell
+                    yield cell, baseline
 
 
 class _Machine(Record):

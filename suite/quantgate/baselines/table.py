@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 def format_update(update: Update) -> Table:
-    """Return the planned update as a table for the terminal: metric, old, new, difference."""
+    """Return the planned update as a table for the terminal: metric, old, new, difference from it and from the
+    anchor."""
     from rich.table import Table
     from rich.text import Text
 
     on = f", timings of {update.machine}" if update.machine else ""
     again = ["update them again on an idle machine: -m throughput"] if update.warnings else []
-    warnings = [*update.narrow, *update.warnings, *again]
+    warnings = [*update.moved, *update.narrow, *update.warnings, *again]
     table = Table(
         title=Text(f"{update.new.cell} ({update.new.tier}{on})"),
         title_justify="left",
@@ -27,15 +28,18 @@ def format_update(update: Update) -> Table:
         caption_justify="left",
     )
     table.add_column("metric", overflow="fold")
-    for heading in ("old", "new", "difference"):
+    anchored = ["from the anchor"] if any(row.anchor is not None for row in update.rows) else []
+    for heading in ("old", "new", "difference", *anchored):
         table.add_column(heading, justify="right")
-    colours = {Status.REGRESSION: "red", Status.ERROR: "red", Status.IMPROVEMENT: "green"}
+    red = dict.fromkeys((Status.REGRESSION, Status.DRIFT, Status.ERROR), "red")
+    colours = {**red, Status.IMPROVEMENT: "green"}
     for row in update.rows:
         table.add_row(
             Text(f"{row.metric} ({row.unit})"),
             "-" if row.old is None else _number(row.old),
             f"kept from {row.kept}" if row.new is None else _number(row.new),
             _difference(row),
+            *([_from_anchor(row)] if anchored else []),
             style="dim" if row.new is None else colours.get(row.status, "") if row.status else "",
         )
     return table
@@ -44,9 +48,20 @@ def format_update(update: Update) -> Table:
 def _difference(row: Row) -> str:
     if row.difference is None:
         return "" if row.new is None else "first"
-    if row.difference == 0:
+    return _signed(row.difference, row.old)
+
+
+def _from_anchor(row: Row) -> str:
+    """Return what the losses of all updates add up to; empty where nothing adds up."""
+    if row.from_anchor is None:
+        return ""
+    return f"{_signed(row.from_anchor, row.anchor)} since {row.since}"
+
+
+def _signed(difference: float, of: float | None) -> str:
+    if difference == 0:
         return "none"
-    return _number(row.difference, "+") + (f" ({row.difference / abs(row.old):+.2%})" if row.old else "")
+    return _number(difference, "+") + (f" ({difference / abs(of):+.2%})" if of else "")
 
 
 def _number(value: float, sign: str = "") -> str:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from quantgate.baselines.file import Baseline, name_of, on_kernels, write_file
+from quantgate.baselines.baseline import Baseline
+from quantgate.baselines.file import write_file
 from quantgate.baselines.store import baseline_path, read, read_machine
 from quantgate.baselines.toml_file import locked, one_line
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
+from quantgate.judge.anchor import ANCHOR, Anchor, Replaced, anchor_of, updated
 from quantgate.judge.expected import why_refused
+from quantgate.judge.kernels import name_of, on_kernels
 from quantgate.judge.nested import restless
 from quantgate.judge.sensitivity import Sensitivity
-from quantgate.records import Measurement, Metric, Record, Status, Verdict, same_work
+from quantgate.records import Measurement, Metric, Record, Status, Verdict, same_work, worst
 
 
 class Row(Record):
-    """One metric of an update. new: None where it was not measured this time; then it is kept from the day `kept`."""
+    """One metric of an update. new: None where it was not measured this time; then it is kept from the day `kept`.
+    anchor: what losses have added up from, of the day `since`; None where nothing was compared by a tolerance."""
 
     metric: str
     unit: str
@@ -28,23 +32,54 @@ class Row(Record):
     new: float | None
     status: Status | None = None
     kept: str = ""
+    anchor: float | None = None
+    since: str = ""
 
     @property
     def difference(self) -> float | None:
         """New minus old; None where one of them is missing."""
         return None if self.old is None or self.new is None else self.new - self.old
 
+    @property
+    def from_anchor(self) -> float | None:
+        """New minus anchor; None where one of them is missing."""
+        return None if self.anchor is None or self.new is None else self.new - self.anchor
+
+
+class Objection(Record):
+    """Why a person has to agree to an update. regression: the value is worse than the baseline; drift: worse than the
+    anchor, which only its move to this value accepts."""
+
+    text: str
+    regression: bool = False
+    drift: bool = False
+
+    def accepted(self, accept_regressions: bool, re_anchor: bool) -> bool:
+        """Whether these options agree to it."""
+        return (accept_regressions or not self.regression) and (re_anchor or not self.drift)
+
+    @property
+    def remedy(self) -> str:
+        """What accepts it."""
+        options = {"--accept-regressions": self.regression, "--re-anchor": self.drift}
+        needed = [option for option, wanted in options.items() if wanted]
+        return f"{' and '.join(needed)} accept{'s' if len(needed) == 1 else ''} it"
+
 
 class Update(Record):
-    """What an update would change, and the objections to it, of which only `regressions` can be accepted. warnings: why
-    some of the values make poor baselines; narrow: tolerances smaller than what the sample can show."""
+    """What an update would change. refusals: why it is refused in any case; objections: what a person has to accept;
+    anchors: those of the new baseline; moved: which of them are new, and why; warnings: why some of the values make
+    poor baselines; narrow: tolerances smaller than what the sample can show."""
 
     new: Measurement
     old: Baseline | None
     machine: str | None
+    re_anchor: bool
     rows: list[Row]
     refusals: list[str]
-    regressions: list[str]
+    objections: list[Objection]
+    anchors: dict[str, Anchor]
+    moved: list[str]
     warnings: list[str]
     narrow: list[str] = Field(default_factory=list)
 
@@ -55,6 +90,8 @@ def plan_update(
     verdicts: Sequence[Verdict],
     machine: str | None = None,
     sensitivity: Sensitivity | None = None,
+    *,
+    re_anchor: bool = False,
 ) -> Update:
     """Return what accepting `new` would change, with the objections to it. Pure.
 
@@ -62,10 +99,14 @@ def plan_update(
     time are kept with their origin; to drop one for good, delete the file and update.
 
     verdicts: those of the cell's model, since references that disagree keep the whole model out; more do no harm.
-    sensitivity: what this sample can show; a gate that is void is an objection.
+    sensitivity: what this sample can show; a gate that is void is refused. re_anchor: the new values become the anchors
+    of their gates.
     """
     mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
-    status = {verdict.metric: verdict.status for verdict in mine}
+    status: dict[str, Status] = {}
+    for verdict in mine:
+        name = verdict.metric.removesuffix(ANCHOR)
+        status[name] = worst([verdict.status, status.get(name, verdict.status)])
     before = old.metrics | old.others if old else {}
     measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or machine}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
@@ -77,10 +118,19 @@ def plan_update(
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:
         refusals.append("nothing measured can be kept (timings need a named machine: --machine NAME)")
+    replaced = list(_replaced(old, new, measured, mine)) if old else []
+    earlier = old.anchors if old else {}
+    anchors = updated(earlier, replaced, re_anchor=re_anchor)
+    since = {
+        place(old, one.name, one.new): anchor_of(earlier, one.name, one.new, new.environment) or one.old
+        for one in replaced
+        if one.gated
+    }
     return Update(
         new=new,
         old=old,
         machine=machine,
+        re_anchor=re_anchor,
         rows=[
             Row(
                 metric=name,
@@ -89,14 +139,42 @@ def plan_update(
                 new=measured[name].value if name in measured else None,
                 status=status.get(name_of(name)) if name in measured else None,
                 kept=kept.get(name, ""),
+                anchor=anchor.metric.value if (anchor := since.get(name)) else None,
+                since=anchor.origin.created if anchor else "",
             )
             for name in sorted(measured.keys() | kept.keys())
         ],
         refusals=refusals,
-        regressions=[_line(verdict) for verdict in mine if verdict.status is Status.REGRESSION],
+        objections=list(_objections(old, new, mine)),
+        anchors=anchors.kept,
+        moved=anchors.moved,
         warnings=restless(measured),
         narrow=narrow,
     )
+
+
+def _replaced(
+    old: Baseline, new: Measurement, measured: Mapping[str, Metric], verdicts: Sequence[Verdict]
+) -> Iterator[Replaced]:
+    """Yield the values of the baseline that newly measured ones replace. measured: those by `place`."""
+    # What was compared with the baseline by a tolerance; an absolute gate alone compares with nothing.
+    gated = {v.metric for v in verdicts if v.tolerance is not None and v.baseline is not None}
+    for key, metric in measured.items():
+        if key in old.metrics or key in old.others:
+            name = name_of(key)
+            yield Replaced(name, old.as_anchor(key), metric, name in gated)
+
+
+def _objections(old: Baseline | None, new: Measurement, verdicts: Sequence[Verdict]) -> Iterator[Objection]:
+    for verdict in verdicts:
+        name, text = verdict.metric, f"{verdict.metric}: {verdict.text or verdict.status}"
+        if verdict.status is Status.DRIFT:
+            yield Objection(text=text, drift=True)
+        elif verdict.status is Status.REGRESSION:
+            metric = new.metrics.get(name)
+            anchor = old and metric and anchor_of(old.anchors, name, metric, new.environment)
+            # Without an older anchor, the baseline is its own, and the next run would say `drift`.
+            yield Objection(text=text, regression=True, drift=anchor is None)
 
 
 def place(old: Baseline | None, name: str, metric: Metric) -> str:
@@ -107,7 +185,7 @@ def place(old: Baseline | None, name: str, metric: Metric) -> str:
     before = old.metrics.get(name) if old else None
     if before is None or metric.kind not in ("level", "ratio") or before.conditions == metric.conditions:
         return name
-    return on_kernels(name, metric) if same_work(before, metric) else name
+    return on_kernels(name, metric.kernels) if same_work(before, metric) else name
 
 
 def _left(old: Baseline, new: Measurement) -> dict[str, Metric]:
@@ -138,8 +216,11 @@ def write_update(
     if not reason:
         raise InputError('an update of baselines needs a reason: --reason "why the values change"')
     refusals = list(update.refusals)
-    if not accept_regressions:
-        refusals += [f"{text} (--accept-regressions accepts it)" for text in update.regressions]
+    refusals += [
+        f"{objection.text} ({objection.remedy})"
+        for objection in update.objections
+        if not objection.accepted(accept_regressions, update.re_anchor)
+    ]
     if refusals:
         raise InputError("\n  ".join([f"{new.cell} ({new.tier}): the baseline is not updated:", *refusals]))
     if update.machine is not None:
@@ -170,12 +251,13 @@ def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> B
     )
     if old is None:
         return accepted
+    anchors = {name: one for name, one in update.anchors.items() if _belongs(one.metric, machine)}
     left = {name: m for name, m in _left(old, new).items() if _belongs(m, machine)}
     kept = {name: origin for name in left if (origin := old.origin(name)) != accepted.latest}
     values = left | {place(old, name, metric): metric for name, metric in metrics.items()}
     main = {name: metric for name, metric in values.items() if name == name_of(name)}
     others = {name: metric for name, metric in values.items() if name not in main}
-    return accepted.model_copy(update={"metrics": main, "others": others, "kept": kept})
+    return accepted.model_copy(update={"metrics": main, "others": others, "kept": kept, "anchors": anchors})
 
 
 def _belongs(metric: Metric, machine: str | None) -> bool:

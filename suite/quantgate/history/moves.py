@@ -19,6 +19,7 @@ from quantgate.config.tolerances import REPRODUCTION
 from quantgate.history.levels import Levels
 from quantgate.history.noisy import WARM, Shift, packed, shifts
 from quantgate.history.series import ABSENT, History, Series
+from quantgate.judge.anchor import ANCHOR
 from quantgate.judge.environment import changed_environment
 
 Direction = Literal["worse", "better", "unequal"]
@@ -69,7 +70,9 @@ class Move:
 def moves(history: History) -> list[Move]:
     """Return all moves, by the run that showed them."""
     classes = _classes(history)
-    exact = [m for series in history.series if series.kind in EXACT for m in _exact(history, series, classes)]
+    # The loss since the anchor moves with the value, which is told.
+    valued = [one for one in history.series if not one.metric.endswith(ANCHOR)]
+    exact = [m for series in valued if series.kind in EXACT for m in _exact(history, series, classes)]
     order = {id(series): number for number, series in enumerate(history.series)}
     every = exact + _noisy(history, classes)
     return sorted(every, key=lambda move: (move.seen, not move.exact, order[id(move.series)]))

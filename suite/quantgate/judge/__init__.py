@@ -5,7 +5,7 @@ compare      the verdicts of a case: what pytest's cases, the fault catalogue an
 judge        the verdict on one metric, and whether its units are still the baseline's
 confirm      the second look at a timing or peak that seems worse
 expected     absolute gates
-environment  what changed between two environments
+environment  what changed between two environments; kernels: values on several kinds of kernels
 nested       statistics of timings and peaks, over processes; statistics: of paired samples
 sensitivity  what a sample can show, before anything gets worse
 coverage     how many gates were judged; causes: which verdicts have one cause

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from quantgate.config.tolerances import Tolerances
 from quantgate.files import hash_of
+from quantgate.judge.anchor import Anchor, anchor_of, measured_name, since_anchor
 from quantgate.judge.environment import CHECKPOINT, changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
@@ -60,12 +61,14 @@ class Comparison:
     """One look at a cell: a measurement and what it is held against.
 
     old: the stored baseline, or the measurement in the other environment; None where there is neither.
+    anchors: what losses of the baseline's metrics add up from, by `on_kernels`; none in an A/B run.
     no_reference: why metrics relative to the reference are missing from `new`, if they are.
     """
 
     new: Measurement
     old: Measurement | None
     no_reference: str = "the reference has no such metric in this run"
+    anchors: Mapping[str, Anchor] = field(default_factory=dict)
 
 
 def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: str = "") -> list[Verdict]:
@@ -126,6 +129,19 @@ def _of_metric(
         verdict = held_to(limits, cell, name, metric, verdict, reproduce)
     if verdict is not None:
         yield verdict
+    anchor = anchor_of(comparison.anchors, name, metric, new.environment)
+    if anchor is not None and tolerance is not None:
+        yield from since_anchor(
+            cell,
+            name,
+            metric,
+            anchor,
+            tolerance,
+            rules.level(metric),
+            new.environment,
+            reproduce,
+            unused=unused,
+        )
     same = tolerances.of_reproduction(name, cell) if before and metric.kind == "paired" else None
     if other_weights(changed):
         return
@@ -161,47 +177,50 @@ def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar
 def explained(
     moved: Sequence[Verdict], reference: Comparison, covers: Covers, rules: Rules, reproduce: str = ""
 ) -> list[Verdict]:
-    """Add to each verdict that moved whether the reference moved too: everything drifted, or this scheme alone. A
+    """Add to each verdict that moved whether the reference moved too: everything moved, or this scheme alone. A
     relative metric leaves that to the one it is made of, where that moved as well."""
     references = {v.metric: v for v in verdicts(reference, covers, rules, reproduce)}
     mine = {v.metric: v for v in reversed(moved)}
 
     def beside(verdict: Verdict) -> Verdict:
         name = origin(verdict.metric)
-        whole, other = mine.get(name, verdict), references.get(name)
+        # A reference without an older anchor has its baseline as anchor.
+        whole, other = mine.get(name, verdict), references.get(name) or references.get(measured_name(name))
         elsewhere = name != verdict.metric and whole.status in MOVED
         if verdict.status not in MOVED or elsewhere or other is None or other.change is None:
             return verdict
         change = f"{other.cell} {delta(other.change, other)}"
-        return verdict.model_copy(update={"reference": f"{drift(whole, other)} ({change})"})
+        return verdict.model_copy(update={"reference": f"{beside_reference(whole, other)} ({change})"})
 
     return [beside(verdict) for verdict in moved]
 
 
-def drift(cell: Verdict, reference: Verdict) -> str:
+def beside_reference(cell: Verdict, reference: Verdict) -> str:
     """Return in one line what the reference did in the same run; both verdicts are on the same metric.
 
     What decides is the reference's change as a share of the cell's (on the log scale if relative): from three quarters
-    on everything drifted; up to one quarter this scheme alone did; in between, some of both.
+    on everything moved; up to one quarter this scheme alone did; in between, some of both.
     """
     change, other = cell.size, reference.size
     if cell.status not in MOVED and abs(other) > abs(change):
         return "the reference got better, this scheme did not or by less"
     share = other / change if change else 0.0
     if share > 4 / 3:
-        return "the reference moved as well, by more: everything drifted"
+        return "the reference moved as well, by more: everything moved"
     if share >= 3 / 4:
-        return "the reference moved as well, by as much: everything drifted"
+        return "the reference moved as well, by as much: everything moved"
     if share > 1 / 4:
-        return "the reference moved as well, but by less: part of the change is a drift of everything"
+        return "the reference moved as well, but by less: part of the change is that of everything"
     if share >= -1 / 4:
         return "the reference did not move: this scheme alone"
     return "the reference moved the other way: this scheme alone"
 
 
 def origin(name: str) -> str:
-    """Return the metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself."""
-    return name.removesuffix("/loss").removesuffix("_ratio")
+    """Return the metric that a relative one is made of: `perplexity` of `perplexity/loss`; of any other, itself. The
+    same of verdicts on the loss since the anchor: `perplexity/anchor` of `perplexity/loss/anchor`."""
+    metric = measured_name(name)
+    return f"{metric.removesuffix('/loss').removesuffix('_ratio')}{name.removeprefix(metric)}"
 
 
 def flips_in_words(metric: Metric) -> str:

@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quantgate.judge.anchor import measured_name
 from quantgate.judge.compare import Comparison, Covers, Rules, verdicts
 from quantgate.records import Metric, Status, Verdict
 from quantgate.words import comparison as figures_of
 
 DECIDED = (Status.REGRESSION, Status.IMPROVEMENT)
+RED = (Status.REGRESSION, Status.DRIFT)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ SecondLook = MoreProcesses | FreshPairs
 
 def needs_second_look(first: Sequence[Verdict], comparison: Comparison, rules: Rules) -> bool:
     """Return whether fresh processes have to confirm a verdict."""
-    return any(_suspicious(v, comparison.new.metrics.get(v.metric), rules.against) for v in first)
+    return any(_suspicious(v, _metric(comparison, v), rules.against) for v in first)
 
 
 def confirmed(
@@ -61,11 +63,11 @@ def confirmed(
     alone = {v.metric: v for v in verdicts(fresh, covers, rules, reproduce)} if fresh else {}
     settled = []
     for verdict in first:
-        metric, again = comparison.new.metrics.get(verdict.metric), later.get(verdict.metric)
+        metric, again = _metric(comparison, verdict), later.get(verdict.metric)
         if metric is None or again is None or not _suspicious(verdict, metric, against):
             settled.append(verdict)
             continue
-        same = again.status == (verdict.status if against else Status.REGRESSION)
+        same = again.status == verdict.status if against else again.status in RED
         figures = ", ".join(figures_of(again)[1:3]) or again.status
         text = ""
         if against and not same and again.status in DECIDED:
@@ -81,6 +83,11 @@ def confirmed(
     return settled
 
 
+def _metric(comparison: Comparison, verdict: Verdict) -> Metric | None:
+    """Return the metric that a verdict is on: its value, or its loss since the anchor."""
+    return comparison.new.metrics.get(measured_name(verdict.metric))
+
+
 def _suspicious(verdict: Verdict, metric: Metric | None, against: bool) -> bool:
     """Whether a value is worse by more than the tolerance. Against a stored baseline noise may still explain it; in an
     A/B run, where both stages have to agree, it may not, and better counts as well."""
@@ -89,7 +96,7 @@ def _suspicious(verdict: Verdict, metric: Metric | None, against: bool) -> bool:
     if against:
         return verdict.status in DECIDED
     unsure = verdict.status == Status.INCONCLUSIVE and verdict.change_low is not None
-    return verdict.status == Status.REGRESSION or (unsure and _worse(verdict, metric))
+    return verdict.status in RED or (unsure and _worse(verdict, metric))
 
 
 def _worse(verdict: Verdict, metric: Metric) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from quantgate.config.tolerances import Tolerance, Tolerances
@@ -18,10 +18,15 @@ MOST = 1e9
 """The largest relative change that is reported: more than any model loses, and safe for a float."""
 
 
-def gate_level(tolerances: Tolerances, metrics: Mapping[str, Mapping[str, Metric]]) -> float:
+def gate_level(
+    tolerances: Tolerances,
+    metrics: Mapping[str, Mapping[str, Metric]],
+    anchored: Mapping[str, Collection[str]] | None = None,
+) -> float:
     """Return the one-sided level of one gate, so that a run of all gates of `metrics` (by cell, by name) raises any
     false alarm with probability `run_alpha` at most, however the gates depend on each other: run_alpha / N, Bonferroni
-    (Dunn, JASA 56 (1961) 52-64).
+    (Dunn, JASA 56 (1961) 52-64). anchored: by cell, the metrics that are held against an anchor, too, which is another
+    test of the same noise.
 
     Not counted and not covered are gates without a distribution to test by. Reproduction, quantiles, root mean squares
     and exact values (kind `exact`) repeat to the last digit in an unchanged environment, and cannot raise a false alarm
@@ -29,9 +34,10 @@ def gate_level(tolerances: Tolerances, metrics: Mapping[str, Mapping[str, Metric
     probability is claimed for them.
     """
     noisy = sum(
-        metric.kind in NOISY and tolerances.of(name, cell) is not None
+        1 + (name in (anchored or {}).get(cell, ()))
         for cell, of_cell in metrics.items()
         for name, metric in of_cell.items()
+        if metric.kind in NOISY and tolerances.of(name, cell) is not None
     )
     return tolerances.run_alpha / max(1, noisy)
 

@@ -22,7 +22,7 @@ from quantgate.judge.environment import changed_environment
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
 from quantgate.machine.environment import Environment, commit_of, instruction_sets
 from quantgate.plugin.wiring import Wiring
-from quantgate.records import Measurement, Scalar, Status, Verdict
+from quantgate.records import MOVED, Measurement, Scalar, Status, Verdict, worst
 from quantgate.report import RunInfo
 from quantgate.report.files import append_job_summary, write_report
 from quantgate.report.findings import FAILED, brief, leading
@@ -30,6 +30,7 @@ from quantgate.report.markdown import to_markdown
 
 EXIT = {
     Status.REGRESSION: 1,
+    Status.DRIFT: 15,
     Status.CHANGED: 13,
     Status.ERROR: 10,
     Status.NOT_COMPARABLE: 11,
@@ -76,14 +77,14 @@ def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
         return 1
     if pytest_status == 0:
         if any(isinstance(one, QuantgateError) for one in outcome.updates):
-            regressed = any(v.status == Status.REGRESSION for v in outcome.verdicts)
-            return EXIT[Status.REGRESSION if regressed else Status.ERROR]
+            refused = {v.status for v in outcome.verdicts} & {Status.REGRESSION, Status.DRIFT}
+            return EXIT[worst(refused) if refused else Status.ERROR]
         gates, least = coverage(outcome.verdicts), wiring.options.min_judged
         share = 0.0 if wiring.skipped and not gates.gates else gates.share
         return FEW_JUDGED if least is not None and share < least else 0
     statuses = {v.status for v in outcome.verdicts if not v.by_machine}
     if wiring.options.update_baselines:
-        statuses -= {Status.REGRESSION, Status.CHANGED, Status.NOT_COMPARABLE}
+        statuses -= {*MOVED, Status.NOT_COMPARABLE}
     # A case that failed without a verdict met an unforeseen error.
     return next((code for status, code in EXIT.items() if status in statuses), EXIT[Status.ERROR])
 
@@ -105,7 +106,7 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
     metrics = wiring.stored.metrics(wiring.cells)
     for cell, new in accepted.items():
         metrics[cell] = metrics.get(cell, {}) | new.metrics
-    level = gate_level(wiring.tolerances, metrics)
+    level = gate_level(wiring.tolerances, metrics, wiring.stored.anchored(wiring.cells))
     for cell in wiring.needs:
         if cell not in accepted or not accepted[cell].metrics:
             continue  # its cases say why; or nothing that a baseline keeps was judged
@@ -113,7 +114,14 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
             sensitivity = with_sensitivity(cell, accepted[cell].metrics, wiring.tolerances, level)
             new = accepted[cell].model_copy(update={"metrics": sensitivity.metrics})
             verdicts = by_model[cell.partition("/")[0]]
-            update = plan_update(new, wiring.stored.of(cell), verdicts, options.machine, sensitivity)
+            update = plan_update(
+                new,
+                wiring.stored.of(cell),
+                verdicts,
+                options.machine,
+                sensitivity,
+                re_anchor=options.re_anchor,
+            )
             write_update(
                 wiring.baselines,
                 update,

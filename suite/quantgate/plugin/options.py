@@ -28,7 +28,10 @@ INPUTS = ("matrix", "tolerances", "text")
 """Options that name the user's own files."""
 CIRCUMSTANCES = ("threads", "baselines", "machine", "against", "pairs")
 """The other options that change what is measured and how it is judged."""
-PARTNERS = {"reason": "update_baselines", "accept_regressions": "update_baselines", "pairs": "against"}
+PARTNERS = {
+    **dict.fromkeys(("reason", "accept_regressions", "re_anchor"), "update_baselines"),
+    "pairs": "against",
+}
 """Options that do nothing without another one."""
 
 _DEST = "quantgate_"
@@ -76,6 +79,9 @@ class Options:
     update_baselines: bool = _flag("make this run's measurements the baselines of the selected cells")
     reason: str = _value("TEXT", "why the baselines change; kept in them", default="")
     accept_regressions: bool = _flag("with --update-baselines: also values worse than tolerance")
+    re_anchor: bool = _flag(
+        "with --update-baselines: losses add up from these values from now on, whatever was lost before them"
+    )
     machine: str | None = _value(
         "NAME", "gate absolute timings too: this machine is NAME, and its fingerprint must match"
     )

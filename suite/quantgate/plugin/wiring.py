@@ -226,7 +226,7 @@ class Wiring:
             cell: {name: m for name, m in metrics.items() if any(n.covers(name) for n in self.needs[cell])}
             for cell, metrics in self.stored.metrics(self.needs).items()
         }
-        return gate_level(self.tolerances, covered)
+        return gate_level(self.tolerances, covered, self.stored.anchored(covered))
 
     @property
     def _all_needs(self) -> list[Need]:

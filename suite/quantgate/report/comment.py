@@ -11,6 +11,7 @@ from quantgate.words import DASH, difference, limit, lines_of, plural, quantity
 
 SHOWN = (
     Status.REGRESSION,
+    Status.DRIFT,
     Status.CHANGED,
     Status.ERROR,
     Status.NOT_COMPARABLE,

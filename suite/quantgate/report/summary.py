@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from quantgate.config.matrix import selecting
+from quantgate.judge.anchor import measured_name
 from quantgate.judge.coverage import coverage
 from quantgate.judge.expected import why_refused
 from quantgate.measure.groups import Column, case_of, columns
@@ -19,6 +20,7 @@ from quantgate.words import DASH, delta, duration, plural, signed
 
 MARKS = {
     Status.REGRESSION: "✗",
+    Status.DRIFT: "↘",
     Status.CHANGED: "≈",
     Status.ERROR: "!",
     Status.NOT_COMPARABLE: "≠",
@@ -27,6 +29,13 @@ MARKS = {
     Status.IMPROVEMENT: "↑",
     Status.PASS: "",
 }
+
+WHAT = {
+    Status.REGRESSION: "Worse than the baseline",
+    Status.DRIFT: "Worse than the anchor, within the tolerance of the baseline",
+    Status.CHANGED: "Changed",
+}
+"""What a value that moved did."""
 
 COLUMNS = columns()
 """What the table shows of a cell."""
@@ -87,7 +96,8 @@ def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
             if fnmatchcase(name, pattern):
                 chosen.setdefault(name.rpartition("/")[0], verdict)
     patterns = column.values + column.marks
-    status = worst(v.status for n, v in metrics.items() if any(fnmatchcase(n, p) for p in patterns))
+    named = ((measured_name(name), verdict) for name, verdict in metrics.items())
+    status = worst(v.status for name, v in named if any(fnmatchcase(name, p) for p in patterns))
     measured = [v.measured for v in chosen.values() if v.measured is not None]
     if not measured or len(measured) < len(chosen):  # a mean over other tasks cannot be compared
         return Entry(DASH, "", status, MARKS[status])
@@ -159,10 +169,9 @@ def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) ->
     cases = plural(sum(by_status.values()), "case")
     moved = [v for v in verdicts if v.status in MOVED]
     if moved:
-        regressions = [v for v in moved if v.status == Status.REGRESSION]
-        worse, what = regressions or moved, "Worse than the baseline" if regressions else "Changed"
-        by = f" by {delta(worse[0].change, worse[0])}" if worse[0].change is not None else ""
-        return f"{what}: {worse[0].metric} of {worse[0].cell}{by}{_further(moved)}."
+        first = min(moved, key=lambda v: MOVED.index(v.status))
+        by = f" by {delta(first.change, first)}" if first.change is not None else ""
+        return f"{WHAT[first.status]}: {measured_name(first.metric)} of {first.cell}{by}{_further(moved)}."
     wrong = [v for v in verdicts if v.wrong]
     if wrong:
         return f"Wrong whatever the baseline: {wrong[0].metric} of {wrong[0].cell}{_further(wrong)}."

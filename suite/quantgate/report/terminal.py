@@ -24,6 +24,7 @@ from quantgate.words import abridged, comparison, delta, lines_of, listed, plura
 
 STYLES = {
     Status.REGRESSION: "bold red",
+    Status.DRIFT: "bold red",
     Status.CHANGED: "red",
     Status.ERROR: "bold magenta",
     Status.NOT_COMPARABLE: "yellow",
@@ -34,7 +35,7 @@ STYLES = {
 }
 MEMBERS = 12
 """How many of the cells of a common cause are listed."""
-ASCII = str.maketrans({"✗": "x", "≈": "~", "≠": "#", "○": "o", "↑": "^", "·": "-"})
+ASCII = str.maketrans({"✗": "x", "↘": "v", "≈": "~", "≠": "#", "○": "o", "↑": "^", "·": "-"})
 
 
 def render_summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> None:

@@ -50,7 +50,7 @@ class StoredRun:
     def reference(self, cell: Cell) -> Comparison | None:
         """Return the comparison of the cell's reference, as measured."""
         record = self._reference(cell)
-        return None if record is None else Comparison(record, self.baselines.of(cell.reference))
+        return None if record is None else self._held(record, cell.reference)
 
     def again(self, cell: Cell, request: str) -> MoreProcesses:
         """Measure one request in fresh processes; a timing beside its reference, if that was measured."""
@@ -68,7 +68,12 @@ class StoredRun:
         why = f"{cell.reference} has no such metric in this run"
         if isinstance(failed, QuantgateError):
             why = str(failed).partition("\n")[0]
-        return Comparison(record, self.baselines.of(cell.id), why)
+        return self._held(record, cell.id, no_reference=why)
+
+    def _held(self, record: Measurement, cell: str, **more: str) -> Comparison:
+        """Return a record beside the cell's baseline and the anchors of that."""
+        baseline = self.baselines.of(cell)
+        return Comparison(record, baseline, anchors=baseline.anchors if baseline else {}, **more)
 
     def _measured(self, cell: Cell) -> Measurement:
         return once(self._plain, cell.id, lambda: self.cells.measured(cell))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantgate.baselines.file import Baseline
+from quantgate.baselines.baseline import Baseline
 from quantgate.baselines.store import read
 from quantgate.baselines.update import plan_update, write_update
 from quantgate.records import Measurement, Metric, Status, Verdict
@@ -66,10 +66,15 @@ def measured(**changes: object) -> Measurement:
 
 
 def update(
-    root: Path, new: Measurement, *verdicts: Verdict, machine: str | None = None, **how: object
+    root: Path,
+    new: Measurement,
+    *verdicts: Verdict,
+    machine: str | None = None,
+    re_anchor: bool = False,
+    **how: object,
 ) -> list[Path]:
     """Plan and write, as one run does it."""
-    plan = plan_update(new, read(root, CELL, TIER, machine), verdicts, machine)
+    plan = plan_update(new, read(root, CELL, TIER, machine), verdicts, machine, re_anchor=re_anchor)
     return write_update(root, plan, **{"reason": "first", **how})  # type: ignore[arg-type]
 
 

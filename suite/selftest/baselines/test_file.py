@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantgate.baselines.file import seal_of
+from quantgate.baselines.raw import seal_of
 from quantgate.baselines.store import read
 from quantgate.baselines.update import plan_update
 from quantgate.config.matrix import selecting

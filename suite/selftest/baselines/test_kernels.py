@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from quantgate.baselines.file import Baseline
+from quantgate.baselines.baseline import Baseline
 from quantgate.baselines.store import read
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import plan_update, write_update
@@ -107,9 +107,9 @@ def test_the_file_has_a_line_for_each_value_and_reads_in_a_diff(tmp_path: Path) 
 
 def test_a_file_of_the_format_before_is_read(tmp_path: Path) -> None:
     path = run(tmp_path, on(WIDE, 1.5, "2026-01-01")).path
-    path.write_text(path.read_text().replace("\nformat = 3\n", "\nformat = 2\n"))
+    path.write_text(path.read_text().replace("\nformat = 4\n", "\nformat = 2\n"))
     result = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
-    assert tomllib.loads(path.read_text())["format"] == 3
+    assert tomllib.loads(path.read_text())["format"] == 4
     assert result.metrics[RATIO].value == 1.5
 
 

@@ -60,10 +60,13 @@ def test_regression_needs_to_be_accepted(tmp_path: Path) -> None:
     update(tmp_path, measured())
     before = tree(tmp_path)
     worse = measured(metrics={"perplexity": perplexity(32.0)})
-    with pytest.raises(InputError, match=r"perplexity: 29 % worse .--accept-regressions"):
+    with pytest.raises(
+        InputError, match=r"perplexity: 29 % worse .--accept-regressions and --re-anchor accept it"
+    ):
         update(tmp_path, worse, verdict(Status.REGRESSION, "29 % worse"))
     assert tree(tmp_path) == before
-    update(tmp_path, worse, verdict(Status.REGRESSION, "29 % worse"), accept_regressions=True)
+    verdicts = [verdict(Status.REGRESSION, "29 % worse")]
+    update(tmp_path, worse, *verdicts, accept_regressions=True, re_anchor=True)
     assert existing(tmp_path).metrics["perplexity"].value == 32.0
 
 

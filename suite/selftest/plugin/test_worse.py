@@ -133,7 +133,7 @@ def test_a_quantized_cell_is_measured_against_its_reference(accepted: Accepted) 
     assert "perplexity/loss" not in other.metrics
 
 
-def test_one_scheme_broken_is_told_from_a_drift(broken: tuple[Project, Result]) -> None:
+def test_one_scheme_broken_is_told_from_all_that_moved(broken: tuple[Project, Result]) -> None:
     _, result = broken
     worse = result.verdict(Q4, "perplexity")
     assert worse.reference == f"the reference did not move: this scheme alone ({F16} 0 %)"
@@ -164,7 +164,7 @@ def test_everything_broken_is_one_finding(project: Project) -> None:
     assert result.output.count("one cause in all 4 cells: perplexity +") == 1
     for cell in cells[1:]:
         verdict = result.verdict(cell, "perplexity")
-        assert verdict.reference.startswith("the reference moved as well, by as much: everything drifted")
+        assert verdict.reference.startswith("the reference moved as well, by as much: everything moved")
         assert result.verdict(cell, "perplexity/loss").status != Status.REGRESSION
     # Of each case, pytest's own list has two lines: value and cause.
     assert result.output.count("one cause in all 4 cells: see the summary") == 4

@@ -1,0 +1,105 @@
+"""The summary of a baseline as it stands in its TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from quantgate.baselines.toml_file import damaged
+from quantgate.files import hash_of
+from quantgate.judge.anchor import Origin
+from quantgate.judge.kernels import name_of
+from quantgate.records import Estimate, Record, Scalar, Scalars
+
+
+class RawFile(Record):
+    """A file beside the summary, named by its content."""
+
+    file: str
+    sha256: str
+
+
+class Entry(Estimate):
+    """One line of `[metrics]`."""
+
+    conditions: str | None = None
+    """The key of its conditions in `[conditions]`; None: it has none."""
+    earlier: str | None = None
+    """The key of its origin in `[earlier]`, for an anchor, and for a metric that a later update kept."""
+
+
+class Summary(Record):
+    """The file, key by key, in the order of interest for a reviewer."""
+
+    format: int = Field(ge=1)
+    cell: str
+    tier: str
+    machine: str | None = None
+    created: str
+    reason: str
+    fingerprint: str
+    metrics: dict[str, Entry]
+    other_kernels: dict[str, Entry] = Field(default_factory=dict)
+    """Metrics of `metrics`, measured on other kernels."""
+    anchors: dict[str, Entry] = Field(default_factory=dict)
+    """What losses of metrics add up from, where that is another value than the one in `metrics`."""
+    conditions: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    """Each set of conditions once, under the name of the first metric that has it."""
+    environment: Scalars = Field(default_factory=dict)
+    earlier: dict[str, Origin] = Field(default_factory=dict)
+    raw: RawFile
+    raw_anchors: RawFile | None = None
+
+    @property
+    def values(self) -> dict[str, Entry]:
+        """The lines of all metrics, on all kernels."""
+        return self.metrics | self.other_kernels
+
+    @property
+    def files(self) -> dict[str, RawFile]:
+        """The raw files by the key that names them."""
+        files = {"raw": self.raw, "raw_anchors": self.raw_anchors}
+        return {key: file for key, file in files.items() if file is not None}
+
+
+def check(path: Path, summary: Summary) -> None:
+    """Raise InputError where parts of the summary at `path` do not go together."""
+    for name in summary.other_kernels:
+        if name_of(name) not in summary.metrics:
+            raise damaged(path, f"other_kernels: {name!r} is not a metric of [metrics]")
+    for name, entry in summary.anchors.items():
+        origin = summary.earlier.get(entry.earlier or "")
+        if origin is not None and origin_id(origin) != entry.earlier:
+            what = f"its origin [earlier.{entry.earlier}] is not the one that was written"
+            raise damaged(path, f"anchors.{name}.earlier: {what}")
+        if origin is None and entry.earlier is None:
+            raise damaged(path, f"anchors.{name}.earlier: missing")
+    for name, entry in _lines(summary):
+        if entry.earlier is not None and entry.earlier not in summary.earlier:
+            raise damaged(path, f"{name}.earlier: there is no [earlier.{entry.earlier}]")
+        if entry.conditions is not None and entry.conditions not in summary.conditions:
+            raise damaged(path, f"{name}.conditions: {entry.conditions!r} is not in [conditions]")
+    for key, raw in summary.files.items():
+        if raw.file != raw_name(path, raw.sha256, key):
+            raise damaged(
+                path, f"{key}.file: {raw.file!r} does not match the summary's name and {key}.sha256"
+            )
+
+
+def _lines(summary: Summary) -> Iterator[tuple[str, Entry]]:
+    tables: Mapping[str, Mapping[str, Entry]] = {"metrics": summary.values, "anchors": summary.anchors}
+    for table, entries in tables.items():
+        for name, entry in entries.items():
+            yield f"{table}.{name}", entry
+
+
+def origin_id(origin: Origin) -> str:
+    """Return the key of an origin in `[earlier]`."""
+    return f"{origin.created}-{hash_of(origin.model_dump())[:8]}"
+
+
+def raw_name(path: Path, sha256: str, key: str = "raw") -> str:
+    """Return the name of a raw file of the summary `path`. key: `raw`, or `raw_anchors`."""
+    return f"{path.stem}.{sha256[:12]}{'.anchors' if key == 'raw_anchors' else ''}.json"

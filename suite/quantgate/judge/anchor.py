@@ -1,0 +1,150 @@
+"""Loss that adds up over accepted baselines: judged against the anchor, the baseline that they began with. Pure.
+
+Each update may lose up to the tolerance, so ten updates may lose ten times as much, and each night is green. The anchor
+of a metric stays where it is through updates. A metric that was never updated, or always with equal values, has its
+baseline as anchor, and nothing has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from pydantic import Field
+
+from quantgate.config.tolerances import Tolerance
+from quantgate.judge.environment import changed_environment
+from quantgate.judge.judge import first_difference, judge
+from quantgate.judge.kernels import kernels_of, name_of, nearest, on_kernels
+from quantgate.records import Metric, Record, Scalar, Scalars, Status, Verdict, same_work
+from quantgate.words import listed, quantity
+
+ANCHOR = "/anchor"
+"""Ends the name of a verdict on the loss since the anchor: `perplexity/anchor`."""
+
+
+class Origin(Record):
+    """The origin of accepted values: the day and the job that measured them, and why a person accepted them."""
+
+    created: str
+    reason: str
+    fingerprint: str
+    environment: Scalars = Field(default_factory=dict)
+
+
+class Anchor(Record):
+    """An accepted value that later ones are held against."""
+
+    metric: Metric
+    """Without `raw`, which no test of the mean reads."""
+    origin: Origin
+
+    @property
+    def kernels(self) -> str:
+        """The kernels that it was computed with."""
+        return kernels_of(self.metric, self.origin.environment)
+
+
+def measured_name(verdict: str) -> str:
+    """Return the metric that a verdict of this name is on: `perplexity` for `perplexity/anchor`."""
+    return verdict.removesuffix(ANCHOR)
+
+
+class Replaced(NamedTuple):
+    """A value that an update replaces. gated: whether the new one was judged against it by a tolerance."""
+
+    name: str
+    old: Anchor
+    new: Metric
+    gated: bool
+
+
+class Anchors(NamedTuple):
+    """The anchors of a new baseline by `on_kernels`, and what an update says of those that moved."""
+
+    kept: dict[str, Anchor]
+    moved: list[str]
+
+
+def anchor_of(
+    anchors: Mapping[str, Anchor], name: str, measured: Metric, environment: Mapping[str, Scalar]
+) -> Anchor | None:
+    """Return the anchor that a value is held against: the one on the same kernels, else the one whose kernels have most
+    features in common. Timings and memory peaks have no other than on their own kernels. None: the baseline itself is
+    the anchor."""
+    kinds = {one.kernels: key for key, one in anchors.items() if name_of(key) == name}
+    kernels = kernels_of(measured, environment)
+    if measured.nested:
+        kinds = {kernels: kinds[kernels]} if kernels in kinds else {}
+    key = nearest(kinds, kernels)
+    return None if key is None else anchors[key]
+
+
+def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_anchor: bool) -> Anchors:
+    """Return the anchors after an update that replaces these values.
+
+    A value that was judged against the one that it replaces, and differs from it, leaves that one as anchor where there
+    is none yet for its kernels. Where the two cannot be compared (other tokens, another workload), nothing of before
+    can be held against the new value, which begins anew. re_anchor: all that were judged begin anew.
+    """
+    kept = dict(anchors)
+    moved: dict[str, list[str]] = {}
+    for name, old, new, gated in replaced:
+        own = on_kernels(name, old.kernels)
+        different = first_difference(old.metric, new)[0]
+        if different:
+            moved.setdefault(f"new, since the {different}", []).append(name)
+            kept = {key: one for key, one in kept.items() if name_of(key) != name or _comparable(one, new)}
+        elif gated and re_anchor:
+            before = kept.get(own, old)
+            if _values(before.metric) != _values(new):
+                was = f"{quantity(before.metric.value, new.unit)} of {before.origin.created} ({before.origin.reason})"
+                moved.setdefault(f"moved from {was}", []).append(name)
+            # A value of any kernels replaces that of all, but for timings and memory peaks.
+            gone = {own} if new.nested else {key for key in kept if name_of(key) == name}
+            kept = {key: one for key, one in kept.items() if key not in gone}
+        elif gated and _values(old.metric) != _values(new):
+            kept.setdefault(own, old)
+    return Anchors(kept, [f"anchor of {listed(names)}: {text}" for text, names in moved.items()])
+
+
+def _values(metric: Metric) -> object:
+    return metric.value, metric.samples
+
+
+def _comparable(anchor: Anchor, new: Metric) -> bool:
+    """Whether an anchor is of the same work, on whatever kernels."""
+    before, now = len(anchor.metric.samples or ()), len(new.samples or ())
+    return same_work(anchor.metric, new) and (new.kind != "paired" or before == now)
+
+
+def since_anchor(
+    cell: str,
+    name: str,
+    measured: Metric,
+    anchor: Anchor,
+    tolerance: Tolerance,
+    alpha: float,
+    environment: Mapping[str, Scalar],
+    reproduce: str = "",
+    *,
+    unused: Collection[str] = (),
+) -> Iterator[Verdict]:
+    """Judge the loss since the anchor, by the same test and tolerance as that since the baseline: `drift` where it is
+    beyond. Yields nothing where the two may not be compared.
+
+    environment: that of `measured`; the others as of `quantgate.judge.judge.judge`.
+    """
+    changed = changed_environment(anchor.origin.environment, environment)
+    verdict = judge(cell, name, measured, anchor.metric, tolerance, alpha, changed, reproduce, unused=unused)
+    if verdict.status == Status.NOT_COMPARABLE:
+        return
+    status = {Status.REGRESSION: Status.DRIFT, Status.IMPROVEMENT: Status.PASS}.get(verdict.status)
+    since = f"since the anchor of {anchor.origin.created} ({anchor.origin.reason})"
+    yield verdict.model_copy(
+        update={
+            "metric": f"{name}{ANCHOR}",
+            "status": status or verdict.status,
+            "text": f"{since}: {verdict.text.removesuffix(': update the baseline')}",
+        }
+    )
