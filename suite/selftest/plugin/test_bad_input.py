@@ -123,6 +123,7 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
             ["--reason does nothing without --update-baselines: add that, or leave it out"],
         ),
         (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
+        (["--re-anchor"], ["--re-anchor does nothing without --update-baselines"]),
         (["--pairs", "4"], ["--pairs does nothing without --against"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),

@@ -107,10 +107,10 @@ def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> N
     refused = baselined.update("-k", Q4)
     assert refused.status == 1
     assert f"{Q4} (smoke): the baseline is not updated" in refused.output
-    assert "--accept-regressions" in refused.output
+    assert "--accept-regressions and --re-anchor accept it" in " ".join(refused.output.split())
     assert tree(baselined.baselines) == before
 
-    accepted = baselined.update("-k", Q4, "--accept-regressions")
+    accepted = baselined.update("-k", Q4, "--accept-regressions", "--re-anchor")
     assert accepted.status == 0
     changed = {name for name, data in tree(baselined.baselines).items() if before.get(name) != data}
     assert {Path(name).parent.as_posix() for name in changed} == {Q4}
