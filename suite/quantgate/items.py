@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 from quantgate.records import Record
@@ -136,3 +139,24 @@ class Programs(Record):
     items: list[Program]
     data_hash: str
     token_hash: str
+
+
+def tokens_in(workload: Path) -> list[int]:
+    """Return the token ids of all texts, tasks, questions, prompts and programs in the folder of a workload."""
+    files = (
+        file
+        for kind in ("text", "task", "questions", "prompts", "programs")
+        for file in sorted(workload.glob(f"{kind}-*.json"))
+    )
+    return [token for file in files for token in _tokens(json.loads(file.read_bytes()))]
+
+
+def _tokens(part: dict[str, Any]) -> Iterator[int]:
+    """Yield the ids in a record that was read."""
+    for key in ("ids", "context", "continuation", "prompt"):
+        yield from part.get(key, ())
+    for one in (*part.get("items", ()), *part.get("choices", ())):
+        if isinstance(one, list):
+            yield from one
+        else:
+            yield from _tokens(one)

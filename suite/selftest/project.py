@@ -138,9 +138,9 @@ class Project:
         self.write()
         return self.finish(self.start(*arguments, **environment))
 
-    def update(self, *arguments: str) -> Result:
+    def update(self, *arguments: str, **environment: str) -> Result:
         """A run that makes its measurements the baselines."""
-        return self.run("--update-baselines", "--reason", "selftest", *arguments)
+        return self.run("--update-baselines", "--reason", "selftest", *arguments, **environment)
 
     def _processes(self) -> list[str]:
         started = self.folder / "spy" / "started"

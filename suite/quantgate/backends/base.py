@@ -150,6 +150,16 @@ class Scores(Protocol):
 
 
 @runtime_checkable
+class ShakesHands(Protocol):
+    """A model whose answers come from elsewhere and are held against each other before one counts; no capability that a
+    metric group needs."""
+
+    def handshake(self, tokens: Sequence[int]) -> str:
+        """Ask about texts of these tokens. Returns what a record has to say of the answers; empty: nothing. Raises
+        MeasurementError that says what is wrong with them."""
+
+
+@runtime_checkable
 class DeviceMemory(Protocol):
     """A library that says how much memory of an accelerator it takes; no capability that a metric group needs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,8 +16,8 @@ _COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no", 
 
 
 class Header(NamedTuple):
-    """values: scalars and strings alone, by key. tensors: shape, number of the type and offset in the data, by name.
-    data: where in the file the data begins."""
+    """values: scalars and strings, and the arrays of numbers that were asked for, by key. tensors: shape, number of the
+    type and offset in the data, by name. data: where in the file the data begins."""
 
     values: dict[str, Any]
     tensors: dict[str, tuple[tuple[int, ...], int, int]]
@@ -31,12 +32,13 @@ class Header(NamedTuple):
         return int(self.values.get("split.no", 0))
 
 
-def read_header(path: Path) -> Header:
-    """Raises AssetError: is no GGUF file, or ends within its header."""
+def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
+    """arrays: keys of arrays of numbers that are read, too. Raises AssetError: is no GGUF file, or ends within its
+    header."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            return _header(file)
+            return _header(file, arrays)
     except _NoGgufError as error:
         raise AssetError(f"{path}: is no GGUF file that can be read here: {error}") from None
     except (EOFError, struct.error, MemoryError, OverflowError, RecursionError):
@@ -73,7 +75,7 @@ class _NoGgufError(Exception):
     pass
 
 
-def _header(file: BinaryIO) -> Header:
+def _header(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
     magic = _take(file, 4)
     if magic != b"GGUF":
         raise _NoGgufError(f"it begins with {magic!r}, not with b'GGUF'")
@@ -83,7 +85,7 @@ def _header(file: BinaryIO) -> Header:
     values = {}
     for _ in range(pairs):
         key = _string(file)
-        value = _value(file, _number(file, "I"))
+        value = _value(file, _number(file, "I"), keep=key in arrays)
         if value is not None:
             if key in _COUNTS and (not isinstance(value, int) or value < 0):
                 raise _NoGgufError(f"its {key} is {value!r}, which is no count")
@@ -98,8 +100,8 @@ def _header(file: BinaryIO) -> Header:
     return Header(values, table, -(-file.tell() // alignment) * alignment)
 
 
-def _value(file: BinaryIO, kind: int) -> Any:
-    """A scalar or a string; None of an array, which is passed over."""
+def _value(file: BinaryIO, kind: int, *, keep: bool = False) -> Any:
+    """A scalar or a string; None of an array, which is passed over, unless it is one of numbers to `keep`."""
     if kind == _STRING:
         return _string(file)
     if kind != _ARRAY:
@@ -112,7 +114,9 @@ def _value(file: BinaryIO, kind: int) -> Any:
         for _ in range(count):
             _value(file, inner)
     else:
-        _take(file, count * struct.calcsize(_letter(inner)))
+        letter = _letter(inner)
+        data = _take(file, count * struct.calcsize(letter))
+        return list(struct.unpack(f"<{count}{letter}", data)) if keep else None
     return None
 
 

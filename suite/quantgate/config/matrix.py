@@ -21,6 +21,10 @@ from quantgate.records import Record, Rounding
 
 MATRIX = FIXTURES / "matrix.toml"
 
+Form = Literal["safetensors", "gguf", "compressed", "none"]
+"""What a backend loads. `compressed`: safetensors that llmcompressor quantizes for it. `none`: nothing that is here, as
+of a server that runs elsewhere."""
+
 
 class Model(Record):
     """A checkpoint and its licence."""
@@ -56,6 +60,8 @@ class Scheme(BaseModel):
     None: as its backend says."""
     reference: str | None = None
     """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
+    checkpoint: Form | None = None
+    """What it loads, where that is not what its backend does."""
     rounding: Rounding = "activations"
     """Which tolerances it is held to; by default the widest."""
     resources: Resources = Resources()
@@ -74,10 +80,9 @@ class Scheme(BaseModel):
 
 class BackendEntry(Record):
     """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
-    against. `compressed`: safetensors that llmcompressor quantizes for it. minimum_share: of schemes that state
-    none."""
+    against. minimum_share: of schemes that state none."""
 
-    checkpoint: Literal["safetensors", "gguf", "compressed"]
+    checkpoint: Form
     reference: str
     minimum_share: float | None = Field(default=None, ge=0, le=1)
     schemes: dict[str, Scheme]
@@ -100,7 +105,7 @@ class Cell(Record):
     bits: float
     """0: the scheme leaves them to a checkpoint that is not on this machine yet, or cannot be read."""
     scheme_options: dict[str, Any]
-    checkpoint: Literal["safetensors", "gguf", "compressed"]
+    checkpoint: Form
     reference: str
     rounding: Rounding = "activations"
     minimum_share: float | None = None
@@ -151,7 +156,7 @@ class Matrix(Record):
             scheme=scheme,
             bits=bits or 0,
             scheme_options=options,
-            checkpoint=entry.checkpoint,
+            checkpoint=chosen.checkpoint or entry.checkpoint,
             reference=f"{model}/{chosen.reference or entry.reference}",
             rounding=chosen.rounding,
             minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,

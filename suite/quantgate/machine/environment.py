@@ -28,7 +28,7 @@ from quantgate.paths import PACKAGE
 PACKAGES = [*LIBRARIES, "datasets", "lm_eval", "gguf"]
 """Distributions whose version can change a measured number."""
 
-MEASURING = ("backends/*.py", "backends/runtime/*.py", "measure/*.py", "measure/metrics/*.py")
+MEASURING = ("backends/*.py", "backends/runtime/*.py", "serving/*.py", "measure/*.py", "measure/metrics/*.py")
 """Files of the engine that make a measured number."""
 
 _COMPUTING = re.compile(

@@ -14,11 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from quantgate.backends.base import DeviceMemory
+from quantgate.backends.base import DeviceMemory, ShakesHands
 from quantgate.backends.spec import backends
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
-from quantgate.items import CHATS, TOKENIZER, Conversation, Programs, Prompts, Questions, Task, Text
+from quantgate.items import (
+    CHATS,
+    TOKENIZER,
+    Conversation,
+    Programs,
+    Prompts,
+    Questions,
+    Task,
+    Text,
+    tokens_in,
+)
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
 from quantgate.measure.groups import group_name, group_of, in_order
@@ -144,6 +154,10 @@ class Session:
                 f"{job.weights}: its tokenizer has {self.vocabulary:,} tokens, its embedding {sizes.vocabulary:,} "
                 "rows: name the tokenizer that the model was trained with, or resize the embedding"
             )
+        if isinstance(self.backend, ShakesHands) and (
+            note := self.backend.handshake(tokens_in(job.workload))
+        ):
+            self.notes["server"] = note
         for name in FORWARD:
             if hasattr(self.backend, name):
                 setattr(self.backend, name, self._forward_pass()(getattr(self.backend, name)))

@@ -119,6 +119,10 @@ class Supply:
         self.check_fit(cell)
         if cell.as_is is not None:
             return self._as_is.checkpoint(cell, model)
+        if cell.checkpoint == "none":  # for what it says of the vocabulary
+            source = model.weights or model.gguf
+            assert source is not None
+            return self._sources.locate(source)
         if cell.checkpoint == "safetensors":
             return self._derived.safetensors(cell.model, model)
         if cell.checkpoint == "compressed":

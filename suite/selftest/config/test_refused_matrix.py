@@ -28,7 +28,7 @@ def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
         (
             "mine/lama.cpp/F16",
             "names no backend: 'lama.cpp'. Did you mean 'llamacpp'? "
-            "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, transformers",
+            "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, served, transformers",
         ),
         (
             "mine/bitsandbytes/nf3",
@@ -141,7 +141,7 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.llamacpp]\ncheckpoint = 'onnx'",
-            "backends.llamacpp.checkpoint: cannot be 'onnx'. Allowed: compressed, gguf, safetensors",
+            "backends.llamacpp.checkpoint: cannot be 'onnx'. Allowed: compressed, gguf, none, safetensors",
         ),
         (
             "[backends.llamacpp.schemes.X]\nftype = 'X'",

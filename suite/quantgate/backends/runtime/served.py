@@ -1,0 +1,142 @@
+"""A model behind a server that this process starts, or that runs elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantgate.backends.base import Sizes, Stops
+from quantgate.backends.tree import TokenSequence
+from quantgate.errors import MeasurementError
+from quantgate.machine.environment import instruction_sets
+from quantgate.serving.client import Client
+from quantgate.serving.dialects import DIALECTS
+from quantgate.serving.handshake import handshake
+from quantgate.serving.process import ModelServer
+from quantgate.serving.replies import Answer, checked
+from quantgate.serving.vocabulary import vocabulary_of
+
+USUAL = 64
+"""The commonest tokens of the texts, of which the handshake makes its own."""
+
+
+class Served:
+    """Asks a server, and believes nothing that it says unchecked."""
+
+    def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
+        self._checkpoint = checkpoint
+        self._top = options.get("top", 20)
+        command = options.get("command")
+        self._server = (
+            ModelServer(command, {"checkpoint": checkpoint, "threads": threads}) if command else None
+        )
+        self._client = Client(
+            self._server.url if self._server else options["url"],
+            key=os.environ.get(options.get("key_variable") or "", ""),
+            timeout=options.get("answer_limit", 120.0),
+            model=options.get("model", ""),
+        )
+        self._dialect = DIALECTS[options["dialect"]](self._client, vocabulary_of(checkpoint))
+        try:
+            self._get_ready(options.get("start_limit", 300.0))
+            self._facts = self._dialect.facts()
+            self._context = self._dialect.context()
+        except BaseException:
+            self.close()
+            raise
+
+    def _get_ready(self, seconds: float) -> None:
+        """Wait for a started server; of another one, see that it is there. Raises MeasurementError."""
+        path = self._dialect.ready
+        if self._server is None:
+            if (status := self._client.status(path)) != 200:
+                what = "nobody answers" if status is None else f"GET {path} gives status {status}"
+                raise MeasurementError(f"{self._client.url}: no server that is ready: {what}")
+            return
+        self._server.wait(lambda: self._client.status(path) == 200, seconds)
+        self._server.check_local()
+        self._client.why_ended = self._server.why_ended
+
+    def close(self) -> None:
+        """End a server that was started here."""
+        if self._server:
+            self._server.close()
+
+    @property
+    def retries(self) -> int:
+        """How many requests had to be sent again so far."""
+        return self._client.retries
+
+    def sizes(self) -> Sizes:
+        return Sizes(vocabulary=self._dialect.vocabulary.size, positions=self._context)
+
+    def facts(self) -> dict[str, str | int | float | bool | None]:
+        return {**self._facts, "kernels": self._kernels()}
+
+    def _kernels(self) -> str:
+        """Return what llama.cpp prints of its build when it starts; of others, the processor's instruction sets."""
+        if self._server is None:
+            return f"those of the server at {self._client.url}"
+        for line in list(self._server.lines):
+            if "system_info" in line and (found := re.findall(r"(\w+) = 1\b", line.partition("|")[2])):
+                return " ".join(found)
+        return instruction_sets()
+
+    def handshake(self, tokens: Sequence[int]) -> str:
+        usual = Counter(token for token in tokens if token not in self._dialect.vocabulary.special)
+        shaken = handshake(
+            lambda ids, start: self.answer(TokenSequence(tuple(ids), start)),
+            [token for token, _ in usual.most_common(USUAL)],
+            self._dialect.vocabulary.size,
+            self._dialect.write if self._dialect.writes else None,
+            self._context,
+        )
+        if shaken.repeats:
+            return ""
+        return f"the server does not repeat its answers: a token's log-probability varies by {shaken.spread:.2g} nats"
+
+    def scores(
+        self, sequences: Sequence[TokenSequence]
+    ) -> list[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
+        answers = (self.answer(sequence) for sequence in sequences)
+        return [(answer.logprobs, answer.likeliest) for answer in answers]
+
+    def answer(self, sequence: TokenSequence) -> Answer:
+        """Return what the server says of one sequence, checked. Raises MeasurementError."""
+        length = len(sequence.ids)
+        if self._context is not None and length > self._context:
+            raise MeasurementError(
+                f"a text has {length:,} tokens, and the server takes {self._context:,}: give it a longer context, or "
+                "lower what the tier asks for"
+            )
+        top = min(self._top, self._dialect.tops)
+        return checked(self._dialect.score(sequence.ids, sequence.start, top), sequence.ids, sequence.start)
+
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        written: list[int] = []
+        while True:  # a server ends at tokens of its own choice, too: then it is asked to go on
+            more = self._dialect.write([*ids, *written], limit - len(written))
+            if not more or len(written) + len(more) > limit:
+                raise MeasurementError(
+                    f"the server was to write at most {limit - len(written)} tokens, and wrote {len(more)}"
+                )
+            for token in more:
+                written.append(token)
+                if len(written) == limit or stops.reached(written):
+                    return written
+
+    def tokenize(self, text: str) -> list[int]:
+        ids = self._dialect.tokenize(text)
+        if ids is None:
+            raise MeasurementError("the server has no tokenizer that can be asked")
+        return ids
+
+
+load = Served

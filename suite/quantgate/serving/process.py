@@ -1,0 +1,129 @@
+"""A model server as a process of this one: started on a free port, waited for, ended with all that it has started."""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+
+import psutil
+
+from quantgate.errors import MeasurementError
+from quantgate.processes.warden import guarded, stop
+
+HOST = "127.0.0.1"
+"""Nobody else can reach a server that listens there."""
+KEPT = 400
+"""Lines of a server's output that are kept."""
+TAIL = 6
+"""Lines of them that an error shows."""
+STEP = 0.05
+"""Seconds between two looks at a server that is starting."""
+
+
+def filled(command: Sequence[str], values: Mapping[str, object]) -> list[str]:
+    """Return a command with its placeholders (`{port}`) replaced; braces around anything else stay."""
+    words = []
+    for word in command:
+        for name, value in values.items():
+            word = word.replace(f"{{{name}}}", str(value))
+        words.append(word)
+    return words
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+class ModelServer:
+    """A started server. What it prints goes to this process's stdout, too; it ends with this process, however that
+    ends. command: as `filled` takes it; the server has to listen on `HOST`."""
+
+    def __init__(self, command: Sequence[str], values: Mapping[str, object]) -> None:
+        self.port = free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.lines: deque[str] = deque(maxlen=KEPT)
+        words = filled(command, {**values, "port": self.port})
+        self._program = words[0]
+        self._process = subprocess.Popen(
+            guarded(words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        atexit.register(self.close)
+
+    def _read(self) -> None:
+        output = self._process.stdout
+        assert output is not None
+        for raw in output:
+            line = raw.decode(errors="replace").rstrip()
+            self.lines.append(line)
+            with suppress(OSError, ValueError):  # a stdout that is closed
+                print(line, file=sys.__stdout__, flush=True)
+
+    def why_ended(self) -> str:
+        """Say that the server has ended, how, and what it printed last; empty: it runs."""
+        try:
+            status = self._process.wait(STEP)
+        except subprocess.TimeoutExpired:
+            return ""
+        self._reader.join(1.0)
+        how = f"exit status {status}" if status >= 0 else f"signal {-status}"
+        last = " | ".join(line.strip() for line in list(self.lines)[-TAIL:] if line.strip())
+        return f"the server {self._program} has ended with {how}{f'; its last lines: {last}' if last else ''}"
+
+    def wait(self, is_ready: Callable[[], bool], seconds: float) -> float:
+        """Wait until the server is ready; return the seconds that took. Raises MeasurementError: it ended before, or is
+        not ready in time."""
+        begin = time.monotonic()
+        while not is_ready():
+            if ended := self.why_ended():  # waits for a moment, too
+                raise MeasurementError(f"not ready: {ended}")
+            if time.monotonic() - begin > seconds:
+                last = self.lines[-1].strip() if self.lines else "nothing"
+                raise MeasurementError(
+                    f"the server {self._program} is not ready after {seconds:g} s (start_limit of its scheme); it "
+                    f"printed last: {last}"
+                )
+        return time.monotonic() - begin
+
+    def processes(self) -> list[int]:
+        """Return the ids of the processes that the server is made of."""
+        with suppress(psutil.NoSuchProcess):
+            return [one.pid for one in psutil.Process(self._process.pid).children(recursive=True)]
+        return []
+
+    def check_local(self) -> None:
+        """Raise MeasurementError where the server listens on an address that others can reach."""
+        for pid in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                for one in psutil.Process(pid).net_connections(kind="tcp"):
+                    if (
+                        one.status == psutil.CONN_LISTEN
+                        and not ipaddress.ip_address(one.laddr.ip).is_loopback
+                    ):
+                        raise MeasurementError(
+                            f"the server {self._program} listens on {one.laddr.ip}, where others can reach it: have it "
+                            f"listen on {HOST} (--host {HOST} in the command of its scheme)"
+                        )
+
+    def close(self) -> None:
+        """End the server and all that it has started; return when they are gone."""
+        if self._process.poll() is None:
+            stop(self._process)
+        self._reader.join(1.0)
+        atexit.unregister(self.close)

@@ -1,0 +1,263 @@
+"""A model server that speaks the dialects, right or with one defect.
+
+`python -m selftest.serving.fake MODEL PORT [DEFECT]`; MODEL: a GGUF, or `bigrams`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftest.serving.models import Bigrams, Gguf, Model
+
+CONTEXT = 512
+CUT = 12
+"""Tokens that a server keeps which cuts the context."""
+
+
+class Fake:
+    """Answers requests; `defect` says what is wrong with it, empty: nothing."""
+
+    def __init__(self, model: Model, defect: str = "") -> None:
+        self.model = model
+        self.defect = defect
+        self.asked: list[tuple[str, Any]] = []
+        self.refused = 0
+        self.before: list[int] = []
+        self.noise = np.random.default_rng(1)
+        self.lock = threading.Lock()
+        self.started = time.monotonic()
+
+    def seen(self, ids: list[int]) -> list[int]:
+        """The tokens that the server computes with."""
+        if self.defect == "begin added":
+            return [0, *ids]
+        if self.defect == "context cut":
+            return ids[-CUT:]
+        if self.defect == "other tokens":
+            return [*ids[:2], (ids[2] + 1) % len(self.model.pieces), *ids[3:]] if len(ids) > 2 else ids
+        if self.defect == "token lost" and len(ids) > 4:
+            return [*ids[:3], *ids[4:]]
+        return ids
+
+    def rows(self, ids: list[int]) -> NDArray[np.float64]:
+        """Log-probabilities of what follows each token, as this server states them."""
+        rows = self.model.rows(ids)
+        if self.defect == "off by one":
+            rows = np.roll(rows, -1, axis=0)
+        if self.defect == "off by one, early":
+            rows = np.vstack([rows[:1], rows[:-1]])
+        if self.defect == "not repeatable":
+            rows = _normal(rows + self.noise.normal(0, 1e-3, rows.shape))
+        common = next((n for n, (a, b) in enumerate(zip(ids, self.before, strict=False)) if a != b), 0)
+        if self.defect == "cache" and common >= 3:
+            rows = _normal(rows * 1.05)
+        if self.defect == "tempered":
+            rows = _normal(rows / 0.7)
+        self.before = list(ids)
+        if self.defect == "nan":
+            rows = np.full_like(rows, np.nan)
+        if self.defect == "positive":
+            rows = -rows
+        if self.defect == "all equal":
+            rows = np.full_like(rows, -np.log(rows.shape[1]))
+        return rows
+
+    def top(self, row: NDArray[np.float64], count: int) -> list[tuple[int, float]]:
+        """The likeliest tokens of a row."""
+        order = np.argsort(-row, kind="stable")[:count]
+        values = row[order]
+        if self.defect == "after sampling":
+            values = values - np.log(np.exp(values).sum())
+        return [(int(token), float(value)) for token, value in zip(order, values, strict=True)]
+
+    def greedy(self, ids: list[int], count: int, stop: bool = True) -> list[int]:
+        """What it writes."""
+        written: list[int] = []
+        for _ in range(count):
+            row = self.model.rows([*self.seen(ids), *written])[-1].copy()
+            if self.defect == "penalty":
+                row[list({*ids, *written})] -= 2.0
+            written.append(int(row.argmax()))
+            if stop and written[-1] == self.model.end:
+                break
+        return written
+
+    def health(self) -> int:
+        if self.defect == "slow start" and time.monotonic() - self.started < 0.4:
+            return 503
+        return 503 if self.defect == "never ready" else 200
+
+    def refusal(self) -> int:
+        """The status in place of an answer; 0: none."""
+        limits = {"503 three times": (503, 3), "429 once": (429, 1), "503": (503, 10**6), "400": (400, 10**6)}
+        status, times = limits.get(self.defect, (0, 0))
+        if self.refused >= times:
+            return 0
+        self.refused += 1
+        return status
+
+    # --- llama-server ---
+
+    def completion(self, body: dict[str, Any]) -> dict[str, Any]:
+        prompt = self.seen(list(body["prompt"]))
+        grammar, bias = str(body.get("grammar", "")), body.get("logit_bias")
+        count, top = body["n_predict"], body.get("n_probs", 0)
+        forced = [int(token) for token in re.findall(r"<\[(\d+)\]>", grammar)]
+        if bias:
+            forced = [token for token, value in bias if value > 100]
+        elif grammar and not forced:
+            forced = [
+                next(n for n, piece in enumerate(self.model.pieces) if len(piece) == 1 and piece.isascii())
+            ]
+        if self.defect == "no grammar":
+            forced = []
+        written = forced[:count] or self.greedy(prompt, count, stop=not body.get("ignore_eos"))
+        rows = self.rows([*prompt, *written])[len(prompt) - 1 : -1]
+        entries, text = [], b""
+        for token, row in zip(written, rows, strict=True):
+            text += self.model.pieces[token]
+            if not _incomplete(text):
+                likely = [{"id": one, "logprob": value} for one, value in self.top(row, top)]
+                entries.append({"id": token, "logprob": float(row[token]), "top_logprobs": likely})
+        answer = {"tokens": written, "tokens_evaluated": len(prompt), "truncated": False, "stop": True}
+        if self.defect != "echo ignored" and top:
+            answer["completion_probabilities"] = entries
+        return answer
+
+    def answer(self, path: str, body: Any) -> Any:
+        self.asked.append((path, body))
+        if path == "/props":
+            return {"build_info": "fake", "default_generation_settings": {"n_ctx": CONTEXT}}
+        if path == "/tokenize":
+            ids = self.model.tokenize(body["content"]) if isinstance(self.model, Gguf) else [1, 2, 3]
+            return {"tokens": ids[::-1] if self.defect == "other tokenizer" else ids}
+        if path == "/completion":
+            return self.completion(body)
+        raise KeyError(path)
+
+
+def _normal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    normal: NDArray[np.float64] = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    return normal
+
+
+def _incomplete(text: bytes) -> bool:
+    """Whether a text ends within a character."""
+    for length in (1, 2, 3):
+        tail = text[-length:]
+        if len(tail) == length and tail[0] >= 0xC0:
+            return length < (2 if tail[0] < 0xE0 else 3 if tail[0] < 0xF0 else 4)
+    return False
+
+
+class Handler(BaseHTTPRequestHandler):
+    """HTTP around a `Fake`."""
+
+    fake: ClassVar[Fake]
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            self.send(self.fake.health(), {"status": "ok"})
+        else:
+            self.reply(None)
+
+    def do_POST(self) -> None:
+        self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def reply(self, body: Any) -> None:
+        fake = self.fake
+        if self.path not in ("/props", "/v1/models"):
+            if fake.defect == "hangs":
+                time.sleep(60)
+            if fake.defect == "dies":
+                os._exit(3)
+            if fake.defect == "connection lost" and not fake.refused:
+                fake.refused = 1
+                self.close_connection = True
+                return
+            if status := fake.refusal():
+                self.send(status, {"error": f"no: {self.headers.get('Authorization', '')}"})
+                return
+            if fake.defect == "no json":
+                self.send(200, "<html>a page</html>")
+                return
+        with fake.lock:
+            try:
+                answer = fake.answer(self.path, body)
+            except KeyError:
+                self.send(404, {"error": f"no {self.path}"})
+                return
+        if isinstance(body, dict) and body.get("stream"):
+            self.stream(answer)
+        else:
+            self.send(200, answer)
+
+    def stream(self, answer: dict[str, Any]) -> None:
+        """A server that writes one token after the other."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.close_connection = True
+        for token in answer["tokens"]:
+            time.sleep(0.002)
+            self.wfile.write(f"data: {json.dumps({'tokens': [token], 'stop': False})}\n\n".encode())
+        self.wfile.write(f"data: {json.dumps({'tokens': [], 'stop': True})}\n\n".encode())
+
+    def send(self, status: int, answer: Any) -> None:
+        data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def listener(fake: Fake, port: int = 0) -> ThreadingHTTPServer:
+    """A server on the loopback address, not yet running."""
+    handler = type("Handler", (Handler,), {"fake": fake})
+    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+
+
+@contextmanager
+def serving(fake: Fake) -> Iterator[str]:
+    """Run it in a thread; yields its address."""
+    with listener(fake) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def main(model: str, port: str, defect: str = "") -> None:
+    """Serve until the process is ended."""
+    if defect == "refuses to start":
+        sys.exit("error: cannot load the model")
+    if defect == "open":
+        server = ThreadingHTTPServer(("0.0.0.0", int(port)), type("H", (Handler,), {"fake": Fake(Bigrams())}))
+    else:
+        served = Bigrams() if model == "bigrams" else Gguf(Path(model))
+        server = listener(Fake(served, defect), int(port))
+    print("system_info: n_threads = 1 | CPU : AVX2 = 1 | FMA = 0 |", flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
