@@ -18,6 +18,7 @@ from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.config.tolerances import REPRODUCTION, Tolerances
 from quantgate.errors import InputError
 from quantgate.files import write_atomic
+from quantgate.judge.anchor import measured_name
 from quantgate.judge.compare import Comparison, Rules, origin
 from quantgate.machine.environment import Environment
 from quantgate.measure.groups import case_of, group_name, metric_groups, reading_reference
@@ -103,10 +104,11 @@ class Question:
             there = ", ".join(sorted(tier.group_options))
             reason = "no metric of this name" if group not in metric_groups() else f"no {group}"
             raise InputError(f"--metric {self.metric}: {where} measures {reason}; it has {there}")
-        if self.metric == AGREEMENT or origin(self.metric) != self.metric:
+        alone = origin(measured_name(self.metric))
+        if self.metric == AGREEMENT or alone != self.metric:
             raise InputError(
-                f"--metric {self.metric}: is relative to another cell of the same run, while here each environment is "
-                f"held against the good one: name {origin(self.metric)}"
+                f"--metric {self.metric}: is relative to another cell of the same run or to an anchor, while here each "
+                f"environment is held against the good one: name {alone}"
             )
         if lacks := lacking_capabilities(cell, group):
             raise InputError(f"--metric {self.metric}: {cell.backend} has no {' and no '.join(lacks)}")

@@ -123,6 +123,7 @@ def test_what_differs_is_listed_without_building(shop: Shop) -> None:
     ("more", "words"),
     [
         (["--metric", "perplexity/loss"], "is relative to another cell of the same run"),
+        (["--metric", "perplexity/anchor"], "of the same run or to an anchor, while"),
         (["--metric", "memory"], "quantgate.toml measures no memory; it has perplexity"),
         (["--metric", "nonsense"], "measures no metric of this name"),
         (["--cell", "tiny/dummy/round"], "has no such cell; it has tiny/dummy/flat"),
