@@ -134,8 +134,8 @@ def bisect_command(report: Mapping[str, Any] | None) -> str:
             continue
         for metric in finding["metrics"]:
             name = re.sub(r"(/loss|_ratio)(?=$|/)", "", metric)
-            if name.startswith("agreement/"):
-                continue
+            if name.startswith("agreement/") or name.endswith("/anchor"):
+                continue  # of several cells, or of what a baseline began with: no A/B run has them
             words = ["--cell", finding["cells"][0], "--metric", name, "--tier", "nightly"]
             ends = ["--good", "fixtures/constraints.txt", "--bad", "report/constraints.txt"]
             return shlex.join([".tox/quantgate/bin/python", "-m", "quantgate.bisect", *words, *ends])

@@ -46,6 +46,13 @@ def test_a_step_of_quality_is_seen_at_once_with_its_cause(tmp_path: Path) -> Non
     assert event.state == State.OPEN
 
 
+def test_the_loss_since_the_anchor_is_the_values_and_no_event_of_its_own(tmp_path: Path) -> None:
+    since = [kind._replace(metric=f"{kind.metric}/anchor") for kind in nights.KINDS[:1]]
+    change = step(1.02, "perplexity", "perplexity/anchor")
+    (event,) = of(tmp_path / "h", Plan(nights=80, metrics=[*nights.KINDS, *since], change=change))
+    assert event.metrics == ["perplexity"]
+
+
 def test_all_that_moves_at_one_run_in_one_direction_is_one_event(tmp_path: Path) -> None:
     def upgrade(cell: str, metric: str, night: int) -> float:
         factors = {

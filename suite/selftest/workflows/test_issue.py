@@ -94,6 +94,7 @@ def test_other_issues_are_left_alone(forge: Forge) -> None:
     ("status", "kind"),
     [
         (EXIT[Status.CHANGED], "changed"),
+        (EXIT[Status.DRIFT], "drift"),
         (EXIT[Status.NOT_COMPARABLE], "not comparable"),
         (EXIT[Status.NO_BASELINE], "no baseline"),
         (FEW_JUDGED, "too few gates judged"),
@@ -151,6 +152,15 @@ def test_the_canary_names_the_command_that_finds_the_release(
     assert (options.cell, options.metric, options.tier) == ("m/b/one", searched, "nightly")
     assert str(options.good) == "fixtures/constraints.txt"
     assert str(options.bad) == "report/constraints.txt"
+
+
+def test_drift_says_what_it_is_and_no_upgrade_is_looked_for(forge: Forge) -> None:
+    drifted = worse("m/b/one", metric="perplexity/anchor", status=Status.DRIFT)
+    night(forge, drifted, str(EXIT[Status.DRIFT]), "--canary", label="canary")
+    [issue] = forge.state["issues"]
+    assert issue["title"].startswith("Canary: drift: m/b/one: perplexity/anchor")
+    assert "update the baselines with --re-anchor and a reason" in issue["body"]
+    assert "quantgate.bisect" not in issue["body"]
 
 
 def test_without_a_metric_that_moved_there_is_no_command(forge: Forge) -> None:
