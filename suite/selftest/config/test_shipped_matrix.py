@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from _pytest.mark.expression import Expression
 from quantgate.backends.spec import backends
+from quantgate.checkpoint.nominal import file_type
 from quantgate.config.matrix import MATRIX, Matrix, selecting
 from quantgate.measure.groups import metric_groups
 from quantgate.run.inputs import load_matrix
+from quantgate.supply.assets import sha256_of
 
 SMOKE = [
     *(
@@ -44,6 +46,19 @@ def test_nightly_has_the_second_model_with_its_references(shipped: Matrix) -> No
     second = [c for c in shipped.cells("nightly") if c.model == "gemma3-270m"]
     assert {c.backend for c in second} == {"transformers", "bitsandbytes", "llamacpp"}
     assert {c.reference for c in second} <= {c.id for c in second}
+
+
+def test_nightly_has_another_architecture_and_ready_made_files_of_it(shipped: Matrix) -> None:
+    cells = [c for c in shipped.cells("nightly") if c.model == "qwen3-pocket"]
+    assert {c.reference for c in cells} == {
+        f"qwen3-pocket/{c}" for c in ("transformers/fp32", "llamacpp/F16")
+    }
+    ready = {c.scheme: c.as_is for c in cells if c.as_is}
+    assert len(ready) == 2
+    for scheme, checkpoint in ready.items():
+        file = checkpoint.beside(shipped.path)
+        assert file is not None
+        assert (file_type(file), sha256_of(file)) == (scheme, checkpoint.sha256)
 
 
 @pytest.mark.parametrize("tier", ["smoke", "nightly", "full"])

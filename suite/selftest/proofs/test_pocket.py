@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,9 @@ from quantgate.proofs.pocket.__main__ import main
 from quantgate.proofs.pocket.bpe import train_tokenizer
 from quantgate.proofs.pocket.corpus import Tokens, disjoint, encode, read_documents
 from quantgate.proofs.pocket.plan import Part, Plan, config_of, load_plan
+from quantgate.proofs.pocket.ready import make_ready
+from quantgate.supply.assets import sha256_of
+from quantgate.supply.checkpoints import quantize_gguf
 from quantgate.supply.gguf import gguf_from_safetensors
 from quantgate.supply.lines import HARD_LINES
 
@@ -313,3 +317,26 @@ def test_llamacpp_and_transformers_agree(folder: Path, converter: str, tmp_path:
         assert ids == others
     first, second = (losses(backend) for backend in backends)
     assert np.abs(first - second).mean() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_ready_made_file_is_what_its_command_makes(converter: str, tmp_path: Path) -> None:
+    """To the byte where it was made; elsewhere activations, and with them some weights, are rounded otherwise."""
+    name, ftype, text = "qwen3-pocket", "Q4_K_M", "wikipedia"
+    assert load_plan().sizes[name].gguf[ftype] == text
+    shutil.copytree(FIXTURES / "models" / name, tmp_path / name)
+    lines: list[str] = []
+    size = load_plan().sizes[name].model_copy(update={"gguf": {ftype: text}})
+    make_ready(name, size, tmp_path, 1, lines.append)
+    made, kept = (root / "gguf" / f"{name}-{ftype}.gguf" for root in (tmp_path, FIXTURES / "models"))
+    assert lines == [f"{made}: {made.stat().st_size:,} bytes, SHA-256 {sha256_of(made)}"]
+    ours, theirs = (np.fromfile(file, np.uint8) for file in (made, kept))
+    assert len(ours) == len(theirs)
+    assert (ours == theirs).mean() > 0.95
+    # Without the importance matrix, one byte in six is another.
+    plain = tmp_path / "plain.gguf"
+    gguf_from_safetensors(
+        tmp_path / "m.gguf", report=lambda *_: None, safetensors=str(tmp_path / name), converter=converter
+    )
+    quantize_gguf(plain, report=lambda *_: None, gguf=str(tmp_path / "m.gguf"), ftype=ftype, threads=1)
+    assert (np.fromfile(plain, np.uint8) == theirs).mean() < 0.9

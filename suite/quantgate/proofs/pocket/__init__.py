@@ -1,2 +1,2 @@
-"""The pocket family: four Llama models of 90 thousand to 3 million parameters, made here: `python -m
+"""The pocket models: four Llamas of 90 thousand to 3 million parameters and a Qwen3, made here: `python -m
 quantgate.proofs.pocket`."""

@@ -106,8 +106,12 @@ def _pieces(value: Any) -> Iterator[str]:
 
 def heldout_text(plan: Plan) -> str:
     """As every model of the suite is measured on it."""
-    maker = Maker(RESULTS / "logs", TIME_LIMIT, ignore_progress, Environment())
-    return read_text(Sources(MATRIX, None, maker).text(plan.heldout.text))
+    return read_text(Sources(MATRIX, None, new_maker()).text(plan.heldout.text))
+
+
+def new_maker() -> Maker:
+    """Makes what the cache holds, in processes of this environment."""
+    return Maker((RESULTS / "logs").absolute(), TIME_LIMIT, ignore_progress, Environment())
 
 
 def disjoint(documents: Iterable[str], heldout: str) -> list[str]:

@@ -19,7 +19,8 @@ class Size(Record):
     """Shape of a model, and its highest learning rate.
 
     head: width of a head; without it heads share `hidden`. context, bfloat16: instead of the plan's; a step has the
-    same tokens, in sequences of this length.
+    same tokens, in sequences of this length. gguf: types of ready-made GGUF files, each with the text of tasks.toml
+    that its importance matrix is of.
     """
 
     architecture: Literal["llama", "qwen3"] = "llama"
@@ -32,6 +33,7 @@ class Size(Record):
     rate: float
     context: int | None = None
     bfloat16: bool | None = None
+    gguf: dict[str, str] = Field(default_factory=dict)
 
 
 class Training(Record):
