@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from quantgate.checkpoint.checks import quantization_bits
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError
 from quantgate.machine.builds import builds
+from quantgate.paths import IMPORT_ROOT
 
 NEEDS_TORCHAO = pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
 STORED = {
@@ -196,3 +198,23 @@ def test_the_libraries_of_a_method_are_told_by_version_and_build() -> None:
 @NEEDS_TORCHAO
 def test_the_build_of_torchao_is_told() -> None:
     assert libraries_of("torchao").keys() == {"torchao", "build of torchao"}
+
+
+def test_the_table_of_methods_goes_with_what_the_code_says_of_them() -> None:
+    """Each method is in one row; those that quantize nothing, or need a GPU, are not said to do it here."""
+    readme = (IMPORT_ROOT / "quantgate" / "backends" / "README.md").read_text()
+    rows = re.findall(r"^\| ([^|]+)" + r" \| ([^|]+)" * 5 + r" \|$", readme, re.MULTILINE)
+    listed = {}
+    for methods, *columns in rows:
+        for name in re.findall(r"[\w-]+", methods.partition(":")[0]):
+            if name in METHODS:
+                assert name not in listed
+                listed[name] = columns
+    assert listed.keys() == METHODS.keys()
+    for name, (_, quantizes, cpu, _, _) in listed.items():
+        method = METHODS[name]
+        assert cpu.startswith("no:") == method.cuda, name
+        if not method.quantizes:
+            assert re.match(rf"no$|by the backend|.*; {name}: no$", quantizes), name
+        if method.decompresses:
+            assert "no timings" in cpu

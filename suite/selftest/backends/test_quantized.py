@@ -195,6 +195,25 @@ def test_a_torchao_folder_is_loaded_as_it_is(whole: Path, tmp_path: Path) -> Non
         transformers.load(tmp_path / "torchao", as_is("torchao", quant_type="Float8WeightOnlyConfig"), 1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"load_in_8bit": True}, {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}],
+    ids=["int8", "nf4"],
+)
+def test_a_bitsandbytes_folder_is_loaded_as_it_is_in_both_backends(
+    whole: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    made = bitsandbytes.load(whole, {**HERE, **options}, 1)
+    made._model.save_pretrained(tmp_path / "saved")
+    for loaded in (
+        bitsandbytes.load(tmp_path / "saved", {**HERE, "as_is": True, **options}, 1),
+        transformers.load(tmp_path / "saved", as_is("bitsandbytes", **options), 1),
+    ):
+        assert torch.equal(loaded._model(IDS).logits, made._model(IDS).logits)
+        assert loaded.weights().bytes == made.weights().bytes
+        assert loaded.weights().quantized_share == 1.0
+
+
 @COMPRESSED
 @pytest.mark.parametrize(
     ("options", "message"),
