@@ -62,13 +62,15 @@ class Comparison:
 
     old: the stored baseline, or the measurement in the other environment; None where there is neither.
     anchors: what losses of the baseline's metrics add up from, by `on_kernels`; none in an A/B run.
-    no_reference: why metrics relative to the reference are missing from `new`, if they are.
+    no_reference: why metrics relative to the reference are missing from `new`, if they are. apart: why `new` can be
+    held against nothing: other versions measured it than those of the run; empty: it can.
     """
 
     new: Measurement
     old: Measurement | None
     no_reference: str = "the reference has no such metric in this run"
     anchors: Mapping[str, Anchor] = field(default_factory=dict)
+    apart: str = ""
 
 
 def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: str = "") -> list[Verdict]:
@@ -77,6 +79,12 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
     reproduce: the command that repeats the case, for verdicts that a person may want to see again.
     """
     new, old = comparison.new, comparison.old
+    if comparison.apart:
+        return [
+            _apart(name, metric, comparison, reproduce)
+            for name, metric in new.metrics.items()
+            if covers(name)
+        ]
     judged = [
         described(verdict, metric, new.environment) if verdict.metric == name else verdict
         for name, metric in new.metrics.items()
@@ -102,6 +110,18 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
             )
             judged.append(lacking)
     return judged
+
+
+def _apart(name: str, metric: Metric, comparison: Comparison, reproduce: str) -> Verdict:
+    return Verdict(
+        cell=comparison.new.cell,
+        metric=name,
+        status=Status.NOT_COMPARABLE,
+        measured=metric.value,
+        unit=metric.unit,
+        text=comparison.apart,
+        reproduce=reproduce,
+    )
 
 
 def _of_metric(

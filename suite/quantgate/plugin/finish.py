@@ -27,6 +27,7 @@ from quantgate.report import RunInfo
 from quantgate.report.files import append_job_summary, write_report
 from quantgate.report.findings import FAILED, brief, leading
 from quantgate.report.markdown import to_markdown
+from quantgate.words import plural
 
 EXIT = {
     Status.REGRESSION: 1,
@@ -211,7 +212,8 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         place=machine_class(wiring),
         seconds=time.monotonic() - wiring.begin,
-        machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads",
+        machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads"
+        + (f", {plural(len(wiring.machines.nodes), 'node')}" if wiring.machines else ""),
         environment=common,
         environments=rest,
         min_judged=options.min_judged,
@@ -232,7 +234,8 @@ def machine_class(wiring: Wiring) -> dict[str, Scalar]:
     """Return what timings and kernels depend on, so that values of different machines are not compared as a series."""
     facts = {key: wiring.fingerprint[key] for key in ("cpu", "cores", "cpu_quota", "os", "threads")}
     image = os.environ.get("ImageOS")  # noqa: SIM112 - so GitHub spells it
-    others = {"isa": instruction_sets(), "image": image, "name": wiring.options.machine}
+    isa = wiring.fingerprint.get("isa") or instruction_sets()
+    others = {"isa": isa, "image": image, "name": wiring.options.machine}
     return {**facts, **{key: value for key, value in others.items() if value}}
 
 

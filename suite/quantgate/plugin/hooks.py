@@ -82,6 +82,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if lacks := lacking_capabilities(cell, group):
             wiring.without[cell.id, group] = f"{cell.backend} has no {' and no '.join(lacks)}"
             continue
+        if why := wiring.machines.left_out(group) if wiring.machines else "":
+            wiring.without[cell.id, group] = why
+            continue
         if reason := wiring.reason_to_skip(cell):
             wiring.skipped[cell.id] = reason
         for part in parts:
@@ -122,6 +125,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if wiring.needs and controls:
             wiring.claim_results()
         wiring.open_against()
+        wiring.look_at_machines()
         wiring.foresee()
     except InputError as error:
         raise pytest.UsageError(str(error)) from None

@@ -31,6 +31,7 @@ CIRCUMSTANCES = ("threads", "baselines", "machine", "against", "pairs")
 PARTNERS = {
     **dict.fromkeys(("reason", "accept_regressions", "re_anchor"), "update_baselines"),
     "pairs": "against",
+    "mixed_nodes": "executor",
 }
 """Options that do nothing without another one."""
 
@@ -95,6 +96,12 @@ class Options:
         f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
         type=int,
     )
+    executor: str | None = _value(
+        "ray[=ADDRESS]",
+        "measure the cells on the nodes of a Ray cluster: ADDRESS is HOST:PORT of its head; without, the cluster that "
+        "this machine belongs to, or else this machine alone",
+    )
+    mixed_nodes: bool = _flag("with --executor: judge what nodes with other versions have measured, too")
     min_judged: float | None = _value(
         "SHARE",
         "fail (exit status 14) where fewer of the gates were judged, 0 to 1: 0.9 is nine of ten",
@@ -122,6 +129,11 @@ class Options:
     def flag(self, name: str) -> str:
         """Return how an option is written: `--update-baselines` for `update_baselines`."""
         return self.spellings[name]
+
+    @property
+    def address(self) -> str | None:
+        """Of the Ray cluster that `--executor` names; None: it names none."""
+        return (self.executor or "").partition("=")[2] or None
 
     @property
     def pair_count(self) -> int:
@@ -171,6 +183,8 @@ class Options:
         for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report, self.history):
             if path is not None and (problem := path_problem(path)):
                 raise InputError(problem)
+        if self.executor is not None:
+            self._check_executor(self.executor)
         if self.min_judged is not None:
             self._check_min_judged(self.min_judged)
         if self.against is not None:
@@ -183,6 +197,18 @@ class Options:
             raise InputError(
                 "--min-judged does not go with --update-baselines, which judges nothing that is new: leave one out"
             )
+
+    def _check_executor(self, executor: str) -> None:
+        if executor.partition("=")[0] != "ray" or executor == "ray=":
+            raise InputError(f"--executor {executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
+        reasons = {
+            "against": "an A/B run measures both environments on this machine, in turns",
+            "machine": "it names this machine, and the nodes of a cluster measure",
+            "profile": "what runs side by side adds up to no wall time",
+        }
+        for name, reason in reasons.items():
+            if getattr(self, name):
+                raise InputError(f"{self.flag(name)} does not go with --executor: {reason}")
 
     def _check_against(self, environment: str) -> None:
         for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
@@ -201,6 +227,7 @@ class Options:
         reasons = {
             "update_baselines": "one process writes baselines",
             "against": "its processes take turns",
+            "executor": "Ray spreads the cells",
             "profile": "what runs side by side adds up to no wall time",
         }
         for name, reason in reasons.items():

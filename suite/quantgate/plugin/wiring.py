@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,15 +35,18 @@ from quantgate.records import QUANTIZED_SHARE
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun
 from quantgate.run.bench import Bench
-from quantgate.run.cell import here
+from quantgate.run.cell import here, make_supply
 from quantgate.run.gates import check_tolerances, foreseen, most_gates, possible
 from quantgate.run.inputs import load_matrix
 from quantgate.run.local import LocalCells
-from quantgate.run.measurer import Measurer
-from quantgate.run.plan import Need, lengths_of, make_plan, needs_of
+from quantgate.run.measurer import Cells, Measurer
+from quantgate.run.plan import Need, Plan, make_plan
 from quantgate.run.stored import StoredRun
 from quantgate.supply.environments import environment_of, parse
 from quantgate.supply.supply import Supply
+
+if TYPE_CHECKING:
+    from quantgate.run.cluster.machines import Machines
 
 WIRING = pytest.StashKey["Wiring"]()
 
@@ -85,6 +88,8 @@ class Wiring:
         self._open.callback(self.screen.close)
         self._open.callback(self.progress.close)
         self.supply = self._supply()
+        self.machines: Machines | None = None
+        """The nodes of a cluster that measure in place of this machine."""
         self.claimed = False
         """Whether the folder of results is this run's."""
 
@@ -106,8 +111,16 @@ class Wiring:
                 raise InputError(problem)
         limit_bytes()
         self.supply.check()
+        if options.executor is not None:
+            self._open_machines()
         if options.machine:
             check_machine(self.baselines, options.machine, self.fingerprint, create=options.update_baselines)
+
+    def _open_machines(self) -> None:
+        from quantgate.run.cluster.machines import Machines  # of all runs, this one alone needs Ray
+
+        self.machines = Machines(self.options.address, self.threads)
+        self._open.callback(self.machines.close)
 
     def check_fit(self) -> None:
         """Refuse a matrix that does not go with the checkpoints on this machine of the selected cells. Raises
@@ -148,6 +161,12 @@ class Wiring:
         if self.options.against is not None and self.needs:
             self.against = environment_of(parse(self.options.against), self.screen.say)
 
+    def look_at_machines(self) -> None:
+        """Compare the versions of the nodes. Raises InputError."""
+        if self.machines is not None and self.needs:
+            options = self.options
+            self.machines.look(self.screen.say, mixed=options.mixed_nodes, updating=options.update_baselines)
+
     def foresee(self) -> None:
         """Say before an update what its samples will be too few for. Raises InputError for gates that could never turn
         red."""
@@ -162,8 +181,8 @@ class Wiring:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this machine from others, with the threads that are used."""
-        return {**machine(), "threads": self.threads}
+        """What tells the machine that measures from others, with the threads that are used."""
+        return {**(machine() if self.machines is None else self.machines.facts), "threads": self.threads}
 
     @property
     def bits(self) -> dict[str, float]:
@@ -172,9 +191,12 @@ class Wiring:
 
     def reason_to_skip(self, cell: Cell) -> str:
         """Return why this machine leaves the cell out; empty where it does not."""
-        if cell.scheme_options.get("device") == "cuda" and not cuda_devices():
+        if self.machines is None and cell.scheme_options.get("device") == "cuda" and not cuda_devices():
             return "needs a CUDA device; this machine has none"
-        lacks = lacking(cell.resources, [here()]) if cell.resources != Resources() else ""
+        if self.machines is not None:
+            lacks = self.machines.lacking(cell)
+        else:
+            lacks = lacking(cell.resources, [here()]) if cell.resources != Resources() else ""
         return lacks or backends()[cell.backend].missing(cell.scheme_options) or self.supply.refused(cell)
 
     @cached_property
@@ -184,11 +206,20 @@ class Wiring:
         self.progress.total = len(plan.cells)
         bench = self._bench(self.supply)
         if self.against is None:
-            cells = LocalCells(plan, bench, self.progress, self.stored, self.options.reuse)
-            return StoredRun(plan, cells, self.stored)
+            return StoredRun(plan, self._cells(plan, bench), self.stored)
         place = "in the environment that is compared against: "
         other = self._bench(self._supply(self.against), worker=self.against.worker, place=place)
         return AgainstRun(plan, {"old": other, "new": bench}, self.progress, self.options.pair_count)
+
+    def _cells(self, plan: Plan, bench: Bench) -> Cells:
+        options = self.options
+        if self.machines is None:
+            return LocalCells(plan, bench, self.progress, self.stored, options.reuse)
+        cells = self.machines.cells(
+            plan, bench, self.progress, self.stored, options.text, reuse=options.reuse
+        )
+        self._open.callback(cells.close)
+        return cells
 
     def _bench(self, supply: Supply, **environment: Any) -> Bench:
         bench = Bench(
@@ -233,11 +264,10 @@ class Wiring:
         return [need for needs in self.needs.values() for need in needs]
 
     def _supply(self, environment: Environment | None = None) -> Supply:
-        options = self.tier.group_options
         logs = self.results / "logs" / ("against" if environment else "")
-        supply = Supply(
+        supply = make_supply(
             self.matrix, self.tier, self.threads, logs, self.progress.preparation, self.options.text,
-            needs_of(options), lengths_of(options), environment,
+            environment,
         )  # fmt: skip
         self._open.callback(supply.close)
         return supply

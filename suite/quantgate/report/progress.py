@@ -89,6 +89,18 @@ class Progress:
 
     def start(self, cell: str, phases: Sequence[str]) -> None:
         """Begin a cell."""
+        self._begin(cell)
+        if not self._live:
+            names = f" ({', '.join(phases)})" if phases else ""
+            self.note(f"cell {self._place(cell)} {cell}: started{names}")
+
+    def waiting(self, cell: str, done: int, total: int) -> None:
+        """Show a cell that is waited for while others measure it and the rest of the run."""
+        if self._running is None or self._running.cell != cell:
+            self._begin(cell)
+        self.event(cell, f"{done} of {total} cells measured", done, total)
+
+    def _begin(self, cell: str) -> None:
         self.close()
         self._numbers.setdefault(cell, len(self._numbers) + 1)
         self._running = _Running(cell, self._clock())
@@ -96,9 +108,6 @@ class Progress:
             self._stop.clear()
             self._ticker = threading.Thread(target=self._keep_drawing, daemon=True)
             self._ticker.start()
-        else:
-            names = f" ({', '.join(phases)})" if phases else ""
-            self.note(f"cell {self._place(cell)} {cell}: started{names}")
 
     def event(self, cell: str, phase: str, done: float, total: float) -> None:
         """Take note of how far the present phase of the cell's process is."""

@@ -16,7 +16,7 @@ from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of, writable
 from quantgate.jobs import Job, Spent
-from quantgate.machine.environment import WORKER, work_facts
+from quantgate.machine.environment import WORKER, Facts, work_facts
 from quantgate.measure.groups import group_name, group_of, reading_reference
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
@@ -49,6 +49,8 @@ class Bench:
     run_id: str
     worker: Sequence[str] = WORKER
     place: str = ""
+    elsewhere: Sequence[Facts] = ()
+    """Of the machines that measure in place of this one (`work_facts`); empty: this one measures."""
     spent: list[Spent] = field(default_factory=list)
     """The wall time of each process, in their order."""
     _settled: dict[str, dict[str, Record]] = field(default_factory=dict)
@@ -126,7 +128,7 @@ class Bench:
             threads=self.threads,
             first=first,
             reference=cell.reference,
-            left=self._left(cell, requests),
+            left=self.left(cell, requests),
             output=output,
         )
 
@@ -182,10 +184,10 @@ class Bench:
 
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         """Return whether the requests need what the reference has yet to leave."""
-        paths = self._left(cell, requests).values()
+        paths = self.left(cell, requests).values()
         return cell.id != cell.reference and not all(map(intact, paths))
 
-    def _left(self, cell: Cell, requests: Sequence[str]) -> dict[str, Path]:
+    def left(self, cell: Cell, requests: Sequence[str]) -> dict[str, Path]:
         """Return, by metric group, where the cell's reference leaves what the requests need."""
         reference = self.reference(cell)
         paths = {
@@ -205,6 +207,14 @@ class Bench:
             options = self.tier.group_options
             self._settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
 
+    def settled(self, cell: str) -> Mapping[str, Record] | None:
+        """Return the options with which a cell is measured; None: those of the tier."""
+        return self._settled.get(cell)
+
+    def settle_as(self, cell: str, options: Mapping[str, Record]) -> None:
+        """From now on, measure a cell with these options."""
+        self._settled[cell] = dict(options)
+
     def _group_options(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Return the options of metric groups as the measuring process takes them."""
         options = self._settled.get(cell.id, self.tier.group_options)
@@ -218,20 +228,22 @@ class Bench:
 
     def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
         """Return whether a record cannot stand for a new one of these requests."""
-        expected = (cell.id, self.tier_name, self.fingerprint(cell), True)
-        stands = (record.cell, record.tier, record.fingerprint, record.complete) == expected
+        expected = (cell.id, self.tier_name, True)
+        stands = (record.cell, record.tier, record.complete) == expected and any(
+            record.fingerprint == self.fingerprint(cell, facts) for facts in self.elsewhere or (None,)
+        )
         return not stands or not set(requests) <= set(record.requests)
 
-    def fingerprint(self, cell: Cell) -> str:
+    def fingerprint(self, cell: Cell, facts: Facts | None = None) -> str:
         """Return a hash that is equal for equal work: cell, workload, libraries, variables, code that measures,
-        threads, machine."""
+        threads, machine. facts: of another machine (`work_facts`)."""
         further = backends()[cell.backend].further_libraries(cell.scheme_options)
         return hash_of(
             [
                 cell.model_dump(exclude=NO_WORK),
                 self.supply.workload_hash(cell.model),
                 self._group_options(cell),
-                work_facts(self.supply.environment.libraries),
+                facts or work_facts(self.supply.environment.libraries),
                 self.threads,
                 *self.supply.identity(cell),
                 *([further] if further else []),

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import psutil
 
-from quantgate.config.matrix import Cell
+from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.config.resources import Offer
 from quantgate.errors import QuantgateError
-from quantgate.machine.environment import cuda_devices
+from quantgate.machine.environment import Environment, cuda_devices
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.measure.groups import reading_reference
+from quantgate.processes.progress import OnProgress
 from quantgate.records import Measurement
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.merge import merge
-from quantgate.run.plan import groups_of, per_process
+from quantgate.run.plan import groups_of, lengths_of, needs_of, per_process
+from quantgate.supply.supply import Supply
 
 
 def measure(
@@ -63,6 +66,22 @@ def measurable(
     except QuantgateError:
         return [r for r in requests if r not in needing]
     return requests
+
+
+def make_supply(
+    matrix: Matrix,
+    tier: Tier,
+    threads: int,
+    logs: Path,
+    on_progress: OnProgress,
+    text: Path | None,
+    environment: Environment | None = None,
+) -> Supply:
+    """Return what gives the cells of a tier their checkpoints, texts and tasks; close it. Arguments: as `Supply`."""
+    options = tier.group_options
+    return Supply(
+        matrix, tier, threads, logs, on_progress, text, needs_of(options), lengths_of(options), environment
+    )
 
 
 def here() -> Offer:

@@ -55,6 +55,10 @@ class LocalCells:
         """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
         return self.bench.lacking(cell, request)
 
+    def apart(self, cell: Cell) -> str:
+        """Return why the cell's record cannot be compared: never, on one machine."""
+        return ""
+
     def _measure(self, cell: Cell) -> Measurement:
         requests = self.plan.requests[cell.id]
         output = self.bench.file(cell)

@@ -52,7 +52,7 @@ class Cells(Lacks, Protocol):
     """Measures the cells of a plan, each once, somewhere. Methods wait for a measurement and raise QuantgateError, the
     same one each time, where there is none.
 
-    Implementation: `quantgate.run.local.LocalCells`.
+    Implementations: `quantgate.run.local.LocalCells`, `quantgate.run.cluster.cells.ClusterCells`.
     """
 
     def measured(self, cell: Cell) -> Measurement:
@@ -61,6 +61,9 @@ class Cells(Lacks, Protocol):
     def again(self, cells: Sequence[Cell], request: str) -> Mapping[str, Measurement]:
         """Measure one request of each cell in fresh processes of one machine, one cell after the other; return the
         records by cell id."""
+
+    def apart(self, cell: Cell) -> str:
+        """Return why the cell's record cannot be compared with others; empty where it can."""
 
 
 def check_measured(record: Measurement, request: str, cell: Cell, sides: Iterable[Lacks]) -> None:

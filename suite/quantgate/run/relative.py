@@ -19,6 +19,19 @@ WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "sc
 WAYS = ("scoring", "attention")
 """Conditions that name how a cell is computed: a cell and its reference may differ in them."""
 
+KIND = ("cpu", "cores", "cpu_quota", "os")
+"""Facts of a machine that kernels and timings depend on."""
+
+
+def another_kind(record: Measurement, reference: Measurement) -> str:
+    """Return why a cell is not held against its reference: machines of different kinds measured them, whose difference
+    it would be; empty: it is."""
+    for key in KIND:
+        here, there = record.environment.get(key), reference.environment.get(key)
+        if here != there:
+            return f"{reference.cell} was measured on another kind of machine: {key} {there}, {here} here"
+    return ""
+
 
 def relative_metrics(
     metrics: Mapping[str, Metric], reference: Mapping[str, Metric], name: str

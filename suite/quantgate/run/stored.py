@@ -17,7 +17,7 @@ from quantgate.records import Measurement, Metric
 from quantgate.run.measurer import Cells, check_measured, once
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, partners_of
-from quantgate.run.relative import add_ratios, agreement, relative_metrics
+from quantgate.run.relative import add_ratios, agreement, another_kind, relative_metrics
 
 
 @dataclass(eq=False)
@@ -64,16 +64,25 @@ class StoredRun:
         return MoreProcesses(*(self._comparison(cell, look) for look in looks))
 
     def _comparison(self, cell: Cell, record: Measurement) -> Comparison:
-        failed = self._plain.get(cell.reference)
+        reference = self._plain.get(cell.reference)
         why = f"{cell.reference} has no such metric in this run"
-        if isinstance(failed, QuantgateError):
-            why = str(failed).partition("\n")[0]
-        return self._held(record, cell.id, no_reference=why)
+        if isinstance(reference, QuantgateError):
+            why = str(reference).partition("\n")[0]
+        elif reference is not None:
+            why = self._unlike(cell, record, reference) or why
+        return self._held(record, cell.id, no_reference=why, apart=self.cells.apart(cell))
 
     def _held(self, record: Measurement, cell: str, **more: str) -> Comparison:
         """Return a record beside the cell's baseline and the anchors of that."""
         baseline = self.baselines.of(cell)
         return Comparison(record, baseline, anchors=baseline.anchors if baseline else {}, **more)
+
+    def _unlike(self, cell: Cell, record: Measurement, reference: Measurement) -> str:
+        """Return why the cell is not held against its reference, which other versions or another kind of machine
+        measured; empty where it is."""
+        if self.cells.apart(cell) != (why := self.cells.apart(self.plan.cells[cell.reference])):
+            return why or f"it was measured elsewhere than {cell.reference}"
+        return another_kind(record, reference)
 
     def _measured(self, cell: Cell) -> Measurement:
         return once(self._plain, cell.id, lambda: self.cells.measured(cell))
@@ -94,6 +103,8 @@ class StoredRun:
             reference = self._reference(cell)
         except QuantgateError:
             return record  # the reference's own cases say why it failed
+        if reference is not None and self._unlike(cell, record, reference):
+            return record
         if reference is not None:
             added = relative_metrics(record.metrics, reference.metrics, cell.reference)
         else:

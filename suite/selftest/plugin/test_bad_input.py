@@ -124,6 +124,13 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         ),
         (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
         (["--re-anchor"], ["--re-anchor does nothing without --update-baselines"]),
+        (["--executor", "slurm"], ["--executor 'slurm': must be ray, or ray=HOST:PORT"]),
+        (
+            ["--executor", "ray", "--machine", "bench"],
+            ["--machine does not go with --executor: it names this machine"],
+        ),
+        (["--executor", "ray", "-n", "2"], ["--executor does not go with -n: Ray spreads the cells"]),
+        (["--mixed-nodes"], ["--mixed-nodes does nothing without --executor"]),
         (["--pairs", "4"], ["--pairs does nothing without --against"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),

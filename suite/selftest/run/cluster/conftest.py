@@ -1,0 +1,68 @@
+"""A Ray cluster of several nodes on this machine, and runs on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from selftest.once import Once
+
+LOCAL = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+
+
+class LocalCluster:
+    """A cluster of nodes on this machine: its head measures nothing. environment: of the nodes' processes."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._environment = environment
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={**LOCAL, "num_cpus": 0, "env_vars": environment}
+        )
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def add(self, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
+        """Add a node of one processor; return what `kill` takes."""
+        variables = {**self._environment, **(environment or {})}
+        return self._cluster.add_node(**{**LOCAL, "env_vars": variables, **arguments})
+
+    def kill(self, node: Any) -> None:
+        """End a node as a machine ends that loses its power."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def new_cluster(environment: dict[str, str], once: Once) -> Iterator[Callable[[], LocalCluster]]:
+    """Starts clusters, which end with the test session; skips where there is no Ray."""
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'quantgate[ray]'")
+    started: list[LocalCluster] = []
+    # Sockets have short paths; beside other tests, workers of Ray's niceness get no processor.
+    settings = {"RAY_TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+
+    def start() -> LocalCluster:
+        os.environ.update(settings)
+        started.append(LocalCluster({**environment, **settings}))
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(new_cluster: Callable[[], LocalCluster]) -> LocalCluster:
+    """A cluster of two nodes with one processor each, for tests that leave it as it is."""
+    cluster = new_cluster()
+    cluster.add()
+    cluster.add()
+    return cluster
