@@ -22,6 +22,7 @@ from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
 from quantgate.proofs.command import new_console
 from quantgate.proofs.power import figure, nights_report, noise, quality, report, resources
+from quantgate.proofs.power.answers import answers
 from quantgate.proofs.power.study import ELSEWHERE, HERE, Row, Scenario, run_alarms, study
 from quantgate.proofs.table import origin
 from quantgate.records import Metric
@@ -82,6 +83,7 @@ def all_scenarios(cells: noise.Cells, recorded: noise.Noise, tier: str) -> list[
     return [
         *(one for place in places for one in quality.perplexity(cells, place)),
         *(one for place in places for one in quality.accuracy(cells, place)),
+        *answers(cells),
         *quality.divergence(cells, recorded),
         *resources.tokens_per_second(recorded, by_id, timed),
         *resources.memory(cells, recorded, held),

@@ -11,7 +11,9 @@ from rich.table import Table
 from quantgate.proofs.power.study import Alarms, Rate, Row
 
 DASH = "-"
-SIGNS = {"perplexity": "+", "accuracy": "-", "tokens/s": "-", "memory": "+"}
+SIGNS = {"perplexity": "+", "accuracy": "-", "answers": "-", "tokens/s": "-", "memory": "+"}
+POINTS = ("accuracy", "answers")
+"""Groups whose effects are in points."""
 UNSURE = 0.005
 """Fraction of inconclusive replays from which the table shows it."""
 
@@ -43,7 +45,7 @@ def effect(group: str, size: float) -> str:
     """`+0.5 %`, `-2 points`; `none`."""
     if size == 0:
         return "none"
-    unit = "%" if group != "accuracy" else "point" if size == 0.01 else "points"
+    unit = "%" if group not in POINTS else "point" if size == 0.01 else "points"
     return f"{SIGNS[group]}{100 * size:g} {unit}"
 
 
