@@ -94,7 +94,7 @@ def test_answers_and_marks_are_those_of_the_harnesss_own_class(
     here = Here(tmp_path, backend)
     rows = documents(["1"] * 12)
     questions = prepared(here, encoder, rows, chat=chat)
-    texts = measured(here)["answers/gsm8k/length"].raw["ids"]
+    texts = measured(here)["answers/gsm8k/texts/length"].raw["ids"]
     session = here.session()
     written = [answers.answer_of(session, questions, text) for text in texts]
     # What every second question asks for is the last number that the model writes.
@@ -134,9 +134,9 @@ def test_items_of_all_tasks_are_pooled_and_texts_are_kept(
         "by the task's name in the harness"
     )
     assert measured(here, "gsm8k", tasks=["gsm8k", "other"]).keys() == {
-        f"answers/gsm8k/{name}" for name in ("solved", "format", "length", "limit", "loops")
+        f"answers/gsm8k/{name}" for name in ("solved", "format", "texts/length", "texts/limit", "texts/loops")
     }
-    assert all(1 <= len(ids) <= LIMIT for ids in metrics["answers/gsm8k/length"].raw["ids"])
+    assert all(1 <= len(ids) <= LIMIT for ids in metrics["answers/gsm8k/texts/length"].raw["ids"])
 
 
 def test_a_task_that_does_not_fit_leaves_the_others(tmp_path: Path, backend: Any, encoder: Encoder) -> None:

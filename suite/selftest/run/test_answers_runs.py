@@ -27,11 +27,11 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
     result = project.run("-m", "answers")
     assert result.status == 10
     assert result.cases == {
-        f"answers[{F16}-copied_colors]": "passed",
-        f"answers[{F16}-nq_open]": "failed",
+        f"answers[{F16}/copied_colors]": "passed",
+        f"answers[{F16}/nq_open]": "failed",
         f"all_answers[{F16}]": "failed",
     }
-    same = result.verdict(F16, "answers/copied_colors/reproduction")
+    same = result.verdict(F16, "answers/copied_colors/texts/reproduction")
     assert (same.status, same.text) == (Status.PASS, "all 4 texts are the baseline's, token by token")
     for part in ("nq_open", "pooled"):
         verdict = result.verdict(F16, f"answers/{part}")

@@ -67,8 +67,8 @@ def expected(options: Options) -> dict[str, Metric]:
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return of each task `answers/<task>/solved`, the share of answers that one of the task's filters finds right,
-    `format`, the share in which its strict filter finds an answer (`quantgate.supply.marks`), and `length`, `limit` and
-    `loops` of the texts (`of_texts`); and `answers/pooled/solved` and `format`, of the items of all tasks.
+    `format`, the share in which its strict filter finds an answer (`quantgate.supply.marks`), and `texts/length`,
+    `texts/limit` and `texts/loops` (`of_texts`); and `answers/pooled/solved` and `format`, of the items of all tasks.
 
     A task that cannot be measured is noted (`Session.unmeasured`), and the others are measured.
     """
@@ -116,7 +116,7 @@ def _of_task(
     }
     shares = {each: math.fsum(one) / len(one) for each, one in marks.by_filter.items()}
     return {
-        **of_texts(f"answers/{name}", texts, questions.ends, limit, conditions),
+        **of_texts(f"answers/{name}/texts", texts, questions.ends, limit, conditions),
         f"answers/{name}/format": _marks(marks.format, conditions),
         f"answers/{name}/solved": _marks(
             marks.solved, {**conditions, "metric": marks.metric}, raw={"by filter": shares}
@@ -177,10 +177,13 @@ def _pooled(tasks: Sequence[Metric]) -> Metric:
 GROUP = Group(
     options=Options,
     metrics={
-        "answers/{tasks}": Declared("paired"),  # its reproduction: whether all tokens are the baseline's
+        "answers/{tasks}/texts": Declared(
+            "paired"
+        ),  # its reproduction: whether all tokens are the baseline's
         "answers/{tasks}/solved": Declared("paired", share=True),
-        **{f"answers/{{tasks}}/{name}": Declared("paired") for name in ("format", "limit", "loops")},
-        "answers/{tasks}/length": Declared("paired", "exp"),
+        "answers/{tasks}/format": Declared("paired"),
+        **{f"answers/{{tasks}}/texts/{name}": Declared("paired") for name in ("limit", "loops")},
+        "answers/{tasks}/texts/length": Declared("paired", "exp"),
         f"answers/{POOLED}/solved": Declared("paired", share=True),
         f"answers/{POOLED}/format": Declared("paired"),
     },

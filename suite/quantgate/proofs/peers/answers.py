@@ -47,7 +47,7 @@ def same_answers(chat: bool, bed: Bed) -> list[Check]:
     shares = metrics[f"answers/{name}/solved"].raw["by filter"]
     return [
         _others("other prompts", ours.questions(name).items, theirs.prompts),
-        _others("other texts", metrics[f"answers/{name}/length"].raw["ids"], theirs.texts),
+        _others("other texts", metrics[f"answers/{name}/texts/length"].raw["ids"], theirs.texts),
         *(
             Check(
                 what=f"right by {each}", ours=shares[each], peer=share, unit="fraction",
