@@ -24,6 +24,9 @@ QUANTIZED_SHARE = "memory/quantized_share"
 AGREEMENT = "agreement/references"
 """The metric that compares the full-precision cells of a model's backends with each other."""
 
+IN_PROCESS = "agreement/in_process"
+"""The metric that compares a served cell with the one that runs the same weights in process."""
+
 KERNELS = "kernels"
 """The condition that names the instruction sets for which a library's kernels were built or chosen."""
 

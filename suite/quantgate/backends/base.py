@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenSequence, TokenTree
 from quantgate.checkpoint.template import Message
+from quantgate.serving.replies import Answer
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,15 @@ class Scores(Protocol):
         self, sequences: Sequence[TokenSequence]
     ) -> Sequence[tuple[NDArray[np.float64], NDArray[np.bool_]]]:
         """For each sequence, the natural-log probability of each scored token, and whether it was the likeliest."""
+
+
+@runtime_checkable
+class NamesLikeliest(Protocol):
+    """Capability `tops`, where the library names the likeliest tokens of a place and gives no logits; `logits` implies
+    it."""
+
+    def answer(self, sequence: TokenSequence) -> Answer:
+        """The log-probabilities of the scored tokens, and of the likeliest at their places."""
 
 
 @runtime_checkable

@@ -99,7 +99,7 @@ class Options(SchemeOptions):
 
 BACKEND = BackendSpec(
     options=Options,
-    capabilities=frozenset({"scores", "generates", "tokenizes"}),
+    capabilities=frozenset({"scores", "tops", "generates", "tokenizes"}),
     load=loader(RUNTIME),
     imports=(RUNTIME,),
     unused=frozenset({

@@ -16,9 +16,27 @@ from pydantic import ConfigDict, Field
 from quantgate.discovery import discover
 from quantgate.records import Record
 
-Capability = Literal["scores", "logits", "steps", "timings", "weights", "tokenizes", "generates", "inputs"]
+Capability = Literal[
+    "scores",
+    "tops",
+    "logits",
+    "steps",
+    "timings",
+    "peaks",
+    "weights",
+    "tokenizes",
+    "generates",
+    "inputs",
+    "serves",
+]
 """What a loaded model can do: `quantgate.backends.base` has the methods of each. `timings`: how long `steps` takes, and
-the memory that it takes, are those of the scheme, which are not simulated."""
+the memory that it takes, are those of the scheme, which are not simulated. `peaks`: its memory can be measured."""
+
+IMPLIED: dict[Capability, frozenset[Capability]] = {
+    "logits": frozenset({"scores", "tops"}),
+    "weights": frozenset({"peaks"}),
+}
+"""What comes with a capability."""
 
 Loader = Callable[[Path, dict[str, Any], int], Any]
 """Loads a checkpoint with scheme options, to compute with so many threads; returns the loaded model."""
@@ -43,6 +61,10 @@ class SchemeOptions(Record):
     def further_libraries(self) -> dict[str, str]:
         """Return versions and builds of libraries that only such schemes need, as the environment names them."""
         return {}
+
+    def lacks(self) -> frozenset[Capability]:
+        """Return what the scheme cannot do although its backend can."""
+        return frozenset()
 
     def is_simulated(self) -> bool:
         """Return whether speed and memory are not those of the scheme, whatever its backend declares."""
@@ -74,8 +96,9 @@ class BackendSpec:
 
     def can(self, scheme_options: Mapping[str, Any]) -> frozenset[Capability]:
         """Return the capabilities under a scheme."""
-        simulated = self._validated(scheme_options).is_simulated()
-        return self.capabilities - {"timings"} if simulated else self.capabilities
+        options = self._validated(scheme_options)
+        every = self.capabilities.union(*(IMPLIED.get(one, ()) for one in self.capabilities))
+        return every - options.lacks() - ({"timings"} if options.is_simulated() else set())
 
     def further_libraries(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
         """Return versions and builds of libraries that the scheme needs beyond `libraries`."""

@@ -62,6 +62,8 @@ class Scheme(BaseModel):
     """This scheme's own reference, `backend/scheme`: a GPU cell is not timed against a CPU cell."""
     checkpoint: Form | None = None
     """What it loads, where that is not what its backend does."""
+    in_process: str | None = None
+    """Of a served scheme, the `backend/scheme` that runs the same weights in process: both have to agree."""
     rounding: Rounding = "activations"
     """Which tolerances it is held to; by default the widest."""
     resources: Resources = Resources()
@@ -112,6 +114,8 @@ class Cell(Record):
     as_is: Checkpoint | None = None
     """What it loads as it is; None: what is made from the model's checkpoint."""
     resources: Resources = Resources()
+    in_process: str = ""
+    """Id of the cell that runs the same weights in process; empty: nothing is held against it."""
 
     @property
     def id(self) -> str:
@@ -124,7 +128,7 @@ class Cell(Record):
         return [self.model, self.backend, self.scheme, *bits]
 
 
-NO_WORK = {"as_is", "resources"}  # of a cell: the files have an identity of their own
+NO_WORK = {"as_is", "resources", "in_process"}  # of a cell: the files have an identity of their own
 
 
 def selecting(cell_id: str) -> str:
@@ -161,6 +165,7 @@ class Matrix(Record):
             rounding=chosen.rounding,
             minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,
             as_is=as_is,
+            in_process=f"{model}/{chosen.in_process}" if chosen.in_process else "",
             resources=resources_of(self.models[model], chosen, f"{backend}/{scheme}"),
         )
 
@@ -218,63 +223,6 @@ class Matrix(Record):
                         )
                     more, _, end = end.partition(".")
                     begin = f"{begin}.{more}"
-
-    def check_checkpoints(self) -> None:
-        """Raise InputError for a checkpoint that no tier measures, or under a name that is no backend/scheme."""
-        patterns = [pattern for tier in self.tiers.values() for pattern in tier.cells]
-        for name, model in self.models.items():
-            for cell in model.checkpoints:
-                where = f"{self.path}: models.{name}.checkpoints: {cell!r}"
-                backend, _, scheme = cell.partition("/")
-                if backend not in self.backends:
-                    raise InputError(
-                        f"{where} is no backend/scheme: no backend {backend!r}. {allowed(backend, self.backends)}"
-                    )
-                if scheme not in (schemes := self.backends[backend].schemes):
-                    raise InputError(
-                        f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
-                        f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
-                    )
-                if self._reference_of(cell)[0] == cell:
-                    key = "gguf" if self.backends[backend].checkpoint == "gguf" else "weights"
-                    raise InputError(
-                        f"{where} is a reference, which the other cells are held against, and is the model itself: "
-                        f"name this checkpoint as models.{name}.{key}, or here under a scheme that is no reference"
-                    )
-                if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):
-                    raise InputError(
-                        f"{where}: no tier has this cell, so that nobody would measure the checkpoint: add "
-                        f"{f'{name}/{cell}'!r} to the cells of a tier"
-                    )
-
-    def check_references(self) -> None:
-        """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
-        reference leaves its log-probabilities to the others, and has no divergence itself."""
-        cells = [f"{b}/{s}" for b, entry in self.backends.items() for s in entry.schemes]
-        for backend, entry in self.backends.items():
-            keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
-            for key, reference in {"reference": entry.reference, **keys}.items():
-                if reference is None:
-                    continue
-                where = f"{self.path}: backends.{backend}.{key}"
-                if reference not in cells:
-                    raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, cells)}")
-                other, other_key = self._reference_of(reference)
-                if other != reference:
-                    name = reference.partition("/")[2]
-                    raise InputError(
-                        f"{where}: {reference!r} is no reference, since {other_key} holds it against {other!r}: "
-                        f"name {other!r} here, or make it a reference of its own, with "
-                        f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
-                    )
-
-    def _reference_of(self, name: str) -> tuple[str, str]:
-        """What `backend/scheme` is held against, and the key that says so."""
-        backend, _, scheme = name.partition("/")
-        entry = self.backends[backend]
-        if (given := entry.schemes[scheme].reference) is not None:
-            return given, f"backends.{backend}.schemes.{scheme}.reference"
-        return entry.reference, f"backends.{backend}.reference"
 
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantgate.config.between import check_checkpoints, check_in_process, check_references
 from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.config.resources import check_resources
 from quantgate.config.sentences import allowed, shown
@@ -53,8 +54,9 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
             tier["group_options"][group] = validate(groups[group], options, path, where, strict=True)
     matrix = validate(Matrix, {"path": path, **raw}, path, strict=True)
     matrix.check_names()
-    matrix.check_checkpoints()
-    matrix.check_references()
+    check_checkpoints(matrix)
+    check_references(matrix)
+    check_in_process(matrix)
     check_resources(path, matrix.models, {name: entry.schemes for name, entry in matrix.backends.items()})
     matrix.check_patterns()
     return matrix

@@ -17,7 +17,7 @@ import numpy as np
 
 from quantgate.discovery import discover
 from quantgate.jobs import Needs
-from quantgate.records import AGREEMENT, Declared, Link, Metric, Record, Scalar
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Link, Metric, Record, Scalar
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -135,7 +135,7 @@ def reading_reference(requests: Iterable[str]) -> list[str]:
 def case_of(metric: str) -> str:
     """Return the request of the case that judges a metric: `accuracy/arc_easy` of `accuracy/arc_easy/acc`,
     `throughput/decode` of `throughput/decode_ratio`; the metric's first part where no group has this name."""
-    if metric == AGREEMENT:
+    if metric in (AGREEMENT, IN_PROCESS):
         return agreement_group()
     name, _, rest = metric.partition("/")
     group = metric_groups().get(name)

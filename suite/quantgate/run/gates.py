@@ -14,7 +14,7 @@ from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tol
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
 from quantgate.measure.groups import group_of, reading_reference
-from quantgate.records import AGREEMENT, Declared, Metric
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
 from quantgate.run.relative import declared_relatives
@@ -156,22 +156,25 @@ def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
     """Return, by cell of a tier, the names of the metrics that it can have, reproductions included."""
     options, cells = matrix.tier(tier).group_options, {cell.id: cell for cell in matrix.cells(tier)}
     partners = partners_of(cells.values())
-    names: dict[tuple[frozenset[str], bool, bool], tuple[str, ...]] = {}
+    names: dict[tuple[frozenset[str], bool, bool, bool], tuple[str, ...]] = {}
     gates = {}
     for cell in cells.values():
         is_held = cell.reference != cell.id and cell.reference in cells
         agrees = bool(partners.get(cell.id))
+        served = cell.in_process in cells
         groups = frozenset(
             group
             for group in options
             if not lacking_capabilities(cell, group) and (is_held or not reading_reference([group]))
         )
-        if (key := (groups, is_held, agrees)) not in names:
+        if (key := (groups, is_held, agrees, served)) not in names:
             mine = {group: one for group, one in options.items() if group in groups}
             metrics = possible(mine, relatives=is_held)
-            metrics.pop(AGREEMENT, None)
-            if agrees and AGREEMENT in (whole := possible(mine)):
-                metrics[AGREEMENT] = whole[AGREEMENT]
+            whole = possible(mine)
+            for name, has in ((AGREEMENT, agrees), (IN_PROCESS, served)):
+                metrics.pop(name, None)
+                if has and name in whole:
+                    metrics[name] = whole[name]
             paired = [f"{name}{REPRODUCTION}" for name, metric in metrics.items() if metric.kind == "paired"]
             names[key] = (*metrics, *paired)
         gates[cell.id] = names[key]

@@ -10,7 +10,7 @@ from quantgate.config.reading import read_matrix
 from quantgate.config.sentences import allowed
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError
-from quantgate.measure.groups import group_of, metric_groups, reading_reference
+from quantgate.measure.groups import agreement_group, group_of, metric_groups, reading_reference
 
 
 def load_matrix(path: Path | None = None) -> Matrix:
@@ -22,6 +22,7 @@ def load_matrix(path: Path | None = None) -> Matrix:
     matrix = read_matrix(path, backends(), groups)
     _check_schemes(matrix)
     _check_references(matrix)
+    _check_in_process(matrix)
     return matrix
 
 
@@ -36,6 +37,20 @@ def _check_references(matrix: Matrix) -> None:
                 raise InputError(
                     f"{matrix.path}: tiers.{name}.cells: {cell} is held against {reference}, which is not among them: "
                     f"add it, or leave out tiers.{name}.{groups[0]}"
+                )
+
+
+def _check_in_process(matrix: Matrix) -> None:
+    """Raise InputError where a tier would hold a served cell against one that is not among its cells."""
+    for name, tier in matrix.tiers.items():
+        if agreement_group() not in tier.group_options:
+            continue
+        cells = {cell.id: cell.in_process for cell in matrix.cells(name)}
+        for cell, other in cells.items():
+            if other and other not in cells:
+                raise InputError(
+                    f"{matrix.path}: tiers.{name}.cells: {cell} is held against {other}, which runs the same weights "
+                    f"in process and is not among them: add it, or leave in_process out of its scheme"
                 )
 
 

@@ -9,7 +9,7 @@ from quantgate.config.matrix import Cell
 from quantgate.items import CHATS
 from quantgate.jobs import Needs
 from quantgate.measure.groups import case_of, group_name, group_of
-from quantgate.records import AGREEMENT, Record
+from quantgate.records import AGREEMENT, IN_PROCESS, Record
 from quantgate.supply.fitness import Length
 
 GroupOptions = Mapping[str, Record]
@@ -25,7 +25,7 @@ class Need:
 
     def covers(self, metric: str) -> bool:
         """Return whether the case judges this metric."""
-        name = case_of(metric) if metric == AGREEMENT else metric
+        name = case_of(metric) if metric in (AGREEMENT, IN_PROCESS) else metric
         return name in (self.request, f"{self.request}_ratio") or name.startswith(f"{self.request}/")
 
 
@@ -46,8 +46,8 @@ class Plan:
 def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references: bool = True) -> Plan:
     """Collect the requests.
 
-    references: add those that relative metrics need: to the cell's reference, and where references must agree, to
-    those of the model's other backends.
+    references: add those that relative metrics need: to the cell's reference, where references must agree, to those of
+    the model's other backends, and to the cell that runs a served one's weights in process.
     """
     plan, partners = Plan(), partners_of(cell_of.values())
     for cell, request in ((need.cell, need.request) for need in needs):
@@ -57,6 +57,8 @@ def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references:
         if references and group_of(request).agreement:
             for partner in partners.get(cell.id, ()):
                 plan.add(partner, request)
+            if cell.in_process in cell_of:
+                plan.add(cell_of[cell.in_process], request)
     return plan
 
 

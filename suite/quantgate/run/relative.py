@@ -10,7 +10,7 @@ import numpy as np
 
 from quantgate.config.matrix import Cell
 from quantgate.measure.groups import agreement_group, group_name, metric_groups
-from quantgate.records import AGREEMENT, Declared, Measurement, Metric, Scalars
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Measurement, Metric, Scalars
 
 LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
@@ -101,43 +101,46 @@ def declared_relatives(name: str, metric: Declared) -> dict[str, Declared]:
     if metric.kind == "rounds":
         return {f"{name}_ratio": Declared("ratio")} if metric.ratio else {}
     if metric.link == "exp":
-        with_references = {AGREEMENT: Declared("exact")} if name == agreement_group() else {}
-        return {f"{name}/{LOSS}": Declared("paired", "exp"), **with_references}
+        agreements = (AGREEMENT, IN_PROCESS) if name == agreement_group() else ()
+        return {f"{name}/{LOSS}": Declared("paired", "exp"), **dict.fromkeys(agreements, Declared("exact"))}
     return {f"{name.rpartition('/')[0]}/{RECOVERY}": Declared("ratio")} if metric.share else {}
 
 
-def agreement(metrics: Mapping[str, Metric], others: Mapping[str, Mapping[str, Metric]]) -> dict[str, Metric]:
+def agreement(
+    metrics: Mapping[str, Metric],
+    others: Mapping[str, Mapping[str, Metric]],
+    name: str = AGREEMENT,
+    otherwise: str = "one of them is not the model that the matrix names",
+) -> dict[str, Metric]:
     """`agreement/references`: how far a full-precision cell is from those of the same model in other backends
     (`others`, by cell id) on the same tokens: the mean difference of the negative log-likelihoods, nats per token, of
-    the one that is farthest away.
+    the one that is farthest away. With another `name`, the same of other cells; otherwise: what it means where they are
+    far apart.
 
     Absent where there is no perplexity of the same tokens.
     """
     mine = metrics.get(agreement_group())
     differences = []
-    for name, its in others.items():
+    for cell, its in others.items():
         other = its.get(agreement_group())
         if mine is not None and other is not None and _same_units(mine, other, WORK):
             pairs = zip(mine.samples or (), other.samples or (), strict=True)
             mean, stderr = _weighted_mean([a - b for a, b in pairs], mine.weights)
-            differences.append((abs(mean), mean, stderr, name, other.value))
+            differences.append((abs(mean), mean, stderr, cell, other.value))
     if mine is None or not differences:
         return {}
-    _, mean, stderr, name, value = max(differences)
-    says = (
-        f"perplexity {mine.value:.5g} here, {value:.5g} in {name}: one of them is not the model "
-        "that the matrix names"
-    )
+    _, mean, stderr, cell, value = max(differences)
+    says = f"perplexity {mine.value:.5g} here, {value:.5g} in {cell}: {otherwise}"
     metric = Metric(
         kind="exact",
         value=mean,
         unit="nats per token",
         better="lower",
         stderr=stderr,
-        conditions={**mine.conditions, "relative to": name},
+        conditions={**mine.conditions, "relative to": cell},
         raw={"says": says},
     )
-    return {AGREEMENT: metric}
+    return {name: metric}
 
 
 def _same_units(metric: Metric, other: Metric, keys: Iterable[str]) -> bool:

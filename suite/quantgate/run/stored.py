@@ -13,7 +13,7 @@ from quantgate.errors import QuantgateError
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import MoreProcesses
 from quantgate.measure.groups import agreement_group, group_name, group_of, metric_groups, reading_reference
-from quantgate.records import Measurement, Metric
+from quantgate.records import IN_PROCESS, Measurement, Metric
 from quantgate.run.measurer import Cells, check_measured, once
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, partners_of
@@ -109,8 +109,19 @@ class StoredRun:
             added = relative_metrics(record.metrics, reference.metrics, cell.reference)
         else:
             added = agreement(record.metrics, self._partners_of(cell, record))
+        added = {**added, **self._in_process(cell, record)}
         record = record.model_copy(update={"metrics": {**record.metrics, **added}})
         return add_ratios(record, reference, cell)
+
+    def _in_process(self, cell: Cell, record: Measurement) -> dict[str, Metric]:
+        """Hold a served cell against the one that runs the same weights in process."""
+        if cell.in_process not in self.plan.cells or agreement_group() not in record.metrics:
+            return {}
+        with suppress(QuantgateError):  # that cell's own cases say why it failed
+            others = {cell.in_process: self._measured(self.plan.cells[cell.in_process]).metrics}
+            why = "the server computes something else with the same weights and tokens"
+            return agreement(record.metrics, others, IN_PROCESS, why)
+        return {}
 
     def _partners_of(self, cell: Cell, record: Measurement) -> dict[str, Mapping[str, Metric]]:
         """Return the metrics, by cell id, that a reference has to agree with: of its model in other backends."""

@@ -45,6 +45,21 @@ class Answer:
     likely: NDArray[np.float64]
     likeliest: NDArray[np.bool_]
 
+    @property
+    def width(self) -> int:
+        """How many of the likeliest tokens are known at each place."""
+        return int(self.tokens.shape[1])
+
+    def rows(self, part: slice, width: int | None = None) -> Answer:
+        """Return the answer on some of the tokens, with so many of the likeliest."""
+        return Answer(
+            self.logprobs[part], self.tokens[part, :width], self.likely[part, :width], self.likeliest[part]
+        )
+
+    def last(self, count: int) -> Answer:
+        """Return the answer on the last `count` tokens."""
+        return self.rows(slice(len(self.logprobs) - count, None))
+
 
 def checked(reply: Reply, ids: Sequence[int], start: int) -> Answer:
     """Return the numbers of a reply on the tokens `ids`, of which those from `start` on are scored. Raises

@@ -94,3 +94,25 @@ def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
     spec = replace(backends()["llmcompressor"], libraries={"json": "json", "no_such_module": "some-package"})
     assert spec.missing() == "no_such_module is not installed: pip install some-package"
     assert not replace(spec, libraries={"json": "json"}).missing()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            "llamacpp/Q8",
+            "backends.served.schemes.mine.in_process: no backend/scheme 'llamacpp/Q8'. Did you mean 'llamacpp/Q8_0'",
+        ),
+        (
+            "llamacpp/Q6_K",
+            "tiers.smoke.cells: mine/served/mine is held against mine/llamacpp/Q6_K, ",
+        ),
+    ],
+)
+def test_the_cell_in_process_has_to_exist_and_to_be_measured(
+    tmp_path: Path, other: str, message: str
+) -> None:
+    scheme = f"bits = 8\nftype = 'Q8_0'\ndialect = 'llama-server'\ncommand = ['x', '{{port}}']\nin_process = '{other}'"
+    file = USER_FILE.replace("[tiers.smoke]", f"[backends.served.schemes.mine]\n{scheme}\n[tiers.smoke]")
+    cells = file.replace("cells = [", 'cells = ["mine/served/mine", ')
+    assert refusal(tmp_path, cells).startswith(message)

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from quantgate.errors import MeasurementError
-from quantgate.measure import logprobs
+from quantgate.measure import kl, logprobs
 from quantgate.measure.logprobs import Reference, writing
-from quantgate.measure.metrics import divergence
 from quantgate.paths import IMPORT_ROOT
 from scipy import special, stats
 
@@ -35,9 +34,9 @@ def stored(folder: Path, logits: Any, tokens: Any = None) -> logprobs.Rows:
     return Reference(path, len(logits)).rows(0, len(logits))
 
 
-def divergence_of(folder: Path, p: Any, q: Any, tokens: Any = None) -> divergence.Divergence:
+def divergence_of(folder: Path, p: Any, q: Any, tokens: Any = None) -> kl.Divergence:
     """Of logits p (the reference) and q, through the file."""
-    return divergence.compare(stored(folder, p, tokens), log_softmax(q).astype(np.float32))
+    return kl.compare(stored(folder, p, tokens), log_softmax(q).astype(np.float32))
 
 
 def test_a_uniform_reference_gives_the_analytic_value(tmp_path: Path) -> None:

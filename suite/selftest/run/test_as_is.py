@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from quantgate.items import Text
+from quantgate.measure.kl import compare
 from quantgate.measure.logprobs import Reference, writing
-from quantgate.measure.metrics.divergence import compare
 from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 

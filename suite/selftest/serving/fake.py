@@ -63,7 +63,7 @@ class Fake:
         common = next((n for n, (a, b) in enumerate(zip(ids, self.before, strict=False)) if a != b), 0)
         if self.defect == "cache" and common >= 3:
             rows = _normal(rows * 1.05)
-        if self.defect == "tempered":
+        if self.defect == "tempered":  # and greedy all the same
             rows = _normal(rows / 0.7)
         self.before = list(ids)
         if self.defect == "nan":

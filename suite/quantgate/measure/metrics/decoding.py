@@ -19,8 +19,8 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Group, exact, paired
+from quantgate.measure.kl import compare
 from quantgate.measure.logprobs import Rows
-from quantgate.measure.metrics.divergence import compare
 from quantgate.measure.scoring import score
 from quantgate.measure.session import Session
 from quantgate.measure.watch import anonymous_bytes, give_back_memory

@@ -6,6 +6,9 @@ p (ln p - ln q); the change q - p of the true token's probability; whether both 
 leaves out tokens of p < e^-16 and takes errors as if tokens were independent; here nothing is left out, and standard
 errors are between blocks of neighbouring tokens, which depend on each other.
 
+Of a server, which names the likeliest tokens alone, `kl_topk` takes the place of KL: a lower bound of it, and no value
+that could be compared with one (`quantgate.measure.kl`).
+
 The reference (`reference` in matrix.toml) runs in the same library, llamacpp/F16 for llama.cpp: what is measured is the
 scheme, not the difference between two libraries. It has no divergence, and leaves its log-probabilities
 (`quantgate.measure.logprobs`) for the others.
@@ -18,24 +21,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from quantgate.backends.base import HasCache
+from quantgate.backends.base import HasCache, NamesLikeliest
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.measure.groups import Better, Column, Group, exact, of_blocks, ratio_stderr, with_blocks
-from quantgate.measure.logprobs import Reference, Rows, Write, writing
+from quantgate.measure.kl import Divergence, compare, of_answers
+from quantgate.measure.logprobs import Reference, Write, writing
 from quantgate.measure.metrics import perplexity
-from quantgate.measure.scoring import CHUNK
+from quantgate.measure.scoring import CHUNK, Scored
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Scalar
-
-IMPOSSIBLE = -1000.0
-"""ln q counts as at least this: what both distributions exclude adds 0 and not NaN."""
 
 RESAMPLES = 1000
 
@@ -74,33 +75,10 @@ def expected(options: Options) -> dict[str, Metric]:
     return {f"divergence/{n}": with_blocks(w, options.windows, unit="nats") for n, w in weights.items()}
 
 
-class Divergence(NamedTuple):
-    """Of each scored token: KL(reference || cell) in nats, q - p of the true token, whether the likeliest is the same
-    (0 or 1)."""
-
-    kl: NDArray[np.float64]
-    delta_p: NDArray[np.float64]
-    same_top: NDArray[np.float64]
-
-
-def compare(reference: Rows, logprobs: NDArray[np.float32]) -> Divergence:
-    """Hold a cell's log-probabilities [rows, vocabulary] against rows of the reference."""
-    p = np.exp(reference.logprobs)
-    total = p.sum(axis=1, dtype=np.float64)
-    terms = np.maximum(logprobs, np.float32(IMPOSSIBLE))
-    np.subtract(reference.logprobs, terms, out=terms)
-    np.multiply(p, terms, out=terms)
-    # p / total sums to 1; KL is then the mean of ln(p / q) less ln(total). The terms are small and of both signs: numpy
-    # adds in pairs, so float32 is exact enough for their sum, and takes a quarter of the time.
-    kl = terms.sum(axis=1).astype(np.float64) / total - np.log(total)
-    q = np.exp(logprobs[np.arange(len(p)), reference.tokens].astype(np.float64))
-    delta_p = q - np.exp(reference.true.astype(np.float64))
-    return Divergence(kl, delta_p, (logprobs.argmax(axis=1) == reference.top).astype(float))
-
-
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `divergence/kl_mean`, `kl_99`, `kl_max` (nats), `delta_p_rms` and `same_top` (0 to 1); and where it is
     worth telling, `kl_early` and `kl_late`, the means over the first and the last third of each window's scored tokens.
+    Where the likeliest tokens alone are known, `kl_topk` in place of all KL.
 
     Of a reference: write its log-probabilities, return nothing. Raises MeasurementError where there are none to read.
     """
@@ -108,19 +86,55 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     text = session.text(options.text)
     windows = perplexity.windows_of(text, options, _first(session, options))
     path = session.left_for("divergence")
+    if isinstance(session.backend, NamesLikeliest):
+        return _of_likeliest(session, session.backend, options, windows, path)
     if session.is_reference:
         with writing(path, len(windows) * _rows(options)) as write:
             _each(session, options, windows, write)
         return {}
     tokens = _compare(session, options, windows, path)
-    conditions = perplexity.conditions_of(session, text, options, len(tokens.kl))
-    conditions["reference"] = session.reference
-    sizes = [b - a for a, b in perplexity.blocks(options)] * options.windows
+    conditions = _conditions(session, options)
+    sizes = _sizes(options)
     metrics = _metrics(tokens, sizes, conditions)
     states_cache = isinstance(session.backend, HasCache) and session.backend.states_cache
     if options.thirds or (states_cache and options.long):
         metrics |= _thirds(tokens.kl, options, conditions)
     return metrics
+
+
+def _conditions(session: Session, options: Options) -> dict[str, Scalar]:
+    scored = options.windows * _rows(options)
+    text = session.text(options.text)
+    return {**perplexity.conditions_of(session, text, options, scored), "reference": session.reference}
+
+
+def _sizes(options: Options) -> list[int]:
+    """Return the tokens of each block of all windows."""
+    return [b - a for a, b in perplexity.blocks(options)] * options.windows
+
+
+def _of_likeliest(
+    session: Session, backend: NamesLikeliest, options: Options, windows: Sequence[TokenSequence], path: Path
+) -> dict[str, Metric]:
+    """Return the metrics of a model that names the likeliest tokens alone."""
+    if session.is_reference:
+        raise MeasurementError(
+            "names the likeliest tokens alone, and is no reference for divergence: give its scheme a reference that "
+            "runs in process, such as llamacpp/F16"
+        )
+    answers = []
+    for window in windows:
+        answer = backend.answer(window)
+        session.scored[window.ids] = Scored(answer.logprobs, answer.likeliest)
+        answers.append(answer.last(_rows(options)))
+        session.progress(len(answers), len(windows))
+    ids = [window.ids[-_rows(options) :] for window in windows]
+    tokens, width = of_answers(Reference(path, len(windows) * _rows(options)), answers, ids)
+    # With another number of likeliest tokens it is another bound.
+    metrics = _metrics(tokens, _sizes(options), {**_conditions(session, options), "likeliest": width})
+    kept = {name: metrics[f"divergence/{name}"] for name in ("delta_p_rms", "same_top")}
+    kept["kl_topk"] = metrics["divergence/kl_mean"]
+    return {f"divergence/{name}": metric for name, metric in kept.items()}
 
 
 def _first(session: Session, options: Options) -> int:
@@ -244,6 +258,7 @@ GROUP = Group(
         "divergence/kl_mean": Declared("paired"),
         "divergence/kl_early": Declared("paired"),
         "divergence/kl_late": Declared("paired"),
+        "divergence/kl_topk": Declared("paired"),
         "divergence/kl_99": Declared("exact"),
         "divergence/kl_max": Declared("exact"),
         "divergence/delta_p_rms": Declared("exact"),
@@ -253,7 +268,7 @@ GROUP = Group(
     family="quality",
     relative=True,
     reads_reference=True,
-    capabilities=frozenset({"logits"}),
+    capabilities=frozenset({"tops"}),
     needs=perplexity.needs,
     length=("n_ctx",),
     expected=expected,

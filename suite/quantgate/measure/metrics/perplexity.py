@@ -17,7 +17,7 @@ from quantgate.jobs import Needs
 from quantgate.measure.groups import Column, Group, of_blocks, with_blocks
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
-from quantgate.records import AGREEMENT, Declared, Metric, Record, Scalar
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric, Record, Scalar
 
 
 class Options(Record):
@@ -132,5 +132,5 @@ GROUP = Group(
     needs=needs,
     length=("n_ctx",),
     expected=expected,
-    columns=(Column("perplexity", "", 3, 2, 7, ("perplexity",), ("perplexity/*", AGREEMENT)),),
+    columns=(Column("perplexity", "", 3, 2, 7, ("perplexity",), ("perplexity/*", AGREEMENT, IN_PROCESS)),),
 )

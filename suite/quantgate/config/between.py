@@ -1,0 +1,81 @@
+"""Checks between the tables of a matrix: each raises InputError that names file, key and remedy."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from quantgate.config.matrix import Matrix
+from quantgate.config.sentences import allowed
+from quantgate.errors import InputError
+
+
+def check_checkpoints(matrix: Matrix) -> None:
+    """Raise InputError for a checkpoint that no tier measures, or under a name that is no backend/scheme."""
+    patterns = [pattern for tier in matrix.tiers.values() for pattern in tier.cells]
+    for name, model in matrix.models.items():
+        for cell in model.checkpoints:
+            where = f"{matrix.path}: models.{name}.checkpoints: {cell!r}"
+            backend, _, scheme = cell.partition("/")
+            if backend not in matrix.backends:
+                raise InputError(
+                    f"{where} is no backend/scheme: no backend {backend!r}. {allowed(backend, matrix.backends)}"
+                )
+            if scheme not in (schemes := matrix.backends[backend].schemes):
+                raise InputError(
+                    f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
+                    f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
+                )
+            if _reference_of(matrix, cell)[0] == cell:
+                key = "gguf" if matrix.backends[backend].checkpoint == "gguf" else "weights"
+                raise InputError(
+                    f"{where} is a reference, which the other cells are held against, and is the model itself: "
+                    f"name this checkpoint as models.{name}.{key}, or here under a scheme that is no reference"
+                )
+            if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):
+                raise InputError(
+                    f"{where}: no tier has this cell, so that nobody would measure the checkpoint: add "
+                    f"{f'{name}/{cell}'!r} to the cells of a tier"
+                )
+
+
+def check_references(matrix: Matrix) -> None:
+    """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
+    reference leaves its log-probabilities to the others, and has no divergence itself."""
+    cells = [f"{b}/{s}" for b, entry in matrix.backends.items() for s in entry.schemes]
+    for backend, entry in matrix.backends.items():
+        keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
+        for key, reference in {"reference": entry.reference, **keys}.items():
+            if reference is None:
+                continue
+            where = f"{matrix.path}: backends.{backend}.{key}"
+            if reference not in cells:
+                raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, cells)}")
+            other, other_key = _reference_of(matrix, reference)
+            if other != reference:
+                name = reference.partition("/")[2]
+                raise InputError(
+                    f"{where}: {reference!r} is no reference, since {other_key} holds it against {other!r}: "
+                    f"name {other!r} here, or make it a reference of its own, with "
+                    f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
+                )
+
+
+def check_in_process(matrix: Matrix) -> None:
+    """Raise InputError where a scheme's `in_process` is no backend/scheme."""
+    cells = [f"{b}/{s}" for b, entry in matrix.backends.items() for s in entry.schemes]
+    for backend, entry in matrix.backends.items():
+        for name, scheme in entry.schemes.items():
+            if (other := scheme.in_process) is not None and other not in cells:
+                raise InputError(
+                    f"{matrix.path}: backends.{backend}.schemes.{name}.in_process: no backend/scheme {other!r}. "
+                    f"{allowed(other, cells)}"
+                )
+
+
+def _reference_of(matrix: Matrix, name: str) -> tuple[str, str]:
+    """What `backend/scheme` is held against, and the key that says so."""
+    backend, _, scheme = name.partition("/")
+    entry = matrix.backends[backend]
+    if (given := entry.schemes[scheme].reference) is not None:
+        return given, f"backends.{backend}.schemes.{scheme}.reference"
+    return entry.reference, f"backends.{backend}.reference"
