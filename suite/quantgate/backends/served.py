@@ -1,4 +1,4 @@
-"""Models behind a server: llama-server, vLLM, SGLang, or another of OpenAI's protocol (`quantgate.serving`)."""
+"""Models behind a server: llama-server so far (`quantgate.serving`)."""
 
 from __future__ import annotations
 
