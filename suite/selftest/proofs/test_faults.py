@@ -11,7 +11,7 @@ import pytest
 from quantgate.config.tolerances import load_tolerances
 from quantgate.measure.groups import metric_groups
 from quantgate.proofs.faults import worker
-from quantgate.proofs.faults.catalogue import CATALOGUE, named
+from quantgate.proofs.faults.catalogue import CATALOGUE, named, of_tier
 from quantgate.proofs.faults.outcome import Outcome, by_gate, outcome, red
 from quantgate.proofs.faults.registry import Fault
 from quantgate.records import Status, Verdict
@@ -46,13 +46,17 @@ def fault(*gates: str, **further: Any) -> Fault:
 # --- the catalogue --------------------------------------------------------------------------------
 
 
-def gated_metrics(cell: str) -> set[str]:
+def gated_metrics(cell: str, tier: str) -> set[str]:
     """Names of all metrics of a cell that have a gate, by what their groups declare."""
     matrix = load_matrix()
-    declared = possible(matrix.tier("smoke").group_options)
+    declared = possible(matrix.tier(tier).group_options)
     names = {*declared, *(f"{name}/reproduction" for name in declared)}
-    tolerances = load_tolerances().for_tier("smoke", matrix.roundings())
-    return {name for name in names if tolerances.of(name, cell, against=True) is not None}
+    tolerances = load_tolerances().for_tier(tier, matrix.roundings())
+    return {
+        name
+        for name in names
+        if tolerances.of(name, cell, against=True) or tolerances.of_expected(name, cell)
+    }
 
 
 def test_the_catalogue_covers_every_backend() -> None:
@@ -63,16 +67,24 @@ def test_the_catalogue_covers_every_backend() -> None:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_fault_names_cells_groups_and_gates_that_exist(name: str) -> None:
     fault = CATALOGUE[name]
-    cell = f"{MODEL}/{fault.cell}"
-    assert cell in [c.id for c in load_matrix().cells("smoke")]
+    cell, tier = f"{MODEL}/{fault.cell}", fault.tier or "smoke"
+    assert cell in [c.id for c in load_matrix().cells(tier)]
     assert set(fault.groups) <= set(metric_groups())
     assert fault.gates
     for gate in fault.gates:
-        assert any(fnmatchcase(metric, gate) for metric in gated_metrics(cell)) != bool(fault.no_gate), gate
+        there = any(fnmatchcase(metric, gate) for metric in gated_metrics(cell, tier))
+        assert there != bool(fault.no_gate), gate
 
 
 def test_descriptions_tell_the_faults_apart() -> None:
     assert len({fault.text for fault in CATALOGUE.values()}) == len(CATALOGUE)
+
+
+def test_a_tier_has_its_own_faults_or_those_of_no_tier() -> None:
+    assert {fault.kind for fault in of_tier("generation")} == {"writing"}
+    assert len(of_tier("generation")) == 8
+    assert of_tier("smoke") == of_tier("nightly")
+    assert not [fault for fault in of_tier("smoke") if fault.tier]
 
 
 def test_an_unknown_fault_ends_with_the_names_of_all(capsys: pytest.CaptureFixture[str]) -> None:

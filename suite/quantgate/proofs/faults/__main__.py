@@ -16,7 +16,7 @@ from quantgate.commands import Parser, run_command
 from quantgate.errors import InputError
 from quantgate.paths import RESULTS
 from quantgate.proofs.command import new_parser, run
-from quantgate.proofs.faults.catalogue import CATALOGUE
+from quantgate.proofs.faults.catalogue import of_tier
 from quantgate.proofs.faults.outcome import LAYOUT, Row
 from quantgate.proofs.faults.prove import Proof, TitledProgress
 from quantgate.proofs.faults.registry import Fault
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments,
         noun="fault",
         layout=LAYOUT,
-        catalogue=lambda _: CATALOGUE.values(),
+        catalogue=lambda options: of_tier(options.tier),
         name=lambda fault: f"{fault.kind} {fault.name} {fault.cell}",
         describe=lambda fault: f"{fault.name}: {fault.text} ({fault.cell}): {', '.join(fault.gates)}",
         prove=prove,

@@ -27,7 +27,7 @@ class Fault:
     processes on this machine, in alternation, instead of the stored baseline. ends: text of the error of a fault that
     makes the measurement fail; any other error means that the fault itself is broken. no_gate: why no gate sees the
     fault yet; it is tried all the same, and missed. line: no gate turns red, but the report says that the metric is not
-    reproducible.
+    reproducible. tier: the only one that it is tried on, since others do not measure its groups.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Fault:
     ends: str = ""
     no_gate: str = ""
     line: bool = False
+    tier: str = ""
 
 
 FAULTS: dict[str, Fault] = {}
