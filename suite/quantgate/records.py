@@ -20,13 +20,10 @@ FORMAT = 4
 
 QUANTIZED_SHARE = "memory/quantized_share"
 """The metric that `minimum_share` of a scheme bounds."""
-
 AGREEMENT = "agreement/references"
 """The metric that compares the full-precision cells of a model's backends with each other."""
-
 IN_PROCESS = "agreement/in_process"
 """The metric that compares a served cell with the one that runs the same weights in process."""
-
 KERNELS = "kernels"
 """The condition that names the instruction sets for which a library's kernels were built or chosen."""
 
