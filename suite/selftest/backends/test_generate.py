@@ -170,9 +170,11 @@ def test_a_logit_that_is_no_number_is_an_error() -> None:
 
 def test_the_backends_that_say_so_generate(tiny: TinyModel, backend: Any) -> None:
     from quantgate.backends.runtime.llamacpp import LlamaCpp
+    from quantgate.backends.runtime.served import Served
     from quantgate.backends.spec import backends
 
     able = {name for name, spec in backends().items() if "generates" in spec.capabilities}
-    assert able == {"transformers", "bitsandbytes", "kbit", "llmcompressor", "llamacpp"}
+    assert able == {"transformers", "bitsandbytes", "kbit", "llmcompressor", "llamacpp", "served"}
     assert isinstance(backend, Generates)
     assert isinstance(LlamaCpp(Path(tiny.gguf), {"device": "cpu"}, 1), Generates)
+    assert issubclass(Served, Generates)

@@ -183,7 +183,7 @@ def test_weights_that_become_floats_have_no_timings_of_their_own() -> None:
     compressed = scheme({"method": "compressed-tensors"}, as_is=True)
     assert "timings" not in BACKEND.can(compressed)
     assert "timings" in BACKEND.can(scheme({"method": "quanto"}))
-    assert BACKEND.can({"bits": 32, "dtype": "float32"}) == BACKEND.capabilities
+    assert BACKEND.can({"bits": 32, "dtype": "float32"}) >= BACKEND.capabilities
 
 
 def test_the_libraries_of_a_method_are_told_by_version_and_build() -> None:
