@@ -131,7 +131,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
             fewshot = dict(config.get("fewshot_config") or {})
             if split and "samples" not in fewshot:
                 # The examples come from the same documents; lm-eval skips the item itself if the two splits are equal.
-                config["fewshot_split"] = fewshot["split"] = split
+                config["fewshot_split"] = fewshot["split"] = config["test_split"]
             config["fewshot_config"] = fewshot | ({"sampler": "first_n"} if examples else {})
         return config
 

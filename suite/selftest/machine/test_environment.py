@@ -153,6 +153,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "judge/judge.py",
         "backends/tree.py",
         "backends/runtime/llamacpp.py",
+        "serving/client.py",
     ):
         file = tmp_path / name
         file.parent.mkdir(exist_ok=True, parents=True)
