@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from quantgate.measure.session import Session
 from quantgate.proofs.faults.registry import fault, wrap
 
 TIER = "generation"
@@ -43,15 +42,6 @@ def each_choice(change: Callable[[Any, list[int]], Any]) -> None:
         @wrap(library, "next_logits")
         def next_logits(original: Any, backend: Any) -> Any:
             return change(original(backend).copy(), backend.before)
-
-
-def each_prompt(change: Callable[[Sequence[list[int]]], list[list[int]]]) -> None:
-    """Change the ids of all chat prompts, after they were checked."""
-
-    @wrap(Session, "prompts")
-    def prompts(original: Any, session: Any, name: str) -> Any:
-        asked = original(session, name)
-        return asked.model_copy(update={"items": change(asked.items)})
 
 
 @fault("the token that ends an answer is forgotten", "llamacpp/Q4_K_M", ANSWERED, **ANSWERS)
@@ -107,13 +97,13 @@ def repetition_penalty() -> None:
     each_choice(penalized)
 
 
-@fault("prompts padded on the left, and the padding read", "llamacpp/Q8_0", "generation/shift", **CHATS)
+@fault("prompts padded on the left to 64 tokens, and the padding read", "llamacpp/F16", TEXTS, **CHATS)
 def padding_without_mask() -> None:
-    def padded(items: Sequence[list[int]]) -> list[list[int]]:
-        longest = max(map(len, items))
-        return [[0] * (longest - len(ids)) + ids for ids in items]
+    for library in libraries():
 
-    each_prompt(padded)
+        @wrap(library, "generate")
+        def generate(original: Any, backend: Any, ids: Any, limit: int, stops: Any) -> Any:
+            return original(backend, [0] * (-len(ids) % 64) + list(ids), limit, stops)
 
 
 @fault("cache entries one place off once 66 are there", "llamacpp/F16", TEXTS, **CHATS)
