@@ -14,6 +14,7 @@ import pytest
 from selftest.once import Once
 from selftest.project import Project
 
+AT_START = frozenset(os.environ)
 LOCAL = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
 
 
@@ -72,6 +73,9 @@ def new_cluster(environment: dict[str, str], once: Once) -> Iterator[Callable[[]
     settings = {"RAY_TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
     def start() -> LocalCluster:
+        # What libraries that other tests have imported set for OpenMP is not in the environment of a run.
+        for name in [name for name in os.environ if name.startswith("KMP_") and name not in AT_START]:
+            del os.environ[name]
         os.environ.update(settings)
         started.append(LocalCluster({**environment, **settings}))
         return started[-1]
