@@ -1,8 +1,9 @@
 """The levels beyond which the detectors of noisy series see a shift. Pure.
 
 The table comes from a simulation of 20,000 series of a year without a change, of noise as shared machines have it:
-neighbours correlated by 0.2, tails of Student's distribution with 5 degrees of freedom. `tox -e power` replays whole
-years and says how many false events there are.
+neighbours correlated by 0.2, tails of Student's distribution with 5 degrees of freedom
+(`python -m quantgate.proofs.power.levels` makes it). `tox -e power` replays whole years and says how many false events
+there are.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ FALSE_PER_YEAR = 0.5
 """False shifts that all noisy series of a history may raise in a year of nights."""
 TABLE = np.array(
     [
-        (0.25, 3.61, 6.7),
-        (0.1, 4.03, 8.7),
-        (0.025, 4.55, 12.2),
-        (0.01, 4.86, 15.2),
-        (0.0025, 5.33, 20.9),
-        (0.001, 5.54, 26.2),
-        (0.00025, 5.86, 37.5),
+        (0.25, 3.66, 6.8),
+        (0.1, 4.00, 8.6),
+        (0.025, 4.40, 11.5),
+        (0.01, 4.65, 14.1),
+        (0.0025, 5.01, 18.2),
+        (0.001, 5.30, 22.5),
+        (0.00025, 5.68, 27.9),
     ]
 )
 """Share of the series that a year takes beyond a level: that of steps, and that of the cumulative sum."""

@@ -11,9 +11,9 @@ Two detectors judge each night the segment since the last step, both at a level 
   ramps  The cumulative sum of Page (Biometrika 41 (1954) 100-115) against the level of the segment's first nights. That
          level stays; a rolling one would move along.
 
-The standard deviation comes from differences of neighbours, which a step moves by one; the correlation of neighbours,
-from those of second neighbours. Values beyond `CLIP` standard deviations count as that, so a bad night or two are no
-step.
+The standard deviation comes from differences of nights that are a few apart, which a step moves by a few; the
+correlation of neighbours, from how much smaller the differences of neighbours are. Values beyond `CLIP` standard
+deviations count as that, so a bad night or two are no step.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ REFERENCE = 60
 SLACK = 0.5
 """What the cumulative sum forgives each night, in standard deviations."""
 CLIP = 3.5
+LAGS = (1, 3, 4, 5, 6)
+"""Neighbours, and nights so far apart that their correlation is next to nothing."""
 PRIOR, NIGHTS = 0.2, 30
 """A correlation of neighbours that counts as so many nights: few nights say little of it."""
 RETURNED = 6.0
@@ -105,15 +107,16 @@ def shifts(values: Floats, levels: Levels, minimum: float) -> list[Shift]:
     """
     if values.shape[1] <= WARM:
         return []
-    scan = _Scan(values, levels, minimum)
+    scan = Scan(values, levels, minimum)
     for position in range(WARM, values.shape[1]):
         scan.take(position)
     return scan.shifts
 
 
 @dataclass(eq=False)
-class _Scan:
-    """The state of all series after some nights, a row each."""
+class Scan:
+    """The state of all series after some nights, a row each. size: the largest difference of the last night, in
+    standard errors. up, down: the cumulative sums."""
 
     values: Floats
     levels: Levels
@@ -123,26 +126,30 @@ class _Scan:
     def __post_init__(self) -> None:
         values, count = self.values, len(self.values)
         head = values[:, :WARM]
-        steps = np.abs(np.diff(head, axis=1)), np.abs(head[:, 2:] - head[:, :-2])
-        self.sums = [np.minimum(s, 4 * np.median(s, axis=1, keepdims=True)).sum(axis=1) for s in steps]
+        steps = {lag: np.abs(head[:, lag:] - head[:, :-lag]) for lag in LAGS}
+        self.sums = {
+            lag: np.minimum(step, 4 * np.median(step, axis=1, keepdims=True)).sum(axis=1)
+            for lag, step in steps.items()
+        }
         self.begin = np.zeros(count, dtype=np.intp)
         self.cumulated = np.zeros((count, values.shape[1] + 1))
         sigma, _ = self._sigmas(WARM)
         center = np.median(head, axis=1, keepdims=True)
         reach = CLIP * sigma[:, None]
         self.cumulated[:, 1 : WARM + 1] = np.cumsum(np.clip(head, center - reach, center + reach), axis=1)
-        self.up, self.down = np.zeros(count), np.zeros(count)
+        self.size, self.up, self.down = np.zeros(count), np.zeros(count), np.zeros(count)
         self.pending: dict[int, tuple[Shift, float]] = {}
 
     def _sigmas(self, count: int) -> tuple[Floats, Floats]:
         """Return the standard deviation of a value, and that of a mean times the root of its number (which neighbours
         that are correlated make larger), after `count` values."""
-        first, second = self.sums[0] / (count - 1), self.sums[1] / (count - 2)
+        near, *far = (self.sums[lag] / (count - lag) for lag in LAGS)
+        apart = np.mean(far, axis=0)
+        # The mean of |difference| of two normal values is 2 sigma sqrt((1 - rho) / pi), rho being their correlation.
         with np.errstate(divide="ignore", invalid="ignore"):
-            measured = np.nan_to_num((second / first) ** 2 - 1)
+            measured = np.nan_to_num(1 - (near / apart) ** 2)
         rho = np.clip((count * measured + NIGHTS * PRIOR) / (count + NIGHTS), 0.0, 0.6)
-        # The mean of |difference| of two normal values is 2 sigma sqrt((1 - rho) / pi).
-        sigma = first * np.sqrt(np.pi) / (2 * np.sqrt(1 - rho))
+        sigma = apart * np.sqrt(np.pi) / 2
         return sigma, sigma * np.sqrt((1 + rho) / (1 - rho))
 
     def take(self, position: int) -> None:
@@ -158,9 +165,9 @@ class _Scan:
         center = np.where(length < TAIL, new, center)
         clipped = np.clip(new, center - CLIP * sigma, center + CLIP * sigma)
         cumulated[:, position + 1] = cumulated[:, position] + np.where(live, clipped, 0.0)
-        largest, difference = self._largest(position, length + 1, at_begin, wide)
+        self.size, difference = self._largest(position, length + 1, at_begin, wide)
         ramp = self._ramp(position, clipped, wide, live)
-        step = (largest > self.levels.step(position)) & (np.abs(difference) >= self.minimum)
+        step = (self.size > self.levels.step(position)) & (np.abs(difference) >= self.minimum)
         returned = {
             one for one in list(self.pending) if live[one] and self._is_back(one, position, float(sigma[one]))
         }
@@ -169,10 +176,10 @@ class _Scan:
                 self._see(row, position, float(wide[row]), ramp=not step[row])
 
     def _measure(self, position: int, new: Floats, live: NDArray[np.bool_]) -> None:
-        for lag in (1, 2):
+        for lag in LAGS:
             step = np.abs(new - self.values[:, position - lag])
-            limit = 4 * self.sums[lag - 1] / (position - lag)
-            self.sums[lag - 1] += np.where(live, np.minimum(np.nan_to_num(step), limit), 0.0)
+            limit = 4 * self.sums[lag] / (position - lag)
+            self.sums[lag] += np.where(live, np.minimum(np.nan_to_num(step), limit), 0.0)
 
     def _largest(
         self, position: int, length: NDArray[np.intp], at_begin: Floats, wide: Floats

@@ -28,6 +28,9 @@ YEAR = 365
 ONSET = 150
 SPREAD = 0.01
 """Standard deviation from night to night, relative."""
+QUIET = 20_000
+"""Series of a year without a change from which the thresholds of other rules come. The history's rule alarms in some of
+10,000: fewer series would set thresholds at a rate that is not its own."""
 FIRST = 12
 """Nights before which no rule says anything."""
 SEED = 20261128
@@ -230,11 +233,14 @@ def rate(count: int, years: float) -> tuple[float, float, float]:
 HISTORY = "quantgate.history"
 
 
-def study(noise: Noise, years: int, scenarios: Iterable[Scenario] = SCENARIOS) -> list[Result]:
-    """Replay `years` years of `SERIES` series in each scenario by each rule."""
+def study(
+    noise: Noise, years: int, scenarios: Iterable[Scenario] = SCENARIOS, quiet: int = QUIET
+) -> tuple[list[Result], float]:
+    """Replay `years` years of `SERIES` series in each scenario by each rule. quiet: see `QUIET`. Returns, too, the
+    share of the series that alarm in a year without a change, by every rule."""
     rows = years * SERIES
-    null = drawn(NOTHING, noise, rows, 0)
-    share = max(sum(bool(nights) for nights in by_history(null)), 1) / rows
+    null = drawn(NOTHING, noise, quiet, len(SCENARIOS))
+    share = max(sum(bool(nights) for nights in by_history(null)), 1) / quiet
     thresholds = {name: threshold(null, statistic, share) for name, statistic in OTHERS.items()}
     results = []
     for number, scenario in enumerate(scenarios):
@@ -242,4 +248,4 @@ def study(noise: Noise, years: int, scenarios: Iterable[Scenario] = SCENARIOS) -
         results.append(result(scenario, HISTORY, by_history(made)))
         for name, statistic in OTHERS.items():
             results.append(result(scenario, name, beyond(made, statistic, thresholds[name])))
-    return results
+    return results, share

@@ -14,6 +14,7 @@ from quantgate.history.series import ABSENT, History, Run, Series
 from quantgate.proofs.power.nights import (
     HISTORY,
     NOISES,
+    QUIET,
     SCENARIOS,
     SEED,
     SERIES,
@@ -33,7 +34,7 @@ def sections(years: int) -> list[Section]:
     """Replay and return a section for each noise; none for 0 years."""
     parts = []
     for noise in NOISES if years else ():
-        results = study(noise, years)
+        results, share = study(noise, years)
         rules = list(dict.fromkeys(one.rule for one in results))
         columns = ["rule", *(scenario.name for scenario in SCENARIOS)]
         table = [[rule, *(_shown(one) for one in results if one.rule == rule)] for rule in rules]
@@ -41,7 +42,7 @@ def sections(years: int) -> list[Section]:
             f"{years} years of {SERIES} series; steps and ramps in standard deviations of a night; `nights` is the "
             "median delay, the night of the alarm included",
             "the other rules have the threshold at which as many series of a year without a change alarm as by "
-            f"{HISTORY}",
+            f"{HISTORY}: {share:.2g} of {QUIET:,}",
         ]
         parts.append(Section(f"nights, {noise.name}: false events a year, or delay", columns, table, notes))
     return parts
