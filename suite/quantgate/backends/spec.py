@@ -22,19 +22,16 @@ Capability = Literal[
     "logits",
     "steps",
     "timings",
-    "peaks",
     "weights",
     "tokenizes",
     "generates",
     "inputs",
-    "serves",
 ]
 """What a loaded model can do: `quantgate.backends.base` has the methods of each. `timings`: how long `steps` takes, and
-the memory that it takes, are those of the scheme, which are not simulated. `peaks`: its memory can be measured."""
+the memory that it takes, are those of the scheme, which are not simulated."""
 
 IMPLIED: dict[Capability, frozenset[Capability]] = {
     "logits": frozenset({"scores", "tops"}),
-    "weights": frozenset({"peaks"}),
 }
 """What comes with a capability."""
 

@@ -14,7 +14,7 @@ from quantgate.baselines.store import baseline_path, read, read_machine
 from quantgate.baselines.toml_file import locked, one_line
 from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
-from quantgate.judge.anchor import ANCHOR, Anchor, Replaced, anchor_of, updated
+from quantgate.judge.anchor import Anchor, Replaced, anchor_of, measured_name, updated
 from quantgate.judge.expected import why_refused
 from quantgate.judge.kernels import name_of, on_kernels
 from quantgate.judge.nested import restless
@@ -105,7 +105,7 @@ def plan_update(
     mine = [verdict for verdict in verdicts if verdict.cell == new.cell]
     status: dict[str, Status] = {}
     for verdict in mine:
-        name = verdict.metric.removesuffix(ANCHOR)
+        name = measured_name(verdict.metric)
         status[name] = worst([verdict.status, status.get(name, verdict.status)])
     before = old.metrics | old.others if old else {}
     measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or machine}

@@ -90,21 +90,21 @@ def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_a
     kept = dict(anchors)
     moved: dict[str, list[str]] = {}
     for name, old, new, gated in replaced:
-        own = on_kernels(name, old.kernels)
+        key_of_old = on_kernels(name, old.kernels)
         different = first_difference(old.metric, new)[0]
         if different:
             moved.setdefault(f"new, since the {different}", []).append(name)
             kept = {key: one for key, one in kept.items() if name_of(key) != name or _comparable(one, new)}
         elif gated and re_anchor:
-            before = kept.get(own, old)
+            before = kept.get(key_of_old, old)
             if _values(before.metric) != _values(new):
                 was = f"{quantity(before.metric.value, new.unit)} of {before.origin.created} ({before.origin.reason})"
                 moved.setdefault(f"moved from {was}", []).append(name)
             # A value of any kernels replaces that of all, but for timings and memory peaks.
-            gone = {own} if new.nested else {key for key in kept if name_of(key) == name}
+            gone = {key_of_old} if new.nested else {key for key in kept if name_of(key) == name}
             kept = {key: one for key, one in kept.items() if key not in gone}
         elif gated and _values(old.metric) != _values(new):
-            kept.setdefault(own, old)
+            kept.setdefault(key_of_old, old)
     return Anchors(kept, [f"anchor of {listed(names)}: {text}" for text, names in moved.items()])
 
 

@@ -60,12 +60,12 @@ def lumped(reference: Rows, answer: Answer) -> Divergence:
     further = ~(answer.tokens == reference.tokens[:, None]).any(axis=1)
     p, q = np.exp(named), np.exp(answer.likely)
     p_true, q_true = np.exp(true) * further, np.exp(answer.logprobs) * further
-    known = (p * (named - answer.likely)).sum(axis=1) + p_true * (true - answer.logprobs)
+    of_named = (p * (named - answer.likely)).sum(axis=1) + p_true * (true - answer.logprobs)
     p_rest = np.maximum(1 - p.sum(axis=1) - p_true, 0.0)
     q_rest = np.maximum(1 - q.sum(axis=1) - q_true, LEAST)
     rest = p_rest * (np.log(np.maximum(p_rest, 1e-300)) - np.log(q_rest))
     delta_p = np.exp(answer.logprobs) - np.exp(reference.true.astype(np.float64))
-    return Divergence(known + rest, delta_p, (answer.tokens[:, 0] == reference.top).astype(float))
+    return Divergence(of_named + rest, delta_p, (answer.tokens[:, 0] == reference.top).astype(float))
 
 
 def of_answers(

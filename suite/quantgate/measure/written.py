@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
+from quantgate.backends.base import Generates, Stops
 from quantgate.cache.kept import keep
 from quantgate.errors import MeasurementError
 from quantgate.files import write_atomic
 from quantgate.measure.groups import paired
+from quantgate.measure.session import Session
 from quantgate.records import Metric, Record, Scalar
 
 LONGEST, REPEATS, LEAST = 16, 3, 12
@@ -66,6 +68,23 @@ def ends_in_loop(ids: Sequence[int]) -> bool:
         if len(tail) == span and all(a == b for a, b in zip(tail, tail[size:], strict=False)):
             return True
     return False
+
+
+def write(
+    session: Session,
+    prompts: Sequence[list[int]],
+    limit: int,
+    stops: Stops,
+    progress: Callable[[int, int], None],
+) -> list[list[int]]:
+    """Return what the cell writes after each prompt: at most `limit` tokens, the one that ended it included."""
+    backend = session.backend
+    assert isinstance(backend, Generates)
+    texts = []
+    for number, prompt in enumerate(prompts, 1):
+        texts.append(backend.generate(prompt, limit, stops))
+        progress(number, len(prompts))
+    return texts
 
 
 def of_texts(

@@ -206,9 +206,7 @@ class Options:
             "machine": "it names this machine, and the nodes of a cluster measure",
             "profile": "what runs side by side adds up to no wall time",
         }
-        for name, reason in reasons.items():
-            if getattr(self, name):
-                raise InputError(f"{self.flag(name)} does not go with --executor: {reason}")
+        self._refuse_with("--executor", reasons)
 
     def _check_against(self, environment: str) -> None:
         for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
@@ -230,9 +228,13 @@ class Options:
             "executor": "Ray spreads the cells",
             "profile": "what runs side by side adds up to no wall time",
         }
+        self._refuse_with(spread_by, reasons)
+
+    def _refuse_with(self, partner: str, reasons: Mapping[str, str]) -> None:
+        """Raise InputError for an option that does not go with `partner`. reasons: by the option's name."""
         for name, reason in reasons.items():
             if getattr(self, name):
-                raise InputError(f"{self.flag(name)} does not go with {spread_by}: {reason}")
+                raise InputError(f"{self.flag(name)} does not go with {partner}: {reason}")
 
 
 @dataclass(frozen=True, eq=False)  # pytest 9.0 hashes plugins, and a mapping has no hash

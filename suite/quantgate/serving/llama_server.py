@@ -77,19 +77,19 @@ class LlamaServer(Dialect):
                 + (" (its context is full)" if answer.get("truncated") else "")
                 + ": it has no grammars of token ids, and is older than llama.cpp of 2026, or ignores them"
             )
-        found: list[tuple[float, list[tuple[int, float]]]] = []
+        backwards: list[tuple[float, list[tuple[int, float]]]] = []
         # From the end: of a character's tokens the server names the last.
         for place in reversed(range(begin, end)):
             if entries and part(entries[-1], "id") == ids[place]:
                 entry = entries.pop()
-                found.append((part(entry, "logprob"), _likeliest(entry)))
+                backwards.append((part(entry, "logprob"), _likeliest(entry)))
             else:
-                found.append(self._unnamed(ids[:place], ids[place], top))
+                backwards.append(self._unnamed(ids[:place], ids[place], top))
         if entries:
             raise MeasurementError(
                 f"the server sent log-probabilities of tokens that it did not write: {part(entries[-1], 'id')}"
             )
-        return found[::-1]
+        return backwards[::-1]
 
     def _unnamed(self, before: Sequence[int], token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Return the log-probability of a token that the server leaves out, from those of all tokens."""

@@ -137,15 +137,15 @@ class Sources:
     def prompts(self, name: str) -> Path:
         """Return the file of conversations that `prompts` of a tier names: one of `fixtures/chats`, or the user's own,
         `*.toml`, beside the matrix."""
-        own = name.endswith(".toml")
-        path = self._path.parent / name if own else CHATS / f"{name}.toml"
+        is_file = name.endswith(".toml")
+        path = self._path.parent / name if is_file else CHATS / f"{name}.toml"
         if not path.is_file():
             there = ", ".join(sorted(file.stem for file in CHATS.glob("*.toml")))
             raise InputError(
                 f"{self._path}: prompts = {name!r}: "
                 + (
                     f"{path}: no such file"
-                    if own
+                    if is_file
                     else f"none of this name; there are {there}, or name a file, *.toml"
                 )
             )

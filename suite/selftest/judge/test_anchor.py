@@ -145,13 +145,13 @@ def test_what_the_reference_did_since_its_anchor_stands_beside_a_drift() -> None
     )
     reference = "smollm2-135m/llamacpp/F16"
     same = compared(perplexity(grown(0.004)), perplexity(grown(0.004)), perplexity(OLD), cell=reference)
-    told = explained(moved, same, EVERY, rules(NARROW_TOLERANCE))[1].reference
-    assert told.startswith(
+    sentence = explained(moved, same, EVERY, rules(NARROW_TOLERANCE))[1].reference
+    assert sentence.startswith(
         "the reference moved as well, by as much: everything moved (smollm2-135m/llamacpp/F16 +0."
     )
     # Without an older anchor, its baseline is that.
-    own = Comparison(same.new, record({"perplexity": perplexity(OLD)}, reference))
-    assert explained(moved, own, EVERY, rules(NARROW_TOLERANCE))[1].reference == told
+    unanchored = Comparison(same.new, record({"perplexity": perplexity(OLD)}, reference))
+    assert explained(moved, unanchored, EVERY, rules(NARROW_TOLERANCE))[1].reference == sentence
 
 
 def test_each_anchor_counts_as_a_gate_of_the_run() -> None:

@@ -70,8 +70,8 @@ def test_lumped_distributions_by_hand(here: Here) -> None:
         for position in range(n_ctx // 2, n_ctx - 1):
             before, token = ids[begin + position : begin + position + 2]
             a, b = (np.exp(log_softmax([m.table[before]])[0].astype(float)) for m in (p, q))
-            known = sorted({int(b.argmax()), token})
-            lumps = [np.append(x[known], 1 - x[known].sum()) for x in (a, b)]
+            named = sorted({int(b.argmax()), token})
+            lumps = [np.append(x[named], 1 - x[named].sum()) for x in (a, b)]
             kl.append(float((lumps[0] * np.log(lumps[0] / lumps[1])).sum()))
     assert metrics["divergence/kl_topk"].value == pytest.approx(np.mean(kl), abs=1e-4)
 

@@ -150,7 +150,7 @@ def test_heads_of_another_size(
     from quantgate.backends.runtime import llamacpp
     from quantgate.backends.runtime import transformers as plain
 
-    from selftest.proofs.test_pocket import losses
+    from selftest.proofs.test_pocket_models import losses
 
     torch.manual_seed(0)
     config = transformers.AutoConfig.from_pretrained(tiny.safetensors)

@@ -85,8 +85,8 @@ class Served:
         if self._server is None:
             return f"those of the server at {self._client.url}"
         for line in list(self._server.lines):
-            if "system_info" in line and (found := re.findall(r"(\w+) = 1\b", line.partition("|")[2])):
-                return " ".join(found)
+            if "system_info" in line and (features := re.findall(r"(\w+) = 1\b", line.partition("|")[2])):
+                return " ".join(features)
         return instruction_sets()
 
     def handshake(self, tokens: Sequence[int]) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 
 from pydantic import Field
 
-from quantgate.backends.base import Generates, Stops
+from quantgate.backends.base import Stops
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Questions
 from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import Column, Group, paired
 from quantgate.measure.session import Session
-from quantgate.measure.written import of_texts
+from quantgate.measure.written import of_texts, write
 from quantgate.records import Declared, Metric, Record, Scalar
 from quantgate.supply.marks import mark
 
@@ -139,18 +139,12 @@ def _write(
     session: Session, questions: Questions, limit: int, progress: Callable[[float, float], None]
 ) -> list[list[int]]:
     """Return what the cell writes after each prompt, with the token or the text that ended it."""
-    backend = session.backend
-    assert isinstance(backend, Generates)
 
     def decode(ids: Sequence[int]) -> str:
         return str(session.detokenizer.decode(list(ids), skip_special_tokens=False))
 
     stops = Stops(frozenset(questions.ends), tuple(questions.until), decode)
-    texts = []
-    for number, prompt in enumerate(questions.items, 1):
-        texts.append(backend.generate(prompt, limit, stops))
-        progress(number, len(questions.items))
-    return texts
+    return write(session, questions.items, limit, stops, progress)
 
 
 def answer_of(session: Session, questions: Questions, text: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from quantgate.backends.base import Generates, Stops
+from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
@@ -24,7 +24,7 @@ from quantgate.jobs import Asked, Needs
 from quantgate.measure.groups import Column, Group, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
-from quantgate.measure.written import Written, common_length, leave, of_texts, read_left
+from quantgate.measure.written import Written, common_length, leave, of_texts, read_left, write
 from quantgate.records import Declared, Metric, Record, Scalar
 
 NEAR = 0.1
@@ -97,15 +97,15 @@ def _check_room(session: Session, options: Options, prompts: Prompts) -> None:
 
 def _write(session: Session, options: Options, prompts: Prompts, count: int) -> list[list[int]]:
     """Return what the cell writes after the first prompts."""
-    backend = session.backend
-    assert isinstance(backend, Generates)
-    stops = Stops(frozenset(prompts.ends))
-    texts = []
-    for number, prompt in enumerate(prompts.items[:count], 1):
-        texts.append(backend.generate(prompt, options.tokens, stops))
-        if not texts[-1]:
-            raise MeasurementError(f"nothing was written after prompt {number} of {options.prompts!r}")
-        session.progress(number, count + 1)
+
+    def progress(number: int, total: int) -> None:
+        session.progress(number, total + 1)
+
+    texts = write(session, prompts.items[:count], options.tokens, Stops(frozenset(prompts.ends)), progress)
+    if [] in texts:
+        raise MeasurementError(
+            f"nothing was written after prompt {texts.index([]) + 1} of {options.prompts!r}"
+        )
     return texts
 
 

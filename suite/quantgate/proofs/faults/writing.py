@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from quantgate.proofs.faults.generation import after_each_token
 from quantgate.proofs.faults.registry import fault, wrap
 
 TIER = "generation"
@@ -109,23 +110,15 @@ def padding_without_mask() -> None:
 @fault("cache entries one place off once 66 are there", "llamacpp/F16", TEXTS, **CHATS)
 def cache_shifted() -> None:
     """Those from the second to the 64th, turned by one position less."""
-    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
-    @wrap(LlamaCpp, "prefill")
-    def prefill(original: Any, backend: Any, ids: Any) -> None:
-        backend.position = len(ids)
-        original(backend, ids)
-
-    @wrap(LlamaCpp, "decode")
-    def decode(original: Any, backend: Any, ids: Any) -> None:
+    def shift(backend: Any, position: int) -> None:
         import llama_cpp
 
-        for token in ids:
-            original(backend, [token])
-            backend.position += 1
-            if backend.position == 66:
-                memory = llama_cpp.llama_get_memory(backend._context)
-                llama_cpp.llama_memory_seq_add(memory, 0, 1, 64, -1)
+        if position == 65:
+            memory = llama_cpp.llama_get_memory(backend._context)
+            llama_cpp.llama_memory_seq_add(memory, 0, 1, 64, -1)
+
+    after_each_token(shift)
 
 
 @fault("tokens drawn at random instead of the likeliest", "llamacpp/F16", TEXTS, **CHATS)

@@ -54,8 +54,8 @@ class _Task:
 class ClusterCells:
     """Submits the whole plan when the first cell is asked for; then waits for what is asked for.
 
-    bench: of the driver, which names files and fingerprints and measures nothing. names: of nodes, by Ray's id; apart:
-    by it, why what a node measures is not comparable.
+    bench: of the driver, which names files and fingerprints and measures nothing. names: of nodes, by Ray's id;
+    apart_by_node: by it, why what a node measures is not comparable.
     """
 
     plan: Plan
@@ -205,8 +205,8 @@ class ClusterCells:
                 self._done[key] = file_error(error)
         if len(key) == 1:
             name = self.names.get(outcomes[0].node, "a node")
-            said = f"measured on {name}" if outcomes[0].record else "error"
-            self.progress.finish(key[0], outcomes[0].seconds, said)
+            end = f"measured on {name}" if outcomes[0].record else "error"
+            self.progress.finish(key[0], outcomes[0].seconds, end)
 
     def _fail(self, key: Key, why: str) -> None:
         self._done[key] = MeasurementError(why)

@@ -14,10 +14,10 @@ def submission(references: Mapping[str, str], seconds: Mapping[str, float]) -> l
     cells take, as far as an earlier run tells; others count as the median. Equals keep their order, references first.
     """
     usual = statistics.median(seconds.values()) if seconds else 1.0
-    own = {cell: seconds.get(cell, usual) for cell in references}
-    whole = dict(own)
+    alone = {cell: seconds.get(cell, usual) for cell in references}
+    whole = dict(alone)
     for cell, reference in references.items():
-        if reference != cell and reference in own:
-            whole[reference] = max(whole[reference], own[reference] + own[cell])
-    waits = {cell: reference != cell and reference in own for cell, reference in references.items()}
+        if reference != cell and reference in alone:
+            whole[reference] = max(whole[reference], alone[reference] + alone[cell])
+    waits = {cell: reference != cell and reference in alone for cell, reference in references.items()}
     return sorted(references, key=lambda cell: (-whole[cell], waits[cell]))
