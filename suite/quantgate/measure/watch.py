@@ -156,9 +156,39 @@ def give_back_memory() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def anonymous_bytes() -> int:
-    """Return the anonymous resident memory of this process."""
-    return _status()["RssAnon"]
+class _Allocated(ctypes.Structure):
+    """What glibc's allocator has, see mallinfo2(3)."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+@contextmanager
+def held_memory() -> Iterator[Callable[[], int]]:
+    """Yield a function that returns the bytes that this process holds now; collects garbage at each call.
+
+    Bytes that the allocator gave out, and bytes mapped beside it: Python's small objects, 1 MB at a time, and libraries
+    that map memory themselves. Not resident memory: that grows while free blocks of the allocator are filled again, by
+    20 MB in 70 tokens of bitsandbytes/fp4, which holds not a byte more. Without glibc: anonymous resident memory.
+    """
+    information = getattr(ctypes.CDLL(None), "mallinfo2", None)
+
+    def held() -> int:
+        gc.collect()
+        status = _status()
+        if information is None:
+            return status["RssAnon"]
+        heap = information()
+        return int(status["VmData"] - heap.arena + heap.uordblks)
+
+    if information is not None:
+        information.restype = _Allocated
+    give_back_memory()
+    gc.freeze()  # what is there already need not be looked through at each call
+    try:
+        yield held
+    finally:
+        gc.unfreeze()
 
 
 def _status() -> dict[str, int]:

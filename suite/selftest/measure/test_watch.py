@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from quantgate.measure import watch
-from quantgate.measure.watch import Counters, disturbance, watched
+from quantgate.measure.watch import Counters, disturbance, held_memory, watched
 
 
 def counters(
@@ -58,3 +60,36 @@ def test_what_the_kernel_does_not_say_is_none(tmp_path: Path, monkeypatch: pytes
         folder.mkdir(parents=True)
         (folder / "core_throttle_count").write_text("2\n")
     assert watch._throttled() == 4
+
+
+def test_blocks_that_the_allocator_fills_again_are_not_held() -> None:
+    with held_memory() as held:
+        before = held()
+        kept = np.ones(8_000_000, np.uint8)
+        kilobytes = [bytearray(1000) for _ in range(2000)]
+        assert 10_000_000 < held() - before < 10_300_000
+        del kept, kilobytes[::2]  # every other one: no page of these is given back
+        rest = held() - before
+        assert 1_000_000 < rest < 1_200_000
+        kilobytes += [bytearray(1000) for _ in range(1000)]
+        assert 900_000 < held() - before - rest < 1_100_000, "in blocks that were there already"
+
+
+def test_memory_that_is_mapped_beside_the_allocator_is_held() -> None:
+    with held_memory() as held:
+        before = held()
+        with mmap.mmap(-1, 1_000_000, mmap.MAP_PRIVATE):
+            assert 900_000 < held() - before < 1_100_000
+        assert held() - before < 100_000
+
+
+def test_garbage_is_not_held() -> None:
+    class Circle:
+        def __init__(self) -> None:
+            self.content, self.me = bytearray(100_000), self
+
+    with held_memory() as held:
+        before = held()
+        for _ in range(20):
+            Circle()
+        assert held() - before < 100_000

@@ -23,7 +23,7 @@ from quantgate.measure.kl import compare
 from quantgate.measure.logprobs import Rows
 from quantgate.measure.scoring import score
 from quantgate.measure.session import Session
-from quantgate.measure.watch import anonymous_bytes, give_back_memory
+from quantgate.measure.watch import held_memory
 from quantgate.records import Declared, Metric, Record, Scalar
 
 WARM_UP = 8
@@ -67,8 +67,8 @@ class Options(Stretch):
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
     from those of one forward pass; `decoding/perplexity` of the tokens that follow, as decoding predicts them; and
-    `decoding/growth`, by how many bytes the process's memory grows with each decoded token: a leak (the median of
-    parts of the tokens). Each over the tokens of all contexts."""
+    `decoding/growth`, by how many bytes the memory that the process holds grows with each decoded token: a leak
+    (the median of parts of the tokens). Each over the tokens of all contexts."""
     options = session.options("decoding", Options)
     positions = session.backend.sizes().positions
     stretches = options.fitting(positions)
@@ -101,8 +101,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 def _decode(session: Session, stretch: Stretch, ids: Sequence[int], done: int, total: int) -> _Decoded:
     """Decode one context; `done` of `total` tokens were decoded before. Returns of each decoded token the KL divergence
-    from one pass and the negative log-likelihood of the token that follows; of each after the warm-up, the bytes of
-    anonymous memory by which the process grew."""
+    from one pass and the negative log-likelihood of the token that follows; of each after the warm-up, the bytes by
+    which the memory that the process holds grew."""
     at_once: list[NDArray[np.float32]] = []
 
     def look(logits: NDArray[np.float32], norm: NDArray[np.float64]) -> None:
@@ -128,16 +128,16 @@ def _stepwise(
     backend.prefill(ids[: stretch.context])
     logits = np.empty((0, 0), np.float32)
     memory = []
-    give_back_memory()
-    for number in range(stretch.tokens):
-        backend.decode([ids[stretch.context + number]])
-        row = backend.next_logits()
-        if not number:  # filled, to be in memory before that is measured
-            logits = np.full((stretch.tokens, len(row)), np.nan, np.float32)
-        logits[number] = row
-        del row
-        memory.append(anonymous_bytes())
-        session.progress(done + number + 1, total)
+    with held_memory() as held:
+        for number in range(stretch.tokens):
+            backend.decode([ids[stretch.context + number]])
+            row = backend.next_logits()
+            if not number:  # filled, to be in memory before that is measured
+                logits = np.full((stretch.tokens, len(row)), np.nan, np.float32)
+            logits[number] = row
+            del row
+            memory.append(held())
+            session.progress(done + number + 1, total)
     grown = np.diff(np.array(memory[stretch.tokens // WARM_UP :], dtype=float))
     return _log_softmax(logits), grown
 
