@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from pathlib import Path
+
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED")
+"""How torch, the CUDA runtime and its libraries say that memory ran out."""
 
 
 class QuantgateError(Exception):
@@ -46,3 +50,15 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, QuantgateError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the machine or of an accelerator. What torch raises is a RuntimeError."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    )
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Return whether a line that a library wrote says that memory ran out."""
+    return _NO_MEMORY.search(text) is not None

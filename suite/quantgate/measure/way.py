@@ -24,7 +24,7 @@ import numpy as np
 from quantgate.backends.base import Backend, Scores
 from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, plan
 from quantgate.cache.kept import intact, keep
-from quantgate.errors import in_one_line
+from quantgate.errors import in_one_line, is_out_of_memory
 from quantgate.files import hash_of, write_atomic
 from quantgate.machine.environment import code_hash, machine
 from quantgate.measure.scoring import Scored, score, score_trees
@@ -90,9 +90,9 @@ def handshake(backend: Backend, probe: Probe) -> Handshake:
     limit = min(rounding.ceiling, max(rounding.floor, FACTOR * noise))
     try:
         shared = score_trees(backend, probe.trees)
-    except MemoryError:
-        raise
     except Exception as error:  # whatever a library makes of a mask, of a cache that it does not have
+        if is_out_of_memory(error):
+            raise
         return Handshake("plain", None, limit, f"the shared way failed ({in_one_line(error)})")
     difference = max(_difference(plain[s], scored) for s, scored in zip(probe.sequences, shared, strict=True))
     if difference <= limit:

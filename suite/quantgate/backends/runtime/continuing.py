@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, QuantizedCache
 from quantgate.backends.base import Stops
 from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
-from quantgate.errors import MeasurementError
+from quantgate.errors import MeasurementError, is_out_of_memory
 
 CACHES = ("past_key_values", "cache_params", "state")
 """What a model may call its cache."""
@@ -75,7 +75,16 @@ class Continuing:
         try:
             for ids in ([0, 0], [0]):
                 self._forward(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError, NotImplementedError):
+        except (
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            NotImplementedError,
+        ) as error:
+            if is_out_of_memory(error):
+                raise
             return False
         return True
 
@@ -109,6 +118,10 @@ class Continuing:
             given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
             self._state = {name: cache for name, cache in given.items() if cache is not None}
         self._logits = output.logits[0, -1]
+        self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the device has done all it was given."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
@@ -134,6 +147,7 @@ class Continuing:
             pad_token_id=0,
             **(few_bits if self._few_bits else {}),
         )
+        self._wait()
 
 
 def quantized_cache(config: Any, options: dict[str, Any]) -> QuantizedCache:

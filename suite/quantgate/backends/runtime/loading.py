@@ -16,7 +16,13 @@ from transformers import AutoModelForCausalLM
 from quantgate.backends.runtime.weights import leaves, quantized_layers
 from quantgate.checkpoint.checks import read_json, tensors_of
 from quantgate.checkpoint.contents import weight_files
-from quantgate.errors import MeasurementError, QuantgateError, in_one_line
+from quantgate.errors import (
+    MeasurementError,
+    QuantgateError,
+    in_one_line,
+    is_out_of_memory,
+    says_out_of_memory,
+)
 
 NAMED = 12
 """Tensors that a message names at most."""
@@ -44,9 +50,14 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             model, info = AutoModelForCausalLM.from_pretrained(
                 checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
-        except (QuantgateError, MemoryError):
+        except QuantgateError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # What fails while tensors are put together is reported alone, as if the checkpoint were at fault.
+            if full := next(filter(says_out_of_memory, lines), ""):
+                raise MeasurementError(f"{checkpoint}: loading runs out of memory: {full.strip()}") from error
             if method and (cause := _cause(lines) or ("" if any(lines) else in_one_line(error))):
                 raise MeasurementError(f"{checkpoint}: quantization by {method} fails: {cause}") from error
             broken = dict.fromkeys(m[1] for line in lines if (m := _CONVERSION.match(line)))
