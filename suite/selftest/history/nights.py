@@ -77,7 +77,7 @@ Change = Callable[[str, str, int], float]
 class Plan:
     """A history to make. missing: nights without a run. machines, environments: what differs from `MACHINE` and
     `ENVIRONMENT` from a night on, by night. change: see `Change`. accepted: from a night on, by night, the factor of
-    all baselines."""
+    all baselines, whose anchors stay the first ones."""
 
     nights: int = 30
     cells: Sequence[str] = ("m/transformers/fp32", "m/llamacpp/Q4_K_M", "m/llamacpp/Q4_0")
@@ -120,6 +120,14 @@ def write(folder: Path, plan: Plan) -> list[Path]:
         if night in plan.missing:
             continue
         name = hash_of(environment)[:12]
+        judged = list(zip(series, values, baselines, strict=True))
+        if any(first <= night for first in plan.accepted):
+            judged += [
+                ((cell, kind._replace(metric=f"{kind.metric}/anchor")), value, level)
+                for (cell, kind), value, level in zip(series, values, levels, strict=True)
+                if kind.kind == "paired"
+            ]
+        lines = [_line(c, k, v, b, name) for (c, k), v, b in judged]
         header = Header(
             run=run_id(plan, night),
             time=BEGIN + timedelta(days=night),
@@ -128,13 +136,12 @@ def write(folder: Path, plan: Plan) -> list[Path]:
             version="0.1.0",
             exit_status="0",
             machine=machine,
-            points=len(series),
+            points=len(lines),
             environment=environment,
             environments={name: {}},
         )
         path = folder / header.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [_line(c, k, v, b, name) for (c, k), v, b in zip(series, values, baselines, strict=True)]
         path.write_text(pydantic_core.to_json(header, by_alias=True).decode() + "\n" + "".join(lines))
         paths.append(path)
     return paths

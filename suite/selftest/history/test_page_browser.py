@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from quantgate.history.page.write import write_page
 from quantgate.history.series import read
 
 from selftest.browser import PHONE, Browser, overflow, visible
+from selftest.history.nights import Plan
+from selftest.history.nights import write as write_nights
 from selftest.history.year import CELLS, STEP, make
 
 DRAWN = ".row:nth-child(2) a.slot svg .trace"
@@ -86,6 +90,41 @@ def test_a_click_shows_the_large_chart(browser: Browser, page: Path) -> None:
         assert len(tab.query_selector_all("dialog svg .dotted")) == 90
         tab.keyboard.press("Escape")
         assert tab.evaluate("location.hash") == ""
+
+
+def test_the_anchor_is_a_line_of_its_own_once_accepted_values_move_away(
+    browser: Browser, tmp_path: Path
+) -> None:
+    accepted = {10: 1.004, 20: 1.004}
+
+    def change(cell: str, metric: str, night: int) -> float:
+        return math.prod(factor for first, factor in accepted.items() if night >= first)
+
+    write_nights(tmp_path / "nights", Plan(30, CELLS[:2], accepted=accepted, change=change))
+    history = read(tmp_path / "nights")
+    write_page(tmp_path / "page.html", history, events(history))
+    with browser.visit(tmp_path / "page.html", "#c0/perplexity") as tab:
+        tab.wait_for_selector("dialog .point p:nth-child(4)")
+        [base] = ys(tab, "dialog svg .base")
+        [anchor] = ys(tab, "dialog svg .anchor")
+        assert len(set(anchor)) == 1  # level over all nights
+        assert [base[n] == anchor[n] for n in (9, 10, 20)] == [True, False, False]
+        assert anchor[0] > base[10] > base[20]  # downwards on the screen is less
+        assert tab.text_content("dialog svg .anchor-word") == "anchor"
+        level = float(history.series[0].baseline[0])
+        assert f"anchor {level:.6g}" in tab.inner_text("dialog .point")
+        tab.select_option("dialog .choose select", "throughput/decode_ratio")
+        tab.wait_for_selector("dialog svg[aria-label^='throughput/decode_ratio']")
+        assert tab.query_selector_all("dialog svg .anchor") == []
+        tab.keyboard.press("Escape")
+        tab.wait_for_selector(".row svg .trace", state="attached")
+        assert len(tab.query_selector_all(".row a[data-m=perplexity] svg .anchor")) == 2
+
+
+def ys(tab: Any, selector: str) -> list[list[float]]:
+    """The heights of the points of each path."""
+    paths = [path.get_attribute("d") for path in tab.query_selector_all(selector)]
+    return [[float(point.split()[1]) for point in re.split("[ML]", path)[1:]] for path in paths]
 
 
 def test_a_run_without_a_value_says_so(browser: Browser, page: Path) -> None:

@@ -23,13 +23,21 @@ const chart = (() => {
     const [value, baseline, tolerance] = [0, 0, 0].map(() => new Float32Array(planes(4)));
     const [low, high, environment] = [0, 0, 0].map(() => new Uint16Array(planes(2)));
     const status = bytes.subarray(at, at + count);
-    return lines.map(([fact, now, least, most, marks], n) => {
+    const all = lines.map(([fact, now, least, most, marks], n) => {
       const [metric, unit, better, relative, family] = meta.facts[fact];
       const part = (array) => array.subarray(n * size, (n + 1) * size);
       const end = (array) => Float64Array.from(part(array), (step) => (step ? least + ((step - 1) / 65533) * (most - least) : NaN));
       return { metric, unit, better, relative, family, now, marks: marks || [], runs, value: part(value), baseline: part(baseline),
         tolerance: part(tolerance), low: end(low), high: end(high), environment: part(environment), status: part(status) };
     });
+    // The anchor is what `<metric>/anchor` was held against; without one, the baseline is its own anchor.
+    const byName = new Map(all.map((one) => [one.metric, one]));
+    for (const one of all) {
+      const since = byName.get(one.metric + "/anchor");
+      one.anchor = since ? one.baseline.map((base, i) => (Number.isFinite(since.baseline[i]) ? since.baseline[i] : base)) : one.baseline;
+      one.moved = since ? one.anchor.some((value, i) => Number.isFinite(value) && value !== one.baseline[i]) : false;
+    }
+    return all;
   }
 
   function series(cell) {
@@ -68,6 +76,7 @@ const chart = (() => {
     for (let i = from; i < one.value.length; i++) {
       take(one.value[i]);
       if (whiskers) { take(one.low[i]); take(one.high[i]); }
+      if (one.moved) take(one.anchor[i]);
     }
     if (low > high) return [0, 1];
     const room = Math.max((high - low) * 2, Math.abs(high) * 1e-3) || 1;
@@ -117,6 +126,7 @@ const chart = (() => {
     const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", class: "spark", "aria-hidden": "true" });
     svg("path", { class: "band", d: area(one, from, x, y, band) }, picture);
     svg("path", { class: "env", d: changes(one, from).map((i) => `M${x(i)} 25v3`).join("") }, picture);
+    if (one.moved) svg("path", { class: "anchor", d: line(one, from, x, y, one.anchor) }, picture);
     svg("path", { class: "trace", d: line(one, from, x, y, one.value) }, picture);
     for (const [event, run, , after] of one.marks) {
       if (run >= from && after !== null) svg("path", { class: "step " + meta.events[event][2], d: `M${x(run)} ${y(after)}h0` }, picture);

@@ -121,6 +121,11 @@
     const many = last - from > 120; // then intervals are one area, and only what is no pass is a dot
     svg("path", { class: "band", d: chart.area(one, from, x, y, chart.band) }, picture);
     svg("path", { class: "base", d: chart.line(one, from, x, y, one.baseline) }, picture);
+    if (one.moved) {
+      svg("path", { class: "anchor", d: chart.line(one, from, x, y, one.anchor) }, picture);
+      const at = one.anchor.findLastIndex((value) => Number.isFinite(value));
+      svg("text", { class: "anchor-word", x: right, y: y(one.anchor[at]) + (one.anchor[at] > one.baseline[at] ? -5 : 14), "text-anchor": "end" }, picture).textContent = "anchor";
+    }
     svg("path", { class: "env", d: chart.changes(one, from).map((i) => `M${x(i)} ${bottom}V${top}`).join("") }, picture);
     let whiskers = "";
     for (let i = from; i <= last; i++) if (one.high[i] > one.low[i]) whiskers += `M${x(i)} ${y(one.low[i])}V${y(one.high[i])}`;
@@ -174,10 +179,11 @@
     const interval = one.high[i] > one.low[i] ? `${text(one.low[i], one.unit)} to ${text(one.high[i], one.unit)}` : "";
     const [base, tolerance] = [one.baseline[i], one.tolerance[i]];
     const change = one.relative && Number.isFinite(base) && base ? `${one.value[i] >= base ? "+" : ""}${((one.value[i] / base - 1) * 100).toFixed(2)} %` : "";
+    const since = one.moved && Number.isFinite(one.anchor[i]) && `anchor ${text(one.anchor[i], one.unit)}`;
     const lines = [
       line([time, commit && `commit ${commit}`, state]),
       line([`${text(one.value[i], one.unit)}`, interval && `interval ${interval}`, Number.isFinite(base) && `baseline ${text(base, one.unit)}`, change,
-        Number.isFinite(tolerance) && `tolerance ${one.relative ? +(tolerance * 100).toPrecision(3) + " %" : text(tolerance, one.unit)}`]),
+        Number.isFinite(tolerance) && `tolerance ${one.relative ? +(tolerance * 100).toPrecision(3) + " %" : text(tolerance, one.unit)}`, since]),
     ];
     for (const [event, run, before, after] of one.marks) if (run === i) lines.push(line([`${meta.events[event][2]}: ${text(before, one.unit)} → ${text(after, one.unit)}`, `event ${meta.events[event][0]}`]));
     lines.push(line([meta.machines[machine]], true));
