@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
-from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
@@ -14,6 +12,7 @@ from pydantic import Field, model_validator
 
 from quantgate.backends.llamacpp import Ftype
 from quantgate.backends.spec import BackendSpec, SchemeOptions, loader
+from quantgate.serving.programs import program, why_missing
 
 RUNTIME = "quantgate.backends.runtime.served"
 PLACEHOLDERS = ("checkpoint", "port", "threads")
@@ -83,18 +82,18 @@ class Options(SchemeOptions):
             )
 
     def why_not(self) -> str:
-        if self.command and not shutil.which(self.command[0]):
-            return f"{self.command[0]} is no program on PATH"
+        if self.command and (missing := why_missing(self.command[0])):
+            return missing
         if self.key_variable and not os.environ.get(self.key_variable):
             return f"the environment variable {self.key_variable} is not set"
         return ""
 
     def further_libraries(self) -> dict[str, str]:
-        program = shutil.which(self.command[0]) if self.command else None
-        if program is None:
+        path = program(self.command[0]) if self.command else None
+        if path is None:
             return {}
-        with Path(program).open("rb") as file:
-            return {f"server {Path(program).name}": hashlib.file_digest(file, "sha256").hexdigest()[:12]}
+        with path.open("rb") as file:
+            return {f"server {path.name}": hashlib.file_digest(file, "sha256").hexdigest()[:12]}
 
 
 BACKEND = BackendSpec(

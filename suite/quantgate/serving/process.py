@@ -17,6 +17,7 @@ import psutil
 
 from quantgate.errors import MeasurementError
 from quantgate.processes.warden import guarded, stop
+from quantgate.serving.programs import program, why_missing
 
 HOST = "127.0.0.1"
 """Nobody else can reach a server that listens there."""
@@ -55,8 +56,10 @@ class ModelServer:
         self.lines: deque[str] = deque(maxlen=KEPT)
         words = filled(command, {**values, "port": self.port})
         self._program = words[0]
+        if missing := why_missing(words[0]):
+            raise MeasurementError(missing)
         self._process = subprocess.Popen(
-            guarded(words),
+            guarded([str(program(words[0])), *words[1:]]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -17,6 +17,7 @@ from quantgate.proofs.peers.config import load_config
 from quantgate.proofs.peers.tools import Tools
 from quantgate.records import Measurement
 from quantgate.run.inputs import load_matrix
+from quantgate.serving.programs import LLAMA_SERVER
 from quantgate.supply.assets import load_assets
 from quantgate.supply.sources import ASSETS
 
@@ -108,55 +109,10 @@ def test_what_is_not_the_json_of_llama_bench_is_an_error(text: str) -> None:
 
 
 def test_the_source_is_that_of_the_pinned_package() -> None:
-    package = load_assets(ASSETS)[build.ASSET].parts[0]
+    packages = [load_assets(ASSETS)[name].parts[0] for name in (build.ASSET, LLAMA_SERVER)]
     pins = (REPO / "fixtures" / "constraints.txt").read_text().splitlines()
-    assert f"llama_cpp_python=={package.version}" in pins
-
-
-def test_a_tool_is_compiled_against_the_installed_libraries(tmp_path: Path) -> None:
-    folder = tmp_path / "tools" / "llama-bench"
-    folder.mkdir(parents=True)
-    for name in ("llama-bench.cpp", "main.cpp"):
-        (folder / name).touch()
-    line = build.command(
-        ["ccache", "g++"], tmp_path, "llama-bench", [Path("/here/lib")], Path("/out/llama-bench")
-    )
-    assert line[:2] == ["ccache", "g++"]
-    assert str(folder / "llama-bench.cpp") in line
-    assert "-L/here/lib" in line
-    assert [w for w in line if w.startswith("-l")] == ["-lllama-common", "-lllama", "-lggml", "-lggml-base"]
-    assert line[-2:] == ["-o", "/out/llama-bench"]
-    with pytest.raises(
-        MeasurementError, match=r"perplexity\.cpp: is missing; llama-perplexity is compiled from"
-    ):
-        build.command(["g++"], tmp_path, "llama-perplexity", [], tmp_path)
-
-
-def test_the_installed_libraries_are_found() -> None:
-    package, common = build.library_folders()
-    assert (package / "libllama.so").is_file()
-    assert (common / "libllama-common.so").is_file()
-    # The tools load the suite's libllama: its folder comes first.
-    assert package.parent.name == "llama_cpp"
-
-
-def test_a_missing_compiler_is_named() -> None:
-    with pytest.raises(MeasurementError, match=r"no C\+\+ compiler '/nowhere/c\+\+' .*name it in CXX"):
-        build.version_of(["/nowhere/c++"])
-
-
-def test_what_cannot_be_compiled_leaves_nothing(tmp_path: Path) -> None:
-    for name in ("tools/perplexity/perplexity.cpp", "tools/llama-bench/main.cpp"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).touch()
-    output = tmp_path / "cache" / "out"
-    with pytest.raises(
-        MeasurementError, match="llama-perplexity cannot be compiled: false ended with exit status 1"
-    ):
-        build.compile_tools(
-            output, report=lambda *_: None, compiler=["false"], source=str(tmp_path), libraries=[]
-        )
-    assert list(output.parent.iterdir()) == []
+    for package in packages:
+        assert f"llama_cpp_python=={package.version}" in pins
 
 
 def program(folder: Path, name: str, script: str) -> None:
@@ -165,11 +121,11 @@ def program(folder: Path, name: str, script: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-def test_a_tool_gets_libraries_and_threads_and_its_output_is_kept(tmp_path: Path) -> None:
-    program(tmp_path, "tool", 'echo "$@" $LD_LIBRARY_PATH; echo "log of $OMP_NUM_THREADS" >&2')
-    run = Tools(tmp_path, [Path("/a"), Path("/b")], threads=3, logs=tmp_path / "logs").run
+def test_a_tool_gets_threads_and_its_output_is_kept(tmp_path: Path) -> None:
+    program(tmp_path, "tool", 'echo "$@"; echo "log of $OMP_NUM_THREADS" >&2')
+    run = Tools(tmp_path, threads=3, logs=tmp_path / "logs").run
     ran = run("tool", ["--model", "m"], "first")
-    assert ran.output == "--model m --threads 3 /a:/b\n"
+    assert ran.output == "--model m --threads 3\n"
     assert ran.log == "log of 3\n"
     assert (tmp_path / "logs" / "first.out").read_text() == ran.output
     assert 0 < ran.seconds < 60
@@ -180,7 +136,7 @@ def test_a_tool_that_fails_is_an_error_with_its_last_lines(tmp_path: Path) -> No
     with pytest.raises(
         MeasurementError, match=r"(?s)tool ended with exit status 3.*\| cannot load model.*full log"
     ):
-        Tools(tmp_path, [], threads=1, logs=tmp_path / "logs").run("tool", [], "first")
+        Tools(tmp_path, threads=1, logs=tmp_path / "logs").run("tool", [], "first")
 
 
 def test_command_lines_of_the_tools() -> None:
@@ -214,7 +170,7 @@ def tiny_bed(project: Project, monkeypatch: pytest.MonkeyPatch) -> Bed:
         config=load_config().model_copy(update={"model": "tiny"}), matrix=load_matrix(project.matrix_file),
         threads=1, repeats=1, results=project.results, text=project.text, say=lambda *_: None,
     )  # fmt: skip
-    made.__dict__["tools"] = Tools(folder, [], threads=1, logs=made.logs)  # nothing is built
+    made.__dict__["tools"] = Tools(folder, threads=1, logs=made.logs)  # nothing is built
     return made
 
 

@@ -51,7 +51,7 @@ def test_a_cell_is_skipped_where_its_program_or_its_key_is_missing(
     monkeypatch.setenv("A_KEY_OF_MINE", "x")
     assert not BACKEND.missing(here)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert BACKEND.missing(GOOD) == "llama-server is no program on PATH"
+    assert BACKEND.missing({**GOOD, "command": ["no-server", "{port}"]}) == "no-server is no program on PATH"
 
 
 def test_another_build_of_the_program_is_another_environment(

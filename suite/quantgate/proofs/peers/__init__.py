@@ -7,7 +7,7 @@ and `llama-bench` are for perplexity, divergence and tokens/s. fixtures/peers.to
     answers.py     the rows on written answers
     bed.py         what rows share: the suite's processes, lm-eval's, the tools, earlier results
     harness.py     lm-eval's model class, in its own process
-    build.py       compiles the tools from the source of the installed llama-cpp-python against its libraries
+    build.py       which tools there are, and what they are compiled from
     tools.py       command lines of the tools; parse.py: reads their output
     outcome.py     checks, rows and the layout of the table
 """

@@ -156,7 +156,7 @@ class Bed:
     def tools(self) -> Tools:
         """llama.cpp's tools, built unless they are cached."""
         folder = build.tools(self.logs, self.say)
-        return Tools(folder, build.library_folders(), self.threads, self.logs)
+        return Tools(folder, self.threads, self.logs)
 
     def tool(self, name: str, arguments: list[str], log: str) -> ToolRun:
         """Run one of llama.cpp's tools, and remember the kernels that it reports."""

@@ -29,10 +29,9 @@ class ToolRun:
 
 @dataclass(frozen=True)
 class Tools:
-    """The programs in `folder`, to be run with the shared libraries in `libraries`."""
+    """The programs in `folder`."""
 
     folder: Path
-    libraries: Sequence[Path]
     threads: int
     logs: Path
 
@@ -40,10 +39,8 @@ class Tools:
         """Run a tool, keeping its output and log in files called `name`. Raises MeasurementError where it fails."""
         self.logs.mkdir(parents=True, exist_ok=True)
         output, log = self.logs / f"{name}.out", self.logs / f"{name}.log"
-        environment = os.environ | {
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, self.libraries)),
-            "OMP_NUM_THREADS": str(self.threads),  # the suite's processes set it too
-        }
+        # The suite's processes set it, too.
+        environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
         with output.open("wb") as out, log.open("wb") as err:
             begin = time.perf_counter()
             try:
