@@ -167,12 +167,12 @@ def _replaced(
 
 def _objections(old: Baseline | None, new: Measurement, verdicts: Sequence[Verdict]) -> Iterator[Objection]:
     for verdict in verdicts:
-        name, text = verdict.metric, f"{verdict.metric}: {verdict.text or verdict.status}"
+        text = _line(verdict)
         if verdict.status is Status.DRIFT:
             yield Objection(text=text, drift=True)
         elif verdict.status is Status.REGRESSION:
-            metric = new.metrics.get(name)
-            anchor = old and metric and anchor_of(old.anchors, name, metric, new.environment)
+            metric = new.metrics.get(verdict.metric)
+            anchor = old and metric and anchor_of(old.anchors, verdict.metric, metric, new.environment)
             # Without an older anchor, the baseline is its own, and the next run would say `drift`.
             yield Objection(text=text, regression=True, drift=anchor is None)
 

@@ -97,8 +97,7 @@ def check_quantization(folder: Path, cell: str, options: Mapping[str, Any]) -> N
     stored = quantization_of(folder)
     if not stored:
         return
-    same = _is_bitsandbytes(stored) and any(options.get(key) for key in ("load_in_4bit", "load_in_8bit"))
-    if same and all(stored.get(k, v) == options.get(k, v) for k, v in _compared(options).items()):
+    if is_same_bitsandbytes(stored, options):
         return
     remedy = (
         "name the checkpoint that it was made from as `weights`, and this one in [models.NAME.checkpoints], where it "
@@ -147,10 +146,13 @@ def _is_bitsandbytes(stored: Mapping[str, Any]) -> bool:
     return bool(stored.get("load_in_4bit") or stored.get("load_in_8bit"))
 
 
-def _compared(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that have to be equal: those of 4 bits say nothing of 8."""
-    four = bool(options.get("load_in_4bit"))
-    return {k: v for k, v in BITSANDBYTES.items() if four or not k.startswith("bnb_4bit")}
+def is_same_bitsandbytes(stored: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint's `quantization_config` is what a scheme's `options` make with bitsandbytes. The keys
+    of 4 bits say nothing of 8."""
+    if not (_is_bitsandbytes(stored) and _is_bitsandbytes(options)):
+        return False
+    compared = BITSANDBYTES if options.get("load_in_4bit") else ("load_in_4bit", "load_in_8bit")
+    return all((stored.get(k) or BITSANDBYTES[k]) == (options.get(k) or BITSANDBYTES[k]) for k in compared)
 
 
 def _as_scheme(stored: Mapping[str, Any]) -> str:

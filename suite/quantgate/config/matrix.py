@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from fnmatch import filter as matching
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -44,6 +43,13 @@ class Model(Record):
         if self.weights is None and self.gguf is None:
             raise ValueError("give weights, gguf or both")
         return self
+
+    @property
+    def tokenizer_source(self) -> Source:
+        """Where the tokenizer comes from: the weights, or a model without them its GGUF."""
+        source = self.weights or self.gguf
+        assert source is not None
+        return source
 
 
 class Scheme(BaseModel):
@@ -214,15 +220,6 @@ class Matrix(Record):
         for backend, entry in self.backends.items():
             for scheme in entry.schemes:
                 checked_name(f"{self.path}: backends.{backend}.schemes:", scheme)
-                begin, _, end = scheme.partition(".")
-                while end:
-                    if begin in entry.schemes and _OF_A_PROCESS.fullmatch(end):
-                        raise InputError(
-                            f"{self.path}: backends.{backend}.schemes.{scheme}: its files would be those of a process "
-                            f"of the scheme {begin!r}: give it another name"
-                        )
-                    more, _, end = end.partition(".")
-                    begin = f"{begin}.{more}"
 
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""
@@ -247,7 +244,3 @@ class Matrix(Record):
         if any(fnmatchcase(s, scheme) for s in schemes):
             return f"names a scheme with as_is: add {backend}/{scheme} to models.{model}.checkpoints"
         return f"names no scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
-
-
-_OF_A_PROCESS = re.compile(r"(\d+|again|old|new|logprobs|part|error|job)(\..*)?")
-"""What `quantgate.run` puts between a scheme's name and the ending of its files."""

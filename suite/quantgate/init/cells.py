@@ -9,7 +9,7 @@ import psutil
 
 from quantgate.backends.methods import METHODS
 from quantgate.backends.spec import backends
-from quantgate.checkpoint.checks import describe
+from quantgate.checkpoint.checks import describe, is_same_bitsandbytes
 from quantgate.config.matrix import BackendEntry, Scheme
 from quantgate.config.sentences import allowed
 from quantgate.errors import AssetError
@@ -110,16 +110,9 @@ def _gguf_scheme(facts: Facts, entry: BackendEntry) -> tuple[str, str]:
 def _folder_scheme(facts: Facts, schemes: dict[str, BackendEntry]) -> tuple[str, str]:
     stored = facts.quantization
     method = str(stored.get("quant_method", ""))
-    if stored.get("load_in_4bit") or stored.get("load_in_8bit"):
-        keys = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant")
-        four = bool(stored.get("load_in_4bit"))
-        used = [key for key in keys if four or not key.startswith("bnb_4bit")]
-        for name, scheme in schemes["bitsandbytes"].schemes.items():
-            options = scheme.scheme_options
-            if scheme.device == "cpu" and all(
-                bool_or(options.get(k)) == bool_or(stored.get(k)) for k in used
-            ):
-                return f"bitsandbytes/{name}", ""
+    for name, scheme in schemes["bitsandbytes"].schemes.items():
+        if scheme.device == "cpu" and is_same_bitsandbytes(stored, scheme.scheme_options):
+            return f"bitsandbytes/{name}", ""
     if method not in METHODS:
         raise AssetError(
             f"{facts.name}: its weights are quantized ({describe(stored)}), by a method that no backend loads. "
@@ -134,8 +127,3 @@ def _folder_scheme(facts: Facts, schemes: dict[str, BackendEntry]) -> tuple[str,
     dtype = "bfloat16" if cuda else "float32"
     scheme_text = f'{{ as_is = true, dtype = "{dtype}"{device}, quantization = {{ method = "{method}" }} }}'
     return f"transformers/{SHIPPED}", scheme_text
-
-
-def bool_or(value: object) -> object:
-    """Return an option so that one left out equals one that is false."""
-    return value or False

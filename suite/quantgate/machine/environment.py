@@ -24,6 +24,7 @@ from quantgate import __version__
 from quantgate.machine.builds import LIBRARIES, LLAMA_LIBRARIES, builds, llama_libraries
 from quantgate.machine.quota import cores as quota
 from quantgate.paths import PACKAGE
+from quantgate.records import Scalar
 
 PACKAGES = [*LIBRARIES, "datasets", "lm_eval", "gguf"]
 """Distributions whose version can change a measured number."""
@@ -49,7 +50,7 @@ _PLACES = re.compile(
 _LOADING = {"LD_LIBRARY_PATH", LLAMA_LIBRARIES, "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
 """Exceptions: these decide which library is loaded."""
 
-Facts = dict[str, str | int | float | bool | None]
+Facts = dict[str, Scalar]
 
 
 def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:

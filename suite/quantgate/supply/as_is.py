@@ -89,8 +89,7 @@ class AsIs:
                 )
 
     def _check_tokenizer(self, cell: Cell, model: Model, path: Path) -> None:
-        source = model.weights or model.gguf
-        assert source is not None
+        source = model.tokenizer_source
         key = hash_of(
             [
                 self._sources.identity(source),

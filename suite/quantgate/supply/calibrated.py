@@ -47,8 +47,7 @@ class Calibrated:
 
     def sequences(self, name: str, model: Model, calibration: str) -> Path:
         """The file of a calibration set's token ids, JSON lists."""
-        source = model.weights or model.gguf
-        assert source is not None
+        source = model.tokenizer_source
         key = hash_of(
             [
                 self._sources.identity(source),

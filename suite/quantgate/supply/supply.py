@@ -120,9 +120,7 @@ class Supply:
         if cell.as_is is not None:
             return self._as_is.checkpoint(cell, model)
         if cell.checkpoint == "none":  # for what it says of the vocabulary
-            source = model.weights or model.gguf
-            assert source is not None
-            return self._sources.locate(source)
+            return self._sources.locate(model.tokenizer_source)
         if cell.checkpoint == "safetensors":
             return self._derived.safetensors(cell.model, model)
         if cell.checkpoint == "compressed":
@@ -248,8 +246,6 @@ class Supply:
     def _workload_arguments(self, name: str, *, partial: bool = False) -> dict[str, Any]:
         """partial: of a text or task that cannot be fetched, give the reason (`missing`) instead of its place."""
         model = self._matrix.models[name]
-        source = model.weights or model.gguf
-        assert source is not None
         needs, sources = self._needs, self._sources
 
         def place(find: Callable[[str], dict[str, Any]], text_or_task: str) -> dict[str, Any]:
@@ -261,7 +257,7 @@ class Supply:
                 return {"missing": str(error)}
 
         return {
-            "tokenizer": str(sources.locate(source)),
+            "tokenizer": str(sources.locate(model.tokenizer_source)),
             "add_bos": model.add_bos,
             "key": f"{self._matrix.path}: models.{name}.add_bos",
             "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},

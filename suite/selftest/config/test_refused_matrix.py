@@ -172,15 +172,6 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
             "backends.llamacpp.schemes.F16.reference holds it against 'llamacpp/Q8_0'",
         ),
         (
-            "[backends.llamacpp.schemes]\n'Q4_0.2' = { bits = 4, ftype = 'Q4_0' }",
-            "backends.llamacpp.schemes.Q4_0.2: its files would be those of a process of the scheme 'Q4_0'",
-        ),
-        (
-            "[backends.llamacpp.schemes]\n'Q4_0.x' = { bits = 4, ftype = 'Q4_0' }\n"
-            "'Q4_0.x.part' = { bits = 4, ftype = 'Q4_0' }",
-            "backends.llamacpp.schemes.Q4_0.x.part: its files would be those of a process of the scheme 'Q4_0.x'",
-        ),
-        (
             "[backends.bitsandbytes]\nreference = 'fp32'",
             "backends.bitsandbytes.reference: no backend/scheme 'fp32'.",
         ),

@@ -10,6 +10,7 @@ LETTER, LINE = 7.0, 12.0
 """Width of a letter and height of a line of a label, in units of the drawing."""
 GAP = 7.0
 """Between the middle of a point and its label."""
+TICKS = 5
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Scale:
         return log_ticks(self.low, self.high) if self.log else linear_ticks(self.low, self.high)
 
 
-def linear_ticks(low: float, high: float, number: int = 5) -> list[float]:
-    """Return multiples of 1, 2 or 5 times a power of ten between two values."""
+def linear_ticks(low: float, high: float) -> list[float]:
+    """Return multiples of 1, 2 or 5 times a power of ten between two values, about `TICKS` of them."""
     if not high > low:
         return [low]
-    raw = (high - low) / number
+    raw = (high - low) / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -86,8 +86,6 @@ class Frontier:
     """Title of the axis of losses."""
     speed: str
     """Title of the axis of speeds; empty where no speed was measured."""
-    loss_metric: str
-    speed_metric: str
     points: list[Point]
     """The smallest first."""
 
@@ -184,7 +182,7 @@ def _frontier(model: str, cells: Mapping[str, Mapping[str, Verdict]]) -> Frontie
     if len(points) < 3:
         return None
     points = sorted(mark_front(points), key=lambda point: (point.size, point.loss))
-    return Frontier(model, LOSSES[loss], SPEEDS[speed] if speed else "", loss, speed, points)
+    return Frontier(model, LOSSES[loss], SPEEDS[speed] if speed else "", points)
 
 
 def _first(names: Iterable[str], cells: Mapping[str, Mapping[str, Verdict]]) -> str:
