@@ -18,10 +18,13 @@ import numpy as np
 from quantgate.files import hash_of
 from quantgate.history.acknowledged import Acknowledgement
 from quantgate.history.moves import Move, moves
-from quantgate.history.series import History, Run
+from quantgate.history.series import ABSENT, History, Run, Series
 
 NEAR = 2
 """Runs that two moves of one event may be apart, where no exact step says when it was."""
+ENDED = 14
+"""Runs of the tier without a series, whatever their results, after which it is none any more: its cell or metric was
+removed or renamed. A cell that fails is in its runs, as an error."""
 RAMP = 60
 """Runs within which a further move of the same series in the same direction is the same ramp."""
 
@@ -30,8 +33,8 @@ class State(StrEnum):
     """What became of an event.
 
     open: nobody has looked at it. acknowledged: accepted, by an entry of `fixtures/acknowledged.toml` or because the
-    baseline moved to the new level. gone: the level is back, and nothing says why. fixed: the level is back since the
-    environment or the weights changed again.
+    baseline moved to the new level. gone: the level is back, and nothing says why; or what moved is measured no
+    longer. fixed: the level is back since the environment or the weights changed again.
     """
 
     OPEN = "open"
@@ -147,7 +150,11 @@ def _state(
         if last.back_cause:
             return State.FIXED, f"back since {when}: {', '.join(last.back_cause)}"
         return State.GONE, f"back since {when}"
-    left = [move for move in gated if move.back is None]
+    away = [move for move in gated if move.back is None]
+    left = [move for move in away if not _ended(history, move.series)]
+    if not left:
+        last_run = max(int(np.flatnonzero(move.series.status != ABSENT)[-1]) for move in away)
+        return State.GONE, f"not in the runs since {history.runs[last_run].time:%Y-%m-%d}"
     reasons = []
     for move in left:
         entry = next((e for e in entries if _covers(e, event, move, history, group.run)), None)
@@ -160,6 +167,12 @@ def _state(
         else:
             return State.OPEN, ""
     return State.ACKNOWLEDGED, "; ".join(dict.fromkeys(reasons))
+
+
+def _ended(history: History, series: Series) -> bool:
+    """Return whether the newest `ENDED` runs of the tier have not had the series."""
+    runs = [n for n, run in enumerate(history.runs) if run.tier == series.tier][-ENDED:]
+    return len(runs) == ENDED and bool((series.status[runs] == ABSENT).all())
 
 
 def _covers(entry: Acknowledgement, event: Event, move: Move, history: History, run: int) -> bool:

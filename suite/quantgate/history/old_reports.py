@@ -11,6 +11,7 @@ import pydantic_core
 from pydantic import ValidationError
 
 from quantgate.errors import InputError
+from quantgate.history.record import to_lines
 from quantgate.measure.groups import group_name, metric_groups
 from quantgate.records import Kind, Status, Verdict
 from quantgate.report import RunInfo
@@ -57,6 +58,10 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
     if not info.created:
         info = info.model_copy(update={"created": time})
         verdicts = list(map(_described, verdicts))
+    try:
+        to_lines(verdicts, info)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     return verdicts, info
 
 

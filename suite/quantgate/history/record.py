@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Annotated, Any, Literal
 
 import pydantic_core
-from pydantic import Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
 from quantgate.errors import InputError
 from quantgate.files import hash_of
-from quantgate.records import Record, Scalar, Scalars, Verdict
+from quantgate.records import Record, Scalar, Scalars, Status, Verdict
 from quantgate.report import RunInfo
 
 SCHEMA = 1
@@ -26,6 +26,20 @@ VARYING = ("commit", "memory_gb")
 """Keys of an environment that change no number and vary from run to run: no part of its hash."""
 PLACE = ("cpu", "isa", "cores", "cpu_quota", "os", "threads", "image", "name")
 """Keys that make the class of a machine."""
+TEXTS = (
+    "cell",
+    "metric",
+    "verdict",
+    "kind",
+    "unit",
+    "better",
+    "terms",
+    "conditions",
+    "environment",
+    "weights",
+)
+"""Keys of a point that are texts."""
+_VERDICTS = frozenset(map(str, Status))
 DIGITS = 12
 """Hexadecimal digits of a hash in a file."""
 
@@ -40,7 +54,7 @@ class Header(Record):
 
     schema_: Annotated[int, Field(ge=1, le=SCHEMA, alias="schema")] = SCHEMA
     run: Annotated[str, Field(pattern="^[0-9a-f]{4,64}$")]
-    time: datetime
+    time: AwareDatetime
     commit: Annotated[str, Field(pattern="^[0-9a-f]{0,64}$")] = ""
     tier: str
     version: str = ""
@@ -92,7 +106,8 @@ class Point(Record):
 
 
 def to_lines(verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Header, bytes]:
-    """Return the header of a run's file, and the whole file. Raises InputError for a run without a time."""
+    """Return the header of a run's file, and the whole file. Raises InputError for a run without a time, or with what
+    is no header."""
     if not info.created:
         raise InputError(
             "the report does not say when its run ended (`created`): it is of an older quantgate"
@@ -101,17 +116,20 @@ def to_lines(verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Header, bytes]
     rests = {name: info.environments.get(cell, {}) for cell, name in hashes.items() if name}
     points = {(v.cell, v.metric): _point(v, hashes[v.cell]) for v in verdicts}
     body = b"".join(_line(point) for point in points.values())
-    header = Header(
-        run=info.run or hashlib.sha256(body).hexdigest()[:32],
-        time=datetime.fromisoformat(info.created),
-        commit=info.commit,
-        tier=info.tier,
-        version=info.version,
-        exit_status=info.exit_status,
-        machine=info.place or {key: info.environment[key] for key in PLACE if key in info.environment},
-        points=len(points),
-        environment=info.environment,
-        environments=rests,
+    header = _header(
+        {
+            "run": info.run or hashlib.sha256(body).hexdigest()[:32],
+            "time": info.created,
+            "commit": info.commit,
+            "tier": info.tier,
+            "version": info.version,
+            "exit_status": info.exit_status,
+            "machine": info.place or {key: info.environment[key] for key in PLACE if key in info.environment},
+            "points": len(points),
+            "environment": info.environment,
+            "environments": rests,
+        },
+        "the run's",
     )
     return header, _line(header) + body
 
@@ -163,12 +181,16 @@ def read_header(line: bytes) -> Header:
         raise InputError("line 1 is no JSON") from None
     if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
         raise InputError(f"has schema {raw['schema']}, this quantgate reads {SCHEMA}: use a newer one")
+    return _header(raw, "line 1,")
+
+
+def _header(raw: Any, place: str) -> Header:
     try:
         return Header.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "header"
-        raise InputError(f"line 1, {key}: {first['msg']}") from None
+        raise InputError(f"{place} {key}: {first['msg']}") from None
 
 
 def split_points(content: bytes, count: int) -> list[bytes]:
@@ -180,15 +202,30 @@ def split_points(content: bytes, count: int) -> list[bytes]:
 
 
 def parse_points(lines: Sequence[bytes], content: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Return points as tables with the keys of `Point`. They are not validated one by one, since a year has millions.
+    """Return points as tables with the keys of `Point`. Of each only the texts are checked, since a year has millions;
+    its numbers are, where they become arrays.
 
-    content: all lines after the header. Raises InputError naming the one that is damaged.
+    content: all lines after the header. Raises InputError naming what is damaged.
     """
     try:
         points: list[dict[str, Any]] = pydantic_core.from_json(b"[" + b",".join(lines) + b"]")
     except ValueError:
         raise InputError(f"line {_damaged(content)} is no JSON") from None
+    for line, point in zip(lines, points, strict=True):
+        if not isinstance(point, dict) or not {"cell", "metric", "verdict"} <= point.keys():
+            raise InputError(f"line {_line_of(line, content)} is no point: it needs cell, metric and verdict")
+        if wrong := next((key for key in TEXTS if not isinstance(point.get(key, ""), str)), None):
+            raise InputError(f"line {_line_of(line, content)}, {wrong}: {point[wrong]!r} is no text")
+        if point["verdict"] not in _VERDICTS:
+            raise InputError(
+                f"line {_line_of(line, content)}: has the verdict {point['verdict']!r}, "
+                "which this quantgate does not have: use a newer one"
+            )
     return points
+
+
+def _line_of(line: bytes, content: Sequence[bytes]) -> int:
+    return list(content).index(line) + 2
 
 
 def _damaged(rows: Iterable[bytes]) -> int:

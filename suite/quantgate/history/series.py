@@ -159,12 +159,14 @@ class _Table:
             values = np.array([_numbers(point) for point in points], dtype=np.float64).reshape(
                 -1, len(_NUMBERS)
             )
+            if np.isinf(values).any():
+                raise ValueError("a number that is not finite")
             status = [_STATUS[point["verdict"]] for point in points]
             codes = {key: [self._code(point.get(key)) for point in points] for key in _CODES}
             rows = self.rows
             index = [rows.setdefault((tier, point["cell"], point["metric"]), len(rows)) for point in points]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"has a point that is none: {error!r}") from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"has a point that is none: {error}") from None
         self._describe(index, points)
         for name, rest in header.environments.items():
             self.environments.setdefault(name, ChainMap(rest, header.environment))

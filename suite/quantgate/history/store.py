@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantgate.errors import InputError
-from quantgate.history.record import DIGITS, to_lines
+from quantgate.history.record import DIGITS, read_header, to_lines
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
 
@@ -24,16 +24,29 @@ def append(folder: Path, verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Pa
     """
     header, content = to_lines(verdicts, info)
     path = folder / header.name
-    if there := next(folder.glob(f"*/*/*-{header.run[:DIGITS]}.jsonl"), None):
-        return there, False
+    for there in folder.glob(f"*/*/*-{header.run[:DIGITS]}*.jsonl"):
+        if _run_of(there) == header.run:
+            return there, False
+    if path.exists():  # of another run, whose id begins alike
+        path = path.with_name(f"{path.stem}{header.run[DIGITS:]}.jsonl")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path, _create(path, content)
     except OSError as error:
         raise InputError(
             f"cannot write this run into the history {folder}: {error.strerror or error}. What is there is unharmed; "
-            "free some space or name a writable folder, then add the run with `python -m quantgate.history import`."
+            "free some space or name a writable folder; then run again with --reuse, which measures nothing anew, "
+            "or import the report of this run with `python -m quantgate.history import`."
         ) from error
+
+
+def _run_of(path: Path) -> str:
+    """Return the id of a file's run; empty where the file is damaged, which is then no reason to leave out a run."""
+    try:
+        with path.open("rb") as file:
+            return read_header(file.readline()).run
+    except (OSError, InputError):
+        return ""
 
 
 def _create(path: Path, content: bytes) -> bool:

@@ -19,6 +19,13 @@ from selftest.project import tree
 WORSE: Change = lambda cell, metric, night: 1.02 if night >= 60 and metric == "perplexity" else 1.0  # noqa: E731
 UPGRADE = Plan(nights=80, environments={60: {"llama-cpp-python": "0.3.37"}}, change=WORSE)
 TODAY = "--today=2026-03-30"
+NO_TIME = json.dumps(
+    {
+        "format": 1,
+        "info": {"tier": "smoke", "created": "2026-11-28T02:30:11"},
+        "verdicts": [{"cell": "m/llamacpp/Q4_0", "metric": "memory", "status": "pass"}],
+    }
+)
 
 
 def test_no_event_is_exit_status_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,6 +177,7 @@ def test_a_report_of_an_older_quantgate_is_imported(tmp_path: Path) -> None:
         ('{"format": 99, "info": {}, "verdicts": []}', "has format 99"),
         ('{"format": 1, "info": {"tier": "smoke"}, "verdicts": []}', "nothing was judged"),
         ('{"format": 1, "info": {"tier": "smoke", "against": "x"}, "verdicts": []}', "is of an A/B run"),
+        (NO_TIME, "the run's time: "),
         ('{"format": 1, "info": {}, "verdicts": []}', "is no report of quantgate: Field required"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import shutil
@@ -171,6 +172,30 @@ def test_a_baseline_that_moved_to_the_new_level_acknowledges(tmp_path: Path) -> 
     assert event.state == State.OPEN
     (event,) = of(tmp_path / "h", Plan(nights=80, change=change, accepted={50: 1.02}))
     assert event.state == State.OPEN, "a baseline of before says nothing of the step"
+
+
+def test_a_cell_that_is_in_no_run_any_more_leaves_no_open_event(tmp_path: Path) -> None:
+    change = step(1.02, "perplexity", cells="Q4_0", since=5)
+    plan = Plan(nights=10, change=change)
+    renamed = Plan(cells=["m/llamacpp/Q4_0-new"], change=change, seed=1, missing=frozenset(range(10)))
+
+    def state(nights_after: int) -> tuple[State, str]:
+        shutil.rmtree(tmp_path / "h", ignore_errors=True)
+        nights.write(tmp_path / "h", plan)
+        nights.write(tmp_path / "h", dataclasses.replace(renamed, nights=10 + nights_after))
+        (event,) = events(read(tmp_path / "h"))
+        return event.state, event.reason
+
+    assert state(13) == (State.OPEN, "")
+    assert state(14) == (State.GONE, "not in the runs since 2026-01-10")
+
+
+def test_a_cell_that_fails_for_weeks_keeps_its_event_open(tmp_path: Path) -> None:
+    def change(cell: str, metric: str, night: int) -> float:
+        return 1.0 if night < 5 else 1.02 if night < 10 else math.nan
+
+    states = {event.state for event in of(tmp_path / "h", Plan(nights=40, change=change))}
+    assert states == {State.OPEN}
 
 
 def test_the_digest_changes_with_members_and_state_alone(tmp_path: Path) -> None:

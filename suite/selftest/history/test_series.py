@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,16 +81,27 @@ def test_a_tier_alone_and_the_newest_runs_alone(tmp_path: Path) -> None:
         (lambda text: text.replace('"tier":', '"tear":'), "line 1, "),
         (lambda text: text.replace('"verdict":"pass"', '"verdict":"fine"', 1), "'fine'"),
         (lambda text: text.replace('"value":', '"value":"x","v":', 1), "'x'"),
+        (lambda text: text.replace('"value":', '"value":1e999,"v":', 1), "not finite"),
+        (lambda text: text.replace('"metric":"perplexity"', '"metric":7', 1), "line 2, metric: 7 is no text"),
+        (lambda text: text.replace('"unit":""', '"unit":[]', 1), "line 2, unit: [] is no text"),
+        (
+            lambda text: text.replace('"cell":"m/llamacpp/Q4_0","metric"', '"cell":"new","meter"'),
+            "is no point",
+        ),
+        (lambda text: re.sub('("time":"[^"]*)(Z|[+]00:00)"', r'\1"', text), "line 1, time: "),
         (lambda text: "", "line 1 is no JSON"),
     ],
 )
-def test_a_damaged_file_is_named_and_the_others_are_read(tmp_path: Path, damage: object, says: str) -> None:
+@pytest.mark.parametrize("night", [1, 2])
+def test_a_damaged_file_is_named_and_the_others_are_read(
+    tmp_path: Path, damage: Callable[[str], str], says: str, night: int
+) -> None:
     paths = nights.write(tmp_path, Plan(nights=3))
-    paths[1].write_text(damage(paths[1].read_text()))  # type: ignore[operator]
+    paths[night].write_text(damage(paths[night].read_text()))
     history = read(tmp_path)
-    assert [run.time.day for run in history.runs] == [1, 3]
+    assert [run.time.day for run in history.runs] == [day for day in (1, 2, 3) if day != night + 1]
     (problem,) = history.problems
-    assert problem.startswith(f"{paths[1]}: ")
+    assert problem.startswith(f"{paths[night]}: ")
     assert says in problem
     assert len(history.series) == 18
     assert all(len(series.value) == 2 and not np.isnan(series.value).any() for series in history.series)

@@ -118,6 +118,23 @@ def test_a_run_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
+def test_runs_whose_ids_begin_alike_are_both_kept(tmp_path: Path) -> None:
+    ids = [f"{0:012x}{number:020x}" for number in range(3)]
+    for name in ids * 2:
+        append(tmp_path, VERDICTS, INFO.model_copy(update={"run": name}))
+    assert sorted(run.id for run in read(tmp_path).runs) == ids
+
+
+def test_a_run_whose_file_is_damaged_is_written_again_beside_it(tmp_path: Path) -> None:
+    path, _ = append(tmp_path, VERDICTS, INFO)
+    path.chmod(0o644)
+    path.write_bytes(b"")
+    other, new = append(tmp_path, VERDICTS, INFO)
+    assert new
+    assert path.read_bytes() == b""
+    assert [run.path for run in read(tmp_path).runs] == [other]
+
+
 def test_two_runs_at_once_are_both_kept(tmp_path: Path) -> None:
     infos = [INFO.model_copy(update={"run": f"{number:012x}"}) for number in range(16)]
     with ThreadPoolExecutor(8) as pool:
@@ -150,6 +167,13 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_a_run_without_a_time_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not say when its run ended"):
         append(tmp_path, VERDICTS, INFO.model_copy(update={"created": ""}))
+
+
+@pytest.mark.parametrize("created", ["yesterday", "2026-11-28T02:30:11"])
+def test_a_time_that_is_none_or_without_its_zone_is_refused(tmp_path: Path, created: str) -> None:
+    with pytest.raises(InputError, match="the run's time: "):
+        append(tmp_path, VERDICTS, INFO.model_copy(update={"created": created}))
+    assert tree(tmp_path) == {}
 
 
 def test_the_class_of_a_machine_is_what_timings_depend_on() -> None:
