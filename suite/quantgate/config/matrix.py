@@ -102,6 +102,13 @@ class Tier(Record):
     time_limit: float = Field(gt=0, le=10_000_000)
     cells: list[str]
     group_options: dict[str, Record]
+    group_cells: dict[str, list[str]] = Field(default_factory=dict)
+    """By metric group, ids or patterns of those cells that it is measured of; of a group that is not here, all."""
+
+    def leaves_out(self, cell_id: str, group: str) -> bool:
+        """Return whether a metric group is measured of other cells of the tier alone."""
+        patterns = self.group_cells.get(group)
+        return patterns is not None and not any(fnmatchcase(cell_id, pattern) for pattern in patterns)
 
 
 class Cell(Record):
@@ -230,6 +237,14 @@ class Matrix(Record):
                     raise InputError(
                         f"{self.path}: tiers.{name}.cells: {pattern!r} {self._why_unknown(pattern)}"
                     )
+            ids = [cell.id for cell in self.cells(name)] if tier.group_cells else []
+            for group, patterns in tier.group_cells.items():
+                for pattern in patterns:
+                    if not matching(ids, pattern):
+                        raise InputError(
+                            f"{self.path}: tiers.{name}.{group}.cells: {pattern!r} matches no cell of the tier. "
+                            f"{allowed(pattern, ids)}"
+                        )
 
     def _why_unknown(self, pattern: str) -> str:
         parts = pattern.split("/")

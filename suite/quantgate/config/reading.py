@@ -85,12 +85,18 @@ def _tier(
             if key in groups:
                 _table(path, f"tiers.{name}.{key}", value)
             raise InputError(f"{path}: tiers.{name}.{key}: unknown key. {allowed(key, _TIER_KEYS)}")
-    tier = {**{k: table[k] for k in table if k in ("time_limit", "cells")}, "group_options": options}
-    if not isinstance(tier.get("cells", []), list):
-        raise InputError(
-            f'{path}: tiers.{name}.cells: must be a list of ids or patterns, ["*/llamacpp/*"], not '
-            f"{shown(tier['cells'])}"
-        )
+    cells = {g: one["cells"] for g, one in options.items() if g in groups and "cells" in one}
+    tier = {
+        **{k: table[k] for k in table if k in ("time_limit", "cells")},
+        "group_options": {g: {k: v for k, v in o.items() if k != "cells"} for g, o in options.items()},
+        "group_cells": cells,
+    }
+    for where, value in [("", tier.get("cells", [])), *((f"{g}.", one) for g, one in cells.items())]:
+        if not isinstance(value, list):
+            raise InputError(
+                f'{path}: tiers.{name}.{where}cells: must be a list of ids or patterns, ["*/llamacpp/*"], not '
+                f"{shown(value)}"
+            )
     if "extends" not in table:
         return tier
     if not isinstance(table["extends"], str):

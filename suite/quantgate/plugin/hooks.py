@@ -79,6 +79,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for cell in wiring.cells.values():
         if cell.id == cell.reference and not marker.kwargs.get("references", True):
             continue
+        if wiring.tier.leaves_out(cell.id, group):
+            continue
         if lacks := lacking_capabilities(cell, group):
             wiring.without[cell.id, group] = f"{cell.backend} has no {' and no '.join(lacks)}"
             continue

@@ -13,7 +13,7 @@ from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
-from quantgate.measure.groups import group_of, reading_reference
+from quantgate.measure.groups import group_name, group_of, reading_reference
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
@@ -59,8 +59,16 @@ def foreseen(
     """Return the gates of these cases that can never turn red, and those whose tolerances are below what the sample
     shows (`quantgate.judge.sensitivity`), each in words with its cells: a user can raise `windows` or `items` before
     anything is measured. The level of a gate is that of a run of all `cells`."""
+    every = list(cells)
     names = possible(tier.group_options)
-    count = sum(_noisy(names, cell, tolerances, against=False) for cell in cells)
+    left_out = {
+        cell.id: {group for group in tier.group_options if tier.leaves_out(cell.id, group)} for cell in every
+    }
+
+    def of(cell: Cell) -> dict[str, Declared]:
+        return {n: m for n, m in names.items() if group_name(n) not in left_out[cell.id]}
+
+    count = sum(_noisy(of(cell), cell, tolerances, against=False) for cell in every)
     level = tolerances.run_alpha / max(1, count)
     shapes: dict[str, Metric] = {}
     for group, options in tier.group_options.items():
@@ -154,7 +162,8 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
 
 def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
     """Return, by cell of a tier, the names of the metrics that it can have, reproductions included."""
-    options, cells = matrix.tier(tier).group_options, {cell.id: cell for cell in matrix.cells(tier)}
+    chosen, cells = matrix.tier(tier), {cell.id: cell for cell in matrix.cells(tier)}
+    options = chosen.group_options
     partners = partners_of(cells.values())
     names: dict[tuple[frozenset[str], bool, bool, bool], tuple[str, ...]] = {}
     gates = {}
@@ -165,7 +174,9 @@ def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
         groups = frozenset(
             group
             for group in options
-            if not lacking_capabilities(cell, group) and (is_held or not reading_reference([group]))
+            if not chosen.leaves_out(cell.id, group)
+            and not lacking_capabilities(cell, group)
+            and (is_held or not reading_reference([group]))
         )
         if (key := (groups, is_held, agrees, served)) not in names:
             mine = {group: one for group, one in options.items() if group in groups}

@@ -33,7 +33,7 @@ def _check_references(matrix: Matrix) -> None:
             continue
         cells = {cell.id: cell.reference for cell in matrix.cells(name)}
         for cell, reference in cells.items():
-            if reference not in cells:
+            if reference not in cells and not all(tier.leaves_out(cell, group) for group in groups):
                 raise InputError(
                     f"{matrix.path}: tiers.{name}.cells: {cell} is held against {reference}, which is not among them: "
                     f"add it, or leave out tiers.{name}.{groups[0]}"

@@ -82,8 +82,11 @@ def encode_chat(
 
 
 def make_conversations(encoder: Encoder) -> list[Conversation]:
-    """Return the conversations that templates are compared on, with their ids. Raises InputError."""
-    made = []
+    """Return the conversations that templates are compared on, with their ids; of a model without a template none.
+    Raises InputError."""
+    made: list[Conversation] = []
+    if not template_of(encoder.tokenizer):
+        return made
     for name, messages, tools in conversations(encoder.tokenizer):
         try:
             ids: list[int] | None = encode_chat(encoder, messages, tools)

@@ -49,6 +49,37 @@ def test_extending_adds_cells_and_overrides_options_key_by_key(tmp_path: Path) -
     assert options_as_written(matrix.tier("smoke")) == {"perplexity": {"text": "boolq", "n_ctx": 256}}
 
 
+def test_a_group_may_be_measured_of_some_cells_of_its_tier(tmp_path: Path) -> None:
+    some = '[tiers.smoke.tokenizer]\ntext = "x"\ncells = ["*/Q4_*"]\n'
+    matrix = load_text(tmp_path, f"{EXTENDED}{some}[tiers.full.tokenizer]\ncells = ['*/fp32', '*/F16']\n")
+
+    def measured(tier: str, group: str) -> list[str]:
+        chosen = matrix.tier(tier)
+        return [cell.scheme for cell in matrix.cells(tier) if not chosen.leaves_out(cell.id, group)]
+
+    assert measured("smoke", "perplexity") == ["F16", "Q4_K_M"]
+    assert measured("smoke", "tokenizer") == measured("nightly", "tokenizer") == ["Q4_K_M"]
+    assert measured("full", "tokenizer") == ["F16", "fp32"], "another list in place of the first"
+    assert options_as_written(matrix.tier("full"))["tokenizer"] == {"text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (
+            "['*/fp32']",
+            "'*/fp32' matches no cell of the tier. Allowed: mine/llamacpp/F16, mine/llamacpp/Q4_K_M",
+        ),
+        ("'*'", 'must be a list of ids or patterns, ["*/llamacpp/*"], not '),
+    ],
+)
+def test_cells_of_a_group_that_are_none_of_the_tier_are_refused(
+    tmp_path: Path, cells: str, message: str
+) -> None:
+    text = f"{USER_FILE}[tiers.smoke.memory]\ncells = {cells}\n"
+    assert refusal(tmp_path, text).startswith(f"tiers.smoke.memory.cells: {message}")
+
+
 def test_extending_reaches_through_two_tiers(tmp_path: Path) -> None:
     matrix = load_text(tmp_path, EXTENDED)
     assert matrix.cells("full") == matrix.cells("nightly")

@@ -70,3 +70,10 @@ def test_chat_templates_are_compared_conversation_by_conversation(here: Here) ->
     assert metric.conditions == {"source": "w1", "conversations": 5}
     here.backend = Bigrams()
     assert here.measure(tokenizer, text="t", chat=True).keys() == {"tokenizer/mismatches"}
+
+
+def test_of_a_model_without_a_template_no_conversation_is_compared(here: Here) -> None:
+    here.write("lines.json", "[]")
+    here.write("chats.json", "[]")
+    here.backend = Chatty()
+    assert here.measure(tokenizer, text="t", chat=True).keys() == {"tokenizer/mismatches"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quantgate.records import Status
 
-from selftest.plugin.runs import F16
+from selftest.plugin.runs import F16, Q4
 from selftest.run.test_as_is_answers import with_tasks
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
     tier["answers"] = {"tasks": ["copied_colors"], "items": 4, "tokens": 6, "chat": False}
     first = project.update("-k", "copied_colors")  # four items are too few for the gate of all together
     assert first.status == 0, first.output
-    tier["answers"]["tasks"] = ["copied_colors", "nq_open"]
+    tier["cells"].append(Q4)
+    tier["answers"] |= {"tasks": ["copied_colors", "nq_open"], "cells": [F16]}  # no case of the other cell
     result = project.run("-m", "answers")
     assert result.status == 10
     assert result.cases == {

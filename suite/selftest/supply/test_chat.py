@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from quantgate.checkpoint.template import render
 from quantgate.errors import InputError
-from quantgate.supply.chat import encode_chat, ends_of, make_prompts, read_chats
+from quantgate.supply.chat import encode_chat, ends_of, make_conversations, make_prompts, read_chats
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import CHATS
 
@@ -105,6 +105,7 @@ def test_a_template_that_refuses_a_role_says_so_and_drops_nothing(folder: Path, 
 def test_a_model_without_a_template_cannot_chat(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="prompts 'mine': the model has no chat template: set chat = false"):
         make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, None))
+    assert make_conversations(encoder_of(folder, None)) == []
 
 
 @pytest.mark.parametrize(

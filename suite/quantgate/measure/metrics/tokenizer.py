@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from quantgate.backends.base import RendersChats
+from quantgate.items import Conversation
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Group, exact
 from quantgate.measure.session import Session
@@ -25,7 +26,8 @@ class Options(Record):
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `tokenizer/mismatches`: how many lines have other ids than the model's own tokenizer gives. With `chat`
     also `tokenizer/chat_mismatches`: how many conversations, of `quantgate.supply.conversations`, have other ids by the
-    template and the tokenizer that the checkpoint carries than by the model's own."""
+    template and the tokenizer that the checkpoint carries than by the model's own; of a model without a template none
+    is compared."""
     options = session.options("tokenizer", Options)
     lines = session.tokenizer_lines()
     wrong = []
@@ -42,12 +44,14 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         )
     }
     if options.chat and isinstance(session.backend, RendersChats):
-        metrics["tokenizer/chat_mismatches"] = _chats(session, session.backend)
+        if conversations := session.conversations():
+            metrics["tokenizer/chat_mismatches"] = _chats(session, session.backend, conversations)
+        else:
+            session.notes["chat"] = "the model has no chat template: none was compared"
     return metrics
 
 
-def _chats(session: Session, backend: RendersChats) -> Metric:
-    conversations = session.conversations()
+def _chats(session: Session, backend: RendersChats, conversations: Sequence[Conversation]) -> Metric:
     wrong = [one.name for one in conversations if backend.chat(one.messages, one.tools) != one.ids]
     return exact(
         float(len(wrong)),
