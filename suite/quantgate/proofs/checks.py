@@ -14,7 +14,7 @@ from quantgate.proofs.table import Layout
 from quantgate.records import Record
 from quantgate.words import DASH, lines_of, plural, quantity
 
-Unit = Literal["", "nats", "tokens/s", "s", "x", "relative", "fraction", "items"]
+Unit = Literal["", "nats", "tokens/s", "s", "x", "relative", "fraction", "items", "bytes"]
 
 
 class Outcome(StrEnum):
@@ -105,6 +105,8 @@ def number(value: float, unit: Unit) -> str:
             return f"{value:.3g} x"
         case "items":
             return plural(round(value), "item")
+        case "bytes":
+            return quantity(value, unit)
         case _:
             return f"{value:.2g} {unit}".rstrip()
 
