@@ -51,7 +51,7 @@ def limit_bytes() -> float:
     except ValueError:
         limit = math.nan
     if not limit >= 0:
-        raise InputError(f"{VARIABLE}={text!r}: is no number of gigabytes; write {VARIABLE}={DEFAULT:g}")
+        raise InputError(f"{VARIABLE}={text!r}: is not a number of gigabytes; write {VARIABLE}={DEFAULT:g}")
     return limit * 1e9
 
 

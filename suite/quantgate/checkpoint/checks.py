@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantgate.checkpoint.contents import weight_files
+from quantgate.checkpoint.safetensors_header import Tensor, read_tensors
 from quantgate.errors import AssetError, InputError
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
@@ -39,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError, OSError) as error:
-        raise AssetError(f"{path}: is no JSON file that can be read ({error}); fetch it again") from None
+        raise AssetError(f"{path}: is not a JSON file that can be read ({error}); fetch it again") from None
     return content if isinstance(content, dict) else {}
 
 
@@ -50,23 +51,9 @@ def config_of(folder: Path) -> dict[str, Any]:
     return {**config, **text} if isinstance(text, dict) else config
 
 
-def tensors_of(folder: Path) -> dict[str, tuple[Path, int, int, list[int]]]:
-    """Of each tensor that is loaded: its file, where in it its bytes begin and end, and its shape."""
-    tensors = {}
-    for file in weight_files(folder):
-        try:
-            with file.open("rb") as stream:
-                length = int.from_bytes(stream.read(8), "little")
-                header = json.loads(stream.read(length))
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    begin, end = entry["data_offsets"]
-                    tensors[name] = (file, 8 + length + begin, 8 + length + end, entry["shape"])
-        except (ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError):
-            raise AssetError(
-                f"{file}: is no safetensors file: its header cannot be read; fetch it again"
-            ) from None
-    return tensors
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    """The tensors that are loaded of a folder, by name. Raises AssetError."""
+    return {name: one for file in weight_files(folder) for name, one in read_tensors(file).items()}
 
 
 def check_no_adapter(folder: Path) -> None:
@@ -172,7 +159,7 @@ def check_head(folder: Path, *, derived: bool) -> None:
     tied = is_tied(folder)
     if tied and head and embeddings and not _equal(tensors[head], tensors[embeddings]):
         raise AssetError(
-            f"{tensors[head][0]}: holds {head}, which differs from {embeddings}, while config.json says "
+            f"{tensors[head].file}: holds {head}, which differs from {embeddings}, while config.json says "
             "tie_word_embeddings = true: set it to false if the model has a head of its own, or remove the tensor"
         )
     if derived and tied is False and head is None:
@@ -188,18 +175,18 @@ def is_tied(folder: Path) -> bool | None:
     return None if tied is None else bool(tied)
 
 
-def _equal(one: tuple[Path, int, int, list[int]], other: tuple[Path, int, int, list[int]]) -> bool:
-    if one[3] != other[3] or one[2] - one[1] != other[2] - other[1]:
+def _equal(one: Tensor, other: Tensor) -> bool:
+    size = one.end - one.begin
+    if one.shape != other.shape or size != other.end - other.begin:
         return False
-    with one[0].open("rb") as first, other[0].open("rb") as second:
-        first.seek(one[1])
-        second.seek(other[1])
-        left = one[2] - one[1]
-        while left > 0:
-            size = min(left, 1 << 22)
-            if first.read(size) != second.read(size):
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.begin)
+        second.seek(other.begin)
+        while size > 0:
+            part = min(size, 1 << 22)
+            if first.read(part) != second.read(part):
                 return False
-            left -= size
+            size -= part
     return True
 
 

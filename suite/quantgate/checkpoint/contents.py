@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from quantgate.checkpoint.gguf_header import check_whole
+from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 
 READ = (".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken")
@@ -44,7 +45,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The safetensors that transformers loads of a folder, each of them whole: `model.safetensors`, or else what the
     index names. Raises AssetError."""
     if not folder.is_dir():
-        raise AssetError(f"{folder}: is no folder with safetensors; a GGUF file is named by `gguf`")
+        raise AssetError(f"{folder}: is not a folder with safetensors; name a GGUF file as `gguf`")
     if (folder / SINGLE).is_file():
         shards = [folder / SINGLE]
     elif (folder / INDEX).is_file():
@@ -54,7 +55,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not (folder / "config.json").is_file():
         raise AssetError(f"{folder}/config.json: no such file; copy it from where the weights come from")
     for shard in shards:
-        _check_safetensors(shard)
+        read_tensors(shard)  # says what is wrong with it
     return shards
 
 
@@ -84,7 +85,7 @@ def gguf_parts(path: Path) -> list[Path]:
         if header.split_count == len(parts) and placed:
             continue
         if header.split_count == 1:
-            raise AssetError(f"{part}: is a whole GGUF, and its name that of a part: rename it to NAME.gguf")
+            raise AssetError(f"{part}: is a whole GGUF file with the name of a part: rename it to NAME.gguf")
         raise AssetError(
             f"{part}: is part {header.split_number + 1} of a GGUF split into {header.split_count}, which its "
             f"name has to end with: NAME-{header.split_number + 1:05d}-of-{header.split_count:05d}.gguf"
@@ -92,9 +93,9 @@ def gguf_parts(path: Path) -> list[Path]:
     count = sum(len(header.tensors) for header in headers)
     if not count:
         raise AssetError(f"{path}: holds no tensors, at most a vocabulary; name the file with the weights")
-    if (promised := headers[0].values.get("split.tensors.count", count)) != count:
+    if (stated := headers[0].values.get("split.tensors.count", count)) != count:
         raise AssetError(
-            f"{path}: its parts hold {count:,} tensors together, and its header promises {promised:,}; fetch all "
+            f"{path}: its parts hold {count:,} tensors together, and its header says {stated:,}; fetch all "
             "parts again"
         )
     return parts
@@ -129,8 +130,8 @@ def _indexed(index: Path) -> list[Path]:
         where = f"{index}: weight_map.{tensor}: {name!r}"
         if not isinstance(name, str) or PurePosixPath(name).suffix != ".safetensors":
             raise AssetError(
-                f"{where} is no safetensors file, and other formats can run code when loaded; convert the weights to "
-                f"safetensors (`save_pretrained` of transformers)"
+                f"{where} is not a safetensors file, and other formats can run code when loaded; convert the weights "
+                f"to safetensors (`save_pretrained` of transformers)"
             )
         pure = PurePosixPath(name)
         if pure.is_absolute() or ".." in pure.parts or "\\" in name:
@@ -146,7 +147,7 @@ def _weight_map(index: Path) -> dict[str, Any]:
     try:
         table = json.loads(index.read_bytes())["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AssetError(f"{index}: is no index of safetensors ({error!r}); fetch it again") from None
+        raise AssetError(f"{index}: is not an index of safetensors ({error!r}); fetch it again") from None
     if not isinstance(table, dict) or not table:
         raise AssetError(f"{index}: weight_map: names no tensors; fetch it again")
     return table
@@ -181,24 +182,3 @@ def _why_no_weights(folder: Path) -> str:
             f"{folder}: holds no checkpoint: no config.json, no {SINGLE}, and no {INDEX}; name another folder"
         )
     return f"{folder}: holds a configuration without weights: no {SINGLE}, and no {INDEX}; fetch them, too"
-
-
-def _check_safetensors(file: Path) -> None:
-    """Raise AssetError where a file is not as long as its header says."""
-    size = file.stat().st_size
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or 8 + length > size:
-                raise AssetError(f"{file}: is cut off: {size:,} bytes, not even its header; fetch it again")
-            header = json.loads(stream.read(length))
-        ends = (t["data_offsets"][1] for name, t in header.items() if name != "__metadata__")
-        end = 8 + length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        raise AssetError(
-            f"{file}: is no safetensors file: its header cannot be read; fetch it again"
-        ) from None
-    if end > size:
-        raise AssetError(
-            f"{file}: is cut off: its header promises {end:,} bytes, the file has {size:,}; fetch it again"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Collection
 from pathlib import Path
@@ -40,7 +41,7 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
         with path.open("rb") as file:
             return _header(file, arrays)
     except _NoGgufError as error:
-        raise AssetError(f"{path}: is no GGUF file that can be read here: {error}") from None
+        raise AssetError(f"{path}: is not a GGUF file that can be read here: {error}") from None
     except (EOFError, struct.error, MemoryError, OverflowError, RecursionError):
         raise AssetError(
             f"{path}: is cut off or damaged: its {size:,} bytes end within its header; fetch it again"
@@ -58,11 +59,8 @@ def check_whole(path: Path) -> Header:
             block, taken = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except ValueError:
             continue  # a type of a later llama.cpp, which says so itself
-        count = 1
-        for extent in shape:
-            count *= extent
-        if header.data + offset + count // block * taken > end:
-            end, last = header.data + offset + count // block * taken, name
+        if (needed := header.data + offset + math.prod(shape) // block * taken) > end:
+            end, last = needed, name
     size = path.stat().st_size
     if size < end:
         raise AssetError(
@@ -81,14 +79,14 @@ def _header(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
         raise _NoGgufError(f"it begins with {magic!r}, not with b'GGUF'")
     version, tensors, pairs = struct.unpack("<IQQ", _take(file, 20))
     if version not in (2, 3):
-        raise _NoGgufError(f"its version is {version}, and 2 and 3 can be read (little-endian)")
+        raise _NoGgufError(f"its version is {version}; only versions 2 and 3, little-endian, can be read")
     values = {}
     for _ in range(pairs):
         key = _string(file)
         value = _value(file, _number(file, "I"), keep=key in arrays)
         if value is not None:
             if key in _COUNTS and (not isinstance(value, int) or value < 0):
-                raise _NoGgufError(f"its {key} is {value!r}, which is no count")
+                raise _NoGgufError(f"its {key} is {value!r}, which is not a count")
             values[key] = value
     table = {}
     for _ in range(tensors):
@@ -122,7 +120,7 @@ def _value(file: BinaryIO, kind: int, *, keep: bool = False) -> Any:
 
 def _letter(kind: int) -> str:
     if kind not in _SCALARS:
-        raise _NoGgufError(f"it has a value of type {kind}, which is none")
+        raise _NoGgufError(f"it has a value of an unknown type, {kind}")
     return _SCALARS[kind]
 
 

@@ -18,7 +18,8 @@ def check_checkpoints(matrix: Matrix) -> None:
             backend, _, scheme = cell.partition("/")
             if backend not in matrix.backends:
                 raise InputError(
-                    f"{where} is no backend/scheme: no backend {backend!r}. {allowed(backend, matrix.backends)}"
+                    f"{where} is not a backend/scheme: there is no backend {backend!r}. "
+                    f"{allowed(backend, matrix.backends)}"
                 )
             if scheme not in (schemes := matrix.backends[backend].schemes):
                 raise InputError(
@@ -28,12 +29,12 @@ def check_checkpoints(matrix: Matrix) -> None:
             if _reference_of(matrix, cell)[0] == cell:
                 key = "gguf" if matrix.backends[backend].checkpoint == "gguf" else "weights"
                 raise InputError(
-                    f"{where} is a reference, which the other cells are held against, and is the model itself: "
-                    f"name this checkpoint as models.{name}.{key}, or here under a scheme that is no reference"
+                    f"{where} is a reference, which the other cells are compared with, and is the model itself: "
+                    f"name this checkpoint as models.{name}.{key}, or here under a scheme that is not a reference"
                 )
             if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):
                 raise InputError(
-                    f"{where}: no tier has this cell, so that nobody would measure the checkpoint: add "
+                    f"{where}: no tier has this cell, so the checkpoint would never be measured: add "
                     f"{f'{name}/{cell}'!r} to the cells of a tier"
                 )
 
@@ -54,7 +55,7 @@ def check_references(matrix: Matrix) -> None:
             if other != reference:
                 name = reference.partition("/")[2]
                 raise InputError(
-                    f"{where}: {reference!r} is no reference, since {other_key} holds it against {other!r}: "
+                    f"{where}: {reference!r} is not a reference, since {other_key} compares it with {other!r}: "
                     f"name {other!r} here, or make it a reference of its own, with "
                     f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
                 )

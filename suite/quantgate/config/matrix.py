@@ -252,10 +252,10 @@ class Matrix(Record):
             return "is not of the form model/backend/scheme."
         model, backend, scheme = parts
         if not any(fnmatchcase(m, model) for m in self.models):
-            return f"names no model of this file: {model!r}. {allowed(model, self.models)}"
+            return f"names a model that this file does not have: {model!r}. {allowed(model, self.models)}"
         if not any(fnmatchcase(b, backend) for b in self.backends):
-            return f"names no backend: {backend!r}. {allowed(backend, self.backends)}"
+            return f"names an unknown backend: {backend!r}. {allowed(backend, self.backends)}"
         schemes = [s for b, e in self.backends.items() if fnmatchcase(b, backend) for s in e.schemes]
         if any(fnmatchcase(s, scheme) for s in schemes):
             return f"names a scheme with as_is: add {backend}/{scheme} to models.{model}.checkpoints"
-        return f"names no scheme of {backend}: {scheme!r}. {allowed(scheme, schemes)}"
+        return f"names a scheme that {backend} does not have: {scheme!r}. {allowed(scheme, schemes)}"

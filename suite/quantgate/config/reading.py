@@ -73,9 +73,7 @@ def _tier(
 ) -> dict[str, Any]:
     """Return a tier merged into the one that it extends: cells are added, options overridden key by key."""
     if name in seen:
-        raise InputError(
-            f"{path}: tiers.{name}.extends: goes round in a circle: {' -> '.join((*seen, name))}"
-        )
+        raise InputError(f"{path}: tiers.{name}.extends: is circular: {' -> '.join((*seen, name))}")
     if name not in tiers:
         raise InputError(f"{path}: tiers.{seen[-1]}.extends: no tier {name!r}. {allowed(name, tiers)}")
     table = tiers[name]
@@ -131,7 +129,7 @@ def expand_grids(path: Path, backends: Mapping[str, Any]) -> None:
         for name in made:
             if name in written:
                 raise InputError(
-                    f"{where}: makes {name!r}, which is among backends.{backend}.schemes: remove one"
+                    f"{where}: makes {name!r}, which backends.{backend}.schemes already has: remove one"
                 )
         entry["schemes"] = {**written, **made}
 
@@ -174,4 +172,4 @@ def _named(where: str, pattern: str, scheme: Mapping[str, Any]) -> str:
             f"{where}: {pattern!r} has {{{unknown}}}, and the grid has no key {unknown!r}. {allowed(unknown, scheme)}"
         ) from None
     except (ValueError, AttributeError, IndexError, TypeError) as error:
-        raise InputError(f"{where}: {pattern!r} is no pattern with keys in braces: {error}") from None
+        raise InputError(f"{where}: {pattern!r} is not a pattern with keys in braces: {error}") from None

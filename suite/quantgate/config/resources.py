@@ -72,7 +72,7 @@ def check_resources(
     """Raise InputError for GPUs that no scheme of a CUDA device can take, and for an entry of a model that matches no
     scheme. schemes: by backend and name."""
     named = {f"{backend}/{name}": one for backend, entry in schemes.items() for name, one in entry.items()}
-    remedy = 'give it device = "cuda", or leave gpus out'
+    remedy = 'give it device = "cuda", or remove gpus'
     for name, scheme in named.items():
         if scheme.resources.gpus and scheme.device == "cpu":
             backend, _, key = name.partition("/")
@@ -86,7 +86,7 @@ def check_resources(
             if not matching:
                 raise InputError(f"{where}: matches no backend/scheme. {allowed(pattern, named)}")
             if resources.gpus and all(one.device == "cpu" for one in matching):
-                raise InputError(f"{where}.gpus: what it matches computes on the CPU: {remedy}")
+                raise InputError(f"{where}.gpus: all schemes that it matches compute on the CPU: {remedy}")
 
 
 def lacking(asked: Resources, offers: Sequence[Offer]) -> str:

@@ -20,7 +20,7 @@ def _path(value: Any) -> Any:
     try:
         Path(value).expanduser()
     except RuntimeError:
-        raise ValueError(f"begins with a home directory that is not there: {value}") from None
+        raise ValueError(f"begins with a home directory that does not exist: {value}") from None
     return Path(value)
 
 
@@ -47,7 +47,7 @@ class Source(Record):
         if sum(v is not None for v in (self.asset, self.hub, self.path)) != 1:
             raise ValueError("give exactly one of asset, hub, path")
         if self.hub is None and self.revision is not None:
-            raise WrongValueError("revision", "is for a hub source alone: leave it out")
+            raise WrongValueError("revision", "is for a hub source only: remove it")
         if self.hub is not None and not re.fullmatch(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?", self.hub):
             raise WrongValueError(
                 "hub", f"must be the name of a repository, OWNER/NAME, not {plainly(self.hub)}"
@@ -55,7 +55,7 @@ class Source(Record):
         if self.hub is not None and not re.fullmatch("[0-9a-f]{40}", self.revision or ""):
             raise WrongValueError(
                 "revision",
-                "must be the 40 hexadecimal digits of a commit, since a branch or tag may move unseen: "
+                "must be the 40 hexadecimal digits of a commit, since a branch or a tag can move: "
                 f"`git ls-remote https://huggingface.co/{self.hub} {self.revision or 'main'}` prints them",
             )
         return self

@@ -69,7 +69,7 @@ def facts_of(path: Path, name: str, source: Mapping[str, str]) -> Facts:
 
 
 def _of_folder(folder: Path, name: str, source: Mapping[str, str]) -> Facts:
-    shapes = [shape for _, _, _, shape in tensors_of(folder).values()]
+    shapes = [tensor.shape for tensor in tensors_of(folder).values()]
     check_no_adapter(folder)
     read_json(folder / "config.json")
     quantization = quantization_of(folder)

@@ -124,7 +124,7 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
             return f"no tier of {matrix.path} measures a metric of this name{measured}"
         if entry.tier is not None and entry.tier not in gates:
             tiers = _nearest(entry.tier, gates, "tiers")
-            return f"tier = {entry.tier!r} is no tier of {matrix.path}{tiers}"
+            return f"tier = {entry.tier!r} is not a tier of {matrix.path}{tiers}"
         where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
         here = {tier: cells for tier, cells in gates.items() if entry.tier in (None, tier)}
         ids = [cell for cells in here.values() for cell in cells]

@@ -35,8 +35,8 @@ def _check_references(matrix: Matrix) -> None:
         for cell, reference in cells.items():
             if reference not in cells and not all(tier.leaves_out(cell, group) for group in groups):
                 raise InputError(
-                    f"{matrix.path}: tiers.{name}.cells: {cell} is held against {reference}, which is not among them: "
-                    f"add it, or leave out tiers.{name}.{groups[0]}"
+                    f"{matrix.path}: tiers.{name}.cells: {cell} is compared with {reference}, which is not among them: "
+                    f"add it, or remove tiers.{name}.{groups[0]}"
                 )
 
 
@@ -49,8 +49,8 @@ def _check_in_process(matrix: Matrix) -> None:
         for cell, other in cells.items():
             if other and other not in cells:
                 raise InputError(
-                    f"{matrix.path}: tiers.{name}.cells: {cell} is held against {other}, which runs the same weights "
-                    f"in process and is not among them: add it, or leave in_process out of its scheme"
+                    f"{matrix.path}: tiers.{name}.cells: {cell} is compared with {other}, which runs the same weights "
+                    f"in process and is not among them: add it, or remove in_process from its scheme"
                 )
 
 

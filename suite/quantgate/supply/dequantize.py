@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ SHOWN = 6
 """Tensors that an error names."""
 
 
-def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str = "float32") -> None:
-    """Dequantize a GGUF into a folder with config, tokenizer and one safetensors file. A split one is merged first:
-    transformers would read its first part alone.
+def safetensors_from_gguf(output: Path, *, report: Report, gguf: str) -> None:
+    """Dequantize a GGUF into a folder with config, tokenizer and one safetensors file of 32-bit floats. A split one is
+    merged first: transformers would read its first part alone.
 
     transformers loads GGUF files but refuses to save a model loaded from one, so the tensors are written here.
     """
@@ -36,7 +37,7 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
             params = llama_cpp.llama_model_quantize_default_params()
             params.only_copy = True
             rewrite(source, merged, params, "merged")
-        model, tokenizer = _loaded(merged, source, dtype)
+        model, tokenizer = _loaded(merged, source)
         tied = (
             set(getattr(model, "_tied_weights_keys", None) or ())
             if model.config.tie_word_embeddings
@@ -51,7 +52,7 @@ def safetensors_from_gguf(output: Path, *, report: Report, gguf: str, dtype: str
         tokenizer.save_pretrained(work)
 
 
-def _loaded(path: Path, source: Path, dtype: str) -> tuple[Any, Any]:
+def _loaded(path: Path, source: Path) -> tuple[Any, Any]:
     """Model and tokenizer of a GGUF in one file. source: what it was merged from, for messages."""
     import torch
     import transformers
@@ -60,7 +61,7 @@ def _loaded(path: Path, source: Path, dtype: str) -> tuple[Any, Any]:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
-            dtype=getattr(torch, dtype),
+            dtype=torch.float32,
             local_files_only=True,
             output_loading_info=True,
         )
@@ -99,20 +100,13 @@ def unread(header: Header, model: Any, count: int, info: dict[str, Any]) -> str:
     kinds = {rope.get("rope_type"), *(v.get("rope_type") for v in rope.values() if isinstance(v, dict))}
     if scaling != "none" and scaling not in kinds:
         return f"its rotary positions are scaled ({scaling}), transformers takes them unscaled"
-    stored = sum(_count(shape) for shape, _, _ in header.tensors.values())
+    stored = sum(math.prod(shape) for shape, _, _ in header.tensors.values())
     if stored == count:
         return ""
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
     mapped = get_gguf_hf_weights_map(model, processor)
     rest = [name for name in header.tensors if name not in mapped]
     return f"it holds {stored:,} weights, the model {count:,}, without {_names(rest)}"
-
-
-def _count(shape: Iterable[int]) -> int:
-    count = 1
-    for extent in shape:
-        count *= extent
-    return count
 
 
 def _names(names: Iterable[str]) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from unittest import mock
 
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
+from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.gguf_config import computed_otherwise, with_old_names
@@ -74,7 +75,7 @@ def stage(folder: Path, staged: Path) -> None:
         target = name
         if file in shards:
             target = f"model-{shards.index(file) + 1:05d}-of-{len(shards):05d}.safetensors"
-            index.update(dict.fromkeys(_names(file), target))
+            index.update(dict.fromkeys(read_tensors(file), target))
         elif file.suffix == ".safetensors" or name in (INDEX, "config.json"):
             continue
         (staged / target).parent.mkdir(parents=True, exist_ok=True)
@@ -89,13 +90,6 @@ def stage(folder: Path, staged: Path) -> None:
     (staged / "config.json").write_text(
         json.dumps(with_old_names(config))
     )  # some converters read it as it lies
-
-
-def _names(shard: Path) -> list[str]:
-    """Return the names of a safetensors file's tensors."""
-    with shard.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return [name for name in header if name != "__metadata__"]
 
 
 def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str, str]) -> bool:

@@ -19,14 +19,14 @@ def load_config(folder: Path) -> Any:
     except Exception as error:
         try:
             if not isinstance(table := json.loads(file.read_bytes()), dict):
-                raise ValueError("it is no JSON object")  # noqa: TRY004
+                raise ValueError("it is not a JSON object")  # noqa: TRY004
             kind, code = table.get("model_type"), "auto_map" in table
         except (OSError, ValueError) as damage:
-            raise AssetError(f"{file}: is no configuration: {damage}; fetch it again") from None
+            raise AssetError(f"{file}: is not a configuration: {damage}; fetch it again") from None
         if code:
             cause = f"its model type {kind!r} needs code that comes with it (auto_map), which is not run"
         elif kind not in transformers.CONFIG_MAPPING:
-            cause = f"its model type {kind!r} is none that transformers {transformers.__version__} knows"
+            cause = f"transformers {transformers.__version__} does not know its model type {kind!r}"
         else:
             cause = " ".join(str(error).split())
         raise AssetError(

@@ -63,7 +63,7 @@ def test_a_scheme_for_files_as_they_are_exists_where_there_is_one(tmp_path: Path
         (
             '"lamacpp/Q4_K_M" = { path = "x.gguf" }',
             "",
-            "models.mine.checkpoints: 'lamacpp/Q4_K_M' is no backend/scheme: no backend 'lamacpp'. "
+            "models.mine.checkpoints: 'lamacpp/Q4_K_M' is not a backend/scheme: there is no backend 'lamacpp'. "
             "Did you mean 'llamacpp'? ",
         ),
         (
@@ -80,8 +80,8 @@ def test_a_scheme_for_files_as_they_are_exists_where_there_is_one(tmp_path: Path
         (
             Q4,
             '"mine/llamacpp/Q8_0"',
-            "models.mine.checkpoints: 'llamacpp/Q4_K_M': no tier has this cell, so that nobody would measure the "
-            "checkpoint: add 'mine/llamacpp/Q4_K_M' to the cells of a tier",
+            "models.mine.checkpoints: 'llamacpp/Q4_K_M': no tier has this cell, so the checkpoint would never be "
+            "measured: add 'mine/llamacpp/Q4_K_M' to the cells of a tier",
         ),
         (
             '"llamacpp/Q4_K_M" = { path = "x.gguf", sha256 = "12" }',

@@ -52,14 +52,17 @@ def test_grids_stand_beside_what_is_written_out() -> None:
             "m.toml: backends.b.grid (entry 1).name: 'a{bit}' has {bit}, and the grid has no key 'bit'. "
             "Did you mean 'bits'? Allowed: bits",
         ),
-        ([{"name": "a{bits", "bits": [3]}], "m.toml: backends.b.grid (entry 1).name: 'a{bits' is no pattern"),
+        (
+            [{"name": "a{bits", "bits": [3]}],
+            "m.toml: backends.b.grid (entry 1).name: 'a{bits' is not a pattern",
+        ),
         (
             [{"name": "a{bits}", "bits": [3, 4], "block": [64, 128]}],
             "m.toml: backends.b.grid (entry 1).name: makes 'a3' twice: put every key that varies into the pattern",
         ),
         (
             [{"name": "{bits}p", "bits": [8, 16]}],
-            "m.toml: backends.b.grid: makes '16p', which is among backends.b.schemes: remove one",
+            "m.toml: backends.b.grid: makes '16p', which backends.b.schemes already has: remove one",
         ),
     ],
 )

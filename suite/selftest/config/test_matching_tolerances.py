@@ -43,7 +43,7 @@ from selftest.config.tolerance_file import load_text, one_entry
         ('metric = "perplexity/mean/loss"\nrelative = 0.1', r"did you mean 'perplexity/loss'\?"),
         (
             'metric = "perplexity"\ntier = "lnog"\nrelative = 0.1',
-            r"tier = 'lnog' is no tier of .*matrix.toml \(did you mean 'long'\?\)",
+            r"tier = 'lnog' is not a tier of .*matrix.toml \(did you mean 'long'\?\)",
         ),
         (
             'metric = "perplexity"\ncell = "mne/llamacpp/F16"\nreason = "x"\nrelative = 0.1',

@@ -24,23 +24,27 @@ def test_an_unknown_tier_names_those_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("mien/llamacpp/F16", "names no model of this file: 'mien'. Did you mean 'mine'? Allowed: mine"),
+        (
+            "mien/llamacpp/F16",
+            "names a model that this file does not have: 'mien'. Did you mean 'mine'? Allowed: mine",
+        ),
         (
             "mine/lama.cpp/F16",
-            "names no backend: 'lama.cpp'. Did you mean 'llamacpp'? "
+            "names an unknown backend: 'lama.cpp'. Did you mean 'llamacpp'? "
             "Allowed: bitsandbytes, kbit, llamacpp, llmcompressor, served, transformers",
         ),
         (
             "mine/bitsandbytes/nf3",
-            "names no scheme of bitsandbytes: 'nf3'. Did you mean 'nf4'? "
+            "names a scheme that bitsandbytes does not have: 'nf3'. Did you mean 'nf4'? "
             "Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
         ),
         (
             "mine/bitsandbytes/Q4_K_M",
-            "names no scheme of bitsandbytes: 'Q4_K_M'. Allowed: cuda-fp4, cuda-int8, cuda-nf4, fp4, int8, nf4, nf4-dq",
+            "names a scheme that bitsandbytes does not have: 'Q4_K_M'. Allowed: cuda-fp4, cuda-int8, cuda-nf4, "
+            "fp4, int8, nf4, nf4-dq",
         ),
         ("mine/llamacpp", "is not of the form model/backend/scheme."),
-        ("other/*/*", "names no model of this file: 'other'. Allowed: mine"),
+        ("other/*/*", "names a model that this file does not have: 'other'. Allowed: mine"),
     ],
 )
 def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
@@ -115,8 +119,8 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[models.a]\nlicense = 'MIT'\nweights = { hub = 'o/m', revision = 'v1.0' }",
-            "models.a.weights.revision: must be the 40 hexadecimal digits of a commit, since a branch or tag may move "
-            "unseen: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
+            "models.a.weights.revision: must be the 40 hexadecimal digits of a commit, since a branch or a tag can "
+            "move: `git ls-remote https://huggingface.co/o/m v1.0` prints them",
         ),
         (
             "[models.'a/b']\nlicense = 'MIT'\ngguf = { path = 'x' }",
@@ -162,14 +166,14 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
         ),
         (
             "[backends.bitsandbytes]\nreference = 'transformers/bf16'",
-            "backends.bitsandbytes.reference: 'transformers/bf16' is no reference, since "
-            "backends.transformers.reference holds it against 'transformers/fp32': name 'transformers/fp32' here, or "
+            "backends.bitsandbytes.reference: 'transformers/bf16' is not a reference, since "
+            "backends.transformers.reference compares it with 'transformers/fp32': name 'transformers/fp32' here, or "
             "make it a reference of its own, with backends.transformers.schemes.bf16.reference = 'transformers/bf16'",
         ),
         (
             "[backends.llamacpp.schemes]\nF16 = { reference = 'llamacpp/Q8_0' }\nQ8_0 = { reference = 'llamacpp/F16' }",
-            "backends.llamacpp.reference: 'llamacpp/F16' is no reference, since "
-            "backends.llamacpp.schemes.F16.reference holds it against 'llamacpp/Q8_0'",
+            "backends.llamacpp.reference: 'llamacpp/F16' is not a reference, since "
+            "backends.llamacpp.schemes.F16.reference compares it with 'llamacpp/Q8_0'",
         ),
         (
             "[backends.bitsandbytes]\nreference = 'fp32'",
@@ -188,8 +192,8 @@ def test_divergence_from_a_reference_that_is_not_measured_is_refused(tmp_path: P
     assert "divergence" in load_text(tmp_path, text).tier("smoke").group_options
     message = refusal(tmp_path, text.replace("mine/llamacpp/F16", "mine/llamacpp/Q8_0"))
     assert message == (
-        "tiers.smoke.cells: mine/llamacpp/Q8_0 is held against mine/llamacpp/F16, which is not among them: "
-        "add it, or leave out tiers.smoke.divergence"
+        "tiers.smoke.cells: mine/llamacpp/Q8_0 is compared with mine/llamacpp/F16, which is not among them: "
+        "add it, or remove tiers.smoke.divergence"
     )
 
 

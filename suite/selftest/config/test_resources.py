@@ -57,8 +57,8 @@ def test_a_scheme_of_a_cuda_device_takes_one_gpu(tmp_path: Path) -> None:
         ),
         (
             'resources = { "llamacpp/Q*" = { gpus = 2 } }',
-            'resources."llamacpp/Q*".gpus: what it matches computes on the CPU: give it device = "cuda", or leave gpus '
-            "out",
+            'resources."llamacpp/Q*".gpus: all schemes that it matches compute on the CPU: give it '
+            'device = "cuda", or remove gpus',
         ),
         (
             'resources = { "lamacpp/Q4_0" = { memory = 8 } }',
@@ -75,7 +75,7 @@ def test_gpus_of_a_scheme_that_computes_on_the_cpu(tmp_path: Path) -> None:
     text = f"{USER_FILE}[backends.llamacpp.schemes.Q4_K_M]\nresources = {{ gpus = 2 }}\n"
     assert refusal(tmp_path, text) == (
         "backends.llamacpp.schemes.Q4_K_M.resources.gpus: the scheme computes on the CPU: give it "
-        'device = "cuda", or leave gpus out'
+        'device = "cuda", or remove gpus'
     )
 
 

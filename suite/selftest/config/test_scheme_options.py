@@ -105,7 +105,7 @@ def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
         ),
         (
             "llamacpp/Q6_K",
-            "tiers.smoke.cells: mine/served/mine is held against mine/llamacpp/Q6_K, ",
+            "tiers.smoke.cells: mine/served/mine is compared with mine/llamacpp/Q6_K, ",
         ),
     ],
 )

@@ -151,10 +151,13 @@ def test_the_sentence_says_what_must_stand_there(tmp_path: Path, more: str, mess
         ("sha256 = { 'x y' = '12' }", 'sha256."x y": must be the 64 hexadecimal digits'),
         ("sha256 = {}", "sha256: must not be empty"),
         ("sha256 = 12", "sha256: must be text in quotes or a table, not 12"),
-        ("revision = 'main'", "revision: is for a hub source alone: leave it out"),
+        ("revision = 'main'", "revision: is for a hub source only: remove it"),
         ("file = ''", "file: must not be empty"),
         ('path = "a\\u0000b"', "path: must be a path, not 'a"),
-        ("path = '~nobody-of-this-name/x'", "path: begins with a home directory that is not there: ~nobody"),
+        (
+            "path = '~nobody-of-this-name/x'",
+            "path: begins with a home directory that does not exist: ~nobody",
+        ),
         (
             "hub = 'https://huggingface.co/a/b'",
             "hub: must be the name of a repository, OWNER/NAME, not 'https",

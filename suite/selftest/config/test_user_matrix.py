@@ -94,8 +94,8 @@ def test_extending_reaches_through_two_tiers(tmp_path: Path) -> None:
             'extends = "smoek"',
             "tiers.nightly.extends: no tier 'smoek'. Did you mean 'smoke'? Allowed: nightly, other, smoke",
         ),
-        ('extends = "nightly"', "tiers.nightly.extends: goes round in a circle: nightly -> nightly"),
-        ('extends = "other"', "tiers.nightly.extends: goes round in a circle: nightly -> other -> nightly"),
+        ('extends = "nightly"', "tiers.nightly.extends: is circular: nightly -> nightly"),
+        ('extends = "other"', "tiers.nightly.extends: is circular: nightly -> other -> nightly"),
         (
             'extends = ["smoke"]',
             "tiers.nightly.extends: must be the name of one tier, not a list. Allowed: nightly, other, smoke",

@@ -194,7 +194,7 @@ def test_a_run_bounds_the_cache_and_keeps_what_it_uses(root: Path, monkeypatch: 
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
 def test_a_limit_that_is_no_number_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTGATE_CACHE_LIMIT", text)
-    with pytest.raises(InputError, match="is no number of gigabytes; write QUANTGATE_CACHE_LIMIT=50"):
+    with pytest.raises(InputError, match="is not a number of gigabytes; write QUANTGATE_CACHE_LIMIT=50"):
         limit_bytes()
 
 

@@ -117,13 +117,13 @@ def test_links_that_somebody_made_are_followed(folder: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("shard", "problem"),
     [
-        ("w.bin", r"'w.bin' is no safetensors file, and other formats can run code when loaded; convert"),
+        ("w.bin", r"'w.bin' is not a safetensors file, and other formats can run code when loaded; convert"),
         ("../w.safetensors", r"'../w.safetensors' leaves the folder; put the shard into it"),
         ("sub/../../w.safetensors", r"leaves the folder"),
         ("/tmp/w.safetensors", r"leaves the folder"),
         ("..\\w.safetensors", r"leaves the folder"),
         ("c.safetensors", r"'c.safetensors': no such file: a shard is missing; fetch the checkpoint again"),
-        (7, r"7 is no safetensors file"),
+        (7, r"7 is not a safetensors file"),
     ],
 )
 def test_what_an_index_may_not_name(folder: Path, shard: object, problem: str) -> None:
@@ -172,17 +172,17 @@ def cut(folder: Path) -> None:
         ),
         (leave_pickles, "has its weights in pytorch_model-1.bin and 1 more, a format that is not loaded"),
         (leave_an_adapter, "holds an adapter without its model: merge it into the model first"),
-        (cut, r"a.safetensors: is cut off: its header promises \d+ bytes, the file has \d+; fetch it again"),
+        (cut, r"a.safetensors: is cut off: its header needs \d+ bytes, the file has \d+; fetch it again"),
         (
             lambda f: (f / SHARDS[0]).write_bytes(b"junk" * 4),
             "a.safetensors: is cut off: 16 bytes, not even its",
         ),
         (
             lambda f: (f / SHARDS[0]).write_bytes(b"\x02" + b"\0" * 7 + b"[]"),
-            "a.safetensors: is no safetensors",
+            "a.safetensors: is not a safetensors",
         ),
         (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
-        (lambda f: (f / "model.safetensors.index.json").write_text("{"), "is no index of safetensors"),
+        (lambda f: (f / "model.safetensors.index.json").write_text("{"), "is not an index of safetensors"),
         (lambda f: write_index(f, {}), "weight_map: names no tensors"),
     ],
 )
@@ -196,7 +196,7 @@ def test_what_is_wrong_with_a_folder(folder: Path, edit: Callable[[Path], object
     ("data", "problem"),
     [
         (b"", "is cut off or damaged: its 0 bytes end within its header"),
-        (b"PK\x03\x04", r"is no GGUF file that can be read here: it begins with b'PK\\x03\\x04'"),
+        (b"PK\x03\x04", r"is not a GGUF file that can be read here: it begins with b'PK\\x03\\x04'"),
         (
             gguf_bytes({"t": [1.0]}, {"a": 1})[:40],
             "is cut off or damaged: its 40 bytes end within its header",

@@ -25,9 +25,12 @@ def _value(key: str, kind: int, value: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (_value("general.alignment", STRING, _text("x")), "its general.alignment is 'x', which is no count"),
-        (_value("split.count", STRING, _text("two")), "its split.count is 'two', which is no count"),
-        (_value("split.no", INT32, struct.pack("<i", -3)), "its split.no is -3, which is no count"),
+        (
+            _value("general.alignment", STRING, _text("x")),
+            "its general.alignment is 'x', which is not a count",
+        ),
+        (_value("split.count", STRING, _text("two")), "its split.count is 'two', which is not a count"),
+        (_value("split.no", INT32, struct.pack("<i", -3)), "its split.no is -3, which is not a count"),
         # A loop over as many strings as the file promises would not end in a year.
         (_value("tokens", ARRAY, struct.pack("<IQ", STRING, 1 << 60)), "bytes end within its header"),
         (_value("deep", ARRAY, struct.pack("<IQ", ARRAY, 1) * 3000), "bytes end within its header"),

@@ -224,7 +224,7 @@ def test_a_splitting_that_is_taken_for_another_is_seen(
         ),
         (
             lambda c, t: c.update(model_type="own"),
-            r"its model type 'own' is none that transformers [\d.]+ knows",
+            r"transformers [\d.]+ does not know its model type 'own'",
         ),
     ],
 )

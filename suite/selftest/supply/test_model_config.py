@@ -12,10 +12,10 @@ from quantgate.supply.model_config import load_config
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        ("[1]", "is no configuration: it is no JSON object; fetch it again"),
-        ("{", "is no configuration: Expecting property name"),
-        (None, r"is no configuration: .*No such file"),
-        ('{"model_type": "lama"}', "its model type 'lama' is none that transformers"),
+        ("[1]", "is not a configuration: it is not a JSON object; fetch it again"),
+        ("{", "is not a configuration: Expecting property name"),
+        (None, r"is not a configuration: .*No such file"),
+        ('{"model_type": "lama"}', r"transformers [\d.]+ does not know its model type 'lama'"),
         (
             '{"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine"}}',
             "its model type 'mine' needs code that comes with it",

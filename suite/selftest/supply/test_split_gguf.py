@@ -65,7 +65,7 @@ def test_whole_files_with_names_of_parts(split: Path) -> None:
     for part in contents(split).values():
         part.write_bytes(gguf_bytes({"t": [1.0]}, {}))
     with pytest.raises(
-        AssetError, match=r"00001-of-00003.gguf: is a whole GGUF, and its name that of a part"
+        AssetError, match=r"00001-of-00003.gguf: is a whole GGUF file with the name of a part"
     ):
         identity(split)
 
@@ -76,9 +76,7 @@ def test_parts_that_lack_tensors(split: Path) -> None:
     identity(split)
     last = split.with_name("x-00003-of-00003.gguf")
     last.write_bytes(gguf_bytes({}, {"split.no": 2, "split.count": 3}))
-    with pytest.raises(
-        AssetError, match="its parts hold 2 tensors together, and its header promises 3; fetch"
-    ):
+    with pytest.raises(AssetError, match="its parts hold 2 tensors together, and its header says 3; fetch"):
         contents(split)
 
 
