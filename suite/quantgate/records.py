@@ -56,7 +56,7 @@ class Declared(NamedTuple):
     """A metric that a group can measure (`quantgate.measure.groups.Group.metrics`). `{tasks}` in a name stands for each
     entry of that option of the group.
 
-    share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is held against the
+    share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is compared with the
     reference's (both: `quantgate.run.relative`).
     """
 

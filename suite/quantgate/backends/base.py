@@ -161,8 +161,8 @@ class NamesLikeliest(Protocol):
 
 @runtime_checkable
 class ShakesHands(Protocol):
-    """A model whose answers come from elsewhere and are held against each other before one counts; no capability that a
-    metric group needs."""
+    """A model whose answers come from elsewhere and are compared with each other before one counts; no capability that
+    a metric group needs."""
 
     def handshake(self, tokens: Sequence[int]) -> str:
         """Ask about texts of these tokens. Returns what a record has to say of the answers; empty: nothing. Raises

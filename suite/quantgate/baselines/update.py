@@ -113,7 +113,7 @@ def plan_update(
     void, narrow = (sensitivity.void, sensitivity.narrow) if sensitivity else ([], [])
     refusals = [_line(v) for v in mine if v.status is Status.ERROR and not v.wrong]
     refusals += why_refused(new.cell, verdicts)
-    refusals += [f"{text}; as it is, this gate never turns red" for text in void]
+    refusals += [f"{text}; as it is, this gate can never fail" for text in void]
     if not new.complete:
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:

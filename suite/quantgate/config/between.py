@@ -40,7 +40,7 @@ def check_checkpoints(matrix: Matrix) -> None:
 
 
 def check_references(matrix: Matrix) -> None:
-    """Raise InputError for a reference that is no backend/scheme, and for one that is held against another cell: a
+    """Raise InputError for a reference that is no backend/scheme, and for one that is compared with another cell: a
     reference leaves its log-probabilities to the others, and has no divergence itself."""
     cells = [f"{b}/{s}" for b, entry in matrix.backends.items() for s in entry.schemes]
     for backend, entry in matrix.backends.items():
@@ -74,7 +74,7 @@ def check_in_process(matrix: Matrix) -> None:
 
 
 def _reference_of(matrix: Matrix, name: str) -> tuple[str, str]:
-    """What `backend/scheme` is held against, and the key that says so."""
+    """What `backend/scheme` is compared with, and the key that says so."""
     backend, _, scheme = name.partition("/")
     entry = matrix.backends[backend]
     if (given := entry.schemes[scheme].reference) is not None:

@@ -87,8 +87,8 @@ class Scheme(BaseModel):
 
 
 class BackendEntry(Record):
-    """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are held
-    against. minimum_share: of schemes that state none."""
+    """Schemes of a backend, the kind of checkpoint it loads, and the cell that timings and divergence are compared
+    with. minimum_share: of schemes that state none."""
 
     checkpoint: Form
     reference: str
@@ -128,7 +128,7 @@ class Cell(Record):
     """What it loads as it is; None: what is made from the model's checkpoint."""
     resources: Resources = Resources()
     in_process: str = ""
-    """Id of the cell that runs the same weights in process; empty: nothing is held against it."""
+    """Id of the cell that runs the same weights in process; empty: nothing is compared with it."""
 
     @property
     def id(self) -> str:

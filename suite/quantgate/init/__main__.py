@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add(
         "--reference",
         metavar="PATH|HUB_ID",
-        help="the full-precision checkpoint that a quantized one is held against (divergence, loss)",
+        help="the full-precision checkpoint that a quantized one is compared with (divergence, loss)",
     )
     add("--name", help="the model's name in cells (default: that of the file or folder)")
     add(
@@ -84,7 +84,7 @@ def starter(model: str, reference: str | None, name: str | None, folder: Path) -
             raise AssetError(f"{reference}: is quantized itself; name the full-precision checkpoint")
         if not facts.quantized:
             raise AssetError(
-                f"{model}: is in full precision, and its cells are held against it: leave out --reference"
+                f"{model}: is in full precision, and its cells are compared with it: leave out --reference"
             )
     chosen = choose(facts, other, load_matrix().backends)
     if not chosen.cells:

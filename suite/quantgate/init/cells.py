@@ -1,4 +1,4 @@
-"""Which cells a starter tier has: those that this machine can run, and the references that they are held against."""
+"""Which cells a starter tier has: those that this machine can run, and the references that they are compared with."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Chosen:
 
 
 def choose(facts: Facts, reference: Facts | None, schemes: dict[str, BackendEntry]) -> Chosen:
-    """Choose cells for a checkpoint. reference: the full-precision checkpoint that a quantized one is held against.
+    """Choose cells for a checkpoint. reference: the full-precision checkpoint that a quantized one is compared with.
     Raises AssetError for a quantization that no backend loads."""
     chosen = Chosen()
     if not facts.quantized:
@@ -77,7 +77,7 @@ def _add(chosen: Chosen, names: Iterable[str], schemes: dict[str, BackendEntry],
         if reference in (name, *chosen.cells):
             chosen.cells.append(name)
         else:
-            chosen.skipped[name] = f"is held against {reference}, which is not here"
+            chosen.skipped[name] = f"is compared with {reference}, which is not here"
 
 
 def _missing(backend: str, scheme: Scheme) -> str:

@@ -163,7 +163,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
 
 
 def has_divergence(chosen: Chosen) -> bool:
-    """Return whether the first cell is one that the others are held against."""
+    """Return whether the first cell is one that the others are compared with."""
     return len(chosen.cells) > 1
 
 
@@ -188,7 +188,7 @@ def _why(cell: str, chosen: Chosen) -> str:
     if cell == chosen.as_is:
         return "   # the checkpoint as it is"
     if cell.partition("/")[2] in ("fp32", "F16", "cuda-bf16", "cuda-F16"):
-        return "   # a reference: others are held against it"
+        return "   # a reference: others are compared with it"
     return ""
 
 

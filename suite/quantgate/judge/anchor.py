@@ -33,7 +33,7 @@ class Origin(Record):
 
 
 class Anchor(Record):
-    """An accepted value that later ones are held against."""
+    """An accepted value that later ones are compared with."""
 
     metric: Metric
     """Without `raw`, which no test of the mean reads."""
@@ -69,9 +69,9 @@ class Anchors(NamedTuple):
 def anchor_of(
     anchors: Mapping[str, Anchor], name: str, measured: Metric, environment: Mapping[str, Scalar]
 ) -> Anchor | None:
-    """Return the anchor that a value is held against: the one on the same kernels, else the one whose kernels have most
-    features in common. Timings and memory peaks have no other than on their own kernels. None: the baseline itself is
-    the anchor."""
+    """Return the anchor that a value is compared with: the one on the same kernels, else the one whose kernels have
+    most features in common. Timings and memory peaks have no other than on their own kernels. None: the baseline itself
+    is the anchor."""
     kinds = {one.kernels: key for key, one in anchors.items() if name_of(key) == name}
     kernels = kernels_of(measured, environment)
     if measured.nested:
@@ -85,7 +85,7 @@ def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_a
 
     A value that was judged against the one that it replaces, and differs from it, leaves that one as anchor where there
     is none yet for its kernels. Where the two cannot be compared (other tokens, another workload), nothing of before
-    can be held against the new value, which begins anew. re_anchor: all that were judged begin anew.
+    can be compared with the new value, which begins anew. re_anchor: all that were judged begin anew.
     """
     kept = dict(anchors)
     moved: dict[str, list[str]] = {}

@@ -58,12 +58,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One look at a cell: a measurement and what it is held against.
+    """One look at a cell: a measurement and what it is compared with.
 
     old: the stored baseline, or the measurement in the other environment; None where there is neither.
     anchors: what losses of the baseline's metrics add up from, by `on_kernels`; none in an A/B run.
     no_reference: why metrics relative to the reference are missing from `new`, if they are. apart: why `new` can be
-    held against nothing: other versions measured it than those of the run; empty: it can.
+    compared with nothing: other versions measured it than those of the run; empty: it can.
     """
 
     new: Measurement

@@ -1,4 +1,4 @@
-"""Values of a metric on several kinds of kernels: their names, and which of them another value is held against."""
+"""Values of a metric on several kinds of kernels: their names, and which of them another value is compared with."""
 
 from __future__ import annotations
 

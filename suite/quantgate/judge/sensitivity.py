@@ -25,7 +25,7 @@ def gate_level(
 ) -> float:
     """Return the one-sided level of one gate, so that a run of all gates of `metrics` (by cell, by name) raises any
     false alarm with probability `run_alpha` at most, however the gates depend on each other: run_alpha / N, Bonferroni
-    (Dunn, JASA 56 (1961) 52-64). anchored: by cell, the metrics that are held against an anchor, too, which is another
+    (Dunn, JASA 56 (1961) 52-64). anchored: by cell, the metrics that are compared with an anchor, too, which is another
     test of the same noise.
 
     Not counted and not covered are gates without a distribution to test by. Reproduction, quantiles, root mean squares

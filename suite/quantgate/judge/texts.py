@@ -30,7 +30,7 @@ def same_texts(
     other = [number for number, (a, b) in enumerate(zip(old, new, strict=True)) if a != b]
     share = len(other) / len(new)
     limit = tolerance.limit(unchanged=not relevant(environment, unused))
-    text = f"all {len(new):,} texts are the baseline's, token by token"
+    text = f"all {len(new):,} texts equal the baseline's, token by token"
     if other:
         first = other[0]
         place = next(
@@ -38,8 +38,8 @@ def same_texts(
             min(len(old[first]), len(new[first])),
         )
         text = (
-            f"{len(other):,} of {len(new):,} texts are not the baseline's: the first is that of prompt {first + 1:,}, "
-            f"from token {place + 1:,} on"
+            f"{len(other):,} of {len(new):,} texts differ from the baseline's: the first is that of prompt "
+            f"{first + 1:,}, from token {place + 1:,} on"
         )
     return Verdict(
         cell=cell,

@@ -1,4 +1,4 @@
-"""What a reference wrote, left for the cells that are held against it; and what can be said of a written text."""
+"""What a reference wrote, left for the cells that are compared with it; and what can be said of a written text."""
 
 from __future__ import annotations
 

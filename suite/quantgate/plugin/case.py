@@ -138,7 +138,7 @@ def describe(verdict: Verdict) -> str:
     lines += [line for line in (verdict.confirmed, verdict.reference) if line]
     lines += [f"environment: {change}" for change in verdict.environment]
     if verdict.reproduce:
-        lines.append(f"again: {verdict.reproduce}")
+        lines.append(f"reproduce: {verdict.reproduce}")
     return "\n  ".join(lines)
 
 

@@ -205,7 +205,7 @@ def _unforeseen(reporter: Any, outcome: finish.Outcome) -> Iterator[None]:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Name the tier and what it is held against."""
+    """Name the tier and what it is compared with."""
     wiring = config.stash[WIRING]
     against = wiring.options.against
     return (

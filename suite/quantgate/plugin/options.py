@@ -72,7 +72,7 @@ class Options:
     )
     threads: int | None = _value(
         "N",
-        "threads of each measuring process (default: the cores it may use, of a quota whole ones)",
+        "threads of each measuring process (default: the cores that it may use; of a CPU quota, the whole ones)",
         type=int,
     )
     baselines: Path | None = _path("DIR", "where baselines are kept (default: baselines/)")
@@ -81,7 +81,7 @@ class Options:
     reason: str = _value("TEXT", "why the baselines change; kept in them", default="")
     accept_regressions: bool = _flag("with --update-baselines: also values worse than tolerance")
     re_anchor: bool = _flag(
-        "with --update-baselines: losses add up from these values from now on, whatever was lost before them"
+        "with --update-baselines: make these values the anchors, so that earlier losses no longer count"
     )
     machine: str | None = _value(
         "NAME", "gate absolute timings too: this machine is NAME, and its fingerprint must match"
@@ -98,17 +98,17 @@ class Options:
     )
     executor: str | None = _value(
         "ray[=ADDRESS]",
-        "measure the cells on the nodes of a Ray cluster: ADDRESS is HOST:PORT of its head; without, the cluster that "
-        "this machine belongs to, or else this machine alone",
+        "measure the cells on the nodes of a Ray cluster: ADDRESS is HOST:PORT of its head; without it, the cluster "
+        "that this machine belongs to, or else this machine alone",
     )
-    mixed_nodes: bool = _flag("with --executor: judge what nodes with other versions have measured, too")
+    mixed_nodes: bool = _flag("with --executor: also judge what nodes with other versions measured")
     min_judged: float | None = _value(
         "SHARE",
-        "fail (exit status 14) where fewer of the gates were judged, 0 to 1: 0.9 is nine of ten",
+        "fail with exit status 14 if a smaller share of the gates was judged, 0 to 1: 0.9 is nine of ten",
         type=float,
     )
     results: Path | None = _path("DIR", "where measurements and logs go (default: .quantgate/)")
-    reuse: bool = _flag("take measurements of an earlier or interrupted run where nothing has changed")
+    reuse: bool = _flag("reuse measurements of an earlier or interrupted run where nothing has changed")
     report: Path | None = _path("DIR", "write report.html, report.md, report.json and comment.md there")
     history: Path | None = _path("DIR", "append this run to the history there, one new file for each run")
     profile: bool = _flag(
@@ -168,7 +168,7 @@ class Options:
             if getattr(self, name) and not getattr(self, partner):
                 flag = self.flag(name)
                 raise InputError(
-                    f"{flag} does nothing without {self.flag(partner)}: add that, or leave it out"
+                    f"{flag} has no effect without {self.flag(partner)}: add that, or remove {flag}"
                 )
         if self.text is not None:
             if not self.text.is_file():
@@ -195,7 +195,8 @@ class Options:
             raise InputError(f"--min-judged {share:g}: must be between 0 and 1 (0.9 is nine gates of ten)")
         if self.update_baselines:
             raise InputError(
-                "--min-judged does not go with --update-baselines, which judges nothing that is new: leave one out"
+                "--min-judged cannot be combined with --update-baselines, which accepts values instead of judging "
+                "them: remove one of them"
             )
 
     def _check_executor(self, executor: str) -> None:
@@ -203,8 +204,8 @@ class Options:
             raise InputError(f"--executor {executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
         reasons = {
             "against": "an A/B run measures both environments on this machine, in turns",
-            "machine": "it names this machine, and the nodes of a cluster measure",
-            "profile": "what runs side by side adds up to no wall time",
+            "machine": "it stands for this machine, but the nodes of the cluster do the measuring",
+            "profile": "times of parallel processes do not add up to the wall time",
         }
         self._refuse_with("--executor", reasons)
 
@@ -212,29 +213,31 @@ class Options:
         for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
             if getattr(self, name):
                 raise InputError(
-                    f"--against does not go with {self.flag(name)}: an A/B run measures both environments now and "
-                    "leaves baselines alone"
+                    f"--against cannot be combined with {self.flag(name)}: an A/B run measures both environments now "
+                    "and leaves baselines alone"
                 )
         if self.pair_count < 2:
-            raise InputError(f"--pairs {self.pair_count}: must be 2 or more; one pair says nothing of noise")
+            raise InputError(
+                f"--pairs {self.pair_count}: must be 2 or more; one pair does not show the noise"
+            )
         parse(environment)
 
     def check_parallel(self, spread_by: str) -> None:
-        """Refuse what does not go with the processes of pytest-xdist. spread_by: the options that ask for them. Raises
-        InputError."""
+        """Refuse what cannot be combined with the processes of pytest-xdist. spread_by: the options that ask for them.
+        Raises InputError."""
         reasons = {
             "update_baselines": "one process writes baselines",
             "against": "its processes take turns",
             "executor": "Ray spreads the cells",
-            "profile": "what runs side by side adds up to no wall time",
+            "profile": "times of parallel processes do not add up to the wall time",
         }
         self._refuse_with(spread_by, reasons)
 
     def _refuse_with(self, partner: str, reasons: Mapping[str, str]) -> None:
-        """Raise InputError for an option that does not go with `partner`. reasons: by the option's name."""
+        """Raise InputError for an option that cannot be combined with `partner`. reasons: by the option's name."""
         for name, reason in reasons.items():
             if getattr(self, name):
-                raise InputError(f"{self.flag(name)} does not go with {partner}: {reason}")
+                raise InputError(f"{self.flag(name)} cannot be combined with {partner}: {reason}")
 
 
 @dataclass(frozen=True, eq=False)  # pytest 9.0 hashes plugins, and a mapping has no hash

@@ -103,8 +103,8 @@ class Wiring:
         comparing = [g for g, o in self.tier.group_options.items() if len(group_of(g).needs(o).texts) > 1]
         if options.text is not None and comparing:
             raise InputError(
-                f"{options.flag('text')} does not go with tier {options.tier}, which compares texts ({comparing[0]}): "
-                "leave it out"
+                f"{options.flag('text')} cannot be combined with tier {options.tier}, which compares several texts "
+                f"({comparing[0]}): remove it"
             )
         for path in (cache_dir(), self.results, self.root):
             if problem := path_problem(path):
@@ -174,7 +174,7 @@ class Wiring:
             return
         void, narrow = foreseen(self._all_needs, self.cells.values(), self.tier, self.tolerances)
         if void:
-            lines = [f"{text}; as it is, this gate never turns red" for text in void]
+            lines = [f"{text}; as it is, this gate can never fail" for text in void]
             raise InputError("\n".join([f"tier {self.options.tier}: samples are too small", *lines]))
         for text in narrow:
             self.screen.say(f"note: {text}")
@@ -275,5 +275,6 @@ class Wiring:
     def _bound_cache(self) -> None:
         if removed := bound(time.time() - (time.monotonic() - self.begin)):
             size = sum(thing.bytes for thing in removed) / 1e9
-            things = f"{len(removed)} things not used for a day or more"
-            self.screen.say(f"removed from the cache: {things}, {size:.1f} GB")
+            self.screen.say(
+                f"removed from the cache: {size:.1f} GB unused for a day or more ({len(removed)} in all)"
+            )

@@ -50,7 +50,7 @@ class AgainstRun:
         return sides
 
     def reference(self, cell: Cell) -> None:
-        """Return None: each cell is held against itself in the other environment."""
+        """Return None: each cell is compared with itself in the other environment."""
 
     def again(self, cell: Cell, request: str) -> FreshPairs:
         """Measure both sides anew, in as many pairs as before."""

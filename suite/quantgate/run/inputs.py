@@ -41,7 +41,7 @@ def _check_references(matrix: Matrix) -> None:
 
 
 def _check_in_process(matrix: Matrix) -> None:
-    """Raise InputError where a tier would hold a served cell against one that is not among its cells."""
+    """Raise InputError where a tier would compare a served cell with one that is not among its cells."""
     for name, tier in matrix.tiers.items():
         if agreement_group() not in tier.group_options:
             continue

@@ -28,7 +28,7 @@ class Measurer(Protocol):
         """Return the cell's record with everything that the plan asks of it."""
 
     def compare(self, cell: Cell, request: str) -> Comparison:
-        """Return the cell's record and what it is held against. Raises MeasurementError where the record lacks the
+        """Return the cell's record and what it is compared with. Raises MeasurementError where the record lacks the
         request."""
 
     def again(self, cell: Cell, request: str) -> SecondLook:

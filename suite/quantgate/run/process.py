@@ -53,7 +53,7 @@ def read_measurement(path: Path) -> Measurement:
     try:
         return Measurement.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise MeasurementError(f"{path}: the process ended well but left no measurement") from None
+        raise MeasurementError(f"{path}: the process exited normally but left no measurement") from None
     except OSError as error:
         raise MeasurementError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

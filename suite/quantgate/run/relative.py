@@ -24,7 +24,7 @@ KIND = ("cpu", "cores", "cpu_quota", "os")
 
 
 def another_kind(record: Measurement, reference: Measurement) -> str:
-    """Return why a cell is not held against its reference: machines of different kinds measured them, whose difference
+    """Return why a cell is not compared with its reference: machines of different kinds measured them, whose difference
     it would be; empty: it is."""
     for key in KIND:
         here, there = record.environment.get(key), reference.environment.get(key)
@@ -90,7 +90,7 @@ def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -
 
 
 def has_ratio(name: str) -> bool:
-    """Return whether a timing is held against the reference's, as its metric group declares."""
+    """Return whether a timing is compared with the reference's, as its metric group declares."""
     group = metric_groups().get(group_name(name))
     declared = group.metrics.get(name) if group else None
     return declared is None or declared.ratio

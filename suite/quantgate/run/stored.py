@@ -78,7 +78,7 @@ class StoredRun:
         return Comparison(record, baseline, anchors=baseline.anchors if baseline else {}, **more)
 
     def _unlike(self, cell: Cell, record: Measurement, reference: Measurement) -> str:
-        """Return why the cell is not held against its reference, which other versions or another kind of machine
+        """Return why the cell is not compared with its reference, which other versions or another kind of machine
         measured; empty where it is."""
         if self.cells.apart(cell) != (why := self.cells.apart(self.plan.cells[cell.reference])):
             return why or f"it was measured elsewhere than {cell.reference}"

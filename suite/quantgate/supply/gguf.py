@@ -119,7 +119,7 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
 
 def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:
     """Run the converter on a staged folder. Returns whether the splitting of its tokenizer was identified by its
-    definition, and has to be held against the original's. folder: of the messages."""
+    definition, and has to be compared with the original's. folder: of the messages."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]

@@ -241,5 +241,5 @@ def test_what_does_not_fit_into_memory_is_left_out() -> None:
     facts = Facts(name="m", source={}, parameters=psutil.virtual_memory().total // 3, bits=16)
     chosen = choose(facts, None, load_matrix().backends)
     assert "transformers/fp32" in chosen.skipped
-    assert "is held against transformers/fp32" in chosen.skipped["bitsandbytes/nf4"]
+    assert "is compared with transformers/fp32" in chosen.skipped["bitsandbytes/nf4"]
     assert chosen.cells == ["llamacpp/F16", "llamacpp/Q8_0", "llamacpp/Q4_K_M"]

@@ -26,7 +26,7 @@ def lengths(ids: list[list[int]], **conditions: Any) -> Metric:
 @pytest.mark.parametrize(
     ("ids", "share", "place"),
     [
-        (TEXTS, 0.0, "all 3 texts are the baseline's"),
+        (TEXTS, 0.0, "all 3 texts equal the baseline's"),
         ([[1, 2, 3], [4, 7], [6]], 1 / 3, "1 of 3 .* prompt 2, from token 2 on"),
         ([[1, 2, 3, 9], [4, 5], [7]], 2 / 3, "2 of 3 .* prompt 1, from token 4 on"),
     ],

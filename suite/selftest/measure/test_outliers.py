@@ -113,6 +113,6 @@ def test_one_text_in_place_of_several_that_are_compared_is_refused(project: Proj
     result = project.run()
     assert result.status == 4
     assert (
-        "--quantgate-text does not go with tier smoke, which compares texts (outliers): leave it out"
+        "--quantgate-text cannot be combined with tier smoke, which compares several texts (outliers): remove it"
         in result.output
     )

@@ -67,10 +67,13 @@ def cells(*ids: str) -> Callable[[Table], object]:
     [
         (
             cells("tinny/llamacpp/F16"),
-            ["tiers.smoke.cells", "no model of this file: 'tinny'", "Did you mean 'tiny'?"],
+            ["tiers.smoke.cells", "a model that this file does not have: 'tinny'", "Did you mean 'tiny'?"],
         ),
-        (cells("tiny/lamacpp/F16"), ["tiers.smoke.cells", "no backend: 'lamacpp'", "transformers"]),
-        (cells("tiny/llamacpp/Q4KM"), ["tiers.smoke.cells", "scheme of llamacpp: 'Q4KM'", "Q4_K_M"]),
+        (cells("tiny/lamacpp/F16"), ["tiers.smoke.cells", "an unknown backend: 'lamacpp'", "transformers"]),
+        (
+            cells("tiny/llamacpp/Q4KM"),
+            ["tiers.smoke.cells", "a scheme that llamacpp does not have: 'Q4KM'", "Q4_K_M"],
+        ),
         (
             lambda matrix: matrix["tiers"]["smoke"].update(accuracy={"tasks": ["arc_eazy"]}),
             ["unknown task 'arc_eazy'", "lm-eval ls tasks"],
@@ -120,20 +123,23 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),
         (
             ["--reason", "why"],
-            ["--reason does nothing without --update-baselines: add that, or leave it out"],
+            ["--reason has no effect without --update-baselines: add that, or remove --reason"],
         ),
-        (["--accept-regressions"], ["--accept-regressions does nothing without --update-baselines"]),
-        (["--re-anchor"], ["--re-anchor does nothing without --update-baselines"]),
+        (["--accept-regressions"], ["--accept-regressions has no effect without --update-baselines"]),
+        (["--re-anchor"], ["--re-anchor has no effect without --update-baselines"]),
         (["--executor", "slurm"], ["--executor 'slurm': must be ray, or ray=HOST:PORT"]),
         (
             ["--executor", "ray", "--machine", "bench"],
-            ["--machine does not go with --executor: it names this machine"],
+            ["--machine cannot be combined with --executor: it stands for this machine"],
         ),
-        (["--executor", "ray", "-n", "2"], ["--executor does not go with -n: Ray spreads the cells"]),
-        (["--mixed-nodes"], ["--mixed-nodes does nothing without --executor"]),
-        (["--pairs", "4"], ["--pairs does nothing without --against"]),
+        (["--executor", "ray", "-n", "2"], ["--executor cannot be combined with -n: Ray spreads the cells"]),
+        (["--mixed-nodes"], ["--mixed-nodes has no effect without --executor"]),
+        (["--pairs", "4"], ["--pairs has no effect without --against"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
-        (["--update-baselines", "--reason", "why", "-n", "2"], ["--update-baselines does not go with -n"]),
+        (
+            ["--update-baselines", "--reason", "why", "-n", "2"],
+            ["--update-baselines cannot be combined with -n"],
+        ),
     ],
     ids=lambda value: value[0].lstrip("-") if value[0].startswith("-") else "",
 )

@@ -95,7 +95,10 @@ def test_a_run_in_which_all_is_judged_is_enough(baselined: Project) -> None:
         (["--min-judged=nan"], "must be between 0 and 1"),
         (["--min-judged=-0.1"], "must be between 0 and 1"),
         (["--min-judged=most"], "invalid float value: 'most'"),
-        (["--min-judged=1", "--update-baselines", "--reason=x"], "does not go with --update-baselines"),
+        (
+            ["--min-judged=1", "--update-baselines", "--reason=x"],
+            "cannot be combined with --update-baselines",
+        ),
     ],
 )
 def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list[str], words: str) -> None:

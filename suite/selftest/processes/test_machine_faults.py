@@ -117,7 +117,10 @@ def test_options_that_do_not_go_with_processes_side_by_side_are_refused_once(pro
     arguments = ("--dist", "load", "--tx", "2*popen", "-m", "perplexity")
     result = project.run(*arguments, "--update-baselines", "--reason", "x")
     assert result.status == 4
-    assert result.output.count("--update-baselines does not go with --tx: one process writes baselines") == 1
+    assert (
+        result.output.count("--update-baselines cannot be combined with --tx: one process writes baselines")
+        == 1
+    )
     assert "replacing crashed worker" not in result.output
 
 

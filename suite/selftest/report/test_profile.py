@@ -99,5 +99,5 @@ def test_without_the_option_nothing_is_shown(project: Project) -> None:
 def test_what_runs_side_by_side_has_no_account(project: Project) -> None:
     result = project.run("--profile", "-n", "2")
     assert result.status == 4
-    assert "--quantgate-profile does not go with -n" in result.output
+    assert "--quantgate-profile cannot be combined with -n" in result.output
     assert result.processes == []

@@ -147,11 +147,11 @@ def test_an_error_of_the_other_side_says_so(project: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--update-baselines", "--reason", "x"], "--against does not go with --update-baselines"),
-        (["--machine", "bench"], "--against does not go with --machine"),
-        (["--require-baselines"], "--against does not go with --require-baselines"),
-        (["--reuse"], "--against does not go with --reuse"),
-        (["-n", "2"], "--against does not go with -n"),
+        (["--update-baselines", "--reason", "x"], "--against cannot be combined with --update-baselines"),
+        (["--machine", "bench"], "--against cannot be combined with --machine"),
+        (["--require-baselines"], "--against cannot be combined with --require-baselines"),
+        (["--reuse"], "--against cannot be combined with --reuse"),
+        (["-n", "2"], "--against cannot be combined with -n"),
         (["--pairs", "1"], "--pairs 1: must be 2 or more"),
     ],
 )

@@ -33,7 +33,7 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
         f"all_answers[{F16}]": "failed",
     }
     same = result.verdict(F16, "answers/copied_colors/texts/reproduction")
-    assert (same.status, same.text) == (Status.PASS, "all 4 texts are the baseline's, token by token")
+    assert (same.status, same.text) == (Status.PASS, "all 4 texts equal the baseline's, token by token")
     for part in ("nq_open", "pooled"):
         verdict = result.verdict(F16, f"answers/{part}")
         assert verdict.status == Status.ERROR
