@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
 from quantgate.judge.environment import relevant
+from quantgate.judge.sensitivity import answers_that_would_do
 from quantgate.judge.statistics import (
     Change,
     differences,
@@ -86,6 +87,7 @@ def judge(
         status = Status.INCONCLUSIVE
     if measured.nested and status == Status.INCONCLUSIVE:
         evidence = nested.why_inconclusive(measured, baseline, tolerance, alpha)
+    more = answers_that_would_do(measured, tolerance, alpha) if status == Status.INCONCLUSIVE else ""
     bounded = interval.low != interval.high and math.isfinite(interval.low) and math.isfinite(interval.high)
     return _with(
         verdict,
@@ -96,7 +98,7 @@ def judge(
         change_unit="relative" if relative else "absolute",
         tolerance=limit,
         detectable=baseline.detectable if changed else None,
-        text=_text(status, change, worse > limit, alpha, evidence) + kernels,
+        text=_text(status, change, worse > limit, alpha, evidence) + more + kernels,
     )
 
 

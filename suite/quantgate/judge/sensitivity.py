@@ -141,6 +141,23 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
     return f"{text}: measure more (matrix.toml) or widen the tolerance (tolerances.toml)"
 
 
+def answers_that_would_do(measured: Metric, tolerance: Tolerance, alpha: float) -> str:
+    """Return of answers how many it takes to detect a loss as small as the tolerance; empty of other metrics, of a
+    tolerance of nothing, and where there are as many."""
+    limit = tolerance.limit(unchanged=False)
+    if not (measured.answers and measured.samples) or limit <= 0:
+        return ""
+    amount = len(measured.samples)
+    enough = _enough(measured, tolerance, 0.0, alpha)
+    if enough <= amount:
+        return ""
+    share = limit if tolerance.relative is None else limit * (abs(measured.value) or 1.0)
+    return (
+        f"; {enough:,} items detect a loss of {share * 100:.3g} points {POWER * 100:.0f} % of the time"
+        f"{_as_option(measured, enough / amount)}"
+    )
+
+
 def _as_option(metric: Metric, factor: float) -> str:
     """Return the group option of the tier that makes the sample `factor` times as large."""
     if metric.nested:

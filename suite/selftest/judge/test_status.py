@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import judge, no_result, recorded
+from quantgate.judge.statistics import detectable_flips
 from quantgate.records import Metric, Status, Verdict, worst
 from scipy import stats
 
@@ -126,6 +127,18 @@ def test_a_sample_that_cannot_exclude_a_loss_beyond_the_tolerance_does_not_pass(
     assert verdict.status == status
     if status == Status.INCONCLUSIVE:
         assert "cannot rule one out" in verdict.text
+
+
+@pytest.mark.parametrize(("limit", "items"), [(0.02, 1211), (0.03, 806)])
+def test_too_few_answers_say_how_many_it_takes(limit: float, items: int) -> None:
+    """Three points lost of 500 items, which is no proof of it."""
+    old = [1] * 330 + [0] * 170
+    asked = {"conditions": {"items": 500}}
+    verdict = judged(accuracy([0] * 15 + old[15:], **asked), accuracy(old, **asked), absolute(limit), 1e-5)
+    assert verdict.status == Status.INCONCLUSIVE
+    more = f"; {items:,} items detect a loss of {limit * 100:g} points 95 % of the time"
+    assert verdict.text.endswith(f"{more} (items = {items} instead of 500)")
+    assert detectable_flips(items, 1e-5) <= limit < detectable_flips(items - 1, 1e-5)
 
 
 def test_the_limit_that_decides_a_pass_is_the_one_sided_95_percent_one() -> None:
