@@ -185,6 +185,15 @@ def cuda_devices() -> int:
     return count.value
 
 
+def cuda_driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the release of NVIDIA's kernel driver, as it says in its file; None: there is none."""
+    try:
+        release = re.search(r"\b\d+\.\d+(?:\.\d+)?\b", file.read_text())
+    except OSError:
+        return None
+    return release[0] if release else None
+
+
 @functools.cache
 def llama_library_hash() -> str:
     """Return the SHA-256 (12 digits) of llama.cpp's shared libraries: a rebuilt or patched one has the same version."""

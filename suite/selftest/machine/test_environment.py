@@ -16,6 +16,7 @@ from quantgate.machine.builds import builds
 from quantgate.machine.environment import (
     PACKAGES,
     code_hash,
+    cuda_driver,
     describe,
     instruction_sets,
     llama_library_hash,
@@ -200,3 +201,17 @@ def test_the_code_hash_does_not_change_with_other_files(code: Path, name: str) -
 def test_a_pattern_that_matches_no_file_is_an_error(code: Path) -> None:
     with pytest.raises(ValueError, match=r"no file of the engine matches \['scoring\.py'\]"):
         code_hash("measure/*.py", "scoring.py")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 06:43:04 UTC 2025",
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (root@host)",
+    ],
+)
+def test_the_driver_of_a_gpu_is_read_from_its_file(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "version"
+    assert cuda_driver(file) is None
+    file.write_text(f"{line}\nGCC version:  gcc version 12.2.0 (Debian)\n")
+    assert cuda_driver(file) == "580.65.06"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import pytest
 from quantgate.errors import MeasurementError
 from quantgate.machine.environment import cuda_devices
 from quantgate.proofs.checks import Check, Outcome, number
-from quantgate.proofs.cuda import command
+from quantgate.proofs.cuda import __main__ as module
+from quantgate.proofs.cuda import command, timed
 from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError
 from quantgate.proofs.cuda.catalogue import Entry, catalogue
 from quantgate.proofs.cuda.config import load_config
@@ -47,8 +49,8 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
         yield one
 
 
-def raising(error: Exception) -> Callable[[Bed], list[Check]]:
-    def compare(_: Bed) -> list[Check]:
+def raising(error: Exception) -> Callable[..., list[Check]]:
+    def compare(*_: object, **__: object) -> list[Check]:
         raise error
 
     return compare
@@ -146,6 +148,22 @@ def test_names_are_unique_and_the_text_is_there() -> None:
 def test_without_a_device_it_says_how_to_rehearse(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert command.main(["--results", str(tmp_path)]) == 4
     assert "this machine has no CUDA device; --device cpu rehearses the check" in capsys.readouterr().err
+
+
+def test_missing_modules_are_named_before_anything_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "NEEDED", ("numpy", "quantgate_absent"))
+    assert module.main(["--device", "cpu"]) == 4
+    assert capsys.readouterr().err.startswith("not installed: quantgate_absent. Install them, or bring")
+
+
+def test_a_step_that_cannot_be_compiled_is_not_tried(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Bed, "job", lambda *_: {})
+    bed.begin_row()
+    monkeypatch.setattr(Bed, "values", raising(MeasurementError("no compiler")))
+    row = command.check(Entry("time/compiled", "", partial(timed.faster, name="compiled")), bed)
+    assert row.not_tried == "fails here: no compiler"
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ from quantgate.checkpoint.checks import check_no_adapter, check_quantization, po
 from quantgate.checkpoint.contents import weight_files
 from quantgate.checkpoint.template import Message, render, with_one_bos
 from quantgate.errors import InputError, MeasurementError
-from quantgate.machine.environment import instruction_sets
+from quantgate.machine.environment import cuda_driver, instruction_sets
 
 SHARED = ("position_ids", "attention_mask", "past_key_values")
 """What a model's forward has to take for a tree."""
@@ -214,6 +214,7 @@ class Transformers(Continuing):
         }
         if self._device.type == "cuda":
             facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
+            facts |= {"cudnn": torch.backends.cudnn.version(), "cuda driver": cuda_driver()}
         return facts | libraries_of(self.method)
 
     def device_peak_bytes(self) -> dict[str, int]:

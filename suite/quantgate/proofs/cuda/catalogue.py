@@ -25,20 +25,17 @@ class Entry:
 
 def catalogue() -> list[Entry]:
     """Return every row."""
-    entries = [
-        Entry(
-            f"likelihood/{name}",
-            f"choices in {name} against fp32 on the CPU",
-            partial(rows.likelihood, name=name),
-        )
-        for name in FORMATS
-    ]
     per_format: dict[str, tuple[str, Callable[..., list[Check]]]] = {
+        "likelihood": ("choices against fp32 on the CPU", rows.likelihood),
         "scoring": ("shared against plain scoring, the handshake's bound", rows.scoring),
         "quality": ("perplexity and divergence against fp32 on the CPU", rows.quality),
         "decoding": ("token by token against one pass", rows.decoding),
         "determinism": ("two processes of a cell", rows.determinism),
     }
+    entries = [
+        Entry("prepare", "models of random weights, texts and tasks", rows.prepared),
+        Entry("reference", "what is held against: pocket models on the CPU", rows.references),
+    ]
     for kind, (text, compare) in per_format.items():
         entries += [
             Entry(f"{kind}/{name}", f"{text}, {name}", partial(compare, name=name)) for name in FORMATS

@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
+from quantgate.errors import MeasurementError
 from quantgate.proofs.checks import Check
-from quantgate.proofs.cuda.bed import Bed
+from quantgate.proofs.cuda.bed import Bed, NotTriedError
 
 INSIDE = "quantgate.proofs.cuda.inside"
 """It imports torch, which this process does not."""
@@ -52,7 +53,10 @@ def bandwidth(bed: Bed) -> list[Check]:
 def faster(bed: Bed, name: str) -> list[Check]:
     """A decoding step as it is against one that is recorded or compiled: what a scheme option would gain."""
     job = bed.job(bed.cell("llama", "bf16"), ["throughput"])
-    values = bed.values(name, f"{INSIDE}:{name}", job=job, device=bed.device, steps=STEPS)
+    try:
+        values = bed.values(name, f"{INSIDE}:{name}", job=job, device=bed.device, steps=STEPS)
+    except MeasurementError as error:  # no part of the gate yet: a compiler may be missing
+        raise NotTriedError(f"fails here: {error}") from error
     gain, worth = values["plain"] / values["other"], bed.config.bounds.other.gain
     verdict = f"worth an option from {worth:g} x on" if bed.device == "cuda" else "says nothing on a CPU"
     return [
