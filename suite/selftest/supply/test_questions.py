@@ -216,6 +216,40 @@ def test_marks_are_those_of_the_harnesss_own_evaluation() -> None:
     assert ours.format == [1, 0, 1, 0, 0, 1, 0, 1]
 
 
+@pytest.mark.parametrize(
+    ("task", "documents"),
+    [
+        (
+            "triviaqa",
+            [
+                {"question": "Who wrote Dracula", "answer": {"aliases": ["Bram Stoker", "Abraham Stoker"]}},
+                {"question": "How many legs has an ant", "answer": {"aliases": ["six", "6"]}},
+            ],
+        ),
+        (
+            "squad_written",
+            [
+                {
+                    "query": "Background: ... Question: By whom?\nAnswer:",
+                    "answers_text": ["Bram Stoker", "Abraham Stoker"],
+                },
+                {"query": "Background: ... Question: How many?\nAnswer:", "answers_text": ["six", "6", "6"]},
+            ],
+        ),
+    ],
+)
+def test_a_question_with_several_right_answers_takes_any(
+    task: str, documents: list[dict[str, Any]], tiny: TinyModel, tmp_path: Path
+) -> None:
+    place = {"jsonl": lines(tmp_path, [{"doc": one} for one in documents]), "documents": "requests"}
+    further = {"split": "test", "items": 2, **PLAIN, "fewshot": 0}
+    asked = make_questions(task, {**place, **further}, Encoder(tiny.safetensors, None))
+    assert "\n" in asked.until
+    assert mark(asked, [" abraham stoker.", "6"]).solved == [1, 1]
+    assert mark(asked, ["Stoker", "seven"]).solved == [0, 0]
+    assert mark(asked, ["Stoker", " "]).format == [1, 0]
+
+
 def test_a_filter_that_fails_on_an_answer_names_the_task(tmp_path: Path, monkeypatch: Any) -> None:
     name = "half"
     (tmp_path / "half.yaml").write_text(YAML.format(function="!function rules.results", metric="acc"))
