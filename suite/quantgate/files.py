@@ -72,7 +72,7 @@ def path_problem(path: Path) -> str:
     except UnicodeEncodeError:
         encoding = sys.getfilesystemencoding()
         remedy = "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
-        return f"{shown}: has letters that this locale's encoding ({encoding}) lacks; {remedy}"
+        return f"{shown}: has characters that this locale's encoding ({encoding}) lacks; {remedy}"
     return ""
 
 

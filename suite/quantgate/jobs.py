@@ -1,4 +1,4 @@
-"""What a child process is given to do, and what that cost."""
+"""The jobs of child processes, and the time that they took."""
 
 from __future__ import annotations
 

@@ -90,9 +90,7 @@ def _wait(file: int, path: Path, what: str, patience: float | None) -> None:
             raise BusyError(holder(path))
         if waited >= next_message:
             next_message += 60.0
-            log.warning(
-                "waiting to %s: %s holds %s; end that process if it does no work", what, holder(path), path
-            )
+            log.warning("waiting to %s: %s holds %s; end that process if it hangs", what, holder(path), path)
         time.sleep(_POLL)
 
 
@@ -108,7 +106,7 @@ def _try(file: int, path: Path) -> bool:
         if str(path.parent) not in _warned:
             _warned.add(str(path.parent))
             log.warning(
-                "%s: this file system has no locks (flock: %s); going on without: let one run at a time use it",
+                "%s: this file system has no locks (flock: %s); continuing without: use it from one run at a time",
                 path.parent,
                 error.strerror,
             )

@@ -1,4 +1,4 @@
-"""Text of numbers, changes and durations; and text from elsewhere, made harmless."""
+"""Format numbers, changes and durations; remove control characters from text of other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a loaded model can do, by capability (`quantgate.backends.spec.Capability`)."""
+"""The protocols of a loaded model, by capability (`quantgate.backends.spec.Capability`)."""
 
 from __future__ import annotations
 

@@ -17,8 +17,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List, or remove."""
     parser = Parser("python -m quantgate.cache", description=__doc__)
     add = parser.add_argument
-    add("--older-than", type=float, metavar="DAYS", help="remove what was not used for so long")
-    add("--max-size", type=float, metavar="GB", help="remove what was used longest ago, until the rest fits")
+    add("--older-than", type=float, metavar="DAYS", help="remove entries that were not used for so many days")
+    add(
+        "--max-size",
+        type=float,
+        metavar="GB",
+        help="remove the least recently used entries until the rest fits",
+    )
     add("--dry-run", action="store_true", help="only say what would be removed")
     options = parser.parse_args(arguments)
     for name in ("older_than", "max_size"):

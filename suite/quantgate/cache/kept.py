@@ -141,7 +141,7 @@ def _compare(path: Path, entry: Entry) -> str:
         if recorded.size <= SMALL or now.st_mtime_ns != recorded.mtime_ns:
             seen[name] = _hash(there[name])
             if seen[name].sha256 != recorded.sha256:
-                return f"{place}is not what was written there: its SHA-256 is another"
+                return f"{place}has changed: its SHA-256 is another"
     if seen != entry.files:
         with contextlib.suppress(OSError):  # a cache that cannot be written: hashed in each run
             entry.model_copy(update={"files": seen}).write(path)

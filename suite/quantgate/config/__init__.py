@@ -1,1 +1,1 @@
-"""config."""
+"""Read and check the TOML files that people write (README.md)."""

@@ -1,5 +1,5 @@
-"""Say in a sentence what pydantic found wrong with a value that a person wrote: what it must be, what it is instead,
-and the nearest that is allowed."""
+"""Turn pydantic's errors into sentences for the person who wrote a value: what it must be, what it is instead, and the
+nearest value that is allowed."""
 
 from __future__ import annotations
 

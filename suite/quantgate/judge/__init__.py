@@ -1,4 +1,4 @@
-"""Measurement against baseline: pure functions without I/O, clock or torch. What is allowed is data
+"""Compare measurements with baselines: pure functions without I/O, clock or torch. Tolerances are data
 (`fixtures/tolerances.toml`).
 
 compare      the verdicts of a case: what pytest's cases, the fault catalogue and the power study call

@@ -1,4 +1,4 @@
-"""Loss that adds up over accepted baselines: judged against the anchor, the baseline that they began with. Pure.
+"""Judge the loss that has added up over several accepted baselines: since the anchor, the first of them. Pure.
 
 Each update may lose up to the tolerance, so ten updates may lose ten times as much, and each night is green. The anchor
 of a metric stays where it is through updates. A metric that was never updated, or always with equal values, has its

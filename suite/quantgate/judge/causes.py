@@ -1,4 +1,4 @@
-"""One cause, one alarm: group the verdicts of many cells that have one thing to find out.
+"""One cause, one alarm: group the verdicts of many cells that probably have one cause.
 
 The rule. Verdicts are of one kind (worse, better, inconclusive, failed with the same message) on one subject (quality,
 memory, throughput ...). Cells that have something in common (model, backend, bits, family of schemes ...; or all cells

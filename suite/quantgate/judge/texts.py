@@ -1,4 +1,4 @@
-"""The verdict on whether a cell writes what it wrote: token by token, however good another text is."""
+"""Judge whether a cell still writes the texts of its baseline, token by token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that a model wrote, run where they can do no harm, or not at all.
+"""Run programs that a model wrote in a sandbox, or not at all.
 
 Made of util-linux's tools: new user, process, mount, network and IPC namespaces, in which the root folder holds nothing
 but Python and the system's libraries, read-only; no privileges, and limits on time, memory, files and processes. What

@@ -1,4 +1,4 @@
-"""Collect what comes out of a run, and end it: accept baselines, choose the exit status, write summary and reports."""
+"""Collect the results of a run, and end it: accept baselines, choose the exit status, write summary and reports."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
     info = run_info(wiring, outcome, status if outcome.exit_status is None else outcome.exit_status)
     render_summary(outcome.verdicts, info, console)
     if options.update_baselines and status not in (0, 1):
-        console.print("the run did not end well: no baseline was updated", style="red")
+        console.print("the run did not complete: no baseline was updated", style="red")
     for one in outcome.updates:
         if isinstance(one, QuantgateError):
             console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)

@@ -1,5 +1,5 @@
-"""The options of the command line: declare them under names that are free, refuse those that do not fit together, write
-them as words of a command. The README has them in one table."""
+"""The options of the command line: declare them under names that are free, refuse combinations that make no sense,
+write them as words of a command."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _read(control: socket.socket, assignment: Assignment, deadline: float) -> in
         beginning = f"{data[:60]!r}{'...' if len(data) > 60 else ''}"
         raise assignment.error(
             f"something in it wrote {beginning} to the socket of its progress (descriptor in {VARIABLE}), "
-            "which takes messages of JSON alone"
+            "which takes only messages in JSON"
         ) from None
     if isinstance(message, End):
         return message.status

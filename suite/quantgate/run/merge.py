@@ -37,7 +37,7 @@ def _merged(name: str, metrics: Sequence[Metric]) -> Metric:
     for other in metrics[1:]:
         if other.conditions != first.conditions or (first.kind == "exact" and other.value != first.value):
             raise MeasurementError(
-                f"{name} is not the same in two processes of equal work: "
+                f"{name} differs between two processes of equal work: "
                 f"{first.value:g} {first.conditions}, then {other.value:g} {other.conditions}"
             )
     if len(metrics) == 1 or not first.nested:

@@ -1,4 +1,4 @@
-"""Hold the cells of a plan, each measured once, against stored baselines and against each other."""
+"""Compare the cells of a plan, each measured once, with stored baselines and with each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts in a model's own words: conversations rendered by its chat template, once for all of its cells."""
+"""Chat prompts: conversations rendered by a model's chat template, once for all of its cells."""
 
 from __future__ import annotations
 

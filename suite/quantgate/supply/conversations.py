@@ -1,4 +1,4 @@
-"""Conversations that two chat templates render differently which are not the same, or are rendered by other rules."""
+"""Conversations that show whether two chat templates differ, or two programs that render them."""
 
 from __future__ import annotations
 

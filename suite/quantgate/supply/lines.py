@@ -1,4 +1,4 @@
-"""Lines of text on which two tokenizers disagree that are not the same.
+"""Lines of text that show whether two tokenizers differ.
 
 A tokenizer may lose a merge, or a token of its vocabulary, that no text of a few pages needs. So each token that the
 model's tokenizer can give is part of some line. Other lines hold what splitting rules (pre-tokenizers) differ on.

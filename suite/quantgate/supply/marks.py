@@ -1,4 +1,4 @@
-"""Mark written answers as lm-evaluation-harness does: its filters, its `process_results`."""
+"""Score written answers as lm-evaluation-harness does: by its filters and its `process_results`."""
 
 from __future__ import annotations
 

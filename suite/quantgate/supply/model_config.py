@@ -1,4 +1,4 @@
-"""A checkpoint's configuration as transformers reads it, with one sentence where it cannot."""
+"""Read a checkpoint's configuration by transformers, with a one-sentence error where it cannot."""
 
 from __future__ import annotations
 

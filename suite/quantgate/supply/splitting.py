@@ -1,4 +1,4 @@
-"""Restore how a GGUF file's tokenizer splits a text before it merges: transformers reads the merges alone."""
+"""Restore the pre-tokenizer of a GGUF file's tokenizer: transformers reads only its merges."""
 
 from __future__ import annotations
 

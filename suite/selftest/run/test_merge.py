@@ -113,7 +113,7 @@ def test_a_metric_that_later_processes_alone_have_is_taken() -> None:
     [(exact(3.0), exact(4.0)), (rounds([1.0]), rounds([1.0], conditions={"threads": 4}))],
 )
 def test_processes_of_equal_work_that_disagree_are_an_error(one: Metric, other: Metric) -> None:
-    with pytest.raises(MeasurementError, match="size is not the same in two processes of equal work"):
+    with pytest.raises(MeasurementError, match="size differs between two processes of equal work"):
         merge([record([], size=one), record([], size=other)])
     assert merge([record([], size=one), record([], size=one)]).metrics["size"].kind == one.kind
 

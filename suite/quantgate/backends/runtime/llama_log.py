@@ -1,4 +1,4 @@
-"""What llama.cpp says while it works: its calls return a null pointer or a status, the cause is in its log alone."""
+"""Collect llama.cpp's log: its calls return a null pointer or a status, and only the log has the cause."""
 
 from __future__ import annotations
 

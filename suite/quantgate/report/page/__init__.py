@@ -1,4 +1,4 @@
-"""Pages: HTML files that load nothing, written from templates with what they show inside.
+"""Pages: single HTML files that load nothing else, written from templates with their data inside.
 
     template.py    the templates of this folder, styles and scripts in one piece
     figures.py     findings, gates and their intervals as a template shows them
