@@ -136,6 +136,12 @@ def leading(
     return [one for one in everything if one.leads], [one for one in everything if not one.leads]
 
 
+def sentences(verdicts: Iterable[Verdict]) -> list[str]:
+    """Return what verdicts say, each line once: the cause, the second measurement, what the reference did."""
+    texts = (text for v in verdicts for text in (v.text, v.confirmed, v.reference))
+    return unique(line for text in texts for line in lines_of(text))
+
+
 def together(commands: list[str]) -> list[str]:
     """Join commands that differ only in the last word, the case, so that a cell is measured once for all of them."""
     cases: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from quantgate.records import MOVED, Status, Verdict
 from quantgate.report import RunInfo, summary
-from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, unique
+from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, sentences
 from quantgate.report.summary import COLUMNS, MARKS, Entry, rows, shown_columns
 from quantgate.words import DASH, abridged, difference, limit, lines_of, listed, plural, quantity
 
@@ -125,9 +125,7 @@ def _finding(finding: Finding) -> str:
     text = f"### {head}\n\n"
     if status in MOVED:
         text += _metric_table(finding.verdicts)
-        texts = [text for v in finding.verdicts for text in (v.text, v.confirmed, v.reference)]
-        reasons = [line for text in texts for line in lines_of(text)]
-        text += "".join(f"- {escape(line)}\n" for line in unique(reasons)) + "\n"
+        text += "".join(f"- {escape(line)}\n" for line in sentences(finding.verdicts)) + "\n"
     else:
         text += f"Why: {escape(reason)}\n\n"
         text += _log(log, "its")

@@ -18,9 +18,9 @@ from quantgate.judge.coverage import coverage
 from quantgate.measure.groups import Column
 from quantgate.records import MOVED, Status, Verdict
 from quantgate.report import RunInfo, summary
-from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members
+from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, sentences
 from quantgate.report.summary import COLUMNS, MARKS, Entry, Row, counts, rows, shown_columns
-from quantgate.words import abridged, comparison, delta, lines_of, listed, plural, quantity
+from quantgate.words import abridged, comparison, delta, listed, plural, quantity
 
 STYLES = {
     Status.REGRESSION: "bold red",
@@ -208,7 +208,7 @@ def _regressions(finding: Finding, width: int) -> list[RenderableType]:
     for verdict in finding.verdicts:
         parts.append(_lines(verdict.metric, width, 2, style="bold"))
         parts.append(_lines(_unbroken(comparison(verdict)), width, 4))
-        for line in [*lines_of(verdict.text), *lines_of(verdict.confirmed), *lines_of(verdict.reference)]:
+        for line in sentences([verdict]):
             if line not in lines:
                 parts.append(_lines(line, width, 4))
             lines.add(line)

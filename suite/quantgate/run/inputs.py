@@ -75,11 +75,6 @@ def _check_schemes(matrix: Matrix) -> None:
         raise InputError("\n".join(problems))
 
 
-def is_simulated(cell: Cell) -> bool:
-    """Return whether the cell computes what its scheme computes without the scheme's speed."""
-    return "timings" not in backends()[cell.backend].can(cell.scheme_options)
-
-
 def lacking_capabilities(cell: Cell, group: str) -> list[str]:
     """Return what a metric group needs and the cell's backend cannot do, sorted."""
     return sorted(group_of(group).capabilities - backends()[cell.backend].can(cell.scheme_options))

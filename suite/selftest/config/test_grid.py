@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from quantgate.config.reading import expand_grids, schemes_of
 from quantgate.errors import InputError
-from quantgate.run.inputs import is_simulated, load_matrix
+from quantgate.proofs.papers.section import is_simulated
+from quantgate.run.inputs import load_matrix
 
 
 def test_every_combination_once_in_order() -> None:

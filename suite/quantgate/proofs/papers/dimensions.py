@@ -21,6 +21,7 @@ from quantgate.proofs.papers.section import (
     Table,
     chart_data,
     decide,
+    is_simulated,
     load_altair,
 )
 from quantgate.proofs.papers.statistics import (
@@ -35,7 +36,6 @@ from quantgate.proofs.papers.statistics import (
     task_draws,
 )
 from quantgate.records import Measurement
-from quantgate.run.inputs import is_simulated
 
 PAPER = Paper(
     authors="Renren Jin, Jiangcun Du, Wuwei Huang, Wei Liu, Jian Luan, Bin Wang and Deyi Xiong",

@@ -27,8 +27,8 @@ from quantgate.proofs.papers.expected import (
     outcomes,
     workload_of,
 )
+from quantgate.proofs.papers.section import is_simulated
 from quantgate.records import Measurement
-from quantgate.run.inputs import is_simulated
 from quantgate.run.plan import Need
 
 MARK = "papers"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from quantgate.backends.spec import backends
 from quantgate.config.matrix import Cell
 from quantgate.errors import InputError
 from quantgate.records import Measurement
@@ -22,6 +23,11 @@ State = Literal["holds", "does not hold", "open"]
 """State of a finding; `open`: the interval of the measured value allows both."""
 Measured = Sequence[tuple[Cell, Measurement]]
 """Every cell that a section uses, with its record, in the order of the matrix."""
+
+
+def is_simulated(cell: Cell) -> bool:
+    """Return whether the cell computes what its scheme computes without the scheme's speed."""
+    return "timings" not in backends()[cell.backend].can(cell.scheme_options)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,20 @@ from dataclasses import dataclass
 from quantgate.measure.groups import group_name
 from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.report import RunInfo, summary
-from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, unique
+from quantgate.report.findings import (
+    FAILED,
+    Finding,
+    changes,
+    circumstances,
+    leading,
+    members,
+    sentences,
+    unique,
+)
 from quantgate.report.page.frontier import frontiers
 from quantgate.report.page.template import SLUGS, render
 from quantgate.report.summary import COLUMNS, rows, shown_columns
-from quantgate.words import DASH, abridged, delta, difference, limit, lines_of, listed, plural, quantity
+from quantgate.words import DASH, abridged, delta, difference, limit, listed, plural, quantity
 
 SPAN = 3.0
 """How many tolerances the drawing of an interval reaches to either side."""
@@ -76,8 +85,7 @@ def gate(verdict: Verdict) -> Gate:
     """Prepare a verdict."""
     free = verdict.status == Status.PASS and verdict.tolerance is None
     change, _, interval = difference(verdict).partition(" (")
-    texts = (verdict.text, verdict.confirmed, verdict.reference)
-    sentences = [line for text in texts for line in lines_of(text) if line != "recorded, not gated"]
+    why = [line for line in sentences([verdict]) if line != "recorded, not gated"]
     return Gate(
         verdict.metric,
         RECORDED if free else str(verdict.status),
@@ -88,7 +96,7 @@ def gate(verdict: Verdict) -> Gate:
         interval and f"({interval}",
         limit(verdict, verdict.tolerance) or DASH,
         bar(verdict),
-        unique(sentences)[:3],
+        why[:3],
         verdict.status == Status.PASS,
     )
 
