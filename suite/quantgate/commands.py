@@ -12,8 +12,8 @@ from typing import NoReturn, TextIO
 WRONG_INPUT = 4
 """Exit status for an option, a file or a record that does not fit: pytest's own for a usage error."""
 CUT_SHORT = 141
-"""Exit status where nobody reads the output any more (`| head`): that of a program which SIGPIPE ends. Python ignores
-the signal, and must: the pipes to measuring processes may break without harm."""
+"""Exit status where the reader of the output has closed it (`| head`): that of a program which SIGPIPE ends. Python
+ignores the signal, and must: the pipes to measuring processes may break without harm."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -281,7 +281,7 @@ class Verdict(Record):
     confirmed: str = ""
     """For timings and memory peaks: the result of the second measurement."""
     wrong: str = ""
-    """Why the value is wrong whatever the baseline, and cannot become one (`quantgate.judge.expected`)."""
+    """Why the value is wrong regardless of the baseline, and cannot become one (`quantgate.judge.expected`)."""
     reference: str = ""
     """Whether the reference cell moved as well in the same run: everything moved, or this scheme alone."""
     kind: Kind | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,6 +97,12 @@ def listed(metrics: list[str]) -> str:
     return ", ".join(
         f"{group}/* ({len(names)})" if len(names) > 3 else ", ".join(names) for group, names in groups.items()
     )
+
+
+def shortened(names: Sequence[str], most: int) -> str:
+    """Join names; of more than `most` only the first ones: `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def abridged(cells: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What a backend declares of itself, and the backends that there are: files of this folder, and entry points of
+"""What a backend declares, and all backends: files of this folder, and entry points of
 `quantgate.backends`. The parent process reads them, so they import no library that computes."""
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class BackendSpec:
         return self._validated(scheme_options).further_libraries()
 
     def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
-        # Bits of 0 are those of a checkpoint that nobody has read yet.
+        # Bits are 0 where the checkpoint has not been read yet.
         return self.options.model_validate({**scheme_options, "bits": scheme_options.get("bits") or None})
 
 

@@ -93,7 +93,7 @@ def damage(path: Path) -> str:
 
 
 def discard(path: Path) -> None:
-    """Remove it with its entry: in one step, so that nobody sees half of it. Raises OSError."""
+    """Remove it with its entry, in one step, so that no other process sees half of it. Raises OSError."""
     _checked.discard(path)
     entry_file(path).unlink(missing_ok=True)
     if path.exists() or path.is_symlink():

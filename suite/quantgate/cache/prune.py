@@ -25,7 +25,7 @@ DEFAULT = 50.0
 """Gigabytes."""
 DAY = 24 * 3600.0
 SHORT_LIVED = ("logprobs",)
-"""Kinds that are removed when nobody has used them for a day, whatever the limit: each change of a library makes new
+"""Kinds that are removed when they were not used for a day, even below the limit: each change of a library makes new
 ones, of gigabytes."""
 INTERNAL = (ENGINES, ENTRIES, "locks", "tmp", "wheels")
 
@@ -80,7 +80,7 @@ def surplus(listed: Iterable[Thing], limit: float, is_old: Callable[[Thing], boo
 
 
 def remove(chosen: Iterable[Thing]) -> list[Thing]:
-    """Remove things that nobody makes or has used meanwhile; return those that were removed."""
+    """Remove things that no process is making or has used meanwhile; return those that were removed."""
     removed = []
     for thing in chosen:
         lock = thing.path.parent.parent / "locks" / f"{thing.path.name}.lock"
@@ -104,7 +104,7 @@ def bound(begin: float) -> list[Thing]:
 
 
 def sweep(root: Path) -> None:
-    """Remove what a killed run has left half-made: what nobody is making, as its lock is free."""
+    """Remove what killed runs have left half-made: a free lock shows that no process is making it."""
     rests = [(folder, folder.name) for folder in root.glob("tmp/*")]
     for kind in ("checkpoints", "workloads", "calibration", "logprobs", "budgets"):
         rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in root.glob(f"{kind}/.*")]

@@ -1,4 +1,4 @@
-"""What a folder with safetensors says of itself, read from its JSON files and headers: no weights, no torch.
+"""Read a safetensors folder's JSON files and headers, and refuse what cannot be measured: no weights, no torch.
 
 A checkpoint that does not go with the scheme or the matrix is refused here, in the parent before anything is measured
 and in the measuring process once more.
@@ -151,7 +151,7 @@ def check_head(folder: Path, *, derived: bool) -> None:
     """Raise AssetError where the file's output projection is not the one that the configuration promises.
 
     Tied, and the file has another head than its embeddings: libraries disagree which of both counts. derived: a GGUF is
-    made of it: there a head that is missing becomes the embeddings in silence.
+    made of it: there a missing head silently becomes the embeddings.
     """
     tensors = tensors_of(folder)
     head = next((n for n in tensors if n.endswith(HEADS)), None)

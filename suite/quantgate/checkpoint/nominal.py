@@ -1,4 +1,4 @@
-"""What a checkpoint says of its weights' precision: llama.cpp's type of a GGUF file, nominal bits."""
+"""The precision that a checkpoint states: llama.cpp's type of a GGUF file, nominal bits."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Model(Record):
     resources: dict[str, Resources] = Field(default_factory=dict)
     """By `backend/scheme` or a pattern, what such cells of this model take; a later entry before an earlier one."""
     add_bos: bool | None = None
-    """Put the beginning-of-sequence token before each text and context; None: no, whatever the tokenizer would do."""
+    """Put the beginning-of-sequence token before each text and context; None: no, even if the tokenizer would."""
 
     @model_validator(mode="after")
     def _some(self) -> Model:
@@ -73,7 +73,7 @@ class Scheme(BaseModel):
     rounding: Rounding = "activations"
     """Which tolerances it is held to; by default the widest."""
     resources: Resources = Resources()
-    """What its cells take, whatever the model."""
+    """What its cells take, for any model."""
 
     @property
     def scheme_options(self) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a sentence names it that says of which kind it is."""
+    """Return a value with its kind where that is text: `the text 'x'`."""
     return f"the text {plainly(value)}" if isinstance(value, str) else plainly(value)
 
 

@@ -28,7 +28,7 @@ class Tolerance(Record):
     tier: str | None = None
     """The tier that the entry is for; None: all."""
     rounding: Rounding | None = None
-    """What the cell's scheme rounds (`rounding` in matrix.toml); None: whatever."""
+    """What the cell's scheme rounds (`rounding` in matrix.toml); None: anything."""
     here: float | None = Field(default=None, ge=0)
     """Replaces `relative` or `absolute` where the environment is that of the baseline: there the same code gives the
     same numbers, elsewhere kernels round differently."""
@@ -38,8 +38,8 @@ class Tolerance(Record):
     relative: float | None = Field(default=None, ge=0)
     absolute: float | None = Field(default=None, ge=0)
     expected: float | None = None
-    """The right value, from the first run on and whatever the baseline; `relative` or `absolute` is how far from it a
-    value may be. Such an entry stands beside the one that the baseline is compared by."""
+    """The right value, from the first run on and regardless of the baseline; `relative` or `absolute` is how far from
+    it a value may be. Such an entry stands beside the one that the baseline is compared by."""
     floor: float = Field(default=0.0, ge=0)
     """Changes below this, in the metric's unit, pass whatever `relative` says. For a baseline of 0, which has no
     shares, it is all that is allowed."""

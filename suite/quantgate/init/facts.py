@@ -1,4 +1,4 @@
-"""What a starter matrix says of a checkpoint, read from its configuration and headers: no weights, no torch."""
+"""Read what a starter matrix needs to know of a checkpoint from its configuration and headers: no weights, no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a starter matrix says of a repository of the hub: its commit, its JSON files and the sizes it lists."""
+"""Read what a starter matrix needs to know of a hub repository: its commit, its JSON files and the sizes it lists."""
 
 from __future__ import annotations
 

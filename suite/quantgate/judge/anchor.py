@@ -60,7 +60,7 @@ class Replaced(NamedTuple):
 
 
 class Anchors(NamedTuple):
-    """The anchors of a new baseline by `on_kernels`, and what an update says of those that moved."""
+    """The anchors of a new baseline by `on_kernels`, and the lines of an update about those that moved."""
 
     kept: dict[str, Anchor]
     moved: list[str]
@@ -113,7 +113,7 @@ def _values(metric: Metric) -> object:
 
 
 def _comparable(anchor: Anchor, new: Metric) -> bool:
-    """Whether an anchor is of the same work, on whatever kernels."""
+    """Whether an anchor is of the same work, on any kernels."""
     before, now = len(anchor.metric.samples or ()), len(new.samples or ())
     return same_work(anchor.metric, new) and (new.kind != "paired" or before == now)
 

@@ -52,7 +52,7 @@ class Rules:
         return math.sqrt(self.alpha) if self.against and metric.nested else self.alpha
 
     def limits(self, name: str, cell: str) -> Limits | None:
-        """Return the values that a metric must have whatever the baseline; None where there are no such values."""
+        """Return the values that a metric must have regardless of the baseline; None where there are no such values."""
         return limits_of(self.tolerances.of_expected(name, cell), self.minimums.get((cell, name)))
 
 

@@ -3,7 +3,7 @@
 A gate is a metric that has a tolerance, and each reproduction of one. A metric that is only recorded is none, nor is an
 absolute timing without a named machine. A gate is judged where its verdict says something about the model: `pass`,
 `improvement`, `regression`, `changed`, and an `error` of an absolute gate. `inconclusive`, `no baseline`,
-`not comparable` and other errors say that nobody knows.
+`not comparable` and other errors say nothing about it.
 """
 
 from __future__ import annotations

@@ -48,5 +48,5 @@ def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
 
 
 def other_weights(changes: Iterable[str]) -> bool:
-    """Return whether another checkpoint is loaded: its quality is judged, and nobody expects equal numbers."""
+    """Return whether another checkpoint is loaded: its quality is judged, and its numbers differ."""
     return any(line.startswith(f"{CHECKPOINT} ") for line in changes)

@@ -50,7 +50,7 @@ def held_to(
     if within and verdict is not None:
         return verdict
     unit = "" if measured.unit in ("", "fraction") else f" {measured.unit}"
-    text = f"{limits.text}, whatever the baseline"
+    text = f"{limits.text}, regardless of the baseline"
     wrong = "" if within else f"measured {measured.value:.4g}{unit}, {text}"
     if wrong and (details := measured.raw.get("says")):
         wrong = f"{wrong}: {details}"

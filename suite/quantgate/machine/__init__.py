@@ -1,1 +1,1 @@
-"""What can change a measured number although nobody has changed the model (README.md)."""
+"""Everything around the model that can change a measured number (README.md)."""

@@ -1,4 +1,4 @@
-"""The metric groups: what each declares of itself, and the registry of all of them.
+"""The metric groups: what each declares, and the registry of all of them.
 
 A group is one file, `quantgate/measure/metrics/<group>.py`, or a module of another distribution that an entry point of
 `quantgate.metrics` names. It defines `GROUP`. The parent process reads it too, so it imports neither torch nor

@@ -125,13 +125,13 @@ class Session:
         self.load_raw: dict[str, Any] = {}
         """What disturbed the loading."""
         self.no_peaks = ""
-        """Why the peak of a phase cannot be told from that of an earlier one; empty: it can."""
+        """Why the peak of a phase cannot be separated from that of an earlier one; empty: it can."""
         self.scored: dict[tuple[int, ...], Scored] = {}
         """Scores of windows of text by their token ids: metric groups share them."""
         self.handshake: Handshake | None = None
         """How tasks are scored, once that was needed."""
         self.notes: dict[str, str] = {}
-        """What the record says of how it was measured, by subject."""
+        """Deviations from the usual way of measuring, by subject."""
         self.unmeasured: dict[str, str] = {}
         """Why a metric group, or a part of one (`answers/gsm8k`), could not be measured."""
         self.forward: defaultdict[str, float] = defaultdict(float)

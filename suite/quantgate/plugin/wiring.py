@@ -137,7 +137,7 @@ class Wiring:
         self.claimed = True
         try:
             self._open.enter_context(locked(lock, f"write to {self.results}", patience=1.0))
-            if self.options.results is None:  # nobody adds it to git by mistake
+            if self.options.results is None:  # so that it is not added to git by mistake
                 (self.results / ".gitignore").write_text("*\n")
         except BusyError as error:
             remedy = "wait for it, or name another folder with --results=DIR"

@@ -70,7 +70,9 @@ class Server:
         with log.open("wb") as output:
             control = self._connection(output.fileno(), set(modules))
             message = os.fsencode("\0".join([file, *modules]))
-            with suppress(BrokenPipeError):  # whoever waits for the answer sees that the server has ended
+            with suppress(
+                BrokenPipeError
+            ):  # the caller sees that the server has ended when it waits for the answer
                 socket.send_fds(control, [message], [output.fileno(), *descriptors])
         return control
 

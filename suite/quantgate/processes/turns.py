@@ -49,7 +49,7 @@ class Turns:
 
     def take(self, work: Callable[[], float]) -> tuple[float, float]:
         """Take one turn: both processes do their work, one after the other. Return what `work` returned here (seconds),
-        and there: the same, when nobody is there or has ended."""
+        and there: the same, where there is no other process, or it has ended."""
         theirs = None if self._first else self._receive()
         mine = work()
         self._send(mine)
@@ -83,7 +83,7 @@ class Turns:
         return float(seconds)
 
     def _go_on_alone(self, partner: socket.socket) -> None:
-        """The other has ended: well, as it had less to do, or badly, and then whoever started both ends this one."""
+        """Go on without the other process. It had less to do, or it failed; then the parent ends this one."""
         partner.close()
         self._partner = None
 

@@ -1,4 +1,4 @@
-"""A process that runs one command and leaves nothing of it behind, however it, or whoever started it, ends.
+"""A process that runs one command and leaves no process of it behind, however it or its parent ends.
 
 The kernel ends a child with its parent where the child asks for that (PR_SET_PDEATHSIG), but not the child's own
 children, and none that was forked twice. The warden adopts these (PR_SET_CHILD_SUBREAPER) and kills them all when the

@@ -174,7 +174,7 @@ def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) ->
         return f"{WHAT[first.status]}: {measured_name(first.metric)} of {first.cell}{by}{_further(moved)}."
     wrong = [v for v in verdicts if v.wrong]
     if wrong:
-        return f"Wrong whatever the baseline: {wrong[0].metric} of {wrong[0].cell}{_further(wrong)}."
+        return f"Wrong regardless of the baseline: {wrong[0].metric} of {wrong[0].cell}{_further(wrong)}."
     words = {
         Status.ERROR: "failed to measure",
         Status.NOT_COMPARABLE: "not comparable",

@@ -18,6 +18,7 @@ from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
 from quantgate.run.relative import declared_relatives
+from quantgate.words import shortened
 
 DOZEN = 12
 
@@ -86,10 +87,7 @@ def foreseen(
 
 def _with_cells(texts: Mapping[str, list[str]]) -> list[str]:
     """Return each text once, after its cells."""
-    return [
-        f"{cells[0]}{f' and {len(cells) - 1} more' if len(cells) > 1 else ''}: {text}"
-        for text, cells in texts.items()
-    ]
+    return [f"{shortened(cells, 1)}: {text}" for text, cells in texts.items()]
 
 
 def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None:
@@ -147,8 +145,8 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
             for name in met[names]
         ]
         if not mine:
-            more = f" and {len(chosen) - 1} more" if len(chosen) > 1 else ""
-            return f"the cells that it is for ({matching[0]}{more}) have no such metric in {where}"
+            its = shortened(list(dict.fromkeys(matching)), 1)
+            return f"the cells that it is for ({its}) have no such metric in {where}"
         if any(_decides(entry, *gate) for gate in mine):
             return ""
         (_, cell, name), other = mine[0], _in_force(entry, *mine[0])
@@ -217,5 +215,4 @@ def _nearest(name: str, names: Iterable[str], kind: str) -> str:
     there = list(dict.fromkeys(names))
     if close := nearest(name, there):
         return f" (did you mean {close!r}?)"
-    more = f" and {len(there) - DOZEN} more" if len(there) > DOZEN else ""
-    return f" (its {kind}: {', '.join(there[:DOZEN])}{more})"
+    return f" (its {kind}: {shortened(there, DOZEN)})"

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 class Measurer(Protocol):
     """Measures a plan, given when it is made. Methods wait for the cell and raise QuantgateError, the same one each
-    time, where it could not be measured. Whoever makes its benches closes them.
+    time, where it could not be measured. The caller that makes its benches closes them.
 
     Implementations: `quantgate.run.stored.StoredRun` (against baselines), `quantgate.run.against.AgainstRun` (A/B).
     """

@@ -1,5 +1,5 @@
-"""Check that a checkpoint goes with the matrix, from its JSON files, in the parent, before anything is measured. What a
-GGUF file says of itself is checked by the processes that open it."""
+"""Check that a checkpoint goes with the matrix, from its JSON files, in the parent, before anything is measured. The
+header of a GGUF file is checked by the processes that open it."""
 
 from __future__ import annotations
 

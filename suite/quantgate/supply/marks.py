@@ -19,7 +19,7 @@ SCORES = ("f1", "bleu", "chrf", "ter", "rouge", "bleurt", "meteor", "bertscore")
 
 @dataclass(frozen=True)
 class Marks:
-    """What the harness says of answers.
+    """The harness's scores of answers.
 
     metric: the task's first that is 0 or 1. by_filter: by the name of each of the task's filters, that metric of each
     answer. solved: 1 where any filter finds the answer right. format: 1 where the strict filter finds an answer: what

@@ -119,7 +119,7 @@ class Supply:
         self.check_fit(cell)
         if cell.as_is is not None:
             return self._as_is.checkpoint(cell, model)
-        if cell.checkpoint == "none":  # for what it says of the vocabulary
+        if cell.checkpoint == "none":  # for its vocabulary
             return self._sources.locate(model.tokenizer_source)
         if cell.checkpoint == "safetensors":
             return self._derived.safetensors(cell.model, model)

@@ -107,7 +107,7 @@ def test_references_that_disagree_keep_their_whole_model_from_baselines() -> Non
     info = RunInfo(tier="smoke", bits=dict.fromkeys([CELL, "m/bitsandbytes/nf4", "other/llamacpp/F16"], 16.0))
     assert update_command(first, info) == ""
     assert "other" in update_command([*first, other], info)
-    assert outcome(first) == f"Wrong whatever the baseline: {AGREEMENT} of {CELL}."
+    assert outcome(first) == f"Wrong regardless of the baseline: {AGREEMENT} of {CELL}."
 
 
 def test_a_value_that_is_held_to_what_is_expected_is_a_gate_that_was_judged() -> None:

@@ -50,7 +50,7 @@ class Continuing:
 
     @property
     def cache_in_words(self) -> str:
-        """What the scheme says of the cache; empty: nothing."""
+        """The scheme's settings of the cache; empty: it has none."""
         return ", ".join(f"cache {key} {value}" for key, value in self._few_bits.items())
 
     def reserve(self, tokens: int, sequences: int) -> None:

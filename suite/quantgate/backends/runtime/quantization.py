@@ -1,4 +1,4 @@
-"""transformers' configuration of a quantization, from what a scheme says of it; and whether a checkpoint agrees."""
+"""Make transformers' quantization configuration from a scheme's options, and check that a checkpoint agrees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Count what the weights of a loaded model take, in whatever tensors a quantizer holds them."""
+"""Count the bytes and the number of a loaded model's weights, in any tensors that a quantizer holds them in."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def quantized_layers(model: Any) -> dict[str, Any]:
 
 
 def in_and_out(module: Any) -> int:
-    """Return the number of weights of a linear layer, packed or not; 0: it is none."""
+    """Return the number of weights of a linear layer, packed or not; 0: it is not a linear layer."""
     inputs, outputs = getattr(module, "in_features", None), getattr(module, "out_features", None)
     return inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else 0
 

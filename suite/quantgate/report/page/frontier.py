@@ -1,4 +1,4 @@
-"""Show what a run says of the choice between schemes: the size, loss and speed of each cell, and which cells no other
+"""Help to choose between schemes: show the size, loss and speed of each cell, and which cells no other
 cell of the same model beats in all three (the Pareto front)."""
 
 from __future__ import annotations
