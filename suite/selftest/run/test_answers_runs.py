@@ -39,3 +39,24 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
         assert verdict.status == Status.ERROR
         assert "task 'nq_open': it cannot be loaded" in verdict.text
         assert "add an entry to fixtures/tasks.toml" in verdict.text
+
+
+def test_what_cannot_be_asked_or_has_no_room_leaves_the_other_cases(with_tasks: Project) -> None:
+    """A model without a chat template, and an answer beyond its positions."""
+    project = with_tasks
+    tier = project.matrix["tiers"]["smoke"]
+    tier["cells"] = [F16]
+    tier["generation"] = {"items": 2, "tokens": 4}
+    tier["answers"] = {"tasks": ["copied_colors"], "items": 2, "tokens": 600, "chat": False}
+    result = project.run("-m", "generation or answers or tokenizer")
+    assert result.status == 10, result.output
+    outcomes = {case.partition("[")[0]: outcome for case, outcome in result.cases.items()}
+    assert outcomes.pop("tokenizer") in ("passed", "skipped")
+    assert outcomes == {"generation": "failed", "answers": "failed", "all_answers": "failed"}
+    asked = result.verdict(F16, "generation")
+    assert asked.status == Status.ERROR
+    assert "prompts 'everyday': the model has no chat template: set chat = false" in asked.text
+    room = result.verdict(F16, "answers/copied_colors").text
+    assert "task 'copied_colors': the model has 512 positions, the longest prompt has" in room
+    assert "set tokens of the tier's answers to" in room
+    assert project.measurement(F16).metrics.keys() >= {"tokenizer/mismatches"}
