@@ -1,5 +1,5 @@
-"""Of the questions of the tier's tasks, as many are solved in writing as before, and as many answers have the form that
-the task asks for; each task, and all together."""
+"""As many questions of the tier's tasks are answered correctly in writing as before, and as many answers have the form
+that the task asks for: in each task, and in all tasks together."""
 
 import pytest
 from quantgate.plugin.case import Gate

@@ -1,5 +1,5 @@
-"""What the model writes is what its reference would write, as often as before; of the texts that it writes itself, no
-more go on without an end or fall into a loop, and in the baseline's environment they are the same token by token."""
+"""The model agrees with the texts that its reference wrote as often as before. No more of its own texts are endless or
+end in a loop, and in the baseline's environment they repeat token by token."""
 
 import pytest
 from quantgate.plugin.case import Gate

@@ -1,4 +1,4 @@
-"""Outliers among the activations are what they were: what they do to a quantized model does not change unseen."""
+"""Outliers among the activations stay what they were: they decide how well a model can be quantized."""
 
 import pytest
 from quantgate.plugin.case import Gate

@@ -56,9 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=Path,
         default=_default(),
         metavar="PATH",
-        help="what is written (default: %(default)s)",
+        help="the file to write (default: %(default)s)",
     )
-    add("--print", action="store_true", help="write to the screen instead")
+    add("--print", action="store_true", help="print the file instead of writing it")
     options = parser.parse_args(arguments)
     try:
         if not options.print:
@@ -112,9 +112,11 @@ def _name(text: str) -> str:
 
 def _check_free(output: Path) -> None:
     """Raise AssetError where a file would be overwritten, or one that pytest reads now no longer be read."""
-    remedy = "`--print` writes to the screen, `--output OTHER.toml` to another file, for `pytest --matrix=OTHER.toml`"
+    remedy = (
+        "`--print` prints it, `--output OTHER.toml` writes another file, for `pytest --matrix=OTHER.toml`"
+    )
     if output.exists() or output.is_symlink():
-        raise AssetError(f"{output}: is there already, and is not overwritten: {remedy}")
+        raise AssetError(f"{output}: already exists, and is not overwritten: {remedy}")
     if not output.absolute().parent.is_dir():
         raise AssetError(f"{output}: its folder does not exist; make it first")
     if output.name == FILE.name:

@@ -93,7 +93,7 @@ def _model(facts: Facts, reference: Facts | None, chosen: Chosen, shown: Facts) 
     if facts.quantized and reference is None:
         lines += [
             "# No full-precision checkpoint is named (--reference): what this quantization cost is not measured, only",
-            "# what becomes of it when a library changes.",
+            "# how it changes when a library changes.",
         ]
     return [*lines, ""]
 
@@ -122,7 +122,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
         )
     if shown.parameters:
         lines.append(
-            f"# Weights take up to {_memory(shown, chosen)} of memory, to which the library and the cache come."
+            f"# Weights take up to {_memory(shown, chosen)} of memory; the library and the cache come on top."
         )
     lines.append("cells = [")
     lines += [f"    {_text(f'{name}/{cell}')},{_why(cell, chosen)}" for cell in chosen.cells]
@@ -155,10 +155,8 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
     )
     lines.append(_line(f"memory = {{ prompt = {min(256, n_ctx)} }}", "weights, and peaks of three processes"))
     lines.append(_line('tokenizer = { text = "boolq" }', "the backend's tokens are those of the model"))
-    lines.append(
-        "# throughput = { prompt = 256, decode = 16 }   # on a machine that does nothing else meanwhile"
-    )
-    lines += [f"# Too few samples even so: {text}" for text in samples.short]
+    lines.append("# throughput = { prompt = 256, decode = 16 }   # only on an otherwise idle machine")
+    lines += [f"# Still too few samples: {text}" for text in samples.short]
     return lines
 
 

@@ -230,7 +230,7 @@ def beside_reference(cell: Verdict, reference: Verdict) -> str:
     if share >= 3 / 4:
         return "the reference moved as well, by as much: everything moved"
     if share > 1 / 4:
-        return "the reference moved as well, but by less: part of the change is that of everything"
+        return "the reference moved as well, but by less: part of the change is common to all"
     if share >= -1 / 4:
         return "the reference did not move: this scheme alone"
     return "the reference moved the other way: this scheme alone"

@@ -41,5 +41,5 @@ def to_comment(verdicts: list[Verdict], info: RunInfo) -> str:
         word = f"{summary.MARKS[v.status]} {v.status}"
         text += f"| {cell_code(v.cell)} | {cell_code(v.metric)} | {' | '.join(values)} | {word} |\n"
     if len(moved) > ROWS:
-        text += f"\nand {plural(len(moved) - ROWS, 'metric')} more, which the report has.\n"
+        text += f"\nand {plural(len(moved) - ROWS, 'further metric')}: see the report.\n"
     return f"{text}\n{judged}\n"

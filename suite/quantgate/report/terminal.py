@@ -105,7 +105,7 @@ def _table(table: list[Row], console: Console) -> list[RenderableType]:
         marks = [f"{MARKS[status]} {status}" for status in Status if status in present]
         parts.append(_lines(_unbroken(marks), console.width, style="dim"))
     if dropped := [COLUMNS[index].title for index in sorted(columns) if index not in shown]:
-        text = f"too narrow for: {', '.join(dropped)} (--quantgate-report DIR has them)"
+        text = f"terminal too narrow for: {', '.join(dropped)} (see --quantgate-report DIR)"
         parts.append(_lines(text, console.width, style="dim"))
     return parts
 

@@ -156,7 +156,7 @@ def test_nothing_is_overwritten(tiny: TinyModel, tmp_path: Path, capsys: pytest.
     file = tmp_path / "quantgate.toml"
     file.write_text("theirs")
     assert main([str(tiny.safetensors)]) == 4
-    assert "is there already, and is not overwritten: `--print`" in capsys.readouterr().err
+    assert "already exists, and is not overwritten: `--print`" in capsys.readouterr().err
     assert main([str(tiny.safetensors), "--print"]) == 0
     assert tomllib.loads(capsys.readouterr().out)["models"]
     assert main([str(tiny.safetensors), "--output", "other.toml"]) == 0

@@ -36,7 +36,7 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     ]
     text = to_comment(many, INFO)
     assert text.count("| ✗ regression |") == ROWS
-    assert "and 10 metrics more, which the report has." in text
+    assert "and 10 further metrics: see the report." in text
 
 
 def test_the_mark_is_that_of_tier_and_matrix_whatever_they_are_called() -> None:
