@@ -7,6 +7,7 @@ made. The name of each thing contains a hash of all that went into it: source, s
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,9 @@ from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ROWS, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
+
+Place = Callable[[Callable[[str], dict[str, Any]], str], dict[str, Any]]
+"""Finds the place of a text or task by a method of `Sources`; `operator.call` raises what that raises."""
 
 
 class Supply:
@@ -176,17 +180,17 @@ class Supply:
         """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
         return self._sources.text(name)
 
-    def tasks(self) -> dict[str, dict[str, Any]]:
+    def tasks(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
         """Return the place of each task's documents, and what is taken of them, for `make_task`."""
         return {
-            t: {**self._sources.task(t), "items": count, "fewshot": self._needs.fewshot or None}
+            t: {**place(self._sources.task, t), "items": count, "fewshot": self._needs.fewshot or None}
             for t, count in self._needs.tasks.items()
         }
 
-    def questions(self) -> dict[str, dict[str, Any]]:
+    def questions(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
         """Return the place of each task's documents, and how it is asked, for `make_questions`."""
         posed = self._needs.questions
-        return {task: {**self._sources.task(task), **one.model_dump()} for task, one in posed.items()}
+        return {task: {**place(self._sources.task, task), **one.model_dump()} for task, one in posed.items()}
 
     def workload_hash(self, model: str) -> str:
         """Return the identity of one model's workload: its contents, and the code and packages that make it."""
@@ -261,10 +265,7 @@ class Supply:
             "add_bos": model.add_bos,
             "key": f"{self._matrix.path}: models.{name}.add_bos",
             "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},
-            "tasks": {
-                t: {**place(sources.task, t), "items": count, "fewshot": needs.fewshot or None}
-                for t, count in needs.tasks.items()
-            },
+            "tasks": self.tasks(place),
             "programs": {
                 t: {**place(sources.task, t), "items": count} for t, count in needs.programs.items()
             },
@@ -272,9 +273,7 @@ class Supply:
                 p: {"path": str(sources.prompts(p)), **asked.model_dump()}
                 for p, asked in needs.prompts.items()
             },
-            "questions": {
-                t: {**place(sources.task, t), **posed.model_dump()} for t, posed in needs.questions.items()
-            },
+            "questions": self.questions(place),
             "chats": needs.chats,
             "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
         }
