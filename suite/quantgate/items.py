@@ -129,13 +129,13 @@ class Program(Record):
 
 
 class Programs(Record):
-    """The first items of a programming task. stops: strings before which an answer ends. end: the token that ends it.
+    """The first items of a programming task. stops: strings before which an answer ends. ends: tokens that end it.
     The hashes are those of documents and token ids."""
 
     name: str
     version: str
     stops: list[str]
-    end: int
+    ends: list[int]
     items: list[Program]
     data_hash: str
     token_hash: str

@@ -45,8 +45,8 @@ def make_programs(name: str, spec: dict[str, Any], encoder: Encoder) -> Programs
         name=name,
         version=str(config["metadata"]["version"]),
         stops=config["generation_kwargs"]["until"],
-        end=int(encoder.tokenizer.eos_token_id),
+        ends=encoder.ends,
         items=items,
         data_hash=hash_of(documents),
-        token_hash=hash_of([item.prompt for item in items]),
+        token_hash=hash_of([[item.prompt for item in items], encoder.ends]),
     )

@@ -17,7 +17,12 @@ def test_tokens_of_all_kinds_of_records(tmp_path: Path) -> None:
         ),
         "prompts-c": Prompts(name="c", chat=False, template="", ends=[9], items=[[6], [7]], token_hash="t"),
         "programs-d": Programs(
-            name="d", version="1", stops=[], end=9, items=[Program(prompt=[8], begin="", test="")], **hashes
+            name="d",
+            version="1",
+            stops=[],
+            ends=[9],
+            items=[Program(prompt=[8], begin="", test="")],
+            **hashes,
         ),
     }
     for name, record in records.items():

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from quantgate.backends.base import Stops
+from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.errors import InputError, MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.measure import sandbox
@@ -59,6 +61,7 @@ def test_a_solution_that_is_right_passes_as_the_harness_puts_it_together(
         f"{HUMANEVAL['prompt']}    return a + b\n\n{HUMANEVAL['test']}\ncheck(add)"
     )
     assert "\ndef" in made.stops
+    assert made.ends == encoder.ends
     other = make_programs("mbpp", spec(tmp_path, MBPP), encoder).items[0]
     assert encoder.tokenizer.decode(other.prompt).startswith("You are an expert Python programmer")
     assert code.assembled(other, MBPP["code"]).endswith("\n" + "\n".join(MBPP["test_list"]))
@@ -98,6 +101,9 @@ class Scripted:
         logits[self.tokens[len(self.decoded)]] = 1
         return logits
 
+    def generate(self, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
+        return continue_greedily(self, ids, limit, stops)
+
 
 class Fixed(Session):
     """A session of that backend."""
@@ -121,7 +127,7 @@ def scripted(tiny: TinyModel, text: str, **options: Any) -> Fixed:
     prompt = str(HUMANEVAL["prompt"])
     item = Program(prompt=encoder.encode(prompt), begin=prompt, test=f"{HUMANEVAL['test']}\ncheck(add)")
     programs = Programs(
-        name="humaneval", version="1", stops=["\ndef", "\n#"], end=999, items=[item, item],
+        name="humaneval", version="1", stops=["\ndef", "\n#"], ends=[998, 999], items=[item, item],
         data_hash="d", token_hash="t",
     )  # fmt: skip
     written = [*encoder.encode(text), 999]
@@ -148,7 +154,7 @@ def test_an_answer_has_at_most_so_many_tokens(tiny: TinyModel) -> None:
     session: Any = scripted(tiny, "    return a + b\n")
     programs = session.programs("humaneval")
     code.answer(session, programs, programs.items[0], 3)
-    assert len(session.backend.decoded) == 3
+    assert len(session.backend.decoded) == 2  # nothing follows the third
     assert session.backend.room == len(programs.items[0].prompt) + 3
 
 

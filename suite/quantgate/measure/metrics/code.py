@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from quantgate.backends.base import Generates, Stops
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.jobs import Needs
@@ -73,20 +74,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 def answer(session: Session, programs: Programs, item: Program, limit: int) -> str:
     """Return what the model writes after the prompt, greedily, up to the first of the task's stops."""
     backend, tokenizer = session.backend, session.detokenizer
-    backend.reserve(len(item.prompt) + limit, 1)
-    backend.prefill(item.prompt)
-    ids: list[int] = []
+    assert isinstance(backend, Generates)
     before = len(tokenizer.decode(item.prompt, skip_special_tokens=False))
-    text = ""
-    while len(ids) < limit:
-        token = int(backend.next_logits().argmax())
-        if token == programs.end:
-            break
-        ids.append(token)
-        text = tokenizer.decode([*item.prompt, *ids], skip_special_tokens=False)[before:]
-        if any(stop in text for stop in programs.stops):
-            break
-        backend.decode([token])
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode([*item.prompt, *ids], skip_special_tokens=False)[before:])
+
+    stops = Stops(frozenset(programs.ends), tuple(programs.stops), decode)
+    ids = backend.generate(item.prompt, limit, stops)
+    text = decode(ids[:-1] if ids and ids[-1] in programs.ends else ids)
     return text[: min((text.find(stop) for stop in programs.stops if stop in text), default=len(text))]
 
 
@@ -101,6 +97,6 @@ GROUP = Group(
     measure=measure,
     family="code",
     has_parts=True,
-    capabilities=frozenset({"steps"}),
+    capabilities=frozenset({"generates"}),
     needs=lambda options: Needs(programs=dict.fromkeys(options.tasks, options.items)),
 )
