@@ -14,8 +14,8 @@ from quantgate.errors import MeasurementError
 from quantgate.machine.environment import cuda_devices
 from quantgate.proofs.checks import Check, Outcome, number
 from quantgate.proofs.cuda import __main__ as module
-from quantgate.proofs.cuda import command, timed
-from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError
+from quantgate.proofs.cuda import command, rows, timed
+from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError, installed
 from quantgate.proofs.cuda.catalogue import Entry, catalogue
 from quantgate.proofs.cuda.config import load_config
 from quantgate.proofs.cuda.counts import Llama
@@ -101,6 +101,14 @@ def test_a_module_that_is_not_there_is_no_failure(tmp_path: Path) -> None:
         bed.begin_row()
         with pytest.raises(NotTriedError, match=r"^No module named 'quantgate\.absent'$"):
             bed.run("quantgate.absent:function", tmp_path / "output")
+
+
+def test_without_scipy_only_decoding_is_not_tried(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows.DECODING
+    assert not installed("quantgate_absent")
+    monkeypatch.setattr(rows, "DECODING", ())
+    [entry] = (entry for entry in catalogue() if entry.name == "decoding/fp32")
+    assert command.check(entry, bed).not_tried == "scipy is not installed"
 
 
 def test_schemes_of_the_device_are_held_against_the_cpu(tmp_path: Path) -> None:
@@ -189,10 +197,10 @@ def test_the_rehearsal_runs_every_row_that_makes_sense(rehearsed: dict[str, Any]
 
 @pytest.mark.slow
 def test_the_rehearsal_finds_what_is_there_to_find(rehearsed: dict[str, Any]) -> None:
-    rows = {row["name"]: [check["what"] for check in row["checks"]] for row in rehearsed["rows"]}
-    assert "hybrid, takes the plain way; plain is right" in rows["scoring/bf16"]
-    assert "llama, takes the shared way; shared is right" in rows["scoring/bf16"]
-    assert "can't allocate memory" in rows["process/out-of-memory"][0]
+    what = {row["name"]: [check["what"] for check in row["checks"]] for row in rehearsed["rows"]}
+    assert "hybrid, takes the plain way; plain is right" in what["scoring/bf16"]
+    assert "llama, takes the shared way; shared is right" in what["scoring/bf16"]
+    assert "can't allocate memory" in what["process/out-of-memory"][0]
     differences = {row["name"]: [check["difference"] for check in row["checks"]] for row in rehearsed["rows"]}
     assert all(value > 1e-4 for value in differences["likelihood/bf16"]), "bf16 is not fp32"
     assert set(differences["determinism/bf16"]) == {0.0}

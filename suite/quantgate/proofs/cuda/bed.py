@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -258,6 +259,14 @@ class Bed:
 
 
 FACTS = ("kernels", "torch", "transformers", "bitsandbytes", "torchao", "python")
+
+
+def installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def _absent(error: MeasurementError) -> Exception:

@@ -6,15 +6,17 @@ import json
 
 from quantgate.measure.metrics import memory
 from quantgate.proofs.checks import Check
-from quantgate.proofs.cuda.bed import Bed
+from quantgate.proofs.cuda.bed import Bed, NotTriedError, installed
 from quantgate.proofs.cuda.prepare import MADE, NAME
 from quantgate.proofs.peers.outcome import largest_difference
 from quantgate.records import Measurement
 
 TASK = f"accuracy/{NAME}"
-QUALITY = ("accuracy", "decoding", "divergence", "perplexity")
+DECODING = ("decoding",) if installed("scipy") else ()
+"""Where the module that it needs is there."""
+QUALITY = ("accuracy", *DECODING, "divergence", "perplexity")
 """What is measured of the pocket models."""
-RANDOM = ("accuracy", "decoding", "memory", "perplexity")
+RANDOM = ("accuracy", *DECODING, "memory", "perplexity")
 """Of the models of random weights, whose reference on the CPU would take minutes."""
 SHORT = memory.Options(prompt=256, decode=4)
 """Of the hybrid, whose Mamba layers take gigabytes for a long prompt without kernels of their own."""
@@ -101,6 +103,8 @@ def quality(bed: Bed, name: str) -> list[Check]:
 
 def decoding(bed: Bed, name: str) -> list[Check]:
     """Decoding token by token against one pass."""
+    if not DECODING:
+        raise NotTriedError("scipy is not installed")
     records = {model: pocket(bed, model, name)[0] for model in bed.config.pocket}
     if name == "bf16":
         records |= {model: random_weights(bed, model) for model in bed.config.random}
@@ -153,7 +157,7 @@ def determinism(bed: Bed, name: str) -> list[Check]:
                 difference=largest_difference(scores(first), scores(second)),
             )
         )  # fmt: skip
-        for metric in ("perplexity", "decoding/perplexity"):
+        for metric in ("perplexity", *(f"{group}/perplexity" for group in DECODING)):
             a, b = first.metrics[metric].value, second.metrics[metric].value
             checks.append(
                 Check(
