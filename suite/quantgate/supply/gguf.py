@@ -16,7 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -190,29 +190,26 @@ def imported(converter: Path) -> Iterator[Any]:
     before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in parts}
     path = [str(script.parent), str(script.parent / "gguf-py"), *sys.path]
     autos = (transformers.AutoConfig, transformers.AutoTokenizer)
+    patches: list[AbstractContextManager[Any]] = [
+        mock.patch.object(sys, "path", path),
+        mock.patch.object(
+            sys, "dont_write_bytecode", True
+        ),  # nothing is added to the asset, which is checked
+        mock.patch.dict(os.environ),
+        *(mock.patch.object(c, "from_pretrained", _without_code(c.from_pretrained)) for c in autos),
+    ]
     try:
-        with mock.patch.object(sys, "path", path), mock.patch.dict(os.environ):
+        with ExitStack() as stack:
+            for patch in patches:
+                stack.enter_context(patch)
             os.environ.pop("NO_LOCAL_GGUF", None)
             for name in before:
                 del sys.modules[name]
-            with _each(autos, _without_code):
-                yield importlib.import_module(SCRIPT)
+            yield importlib.import_module(SCRIPT)
     finally:
         for name in [n for n in sys.modules if n.partition(".")[0] in parts]:
             del sys.modules[name]
         sys.modules.update(before)
-
-
-@contextmanager
-def _each(classes: Sequence[Any], change: Callable[[Any], Any]) -> Iterator[None]:
-    patches = [mock.patch.object(c, "from_pretrained", change(c.from_pretrained)) for c in classes]
-    for patch in patches:
-        patch.start()
-    try:
-        yield
-    finally:
-        for patch in patches:
-            patch.stop()
 
 
 def _without_code(load: Callable[..., Any]) -> Callable[..., Any]:

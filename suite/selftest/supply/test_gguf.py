@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from quantgate.errors import AssetError
 from quantgate.paths import cache_dir
 from quantgate.supply.encoder import Encoder
-from quantgate.supply.gguf import gguf_from_safetensors
+from quantgate.supply.gguf import gguf_from_safetensors, imported
 from quantgate.supply.gguf_config import with_old_names
 
 from selftest.project import Project
@@ -66,6 +68,18 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     table = load_file(folder / "model.safetensors")
     edit(table)
     save_file(table, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_the_converter_leaves_no_file_in_its_asset(
+    converter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that Python compiled there would look like damage, and the asset would be fetched again."""
+    copy = Path(shutil.copytree(converter, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__")))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    before = set(copy.rglob("*"))
+    with imported(copy):
+        importlib.import_module("conversion.base")
+    assert set(copy.rglob("*")) == before
 
 
 def test_the_converter_and_a_plain_writer_say_the_same(tiny: TinyModel, make: Callable[[Path], Path]) -> None:
