@@ -29,7 +29,7 @@ def _sha256(value: str) -> str:
         raise ValueError(
             f"must be the 64 hexadecimal digits that `sha256sum FILE` prints, not {plainly(value)}"
         )
-    return value
+    return value.lower()
 
 
 class Source(Record):
@@ -66,6 +66,7 @@ class Source(Record):
 
 
 Sha256 = Annotated[str, AfterValidator(_sha256)]
+"""In lower-case digits, however it was written."""
 
 
 class Checkpoint(Source):

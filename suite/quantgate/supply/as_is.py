@@ -82,7 +82,7 @@ class AsIs:
         for name, expected in given.items():
             if name not in files:
                 raise AssetError(f"{key}: {name}: no such file is loaded; there are: {', '.join(files)}")
-            if (actual := self._sources.sha256(files[name])) != expected.lower():
+            if (actual := self._sources.sha256(files[name])) != expected:
                 raise AssetError(
                     f"{key}: {files[name]} has changed: its SHA-256 is {actual}, not {expected}; fetch it again, or "
                     "accept it by writing the new one"

@@ -36,7 +36,7 @@ parts = [{{package = "p", version = "1", size = 1, sha256 = "{"0" * 64}"}}]
             "m.parts (entry 1).sise: unknown key. Did you mean 'size'? Allowed: package, sha256, size, version",
         ),
         ("size = 1, ", "", "m.parts (entry 1).size: is missing; add it"),
-        ("0" * 64, "0" * 63, "m.parts (entry 1).sha256: should be the 64 lowercase hexadecimal digits"),
+        ("0" * 64, "0" * 63, "m.parts (entry 1).sha256: must be the 64 hexadecimal digits"),
         ('["a/b"]', '["../b"]', "m.members (entry 1): should be a relative name inside the package"),
         ('["a/b"]', "[]", "m: names nothing to unpack: give `members` or `join`"),
         (
@@ -62,6 +62,12 @@ def test_malformed_assets_toml(tmp_path: Path, old: str, new: str, message: str)
     with pytest.raises(InputError) as caught:
         load_assets(path)
     assert f"{path}: {message}" in str(caught.value)
+
+
+def test_a_checksum_in_capitals_is_the_same_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "assets.toml"
+    path.write_text(GOOD.replace("0" * 64, "AB" * 32))
+    assert load_assets(path)["m"].parts[0].sha256 == "ab" * 32
 
 
 def test_no_assets_toml(tmp_path: Path) -> None:

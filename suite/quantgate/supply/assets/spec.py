@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Self
 
@@ -12,6 +11,7 @@ from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel
 from packaging.version import Version
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from quantgate.config.source import Sha256
 from quantgate.config.toml_input import read_toml, validate
 from quantgate.files import checked_name
 from quantgate.paths import cache_dir
@@ -22,15 +22,6 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha256(value: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError(
-            f"should be the 64 lowercase hexadecimal digits that `sha256sum FILE` prints; "
-            f"this has {len(value)} characters"
-        )
-    return value
 
 
 def is_unsafe(name: str) -> bool:
@@ -46,7 +37,6 @@ def _member(value: str) -> str:
     return value
 
 
-Sha256 = Annotated[str, AfterValidator(_sha256)]
 Member = Annotated[str, AfterValidator(_member)]
 # Names become parts of paths and of pip's command line: nothing that reads as an option or a folder.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*$")]
