@@ -3,6 +3,7 @@
 
 compare      the verdicts of a case: what pytest's cases, the fault catalogue and the power study call
 judge        the verdict on one metric, and whether its units are still the baseline's
+texts        whether written texts are still the baseline's; anchor: losses that add up over updates
 confirm      the second look at a timing or peak that seems worse
 expected     absolute gates
 environment  what changed between two environments; kernels: values on several kinds of kernels
