@@ -15,7 +15,7 @@ from quantgate.machine.environment import cuda_devices
 from quantgate.proofs.checks import Check, Outcome, number
 from quantgate.proofs.cuda import __main__ as module
 from quantgate.proofs.cuda import command, rows, timed
-from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError, installed
+from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError, installed, reason_of
 from quantgate.proofs.cuda.catalogue import Entry, catalogue
 from quantgate.proofs.cuda.config import load_config
 from quantgate.proofs.cuda.counts import Llama
@@ -101,6 +101,25 @@ def test_a_module_that_is_not_there_is_no_failure(tmp_path: Path) -> None:
         bed.begin_row()
         with pytest.raises(NotTriedError, match=r"^No module named 'quantgate\.absent'$"):
             bed.run("quantgate.absent:function", tmp_path / "output")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            "ImportError: torchao is too old (the process ended with exit status 1)\n full log: x",
+            "torchao is too old",
+        ),
+        (
+            "this llama-cpp-python was built without CUDA: rebuild it (the process ended ...)",
+            "this llama-cpp-python was built without CUDA",
+        ),
+    ],
+)
+def test_what_a_library_cannot_do_is_no_failure(error: str, reason: str) -> None:
+    assert isinstance(answer := reason_of(MeasurementError(error)), NotTriedError)
+    assert str(answer) == reason
+    assert isinstance(reason_of(MeasurementError("was killed by SIGSEGV")), MeasurementError)
 
 
 def test_without_scipy_only_decoding_is_not_tried(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:

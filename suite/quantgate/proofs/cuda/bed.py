@@ -36,7 +36,7 @@ GGUF = "qwen3-pocket"
 """The model of matrix.toml that names a GGUF, llamacpp/Q4_K_M."""
 LEAST = 15.0
 """Seconds that have to be left for a process to be started."""
-_ABSENT = re.compile(r"(?:ModuleNotFound|Import)Error: (.*)")
+_ABSENT = re.compile(r"(?:ModuleNotFound|Import)Error: (.*)|(this llama-cpp-python was built without CUDA)")
 
 T = TypeVar("T")
 
@@ -186,7 +186,7 @@ class Bed:
         try:
             record = self.bench.run(cell, list(requests))
         except MeasurementError as error:
-            raise _absent(error) from error
+            raise reason_of(error) from error
         if cell.scheme_options.get("device") == self.device and cell.backend == "transformers":
             self.facts.update({key: record.environment.get(key) for key in FACTS})
         return record
@@ -238,7 +238,7 @@ class Bed:
         try:
             run_together([task], timeout=self.left())
         except ProcessError as error:
-            raise _absent(MeasurementError(str(error))) from error
+            raise reason_of(MeasurementError(str(error))) from error
 
     def values(self, name: str, maker: str, **arguments: Any) -> Any:
         """Return what a function has written as JSON in a process of its own, once for each name."""
@@ -258,7 +258,7 @@ class Bed:
         return job.model_dump(mode="json")
 
 
-FACTS = ("kernels", "torch", "transformers", "bitsandbytes", "torchao", "python")
+FACTS = ("kernels", "cuda driver", "cudnn", "torch", "transformers", "bitsandbytes", "torchao", "python")
 
 
 def installed(module: str) -> bool:
@@ -269,7 +269,7 @@ def installed(module: str) -> bool:
         return False
 
 
-def _absent(error: MeasurementError) -> Exception:
+def reason_of(error: MeasurementError) -> Exception:
     """Return what to raise for an error of a process: a module that is not there is no failure of the suite."""
     match = _ABSENT.search(str(error))
-    return NotTriedError(match[1].split(" (the process")[0]) if match else error
+    return NotTriedError((match[1] or match[2]).split(" (the process")[0]) if match else error

@@ -48,6 +48,9 @@ def check_all(options: argparse.Namespace, entries: Sequence[Entry]) -> tuple[li
     """Return the rows, and notes on where they were measured. Raises InputError where there is no such device."""
     if options.device == "cuda" and not cuda_devices():
         raise InputError("--device cuda: this machine has no CUDA device; --device cpu rehearses the check")
+    os.environ.setdefault(
+        "HF_HUB_OFFLINE", "1"
+    )  # nothing is fetched: libraries look there for kernels, and wait
     results: Path = options.results.resolve()
     rows: list[Row] = []
     config = load_config(options.config)
