@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,6 +29,9 @@ class Options(SchemeOptions):
 
     type_k, type_v: types of the cached keys and values. flash_attn: whether attention is computed so; without it
     llama.cpp chooses. n_ubatch: tokens computed at once. These four are as in llama.cpp's tools by default.
+
+    split_mode, tensor_split, main_gpu: as in llama.cpp's tools: how the model is spread over GPUs, the share of each,
+    and the one that holds what is not spread.
     """
 
     ftype: Ftype | None = None
@@ -38,6 +41,11 @@ class Options(SchemeOptions):
     type_v: CacheType = "f16"
     flash_attn: bool | None = None
     n_ubatch: int = Field(default=512, ge=1)
+    split_mode: Literal["none", "layer", "row"] | None = None
+    tensor_split: (
+        Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2, max_length=16)] | None
+    ) = None
+    main_gpu: Annotated[int, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -45,6 +53,13 @@ class Options(SchemeOptions):
             raise ValueError('with device = "cuda", give n_gpu_layers: -1 puts all layers on the GPU')
         if self.device == "cpu" and self.n_gpu_layers != 0:
             raise ValueError('n_gpu_layers needs device = "cuda"')
+        for name in ("split_mode", "tensor_split", "main_gpu"):
+            if self.device == "cpu" and getattr(self, name) is not None:
+                raise ValueError(f'{name} needs device = "cuda"')
+        if self.tensor_split is not None and (self.split_mode == "none" or not any(self.tensor_split)):
+            raise ValueError(
+                'tensor_split spreads nothing: give it a share above 0, and not split_mode = "none"'
+            )
         if self.ftype is None and not self.as_is:
             raise ValueError(
                 "ftype is missing: name it, or as_is = true for files that are loaded as they are"

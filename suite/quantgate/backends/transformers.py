@@ -1,5 +1,5 @@
 """transformers: safetensors checkpoints in floats of 32 or 16 bits, or quantized by one of its methods, on the CPU or
-one CUDA device."""
+on GPUs."""
 
 from __future__ import annotations
 
@@ -56,10 +56,18 @@ class Cache(Record):
 
 class FloatOptions(SchemeOptions):
     """dtype: of the weights and of what is computed; of a quantized scheme, of what is not quantized. cache: how keys
-    and values are held while a text is continued; left out, in floats."""
+    and values are held while a text is continued; left out, in floats. device_map: how the library splits the layers
+    over all GPUs that the process sees; left out, all lie on one device."""
 
     dtype: Dtype
     cache: Cache | None = None
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
+
+    @model_validator(mode="after")
+    def _on_gpus(self) -> Self:
+        if self.device_map is not None and self.device == "cpu":
+            raise ValueError('device_map splits a model over GPUs: give device = "cuda", or leave it out')
+        return self
 
     def why_not(self) -> str:
         if self.cache is None or self.cache.backend == "fp8":

@@ -13,6 +13,8 @@ from quantgate.paths import IMPORT_ROOT
 
 from selftest.config.user_file import USER_FILE, refusal
 
+ON_GPUS = "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'\nn_gpu_layers = -1\n"
+
 
 @pytest.mark.parametrize(
     ("scheme", "message"),
@@ -43,6 +45,15 @@ from selftest.config.user_file import USER_FILE, refusal
         ),
         ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'", "give n_gpu_layers"),
         ("llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'", "leave imatrix out"),
+        ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nmain_gpu = 0", 'main_gpu needs device = "cuda"'),
+        (f"{ON_GPUS}split_mode = 'rows'", "mine.split_mode: cannot be 'rows'. Did you mean 'row'?"),
+        (f"{ON_GPUS}tensor_split = [1, -1]", "mine.tensor_split"),
+        (f"{ON_GPUS}tensor_split = [0, 0]", "give it a share above 0"),
+        (f"{ON_GPUS}tensor_split = [1, 1]\nsplit_mode = 'none'", "tensor_split spreads nothing"),
+        (
+            "transformers.schemes.mine]\nbits = 16\ndtype = 'bfloat16'\ndevice_map = 'auto'",
+            'device_map splits a model over GPUs: give device = "cuda"',
+        ),
         (
             "llamacpp.schemes.mine]\nbits = 16\nftype = 'F16'\ntype_k = 'Q8_0'",
             "type_k: cannot be 'Q8_0'. Did you mean 'q8_0'? Allowed: bf16, ",

@@ -15,6 +15,7 @@ from transformers import StaticCache
 from transformers.cache_utils import Cache, QuantizedCache
 
 from quantgate.backends.base import Stops
+from quantgate.backends.runtime.devices import Devices
 from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
 from quantgate.errors import MeasurementError, is_out_of_memory
@@ -27,9 +28,9 @@ class Continuing:
     """The capabilities `steps` and `generates` of a model, and the bytes of its cache. cache: arguments of
     `QuantizedCache`; empty: a static cache, or what the model chooses where that does not work."""
 
-    def __init__(self, model: Any, device: torch.device, cache: dict[str, Any]) -> None:
+    def __init__(self, model: Any, devices: Devices, cache: dict[str, Any]) -> None:
         self._model = model
-        self._device = device
+        self._devices = devices
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(model).forward).parameters)
         self._rotary = length_dependent(model)
@@ -64,7 +65,10 @@ class Continuing:
         return self._model(input_ids=self._tensor([list(ids)]), **taken)
 
     def _tensor(self, values: Any) -> torch.Tensor:
-        return torch.tensor(values, device=self._device)
+        return torch.tensor(values, device=self._devices.first)
+
+    def _index(self, rows: Sequence[int]) -> torch.Tensor:
+        return torch.tensor(rows, device=self._devices.of_indices)
 
     @functools.cached_property
     def _is_static(self) -> bool:
@@ -118,12 +122,7 @@ class Continuing:
             given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
             self._state = {name: cache for name, cache in given.items() if cache is not None}
         self._logits = output.logits[0, -1]
-        self._wait()
-
-    def _wait(self) -> None:
-        """Wait until the device has done all it was given."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        self._devices.wait()
 
     def cache_bytes(self) -> int | None:
         return cache_bytes(self._state.get("past_key_values"))
@@ -136,7 +135,7 @@ class Continuing:
         return continue_greedily(self, ids, limit, stops)
 
     def loop(self, ids: Sequence[int], count: int) -> None:
-        prompt = torch.tensor([list(ids)], device=self._device)
+        prompt = self._tensor([list(ids)])
         few_bits = {"cache_implementation": "quantized", "cache_config": self._few_bits}
         self._model.generate(
             prompt,
@@ -147,7 +146,7 @@ class Continuing:
             pad_token_id=0,
             **(few_bits if self._few_bits else {}),
         )
-        self._wait()
+        self._devices.wait()
 
 
 def quantized_cache(config: Any, options: dict[str, Any]) -> QuantizedCache:

@@ -21,6 +21,7 @@ from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
 from quantgate.backends.runtime.llama_chat import ids_of, rendered
 from quantgate.backends.runtime.llama_log import listening
+from quantgate.backends.runtime.llama_split import spread, visible_gpus
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.template import Message
@@ -55,6 +56,8 @@ class LlamaCpp:
             raise MeasurementError(
                 "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
             )
+        if self._offload:
+            self._shares = spread(params, options, visible_gpus())
         self._checkpoint = checkpoint
         self._threads = threads
         self._ftype = options.get("ftype", "")

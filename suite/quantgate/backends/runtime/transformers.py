@@ -1,4 +1,4 @@
-"""transformers: safetensors checkpoints, quantized or not, on the CPU or one CUDA device."""
+"""transformers: safetensors checkpoints, quantized or not, on the CPU or on GPUs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from transformers import AutoTokenizer, DynamicCache
 from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
 from quantgate.backends.methods import METHODS, Method, libraries_of
 from quantgate.backends.runtime.continuing import Continuing
+from quantgate.backends.runtime.devices import Devices, placement
 from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import check_finite, load_model
 from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
@@ -56,7 +57,6 @@ class Transformers(Continuing):
         torch.set_grad_enabled(False)
         transformers.utils.logging.set_verbosity_error()
         self._checkpoint = checkpoint
-        self._device = torch.device(options["device"])
         self._precision = getattr(torch, options["dtype"])
         self._tokenizer_folder = Path(options.get("tokenizer") or checkpoint)
         check_no_adapter(checkpoint)
@@ -65,13 +65,13 @@ class Transformers(Continuing):
             checkpoint,
             method=self.method,
             dtype=self._precision,
-            device_map={"": self._device},
+            device_map=placement(options),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             **self.quantization(options),
         ).eval()
-        super().__init__(model, torch.device(options["device"]), options.get("cache") or {})
+        super().__init__(model, Devices(model, options), options.get("cache") or {})
         check_finite(model, checkpoint)
         # Counted now: the first forward pass may repack the weights, or make floats of them.
         self._count = count(self._model)
@@ -113,7 +113,7 @@ class Transformers(Continuing):
         if tree.is_chain and not tree.kept:
             # Where the length of a sequence counts, so does its last token, which is not fed.
             ids = [*tree.ids, tree.ids[-1]] if self._by_length else tree.ids
-            output = self._forward(ids, use_cache=False, logits_to_keep=self._tensor(tree.rows))
+            output = self._forward(ids, use_cache=False, logits_to_keep=self._index(tree.rows))
         else:
             missing = [name for name in SHARED if name not in self._takes]
             if missing:
@@ -125,7 +125,7 @@ class Transformers(Continuing):
                 attention_mask=masks(tree, self._model, self._attention == "eager"),
                 past_key_values=self._cache,
                 use_cache=self._cache is not None,
-                logits_to_keep=self._tensor(tree.rows),
+                logits_to_keep=self._index(tree.rows),
             )
         logits = output.logits[0]
         if "logits_to_keep" not in self._takes:
@@ -212,22 +212,16 @@ class Transformers(Continuing):
             "mkl": torch.backends.mkl.is_available(),
             "mkldnn": torch.backends.mkldnn.is_available(),
         }
-        if self._device.type == "cuda":
-            facts["kernels"] = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name(self._device)}"
+        if self._devices.is_cuda:
+            facts["kernels"] = self._devices.kernels()
             facts |= {"cudnn": torch.backends.cudnn.version(), "cuda driver": cuda_driver()}
-        return facts | libraries_of(self.method)
+        return facts | self._devices.facts() | libraries_of(self.method)
 
     def device_peak_bytes(self) -> dict[str, int]:
-        if self._device.type != "cuda":
-            return {}
-        return {
-            "cuda_allocated": torch.cuda.max_memory_allocated(self._device),
-            "cuda_reserved": torch.cuda.max_memory_reserved(self._device),
-        }
+        return self._devices.peak_bytes()
 
     def reset_device_peak(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
+        self._devices.reset_peak()
 
 
 load = Transformers

@@ -151,7 +151,7 @@ class Step:
     def __init__(self, session: Session, steps: int) -> None:
         self._backend = cast(Any, session.backend)
         self._ids = session.prompt(1 + steps)
-        self._device: torch.device = self._backend._device
+        self._device: torch.device = self._backend._devices.first
         self.forward: Callable[..., Any] = self._backend._model.forward
         self._backend.reserve(2 + steps, 1)
         self._token = torch.zeros(1, 1, dtype=torch.long, device=self._device)
