@@ -42,7 +42,7 @@ def render(facts: Facts, reference: Facts | None, chosen: Chosen, samples: Sampl
     shown = reference or facts
     lines = [
         f"# Written by `python -m quantgate.init` for {facts.name}: change what you like.",
-        "# fixtures/README.md of quantgate has all keys.",
+        "# quantgate's fixtures/README.md has all keys.",
         '# `pytest --update-baselines --reason "first values"` measures and accepts; `pytest` measures and judges.',
         "",
         *_model(facts, reference, chosen, shown),
@@ -62,7 +62,7 @@ def _model(facts: Facts, reference: Facts | None, chosen: Chosen, shown: Facts) 
         f"[models.{name}]",
         _line(
             f"license = {_text(license_ or 'unknown')}",
-            "as the files say" if license_ else "the files name none: write the licence of the weights",
+            "as the files say" if license_ else "the files do not say: write the licence of the weights",
         ),
         _line(f"{key} = {_source(shown)}", what if shown.parameters else what.removesuffix(", its own size")),
     ]
@@ -117,7 +117,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
     lines.append(_line(f"time_limit = {limit}", "seconds that one process of a cell may take"))
     if seconds:
         lines.append(
-            f"# An estimate, by size from the embedded model's on two idle cores: {duration(seconds)} a cell, "
+            f"# An estimate by size, from the embedded model on two idle cores: {duration(seconds)} a cell, "
             f"{duration(seconds * len(chosen.cells))} in all; on CUDA far less."
         )
     if shown.parameters:
@@ -132,11 +132,13 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
     limit_text = f"of the model's {shown.positions:,}" if shown.positions else "the model names no limit"
     lines.append(_line(f"perplexity = {windows}", f"windows of {n_ctx} tokens ({limit_text})"))
     if has_divergence(chosen):
-        lines.append(_line(f"divergence = {windows}", "from the reference, on the same windows"))
+        lines.append(_line(f"divergence = {windows}", "how far from the reference, on the same windows"))
     if n_ctx >= SHORT:
         tasks = ", ".join(map(_text, TASKS))
         lines.append(
-            _line(f"accuracy = {{ tasks = [{tasks}], items = {samples.items} }}", "the first items of each")
+            _line(
+                f"accuracy = {{ tasks = [{tasks}], items = {samples.items} }}", "the first items of each task"
+            )
         )
     else:
         lines.append(
@@ -150,7 +152,7 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
     lines.append(
         _line(
             f'decoding = {{ text = "boolq", context = {context}, tokens = {tokens} }}',
-            "token by token as in one pass",
+            "token by token gives what one pass gives",
         )
     )
     lines.append(_line(f"memory = {{ prompt = {min(256, n_ctx)} }}", "weights, and peaks of three processes"))
