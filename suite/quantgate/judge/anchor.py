@@ -7,14 +7,15 @@ baseline as anchor, and nothing has to be kept.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from pydantic import Field
 
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.environment import changed_environment
-from quantgate.judge.judge import first_difference, judge
+from quantgate.judge.judge import Subject, first_difference, judge
 from quantgate.judge.kernels import kernels_of, name_of, nearest, on_kernels
 from quantgate.records import Metric, Record, Scalar, Scalars, Status, Verdict, same_work
 from quantgate.words import listed, quantity
@@ -119,16 +120,12 @@ def _comparable(anchor: Anchor, new: Metric) -> bool:
 
 
 def since_anchor(
-    cell: str,
-    name: str,
+    subject: Subject,
     measured: Metric,
     anchor: Anchor,
     tolerance: Tolerance,
     alpha: float,
     environment: Mapping[str, Scalar],
-    reproduce: str = "",
-    *,
-    unused: Collection[str] = (),
 ) -> Iterator[Verdict]:
     """Judge the loss since the anchor, by the same test and tolerance as that since the baseline: `drift` where it is
     beyond. Yields nothing where the two may not be compared.
@@ -136,14 +133,14 @@ def since_anchor(
     environment: that of `measured`; the others as of `quantgate.judge.judge.judge`.
     """
     changed = changed_environment(anchor.origin.environment, environment)
-    verdict = judge(cell, name, measured, anchor.metric, tolerance, alpha, changed, reproduce, unused=unused)
+    verdict = judge(replace(subject, environment=changed), measured, anchor.metric, tolerance, alpha)
     if verdict.status == Status.NOT_COMPARABLE:
         return
     status = {Status.REGRESSION: Status.DRIFT, Status.IMPROVEMENT: Status.PASS}.get(verdict.status)
     since = f"since the anchor of {anchor.origin.created} ({anchor.origin.reason})"
     yield verdict.model_copy(
         update={
-            "metric": f"{name}{ANCHOR}",
+            "metric": f"{subject.name}{ANCHOR}",
             "status": status or verdict.status,
             "text": f"{since}: {verdict.text.removesuffix(': update the baseline')}",
         }

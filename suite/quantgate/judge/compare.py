@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from quantgate.config.tolerances import Tolerances
 from quantgate.files import hash_of
 from quantgate.judge.anchor import Anchor, anchor_of, measured_name, since_anchor
 from quantgate.judge.environment import CHECKPOINT, changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
-from quantgate.judge.judge import first_difference, judge, no_result, of_choices, recorded, reproduction
+from quantgate.judge.judge import (
+    Subject,
+    first_difference,
+    judge,
+    no_result,
+    of_choices,
+    recorded,
+    reproduction,
+)
 from quantgate.judge.texts import same_texts
 from quantgate.records import MOVED, Measurement, Metric, Scalar, Status, Verdict
 from quantgate.words import delta
@@ -81,7 +89,9 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
     new, old = comparison.new, comparison.old
     if comparison.apart:
         return [
-            _apart(name, metric, comparison, reproduce)
+            Subject(new.cell, name, reproduce=reproduce).verdict(
+                Status.NOT_COMPARABLE, measured=metric.value, unit=metric.unit, text=comparison.apart
+            )
             for name, metric in new.metrics.items()
             if covers(name)
         ]
@@ -99,29 +109,12 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
             judged.append(no_result(new.cell, name, text, reproduce))
         elif rules.tolerances.of(name, new.cell) is not None:
             # No error of this cell: the cases of the reference say what happened to it.
-            lacking = Verdict(
-                cell=new.cell,
-                metric=name,
-                status=Status.INCONCLUSIVE,
-                baseline=metric.value,
-                unit=metric.unit,
-                text=f"cannot be judged without the reference: {comparison.no_reference}",
-                reproduce=reproduce,
+            text = f"cannot be judged without the reference: {comparison.no_reference}"
+            subject = Subject(new.cell, name, reproduce=reproduce)
+            judged.append(
+                subject.verdict(Status.INCONCLUSIVE, baseline=metric.value, unit=metric.unit, text=text)
             )
-            judged.append(lacking)
     return judged
-
-
-def _apart(name: str, metric: Metric, comparison: Comparison, reproduce: str) -> Verdict:
-    return Verdict(
-        cell=comparison.new.cell,
-        metric=name,
-        status=Status.NOT_COMPARABLE,
-        measured=metric.value,
-        unit=metric.unit,
-        text=comparison.apart,
-        reproduce=reproduce,
-    )
 
 
 def _of_metric(
@@ -130,9 +123,9 @@ def _of_metric(
     """Judge one measured metric: its value, and of a paired one whether its units are what they were."""
     new, old = comparison.new, comparison.old
     cell, tolerances = new.cell, rules.tolerances
-    unused = rules.unused.get(cell.split("/")[1], ())
     before, environment = old.comparable(name, metric) if old else (None, {})
     changed = changed_environment(environment, new.environment) if before else []
+    subject = Subject(cell, name, changed, rules.unused.get(cell.split("/")[1], ()), reproduce)
     tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
     verdict = None
     if tolerance is None and limits is None:
@@ -141,43 +134,30 @@ def _of_metric(
         yield recorded(cell, name, metric, None, UNNAMED_MACHINE)
         return
     elif tolerance is not None:
-        verdict = judge(
-            cell, name, metric, before, tolerance, rules.level(metric), changed, reproduce,
-            unused=unused, against=rules.against,
-        )  # fmt: skip
+        verdict = judge(subject, metric, before, tolerance, rules.level(metric), against=rules.against)
     if limits is not None:
         verdict = held_to(limits, cell, name, metric, verdict, reproduce)
     if verdict is not None:
         yield verdict
     anchor = anchor_of(comparison.anchors, name, metric, new.environment)
     if anchor is not None and tolerance is not None:
-        yield from since_anchor(
-            cell,
-            name,
-            metric,
-            anchor,
-            tolerance,
-            rules.level(metric),
-            new.environment,
-            reproduce,
-            unused=unused,
-        )
+        yield from since_anchor(subject, metric, anchor, tolerance, rules.level(metric), new.environment)
     same = tolerances.of_reproduction(name, cell) if before and metric.kind == "paired" else None
     if other_weights(changed):
         return
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
     if before and same and not silent:
-        yield reproduction(cell, name, metric, before, same, changed, reproduce, unused=unused)
+        yield reproduction(subject, metric, before, same)
     choices, old_choices = of_choices(metric), of_choices(before) if before else None
     if choices and old_choices and not first_difference(old_choices, choices)[0]:
         name = f"{name.rpartition('/')[0]}/choices"
         if same := tolerances.of_reproduction(name, cell):
-            yield reproduction(cell, name, choices, old_choices, same, changed, reproduce, unused=unused)
+            yield reproduction(replace(subject, name=name), choices, old_choices, same)
     if before and "ids" in metric.raw and "ids" in before.raw and not first_difference(before, metric)[0]:
         name = name.rpartition("/")[0]
         if same := tolerances.of_reproduction(name, cell):
-            yield same_texts(cell, name, metric, before, same, changed, reproduce, unused=unused)
+            yield same_texts(replace(subject, name=name), metric, before, same)
 
 
 def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:

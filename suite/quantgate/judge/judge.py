@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
@@ -24,17 +26,38 @@ MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that differ on another machine without anybody's doing."""
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a verdict is about: a metric of a cell.
+
+    environment: what changed in the environment since the older value; unused: distributions whose changes do not
+    count; reproduce: the command that repeats the case.
+    """
+
+    cell: str
+    name: str
+    environment: Sequence[str] = ()
+    unused: Collection[str] = ()
+    reproduce: str = ""
+
+    @property
+    def changed(self) -> list[str]:
+        """The changes of the environment that can change the number."""
+        return relevant(self.environment, self.unused)
+
+    def verdict(self, status: Status, **fields: Any) -> Verdict:
+        """Return a verdict. fields: others of `Verdict`."""
+        about = {"cell": self.cell, "metric": self.name, "environment": list(self.environment)}
+        return Verdict(**{**about, "status": status, "reproduce": self.reproduce, **fields})
+
+
 def judge(
-    cell: str,
-    name: str,
+    subject: Subject,
     measured: Metric,
     baseline: Metric | None,
     tolerance: Tolerance,
     alpha: float,
-    environment: Sequence[str] = (),
-    reproduce: str = "",
     *,
-    unused: Collection[str] = (),
     against: bool = False,
 ) -> Verdict:
     """Compare `measured` with `baseline`.
@@ -43,19 +66,10 @@ def judge(
     `improvement`: the same for the better; `pass`: the 95 % limit of the change for the worse is within the
     tolerance; `inconclusive`: the sample allows none of these; `not comparable`: the conditions differ.
 
-    environment: what changed in the environment since the baseline; unused: distributions whose changes do not count;
-    reproduce: the command that repeats the case; against: both were measured in this run, A/B. Raises ValidationError
-    where the change is not a finite number.
+    against: both were measured in this run, A/B. Raises ValidationError where the change is not a finite number.
     """
-    verdict = Verdict(
-        cell=cell,
-        metric=name,
-        status=Status.NO_BASELINE,
-        measured=measured.value,
-        unit=measured.unit,
-        environment=list(environment),
-        reproduce=reproduce,
-        text="no baseline is stored",
+    verdict = subject.verdict(
+        Status.NO_BASELINE, measured=measured.value, unit=measured.unit, text="no baseline is stored"
     )
     if baseline is None:
         return verdict
@@ -70,7 +84,7 @@ def judge(
     change, evidence = _change(measured, baseline, tolerance)
     interval = change.at(alpha)
     relative = tolerance.relative is not None
-    changed = relevant(environment, unused)
+    changed = subject.changed
     floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
     limit = max(tolerance.limit(unchanged=not changed), floor)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
@@ -125,17 +139,7 @@ def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
     return Verdict(cell=cell, metric=name, status=Status.ERROR, text=text, reproduce=reproduce)
 
 
-def reproduction(
-    cell: str,
-    name: str,
-    measured: Metric,
-    baseline: Metric,
-    tolerance: Tolerance,
-    environment: Sequence[str] = (),
-    reproduce: str = "",
-    *,
-    unused: Collection[str] = (),
-) -> Verdict:
+def reproduction(subject: Subject, measured: Metric, baseline: Metric, tolerance: Tolerance) -> Verdict:
     """Judge whether the units of a paired metric are still the baseline's; `judge` says whether their mean got worse.
 
     Compared is the root mean square over the units of measurement minus baseline, in the unit of the samples (nats).
@@ -144,28 +148,18 @@ def reproduction(
     change that is better on one half of the text and worse on the other; it does not prove a loss.
     """
     different, by_machine = first_difference(baseline, measured)
-    verdict = Verdict(
-        cell=cell,
-        metric=name,
-        status=Status.NOT_COMPARABLE,
-        environment=list(environment),
-        reproduce=reproduce,
-        by_machine=by_machine,
-        text=different,
-    )
     if different:
-        return verdict
+        return subject.verdict(Status.NOT_COMPARABLE, by_machine=by_machine, text=different)
     old, new = baseline.samples or [], measured.samples or []
     size = root_mean_square(old, new, measured.weights)
-    changed = relevant(environment, unused)
-    limit = tolerance.limit(unchanged=not changed)
+    limit = tolerance.limit(unchanged=not subject.changed)
     same = size <= limit
-    unequal = same and old != new and not environment
+    unequal = same and old != new and not subject.environment
     if not same:
         cause = "the environment is unchanged"
-        if changed:
+        if subject.changed:
             cause = "by more than other processors and builds cause"
-        elif environment:
+        elif subject.environment:
             cause = "only quantgate's own code, or libraries that this cell does not use, have changed"
         moves = differences(old, new)
         largest = max(moves, key=abs)
@@ -178,10 +172,9 @@ def reproduction(
     else:
         text = f"the same computation ({len(new):,} paired samples)"
         text += ", but not equal to the last digit although the environment is unchanged" if unequal else ""
-    return _with(
-        verdict,
-        metric=f"{name}{REPRODUCTION}",
-        status=Status.PASS if same else Status.CHANGED,
+    return subject.verdict(
+        Status.PASS if same else Status.CHANGED,
+        metric=f"{subject.name}{REPRODUCTION}",
         measured=size,
         baseline=0.0,
         unit=measured.unit or "nats",  # the samples of a perplexity are nats

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.records import Metric, Verdict
 
 CELL = "smollm2-135m/llamacpp/Q4_K_M"
@@ -82,7 +82,7 @@ def level(value: float, better: str = "lower", kind: str = "level") -> Metric:
 def judged(
     measured: Metric, baseline: Metric | None, tolerance: Tolerance = ONE_PERCENT, alpha: float = ALPHA
 ) -> Verdict:
-    verdict = judge(CELL, tolerance.metric, measured, baseline, tolerance, alpha)
+    verdict = judge(Subject(CELL, tolerance.metric), measured, baseline, tolerance, alpha)
     return Verdict.model_validate(verdict.model_dump())  # NaN and infinity are refused here
 
 

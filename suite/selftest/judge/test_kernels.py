@@ -8,7 +8,7 @@ import pytest
 from quantgate.baselines.file import write_file
 from quantgate.baselines.store import read
 from quantgate.config.tolerances import TOLERANCES, Tolerance, load_tolerances
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.records import Metric, Status, Verdict
 
 from selftest.judge.kernels import CELL, MIDDLE, NARROW, PEAK, RATIO, WIDE, peak, ratio
@@ -18,7 +18,7 @@ from selftest.project import Project
 def verdict(new: Metric, old: Metric, name: str, against: bool = False) -> Verdict:
     tolerance = load_tolerances().of(name, CELL)
     assert tolerance is not None
-    return judge(CELL, name, new, old, tolerance, 1e-4, ["kernels a -> b"], against=against)
+    return judge(Subject(CELL, name, ["kernels a -> b"]), new, old, tolerance, 1e-4, against=against)
 
 
 def test_a_lost_kernel_is_red_on_kernels_that_the_baseline_lacks() -> None:
@@ -54,7 +54,9 @@ def test_other_work_stays_not_comparable() -> None:
 
 
 def test_without_elsewhere_it_is_skipped_and_says_so() -> None:
-    actual = judge(CELL, RATIO, ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4)
+    actual = judge(
+        Subject(CELL, RATIO), ratio(0.1, MIDDLE), ratio(1.5), Tolerance(metric=RATIO, relative=0.6), 1e-4
+    )
     assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, True)
     assert "no `elsewhere`" in actual.text
 
@@ -71,19 +73,15 @@ def test_an_absolute_timing_on_other_kernels_stays_not_comparable() -> None:
     )
     new = timing.model_copy(update={"conditions": {"kernels": MIDDLE}})
     actual = judge(
-        CELL, "throughput/decode", new, timing, Tolerance(metric="x", relative=0.1, elsewhere=9), 0.01
-    )
-    assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, True)
-    both = judge(
-        CELL,
-        "throughput/decode",
+        Subject(CELL, "throughput/decode"),
         new,
         timing,
-        Tolerance(metric="x", relative=0.1),
+        Tolerance(metric="x", relative=0.1, elsewhere=9),
         0.01,
-        ["kernels"],
-        against=True,
     )
+    assert (actual.status, actual.by_machine) == (Status.NOT_COMPARABLE, True)
+    subject = Subject(CELL, "throughput/decode", ["kernels"])
+    both = judge(subject, new, timing, Tolerance(metric="x", relative=0.1), 0.01, against=True)
     assert both.status == Status.PASS, "what an A/B run compares is the builds"
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.judge.nested import change, needed, pairs, restless, spread
 from quantgate.records import Status
 from scipy import stats
@@ -95,7 +95,7 @@ def test_why_a_sample_cannot_tell_names_spread_disturbance_and_remedy() -> None:
         {"others": 0.02, "steal": 0.04, "load": 2.0, "mhz": 1800, "throttled": 3},
     ]
     new = timed([[0.50], [0.57], [0.50]], beside="r", raw={"disturbances": seen})
-    verdict = judge("c", "throughput/decode", new, timed([[0.5]] * 3, beside="r"), TIGHT, ALPHA)
+    verdict = judge(Subject("c", "throughput/decode"), new, timed([[0.5]] * 3, beside="r"), TIGHT, ALPHA)
     assert verdict.status == Status.INCONCLUSIVE
     for words in (
         "the ratios of the pairs differ by up to 14 %",
@@ -139,6 +139,6 @@ def test_a_peak_of_zero_has_no_logarithm(
     old: list[float], new: list[float], change: float, status: Status
 ) -> None:
     """Shares of the baseline; of one of 0, in its own unit."""
-    verdict = judge("c", "memory/peak_x", level(new), level(old), TIGHT, ALPHA)
+    verdict = judge(Subject("c", "memory/peak_x"), level(new), level(old), TIGHT, ALPHA)
     assert verdict.change == pytest.approx(change)
     assert verdict.status == status

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from quantgate.backends.spec import unused
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.judge import judge, of_choices, reproduction
+from quantgate.judge.judge import Subject, judge, of_choices, reproduction
 from quantgate.records import Status, Verdict
 
 from selftest.judge.made import (
@@ -28,7 +28,9 @@ from selftest.judge.made import (
 def reproduced(new: list[float], limit: float = 0.002, here: float = 0.0, **changes: Any) -> Verdict:
     old, tolerance = perplexity(OLD), Tolerance(metric="perplexity/reproduction", absolute=limit, here=here)
     measured = perplexity(new, **changes)
-    return reproduction(CELL, "perplexity", measured, old, tolerance, ["llama.cpp 1 -> 2"], "pytest x")
+    return reproduction(
+        Subject(CELL, "perplexity", ["llama.cpp 1 -> 2"], reproduce="pytest x"), measured, old, tolerance
+    )
 
 
 def test_what_other_processors_cause_is_the_same_computation() -> None:
@@ -46,7 +48,7 @@ def test_in_the_baselines_own_environment_the_numbers_are_the_same() -> None:
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.001)
     seen = []
     for environment in ([], ["kernels avx2 -> avx512"]):
-        verdict = reproduction(CELL, "perplexity", new, old, tolerance, environment)
+        verdict = reproduction(Subject(CELL, "perplexity", environment), new, old, tolerance)
         seen.append((verdict.status, verdict.tolerance))
     assert seen == [(Status.CHANGED, 0.001), (Status.PASS, 0.002)]
 
@@ -61,7 +63,7 @@ def test_what_is_not_equal_where_nothing_has_changed_is_said(
     """No failure: a computation that does not repeat itself. Beyond the tolerance it is a failure already."""
     new, old = perplexity([x + noise for x in OLD]), perplexity(OLD)
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=2e-5)
-    verdict = reproduction(CELL, "perplexity", new, old, tolerance, environment)
+    verdict = reproduction(Subject(CELL, "perplexity", environment), new, old, tolerance)
     assert verdict.unequal == unequal
     assert ("not equal to the last digit although the environment is unchanged" in verdict.text) == unequal
 
@@ -75,7 +77,7 @@ def test_the_choices_of_a_task_are_all_compared() -> None:
     assert new is not None
     assert old.samples == [-1.0, -3.0, -9.0, -2.0, -8.0]
     tolerance = Tolerance(metric="accuracy/t/choices/reproduction", absolute=0.5, here=0.001)
-    verdict = reproduction(CELL, "accuracy/t/choices", new, old, tolerance)
+    verdict = reproduction(Subject(CELL, "accuracy/t/choices"), new, old, tolerance)
     assert (verdict.metric, verdict.status) == ("accuracy/t/choices/reproduction", Status.CHANGED)
     assert verdict.change == pytest.approx(2 / math.sqrt(5))
     assert verdict.unit == "nats"
@@ -99,18 +101,20 @@ def test_an_upgrade_of_what_a_cell_does_not_compute_with_loosens_nothing(
 ) -> None:
     new, old = perplexity([x + 0.0015 for x in OLD]), perplexity(OLD)
     tolerance = Tolerance(metric="perplexity/reproduction", absolute=0.002, here=0.0)
-    verdict = reproduction("m/b/s", "perplexity", new, old, tolerance, [line], unused=unused()[backend])
+    subject = Subject("m/b/s", "perplexity", [line], unused()[backend])
+    verdict = reproduction(subject, new, old, tolerance)
     assert (verdict.status == Status.PASS) == loosened
     within = Tolerance(metric="perplexity", relative=0.01, here=0.0001)
-    mean = judge("m/b/s", "perplexity", new, old, within, ALPHA, [line], unused=unused()[backend])
+    mean = judge(subject, new, old, within, ALPHA)
     assert mean.tolerance == (0.01 if loosened else 0.0001)
 
 
 def test_a_tolerance_may_be_narrower_in_the_baselines_own_environment() -> None:
     new, old = perplexity(grown(0.008)), perplexity(OLD)
     tolerance = ONE_PERCENT.model_copy(update={"here": 0.005})
-    here = judge(CELL, "perplexity", new, old, tolerance, ALPHA)
-    elsewhere = judge(CELL, "perplexity", new, old, tolerance, ALPHA, ["llama-cpp-python 0.3.36 -> 0.3.37"])
+    here = judge(Subject(CELL, "perplexity"), new, old, tolerance, ALPHA)
+    changed = Subject(CELL, "perplexity", ["llama-cpp-python 0.3.36 -> 0.3.37"])
+    elsewhere = judge(changed, new, old, tolerance, ALPHA)
     assert (here.status, here.tolerance) == (Status.REGRESSION, 0.005)
     assert (elsewhere.status, elsewhere.tolerance) == (Status.PASS, 0.01)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.judge.nested import change, evidence, log_ratios, needed
 from quantgate.records import Metric, Status
 from scipy import stats
@@ -28,7 +28,7 @@ def verdicts(
             sides.append(
                 timed([[x * s for x in p] for p, s in zip(processes, shared, strict=True)], beside="run")
             )
-        result.append(judge("c", "throughput/decode", sides[1], sides[0], TIGHT, alpha).status)
+        result.append(judge(Subject("c", "throughput/decode"), sides[1], sides[0], TIGHT, alpha).status)
     return result
 
 
@@ -96,7 +96,7 @@ def test_turns_find_a_slower_side_that_pairs_one_after_the_other_do_not() -> Non
         # The same processes, but not in turns: the rounds of one side belong to other times.
         for turns in result:
             sides = (new, old) if turns else (apart(source, new), apart(source, old))
-            result[turns].append(judge("c", "throughput/decode", *sides, TIGHT, ALPHA).status)
+            result[turns].append(judge(Subject("c", "throughput/decode"), *sides, TIGHT, ALPHA).status)
     assert result[True].count(Status.REGRESSION) >= 190
     assert result[False].count(Status.REGRESSION) <= 20
 
@@ -115,7 +115,7 @@ def apart(source: np.random.Generator, metric: Metric) -> Metric:
 def test_turns_of_equals_raise_no_more_alarms_than_the_level_says() -> None:
     source = np.random.default_rng(6)
     result = [
-        judge("c", "throughput/decode", new, old, TIGHT, 0.05).status
+        judge(Subject("c", "throughput/decode"), new, old, TIGHT, 0.05).status
         for old, new in (wandering(source, 5, 1.0) for _ in range(1000))
     ]
     for red in (Status.REGRESSION, Status.IMPROVEMENT):

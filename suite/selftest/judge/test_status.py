@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.judge import judge, no_result, recorded
+from quantgate.judge.judge import Subject, judge, no_result, recorded
 from quantgate.judge.statistics import detectable_flips
 from quantgate.records import Metric, Status, Verdict, worst
 from scipy import stats
@@ -82,7 +82,7 @@ def test_worse_by_more_is_a_regression_with_the_whole_evidence() -> None:
     environment = ["llama-cpp-python 0.3.36 -> 0.3.37"]
     command = "pytest --tier smoke 'suite/test_perplexity.py'"
     old, new = perplexity(OLD), perplexity(grown(0.03))
-    verdict = judge(CELL, "perplexity", new, old, ONE_PERCENT, ALPHA, environment, command)
+    verdict = judge(Subject(CELL, "perplexity", environment, reproduce=command), new, old, ONE_PERCENT, ALPHA)
     assert verdict.status == Status.REGRESSION
     assert verdict.text.startswith("worse by more than the tolerance (8 paired samples, p = ")
     assert (verdict.cell, verdict.metric, verdict.reproduce) == (CELL, "perplexity", command)
@@ -154,7 +154,7 @@ def test_a_change_that_is_not_finite_is_refused() -> None:
     old = perplexity(OLD)
     far = old.model_copy(update={"samples": [x + 1e3 for x in OLD]})
     with pytest.raises(ValueError, match="finite"):
-        judge(CELL, "perplexity", far, old, ONE_PERCENT, ALPHA)
+        judge(Subject(CELL, "perplexity"), far, old, ONE_PERCENT, ALPHA)
 
 
 def test_a_better_ratio_is_never_an_improvement() -> None:

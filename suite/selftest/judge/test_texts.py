@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from quantgate.config.tolerances import Tolerance, Tolerances
 from quantgate.judge.compare import Comparison, Rules, verdicts
+from quantgate.judge.judge import Subject
 from quantgate.judge.texts import same_texts
 from quantgate.records import Measurement, Metric, Status
 
@@ -34,7 +35,7 @@ def lengths(ids: list[list[int]], **conditions: Any) -> Metric:
 def test_every_token_counts_where_nothing_has_changed(ids: Any, share: float, place: str) -> None:
     import re
 
-    verdict = same_texts(CELL, "generation", lengths(ids), lengths(TEXTS), LIMIT)
+    verdict = same_texts(Subject(CELL, "generation"), lengths(ids), lengths(TEXTS), LIMIT)
     assert (verdict.metric, verdict.measured) == ("generation/reproduction", share)
     assert verdict.status == (Status.CHANGED if share else Status.PASS)
     assert re.search(place, verdict.text)
@@ -42,8 +43,8 @@ def test_every_token_counts_where_nothing_has_changed(ids: Any, share: float, pl
 
 def test_other_kernels_may_write_other_texts() -> None:
     new, old = lengths([[9], [9], [9]]), lengths(TEXTS)
-    assert same_texts(CELL, "generation", new, old, LIMIT, ["torch 1 -> 2"]).status == Status.PASS
-    unused = same_texts(CELL, "generation", new, old, LIMIT, ["torch 1 -> 2"], unused=["torch"])
+    assert same_texts(Subject(CELL, "generation", ["torch 1 -> 2"]), new, old, LIMIT).status == Status.PASS
+    unused = same_texts(Subject(CELL, "generation", ["torch 1 -> 2"], ["torch"]), new, old, LIMIT)
     assert unused.status == Status.CHANGED
 
 

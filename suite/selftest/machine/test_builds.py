@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.environment import changed_environment
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.machine import builds as module
 from quantgate.machine import environment
 from quantgate.machine.builds import build_of, builds
@@ -206,7 +206,7 @@ def status(changed: list[str]) -> Status:
         return Metric(kind="exact", value=value, unit="", better="lower")
 
     tolerance = Tolerance(metric="x", relative=0.1, here=0.001)
-    return judge("m/b/s", "x", size(1.05), size(1.0), tolerance, 0.01, changed).status
+    return judge(Subject("m/b/s", "x", changed), size(1.05), size(1.0), tolerance, 0.01).status
 
 
 def test_memory_of_one_machine_varies_from_start_to_start() -> None:

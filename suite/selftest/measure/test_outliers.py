@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
-from quantgate.judge.judge import reproduction
+from quantgate.judge.judge import Subject, reproduction
 from quantgate.measure.metrics import outliers
 from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
 from scipy import stats
@@ -89,7 +89,7 @@ def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> No
     for changed, status in ((1.0, "pass"), (factor, "changed")):
         samples = [x + math.log(changed) for x in before.samples or ()]
         now = before.model_copy(update={"samples": samples, "value": before.value * changed})
-        assert reproduction(cell, name, now, before, same).status == status
+        assert reproduction(Subject(cell, name), now, before, same).status == status
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.compare import flips_in_words, origin
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.records import Metric, Status
 from quantgate.run.relative import relative_metrics
 
@@ -122,7 +122,9 @@ def test_the_judge_sees_a_larger_loss_and_calls_a_smaller_one_no_improvement(
         {"perplexity": perplexity(moved, weights)}, {"perplexity": drifted}, REFERENCE
     ).values()
     tolerance = Tolerance(metric="perplexity/loss", relative=0.01, noise=0.05)
-    assert judge("m/llamacpp/Q4_0", "perplexity/loss", now, before, tolerance, 0.001).status == status
+    assert (
+        judge(Subject("m/llamacpp/Q4_0", "perplexity/loss"), now, before, tolerance, 0.001).status == status
+    )
 
 
 def test_the_metric_that_a_relative_one_is_made_of() -> None:

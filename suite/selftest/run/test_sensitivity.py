@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from quantgate.config.matrix import Tier
 from quantgate.config.tolerances import Tolerance, Tolerances, load_tolerances
-from quantgate.judge.judge import judge
+from quantgate.judge.judge import Subject, judge
 from quantgate.judge.sensitivity import detectable, gate_level, too_narrow, with_sensitivity
 from quantgate.measure.groups import parse_options
 from quantgate.records import Metric, Status
@@ -75,7 +75,8 @@ def test_the_detectable_change_is_found_by_the_judge_19_times_of_20() -> None:
     for _ in range(1000):
         new = [3.0 + math.log1p(change) + d for d in random.normal(0, 0.002, 32)]
         detected += (
-            judge(CELL, "perplexity", perplexity(samples=new), old, narrow, ALPHA).status == Status.REGRESSION
+            judge(Subject(CELL, "perplexity"), perplexity(samples=new), old, narrow, ALPHA).status
+            == Status.REGRESSION
         )
     assert detected / 1000 == pytest.approx(0.95, abs=0.03)
 
@@ -107,7 +108,7 @@ def test_more_processes_detect_smaller_changes_of_a_peak() -> None:
         old, new = (
             (factor * np.exp(random.normal(0, 0.02, 4))).tolist() for factor in (1e8, 1e8 * (1 + few))
         )
-        verdict = judge(CELL, "memory/peak", peak(new), peak(old), none, ALPHA)
+        verdict = judge(Subject(CELL, "memory/peak"), peak(new), peak(old), none, ALPHA)
         detected += verdict.status == Status.REGRESSION
     assert detected / 500 > 0.95
 
