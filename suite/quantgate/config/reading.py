@@ -47,6 +47,8 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     tiers = raw.get("tiers", {})
     raw["tiers"] = {name: _tier(path, tiers, name, groups) for name in tiers}
     for name, tier in raw["tiers"].items():
+        for group in [group for group, cells in tier["group_cells"].items() if not cells]:
+            del tier["group_options"][group], tier["group_cells"][group]
         for group, options in tier["group_options"].items():
             where = f"tiers.{name}.{group}"
             if group not in groups:

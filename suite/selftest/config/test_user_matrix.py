@@ -62,6 +62,10 @@ def test_a_group_may_be_measured_of_some_cells_of_its_tier(tmp_path: Path) -> No
     assert measured("full", "tokenizer") == ["F16", "fp32"], "another list in place of the first"
     assert options_as_written(matrix.tier("full"))["tokenizer"] == {"text": "x"}
 
+    none = load_text(tmp_path, f"{EXTENDED}{some}[tiers.full.tokenizer]\ncells = []\n")
+    assert "tokenizer" in none.tier("nightly").group_options
+    assert "tokenizer" not in none.tier("full").group_options
+
 
 @pytest.mark.parametrize(
     ("cells", "message"),
