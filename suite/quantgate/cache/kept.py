@@ -69,7 +69,7 @@ def intact(path: Path) -> bool:
     if problem := damage(path):
         if (path, problem) not in _named:
             _named.add((path, problem))
-            log.warning("%s: %s: it is made anew", path, problem)
+            log.warning("%s: %s; making it again", path, problem)
         return False
     with contextlib.suppress(OSError):  # a cache that cannot be written is used all the same
         os.utime(entry_file(path))

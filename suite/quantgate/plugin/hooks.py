@@ -34,8 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register marks; refuse what does not fit together before anything is collected."""
     config.addinivalue_line(
         "markers",
-        "quantgate(request, each=None, references=True): the metric request a case needs of its cell; one case per "
-        "entry of `each`; whether there is one of a reference cell",
+        "quantgate(request, each=None, references=True): request: the metrics that the case judges; each: the option "
+        "of the tier with one case per entry; references: whether reference cells have the case",
     )
     try:
         options = Options.of(config)

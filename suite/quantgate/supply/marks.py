@@ -94,7 +94,7 @@ def _yes_or_no(name: str, values: dict[str, list[dict[str, Any]]]) -> str:
         if not metric.startswith(SCORES) and all(_is_mark(one.get(metric)) for one in every):
             return metric
     raise MeasurementError(
-        f"task {name!r} says of no answer whether it is right (its metrics: {', '.join(every[0])}): choose another"
+        f"task {name!r} has no metric that says right or wrong (its metrics: {', '.join(every[0])}): choose another"
     )
 
 

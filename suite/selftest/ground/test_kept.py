@@ -87,7 +87,7 @@ def test_a_change_is_named(
     assert not intact(path)
     (warning,) = caplog.messages
     assert warning.startswith(f"{path}: ")
-    assert warning.endswith(": it is made anew")
+    assert warning.endswith("; making it again")
     discard(path)
     assert not path.exists()
     assert not entry_file(path).exists()
@@ -139,7 +139,7 @@ def test_a_changed_token_is_noticed_and_the_workload_made_anew(baselined: Projec
     assert result.status == 0, result.output
     assert f"{workload}: text-boolq.json " in result.output
     assert f"{checkpoint}: has 1,000 bytes, not " in result.output
-    assert result.output.count("it is made anew") == 2
+    assert result.output.count("making it again") == 2
     assert text.read_bytes() == good
 
 

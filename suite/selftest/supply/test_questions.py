@@ -270,7 +270,7 @@ def test_a_task_without_a_yes_or_no_is_refused(tmp_path: Path, monkeypatch: Any)
     )
     monkeypatch.setattr("quantgate.supply.marks.task_file", lambda name: tmp_path / f"{name}.yaml")
     with pytest.raises(
-        MeasurementError, match=r"says of no answer whether it is right \(its metrics: f1, len"
+        MeasurementError, match=r"has no metric that says right or wrong \(its metrics: f1, len"
     ):
         mark(questions([{"question": "1 + 1?", "target": 2}], "half"), ["2"])
 
