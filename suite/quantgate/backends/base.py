@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quantgate.backends.tree import TokenSequence, TokenTree
 from quantgate.checkpoint.template import Message
 from quantgate.serving.replies import Answer
+from quantgate.serving.traffic import Level
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,30 @@ class Generates(Protocol):
         """Return the greedy continuation of `ids`, one sequence in a batch: up to where `stops` are reached, or `limit`
         tokens. Nothing of a checkpoint's or a server's sampling defaults applies: no penalty, no forced or suppressed
         token."""
+
+
+@runtime_checkable
+class Serves(Protocol):
+    """Capability `serves`: the model is behind a server, which answers several requests at once."""
+
+    @property
+    def retries(self) -> int:
+        """How many requests had to be sent again so far."""
+
+    def generate_at_once(
+        self, prompts: Sequence[Sequence[int]], limit: int, concurrency: int, done: Callable[[int], None]
+    ) -> list[list[int]]:
+        """Return the greedy continuation of each prompt by `limit` tokens, with so many requests at once. done: called
+        with the number of texts that are written."""
+
+    def traffic(
+        self, levels: Sequence[tuple[int, list[list[int]]]], tokens: int, done: Callable[[int], None]
+    ) -> list[Level]:
+        """Time streamed answers of `tokens` tokens to the prompts of each level, so many at once
+        (`quantgate.serving.traffic`)."""
+
+    def peak_memory(self) -> int | None:
+        """Bytes: the most anonymous memory that the processes of the server had together; None: it runs elsewhere."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""Models behind a server: llama-server so far (`quantgate.serving`)."""
+"""Models behind a server (`quantgate.serving`)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from quantgate.backends.llamacpp import Ftype
-from quantgate.backends.spec import BackendSpec, SchemeOptions, loader
+from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
 from quantgate.serving.programs import program, why_missing
 
 RUNTIME = "quantgate.backends.runtime.served"
 PLACEHOLDERS = ("checkpoint", "port", "threads")
+LACKS: dict[str, frozenset[Capability]] = {
+    "sglang": frozenset({"tokenizes"}),
+}
+"""What a dialect cannot tell."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _KEY = re.compile(r"--?api[-_]key\b|\bsk-\w{8}")
 
@@ -33,7 +37,7 @@ class Options(SchemeOptions):
 
     command: list[str] | None = Field(default=None, min_length=1)
     url: str | None = None
-    dialect: Literal["llama-server"]
+    dialect: Literal["llama-server", "vllm", "sglang"]
     model: str = ""
     key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     start_limit: float = Field(default=300.0, gt=0)
@@ -88,6 +92,9 @@ class Options(SchemeOptions):
             return f"the environment variable {self.key_variable} is not set"
         return ""
 
+    def lacks(self) -> frozenset[Capability]:
+        return LACKS.get(self.dialect, frozenset())
+
     def further_libraries(self) -> dict[str, str]:
         path = program(self.command[0]) if self.command else None
         if path is None:
@@ -98,7 +105,7 @@ class Options(SchemeOptions):
 
 BACKEND = BackendSpec(
     options=Options,
-    capabilities=frozenset({"scores", "tops", "generates", "tokenizes"}),
+    capabilities=frozenset({"scores", "tops", "generates", "tokenizes", "serves"}),
     load=loader(RUNTIME),
     imports=(RUNTIME,),
     unused=frozenset({

@@ -25,6 +25,7 @@ Capability = Literal[
     "weights",
     "tokenizes",
     "generates",
+    "serves",
     "inputs",
 ]
 """What a loaded model can do: `quantgate.backends.base` has the methods of each. `timings`: how long `steps` takes, and

@@ -16,6 +16,8 @@ LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
 """Conditions of a perplexity that name its tokens, not how they were scored."""
 
+SERVED_SPEED = "traffic/in_process"
+
 WAYS = ("scoring", "attention")
 """Conditions that name how a cell is computed: a cell and its reference may differ in them."""
 
@@ -141,6 +143,31 @@ def agreement(
         raw={"says": says},
     )
     return {name: metric}
+
+
+def served_speed(
+    metrics: Mapping[str, Metric], in_process: Mapping[str, Metric], name: str
+) -> dict[str, Metric]:
+    """`traffic/in_process`: tokens/s of a server that answers one request at a time, divided by those of decoding the
+    same weights in process (cell `name`). Absent where one of them was not timed."""
+    mine, other = metrics.get("traffic/1/per_token"), in_process.get("throughput/decode")
+    if mine is None or other is None:
+        return {}
+    pairs = [1 / (seconds * rate) for seconds, rate in zip(mine.per_process, other.per_process, strict=False)]
+    conditions = {key: value for key, value in mine.conditions.items() if key not in ("threads", "governor")}
+    metric = Metric(
+        kind="ratio",
+        value=1 / (mine.value * other.value),
+        unit="x",
+        better="higher",
+        samples=pairs if len(pairs) > 1 else None,
+        conditions={**conditions, "decoded in process": other.conditions.get("decode"), "reference": name},
+        raw={
+            "disturbances": [d for m in (mine, other) for d in m.raw.get("disturbances", [])],
+            "doubts": mine.raw.get("doubts", []),
+        },
+    )
+    return {SERVED_SPEED: metric}
 
 
 def _same_units(metric: Metric, other: Metric, keys: Iterable[str]) -> bool:

@@ -17,7 +17,7 @@ from quantgate.records import IN_PROCESS, Measurement, Metric
 from quantgate.run.measurer import Cells, check_measured, once
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, partners_of
-from quantgate.run.relative import add_ratios, agreement, another_kind, relative_metrics
+from quantgate.run.relative import add_ratios, agreement, another_kind, relative_metrics, served_speed
 
 
 @dataclass(eq=False)
@@ -55,7 +55,8 @@ class StoredRun:
     def again(self, cell: Cell, request: str) -> MoreProcesses:
         """Measure one request in fresh processes; a timing beside its reference, if that was measured."""
         ids = [cell.id]
-        if group_of(request).alone and isinstance(self._plain.get(cell.reference), Measurement):
+        beside = request in self.plan.requests.get(cell.reference, ())
+        if beside and group_of(request).alone and isinstance(self._plain.get(cell.reference), Measurement):
             ids = list(dict.fromkeys([cell.reference, cell.id]))
         cells = [self.plan.cells[one] for one in ids]
         fresh = self.cells.again(cells, request)
@@ -115,12 +116,13 @@ class StoredRun:
 
     def _in_process(self, cell: Cell, record: Measurement) -> dict[str, Metric]:
         """Hold a served cell against the one that runs the same weights in process."""
-        if cell.in_process not in self.plan.cells or agreement_group() not in record.metrics:
+        if cell.in_process not in self.plan.cells:
             return {}
         with suppress(QuantgateError):  # that cell's own cases say why it failed
-            others = {cell.in_process: self._measured(self.plan.cells[cell.in_process]).metrics}
+            other = self._measured(self.plan.cells[cell.in_process]).metrics
             why = "the server computes something else with the same weights and tokens"
-            return agreement(record.metrics, others, IN_PROCESS, why)
+            agrees = agreement(record.metrics, {cell.in_process: other}, IN_PROCESS, why)
+            return {**agrees, **served_speed(record.metrics, other, cell.in_process)}
         return {}
 
     def _partners_of(self, cell: Cell, record: Measurement) -> dict[str, Mapping[str, Metric]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,7 +36,7 @@ class _AgainError(Exception):
 @dataclass
 class Client:
     """Asks the server at `url`. Each request has a connection of its own: no idle one that the server closes can be
-    taken for an error.
+    taken for an error. Threads may share it.
 
     key: goes into the header `Authorization`, and into no message. timeout: seconds in which a server has to send the
     next byte. pause: seconds before the first new try, twice as long before each further one. why_ended: says why the
@@ -52,6 +53,7 @@ class Client:
     model: str = ""
     retries: int = field(default=0, init=False)
     """Requests that were sent again so far."""
+    _counting: Lock = field(default_factory=Lock, init=False, repr=False)
 
     def get(self, path: str) -> Any:
         """Return the answer to a GET request."""
@@ -111,7 +113,8 @@ class Client:
             if number == RETRIES or self.why_ended():
                 break
             time.sleep(self.pause * 2**number)
-            self.retries += 1
+            with self._counting:
+                self.retries += 1
         times = f", {number + 1} times" if number else ""
         raise self._error(f"{what}: {reason}{times}")
 

@@ -4,5 +4,11 @@ from __future__ import annotations
 
 from quantgate.serving.dialect import Dialect
 from quantgate.serving.llama_server import LlamaServer
+from quantgate.serving.sglang import SGLang
+from quantgate.serving.vllm import Vllm
 
-DIALECTS: dict[str, type[Dialect]] = {"llama-server": LlamaServer}
+DIALECTS: dict[str, type[Dialect]] = {
+    "llama-server": LlamaServer,
+    "vllm": Vllm,
+    "sglang": SGLang,
+}

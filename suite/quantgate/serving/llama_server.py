@@ -121,9 +121,13 @@ class LlamaServer(Dialect):
 
     def stream(self, ids: Sequence[int], count: int) -> Iterator[tuple[Event, int]]:
         body = {**PLAIN, "prompt": list(ids), "n_predict": count, "ignore_eos": True, "stream": True}
+        seen = 0
         for event in self.client.stream("/completion", {**body, "return_tokens": True}):
-            tokens = event.value.get("tokens") or []
-            yield event, 0 if event.value.get("stop") else len(tokens)
+            # A token that leaves a character incomplete has no event of its own; the last event has the number of all.
+            last = event.value.get("stop")
+            new = part(event.value, "tokens_predicted") - seen if last else len(event.value["tokens"])
+            seen += new
+            yield event, new
 
     def tokenize(self, text: str) -> list[int] | None:
         body = {"content": text, "add_special": False, "parse_special": True}

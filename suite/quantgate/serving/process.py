@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -25,6 +26,8 @@ KEPT = 400
 """Lines of a server's output that are kept."""
 TAIL = 6
 """Lines of them that an error shows."""
+LOOK = 0.5
+"""Seconds between two looks at its memory."""
 STEP = 0.05
 """Seconds between two looks at a server that is starting."""
 
@@ -44,6 +47,15 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
+
+
+def _anonymous(process: int) -> int:
+    """Return the anonymous resident memory of a process, in bytes; 0 where it has ended. See proc(5)."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 class ModelServer:
@@ -67,6 +79,11 @@ class ModelServer:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self.peak_memory = 0
+        """Bytes: the most anonymous memory that its processes had together, looked at each `LOOK` seconds; what they
+        share after a fork counts in each."""
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
         atexit.register(self.close)
 
     def _read(self) -> None:
@@ -77,6 +94,10 @@ class ModelServer:
             self.lines.append(line)
             with suppress(OSError, ValueError):  # a stdout that is closed
                 print(line, file=sys.__stdout__, flush=True)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(LOOK):
+            self.peak_memory = max(self.peak_memory, sum(map(_anonymous, self.processes())))
 
     def why_ended(self) -> str:
         """Say that the server has ended, how, and what it printed last; empty: it runs."""
@@ -126,6 +147,7 @@ class ModelServer:
 
     def close(self) -> None:
         """End the server and all that it has started; return when they are gone."""
+        self._closed.set()
         if self._process.poll() is None:
             stop(self._process)
         self._reader.join(1.0)

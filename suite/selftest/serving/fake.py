@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from selftest.serving import routes
 from selftest.serving.models import Bigrams, Gguf, Model
 
 CONTEXT = 512
@@ -37,6 +38,9 @@ class Fake:
         self.before: list[int] = []
         self.noise = np.random.default_rng(1)
         self.lock = threading.Lock()
+        self.counting = threading.Lock()
+        self.busy = self.most = 0
+        """Requests that are being answered, and the most that were."""
         self.started = time.monotonic()
 
     def seen(self, ids: list[int]) -> list[int]:
@@ -124,6 +128,8 @@ class Fake:
         if self.defect == "no grammar":
             forced = []
         written = forced[:count] or self.greedy(prompt, count, stop=not body.get("ignore_eos"))
+        if self.defect == "mixes requests up" and self.busy > 1 and not grammar and not bias:
+            written = [(token + 1) % len(self.model.pieces) for token in written]
         rows = self.rows([*prompt, *written])[len(prompt) - 1 : -1]
         entries, text = [], b""
         for token, row in zip(written, rows, strict=True):
@@ -145,6 +151,10 @@ class Fake:
             return {"tokens": ids[::-1] if self.defect == "other tokenizer" else ids}
         if path == "/completion":
             return self.completion(body)
+        if path == "/v1/completions":
+            return routes.vllm(self, body)
+        if path == "/generate":
+            return routes.sglang(self, body)
         raise KeyError(path)
 
 
@@ -175,7 +185,15 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(None)
 
     def do_POST(self) -> None:
-        self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.fake.counting:
+            self.fake.busy += 1
+            self.fake.most = max(self.fake.most, self.fake.busy)
+        try:
+            self.reply(body)
+        finally:
+            with self.fake.counting:
+                self.fake.busy -= 1
 
     def reply(self, body: Any) -> None:
         fake = self.fake
@@ -211,10 +229,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         self.close_connection = True
-        for token in answer["tokens"]:
+        last = {"tokens": [], "stop": True}
+        tokens = answer["tokens"][: 3 if self.fake.defect == "stops early" else None]
+        last["tokens_predicted"] = len(tokens)
+        for token in tokens[:: 2 if self.fake.defect == "half characters" else 1]:
             time.sleep(0.002)
             self.wfile.write(f"data: {json.dumps({'tokens': [token], 'stop': False})}\n\n".encode())
-        self.wfile.write(f"data: {json.dumps({'tokens': [], 'stop': True})}\n\n".encode())
+        self.wfile.write(f"data: {json.dumps(last)}\n\n".encode())
 
     def send(self, status: int, answer: Any) -> None:
         data = (answer if isinstance(answer, str) else json.dumps(answer)).encode()

@@ -11,15 +11,15 @@ import psutil
 import pytest
 from quantgate.paths import import_root
 
-from selftest.project import Project
+from selftest.project import Project, Result
 
 
-def scheme(defect: str = "") -> dict[str, Any]:
+def scheme(defect: str = "", **further: Any) -> dict[str, Any]:
     words = [sys.executable, "-m", "selftest.serving.fake", "{checkpoint}", "{port}"]
     command = [*words, *([defect] if defect else [])]
     return {
         "bits": 16, "ftype": "F16", "dialect": "llama-server", "command": command, "start_limit": 60.0,
-        "in_process": "llamacpp/F16",
+        "in_process": "llamacpp/F16", **further,
     }  # fmt: skip
 
 
@@ -32,11 +32,18 @@ def served(make_project: Callable[[], Project]) -> Project:
         "dead": scheme("dies"),
         "warm": scheme("tempered"),
         "cut": scheme("context cut"),
+        "hanging": scheme("hangs", answer_limit=1.0),
+        "refusing": scheme("503"),
+        "busy": scheme("503 three times"),
+        "mixed": scheme("mixes requests up"),
     }
     project.matrix["backends"] = {"served": {"schemes": schemes}}
     smoke = project.matrix["tiers"]["smoke"]
     smoke["cells"] = ["tiny/llamacpp/F16", *(f"tiny/served/{name}" for name in schemes)]
     smoke["divergence"] = smoke["perplexity"]
+    smoke["traffic"] = {"concurrency": [1, 2], "requests": 3, "prompt": 4, "tokens": 3, "processes": 1}
+    smoke["throughput"] = {"prompt": 8, "decode": 4, "first_token": 4, "rounds": 2, "processes": 1}
+    smoke["serving"] = {"text": "boolq", "prompts": 4, "context": 8, "tokens": 4}
     del smoke["memory"]
     return project
 
@@ -55,7 +62,12 @@ def fakes() -> list[psutil.Process]:
 def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> None:
     first = served.update(PYTHONPATH=str(import_root()))
     assert first.cases["perplexity[tiny/served/right]"] == "skipped", "no baseline yet"
-    for cell, says in (("dead", "has ended with exit status 3"), ("cut", "the server evaluated 12")):
+    for cell, says in (
+        ("dead", "has ended with exit status 3"),
+        ("cut", "the server evaluated 12"),
+        ("hanging", "no answer within 1 s"),
+        ("refusing", "the server answers 503 Service Unavailable"),
+    ):
         assert first.cases[f"perplexity[tiny/served/{cell}]"] == "failed"
         assert says in first.verdict(f"tiny/served/{cell}", "perplexity").text
     right, process = (served.measurement(f"tiny/{cell}") for cell in ("served/right", "llamacpp/F16"))
@@ -64,8 +76,11 @@ def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> 
     assert right.environment["server"] == "llama-server fake"
     assert right.metrics["divergence/kl_topk"].value == pytest.approx(0, abs=1e-4)
     assert "divergence/kl_mean" not in right.metrics
-    again = served.run("-k", "served")
+    _absolute_gates_judge_at_once(first)
+    again = served.run("-k", "served and right")
     gates = (
+        "serving/gap",
+        "serving/retries",
         "perplexity",
         "perplexity/loss",
         "divergence/kl_topk",
@@ -74,8 +89,18 @@ def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> 
     )
     for metric in gates:
         assert again.verdict("tiny/served/right", metric).status == "pass"
-    assert again.verdict("tiny/served/dead", "perplexity").status == "error"
-    warm = again.verdict("tiny/served/warm", "agreement/in_process")
+    for metric in ("scaling", "in_process", "memory"):
+        assert again.verdict("tiny/served/right", f"traffic/{metric}").status in ("pass", "inconclusive")
+    assert not fakes()
+
+
+def _absolute_gates_judge_at_once(run: Result) -> None:
+    busy = run.verdict("tiny/served/busy", "serving/retries")
+    assert busy.status == "error"
+    assert "measured 3 requests, expected 0" in busy.text
+    mixed = run.verdict("tiny/served/mixed", "serving/gap")
+    assert mixed.status == "error"
+    assert "of 4 texts differ from those that were written alone" in mixed.text
+    warm = run.verdict("tiny/served/warm", "agreement/in_process")
     assert warm.status == "error", "no single reply of it is wrong, and the weights are the same"
     assert "in tiny/llamacpp/F16: the server computes something else" in warm.text
-    assert not fakes()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from quantgate.serving.dialects import DIALECTS
 from quantgate.serving.handshake import handshake
 from quantgate.serving.process import ModelServer
 from quantgate.serving.replies import Answer, checked
+from quantgate.serving.traffic import Job, Level, run_traffic
 from quantgate.serving.vocabulary import vocabulary_of
 
 USUAL = 64
@@ -31,7 +33,7 @@ class Served:
     """Asks a server, and believes nothing that it says unchecked."""
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
-        self._checkpoint = checkpoint
+        self._options = options
         self._top = options.get("top", 20)
         command = options.get("command")
         self._server = (
@@ -131,6 +133,33 @@ class Served:
                 written.append(token)
                 if len(written) == limit or stops.reached(written):
                     return written
+
+    def generate_at_once(
+        self, prompts: Sequence[Sequence[int]], limit: int, concurrency: int, done: Callable[[int], None]
+    ) -> list[list[int]]:
+        texts: list[list[int]] = []
+        with ThreadPoolExecutor(concurrency) as pool:
+            for text in pool.map(lambda prompt: self.generate(prompt, limit, Stops()), prompts):
+                texts.append(text)
+                done(len(texts))
+        return texts
+
+    def traffic(
+        self, levels: Sequence[tuple[int, list[list[int]]]], tokens: int, done: Callable[[int], None]
+    ) -> list[Level]:
+        job = Job(
+            url=self._client.url,
+            dialect=self._options["dialect"],
+            model=self._client.model,
+            key_variable=self._options.get("key_variable") or "",
+            timeout=self._client.timeout,
+            levels=list(levels),
+            tokens=tokens,
+        )
+        return run_traffic(job, done)
+
+    def peak_memory(self) -> int | None:
+        return self._server.peak_memory if self._server else None
 
     def tokenize(self, text: str) -> list[int]:
         ids = self._dialect.tokenize(text)

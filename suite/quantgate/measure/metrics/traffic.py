@@ -1,0 +1,167 @@
+"""How a server behaves under traffic: a closed loop of streamed requests, some at once, from a process of its own.
+
+Prompts are of random tokens and all different, so that no cached beginning helps; all have the same length, and so have
+all answers. The first requests of each level warm the server up and do not count.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from quantgate.backends.base import Serves
+from quantgate.machine.environment import machine
+from quantgate.measure.groups import Group
+from quantgate.measure.session import Session
+from quantgate.measure.watch import watched
+from quantgate.records import Declared, Metric, Record, Scalar
+from quantgate.serving.traffic import Level
+
+MOST = 0.5
+"""Share of a core from which on the client itself may be what is slow."""
+SCALING = "traffic/scaling"
+
+
+class Options(Record):
+    """concurrency: requests at once, ascending. requests: of each level, and at least twice as many as at once. prompt,
+    tokens: of a request and of its answer. first_token, per_token: limits in seconds that a good answer keeps.
+    processes: how many servers are started."""
+
+    concurrency: list[int] = Field(default=[1, 2, 4, 8], min_length=1)
+    requests: int = Field(default=16, ge=2)
+    prompt: int = Field(default=64, ge=1)
+    tokens: int = Field(default=32, ge=2)
+    first_token: float = Field(default=2.0, gt=0)
+    per_token: float = Field(default=0.2, gt=0)
+    processes: int = Field(default=3, ge=1)
+
+
+def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
+    """Return, for each number of requests at once, N:
+
+    `traffic/N/first_token`: seconds from sending a request to the first token of its answer, median of the requests;
+    `traffic/N/per_token`: (time of the last token - time of the first) / (tokens - 1) of an answer, median, seconds;
+    both as `_95`, the 95 % quantile of the requests; `traffic/N/output`: output tokens/s of all requests;
+    `traffic/N/requests`: answers/s; `traffic/N/goodput`: answers/s within the limits of both times.
+    `traffic/scaling`: output at the largest N divided by that at the smallest. `traffic/memory`: the most anonymous
+    memory of the server's processes.
+    """
+    options = session.options("traffic", Options)
+    backend = session.backend
+    assert isinstance(backend, Serves)
+    prompts = [(many, _prompts(session, options, many)) for many in options.concurrency]
+    counted = sum(len(one) - many for many, one in prompts)
+    with watched() as raw:
+        levels = backend.traffic(prompts, options.tokens, lambda done: session.progress(done, counted))
+    raw["client"] = [max(level.client_share for level in levels)]
+    raw["doubts"] = [doubt(levels)]
+    conditions: dict[str, Scalar] = {
+        "source": session.source_hash,
+        "threads": session.threads,
+        "governor": machine()["governor"],
+        "kernels": session.kernels,
+        "prompt": options.prompt,
+        "decode": options.tokens,
+        "requests": options.requests,
+    }
+    metrics: dict[str, Metric] = {}
+    for level in levels:
+        metrics |= _of_level(level, options, conditions, raw)
+    rates = [len(level.first) * level.tokens / level.seconds for level in levels]
+    if len(levels) > 1:
+        of = f"{levels[-1].concurrency} by {levels[0].concurrency}"
+        alike = {key: value for key, value in conditions.items() if key not in ("threads", "governor")}
+        metrics[SCALING] = Metric(
+            kind="ratio",
+            value=rates[-1] / rates[0],
+            unit="x",
+            better="higher",
+            samples=[rates[-1] / rates[0]],
+            conditions={**alike, "concurrency": of},
+            raw=raw,
+        )
+    memory = backend.peak_memory()
+    if memory is None:
+        session.notes["memory"] = "memory and weights are not measured: the server runs elsewhere"
+    else:
+        metrics["traffic/memory"] = Metric(
+            kind="level", value=memory, unit="bytes", better="lower", samples=[memory],
+            conditions={"source": session.source_hash, "kernels": session.kernels, "most": max(options.concurrency)},
+        )  # fmt: skip
+    return metrics
+
+
+def doubt(levels: Sequence[Level]) -> str:
+    """Say that the client may have been what was slow; empty: it was not."""
+    busiest = max(levels, key=lambda level: level.client_share)
+    if busiest.client_share <= MOST:
+        return ""
+    return (
+        f"the client took {busiest.client_share:.0%} of a core at {busiest.concurrency} requests at once: it may be "
+        "what is slow"
+    )
+
+
+def _prompts(session: Session, options: Options, many: int) -> list[list[int]]:
+    """Return different prompts of random tokens: those of the warm-up, and those that count."""
+    draw = random.Random(many)  # noqa: S311
+    count = many + max(options.requests, 2 * many)
+    return [draw.choices(range(session.vocabulary), k=options.prompt) for _ in range(count)]
+
+
+def _of_level(
+    level: Level, options: Options, conditions: dict[str, Scalar], raw: dict[str, Any]
+) -> dict[str, Metric]:
+    count, good = len(level.first), level.good(options.first_token, options.per_token)
+    begin = f"traffic/{level.concurrency}"
+
+    def timed(samples: Sequence[float], work: float | None = None) -> Metric:
+        middle = statistics.median(samples)
+        return Metric(
+            kind="rounds",
+            value=work / middle if work else middle,
+            unit="s" if work is None else "tokens/s" if work != count else "requests/s",
+            better="lower" if work is None else "higher",
+            samples=list(samples),
+            processes=[len(samples)],
+            conditions=conditions,
+            raw=raw,
+        )
+
+    limits = {"first_token": options.first_token, "per_token": options.per_token}
+    return {
+        f"{begin}/first_token": timed(level.first),
+        f"{begin}/first_token_95": timed([float(np.quantile(level.first, 0.95))]),
+        f"{begin}/per_token": timed(level.per_token),
+        f"{begin}/per_token_95": timed([float(np.quantile(level.per_token, 0.95))]),
+        f"{begin}/output": timed([level.seconds], count * level.tokens),
+        f"{begin}/requests": timed([level.seconds], count),
+        f"{begin}/goodput": Metric(
+            kind="level", value=good / level.seconds, unit="requests/s", better="higher",
+            samples=[good / level.seconds], conditions={**conditions, **limits}, raw=raw,
+        ),
+    }  # fmt: skip
+
+
+TIMED = ("first_token", "first_token_95", "per_token", "per_token_95", "output", "requests")
+
+GROUP = Group(
+    options=Options,
+    metrics={
+        **{f"traffic/{{concurrency}}/{name}": Declared("rounds", ratio=False) for name in TIMED},
+        "traffic/{concurrency}/goodput": Declared("level"),
+        SCALING: Declared("ratio"),
+        "traffic/in_process": Declared("ratio"),  # made where decoding in process is timed in the same run
+        "traffic/memory": Declared("level"),
+    },
+    measure=measure,
+    family="throughput",
+    order=2,
+    alone=True,
+    capabilities=frozenset({"serves"}),
+)
