@@ -21,6 +21,9 @@ pytestmark = pytest.mark.slow
 def test_the_same_records_and_verdicts_as_on_this_machine(
     baselined: Project, two_nodes: LocalCluster
 ) -> None:
+    here = baselined.run()
+    assert here.status == 0, here.output
+    assert "ray" not in baselined.parent()["modules"]
     before = {cell: baselined.measurement(cell) for cell in (F16, Q4)}
     result = baselined.run("--executor", f"ray={two_nodes.address}")
     assert result.status == 0, result.output
@@ -76,3 +79,41 @@ def test_the_driver_killed_leaves_nothing_running(baselined: Project, two_nodes:
     while process.is_running() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not process.is_running()
+
+
+def test_after_an_interruption_reuse_goes_on(baselined: Project, two_nodes: LocalCluster) -> None:
+    """Q4_K_M is held against what F16 leaves, so that it comes after F16."""
+    divergence = {"text": "boolq", "n_ctx": 32, "windows": 2, "block": 16}
+    baselined.matrix["tiers"]["smoke"]["divergence"] = divergence
+    baselined.write()
+    address = f"ray={two_nodes.address}"
+    before = {cell: baselined.measurement(cell).run for cell in (F16, Q4)}
+    run = baselined.start("--executor", address)
+    deadline = time.monotonic() + 600
+    while baselined.measurement(F16).run == before[F16] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    interrupted = baselined.finish(run)
+    assert interrupted.status == 2, interrupted.output
+    left = baselined.measurement(F16).run
+    assert left != before[F16]
+    assert baselined.measurement(Q4).run == before[Q4]
+
+    result = baselined.run("--executor", address, "--reuse")
+    assert result.status == 0, result.output
+    assert baselined.measurement(F16).run == left
+    assert baselined.measurement(Q4).run not in (before[Q4], left)
+    assert baselined.measurement(Q4).metrics["divergence/kl_mean"].value > 0
+
+
+def test_a_cell_that_no_node_has_enough_for_is_skipped_at_once(
+    baselined: Project, two_nodes: LocalCluster
+) -> None:
+    baselined.matrix["models"]["tiny"]["resources"] = {"llamacpp/Q4_K_M": {"memory": 99_999}}
+    result = baselined.run("--executor", f"ray={two_nodes.address}")
+    assert result.status == 0, result.output
+    assert {name: how for name, how in result.cases.items() if F16 in name} == dict.fromkeys(
+        (name for name in CASES if F16 in name), "passed"
+    )
+    assert {how for name, how in result.cases.items() if Q4 in name} == {"skipped"}
+    assert "needs 1 CPU and 99999 GB of memory; node " in result.output
