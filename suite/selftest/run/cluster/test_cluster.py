@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -117,3 +118,22 @@ def test_a_cell_that_no_node_has_enough_for_is_skipped_at_once(
     )
     assert {how for name, how in result.cases.items() if Q4 in name} == {"skipped"}
     assert "needs 1 CPU and 99999 GB of memory; node " in result.output
+
+
+def test_a_node_with_other_versions_is_named_and_its_values_are_not_comparable(
+    baselined: Project, new_cluster: Callable[[], LocalCluster], tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "llama_cpp_python-99.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 99.0\n")
+    cluster = new_cluster()
+    path = os.pathsep.join([str(other.parent), baselined.environment["PYTHONPATH"]])
+    cluster.add({"PYTHONPATH": path})
+    command = ("--executor", f"ray={cluster.address}", "-k", "Q4_K_M and perplexity")
+    result = baselined.run(*command)
+    assert result.status == 11, result.output
+    assert {v.status for v in result.verdicts} == {Status.NOT_COMPARABLE}
+    assert "llama-cpp-python 99.0, " in result.output
+    result = baselined.run(*command, "--mixed-nodes")
+    assert result.status == 0, result.output
+    assert "llama-cpp-python 99.0, " in result.output
