@@ -17,7 +17,7 @@ _COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no", 
 
 
 class Header(NamedTuple):
-    """values: scalars and strings, and the arrays of numbers that were asked for, by key. tensors: shape, number of the
+    """values: scalars and strings, and the arrays that were asked for, by key. tensors: shape, number of the
     type and offset in the data, by name. data: where in the file the data begins."""
 
     values: dict[str, Any]
@@ -34,8 +34,8 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
-    """arrays: keys of arrays of numbers that are read, too. Raises AssetError: is no GGUF file, or ends within its
-    header."""
+    """arrays: keys of arrays of numbers or strings that are read, too. Raises AssetError: is no GGUF file, or ends
+    within its header."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -99,13 +99,15 @@ def _header(file: BinaryIO, arrays: Collection[str] = ()) -> Header:
 
 
 def _value(file: BinaryIO, kind: int, *, keep: bool = False) -> Any:
-    """A scalar or a string; None of an array, which is passed over, unless it is one of numbers to `keep`."""
+    """A scalar or a string; None of an array, which is passed over, unless it is one of these to `keep`."""
     if kind == _STRING:
         return _string(file)
     if kind != _ARRAY:
         return _number(file, _letter(kind))
     inner, count = _number(file, "I"), _number(file, "Q")
     if inner == _STRING:
+        if keep:
+            return [_string(file) for _ in range(count)]
         for _ in range(count):  # of a vocabulary: hundreds of thousands
             _take(file, int.from_bytes(_take(file, 8), "little"))
     elif inner == _ARRAY:

@@ -16,10 +16,12 @@ Facts = dict[str, str | int | float | bool | None]
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """size: ids below it exist. special: ids of tokens that no text has (control tokens, ends)."""
+    """size: ids below it exist. special: ids of tokens that no text has (control tokens, ends). incomplete: ids of
+    tokens whose bytes are no whole characters."""
 
     size: int
     special: frozenset[int] = frozenset()
+    incomplete: frozenset[int] = frozenset()
 
 
 class Dialect(ABC):

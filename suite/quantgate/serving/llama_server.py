@@ -4,9 +4,9 @@ The server scores what it writes, not what it is given. So it is made to write t
 one token at each place, and `n_probs` has it say how likely each was before the grammar was applied. A window is one
 request, decoded token by token, and no cached prompt is reused: the same request gives the same numbers.
 
-Two kinds of tokens cannot be had so. A special token (an end) is asked for alone, by a bias that lifts it above all
-others. A token that leaves a character of several bytes incomplete is left out of the answer by the server: it is found
-in the list of all tokens at its place.
+Two kinds of tokens cannot be had so, and are asked for alone, by a bias that lifts them above all others: special
+tokens (ends), and those whose bytes are no whole characters: some of these end in status 500 under a grammar. What
+leaves a character incomplete the server leaves out of its answer: it is looked up in the list of all tokens there.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class LlamaServer(Dialect):
     def score(self, ids: Sequence[int], start: int, top: int) -> Reply:
         logprobs: list[float | None] = []
         tops: list[Sequence[tuple[int, float]]] = []
-        special = self.vocabulary.special
-        for alone, places in groupby(range(start, len(ids)), lambda n: ids[n] in special):
+        single = self.vocabulary.special | self.vocabulary.incomplete
+        for alone, places in groupby(range(start, len(ids)), lambda n: ids[n] in single):
             run = list(places)
             parts = [[n] for n in run] if alone else [run]
             for one in parts:

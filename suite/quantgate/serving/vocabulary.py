@@ -1,8 +1,11 @@
-"""The vocabulary of a checkpoint, without loading a tokenizer."""
+"""The vocabulary of a checkpoint: which tokens a server cannot be asked for like others."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from tokenizers import Tokenizer, decoders
 
 from quantgate.checkpoint.checks import config_of, read_json
 from quantgate.checkpoint.gguf_header import read_header
@@ -10,6 +13,8 @@ from quantgate.errors import MeasurementError
 from quantgate.serving.dialect import Vocabulary
 
 TYPES = "tokenizer.ggml.token_type"
+PIECES = "tokenizer.ggml.tokens"
+MODEL = "tokenizer.ggml.model"
 _UNWRITTEN = (2, 3, 5)
 """llama.cpp's numbers of the types unknown, control and unused."""
 
@@ -21,7 +26,7 @@ def vocabulary_of(checkpoint: Path) -> Vocabulary:
 
 
 def _of_gguf(file: Path) -> Vocabulary:
-    values = read_header(file, [TYPES]).values
+    values = read_header(file, [TYPES, PIECES]).values
     types = values.get(TYPES)
     if not types:
         raise MeasurementError(f"{file}: has no {TYPES}: its vocabulary cannot be read")
@@ -31,7 +36,10 @@ def _of_gguf(file: Path) -> Vocabulary:
         if key.startswith("tokenizer.ggml.") and key.endswith("_token_id")
     }
     unwritten = {number for number, kind in enumerate(types) if kind in _UNWRITTEN}
-    return Vocabulary(len(types), frozenset(unwritten | named))
+    # Of a byte-level vocabulary each character of a piece stands for a byte; others have pieces such as <0xE2>.
+    decoder = decoders.ByteLevel() if values.get(MODEL) == "gpt2" else decoders.ByteFallback()
+    incomplete = _incomplete(range(len(types)), lambda number: decoder.decode([values[PIECES][number]]))
+    return Vocabulary(len(types), frozenset(unwritten | named), incomplete)
 
 
 def _of_folder(folder: Path) -> Vocabulary:
@@ -39,5 +47,17 @@ def _of_folder(folder: Path) -> Vocabulary:
     if not isinstance(size, int):
         raise MeasurementError(f"{folder}: config.json has no vocab_size")
     file = folder / "tokenizer.json"
-    added = read_json(file).get("added_tokens", []) if file.exists() else []
-    return Vocabulary(size, frozenset(token["id"] for token in added if token.get("special")))
+    if not file.exists():
+        return Vocabulary(size)
+    added = read_json(file).get("added_tokens", [])
+    tokenizer = Tokenizer.from_file(str(file))
+    incomplete = _incomplete(
+        range(min(size, tokenizer.get_vocab_size())),
+        lambda number: tokenizer.decode([number], skip_special_tokens=False),
+    )
+    return Vocabulary(size, frozenset(token["id"] for token in added if token.get("special")), incomplete)
+
+
+def _incomplete(ids: Iterable[int], text: Callable[[int], str]) -> frozenset[int]:
+    """Return the ids whose bytes are no UTF-8: decoders put U+FFFD in their place."""
+    return frozenset(number for number in ids if "\ufffd" in text(number))

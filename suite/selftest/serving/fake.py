@@ -10,7 +10,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -114,6 +114,13 @@ class Fake:
 
     # --- llama-server ---
 
+    def is_stuck(self, body: Any) -> bool:
+        """Whether a grammar names a token whose bytes are no whole characters, as some of llama-server's do."""
+        grammar = str(body.get("grammar", "")) if isinstance(body, dict) else ""
+        return any(
+            int(token) in incomplete(self.model.pieces) for token in re.findall(r"<\[(\d+)\]>", grammar)
+        )
+
     def completion(self, body: dict[str, Any]) -> dict[str, Any]:
         prompt = self.seen(list(body["prompt"]))
         grammar, bias = str(body.get("grammar", "")), body.get("logit_bias")
@@ -163,6 +170,11 @@ def _normal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return normal
 
 
+def incomplete(pieces: Sequence[bytes]) -> frozenset[int]:
+    """The numbers of the pieces that are no UTF-8."""
+    return frozenset(n for n, piece in enumerate(pieces) if "\ufffd" in piece.decode(errors="replace"))
+
+
 def _incomplete(text: bytes) -> bool:
     """Whether a text ends within a character."""
     for length in (1, 2, 3):
@@ -205,6 +217,9 @@ class Handler(BaseHTTPRequestHandler):
             if fake.defect == "connection lost" and not fake.refused:
                 fake.refused = 1
                 self.close_connection = True
+                return
+            if fake.is_stuck(body):
+                self.send(500, {"error": "Unexpected empty grammar stack"})
                 return
             if status := fake.refusal():
                 self.send(status, {"error": f"no: {self.headers.get('Authorization', '')}"})

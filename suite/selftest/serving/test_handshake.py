@@ -12,10 +12,10 @@ from quantgate.serving.dialects import DIALECTS
 from quantgate.serving.handshake import Handshake, handshake
 from quantgate.serving.replies import Answer, checked
 
-from selftest.serving.fake import CONTEXT, Fake, serving
+from selftest.serving.fake import CONTEXT, Fake, incomplete, serving
 from selftest.serving.models import BEGIN, END, PIECES, Bigrams
 
-WORDS = Vocabulary(len(PIECES), frozenset({BEGIN, END}))
+WORDS = Vocabulary(len(PIECES), frozenset({BEGIN, END}), incomplete(PIECES))
 POOL = [1, 2, 3, 8, 9, 10]
 
 

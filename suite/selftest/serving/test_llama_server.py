@@ -18,12 +18,12 @@ from quantgate.serving.llama_server import LlamaServer
 from quantgate.serving.replies import checked
 from quantgate.serving.vocabulary import vocabulary_of
 
-from selftest.serving.fake import Fake, serving
+from selftest.serving.fake import Fake, incomplete, serving
 from selftest.serving.models import BEGIN, END, PIECES, Bigrams, Gguf
 from selftest.tiny import TEXT, TinyModel
 
 MODEL = Bigrams()
-WORDS = Vocabulary(len(PIECES), frozenset({BEGIN, END}))
+WORDS = Vocabulary(len(PIECES), frozenset({BEGIN, END}), incomplete(PIECES))
 EURO = [1, 2, 6, 7, 3, 4, 5, 8]
 """Two characters of two tokens each are in it."""
 
@@ -86,7 +86,9 @@ def test_a_served_gguf_scores_as_in_process(tiny: TinyModel) -> None:
     model = Gguf(tiny.gguf)
     ids = tuple(model.tokenize(TEXT)[:60])
     words = vocabulary_of(tiny.gguf)
-    assert words == Vocabulary(512, frozenset({0}))
+    assert words == Vocabulary(512, frozenset({0}), incomplete(model.pieces))
+    assert len(words.incomplete) == 128, "bytes beyond ASCII"
+    assert vocabulary_of(tiny.safetensors) == words
     with serving(Fake(model)) as url:
         server = LlamaServer(Client(url, timeout=30), words)
         assert server.tokenize("The miller rose") == model.tokenize("The miller rose")
