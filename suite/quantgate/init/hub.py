@@ -35,7 +35,7 @@ def facts_of_hub(hub: str, name: str) -> Facts:
         raise
     except Exception as error:
         raise AssetError(
-            f"{hub}: no such file or folder here, and the hub gives no model of this name "
+            f"{hub}: no such file or folder here, and the hub did not give it "
             f"({_cause(error)}): check the name, the network and HF_TOKEN, or name a local path"
         ) from None
 

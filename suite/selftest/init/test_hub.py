@@ -71,6 +71,6 @@ def test_a_repository_of_gguf_files(server: str, tmp_path: Path) -> None:
 def test_no_such_model_and_no_network(there: bool, server: str, tmp_path: Path) -> None:
     done = init(tmp_path, "me/other", server if there else "http://127.0.0.1:9")
     assert done.returncode == 4
-    assert done.stderr.startswith("me/other: no such file or folder here, and the hub cannot be asked")
+    assert done.stderr.startswith("me/other: no such file or folder here, and the hub did not give it (")
     assert done.stderr.endswith("check the name, the network and HF_TOKEN, or name a local path\n")
     assert done.stderr.count("\n") == 1, done.stderr

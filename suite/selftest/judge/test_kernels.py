@@ -147,8 +147,8 @@ def test_a_doubled_peak_is_red_there_too(baselined: Project) -> None:
 
 
 def no_floor(project: Project) -> Path:
-    """The shipped tolerances for a model of few bytes."""
+    """The shipped tolerances, for a model whose peaks are a few bytes."""
     file = project.folder / "tolerances.toml"
     lines = TOLERANCES.read_text().splitlines(keepends=True)
-    file.write_text("".join(line for line in lines if not line.startswith("floor = 32e6")))
+    file.write_text("".join(line for line in lines if "allocator and thread pools" not in line))
     return file

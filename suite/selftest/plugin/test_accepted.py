@@ -125,7 +125,9 @@ def test_m_selects_by_scheme_backend_bits_and_metric(project: Project) -> None:
 
     everything = cases()
     for expression, kept in {
-        "bits8 and not throughput": r"(accuracy|decoding|divergence|memory|perplexity|tokenizer)\[.*/(int8|Q8_0)[]/]",
+        "bits8 and not (throughput or memory)": (
+            r"(accuracy|decoding|divergence|generation|perplexity|tokenizer)\[.*/(int8|Q8_0)[]/]"
+        ),
         "bitsandbytes and hellaswag or Q4_K_M and decode": r"/bitsandbytes/.*/hellaswag]|decode\[.*/Q4_K_M]",
     }.items():
         selected = cases("-m", expression)
