@@ -109,8 +109,7 @@ class Metric(Estimate):
     """Whatever must be equal before two values may be compared (hash of tokens, n_ctx ...)."""
     raw: dict[str, Any] = Field(default_factory=dict)
     """Further values, kept beside the baseline and never judged here (log-likelihoods of all choices). For rounds and
-    levels, a list has one entry per process. `doubts`: why a process may have measured something else; empty: it has
-    not. Then its gates are inconclusive."""
+    levels, a list has one entry per process; `doubts`, too: why the gates are inconclusive; empty: no reason."""
 
     @property
     def relative(self) -> bool:

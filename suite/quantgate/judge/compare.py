@@ -128,7 +128,9 @@ def _of_metric(
     subject = Subject(cell, name, changed, rules.unused.get(cell.split("/")[1], ()), reproduce)
     tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
     if tolerance is not None and (doubts := [*filter(None, metric.raw.get("doubts", ()))]):
-        yield _doubtful(cell, name, metric, before, doubts[0], reproduce)
+        # Its process says that it may have measured something else.
+        shown = recorded(cell, name, metric, before, doubts[0])
+        yield shown.model_copy(update={"status": Status.INCONCLUSIVE, "reproduce": reproduce})
         return
     verdict = None
     if tolerance is None and limits is None:
@@ -161,22 +163,6 @@ def _of_metric(
         name = name.rpartition("/")[0]
         if same := tolerances.of_reproduction(name, cell):
             yield same_texts(replace(subject, name=name), metric, before, same)
-
-
-def _doubtful(
-    cell: str, name: str, metric: Metric, before: Metric | None, doubt: str, reproduce: str
-) -> Verdict:
-    """Return `inconclusive` for a metric whose own measuring process says that it may have measured something else."""
-    return Verdict(
-        cell=cell,
-        metric=name,
-        status=Status.INCONCLUSIVE,
-        measured=metric.value,
-        baseline=before.value if before else None,
-        unit=metric.unit,
-        text=doubt,
-        reproduce=reproduce,
-    )
 
 
 def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:

@@ -24,14 +24,13 @@ class Reply:
 
     prompt_tokens: how many tokens it says the text has; None: it does not say. ids: the scored tokens as it repeats
     them; None: it does not. logprobs: of the scored tokens, natural logarithms. tops: of each, the likeliest tokens at
-    its place with their log-probabilities; empty: it names none. cached: tokens that it has not computed anew.
+    its place with their log-probabilities; empty: it names none.
     """
 
     logprobs: Sequence[float | None]
     tops: Sequence[Sequence[tuple[int, float]]] = field(default_factory=list)
     prompt_tokens: int | None = None
     ids: Sequence[int] | None = None
-    cached: int = 0
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ class SGLang(Dialect):
             [[(part(one, 1), part(one, 0)) for one in place or ()] for place in places],
             prompt_tokens=part(about, "prompt_tokens"),
             ids=[part(one, 1) for one in values],
-            cached=cached,
         )
 
     def write(self, ids: Sequence[int], limit: int) -> list[int]:

@@ -31,9 +31,9 @@ class Floats(Record):
 
 
 class Other(Record):
-    """Bounds of memory and time, and others. peak, events: relative. leak, process: bytes. own, gain: factors."""
+    """Bounds of memory and time, and others. peak, events: relative. leak, process: bytes. rounding, gain: factors."""
 
-    own: Bound
+    rounding: Bound
     peak: Bound
     events: Bound
     leak: Bound

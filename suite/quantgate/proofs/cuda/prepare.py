@@ -16,7 +16,7 @@ from quantgate.paths import PACKAGE
 
 Report = Callable[[str, float, float], None]
 
-NAME = "own"
+NAME = "prepared"
 """Of the text and the task."""
 CONTEXT, ENDING, CHOICES = (16, 40), (1, 12), 4
 """Tokens of a context and of a choice, from and to; choices of an item."""

@@ -74,7 +74,7 @@ def likelihood(bed: Bed, name: str) -> list[Check]:
         if name == "bf16":
             by_itself = largest_difference(scores(on_cpu(bed, model, name)), scores(theirs))
             what += f" ({by_itself:.2g} on the CPU)"
-            limit = max(limit, bounds.other.own * by_itself)
+            limit = max(limit, bounds.other.rounding * by_itself)
         difference = largest_difference(scores(ours), scores(theirs))
         checks.append(Check(what=what, difference=difference, difference_unit="nats", limit=limit))
     return checks
