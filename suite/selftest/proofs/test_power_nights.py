@@ -21,6 +21,7 @@ from quantgate.proofs.power.nights import (
     beyond,
     by_history,
     drawn,
+    median,
     previous_run,
     rate,
     result,
@@ -83,7 +84,7 @@ def test_missing_nights_and_machines() -> None:
 
 def test_a_large_step_is_seen_in_days_and_a_bad_night_is_not() -> None:
     one = result(BY_NAME["step of 4"], HISTORY, by_history(drawn(BY_NAME["step of 4"], NOISES[0], SERIES, 3)))
-    assert one.delay <= 6
+    assert 1 <= one.delay[1] <= one.delay[0] <= one.delay[2] <= 6
     assert one.missed == 0
     for name in ("one night off by 8", "two nights off by 10"):
         assert sum(map(len, by_history(drawn(BY_NAME[name], NOISES[0], SERIES, 5)))) <= 1
@@ -93,12 +94,19 @@ def test_a_study_judges_all_rules_on_the_same_nights() -> None:
     results, share = study(NOISES[0], 1, [NOTHING, BY_NAME["step of 2"]], quiet=400)
     assert share == 1 / 400, "the least that so many series show"
     assert len(results) == 12
-    delays = {one.rule: one.delay for one in results if one.scenario.change}
+    delays = {one.rule: one.delay[0] for one in results if one.scenario.change}
     assert 4 <= delays[HISTORY] <= 20
     assert math.isinf(delays["previous run"])
     false = {one.rule: one.false[0] for one in results if not one.scenario.change}
     assert false[HISTORY] <= 1
     assert false.keys() == {HISTORY, *OTHERS}
+
+
+def test_a_median_has_its_interval() -> None:
+    """Of 100 values the 40th and the 61st hold the median with 96.5 %, by the binomial distribution."""
+    assert median(np.arange(1.0, 101)) == (50, 40, 61)
+    assert median(np.array([3.0] * 55 + [math.inf] * 45)) == (3, 3, math.inf)
+    assert median(np.array([])) == (math.inf,) * 3
 
 
 def test_a_rate_has_its_interval() -> None:

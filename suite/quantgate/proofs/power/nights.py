@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal, special
+from scipy import signal, special, stats
 
 from quantgate.history.levels import Levels
 from quantgate.history.noisy import packed, shifts
@@ -204,13 +204,13 @@ def threshold(null: Nights, statistic: Statistic, share: float) -> float:
 
 class Result(NamedTuple):
     """A rule in a scenario. false: alarms for each year of `SERIES` series, with its 95 % interval. delay: median
-    number of nights until the alarm, that of the change included, among series without an earlier one; inf: more than
-    half are never seen. missed: share of them that is never seen."""
+    number of nights until the alarm, that of the change included, among series without an earlier one, with its 95 %
+    interval; inf: more than half are never seen. missed: share of them that is never seen."""
 
     scenario: Scenario
     rule: str
     false: tuple[float, float, float]
-    delay: float
+    delay: tuple[float, float, float]
     missed: float
 
 
@@ -220,8 +220,17 @@ def result(scenario: Scenario, rule: str, alarms: Alarms) -> Result:
     false = sum(night < until for nights in alarms for night in nights)
     quiet = [nights for nights in alarms if not any(night < ONSET for night in nights)]
     delays = [next((night - ONSET + 1.0 for night in nights if night >= ONSET), np.inf) for nights in quiet]
-    delay = float(np.quantile(np.array(delays), 0.5, method="lower")) if delays else np.inf
-    return Result(scenario, rule, rate(false, len(alarms) / SERIES), delay, float(np.mean(np.isinf(delays))))
+    missed = float(np.mean(np.isinf(delays)))
+    return Result(scenario, rule, rate(false, len(alarms) / SERIES), median(np.array(delays)), missed)
+
+
+def median(values: Floats) -> tuple[float, float, float]:
+    """Return the lower median with the exact 95 % interval, whatever the distribution (Conover, Practical Nonparametric
+    Statistics, 1999, 3.2); inf without values."""
+    if not len(values):
+        return (np.inf,) * 3
+    low, high = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
+    return float(np.quantile(values, 0.5, method="lower")), float(low), float(high)
 
 
 def rate(count: int, years: float) -> tuple[float, float, float]:

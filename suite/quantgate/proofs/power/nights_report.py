@@ -40,7 +40,7 @@ def sections(years: int) -> list[Section]:
         table = [[rule, *(_shown(one) for one in results if one.rule == rule)] for rule in rules]
         notes = [
             f"{years} years of {SERIES} series; steps and ramps in standard deviations of a night; `nights` is the "
-            "median delay, the night of the alarm included",
+            "median delay, the night of the alarm included, with its interval",
             "the other rules have the threshold at which as many series of a year without a change alarm as by "
             f"{HISTORY}: {share:.2g} of {QUIET:,}",
         ]
@@ -52,10 +52,11 @@ def _shown(one: Result) -> str:
     if not one.scenario.change:
         mean, low, high = one.false
         return f"{mean:.2g} ({low:.2g} to {high:.2g})"
-    if math.isinf(one.delay):
+    delay, low, high = one.delay
+    if math.isinf(delay):
         return f"not seen in {100 * one.missed:.0f} %"
     missed = f", {100 * one.missed:.1f} % not seen" if one.missed >= 0.0005 else ""
-    return f"{one.delay:.0f} nights{missed}"
+    return f"{delay:.0f} nights ({low:.0f} to {high:.0f}){missed}"
 
 
 def quality_years(count: int, step: float = 0.0) -> Rate:
