@@ -5,7 +5,7 @@ memory, throughput ...). Cells that have something in common (model, backend, bi
 of the run) form one cause when at least `CELLS` of them have such a verdict, and at least `SHARE` of those judged
 either have it or moved along: in the same direction, by at least half as much as the mean of the others. The group with
 the most such verdicts wins; among equals the one with the fewest exceptions, then the widest. The rest may form the
-next cause. Causes of one kind in the same group are merged.
+next cause. Causes of one kind in the same group are merged, but for failures, each of which has its own message.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def causes(
             judged[subject][verdict.cell].append(verdict)
         if kind := _kind(verdict):
             moved[kind, subject].append(verdict)
-    by_group: dict[tuple[str, Group], list[Cause]] = defaultdict(list)
+    by_group: dict[tuple[str, Group, str], list[Cause]] = defaultdict(list)
     for (kind, subject), same_kind in moved.items():
         of_subject = judged[subject]
         comparable = cells if kind == Status.ERROR else of_subject
         for cause in _causes_of(kind, same_kind, of_subject, comparable, bits or {}):
-            by_group[kind, cause.group].append(cause)
+            by_group[kind, cause.group, subject if kind == Status.ERROR else ""].append(cause)
     merged = [_merged(same) for same in by_group.values()]
     return sorted(merged, key=lambda cause: -len(cause.cells))
 

@@ -142,6 +142,20 @@ def test_errors_are_one_by_their_first_line() -> None:
     assert groups(failed(lambda c: f"no file {c}")) == []
 
 
+def test_errors_with_other_messages_are_told_apart() -> None:
+    """Two tasks without data fail in the same cells: each has its own remedy."""
+    errors = [
+        Verdict(cell=c, metric=f"answers/{task}", status=Status.ERROR, text=f"task {task!r}: no data")
+        for task in ("nq_open", "drop")
+        for c in CELLS
+    ]
+    result = causes(errors, families(), BITS)
+    assert [(cause.group, {v.text for v in cause.verdicts}) for cause in result] == [
+        (("all",), {"task 'nq_open': no data"}),
+        (("all",), {"task 'drop': no data"}),
+    ]
+
+
 def test_the_environment_is_what_changed_for_all_of_them() -> None:
     verdicts = run(lambda _: 0.03, environment=[UPGRADE])
     verdicts[0] = verdicts[0].model_copy(update={"environment": [UPGRADE, "cpu A -> B"]})
