@@ -73,6 +73,9 @@ class Options(SchemeOptions):
             )
         return self
 
+    def by_token(self) -> bool:
+        return self.n_ubatch == 1
+
 
 BACKEND = BackendSpec(
     options=Options,

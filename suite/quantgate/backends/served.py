@@ -20,6 +20,8 @@ LACKS: dict[str, frozenset[Capability]] = {
     "sglang": frozenset({"tokenizes"}),
 }
 """What a dialect cannot tell."""
+BY_TOKEN = frozenset({"llama-server"})
+"""The dialects whose server computes a text token by token."""
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _KEY = re.compile(r"--?api[-_]key\b|\bsk-\w{8}")
 
@@ -94,6 +96,9 @@ class Options(SchemeOptions):
 
     def lacks(self) -> frozenset[Capability]:
         return LACKS.get(self.dialect, frozenset())
+
+    def by_token(self) -> bool:
+        return self.dialect in BY_TOKEN
 
     def further_libraries(self) -> dict[str, str]:
         path = program(self.command[0]) if self.command else None

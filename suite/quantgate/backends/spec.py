@@ -64,6 +64,10 @@ class SchemeOptions(Record):
         """Return what the scheme cannot do although its backend can."""
         return frozenset()
 
+    def by_token(self) -> bool:
+        """Return whether each token of a text is computed by itself, as decoding does; else many are at once."""
+        return False
+
     def is_simulated(self) -> bool:
         """Return whether speed and memory are not those of the scheme, whatever its backend declares."""
         return False
@@ -97,6 +101,10 @@ class BackendSpec:
         options = self._validated(scheme_options)
         every = self.capabilities.union(*(IMPLIED.get(one, ()) for one in self.capabilities))
         return every - options.lacks() - ({"timings"} if options.is_simulated() else set())
+
+    def by_token(self, scheme_options: Mapping[str, Any]) -> bool:
+        """Return whether a scheme computes each token of a text by itself."""
+        return self._validated(scheme_options).by_token()
 
     def further_libraries(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
         """Return versions and builds of libraries that the scheme needs beyond `libraries`."""

@@ -70,6 +70,8 @@ class Group:
     alone: nothing else may run on the machine meanwhile, since it measures time.
     reads_reference: needs what the reference's process leaves for it, a file (`Session.left_for`).
     agreement: references of one model in several backends must agree on the metric that has the group's name.
+    in_process: the request whose metrics, of the cell that runs the same weights in process, those of a served cell are
+    held against; empty: none.
     capabilities: what it needs of a backend; a cell without them has no case.
     needs: by its options, the texts and tasks that it takes from the workload.
     length: options that add up to the tokens of its longest text, where predictions at every position count.
@@ -88,6 +90,7 @@ class Group:
     alone: bool = False
     reads_reference: bool = False
     agreement: bool = False
+    in_process: str = ""
     capabilities: frozenset[Capability] = frozenset()
     columns: tuple[Column, ...] = ()
     needs: Callable[[Any], Needs] = lambda options: Needs()

@@ -202,7 +202,12 @@ class Wiring:
     @cached_property
     def measurer(self) -> Measurer:
         """Measures what is selected."""
-        plan = make_plan(self._all_needs, self.cells, references=self.against is None)
+        plan = make_plan(
+            self._all_needs,
+            self.cells,
+            references=self.against is None,
+            groups=self.tier.group_options,
+        )
         self.progress.total = len(plan.cells)
         bench = self._bench(self.supply)
         if self.against is None:

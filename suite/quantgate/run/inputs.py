@@ -12,6 +12,8 @@ from quantgate.config.toml_input import validate
 from quantgate.errors import InputError
 from quantgate.measure.groups import agreement_group, group_of, metric_groups, reading_reference
 
+SINGLY = "token by token"
+
 
 def load_matrix(path: Path | None = None) -> Matrix:
     """Read `path` (default: fixtures/matrix.toml) with the options of its metric groups and schemes validated.
@@ -41,17 +43,32 @@ def _check_references(matrix: Matrix) -> None:
 
 
 def _check_in_process(matrix: Matrix) -> None:
-    """Raise InputError where a tier would compare a served cell with one that is not among its cells."""
+    """Raise InputError where a tier would compare a served cell with one that is not among its cells, or that computes
+    in another way: with int8 activations that moves perplexity by more than a server does."""
     for name, tier in matrix.tiers.items():
         if agreement_group() not in tier.group_options:
             continue
-        cells = {cell.id: cell.in_process for cell in matrix.cells(name)}
-        for cell, other in cells.items():
-            if other and other not in cells:
+        cells = {cell.id: cell for cell in matrix.cells(name)}
+        for cell in cells.values():
+            if not cell.in_process:
+                continue
+            if cell.in_process not in cells:
                 raise InputError(
-                    f"{matrix.path}: tiers.{name}.cells: {cell} is compared with {other}, which runs the same weights "
-                    f"in process and is not among them: add it, or remove in_process from its scheme"
+                    f"{matrix.path}: tiers.{name}.cells: {cell.id} is compared with {cell.in_process}, which runs the "
+                    f"same weights in process and is not among them: add it, or remove in_process from its scheme"
                 )
+            way, other = map(_way, (cell, cells[cell.in_process]))
+            if way != other:
+                remedy = ": name a scheme with n_ubatch = 1" if way == SINGLY else ""
+                raise InputError(
+                    f"{matrix.path}: backends.{cell.backend}.schemes.{cell.scheme}.in_process: the server computes "
+                    f"{way}, and {cell.in_process} {other}{remedy}"
+                )
+
+
+def _way(cell: Cell) -> str:
+    by_token = backends()[cell.backend].by_token(cell.scheme_options)
+    return SINGLY if by_token else "many tokens at once"
 
 
 def _check_schemes(matrix: Matrix) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Cell
@@ -43,11 +43,18 @@ class Plan:
             requests.append(request)
 
 
-def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references: bool = True) -> Plan:
+def make_plan(
+    needs: Iterable[Need],
+    cell_of: Mapping[str, Cell],
+    *,
+    references: bool = True,
+    groups: Container[str] = frozenset(),
+) -> Plan:
     """Collect the requests.
 
     references: add those that relative metrics need: to the cell's reference, where references must agree, to those of
-    the model's other backends, and to the cell that runs a served one's weights in process.
+    the model's other backends, and to the cell that runs a served one's weights in process. groups: names of the tier's
+    metric groups: no other is asked of that cell.
     """
     plan, partners = Plan(), partners_of(cell_of.values())
     for cell, request in ((need.cell, need.request) for need in needs):
@@ -57,8 +64,9 @@ def make_plan(needs: Iterable[Need], cell_of: Mapping[str, Cell], *, references:
         if references and group_of(request).agreement:
             for partner in partners.get(cell.id, ()):
                 plan.add(partner, request)
-            if cell.in_process in cell_of:
-                plan.add(cell_of[cell.in_process], request)
+        beside = group_of(request).in_process
+        if references and cell.in_process in cell_of and group_name(beside) in groups:
+            plan.add(cell_of[cell.in_process], beside)
     return plan
 
 

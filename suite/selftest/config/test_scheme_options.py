@@ -118,9 +118,14 @@ def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
             "llamacpp/Q6_K",
             "tiers.smoke.cells: mine/served/mine is compared with mine/llamacpp/Q6_K, ",
         ),
+        (
+            "llamacpp/F16",
+            "backends.served.schemes.mine.in_process: the server computes token by token, and mine/llamacpp/F16 many "
+            "tokens at once: name a scheme with n_ubatch = 1",
+        ),
     ],
 )
-def test_the_cell_in_process_has_to_exist_and_to_be_measured(
+def test_the_cell_in_process_has_to_exist_to_be_measured_and_to_compute_as_the_server_does(
     tmp_path: Path, other: str, message: str
 ) -> None:
     scheme = f"bits = 8\nftype = 'Q8_0'\ndialect = 'llama-server'\ncommand = ['x', '{{port}}']\nin_process = '{other}'"

@@ -85,6 +85,18 @@ def test_a_reference_is_timed_for_itself_once() -> None:
     }
 
 
+def test_a_served_cell_is_measured_beside_the_same_weights_in_process() -> None:
+    """By the tokens of its texts, and timed by what the tier times; elsewhere by nothing."""
+    served, process = "smollm2-135m/served/Q8_0", "smollm2-135m/llamacpp/Q8_0-stepwise"
+    cells = {cell.id: cell for cell in load_matrix().cells("served")}
+    needs = [Need(cells[served], request) for request in ("perplexity", "traffic", "serving")]
+    plan = make_plan(needs, cells, groups=("perplexity", "traffic", "serving", "throughput"))
+    assert plan.requests[process] == ["perplexity", "throughput/decode"]
+    untimed = make_plan(needs, cells, groups=("perplexity", "traffic", "serving"))
+    assert untimed.requests[process] == ["perplexity"]
+    assert process not in make_plan(needs, cells, references=False).requests
+
+
 def test_a_reference_that_is_not_in_the_tier_is_left_out() -> None:
     plan = planned((Q4, "throughput/decode"), cells={Q4: CELLS[Q4]})
     assert plan.requests == {Q4: ["throughput/decode"]}

@@ -128,6 +128,7 @@ GROUP = Group(
     family="quality",
     relative=True,
     agreement=True,
+    in_process="perplexity",
     capabilities=frozenset({"scores"}),
     needs=needs,
     length=("n_ctx",),

@@ -156,12 +156,13 @@ GROUP = Group(
         **{f"traffic/{{concurrency}}/{name}": Declared("rounds", ratio=False) for name in TIMED},
         "traffic/{concurrency}/goodput": Declared("level"),
         SCALING: Declared("ratio"),
-        "traffic/in_process": Declared("ratio"),  # made where decoding in process is timed in the same run
+        "traffic/in_process": Declared("ratio"),  # where the tier has throughput
         "traffic/memory": Declared("level"),
     },
     measure=measure,
     family="throughput",
     order=2,
     alone=True,
+    in_process="throughput/decode",
     capabilities=frozenset({"serves"}),
 )
