@@ -18,6 +18,7 @@ RUNTIME = "quantgate.backends.runtime.served"
 PLACEHOLDERS = ("checkpoint", "port", "threads")
 LACKS: dict[str, frozenset[Capability]] = {
     "sglang": frozenset({"tokenizes"}),
+    "openai": frozenset({"tops", "generates", "tokenizes"}),
 }
 """What a dialect cannot tell."""
 BY_TOKEN = frozenset({"llama-server"})
@@ -39,7 +40,7 @@ class Options(SchemeOptions):
 
     command: list[str] | None = Field(default=None, min_length=1)
     url: str | None = None
-    dialect: Literal["llama-server", "vllm", "sglang"]
+    dialect: Literal["llama-server", "vllm", "sglang", "openai"]
     model: str = ""
     key_variable: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     start_limit: float = Field(default=300.0, gt=0)

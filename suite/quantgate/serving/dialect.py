@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
@@ -17,18 +17,19 @@ Facts = dict[str, str | int | float | bool | None]
 @dataclass(frozen=True)
 class Vocabulary:
     """size: ids below it exist. special: ids of tokens that no text has (control tokens, ends). incomplete: ids of
-    tokens whose bytes are no whole characters."""
+    tokens whose bytes are no whole characters. texts: by id, what a token stands for; empty: unknown."""
 
     size: int
     special: frozenset[int] = frozenset()
     incomplete: frozenset[int] = frozenset()
+    texts: Sequence[str] = field(default=(), compare=False, repr=False)
 
 
 class Dialect(ABC):
     """Asks one server. All tokens go as ids; nothing is tokenized, sampled or truncated there.
 
     ready: the path that answers 200 when the server can be asked. tops: how many of the likeliest tokens it names at
-    most; 0: none, or not by their ids. writes: whether it says which tokens it has written.
+    most. writes: whether it says which tokens it has written.
     """
 
     ready: ClassVar[str] = "/health"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders
@@ -38,8 +38,8 @@ def _of_gguf(file: Path) -> Vocabulary:
     unwritten = {number for number, kind in enumerate(types) if kind in _UNWRITTEN}
     # Of a byte-level vocabulary each character of a piece stands for a byte; others have pieces such as <0xE2>.
     decoder = decoders.ByteLevel() if values.get(MODEL) == "gpt2" else decoders.ByteFallback()
-    incomplete = _incomplete(range(len(types)), lambda number: decoder.decode([values[PIECES][number]]))
-    return Vocabulary(len(types), frozenset(unwritten | named), incomplete)
+    texts = [decoder.decode([piece]) for piece in values[PIECES]]
+    return Vocabulary(len(types), frozenset(unwritten | named), _incomplete(texts), texts)
 
 
 def _of_folder(folder: Path) -> Vocabulary:
@@ -51,13 +51,12 @@ def _of_folder(folder: Path) -> Vocabulary:
         return Vocabulary(size)
     added = read_json(file).get("added_tokens", [])
     tokenizer = Tokenizer.from_file(str(file))
-    incomplete = _incomplete(
-        range(min(size, tokenizer.get_vocab_size())),
-        lambda number: tokenizer.decode([number], skip_special_tokens=False),
-    )
-    return Vocabulary(size, frozenset(token["id"] for token in added if token.get("special")), incomplete)
+    count = min(size, tokenizer.get_vocab_size())
+    texts = [tokenizer.decode([number], skip_special_tokens=False) for number in range(count)]
+    special = frozenset(token["id"] for token in added if token.get("special"))
+    return Vocabulary(size, special, _incomplete(texts), [*texts, *[""] * (size - count)])
 
 
-def _incomplete(ids: Iterable[int], text: Callable[[int], str]) -> frozenset[int]:
+def _incomplete(texts: Iterable[str]) -> frozenset[int]:
     """Return the ids whose bytes are no UTF-8: decoders put U+FFFD in their place."""
-    return frozenset(number for number in ids if "\ufffd" in text(number))
+    return frozenset(number for number, text in enumerate(texts) if "\ufffd" in text)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftest.serving import routes
-from selftest.serving.models import Bigrams, Gguf, Model
+from selftest.serving.models import Bigrams, Gguf, Model, ends_within
 
 CONTEXT = 512
 CUT = 12
@@ -141,7 +141,7 @@ class Fake:
         entries, text = [], b""
         for token, row in zip(written, rows, strict=True):
             text += self.model.pieces[token]
-            if not _incomplete(text):
+            if not ends_within(text):
                 likely = [{"id": one, "logprob": value} for one, value in self.top(row, top)]
                 entries.append({"id": token, "logprob": float(row[token]), "top_logprobs": likely})
         answer = {"tokens": written, "tokens_evaluated": len(prompt), "truncated": False, "stop": True}
@@ -159,7 +159,9 @@ class Fake:
         if path == "/completion":
             return self.completion(body)
         if path == "/v1/completions":
-            return routes.vllm(self, body)
+            return routes.vllm(self, body) if "return_token_ids" in body else routes.openai(self, body)
+        if path == "/v1/models":
+            return {"object": "list", "data": [{"id": "bigrams", "object": "model"}]}
         if path == "/generate":
             return routes.sglang(self, body)
         raise KeyError(path)
@@ -173,15 +175,6 @@ def _normal(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 def incomplete(pieces: Sequence[bytes]) -> frozenset[int]:
     """The numbers of the pieces that are no UTF-8."""
     return frozenset(n for n, piece in enumerate(pieces) if "\ufffd" in piece.decode(errors="replace"))
-
-
-def _incomplete(text: bytes) -> bool:
-    """Whether a text ends within a character."""
-    for length in (1, 2, 3):
-        tail = text[-length:]
-        if len(tail) == length and tail[0] >= 0xC0:
-            return length < (2 if tail[0] < 0xE0 else 3 if tail[0] < 0xF0 else 4)
-    return False
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -220,6 +213,9 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if fake.is_stuck(body):
                 self.send(500, {"error": "Unexpected empty grammar stack"})
+                return
+            if fake.defect == "texts alone":
+                self.send(422, {"detail": [{"msg": "Input should be a valid string", "input": [1, 2]}]})
                 return
             if status := fake.refusal():
                 self.send(status, {"error": f"no: {self.headers.get('Authorization', '')}"})

@@ -69,3 +69,12 @@ class Gguf:
 
     def tokenize(self, text: str) -> list[int]:
         return self.backend.tokenize(text)
+
+
+def ends_within(text: bytes) -> bool:
+    """Whether a text ends within a character."""
+    for length in (1, 2, 3):
+        tail = text[-length:]
+        if len(tail) == length and tail[0] >= 0xC0:
+            return length < (2 if tail[0] < 0xE0 else 3 if tail[0] < 0xF0 else 4)
+    return False

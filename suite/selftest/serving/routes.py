@@ -1,4 +1,4 @@
-"""What the fake server answers as vLLM and as SGLang."""
+"""What the fake server answers as vLLM, as SGLang, and as others that echo log-probabilities."""
 
 from __future__ import annotations
 
@@ -39,3 +39,25 @@ def sglang(fake: Fake, body: dict[str, Any]) -> dict[str, Any]:
         about["input_top_logprobs"] = [None, *tops]
     written = fake.greedy(ids, body["sampling_params"]["max_new_tokens"])
     return {"output_ids": written, "meta_info": about}
+
+
+def openai(fake: Fake, body: dict[str, Any]) -> dict[str, Any]:
+    """Tokens are named by their texts; what is written comes after the prompt."""
+    ids = fake.seen(list(body["prompt"]))
+    written = fake.greedy(ids, body["max_tokens"], stop=not body.get("ignore_eos"))
+    rows = fake.rows([*ids, *written])
+    texts = [fake.model.pieces[token].decode(errors="replace") for token in (*ids, *written)]
+    values: list[float | None] = [None]
+    tops: list[dict[str, float] | None] = [None]
+    for row, token, text in zip(rows[:-1], (*ids, *written)[1:], texts[1:], strict=True):
+        values.append(float(row[token]))
+        tops.append({text: float(row[token])})
+        for one, value in fake.top(row, body["logprobs"]):
+            tops[-1] = {**(tops[-1] or {}), fake.model.pieces[one].decode(errors="replace"): value}
+    begin = 0 if body.get("echo") and fake.defect != "echo ignored" else len(ids)
+    lists = {"tokens": texts[begin:], "token_logprobs": values[begin:], "top_logprobs": tops[begin:]}
+    return {
+        "choices": [{"text": "", "logprobs": lists}],
+        "usage": {"prompt_tokens": len(ids)},
+        "tokens": written,
+    }

@@ -59,6 +59,24 @@ def sglang(**further: Any) -> dict[str, Any]:
     return {"text": "x", "output_ids": [374], "meta_info": {**about, **further}}
 
 
+PIECES = {785: "The", 6722: " capital", 315: " of", 9625: " France"}
+
+
+def openai(**further: Any) -> dict[str, Any]:
+    """What was written, one token, comes after the prompt."""
+    lists = {
+        "text_offset": [0, 3, 11, 14, 21],
+        "tokens": [*PIECES.values(), " is"],
+        "token_logprobs": [None, *LOGPROBS, -0.2],
+        "top_logprobs": [
+            None, {"\n": -1.2, " capital": -4.1}, {" of": -0.3}, {" Germany": -0.9, " France": -6.5}, {" is": -0.2},
+        ],
+    }  # fmt: skip
+    choice = {"index": 0, "text": "The capital of France is", "logprobs": {**lists, **further}}
+    usage = {"prompt_tokens": 4, "completion_tokens": 1, "total_tokens": 5}
+    return {"id": "cmpl-1", "object": "text_completion", "choices": [choice], "usage": usage}
+
+
 MODELS = {
     "object": "list",
     "data": [{"id": "m", "object": "model", "owned_by": "acme", "max_model_len": 2048}],
@@ -72,11 +90,14 @@ REST: dict[str, Any] = {
 SCORED = {
     "vllm": ("/v1/completions", vllm),
     "sglang": ("/generate", sglang),
+    "openai": ("/v1/completions", openai),
 }
 STREAMED = {
     "vllm": [{"choices": [{"index": 0, "text": "a", "token_ids": ids}]} for ids in ([1], [2, 3])]
     + [{"choices": []}],
     "sglang": [{"text": "a", "meta_info": {"completion_tokens": n}} for n in (1, 3)],
+    "openai": [{"choices": [{"text": "a", "logprobs": {"tokens": texts}}]} for texts in (["a"], ["b", "c"])]
+    + [{"choices": [], "usage": {}}],
 }
 
 
@@ -113,7 +134,8 @@ def recorded(
         thread.start()
         try:
             client = Client(f"http://127.0.0.1:{server.server_port}", timeout=20)
-            yield DIALECTS[name](client, Vocabulary(151936))
+            texts = [PIECES.get(number, "") for number in range(10_000)]
+            yield DIALECTS[name](client, Vocabulary(151936, texts=texts))
         finally:
             server.shutdown()
             thread.join()
@@ -127,12 +149,15 @@ def test_every_token_gets_its_log_probability(name: str, start: int) -> None:
     with recorded(name, {path: answer()}, asked) as dialect:
         reply = checked(dialect.score(IDS, start, 2), IDS, start)
     assert reply.logprobs.tolist() == LOGPROBS[start - 1 :]
-    if dialect.tops:
+    if dialect.tops > 1:
         pairs = [
             list(zip(a, b, strict=True))
             for a, b in zip(reply.tokens.tolist(), reply.likely.tolist(), strict=True)
         ]
         assert pairs == TOPS[start - 1 :]
+    else:
+        assert reply.likely[:, 0].tolist() == [top[0][1] for top in TOPS[start - 1 :]]
+    assert reply.likeliest.tolist() == [False, True, False][start - 1 :]
     ((_, body),) = asked
     assert IDS in (body.get("prompt"), body.get("input_ids")), "ids, and no text"
 
@@ -144,6 +169,11 @@ def test_every_token_gets_its_log_probability(name: str, start: int) -> None:
         ("vllm", {"prompt_token_ids": [1, *IDS[1:]][::-1]}, "scored other tokens than were sent"),
         ("vllm", {"prompt_logprobs": [None, {"1": {"logprob": -1.0}}, *vllm()["choices"][0]["prompt_logprobs"][2:]],
                   "prompt_token_ids": None}, "token 6722 is not among 1"),
+        ("openai", {"tokens": [*PIECES.values()][::-1]}, "other tokens than were sent: ' France' at place 0"),
+        ("openai", {"tokens": [" is"]}, "ignores echo: this server does not score prompts by .* dialect"),
+        ("openai", {"tokens": None}, "this server does not score prompts"),
+        ("openai", {"tokens": ["<s>", *PIECES.values(), " is"]}, "and the server names 6: it adds tokens"),
+        ("openai", {"token_logprobs": [None, *LOGPROBS[1:], -0.2, -1.0]}, "the server contradicts itself"),
         ("sglang", {"cached_tokens": 3}, "3 of 4 tokens were taken from the prefix cache"),
         ("sglang", {"prompt_tokens": 5}, "a beginning-of-sequence token is added"),
         ("sglang", {"input_token_logprobs": [[None, 9625, None]]}, "the server sent 0 log-probabilities: it ignores"),
@@ -155,11 +185,13 @@ def test_what_is_not_of_the_prompt_is_an_error(name: str, further: dict[str, Any
         checked(dialect.score(IDS, 1, 2), IDS, 1)
 
 
-@pytest.mark.parametrize(("name", "server"), [("vllm", "vllm 0.26.0"), ("sglang", "sglang 0.5.9")])
+@pytest.mark.parametrize(
+    ("name", "server"), [("vllm", "vllm 0.26.0"), ("sglang", "sglang 0.5.9"), ("openai", "openai m")]
+)
 def test_a_server_says_what_it_is(name: str, server: str) -> None:
     with recorded(name, {}) as dialect:
         assert dialect.facts() == {"server": server}
-        assert dialect.context() == 2047
+        assert dialect.context() == (None if name == "openai" else 2047)
         if name != "sglang":
             assert dialect.client.model == "m", "the first that the server names"
 
@@ -168,7 +200,7 @@ def test_a_server_says_what_it_is(name: str, server: str) -> None:
 def test_events_have_one_token_or_several(name: str) -> None:
     path, answer = SCORED[name]
     with recorded(name, {path: answer()}) as dialect:
-        assert dialect.write(IDS, 1) == [374]
+        assert not dialect.writes or dialect.write(IDS, 1) == [374]
     with recorded(name, {path: STREAMED[name]}) as dialect:
         assert [new for _, new in dialect.stream(IDS, 3)] == [1, 2]
 
@@ -183,3 +215,4 @@ def test_a_cell_has_no_cases_of_what_its_server_does_not_say() -> None:
         return BACKEND.can({"bits": 16, "url": "http://127.0.0.1:8000", "dialect": dialect})
 
     assert can("sglang") == can("vllm") - {"tokenizes"}
+    assert can("openai") == {"scores", "serves"}
