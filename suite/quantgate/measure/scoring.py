@@ -44,6 +44,10 @@ class Scored:
     def __len__(self) -> int:
         return len(self.logprobs)
 
+    def first(self, count: int) -> Scored:
+        """Return the result for the first `count` tokens."""
+        return Scored(self.logprobs[:count], self.greedy[:count])
+
     def last(self, count: int) -> Scored:
         """Return the result for the last `count` tokens."""
         return Scored(self.logprobs[-count:], self.greedy[-count:])

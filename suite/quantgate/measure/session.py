@@ -130,6 +130,8 @@ class Session:
         """Scores of windows of text by their token ids: metric groups share them."""
         self.handshake: Handshake | None = None
         """How tasks are scored, once that was needed."""
+        self.causal = False
+        """Whether the model has shown that no token's score depends on those that follow it."""
         self.notes: dict[str, str] = {}
         """Deviations from the usual way of measuring, by subject."""
         self.unmeasured: dict[str, str] = {}

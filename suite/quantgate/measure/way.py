@@ -1,7 +1,8 @@
 """How tasks are scored (`quantgate.measure.scoring`): the shared way or the plain one, and the tokens of a pass.
 
 A handshake decides (README.md says when the shared way is right): where the two ways differ on a probe by more than
-rounding, or the shared one raises an exception, the cell is scored the plain way. Rounding, in nats of a token's
+rounding, or the shared one raises an exception, the cell is scored the plain way. A model whose scores depend on tokens
+that follow is refused: of an encoder's, no product is the probability of a text. Rounding, in nats of a token's
 log-probability, is up to `FACTOR` times the largest change of the scores of a sequence's beginnings (`CUTS`) without
 what follows them, within the bounds of the number format (`Backend.rounding`).
 
@@ -18,13 +19,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
 from quantgate.backends.base import Backend, Scores
-from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, plan
+from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, common, plan
 from quantgate.cache.kept import intact, keep
-from quantgate.errors import in_one_line, is_out_of_memory
+from quantgate.errors import MeasurementError, in_one_line, is_out_of_memory
 from quantgate.files import hash_of, write_atomic
 from quantgate.machine.environment import code_hash, machine
 from quantgate.measure.scoring import Scored, score, score_trees
@@ -43,6 +45,9 @@ BUDGETS = (256, 512, 1024)
 NEARLY = 0.97
 """The smallest budget that reaches this share of the best one's speed is taken: less memory, and the same on every
 trial."""
+
+SEEN, OTHER = 12, 4
+"""Tokens of the beginning that two sequences share, and of their different ends, where a text is all that is scored."""
 
 Groups = Sequence[Sequence[TokenSequence]]
 
@@ -75,6 +80,7 @@ def way_of(session: Session, groups: Callable[[], Groups]) -> Handshake:
         return Handshake("plain", None, 0.0, "the backend scores texts by itself")
     if session.handshake is None:
         session.handshake = handshake(session.backend, probe_of(session.backend, groups()))
+        session.causal = True
         if session.handshake.way == "plain":
             session.notes["scoring"] = f"tasks are scored the plain way, since {session.handshake.reason}"
             session.phase_note = " (plain way)"
@@ -82,9 +88,10 @@ def way_of(session: Session, groups: Callable[[], Groups]) -> Handshake:
 
 
 def handshake(backend: Backend, probe: Probe) -> Handshake:
-    """Score the probe both ways. Raises what the plain way raises."""
+    """Score the probe both ways. Raises what the plain way raises, and MeasurementError: the model is not causal."""
     sequences = list(dict.fromkeys([*probe.sequences, probe.whole, *probe.cuts]))
     plain = dict(zip(sequences, score_trees(backend, chains([sequences])), strict=True))
+    _refuse_leaks(backend, plain)
     noise = max((_difference(plain[probe.whole], plain[cut]) for cut in probe.cuts), default=0.0)
     rounding = backend.rounding
     limit = min(rounding.ceiling, max(rounding.floor, FACTOR * noise))
@@ -99,6 +106,31 @@ def handshake(backend: Backend, probe: Probe) -> Handshake:
         return Handshake("shared", difference, limit)
     reason = f"the shared way differs by {difference:.2g} nats a token, more than rounding ({limit:.2g})"
     return Handshake("plain", difference, limit, reason)
+
+
+def check_causal(session: Session, ids: Sequence[int]) -> None:
+    """Raise MeasurementError where tokens that follow change the score of a token, once for a session; ids: of a text.
+    The handshake of tasks looks at the same."""
+    if session.causal or isinstance(session.backend, Scores):
+        return
+    seen = min(SEEN, len(ids) - OTHER)
+    sequences = [TokenSequence((*ids[:seen], *end), 1) for end in (ids[seen : seen + OTHER], ids[:OTHER])]
+    scored = score_trees(session.backend, chains([sequences]))
+    _refuse_leaks(session.backend, dict(zip(sequences, scored, strict=True)))
+    session.causal = True
+
+
+def _refuse_leaks(backend: Backend, plain: dict[TokenSequence, Scored]) -> None:
+    """Compare sequences of one length, on which a rotary base may depend, as far as their tokens are equal."""
+    for (one, scored), (other, again) in combinations(plain.items(), 2):
+        equal = len(common([one.ids, other.ids])) - one.start
+        if len(one.ids) != len(other.ids) or one.start != other.start or equal <= 0:
+            continue
+        if (leak := _difference(scored.first(equal), again)) > backend.rounding.ceiling:
+            raise MeasurementError(
+                f"the score of a token changes by {leak:.2g} nats with the tokens that follow it: the model is not "
+                "causal, as an encoder (BERT) is not, or a decoder whose config.json lacks is_decoder = true"
+            )
 
 
 def _difference(one: Scored, other: Scored) -> float:

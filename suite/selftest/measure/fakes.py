@@ -132,6 +132,7 @@ class Here:
     def session(self) -> Session:
         session = Session(self.new_job(), lambda *event: self.progress.append(event))
         session.load(lambda checkpoint, options, threads: self.backend)
+        session.causal = True  # test_way.py asks that; tests here count the passes of a group
         return session
 
     def measure(self, module: Any, *parts: str, **options: Any) -> dict[str, Metric]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from quantgate.backends.base import lengths_in
 from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
+from quantgate.errors import MeasurementError
 from quantgate.measure.scoring import score
-from quantgate.measure.way import Handshake, handshake, probe_of
+from quantgate.measure.way import Handshake, check_causal, handshake, probe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,6 +179,38 @@ def test_scores_are_those_of_a_plain_forward_pass(folder: Path, name: str) -> No
         logits = backend.next_logits().astype(float)
         logprob = logits[text[number]] - np.logaddexp.reduce(logits)
         assert logprob == pytest.approx(alone(model, text[: number + 1], number)[0], abs=1e-3)
+
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "Bert": SMALL,
+    "XLNet": {**SMALL, "d_model": 32, "d_inner": 64, "n_layer": 2, "n_head": 4},
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_model_that_sees_what_follows_is_refused(folder: Path, kind: str) -> None:
+    import torch
+    import transformers
+    from quantgate.backends.runtime.transformers import load
+
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(**ENCODERS[kind])
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / kind)
+    backend = load(folder / kind, {"device": "cpu", "dtype": "float32"}, 1)
+    with pytest.raises(MeasurementError, match="the model is not causal"):
+        handshake(backend, probe_of(backend, questions()))
+    session: Any = SimpleNamespace(backend=backend, causal=False)
+    for length in (8, 40):
+        with pytest.raises(MeasurementError, match=r"changes by .* nats with the tokens that follow"):
+            check_causal(session, range(3, 3 + length))
+
+
+def test_a_causal_model_is_asked_once(folder: Path) -> None:
+    session: Any = SimpleNamespace(backend=of_llama(folder), causal=False)
+    check_causal(session, range(3, 40))
+    assert session.causal
+    session.backend = None
+    check_causal(session, range(3, 40))
 
 
 def of_llama(folder: Path) -> Backend:

@@ -17,6 +17,7 @@ from quantgate.jobs import Needs
 from quantgate.measure.groups import Column, Group, of_blocks, with_blocks
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
+from quantgate.measure.way import check_causal
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric, Record, Scalar
 
 
@@ -115,6 +116,8 @@ def score_windows(
     is something to `look` at."""
     scored = session.scored
     missing = [w for w in windows if look or len(scored.get(w.ids, ())) < len(w.ids) - w.start]
+    if missing:
+        check_causal(session, missing[0].ids)
     for number, window in enumerate(missing, 1):
         ((scored[window.ids],),) = score(session.backend, [[window]], len(window.ids), look=look)
         session.progress(number, len(missing))
