@@ -13,6 +13,8 @@ TOKENIZER = "tokenizer.json"
 """A workload's file of the tokenizer; only a workload with programs or questions has it."""
 CHATS = "chats.json"
 """A workload's file of the conversations that chat templates are compared on, where a tier compares them."""
+NLTK_DATA = "nltk_data"
+"""A workload's folder of what the rules of its tasks read with NLTK, where a task has any."""
 MISSING = "missing.json"
 """A workload's file of reasons why texts and tasks are missing in it, by name."""
 

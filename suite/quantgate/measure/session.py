@@ -20,6 +20,7 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
 from quantgate.items import (
     CHATS,
+    NLTK_DATA,
     TOKENIZER,
     Conversation,
     Programs,
@@ -262,6 +263,12 @@ class Session:
         from tokenizers import Tokenizer
 
         return Tokenizer.from_file(str(self._job.workload / TOKENIZER))
+
+    @property
+    def nltk_data(self) -> Path | None:
+        """What the rules of the tasks read with NLTK; None: nothing."""
+        folder = self._job.workload / NLTK_DATA
+        return folder if folder.exists() else None
 
     def tokenizer_lines(self) -> list[tuple[str, list[int]]]:
         """Return texts and their ids by the model's own tokenizer."""

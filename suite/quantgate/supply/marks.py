@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from quantgate.errors import MeasurementError, in_one_line
 from quantgate.items import Questions
 from quantgate.supply.sources import task_file
-from quantgate.supply.tasks import build_task
+from quantgate.supply.tasks import build_task, read_nltk_data
 
 SCORES = ("f1", "bleu", "chrf", "ter", "rouge", "bleurt", "meteor", "bertscore")
 """Beginnings of the names of metrics that are no yes or no, even where all values are 0 or 1."""
@@ -32,11 +33,14 @@ class Marks:
     format: list[float]
 
 
-def mark(questions: Questions, answers: Sequence[str]) -> Marks:
-    """Return the marks of the answers to all questions. Raises MeasurementError where a filter or the task's function
-    fails, and for a task none of whose metrics says yes or no."""
+def mark(questions: Questions, answers: Sequence[str], nltk_data: Path | None = None) -> Marks:
+    """Return the marks of the answers to all questions. nltk_data: what the task's rules read with NLTK. Raises
+    MeasurementError where a filter or the task's function fails, and for a task none of whose metrics says yes or
+    no."""
     name = questions.name
     try:
+        if nltk_data is not None:
+            read_nltk_data(nltk_data)
         task = _task(questions)
         blank = _filtered(task, [""] * len(answers))
         filtered = _filtered(task, answers)

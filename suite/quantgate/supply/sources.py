@@ -22,8 +22,8 @@ from quantgate.supply.maker import Maker
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
-LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml")
-"""Keys of an entry of tasks.toml that say where inside an asset its rows lie."""
+LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml", "nltk_data")
+"""Keys of an entry of tasks.toml that say where inside an asset its rows lie, or what its rules read."""
 ROWS = ("supply/documents.py",)
 """The code that reads them."""
 CHATS = FIXTURES / "chats"

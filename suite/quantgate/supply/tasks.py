@@ -25,6 +25,9 @@ METRICS: dict[Results, tuple[str, ...]] = {
 RESULTS_OF_FUNCTIONS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
 """Tasks of the harness, by pattern, whose `process_results` is a function that has a counterpart here."""
 
+EXTRAS = ("ifeval",)
+"""Tasks whose rules need packages: those of the extra of this name."""
+
 
 def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     """Return the first items of an lm-eval task: its documents, prompts and choices, tokenized as lm-eval does.
@@ -137,14 +140,27 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
 
     file = task_file(name)
     try:
+        if "nltk_data" in spec:
+            read_nltk_data(Path(spec["nltk_data"]))
         return build_task(name, file, configure)
     except ImportError as error:
-        raise AssetError(f"task {name!r}: its rules need a package that is not installed: {error}") from error
+        extra = f": pip install 'quantgate[{name}]'" if name in EXTRAS else ""
+        raise AssetError(
+            f"task {name!r}: its rules need a package that is not installed: {error}{extra}"
+        ) from error
     except Exception as error:
         raise AssetError(
             f"task {name!r}: it cannot be loaded from {file} and its data ({type(error).__name__}: {error}); "
             "where there is no hub, add an entry to fixtures/tasks.toml"
         ) from error
+
+
+def read_nltk_data(folder: Path) -> None:
+    """Have NLTK look there first, so that it downloads nothing."""
+    import nltk
+
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.insert(0, str(folder))
 
 
 def build_task(name: str, file: Path, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:

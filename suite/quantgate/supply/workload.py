@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, TypeVar
 
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import CHATS, MISSING, TOKENIZER
+from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER
 from quantgate.records import Record
 from quantgate.supply.chat import make_conversations, make_prompts
 from quantgate.supply.checkpoints import Report, whole
@@ -39,7 +40,7 @@ def make_workload(
     partial: bool = False,
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `questions-<name>.json`, `lines.json`, `chats.json` and `missing.json` below `output`.
+    `questions-<name>.json`, `nltk_data/`, `lines.json`, `chats.json` and `missing.json` below `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
@@ -84,6 +85,8 @@ def make_workload(
         for name, spec in questions.items():
             report(f"prepare task {name}", steps - 1, steps)
             write("questions", name, spec, bound(make_questions, name, spec, encoder))
+            if "nltk_data" in spec:
+                shutil.copytree(spec["nltk_data"], work / NLTK_DATA, dirs_exist_ok=True)
         if programs or questions:
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():

@@ -100,7 +100,7 @@ def _of_task(
     _check_room(session, questions, limit)
     texts = _write(session, questions, limit, progress)
     answers = [answer_of(session, questions, text) for text in texts]
-    marks = mark(questions, answers)
+    marks = mark(questions, answers, session.nltk_data)
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
         "task": questions.name,
