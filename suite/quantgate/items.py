@@ -57,7 +57,8 @@ class Task(Record):
     """The first items of an lm-evaluation-harness task, tokenized.
 
     results: how metrics are computed from log-likelihoods (`quantgate.measure.metrics.accuracy.item_metrics`).
-    fewshot: how many examples come before each item. The hashes are those of documents, prompts and token ids.
+    fewshot: how many examples come before each item. template: hash of the chat template that the items are asked
+    through; empty: without one. The other hashes are those of documents, prompts and token ids.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Task(Record):
     results: Results = "choice"
     metrics: list[str]
     fewshot: int = 0
+    template: str = ""
     items: list[Item]
     data_hash: str
     prompt_hash: str

@@ -56,7 +56,7 @@ class Asked(Record):
 
 
 class Posed(Asked):
-    """How the questions of a task are asked. fewshot: examples before each, the first of the task's; None: as many as
+    """How the items of a task are asked. fewshot: examples before each, the first of the task's; None: as many as
     the task says, chosen as it says. turns: in a chat the examples are turns of the conversation, not one message with
     the question."""
 
@@ -66,12 +66,11 @@ class Posed(Asked):
 
 class Needs(Record):
     """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
-    programs to write, prompts, questions; the number of few-shot examples before each item of tasks; and whether it
-    takes the conversations that chat templates are compared on."""
+    programs to write, prompts, questions; and whether it takes the conversations that chat templates are compared
+    on."""
 
     texts: dict[str, int] = Field(default_factory=dict)
-    tasks: dict[str, int] = Field(default_factory=dict)
-    fewshot: int = 0
+    tasks: dict[str, Posed] = Field(default_factory=dict)
     lines: dict[str, int] = Field(default_factory=dict)
     programs: dict[str, int] = Field(default_factory=dict)
     prompts: dict[str, Asked] = Field(default_factory=dict)

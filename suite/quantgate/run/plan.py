@@ -95,13 +95,12 @@ def needs_of(group_options: GroupOptions) -> Needs:
                 counts[name] = max(count, counts.get(name, 0))
         return counts
 
-    fewshot = max((one.fewshot for one in needs), default=0)
     return Needs(
-        fewshot=fewshot,
+        tasks={name: posed for one in needs for name, posed in one.tasks.items()},
         prompts={name: asked for one in needs for name, asked in one.prompts.items()},
         questions={name: posed for one in needs for name, posed in one.questions.items()},
         chats=any(one.chats for one in needs),
-        **{kind: most(kind) for kind in ("texts", "tasks", "lines", "programs")},
+        **{kind: most(kind) for kind in ("texts", "lines", "programs")},
     )
 
 

@@ -3,14 +3,14 @@ generate_until, as the harness makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantgate.checkpoint.template import Message, render, template_of, with_one_bos
-from quantgate.errors import InputError, QuantgateError, in_one_line
+from quantgate.checkpoint.template import template_of, with_one_bos
+from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.items import Questions
-from quantgate.supply.tasks import check_count, load_task
+from quantgate.supply.tasks import build_requests, check_count, load_task
 
 if TYPE_CHECKING:
     from quantgate.supply.encoder import Encoder
@@ -33,27 +33,13 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     _check(name, task)
     task.set_fewshot_seed(SEED)
     template = template_of(encoder.tokenizer)
-
-    def rendered(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-        return render(encoder.tokenizer, messages, answer=add_generation_prompt)
-
+    build_requests(name, task, spec, encoder)
     try:
-        task.build_all_requests(
-            limit=spec["items"],
-            rank=0,
-            world_size=1,
-            system_instruction=spec["system"],
-            apply_chat_template=spec["chat"],
-            fewshot_as_multiturn=spec["turns"],
-            chat_template=rendered if spec["chat"] else None,
-        )
         until, limit = _ending(task.instances[0].args[1])
         prompts = [request.args[0] for request in task.instances]
         items = [with_one_bos(encoder.encode(prompt), encoder.bos) for prompt in prompts]
-    except QuantgateError as error:
+    except InputError as error:
         raise InputError(f"task {name!r}: {error}") from error
-    except Exception as error:
-        raise InputError(f"task {name!r}: lm-eval makes no prompts of it: {in_one_line(error)}") from error
     check_count(name, len(items), spec["items"])
     documents = [request.doc for request in task.instances]
     unused = template and not spec["chat"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
-from quantgate.jobs import Needs
+from quantgate.jobs import Needs, Posed
 from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
@@ -181,16 +181,17 @@ class Supply:
         return self._sources.text(name)
 
     def tasks(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
-        """Return the place of each task's documents, and what is taken of them, for `make_task`."""
-        return {
-            t: {**place(self._sources.task, t), "items": count, "fewshot": self._needs.fewshot or None}
-            for t, count in self._needs.tasks.items()
-        }
+        """Return the place of each task's documents, and how it is asked, for `make_task`."""
+        return self._posed(self._needs.tasks, place)
 
     def questions(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
         """Return the place of each task's documents, and how it is asked, for `make_questions`."""
-        posed = self._needs.questions
-        return {task: {**place(self._sources.task, task), **one.model_dump()} for task, one in posed.items()}
+        return self._posed(self._needs.questions, place)
+
+    def _posed(self, tasks: Mapping[str, Posed], place: Place) -> dict[str, dict[str, Any]]:
+        return {
+            task: {**place(self._sources.task, task), **posed.model_dump()} for task, posed in tasks.items()
+        }
 
     def workload_hash(self, model: str) -> str:
         """Return the identity of one model's workload: its contents, and the code and packages that make it."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from quantgate.errors import AssetError, InputError, MeasurementError
+from quantgate.checkpoint.template import Message, render, template_of, with_one_bos
+from quantgate.errors import AssetError, InputError, MeasurementError, QuantgateError, in_one_line
 from quantgate.files import hash_of
 from quantgate.items import Choice, Item, Results, Task
 from quantgate.supply.documents import load_rows, task_manager
@@ -32,7 +33,7 @@ EXTRAS = ("ifeval",)
 def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     """Return the first items of an lm-eval task: its documents, prompts and choices, tokenized as lm-eval does.
 
-    spec: the place of the documents, `items` and `fewshot`. Raises AssetError and InputError.
+    spec: the place of the documents, and fields of `quantgate.jobs.Posed`. Raises AssetError and InputError.
     """
     task = load_task(name, spec)
     if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
@@ -40,14 +41,9 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
             f"task {name!r} has output type {task.OUTPUT_TYPE!r}; "
             "quantgate scores multiple_choice and loglikelihood tasks"
         )
-    try:
-        task.build_all_requests(limit=spec["items"], rank=0, world_size=1)
-    except AssertionError as error:
-        raise InputError(
-            f"task {name!r}: no prompts with {spec.get('fewshot') or 0} examples: {error}"
-        ) from error
+    build_requests(name, task, spec, encoder)
     results = results_of(name, task.config.process_results)
-    encode = _recorder(encoder)
+    encode = _recorder(name, encoder)
     items, documents, prompts = [], [], []
     for _, group in itertools.groupby(task.instances, key=lambda request: request.doc_id):
         requests = sorted(group, key=lambda request: request.idx)
@@ -80,11 +76,38 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         results=results,
         metrics=metrics,
         fewshot=spec.get("fewshot") or 0,
+        template=hash_of(template_of(encoder.tokenizer)) if spec.get("chat") else "",
         items=items,
         data_hash=hash_of(documents),
         prompt_hash=hash_of(prompts),
         token_hash=hash_of([[c.model_dump() for c in i.choices] for i in items]),
     )
+
+
+def build_requests(name: str, task: Any, spec: Mapping[str, Any], encoder: Encoder) -> None:
+    """Have the harness make a task's prompts of its first documents: `task.instances`. In a chat the model's template
+    renders them. Raises InputError where the template or the harness refuses."""
+
+    def rendered(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        return render(encoder.tokenizer, messages, answer=add_generation_prompt)
+
+    try:
+        task.build_all_requests(
+            limit=spec["items"],
+            rank=0,
+            world_size=1,
+            system_instruction=spec.get("system"),
+            apply_chat_template=spec.get("chat", False),
+            fewshot_as_multiturn=spec.get("turns", True),
+            chat_template=rendered if spec.get("chat") else None,
+        )
+    except QuantgateError as error:
+        raise InputError(f"task {name!r}: {error}") from error
+    except Exception as error:
+        examples = f" with {spec['fewshot']} examples" if spec.get("fewshot") else ""
+        raise InputError(
+            f"task {name!r}: lm-eval makes no prompts of it{examples}: {in_one_line(error)}"
+        ) from error
 
 
 def check_count(name: str, count: int, needed: int) -> None:
@@ -193,7 +216,7 @@ def _gold(task: Any, document: Any, choices: list[str], results: Results) -> lis
     return [int(n) for n in numbers]
 
 
-def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:
+def _recorder(name: str, encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:
     """Return a function that tokenizes (context, continuation) as lm-eval does before scoring."""
     from lm_eval.api.model import TemplateLM
 
@@ -210,8 +233,13 @@ def _recorder(encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int
             return int(bos if bos is not None else encoder.tokenizer.eos_token_id)
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-            bos = [encoder.bos] if encoder.bos is not None and add_special_tokens is not False else []
-            return [*bos, *encoder.encode(string)]
+            ids = encoder.encode(string)
+            if add_special_tokens is False:
+                return ids
+            try:
+                return with_one_bos(ids, encoder.bos)
+            except InputError as error:
+                raise InputError(f"task {name!r}: {error}") from error
 
         def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:
             return [(context, continuation) for _, context, continuation in requests]

@@ -64,7 +64,7 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
         (
             "[tiers.smoke.accuracy]\ntasks = ['piqa']\nitem = 4",
             "tiers.smoke.accuracy.item: unknown key. Did you mean 'items'? "
-            "Allowed: budget, fewshot, items, items_of, tasks",
+            "Allowed: budget, chat, fewshot, items, items_of, system, tasks, turns",
         ),
         (
             "[tiers.smoke.accuracy]\ntasks = []",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from quantgate.jobs import Needs
+from quantgate.jobs import Needs, Posed
 from quantgate.measure.metrics import accuracy, code, decoding, perplexity, tokenizer
 
 from selftest.measure.fakes import Bigrams, Here
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def test_what_the_metrics_need_of_the_workload() -> None:
     assert perplexity.needs(perplexity.Options(text="t", n_ctx=16, windows=4)) == Needs(texts={"t": 64})
-    assert accuracy.needs(accuracy.Options(tasks=["a", "b"], items=5)) == Needs(tasks={"a": 5, "b": 5})
-    assert accuracy.needs(accuracy.Options(tasks=["a"], items=5, fewshot=3)) == Needs(
-        tasks={"a": 5}, fewshot=3
-    )
-    of_each = accuracy.Options(tasks=["a", "b"], items=5, items_of={"b": 9, "c": 7})
-    assert accuracy.needs(of_each) == Needs(tasks={"a": 5, "b": 9})
+    options = accuracy.Options(tasks=["a", "b"], items=5, items_of={"b": 9, "c": 7}, fewshot=3, chat=True)
+    posed = {name: Posed(items=items, chat=True, fewshot=3) for name, items in {"a": 5, "b": 9}.items()}
+    assert accuracy.needs(options) == Needs(tasks=posed)
+    (plain,) = accuracy.needs(accuracy.Options(tasks=["a"], items=5)).tasks.values()
+    assert plain == Posed(items=5, chat=False)
     assert code.GROUP.needs(code.Options(tasks=["humaneval"], items=3)) == Needs(programs={"humaneval": 3})
     assert decoding.GROUP.needs(decoding.Options(text="t", context=9, tokens=4)) == Needs(texts={"t": 14})
     longer = decoding.Stretch(context=30, tokens=2)

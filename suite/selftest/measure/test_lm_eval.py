@@ -214,5 +214,7 @@ def test_prompts_with_examples_are_those_of_lm_evals_first_n(
 
 
 def test_more_examples_than_documents_are_refused(tiny: TinyModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"task .piqa.: no prompts with 6 examples: .*exceeds the 5"):
+    with pytest.raises(
+        InputError, match=r"task .piqa.: lm-eval makes no prompts of it with 6 examples: .*exceeds the 5"
+    ):
         prompts_of("piqa", tiny, tmp_path, 6)

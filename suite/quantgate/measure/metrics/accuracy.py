@@ -16,7 +16,7 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
-from quantgate.jobs import Needs
+from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import Column, Group, paired
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
@@ -34,25 +34,39 @@ LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
 class Options(Record):
     """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
     items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
-    each, the first of the task's few-shot split. budget: tokens of a forward pass (part of the key: the batch can
-    change the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
+    each, the first of the task's few-shot split. chat: ask through the model's chat template, after the message
+    `system` if there is one; turns: examples are turns of the conversation, not one message with the item. budget:
+    tokens of a forward pass (part of the key: the batch can change the last digits); "auto": the number in the cell's
+    baseline; without one, what is fastest on this machine."""
 
     tasks: list[str] = Field(min_length=1)
     items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     fewshot: int = Field(default=0, ge=0)
+    chat: bool = False
+    system: str | None = None
+    turns: bool = True
     budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
 
 
 def needs(options: Options) -> Needs:
     """Return the items of each task, with examples."""
-    tasks = {name: options.items_of.get(name, options.items) for name in options.tasks}
-    return Needs(tasks=tasks, fewshot=options.fewshot)
+
+    def posed(name: str) -> Posed:
+        return Posed(
+            items=options.items_of.get(name, options.items),
+            chat=options.chat,
+            system=options.system,
+            fewshot=options.fewshot or None,
+            turns=options.turns,
+        )
+
+    return Needs(tasks={name: posed(name) for name in options.tasks})
 
 
 def expected(options: Options) -> dict[str, Metric]:
     """Return the gated metrics with as many samples as they will have."""
-    counts = needs(options).tasks
+    counts = {name: posed.items for name, posed in needs(options).tasks.items()}
     metrics = {
         f"accuracy/{task}/{name}": _metric(
             name, [float(name == "acc")] * count, {"task": task, "items": count}
@@ -156,6 +170,8 @@ def _metrics(
     }
     if task.fewshot:
         conditions["fewshot"] = task.fewshot
+    if task.template:
+        conditions |= {"chat": True, "template": task.template}
     metrics = {
         name: _metric(name, values, conditions, shares=task.results == "mass")
         for name, values in samples.items()
