@@ -57,13 +57,15 @@ class Declared(NamedTuple):
     entry of that option of the group.
 
     share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is compared with the
-    reference's (both: `quantgate.run.relative`).
+    reference's (both: `quantgate.run.relative`). held: whether the reference itself has none, as the metric is measured
+    against what the reference left.
     """
 
     kind: Kind
     link: Link = "identity"
     share: bool = False
     ratio: bool = True
+    held: bool = False
 
 
 class Estimate(Record):

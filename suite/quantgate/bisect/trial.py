@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from quantgate.backends.spec import unused
 from quantgate.bisect.search import Answer
 from quantgate.config.matrix import Cell, Matrix, Tier
+from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, Tolerances
 from quantgate.errors import InputError
 from quantgate.files import write_atomic
@@ -27,10 +28,12 @@ from quantgate.records import AGREEMENT, MOVED, QUANTIZED_SHARE, Measurement, Re
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench
+from quantgate.run.gates import gates_of
 from quantgate.run.inputs import lacking_capabilities
 from quantgate.run.measurer import Measurer, check_measured
 from quantgate.run.plan import Need, lengths_of, make_plan, needs_of, repeated
 from quantgate.supply.supply import Supply
+from quantgate.words import shortened
 
 LEVELS = 3
 """Times that a sample is taken before the answer stays `inconclusive`: each is `GROWTH` times the one before."""
@@ -112,6 +115,16 @@ class Question:
             )
         if lacks := lacking_capabilities(cell, group):
             raise InputError(f"--metric {self.metric}: {cell.backend} has no {' and no '.join(lacks)}")
+        names = gates_of(self.matrix, self.tier_name)[cell.id]
+        if self.metric not in names:
+            its = [name for name in names if group_name(name) == group]
+            close = nearest(self.metric, its)
+            hint = (
+                f"did you mean {close!r}?"
+                if close
+                else f"of {group} it has {shortened(its, 12) or 'nothing'}"
+            )
+            raise InputError(f"--metric {self.metric}: {where} does not measure it of {cell.id}; {hint}")
         if self.tolerances.of(self.metric, cell.id, against=True) is None and not self.rules.limits(
             self.metric, cell.id
         ):

@@ -13,7 +13,7 @@ from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
-from quantgate.measure.groups import group_name, group_of, reading_reference
+from quantgate.measure.groups import group_name, group_of
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
@@ -112,7 +112,7 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
     """Return, by number, why entries decide nothing in the matrix; without those that decide something."""
     if not entries:
         return {}
-    roundings, gates = matrix.roundings(), {tier: _gates_of(matrix, tier) for tier in matrix.tiers}
+    roundings, gates = matrix.roundings(), {tier: gates_of(matrix, tier) for tier in matrix.tiers}
     in_force = {tier: tolerances.for_tier(tier, roundings) for tier in matrix.tiers}
     everywhere = _names(gates.values())
 
@@ -158,7 +158,7 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
     return {number: text for number, entry in entries.items() if (text := why(entry))}
 
 
-def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
+def gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
     """Return, by cell of a tier, the names of the metrics that it can have, reproductions included."""
     chosen, cells = matrix.tier(tier), {cell.id: cell for cell in matrix.cells(tier)}
     options = chosen.group_options
@@ -172,13 +172,12 @@ def _gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
         groups = frozenset(
             group
             for group in options
-            if not chosen.leaves_out(cell.id, group)
-            and not lacking_capabilities(cell, group)
-            and (is_held or not reading_reference([group]))
+            if not chosen.leaves_out(cell.id, group) and not lacking_capabilities(cell, group)
         )
         if (key := (groups, is_held, agrees, served)) not in names:
             mine = {group: one for group, one in options.items() if group in groups}
             metrics = possible(mine, relatives=is_held)
+            metrics = {name: metric for name, metric in metrics.items() if is_held or not metric.held}
             whole = possible(mine)
             for name, has in ((AGREEMENT, agrees), (IN_PROCESS, served)):
                 metrics.pop(name, None)

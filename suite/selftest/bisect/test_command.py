@@ -126,6 +126,7 @@ def test_what_differs_is_listed_without_building(shop: Shop) -> None:
         (["--metric", "perplexity/anchor"], "of the same run or to an anchor, while"),
         (["--metric", "memory"], "quantgate.toml measures no memory; it has perplexity"),
         (["--metric", "nonsense"], "measures no metric of this name"),
+        (["--metric", "perplexity/bits_per_bite"], "did you mean 'perplexity/bits_per_byte'?"),
         (["--cell", "tiny/dummy/round"], "has no such cell; it has tiny/dummy/flat"),
         (["--tier", "nightly"], "no tier 'nightly'"),
         (["--good-commit", "abc"], "--repository, --good-commit and --bad-commit go together"),

@@ -114,6 +114,25 @@ def test_what_a_backend_does_not_measure_gates_nothing(tmp_path: Path) -> None:
         check_tolerances(path, entries["*/kbit/*"], matrix)
 
 
+@pytest.mark.parametrize("name", ["length", "limit/reproduction", "agreement", "shift/reproduction"])
+def test_a_reference_has_what_it_writes_and_nothing_that_is_held_against_it(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / "matrix.toml"
+    file.write_text(
+        '[models.mine]\nlicense = "MIT"\nweights = { path = "mine" }\n'
+        '[tiers.quick]\ntime_limit = 60\ncells = ["mine/llamacpp/F16", "mine/llamacpp/Q4_0"]\n'
+        'generation = { prompts = "everyday", items = 24, tokens = 8 }\n'
+    )
+    text = f'metric = "generation/{name}"\ncell = "{{}}"\nreason = "x"\nabsolute = 0.1\nhere = 0.0'
+    path, matrix = tmp_path / "tolerances.toml", load_matrix(file)
+    check_tolerances(path, load_text(tmp_path, one_entry(text.format("*/Q4_0"))), matrix)
+    of_reference = load_text(tmp_path, one_entry(text.format("*/F16")))
+    is_held = name.startswith(("agreement", "shift"))
+    with pytest.raises(InputError, match="no such metric") if is_held else nullcontext():
+        check_tolerances(path, of_reference, matrix)
+
+
 def test_references_alone_have_to_agree(tmp_path: Path) -> None:
     file = tmp_path / "matrix.toml"
     file.write_text(

@@ -170,12 +170,12 @@ GROUP = Group(
     options=Options,
     metrics={
         "generation": Declared("paired"),  # its reproduction: whether all tokens are the baseline's
-        "generation/agreement": Declared("paired"),
-        "generation/shift": Declared("paired"),
+        "generation/agreement": Declared("paired", held=True),
+        "generation/shift": Declared("paired", held=True),
         "generation/length": Declared("paired", "exp"),
         "generation/limit": Declared("paired"),
         "generation/loops": Declared("paired"),
-        "generation/divergence": Declared("paired"),
+        "generation/divergence": Declared("paired", held=True),
     },
     measure=measure,
     family="quality",
