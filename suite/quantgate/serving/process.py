@@ -99,10 +99,10 @@ class ModelServer:
         while not self._closed.wait(LOOK):
             self.peak_memory = max(self.peak_memory, sum(map(_anonymous, self.processes())))
 
-    def why_ended(self) -> str:
-        """Say that the server has ended, how, and what it printed last; empty: it runs."""
+    def why_ended(self, seconds: float = STEP) -> str:
+        """Say that the server has ended, how, and what it printed last; empty: it runs for so many seconds."""
         try:
-            status = self._process.wait(STEP)
+            status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return ""
         self._reader.join(1.0)

@@ -96,6 +96,17 @@ def test_a_server_that_dies_says_its_last_words(tiny: TinyModel) -> None:
         served.close()
 
 
+def test_a_server_that_dies_under_traffic_says_its_last_words(tiny: TinyModel) -> None:
+    served = Served(tiny.gguf, options("dies"), 1)
+    try:
+        with pytest.raises(
+            MeasurementError, match=r"POST /completion: .*; the server .* has ended with exit status 3"
+        ):
+            served.traffic([(1, [[1, 2], [2, 1]])], 3, lambda _: None)
+    finally:
+        served.close()
+
+
 def test_what_a_server_starts_ends_with_it(tmp_path: Path) -> None:
     """A launcher that leaves a daemon, as some start scripts do."""
     daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"

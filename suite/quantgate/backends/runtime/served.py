@@ -28,6 +28,9 @@ from quantgate.serving.vocabulary import vocabulary_of
 USUAL = 64
 """The commonest tokens of the texts, of which the handshake makes its own."""
 
+ENDS = 2.0
+"""Seconds in which a server whose connection was lost has ended."""
+
 
 class Served:
     """Asks a server, and believes nothing that it says unchecked."""
@@ -156,7 +159,12 @@ class Served:
             levels=list(levels),
             tokens=tokens,
         )
-        return run_traffic(job, done)
+        try:
+            return run_traffic(job, done)
+        except MeasurementError as error:  # the client of the traffic knows no process
+            if self._server and (ended := self._server.why_ended(ENDS)):
+                raise MeasurementError(f"{error}; {ended}") from error
+            raise
 
     def peak_memory(self) -> int | None:
         return self._server.peak_memory if self._server else None
