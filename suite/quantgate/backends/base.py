@@ -245,6 +245,9 @@ class Serves(Protocol):
     def peak_memory(self) -> int | None:
         """Bytes: the most anonymous memory that the processes of the server had together; None: it runs elsewhere."""
 
+    def processor_seconds(self) -> float:
+        """Processor seconds that a server which was started here has taken so far."""
+
 
 @runtime_checkable
 class HasLoop(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quantgate.measure.groups import group_name
 from quantgate.records import Status
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ def format_update(update: Update) -> Table:
     from rich.text import Text
 
     on = f", timings of {update.machine}" if update.machine else ""
-    again = ["update them again on an idle machine: -m throughput"] if update.warnings else []
+    groups = " or ".join(dict.fromkeys(map(group_name, update.warnings)))
+    again = [f'update them again on an idle machine: -m "{groups}"'] if update.warnings else []
     warnings = [*update.moved, *update.narrow, *update.warnings, *again]
     table = Table(
         title=Text(f"{update.new.cell} ({update.new.tier}{on})"),

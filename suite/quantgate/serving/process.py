@@ -131,6 +131,15 @@ class ModelServer:
             return [one.pid for one in psutil.Process(self._process.pid).children(recursive=True)]
         return []
 
+    def processor_seconds(self) -> float:
+        """Return the processor seconds of its processes so far."""
+        seconds = 0.0
+        for pid in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                times = psutil.Process(pid).cpu_times()
+                seconds += times.user + times.system
+        return seconds
+
     def check_local(self) -> None:
         """Raise MeasurementError where the server listens on an address that others can reach."""
         for pid in self.processes():

@@ -132,7 +132,7 @@ def test_table_warns_of_timings_of_a_busy_machine(tmp_path: Path) -> None:
     metrics = {"perplexity": perplexity(24.8), "throughput/decode_ratio": ratio}
     text = " ".join(shown(plan_update(measured(metrics=metrics), None, [])))
     assert "throughput/decode_ratio was timed while other work took up to 60 % of the processor" in text
-    assert "update them again on an idle machine: -m throughput" in text
+    assert 'update them again on an idle machine: -m "throughput"' in text
     assert not any("idle" in line for line in shown(plan_update(measured(), None, [])))
 
 

@@ -52,6 +52,7 @@ def test_a_server_is_started_asked_and_ended(tiny: TinyModel, capfd: pytest.Capt
         assert served.facts() == {"server": "llama-server fake", "kernels": "AVX2"}
         assert served.sizes().positions == 510
         assert served.retries == 0, "waiting for a server that is starting is no new try"
+        assert served.processor_seconds() > 0.05, "it has imported its libraries"
     finally:
         served.close()
     assert "system_info" in capfd.readouterr().out, "what it prints is in the log of the cell"

@@ -169,6 +169,9 @@ class Served:
     def peak_memory(self) -> int | None:
         return self._server.peak_memory if self._server else None
 
+    def processor_seconds(self) -> float:
+        return self._server.processor_seconds() if self._server else 0.0
+
     def tokenize(self, text: str) -> list[int]:
         ids = self._dialect.tokenize(text)
         if ids is None:

@@ -30,7 +30,8 @@ SCALING = "traffic/scaling"
 class Options(Record):
     """concurrency: requests at once, ascending. requests: of each level, and at least twice as many as at once. prompt,
     tokens: of a request and of its answer. first_token, per_token: limits in seconds that a good answer keeps.
-    processes: how many servers are started."""
+    processes: how many servers are started. They differ by more than the requests of one (README.md of
+    `quantgate.serving`), so more of these would say no more."""
 
     concurrency: list[int] = Field(default=[1, 2, 4, 8], min_length=1)
     requests: int = Field(default=16, ge=2)
@@ -56,7 +57,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     assert isinstance(backend, Serves)
     prompts = [(many, _prompts(session, options, many)) for many in options.concurrency]
     counted = sum(len(one) - many for many, one in prompts)
-    with watched() as raw:
+    with watched(backend.processor_seconds) as raw:
         levels = backend.traffic(prompts, options.tokens, lambda done: session.progress(done, counted))
     raw["client"] = [max(level.client_share for level in levels)]
     raw["doubts"] = [doubt(levels)]
