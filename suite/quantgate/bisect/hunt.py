@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from quantgate.bisect.ends import in_order, needs_here, split
@@ -18,6 +19,9 @@ from quantgate.machine.environment import Environment
 from quantgate.records import Status
 from quantgate.report.progress import Progress
 from quantgate.supply.environments import examined, layer
+
+CONFLICT = "The conflict is caused by:"
+"""So pip begins the requirements that do not go together, each in a line of its own."""
 
 
 @dataclass
@@ -143,9 +147,14 @@ class Hunt:
 
 
 def reason(error: Exception) -> str:
-    """Return an error in one line: of pip's output the line that says what is wrong."""
+    """Return an error in one line: of pip's output which requirements are in conflict, or the line that says what is
+    wrong."""
     lines = str(error).splitlines() or [type(error).__name__]
-    errors = [line.partition("ERROR: ")[2] for line in lines if "ERROR: " in line]
+    output = [line.removeprefix("    | ") for line in lines]
+    if CONFLICT in output:
+        its = takewhile(lambda line: line.startswith(" "), output[output.index(CONFLICT) + 1 :])
+        return f"pip cannot install these versions together: {'; '.join(map(str.strip, its))}"
+    errors = [line.partition("ERROR: ")[2] for line in output if "ERROR: " in line]
     return first_of(errors) or lines[0]
 
 

@@ -151,6 +151,8 @@ def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Sho
     for version, value in enumerate((0.0, 0.0, 0.0, 0.0, 0.0, 0.05), 1):
         # Version 4 can be downloaded, but not installed.
         knob(wheels, "c", version, value, "Requires-Dist: knob-absent\n" if version == 4 else "")
+    for version in (1, 2):
+        knob(wheels, "r", version, 0.0, f"Requires-Dist: knob-a!={version}\n")
     for key in "pqn":
         knob(wheels, key, 1, 0.0)
         knob(wheels, key, 2, 0.1 if key == "n" else 0.25)

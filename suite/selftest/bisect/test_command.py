@@ -111,6 +111,16 @@ def test_an_end_that_cannot_be_built_ends_the_search(shop: Shop) -> None:
     assert run.lines("environment ") == []
 
 
+def test_versions_that_do_not_go_together_are_named(shop: Shop) -> None:
+    good, bad = (shop.constraints(f"together{n}.txt", a=2, r=n) for n in (1, 2))
+    run = shop.bisect(good, bad)
+    assert run.status == 10, run.output
+    last = run.output.splitlines()[-1]
+    assert last.startswith("the bad end cannot be judged: pip cannot install these versions together: ")
+    for words in ("knob-r 2.0 depends on knob-a!=2", "(constraint) knob-a==2.0"):
+        assert words in last, run.output
+
+
 def test_what_differs_is_listed_without_building(shop: Shop) -> None:
     good, bad = (shop.constraints(f"list{n}.txt", a=n, b=1, d=None if n == 2 else 1, e=n) for n in (1, 2))
     run = shop.bisect(good, bad, "--dry-run")
