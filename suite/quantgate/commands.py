@@ -24,6 +24,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """Return the type of an option that is a whole number from `least` on."""
+
+    def whole(text: str) -> int:
+        if (number := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"{text}: must be {least} or more")
+        return number
+
+    whole.__name__ = "whole number"  # argparse names it: invalid whole number value: 'x'
+    return whole
+
+
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command and end the process with its exit status; with `CUT_SHORT`, and without a word, where the reader of
     its output has gone."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from quantgate.commands import WRONG_INPUT, Parser, run_command
+from quantgate.commands import WRONG_INPUT, Parser, at_least, run_command
 from quantgate.errors import InputError
 from quantgate.history.acknowledged import ACKNOWLEDGED, load_acknowledged
 from quantgate.history.events import Event, State, events
@@ -115,7 +115,7 @@ def _parser() -> Parser:
     add = commands.add_parser("page", help="write all of it as one HTML file that loads nothing").add_argument
     _add_reading(add)
     add("--out", type=Path, default=Path("history.html"), metavar="FILE", help="default: history.html")
-    add("--newest", type=int, metavar="N", help="only the last N runs (default: all)")
+    add("--newest", type=at_least(1), metavar="N", help="only the last N runs (default: all)")
     commands.choices["page"].set_defaults(command=_page)
     return parser
 

@@ -100,20 +100,24 @@ class History:
 def read(folder: Path, *, tier: str | None = None, newest: int | None = None) -> History:
     """Read a history. tier: the runs of that tier alone. newest: so many runs alone, the last ones.
 
-    Raises InputError where the folder cannot be read.
+    Raises InputError where the folder cannot be read, or has runs of other tiers alone.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a run with --history {folder} makes it")
     table = _Table([])
     heads: list[tuple[Header, Path]] = []
+    tiers: set[str] = set()
     for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/*.jsonl"), key=lambda path: path.name):
         try:
             with path.open("rb") as file:
                 header = read_header(file.readline())
+            tiers.add(header.tier)
             if tier in (None, header.tier):
                 heads.append((header, path))
         except (OSError, InputError) as error:
             table.problems.append(f"{path}: {getattr(error, 'strerror', None) or error}; it was left out")
+    if tiers and not heads:
+        raise InputError(f"{folder}: has no run of tier {tier!r}; its runs are of {', '.join(sorted(tiers))}")
     heads.sort(key=lambda head: (head[0].time, head[1].name))
     for header, path in heads[-newest:] if newest else heads:
         table.heads.append((header, path))
@@ -140,12 +144,16 @@ class _Table:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def fill(self) -> None:
-        """Read the files, one column each. One that is damaged leaves none."""
+        """Read the files, one column each. One that is damaged, or has a run once more, leaves none."""
         read: list[tuple[Header, Path]] = []
+        files: dict[str, Path] = {}
         for header, path in self.heads:
             try:
+                if first := files.get(header.run):
+                    raise InputError(f"has the run of {first.name} once more")
                 self._add(len(read), header, split_points(path.read_bytes(), header.points))
                 read.append((header, path))
+                files[header.run] = path
             except (OSError, InputError) as error:
                 self.problems.append(f"{path}: {getattr(error, 'strerror', None) or error}; it was left out")
         self.heads = read

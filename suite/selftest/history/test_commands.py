@@ -170,6 +170,17 @@ def test_a_report_of_an_older_quantgate_is_imported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "says"), [("0", "0: must be 1 or more"), ("few", "invalid whole number value: 'few'")]
+)
+def test_a_number_of_runs_that_is_none_is_wrong_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: str, says: str
+) -> None:
+    with pytest.raises(SystemExit, match=r"^4$"):
+        main(["page", str(tmp_path), "--newest", number])
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("nonsense", "is no JSON"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_a_tier_alone_and_the_newest_runs_alone(tmp_path: Path) -> None:
     history = read(tmp_path, tier="smoke", newest=3)
     assert [run.time.day for run in history.runs] == [2, 3, 4]
     assert {series.tier for series in history.series} == {"smoke"}
+    with pytest.raises(InputError, match="has no run of tier 'smok'; its runs are of nightly, smoke"):
+        read(tmp_path, tier="smok")
+    (tmp_path / "none").mkdir()
+    assert read(tmp_path / "none", tier="smok").runs == []
+
+
+def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    paths = nights.write(tmp_path, Plan(nights=3))
+    shutil.copy(paths[1], paths[1].with_name("copy.jsonl"))
+    history = read(tmp_path)
+    assert [run.time.day for run in history.runs] == [1, 2, 3]
+    [problem] = history.problems
+    assert (
+        problem
+        == f"{tmp_path / '2026/01/copy.jsonl'}: has the run of {paths[1].name} once more; it was left out"
+    )
+    paths[1].write_text("")
+    assert [run.time.day for run in read(tmp_path).runs] == [1, 2, 3], "the other file has it whole"
 
 
 @pytest.mark.parametrize(

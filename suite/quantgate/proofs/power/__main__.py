@@ -15,7 +15,7 @@ from rich.console import Console
 
 from quantgate.backends.spec import unused
 from quantgate.baselines import store as baselines
-from quantgate.commands import WRONG_INPUT, Parser, run_command
+from quantgate.commands import WRONG_INPUT, Parser, at_least, run_command
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import QuantgateError
 from quantgate.judge.compare import Rules
@@ -102,14 +102,14 @@ def _parser() -> Parser:
     add("--tier", default="smoke", help="tier whose baselines are replayed (default: smoke)")
     add(
         "--replays",
-        type=int,
+        type=at_least(1),
         default=1000,
         metavar="N",
         help="replays of each effect, and of whole runs (default: 1000)",
     )
     add(
         "--years",
-        type=int,
+        type=at_least(0),
         default=20,
         metavar="N",
         help="years of nights that the history's events are replayed on (default: 20; 0: none)",
