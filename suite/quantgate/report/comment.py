@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from quantgate.judge.coverage import coverage
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo, summary
 from quantgate.report.markdown import cell_code, escape
@@ -31,8 +32,11 @@ def to_comment(verdicts: list[Verdict], info: RunInfo) -> str:
     judged = escape(summary.judged_text(verdicts, info))
     moved = [v for status in SHOWN for v in verdicts if v.status == status]
     if not moved:
-        return f"{mark}**quantgate {escape(info.tier)}: nothing moved.** {judged}\n"
-    text = f"{mark}**quantgate {escape(info.tier)}: {escape(summary.outcome(verdicts, info.bits))}**\n\n"
+        status = f" Exit status {info.exit_status}." if info.exit_status not in ("", "0") else ""
+        return (
+            f"{mark}**quantgate {escape(info.tier)}: {escape(_still(verdicts, info))}** {judged}.{status}\n"
+        )
+    text = f"{mark}**quantgate {escape(info.tier)}: {escape(summary.outcome(verdicts, info))}**\n\n"
     text += "| cell | metric | before | now | change | tolerance | verdict |\n|:--|:--|--:|--:|--:|--:|:--|\n"
     for v in moved[:ROWS]:
         values = [quantity(v.baseline, v.unit), quantity(v.measured, v.unit)]
@@ -43,3 +47,10 @@ def to_comment(verdicts: list[Verdict], info: RunInfo) -> str:
     if len(moved) > ROWS:
         text += f"\nand {plural(len(moved) - ROWS, 'further metric')}: see the report.\n"
     return f"{text}\n{judged}\n"
+
+
+def _still(verdicts: list[Verdict], info: RunInfo) -> str:
+    """Return what a run says in which nothing moved."""
+    if info.exit_status in summary.ENDED:
+        return summary.outcome(verdicts, info)
+    return "nothing moved." if coverage(verdicts).judged else "nothing was judged."

@@ -27,7 +27,7 @@ def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
     gates = coverage(verdicts)
     report = {
         "format": FORMAT,
-        "outcome": outcome(verdicts, info.bits),  # the run in one sentence
+        "outcome": outcome(verdicts, info),  # the run in one sentence
         # What did not pass, common causes first. environment: what changed; for a common cause, in all of its cells.
         "findings": [
             {

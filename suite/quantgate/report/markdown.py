@@ -38,7 +38,7 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
     they are read, so that what does not fit costs nothing."""
     where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
     yield f"## quantgate {escape(info.tier)}: {summary.counts_text(verdicts)}\n\n"
-    yield f"**{escape(summary.outcome(verdicts, info.bits))}**\n\n"
+    yield f"**{escape(summary.outcome(verdicts, info))}**\n\n"
     yield f"{escape(summary.judged_text(verdicts, info))}<br>\n"
     yield f"{escape(summary.run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n"
     for sentence in (summary.against_text(info), summary.unequal_text(verdicts)):

@@ -156,8 +156,18 @@ def run_text(verdicts: list[Verdict], info: RunInfo) -> str:
     return ", ".join(filter(None, parts))
 
 
-def outcome(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -> str:
-    """Return the run in one sentence."""
+ENDED = {"2": "The run was interrupted", "3": "An internal error ended the run"}
+"""By exit status: what is judged then is not all that was to be."""
+
+
+def outcome(verdicts: list[Verdict], info: RunInfo | None = None) -> str:
+    """Return the run in one sentence; in two, where `info` says that it did not come to its end."""
+    text = _outcome(verdicts, info.bits if info else {})
+    ended = ENDED.get(info.exit_status) if info else None
+    return f"{ended}. So far: {text}" if ended else text
+
+
+def _outcome(verdicts: list[Verdict], bits: Mapping[str, float]) -> str:
     by_status = counts(verdicts)
     if not by_status:
         return "Nothing was judged."

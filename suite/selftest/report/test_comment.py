@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from quantgate.records import Status
 from quantgate.report.comment import ROWS, to_comment
 
@@ -14,6 +15,27 @@ def test_where_nothing_moved_it_is_one_line_below_its_mark() -> None:
     assert mark == "<!-- quantgate smoke -->"
     assert line.startswith("**quantgate smoke: nothing moved.** ")
     assert "gates judged" in line
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status", "says", "ends"),
+    [
+        (Status.PASS, "0", "nothing moved.", "1 of 1 gates judged."),
+        (Status.PASS, "14", "nothing moved.", "Exit status 14."),
+        (Status.NO_BASELINE, "0", "nothing was judged.", "1 no baseline (perplexity 1)."),
+        (
+            Status.PASS,
+            "2",
+            "The run was interrupted. So far: No regression: 1 case within tolerance of the baseline.",
+            "Exit status 2.",
+        ),
+    ],
+)
+def test_it_says_no_more_than_was_judged(status: Status, exit_status: str, says: str, ends: str) -> None:
+    verdicts = [verdict("m/b/s", "perplexity", status, measured=2.0, baseline=2.0, tolerance=0.01)]
+    _, line = to_comment(verdicts, INFO.model_copy(update={"exit_status": exit_status})).splitlines()
+    assert line.startswith(f"**quantgate smoke: {says}** ")
+    assert line.endswith(ends)
 
 
 def test_what_moved_stands_in_a_table_the_worst_first() -> None:

@@ -199,7 +199,7 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
         scripts=("report.js",),
         info=info,
         status=worst(v.status for v in verdicts),
-        outcome=summary.outcome(verdicts, info.bits),
+        outcome=summary.outcome(verdicts, info),
         counts=summary.counts(verdicts),
         sentences=[
             text
