@@ -86,6 +86,7 @@ def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> 
     assert right.environment["server"] == "llama-server fake"
     assert right.metrics["divergence/kl_topk"].value == pytest.approx(0, abs=1e-4)
     assert "divergence/kl_mean" not in right.metrics
+    assert right.metrics["traffic/client"].value > 0
     _absolute_gates_judge_at_once(first)
     again = served.run("-k", "served and right")
     gates = (

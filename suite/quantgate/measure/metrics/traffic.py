@@ -49,8 +49,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     `traffic/N/per_token`: (time of the last token - time of the first) / (tokens - 1) of an answer, median, seconds;
     both as `_95`, the 95 % quantile of the requests; `traffic/N/output`: output tokens/s of all requests;
     `traffic/N/requests`: answers/s; `traffic/N/goodput`: answers/s within the limits of both times.
-    `traffic/scaling`: output at the largest N divided by that at the smallest. `traffic/memory`: the most anonymous
-    memory of the server's processes.
+    `traffic/scaling`: output at the largest N divided by that at the smallest. `traffic/client`: share of a core that
+    the client took at the largest N. `traffic/memory`: the most anonymous memory of the server's processes.
     """
     options = session.options("traffic", Options)
     backend = session.backend
@@ -86,13 +86,18 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             conditions={**alike, "concurrency": of},
             raw=raw,
         )
+    most = max(options.concurrency)
+    metrics["traffic/client"] = Metric(
+        kind="level", value=levels[-1].client_share, unit="fraction", better="lower",
+        samples=[levels[-1].client_share], conditions={**conditions, "most": most}, raw=raw,
+    )  # fmt: skip
     memory = backend.peak_memory()
     if memory is None:
         session.notes["memory"] = "memory and weights are not measured: the server runs elsewhere"
     else:
         metrics["traffic/memory"] = Metric(
             kind="level", value=memory, unit="bytes", better="lower", samples=[memory],
-            conditions={"source": session.source_hash, "kernels": session.kernels, "most": max(options.concurrency)},
+            conditions={"source": session.source_hash, "kernels": session.kernels, "most": most},
         )  # fmt: skip
     return metrics
 
@@ -158,6 +163,7 @@ GROUP = Group(
         "traffic/{concurrency}/goodput": Declared("level"),
         SCALING: Declared("ratio"),
         "traffic/in_process": Declared("ratio"),  # where the tier has throughput
+        "traffic/client": Declared("level"),
         "traffic/memory": Declared("level"),
     },
     measure=measure,
