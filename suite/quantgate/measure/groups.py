@@ -11,9 +11,10 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from quantgate.discovery import discover
 from quantgate.jobs import Needs
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
     from quantgate.measure.session import Session
 
 Better = Literal["lower", "higher"]
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
+        raise ValueError(f"names {twice[0]!r} twice: remove one")
+    return names
+
+
+Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
+"""What a group measures one after the other: none twice, since that would count its items twice."""
 Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
 
 

@@ -70,6 +70,10 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
             "[tiers.smoke.accuracy]\ntasks = []",
             "tiers.smoke.accuracy.tasks: must not be empty",
         ),
+        (
+            "[tiers.smoke.answers]\ntasks = ['gsm8k', 'ifeval', 'gsm8k']",
+            "tiers.smoke.answers.tasks: names 'gsm8k' twice: remove one",
+        ),
         ("[tiers.smoke.accuracy]\nitems = 4", "tiers.smoke.accuracy.tasks: is missing; add it"),
         (
             "[tiers.smoke.tokenizer]\ntext = 'x'\ncharacters = 0",

@@ -144,16 +144,19 @@ def test_a_task_that_does_not_fit_leaves_the_others(tmp_path: Path, backend: Any
     prepared(here, encoder, documents(["1", "2"]))
     long = Questions.model_validate_json((tmp_path / "questions-gsm8k.json").read_bytes())
     here.write("questions-long.json", long.model_copy(update={"items": [[1] * 500]}).model_dump_json())
-    here.options = {"answers": {"tasks": ["gsm8k", "long"], "tokens": LIMIT}}
+    here.write("questions-vast.json", long.model_copy(update={"items": [[1] * 513]}).model_dump_json())
+    here.options = {"answers": {"tasks": ["gsm8k", "long", "vast"], "tokens": LIMIT}}
     session = here.session()
     metrics = answers.measure(session, [])
     assert "answers/gsm8k/solved" in metrics
-    assert not [name for name in metrics if "long" in name or "pooled" in name]
+    assert not [name for name in metrics if "long" in name or "vast" in name or "pooled" in name]
     message = (
-        "the model has 512 positions, the longest prompt has 500 tokens and an answer up to 24: set tokens"
+        "the model has 512 positions, the longest prompt has 500 tokens and an answer up to 24: "
+        "set tokens of the tier's answers to 12 at the most, or a lower fewshot, or leave the task out"
     )
     assert message in session.unmeasured["answers/long"]
-    assert session.unmeasured.keys() == {"answers/long", "answers/pooled"}
+    assert "up to 24: set a lower fewshot, or leave the task out" in session.unmeasured["answers/vast"]
+    assert session.unmeasured.keys() == {"answers/long", "answers/vast", "answers/pooled"}
 
 
 def test_a_part_that_was_not_measured_is_the_error_of_its_case_alone() -> None:

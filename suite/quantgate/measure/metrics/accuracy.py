@@ -17,7 +17,7 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, paired
+from quantgate.measure.groups import Column, Group, Names, paired
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, fastest_budget, way_of
@@ -39,7 +39,7 @@ class Options(Record):
     tokens of a forward pass (part of the key: the batch can change the last digits); "auto": the number in the cell's
     baseline; without one, what is fastest on this machine."""
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: Names
     items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     fewshot: int = Field(default=0, ge=0)

@@ -14,7 +14,7 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Questions
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, paired
+from quantgate.measure.groups import Column, Group, Names, paired
 from quantgate.measure.session import Session
 from quantgate.measure.written import of_texts, write
 from quantgate.records import Declared, Metric, Record, Scalar
@@ -31,7 +31,7 @@ class Options(Record):
     through the model's chat template, after the message `system` if there is one; turns: examples are turns of the
     conversation, not one message with the question. tokens: an answer has at most so many; None: as the task says."""
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: Names
     items: int = Field(default=32, ge=2)
     fewshot: int | None = Field(default=None, ge=0)
     chat: bool = True
@@ -128,10 +128,11 @@ def _check_room(session: Session, questions: Questions, limit: int) -> None:
     """Raise UnmeasurableError for an answer that would not fit into the model's positions."""
     positions, longest = session.backend.sizes().positions, max(map(len, questions.items))
     if positions is not None and longest + limit > positions:
+        room = positions - longest
+        remedy = f"set tokens of the tier's answers to {room:,} at the most, or" if room > 0 else "set"
         raise UnmeasurableError(
             f"task {questions.name!r}: the model has {positions:,} positions, the longest prompt has {longest:,} "
-            f"tokens and an answer up to {limit:,}: set tokens of the tier's answers to "
-            f"{max(0, positions - longest):,} at the most, or a lower fewshot"
+            f"tokens and an answer up to {limit:,}: {remedy} a lower fewshot, or leave the task out"
         )
 
 

@@ -16,7 +16,7 @@ from quantgate.backends.base import Generates, Stops
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group, paired
+from quantgate.measure.groups import Group, Names, paired
 from quantgate.measure.sandbox import run_program
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Record, Scalar
@@ -28,7 +28,7 @@ class Options(Record):
     """tasks: humaneval, mbpp. items: how many of each, the first ones. tokens: an answer has at most so many.
     seconds: processor time that a program may take."""
 
-    tasks: list[str] = Field(min_length=1)
+    tasks: Names
     items: int = Field(default=16, ge=2)
     tokens: int = Field(default=128, ge=1)
     seconds: int = Field(default=5, ge=1)

@@ -88,10 +88,11 @@ def _check_room(session: Session, options: Options, prompts: Prompts) -> None:
     """Raise UnmeasurableError for a text that would not fit into the model's positions."""
     positions, longest = session.backend.sizes().positions, max(map(len, prompts.items))
     if positions is not None and longest + options.tokens > positions:
+        room = positions - longest
+        remedy = f"set tokens of the tier's generation to {room:,} at the most, or " if room > 1 else ""
         raise UnmeasurableError(
             f"the model has {positions:,} positions, the longest of the prompts {options.prompts!r} {longest:,} "
-            f"tokens: set tokens of the tier's generation to {max(0, positions - longest):,} at the most, or take "
-            "other prompts"
+            f"tokens, and a text up to {options.tokens:,}: {remedy}take other prompts"
         )
 
 

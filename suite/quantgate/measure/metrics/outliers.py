@@ -17,7 +17,7 @@ from pydantic import Field
 from quantgate.backends.base import ShowsInputs
 from quantgate.errors import MeasurementError
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group, paired
+from quantgate.measure.groups import Group, Names, paired
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Record, Scalar
 
@@ -28,7 +28,7 @@ Layers = dict[str, dict[str, list[float]]]
 class Options(Record):
     """texts: names in tasks.toml. n_ctx: tokens of a window."""
 
-    texts: list[str] = Field(min_length=1)
+    texts: Names
     n_ctx: int = Field(default=256, ge=8)
     windows: int = Field(default=4, ge=2)
 
