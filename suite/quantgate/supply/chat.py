@@ -58,6 +58,11 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
             items = [encode_chat(encoder, [*system, *chat]) for chat in chats]
         except InputError as error:
             raise InputError(f"prompts {name!r}: {error}") from error
+        if [] in items:
+            raise InputError(
+                f"prompts {name!r}: the model's chat template makes nothing of conversation {items.index([]) + 1}: ask "
+                "with chat = false"
+            )
     else:
         begin = [] if encoder.bos is None else [encoder.bos]
         items = [[*begin, *encoder.encode(str(chat[-1]["content"]))] for chat in chats]

@@ -41,6 +41,9 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     except InputError as error:
         raise InputError(f"task {name!r}: {error}") from error
     check_count(name, len(items), spec["items"])
+    if [] in items:
+        remedy = "ask with chat = false" if spec["chat"] else "choose another task"
+        raise InputError(f"task {name!r}: the prompt of item {items.index([]) + 1} is empty: {remedy}")
     documents = [request.doc for request in task.instances]
     unused = template and not spec["chat"]
     return Questions(
@@ -67,8 +70,6 @@ def _check(name: str, task: Any) -> None:
         raise InputError(
             f"{where} has output type {task.OUTPUT_TYPE!r}: nothing is written there, name it in `accuracy`"
         )
-    if config.unsafe_code:
-        raise InputError(f"{where} asks for programs, which only a sandbox may run: name it in `code`")
     if getattr(task, "MULTIMODAL", False):
         raise InputError(f"{where} asks about pictures or sounds: choose a task of text")
     if config.repeats > 1:

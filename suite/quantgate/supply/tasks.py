@@ -26,8 +26,8 @@ METRICS: dict[Results, tuple[str, ...]] = {
 RESULTS_OF_FUNCTIONS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pairs_*": "pair"}
 """Tasks of the harness, by pattern, whose `process_results` is a function that has a counterpart here."""
 
-EXTRAS = ("ifeval",)
-"""Tasks whose rules need packages: those of the extra of this name."""
+EXTRAS = {"immutabledict": "ifeval", "langdetect": "ifeval", "nltk": "ifeval"}
+"""The extra that has a package which the rules of tasks import."""
 
 
 def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
@@ -162,12 +162,13 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         return config
 
     file = task_file(name)
+    _check_kind(name, file)
     try:
         if "nltk_data" in spec:
             read_nltk_data(Path(spec["nltk_data"]))
         return build_task(name, file, configure)
     except ImportError as error:
-        extra = f": pip install 'quantgate[{name}]'" if name in EXTRAS else ""
+        extra = f": pip install 'quantgate[{EXTRAS[error.name]}]'" if error.name in EXTRAS else ""
         raise AssetError(
             f"task {name!r}: its rules need a package that is not installed: {error}{extra}"
         ) from error
@@ -176,6 +177,19 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
             f"task {name!r}: it cannot be loaded from {file} and its data ({type(error).__name__}: {error}); "
             "where there is no hub, add an entry to fixtures/tasks.toml"
         ) from error
+
+
+def _check_kind(name: str, file: Path) -> None:
+    """Raise InputError for a task that is a Python class of the harness: its YAML says too little; and for one of
+    programs, whose metric runs them wherever it is loaded."""
+    config = task_manager(file.parent).task_index[name].cfg  # functions as text
+    if "class" in config:
+        raise InputError(
+            f"task {name!r} is a class of lm-evaluation-harness ({file.name}), which quantgate does not run: choose a "
+            "task that a YAML file describes, or write one in fixtures/tasks"
+        )
+    if config.get("unsafe_code"):
+        raise InputError(f"task {name!r} asks for programs, which only a sandbox may run: name it in `code`")
 
 
 def read_nltk_data(folder: Path) -> None:

@@ -106,6 +106,8 @@ def test_a_model_without_a_template_cannot_chat(folder: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="prompts 'mine': the model has no chat template: set chat = false"):
         make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, None))
     assert make_conversations(encoder_of(folder, None)) == []
+    with pytest.raises(InputError, match="'mine': the model's chat template makes nothing of conversation 1"):
+        make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, "{# nothing #}"))
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,9 @@ def test_the_system_message_is_in_the_prompt(tiny: TinyModel, tmp_path: Path) ->
     [
         ("arc_easy", "has output type 'multiple_choice': .* name it in `accuracy`"),
         ("gsm8k_cot_self_consistency", r"takes 64 answers .* `repeats: 1`"),
+        ("squadv2", r"is a class of lm-evaluation-harness \(squadv2.yaml\), .* write one in fixtures/tasks"),
+        ("humaneval", "asks for programs, .* name it in `code`"),
+        ("mbpp", "asks for programs, .* name it in `code`"),
     ],
 )
 def test_a_task_that_cannot_be_asked_says_why(
@@ -148,6 +151,8 @@ def test_the_tokens_of_an_answer_are_the_tasks_or_the_harnesss() -> None:
 def test_a_model_without_a_template_or_one_that_refuses_says_so(tiny: TinyModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="task 'gsm8k': the model has no chat template: set chat = false"):
         make_questions("gsm8k", spec(tmp_path, chat=True), encoder_of(tiny.safetensors, None))
+    with pytest.raises(InputError, match="'gsm8k': the prompt of item 1 is empty: ask with chat = false"):
+        make_questions("gsm8k", spec(tmp_path, chat=True), encoder_of(tiny.safetensors, "{# nothing #}"))
     refuses = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT
     with pytest.raises(InputError, match=r"task 'gsm8k': .*no system.*leave `system` out"):
         make_questions(
