@@ -42,7 +42,7 @@ def sections(years: int) -> list[Section]:
             f"{years} years of {SERIES} series; steps and ramps in standard deviations of a night; `nights` is the "
             "median delay, the night of the alarm included, with its interval",
             "the other rules have the threshold at which as many series of a year without a change alarm as by "
-            f"{HISTORY}: {share:.2g} of {QUIET:,}",
+            f"{HISTORY}: {100 * share:.2g} % of {QUIET:,}",
         ]
         parts.append(Section(f"nights, {noise.name}: false events a year, or delay", columns, table, notes))
     return parts
@@ -50,8 +50,8 @@ def sections(years: int) -> list[Section]:
 
 def _shown(one: Result) -> str:
     if not one.scenario.change:
-        mean, low, high = one.false
-        return f"{mean:.2g} ({low:.2g} to {high:.2g})"
+        texts = [f"{value:.2g}" if value < 100 else f"{value:,.0f}" for value in one.false]
+        return "{} ({} to {})".format(*texts)
     delay, low, high = one.delay
     if math.isinf(delay):
         return f"not seen in {100 * one.missed:.0f} %"
