@@ -36,6 +36,11 @@ def test_the_shipped_tolerances_follow_what_a_scheme_rounds(shipped: Matrix) -> 
     assert unstated.absolute == 0.019, "a scheme that does not say is held to the widest"
 
 
+@pytest.mark.parametrize("group", ["accuracy/mean", "accuracy/arc_easy", "answers/pooled", "answers/gsm8k"])
+def test_a_share_of_the_references_is_recorded_alone(group: str) -> None:
+    assert load_tolerances().of(f"{group}/recovery", Q4) is None
+
+
 @pytest.mark.parametrize(
     "metric",
     [

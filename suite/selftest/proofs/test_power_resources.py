@@ -143,6 +143,10 @@ def test_every_way_to_time_a_cell_finds_half_the_speed_and_nothing_without_effec
     scenarios = resources.tokens_per_second(noise.Noise(sittings=runs), by_id, 3)
     ways = {scenario.spread for scenario in scenarios}
     assert len(ways) == 2 + len(resources.PAIRS)
+    alone = resources.tokens_per_second(noise.Noise(sittings=runs), {CELL: by_id[CELL]}, 3)
+    assert {scenario.spread for scenario in alone} == ways - {resources.RATIO}, (
+        "another tier, without the reference"
+    )
     for scenario in scenarios:
         halved = study.study(scenario, gate, 12)
         limit = 0.4 if scenario.spread == resources.RATIO else 0.1

@@ -5,7 +5,7 @@ As in a run, a value that seems worse is measured again in as many fresh process
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -30,13 +30,13 @@ Runs = Mapping[str, list[Run]]
 """Recorded runs by cell, their processes spread out (`nested.spread_out`)."""
 
 
-def recorded(noise: Noise, group: str, number: int) -> dict[str, list[Run]]:
-    """Return the runs of at least `number` processes, of the cells that have enough of them for a baseline and two
-    looks at a later measurement."""
+def recorded(noise: Noise, group: str, number: int, cells: Container[str]) -> dict[str, list[Run]]:
+    """Return the runs of at least `number` processes, of those of the cells that have enough of them for a baseline and
+    two looks at a later measurement."""
     runs: dict[str, list[Run]] = {}
     for sitting in noise.sittings:
         for cell, record in sitting.cells.items():
-            if len(parts := split(record, group)) >= number:
+            if cell in cells and len(parts := split(record, group)) >= number:
                 runs.setdefault(cell, []).append(spread_out(parts))
     return {
         cell: cell_runs
@@ -58,7 +58,7 @@ def memory(cells: Cells, noise: Noise, number: int) -> list[Scenario]:
         for cell, metrics in cells.items()
     }
     ways = [("exact sizes", f"baselines of {len(sizes)} cells", len(sizes), partial(_sizes, sizes))]
-    if runs := recorded(noise, "memory", number):
+    if runs := recorded(noise, "memory", number, cells):
         words = f"peaks, {number} processes"
         ways.append((words, source(runs, "peaks"), len(runs), partial(_stored, runs, number)))
     return [
@@ -71,7 +71,7 @@ def memory(cells: Cells, noise: Noise, number: int) -> list[Scenario]:
 def tokens_per_second(noise: Noise, cells: Mapping[str, Cell], number: int) -> list[Scenario]:
     """Effects `SPEED`: with `number` processes on the ratio to the reference of the same run, as every machine gates
     it, and against the stored baseline of a named machine; and by A/B of one cell's timings, side by side."""
-    runs = recorded(noise, "throughput", number)
+    runs = recorded(noise, "throughput", number, cells)
     if not runs:
         return []
     words = source(runs, "timings")
