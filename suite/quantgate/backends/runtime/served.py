@@ -51,7 +51,7 @@ class Served:
         self._dialect = DIALECTS[options["dialect"]](self._client, vocabulary_of(checkpoint))
         try:
             self._get_ready(options.get("start_limit", 300.0))
-            self._facts = self._dialect.facts()
+            self._facts = {**self._dialect.facts(), "kernels": self._kernels()}
             self._context = self._dialect.context()
         except BaseException:
             self.close()
@@ -83,10 +83,11 @@ class Served:
         return Sizes(vocabulary=self._dialect.vocabulary.size, positions=self._context)
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
-        return {**self._facts, "kernels": self._kernels()}
+        return dict(self._facts)
 
     def _kernels(self) -> str:
-        """Return what llama.cpp prints of its build when it starts; of others, the processor's instruction sets."""
+        """Return what llama.cpp prints of its build when it starts, where it does; else the processor's instruction
+        sets."""
         if self._server is None:
             return f"those of the server at {self._client.url}"
         for line in list(self._server.lines):
