@@ -14,7 +14,9 @@ WINDOW = 512
 DECODING = (496, 80)
 """Context and tokens of decoding: beyond `WINDOW`, where the windows of perplexity end."""
 SHORT = 384
-"""Positions below which items of tasks do not fit."""
+"""Positions below which items of tasks, and chat prompts, do not fit."""
+PROMPTS, WRITTEN = 24, 8
+"""Chat prompts, and tokens written after each, as in the smoke tier."""
 
 EMBEDDED_PARAMETERS = 134_515_008
 EMBEDDED_SECONDS = 62
@@ -78,9 +80,9 @@ def _model(facts: Facts, reference: Facts | None, chosen: Chosen, shown: Facts) 
             else ("the tokenizer puts no beginning-of-sequence token")
         )
         lines.append(_line(f"add_bos = {_text(bos)}", comment))
-    if shown.template:
+    if writes(shown):
         lines.append(
-            "# It has a chat template, which is not applied: texts and questions are scored as plain text."
+            "# Its chat template is applied where it writes (generation); texts and tasks are scored as plain text."
         )
     if chosen.as_is and not (facts.gguf and not chosen.scheme and reference is None):
         lines += [
@@ -156,10 +158,25 @@ def _tier(facts: Facts, chosen: Chosen, samples: Samples, shown: Facts) -> list[
         )
     )
     lines.append(_line(f"memory = {{ prompt = {min(256, n_ctx)} }}", "weights, and peaks of three processes"))
-    lines.append(_line('tokenizer = { text = "boolq" }', "the backend's tokens are those of the model"))
+    if writes(shown):
+        lines.append(
+            _line(
+                f'generation = {{ prompts = "everyday", items = {PROMPTS}, tokens = {WRITTEN} }}',
+                "what a reference writes after chat prompts, and whether the others would write it",
+            )
+        )
+    chat = ", chat = true" if writes(shown) else ""
+    lines.append(
+        _line(f'tokenizer = {{ text = "boolq"{chat} }}', "the backend's tokens are those of the model")
+    )
     lines.append("# throughput = { prompt = 256, decode = 16 }   # only on an otherwise idle machine")
     lines += [f"# Still too few samples: {text}" for text in samples.short]
     return lines
+
+
+def writes(facts: Facts) -> bool:
+    """Return whether the model is asked to write: it has a chat template, and room for prompts."""
+    return facts.template and n_ctx_of(facts) >= SHORT
 
 
 def has_divergence(chosen: Chosen) -> bool:

@@ -93,7 +93,17 @@ def test_bos_and_positions_are_those_of_the_checkpoint(tiny: TinyModel, tmp_path
     assert table["models"]["m"]["add_bos"] is True
     assert table["tiers"]["smoke"]["perplexity"]["n_ctx"] == 256
     assert "accuracy" not in table["tiers"]["smoke"]
-    assert "chat template, which is not applied" in Path("quantgate.toml").read_text()
+    assert "generation" not in table["tiers"]["smoke"], "chat prompts are longer than its positions"
+
+
+def test_a_model_with_a_chat_template_is_asked_to_write(tiny: TinyModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny.safetensors, tmp_path / "m"))
+    assert "generation" not in written("m")["tiers"]["smoke"]
+    Path("quantgate.toml").unlink()
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    smoke = written("m")["tiers"]["smoke"]
+    assert smoke["generation"] == {"prompts": "everyday", "items": 24, "tokens": 8}
+    assert smoke["tokenizer"]["chat"] is True
 
 
 def test_a_gguf_alone(q4: Path) -> None:
