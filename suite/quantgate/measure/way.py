@@ -49,6 +49,10 @@ trial."""
 SEEN, OTHER = 12, 4
 """Tokens of the beginning that two sequences share, and of their different ends, where a text is all that is scored."""
 
+LEAK = 4
+"""Times the bound of rounding up to which what follows may change a score. LLM.int8 decides by the whole batch which
+columns it computes in 16 bits: on smollm2-135m that changes earlier scores by up to 0.44 nats."""
+
 Groups = Sequence[Sequence[TokenSequence]]
 
 
@@ -126,7 +130,7 @@ def _refuse_leaks(backend: Backend, plain: dict[TokenSequence, Scored]) -> None:
         equal = len(common([one.ids, other.ids])) - one.start
         if len(one.ids) != len(other.ids) or one.start != other.start or equal <= 0:
             continue
-        if (leak := _difference(scored.first(equal), again)) > backend.rounding.ceiling:
+        if (leak := _difference(scored.first(equal), again)) > LEAK * backend.rounding.ceiling:
             raise MeasurementError(
                 f"the score of a token changes by {leak:.2g} nats with the tokens that follow it: the model is not "
                 "causal, as an encoder (BERT) is not, or a decoder whose config.json lacks is_decoder = true"
