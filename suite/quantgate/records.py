@@ -57,8 +57,7 @@ class Declared(NamedTuple):
     entry of that option of the group.
 
     share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is compared with the
-    reference's (both: `quantgate.run.relative`). held: whether the reference itself has none, as the metric is measured
-    against what the reference left.
+    reference's (both: `quantgate.run.relative`). held: whether only a cell that is held against a reference has it.
     """
 
     kind: Kind
@@ -102,8 +101,7 @@ class Metric(Estimate):
     beside: str | None = None
     """For A/B runs: the run's name. Process i was measured beside process i of the other side's metric."""
     in_turns: bool = False
-    """For rounds: whether the two sides took turns, so that round k of process i followed round k of the one beside
-    it."""
+    """For rounds: whether the two sides took turns: round k of process i followed round k of the one beside it."""
     weights: list[float] | None = None
     answers: bool = False
     """For paired metrics: whether each sample is an answer, right (1) or wrong (0); then the judge counts flips."""

@@ -276,9 +276,7 @@ class Session:
 
     def conversations(self) -> list[Conversation]:
         """Return conversations and their ids by the model's own template and tokenizer."""
-        return [
-            Conversation.model_validate(one) for one in json.loads((self._job.workload / CHATS).read_bytes())
-        ]
+        return list(map(Conversation.model_validate, json.loads((self._job.workload / CHATS).read_bytes())))
 
     def prompt(self, length: int) -> list[int]:
         """Return random token ids, the same on every run, as llama-bench feeds them; timing does not depend on text."""

@@ -17,11 +17,15 @@ from selftest.measure.fakes import (
     N_CTX,
     STARTS,
     WINDOWS,
+    Bigrams,
     Here,
     with_text,
 )
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from quantgate.backends.tree import TokenTree
+
     from selftest.tiny import TinyModel
 
 
@@ -92,6 +96,24 @@ def test_windows_are_scored_one_at_a_time_and_fed_but_for_their_last_token(here:
     here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS)
     assert [tree.ids for tree in model.trees] == [ids[:-1] for ids in windows(bos=0)]
     assert all(tree.is_chain for tree in model.trees)
+
+
+class SeesAhead(Bigrams):
+    """Its scores depend on the last token that it is fed."""
+
+    def logits(self, tree: TokenTree) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = super().logits(tree) + self.table[tree.ids[-1]]
+        return logits
+
+
+def test_a_model_that_is_not_causal_has_no_perplexity(here: Here) -> None:
+    here.backend = SeesAhead()
+    with_text(here)
+    here.options = {"perplexity": {"text": "t", "n_ctx": N_CTX, "windows": WINDOWS}}
+    session = here.session()
+    session.causal = False
+    with pytest.raises(MeasurementError, match="the model is not causal"):
+        perplexity.measure(session, [])
 
 
 def test_a_perplexity_beyond_any_number_is_an_error_that_says_so(here: Here) -> None:

@@ -52,29 +52,29 @@ def test_tokens_are_those_of_the_harness(
 ) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    said = spec(name, tmp_path, **asked)
+    posed = spec(name, tmp_path, **asked)
     encoder = encoder_of(tiny, ("{{ bos_token }}" if bos else "") + CHAT, bos)
-    ours = make_task(name, said, encoder)
-    theirs, model = load_task(name, said), HFLM.__new__(HFLM)
+    ours = make_task(name, posed, encoder)
+    theirs, model = load_task(name, posed), HFLM.__new__(HFLM)
     model.tokenizer, model.backend, model.add_bos_token = encoder.tokenizer, "causal", None
     model.custom_prefix_token_id, model.chat_template_args = None, {}
     theirs.build_all_requests(
-        limit=4, rank=0, world_size=1, system_instruction=said["system"], apply_chat_template=True,
-        fewshot_as_multiturn=said["turns"], chat_template=model.apply_chat_template,
+        limit=4, rank=0, world_size=1, system_instruction=posed["system"], apply_chat_template=True,
+        fewshot_as_multiturn=posed["turns"], chat_template=model.apply_chat_template,
     )  # fmt: skip
     pairs = [model._encode_pair(*request.args) for request in theirs.instances]
     assert [(c.context, c.continuation) for item in ours.items for c in item.choices] == pairs
     text = encoder.tokenizer.decode(pairs[0][0])
-    assert text.count("user:") == (1 + said["fewshot"] if said["turns"] and said["fewshot"] else 1)
-    assert ours.template != make_task(name, {**said, "chat": False}, encoder).template == ""
+    assert text.count("user:") == (1 + posed["fewshot"] if posed["turns"] and posed["fewshot"] else 1)
+    assert ours.template != make_task(name, {**posed, "chat": False}, encoder).template == ""
 
 
 def test_a_template_that_is_missing_or_refuses_is_named(tiny: TinyModel, tmp_path: Path) -> None:
-    said = spec("arc_easy", tmp_path, system="Be brief.")
+    posed = spec("arc_easy", tmp_path, system="Be brief.")
     with pytest.raises(InputError, match="task 'arc_easy': the model has no chat template: set chat = false"):
-        make_task("arc_easy", said, encoder_of(tiny, None))
+        make_task("arc_easy", posed, encoder_of(tiny, None))
     with pytest.raises(InputError, match=r"task 'arc_easy': .*no system.*leave `system` out"):
-        make_task("arc_easy", said, encoder_of(tiny, REFUSES))
+        make_task("arc_easy", posed, encoder_of(tiny, REFUSES))
     twice = encoder_of(tiny, "{{ bos_token }}{{ bos_token }}" + CHAT, add_bos=True)
     with pytest.raises(InputError, match=r"task 'arc_easy': .*two beginning-of-sequence tokens"):
-        make_task("arc_easy", {**said, "system": None}, twice)
+        make_task("arc_easy", {**posed, "system": None}, twice)
