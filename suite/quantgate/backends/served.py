@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from quantgate.backends.llamacpp import Ftype
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
+from quantgate.machine.environment import variables
 from quantgate.serving.programs import program, why_missing
 
 RUNTIME = "quantgate.backends.runtime.served"
@@ -57,6 +58,11 @@ class Options(SchemeOptions):
             self._check_url(self.url)
         if self.command is not None:
             self._check_command(self.command)
+        if self.key_variable and variables({self.key_variable: ""}):
+            raise ValueError(
+                f"key_variable {self.key_variable} is recorded, as libraries compute by such variables: give it a name "
+                "that ends in _KEY or _TOKEN"
+            )
         return self
 
     @model_validator(mode="after")
@@ -81,6 +87,10 @@ class Options(SchemeOptions):
         if unknown := [name for name in names if name not in PLACEHOLDERS]:
             raise ValueError(
                 f"command has {{{unknown[0]}}}, and {', '.join(f'{{{n}}}' for n in PLACEHOLDERS)} are filled in"
+            )
+        if (self.ftype or self.as_is) and "checkpoint" not in names:
+            raise ValueError(
+                "command has no {checkpoint}: the server would load another file than the cell's"
             )
         if any(map(_KEY.search, command)):
             raise ValueError(

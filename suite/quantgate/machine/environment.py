@@ -47,6 +47,9 @@ _PLACES = re.compile(
 )
 """Those of them that only say where files are, what is printed, or what a container image was made for."""
 
+_SECRET = re.compile(r".*_(?:KEY|TOKEN|SECRET|PASSWORD)S?")
+"""Those that are nobody's business: llama-server takes its key from LLAMA_API_KEY."""
+
 _LOADING = {"LD_LIBRARY_PATH", LLAMA_LIBRARIES, "GGML_BACKEND_PATH", "BNB_CUDA_VERSION"}
 """Exceptions: these decide which library is loaded."""
 
@@ -64,6 +67,7 @@ def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
         for name in sorted(environ)
         if name != "OMP_NUM_THREADS"
         and _COMPUTING.fullmatch(name)
+        and not _SECRET.fullmatch(name)
         and (name in _LOADING or not _PLACES.fullmatch(name))
     }
 

@@ -29,6 +29,11 @@ class Event:
     value: Any
 
 
+def without_key(text: str, key: str) -> str:
+    """Return a text without the key of a server; an empty key is in none."""
+    return text.replace(key, "***") if key else text
+
+
 class _AgainError(Exception):
     """A request that may be tried again; the text says what happened."""
 
@@ -165,4 +170,4 @@ class Client:
     def _error(self, text: str) -> MeasurementError:
         """Return the error, with why the server has ended; without the key, which a server may repeat."""
         whole = f"{text}; {ended}" if (ended := self.why_ended()) else text
-        return MeasurementError(whole.replace(self.key, "***") if self.key else whole)
+        return MeasurementError(without_key(whole, self.key))

@@ -18,6 +18,7 @@ import psutil
 
 from quantgate.errors import MeasurementError
 from quantgate.processes.warden import guarded, stop
+from quantgate.serving.client import without_key
 from quantgate.serving.programs import program, why_missing
 
 HOST = "127.0.0.1"
@@ -60,12 +61,13 @@ def _anonymous(process: int) -> int:
 
 class ModelServer:
     """A started server. What it prints goes to this process's stdout, too; it ends with this process, however that
-    ends. command: as `filled` takes it; the server has to listen on `HOST`."""
+    ends. command: as `filled` takes it; the server has to listen on `HOST`. key: left out of what is printed."""
 
-    def __init__(self, command: Sequence[str], values: Mapping[str, object]) -> None:
+    def __init__(self, command: Sequence[str], values: Mapping[str, object], key: str = "") -> None:
         self.port = free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.lines: deque[str] = deque(maxlen=KEPT)
+        self._key = key
         words = filled(command, {**values, "port": self.port})
         self._program = words[0]
         if missing := why_missing(words[0]):
@@ -90,7 +92,7 @@ class ModelServer:
         output = self._process.stdout
         assert output is not None
         for raw in output:
-            line = raw.decode(errors="replace").rstrip()
+            line = without_key(raw.decode(errors="replace").rstrip(), self._key)
             self.lines.append(line)
             with suppress(OSError, ValueError):  # a stdout that is closed
                 print(line, file=sys.__stdout__, flush=True)

@@ -177,6 +177,12 @@ def test_variables_that_compute_are_taken_and_no_others() -> None:
     assert variables(computing | others) == dict(sorted(computing.items()))
 
 
+def test_keys_are_in_no_record() -> None:
+    keys = dict.fromkeys(["LLAMA_API_KEY", "LLAMA_ARG_API_KEY", "NVIDIA_API_KEY", "TRITON_TOKEN"], "a-secret")
+    assert variables(keys) == {}
+    assert variables({"LLAMA_ARG_N_TOKENS_MAX": "3", "NVIDIA_KEYS_IN_USE": "1"}), "and what looks like one is"
+
+
 def test_a_variable_is_named_and_the_other_tolerance_holds() -> None:
     old, new = {"torch": "2"}, {"torch": "2", "MKL_CBWR": "COMPATIBLE"}
     (line,) = changed_environment(old, new)

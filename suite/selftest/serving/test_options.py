@@ -21,6 +21,7 @@ ELSEWHERE = {"bits": 8, "dialect": "llama-server", "url": "http://127.0.0.1:8080
         ({**GOOD, "url": "http://127.0.0.1:80"}, "give command, which starts the server, or url"),
         ({"bits": 8, "dialect": "llama-server"}, "give command, which starts the server, or url"),
         ({**GOOD, "command": ["llama-server"]}, r"command has no \{port\}"),
+        ({**GOOD, "command": ["llama-server", "{port}"]}, r"command has no \{checkpoint\}: .* another file"),
         ({**GOOD, "command": [*COMMAND, "{prot}"]}, r"command has \{prot\}, and \{checkpoint\}, \{port\}, "),
         (
             {**GOOD, "command": [*COMMAND, "--api-key", "x"]},
@@ -30,6 +31,10 @@ ELSEWHERE = {"bits": 8, "dialect": "llama-server", "url": "http://127.0.0.1:8080
         ({**ELSEWHERE, "url": "127.0.0.1:80"}, "is no address: http://127.0.0.1:8080"),
         ({**ELSEWHERE, "url": "http://user:secret@host"}, "url holds a key"),
         ({**ELSEWHERE, "key_variable": "sk-12345"}, "should match pattern"),
+        (
+            {**ELSEWHERE, "key_variable": "NVIDIA_LOGIN"},
+            "NVIDIA_LOGIN is recorded, .* name that ends in _KEY",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(options: dict[str, Any], says: str) -> None:
@@ -45,13 +50,14 @@ def test_what_fits_is_taken() -> None:
 def test_a_cell_is_skipped_where_its_program_or_its_key_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    here = {**GOOD, "command": [sys.executable, "{port}"], "key_variable": "A_KEY_OF_MINE"}
+    here = {**GOOD, "command": [sys.executable, "{port}", "{checkpoint}"], "key_variable": "A_KEY_OF_MINE"}
     monkeypatch.delenv("A_KEY_OF_MINE", raising=False)
     assert BACKEND.missing(here) == "the environment variable A_KEY_OF_MINE is not set"
     monkeypatch.setenv("A_KEY_OF_MINE", "x")
     assert not BACKEND.missing(here)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert BACKEND.missing({**GOOD, "command": ["no-server", "{port}"]}) == "no-server is no program on PATH"
+    elsewhere = ["no-server", "{port}", "{checkpoint}"]
+    assert BACKEND.missing({**GOOD, "command": elsewhere}) == "no-server is no program on PATH"
 
 
 def test_another_build_of_the_program_is_another_environment(

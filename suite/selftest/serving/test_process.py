@@ -108,6 +108,16 @@ def test_a_server_that_dies_under_traffic_says_its_last_words(tiny: TinyModel) -
         served.close()
 
 
+def test_a_server_that_prints_its_key_does_not_reveal_it(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("A_KEY_OF_MINE", "a-secret")
+    command = ["bash", "-c", "echo {port}: the key is $A_KEY_OF_MINE; exit 2"]
+    with pytest.raises(MeasurementError, match=r"exit status 2; its last lines: \d+: the key is \*\*\*$"):
+        Served(tiny.gguf, options(command=command, key_variable="A_KEY_OF_MINE"), 1)
+    assert "a-secret" not in capfd.readouterr().out
+
+
 def test_what_a_server_starts_ends_with_it(tmp_path: Path) -> None:
     """A launcher that leaves a daemon, as some start scripts do."""
     daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"

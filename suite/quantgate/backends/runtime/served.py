@@ -39,12 +39,13 @@ class Served:
         self._options = options
         self._top = options.get("top", 20)
         command = options.get("command")
+        key = os.environ.get(options.get("key_variable") or "", "")
         self._server = (
-            ModelServer(command, {"checkpoint": checkpoint, "threads": threads}) if command else None
+            ModelServer(command, {"checkpoint": checkpoint, "threads": threads}, key) if command else None
         )
         self._client = Client(
             self._server.url if self._server else options["url"],
-            key=os.environ.get(options.get("key_variable") or "", ""),
+            key=key,
             timeout=options.get("answer_limit", 120.0),
             model=options.get("model", ""),
         )
