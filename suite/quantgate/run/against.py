@@ -67,6 +67,8 @@ class AgainstRun:
         bench = self.benches["new"]
         run, options = f"{bench.run_id} {name}".strip(), bench.tier.group_options
         requests = self._possible(cell, requests)
+        if not requests:
+            return Comparison(bench.empty(cell), self.benches["old"].empty(cell))
         varying = repeated(requests, options)
         timed = in_turns(varying, options)
         alone = [r for r in varying if r not in timed]

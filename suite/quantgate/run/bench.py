@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,22 @@ class Bench:
         return lacking(request, self.tier.group_options, self.supply.missing(cell.model))
 
     def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Return the requests whose texts and tasks can be had. Raises MeasurementError where there are none."""
+        """Return the requests whose texts and tasks can be had."""
         with prefix_errors(self.place):
-            reasons = {request: self.lacking(cell, request) for request in requests}
-            if reasons and all(reasons.values()):
-                raise MeasurementError(next(iter(reasons.values())))
-        return [request for request, why in reasons.items() if not why]
+            return [request for request in requests if not self.lacking(cell, request)]
+
+    def empty(self, cell: Cell) -> Measurement:
+        """Return the record of a cell of which nothing can be measured: each case asks why it is not in there."""
+        return Measurement(
+            cell=cell.id,
+            tier=self.tier_name,
+            fingerprint=self.fingerprint(cell),
+            run=self.run_id,
+            requests=[],
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            metrics={},
+            complete=True,
+        )
 
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         """Return whether the requests need what the reference has yet to leave."""

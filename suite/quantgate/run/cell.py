@@ -26,11 +26,13 @@ from quantgate.supply.supply import Supply
 def measure(
     bench: Bench, progress: Progress, cell: Cell, requests: Sequence[str], name: str = ""
 ) -> Measurement:
-    """Measure in as many processes as the requests ask for; only what varies between them is repeated. Raises
-    QuantgateError.
+    """Measure in as many processes as the requests ask for; only what varies between them is repeated. Without any
+    request no process is started. Raises QuantgateError.
 
     name: tells these processes from others of the cell, in the names of their files.
     """
+    if not requests:
+        return bench.empty(cell)
     shares = per_process(requests, bench.tier.group_options)
     names = [".".join(filter(None, [name, str(n + 1) if n else ""])) for n in range(len(shares))]
     records = []
@@ -50,7 +52,7 @@ def measurable(
     have_reference: Callable[[], object],
 ) -> list[str]:
     """Return what can be measured: whose texts and tasks are there, and of what reads the reference, for what that has
-    left. Raises MeasurementError where there is nothing.
+    left.
 
     have_reference: makes sure that the reference is measured, as far as this run does so; raises QuantgateError where
     that fails.

@@ -41,6 +41,25 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
         assert "add an entry to fixtures/tasks.toml" in verdict.text
 
 
+def test_each_case_of_a_cell_without_any_data_says_what_it_lacks_itself(with_tasks: Project) -> None:
+    project = with_tasks
+    tier = project.matrix["tiers"]["smoke"]
+    tier["cells"] = [F16]
+    tier["generation"] = {"items": 2, "tokens": 4}
+    tier["answers"] = {"tasks": ["nq_open", "drop"], "items": 2, "chat": False}
+    result = project.run("-m", "generation or answers", "--history", str(project.folder / "history"))
+    assert result.status == 10, result.output
+    assert result.processes == []
+    reasons = {
+        part: result.verdict(F16, part).text for part in ("generation", "answers/nq_open", "answers/drop")
+    }
+    assert "the model has no chat template" in reasons["generation"]
+    assert reasons["answers/nq_open"].startswith("task 'nq_open': ")
+    assert reasons["answers/drop"].startswith("task 'drop': ")
+    again = project.run("-m", "generation or answers", "--reuse")  # what could not be had may be there now
+    assert {case: outcome for case, outcome in again.cases.items() if outcome != "failed"} == {}
+
+
 def test_what_cannot_be_asked_or_has_no_room_leaves_the_other_cases(with_tasks: Project) -> None:
     """A model without a chat template, and an answer beyond its positions."""
     project = with_tasks
