@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from quantgate.files import hash_of
 from quantgate.records import Record
 
 TOKENIZER = "tokenizer.json"
@@ -36,6 +37,19 @@ class Text(Record):
     def bytes_between(self, first: int, last: int) -> int:
         """Return how many bytes of UTF-8 the tokens first..last-1 have."""
         return self.starts[last] - self.starts[first]
+
+
+class Opening(Record):
+    """What stands before a text that is a user's message, as token ids: whatever the chat template puts there, after
+    the system message if there is one. template: its hash."""
+
+    template: str
+    ids: list[int]
+
+
+def opening_name(system: str | None) -> str:
+    """Return the name that an opening has in a workload, by its system message."""
+    return "opening" if system is None else f"opening-{hash_of(system)}"
 
 
 class Choice(Record):
@@ -78,7 +92,7 @@ class Prompts(Record):
     """What a model is asked to continue, as token ids.
 
     chat: whether the model's chat template rendered them; template: its hash, empty without. ends: ids of the tokens
-    that end an answer. note: what the report says of how they are asked; empty: nothing.
+    that end an answer.
     """
 
     name: str
@@ -87,7 +101,6 @@ class Prompts(Record):
     ends: list[int]
     items: list[list[int]]
     token_hash: str
-    note: str = ""
 
 
 class Questions(Record):
@@ -110,7 +123,6 @@ class Questions(Record):
     documents: list[dict[str, Any]]
     data_hash: str
     token_hash: str
-    note: str = ""
 
 
 class Conversation(Record):
@@ -149,8 +161,8 @@ def tokens_in(workload: Path) -> list[int]:
     """Return the token ids of all texts, tasks, questions, prompts and programs in the folder of a workload."""
     files = (
         file
-        for kind in ("text", "task", "questions", "prompts", "programs")
-        for file in sorted(workload.glob(f"{kind}-*.json"))
+        for kind in ("text-", "opening", "task-", "questions-", "prompts-", "programs-")
+        for file in sorted(workload.glob(f"{kind}*.json"))
     )
     return [token for file in files for token in _tokens(json.loads(file.read_bytes()))]
 

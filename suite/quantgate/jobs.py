@@ -66,8 +66,8 @@ class Posed(Asked):
 
 class Needs(Record):
     """What a metric group needs of the workload, by name: tokens of texts, items of tasks, characters of lines,
-    programs to write, prompts, questions; and whether it takes the conversations that chat templates are compared
-    on."""
+    programs to write, prompts, questions; whether it takes the conversations that chat templates are compared on; and
+    the system messages (None: without one) of texts that go through the chat template."""
 
     texts: dict[str, int] = Field(default_factory=dict)
     tasks: dict[str, Posed] = Field(default_factory=dict)
@@ -76,6 +76,14 @@ class Needs(Record):
     prompts: dict[str, Asked] = Field(default_factory=dict)
     questions: dict[str, Posed] = Field(default_factory=dict)
     chats: bool = False
+    openings: list[str | None] = Field(default_factory=list)
+
+    @property
+    def asks_plainly(self) -> bool:
+        """Whether tasks or prompts are asked without the chat template."""
+        return any(
+            not one.chat for kind in (self.tasks, self.prompts, self.questions) for one in kind.values()
+        )
 
 
 class Preparation(Record):

@@ -38,8 +38,6 @@ def render(
     """Return a conversation as the tokenizer's template renders it, on the day `TODAY`: up to where the assistant's
     answer begins, or with `answer` false up to the end of the last message, which then goes on. Raises InputError for a
     tokenizer without a template, RefusedError for a conversation that the template refuses."""
-    import jinja2
-
     if not template_of(tokenizer):
         raise InputError("the model has no chat template: set chat = false")
     try:
@@ -52,7 +50,7 @@ def render(
             continue_final_message=not answer,
             date_string=TODAY.strftime("%d %b %Y"),
         )
-    except (jinja2.TemplateError, TypeError) as error:
+    except Exception as error:  # whatever the code of a template raises
         roles = ", ".join(str(message["role"]) for message in messages)
         remedy = "leave `system` out" if messages[0]["role"] == "system" else "ask with chat = false"
         raise RefusedError(

@@ -27,12 +27,20 @@ if TYPE_CHECKING:
     from quantgate.measure.session import Session
 
 Better = Literal["lower", "higher"]
+TEMPLATE = "template"
+"""The subject of a note that is the model's: the records of all its cells have the same."""
 
 
 def _each_once(names: list[str]) -> list[str]:
     if twice := [name for number, name in enumerate(names) if name in names[:number]]:
         raise ValueError(f"names {twice[0]!r} twice: remove one")
     return names
+
+
+def check_system(chat: bool, system: str | None) -> None:
+    """Raise ValueError for a system message that no chat has."""
+    if system is not None and not chat:
+        raise ValueError("system is a message of a chat: set chat = true, or remove system")
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
@@ -156,6 +164,20 @@ def case_of(metric: str) -> str:
     if group is None or not group.has_parts or not rest:
         return name
     return f"{name}/{rest.partition('/')[0].removesuffix('_ratio')}"
+
+
+def unused_template(options: Mapping[str, Mapping[str, Any]], requests: Iterable[str]) -> dict[str, str]:
+    """Return the note on a model with a chat template whose tasks or prompts are asked without; empty where they are
+    not, or none of them is requested. options: of all groups of the tier, so that all cells of a model have the same.
+    """
+    plain = [
+        group for group, one in parse_options(options).items() if group_of(group).needs(one).asks_plainly
+    ]
+    if not {group_name(request) for request in requests} & {*plain}:
+        return {}
+    does = "asks" if len(plain) == 1 else "ask"
+    note = f"the model has a chat template, and {' and '.join(plain)} {does} without it: chat = true takes it"
+    return {TEMPLATE: note}
 
 
 def agreement_group() -> str:

@@ -23,16 +23,19 @@ from quantgate.items import (
     NLTK_DATA,
     TOKENIZER,
     Conversation,
+    Opening,
     Programs,
     Prompts,
     Questions,
     Task,
     Text,
+    opening_name,
     tokens_in,
 )
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
-from quantgate.measure.groups import group_name, group_of, in_order
+from quantgate.measure.groups import group_name, group_of, in_order, unused_template
+from quantgate.measure.positions import refuse_longer
 from quantgate.measure.watch import Peak, memory_peak, watched
 from quantgate.processes.progress import OnProgress, report
 from quantgate.processes.turns import Turns, inherited
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from quantgate.backends.base import Backend
-    from quantgate.backends.tree import TokenTree
     from quantgate.measure.scoring import Scored
     from quantgate.measure.way import Handshake
 
@@ -84,6 +86,8 @@ def measure_cell(job: Job) -> None:
         except UnmeasurableError as error:
             session.unmeasured[group] = str(error)
         phases[group] = clock() - begin
+    if session.has_template:
+        session.notes |= unused_template(job.group_options, job.requests)
     as_is = {"checkpoint": job.as_is} if job.as_is else {}  # what is under test: no condition of a comparison
     record = Measurement(
         cell=job.cell,
@@ -165,7 +169,7 @@ class Session:
             if hasattr(self.backend, name):
                 setattr(self.backend, name, self._forward_pass()(getattr(self.backend, name)))
         if sizes.positions is not None and hasattr(self.backend, "logits"):
-            self._limit(sizes.positions, sizes.learned)
+            refuse_longer(self.backend, sizes.positions, self._too_long, learned=sizes.learned)
 
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
@@ -176,28 +180,11 @@ class Session:
         finally:
             self.forward[self.phase] += time.perf_counter() - begin
 
-    def _limit(self, positions: int, learned: bool) -> None:
-        logits, reserve = self.backend.logits, self.backend.reserve
-
-        def check(tokens: int) -> None:
-            if tokens > positions:
-                raise MeasurementError(
-                    f"{self._job.weights}: has {positions:,} positions, and a text has {tokens:,} tokens: lower what "
-                    f"[tiers.{self._job.tier}.{self.phase}] asks for"
-                )
-
-        def limited_logits(tree: TokenTree) -> Any:
-            check(max(tree.positions, default=-1) + 1)
-            return logits(tree)
-
-        def limited_reserve(tokens: int, sequences: int) -> None:
-            if sequences == 1:  # what is timed goes on to the end of its room; what is scored shares it
-                check(tokens)
-            reserve(tokens, sequences)
-
-        setattr(self.backend, "logits", limited_logits)  # noqa: B010
-        if learned:
-            setattr(self.backend, "reserve", limited_reserve)  # noqa: B010
+    def _too_long(self, tokens: int, positions: int) -> MeasurementError:
+        return MeasurementError(
+            f"{self._job.weights}: has {positions:,} positions, and a text has {tokens:,} tokens: lower what "
+            f"[tiers.{self._job.tier}.{self.phase}] asks for"
+        )
 
     @property
     def kernels(self) -> str:
@@ -242,6 +229,9 @@ class Session:
     def text(self, name: str) -> Text:
         return self._read(Text, f"text-{name}.json")
 
+    def opening(self, system: str | None) -> Opening:
+        return self._read(Opening, f"{opening_name(system)}.json")
+
     def task(self, name: str) -> Task:
         return self._read(Task, f"task-{name}.json")
 
@@ -283,9 +273,19 @@ class Session:
         return random.Random(0).choices(range(self.vocabulary), k=length)  # noqa: S311
 
     @functools.cached_property
+    def _meta(self) -> dict[str, Any]:
+        meta: dict[str, Any] = json.loads((self._job.workload / "meta.json").read_bytes())
+        return meta
+
+    @property
     def vocabulary(self) -> int:
         """Tokens of the model's own tokenizer."""
-        return int(json.loads((self._job.workload / "meta.json").read_bytes())["vocabulary"])
+        return int(self._meta["vocabulary"])
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model's own tokenizer has a chat template."""
+        return bool(self._meta.get("template"))
 
     @contextmanager
     def memory_phase(self) -> Iterator[Peak]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from quantgate.judge.coverage import coverage
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
 from quantgate.machine.environment import Environment, commit_of, instruction_sets
+from quantgate.measure.groups import TEMPLATE
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import MOVED, Measurement, Scalar, Status, Verdict, worst
 from quantgate.report import RunInfo
@@ -202,7 +203,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
     common, rest = in_common(outcome.environments)
     options, place = wiring.options, wiring.fingerprint
     finished = wiring.measurer.finished() if wiring.needs else {}
-    notes = [(cell, note) for cell, record in finished.items() for note in record.notes.values()]
+    notes = list(dict.fromkeys(_notes(finished)))
     for (cell, group), why in wiring.without.items():
         if cell in wiring.needs:
             notes.append((cell, f"no {group} cases: {why}"))
@@ -228,6 +229,13 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         bits=wiring.bits,
         options=options.words,
     )
+
+
+def _notes(finished: Mapping[str, Measurement]) -> Iterator[tuple[str, str]]:
+    """Yield the notes of the records, each with the id of its cell, or with the model whose note it is."""
+    for cell, record in finished.items():
+        for about, note in record.notes.items():
+            yield (cell.partition("/")[0] if about == TEMPLATE else cell), note
 
 
 def machine_class(wiring: Wiring) -> dict[str, Scalar]:

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Cell
-from quantgate.items import CHATS
+from quantgate.items import CHATS, opening_name
 from quantgate.jobs import Needs
 from quantgate.measure.groups import case_of, group_name, group_of
 from quantgate.records import AGREEMENT, IN_PROCESS, Record
@@ -100,6 +100,7 @@ def needs_of(group_options: GroupOptions) -> Needs:
         prompts={name: asked for one in needs for name, asked in one.prompts.items()},
         questions={name: posed for one in needs for name, posed in one.questions.items()},
         chats=any(one.chats for one in needs),
+        openings=list(dict.fromkeys(system for one in needs for system in one.openings)),
         **{kind: most(kind) for kind in ("texts", "lines", "programs")},
     )
 
@@ -123,8 +124,8 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
     names = dict.fromkeys(
         [*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts, *needs.questions]
     )
-    if needs.chats:
-        names[CHATS] = None
+    names |= dict.fromkeys([CHATS] if needs.chats else [])
+    names |= dict.fromkeys(map(opening_name, needs.openings))
     return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")
 
 

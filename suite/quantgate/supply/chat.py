@@ -12,13 +12,15 @@ from quantgate.checkpoint.template import Message, RefusedError, render, templat
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError
 from quantgate.files import hash_of
-from quantgate.items import Conversation, Prompts
+from quantgate.items import Conversation, Opening, Prompts
 from quantgate.supply.conversations import conversations
 
 if TYPE_CHECKING:
     from quantgate.supply.encoder import Encoder
 
 ROLES = ("user", "assistant")
+SAMPLE = "Text"
+"""A user's message, of which templates change nothing."""
 
 
 def read_chats(path: Path, count: int) -> list[list[Message]]:
@@ -51,11 +53,9 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
     (the system message, None: none is given). Raises InputError, naming the remedy.
     """
     chats = read_chats(Path(spec["path"]), spec["items"])
-    template = template_of(encoder.tokenizer)
     if spec["chat"]:
-        system = [{"role": "system", "content": spec["system"]}] if spec["system"] is not None else []
         try:
-            items = [encode_chat(encoder, [*system, *chat]) for chat in chats]
+            items = [encode_chat(encoder, [*_system(spec["system"]), *chat]) for chat in chats]
         except InputError as error:
             raise InputError(f"prompts {name!r}: {error}") from error
         if [] in items:
@@ -66,15 +66,13 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
     else:
         begin = [] if encoder.bos is None else [encoder.bos]
         items = [[*begin, *encoder.encode(str(chat[-1]["content"]))] for chat in chats]
-    without = template and not spec["chat"]
     return Prompts(
         name=name,
         chat=spec["chat"],
-        template=hash_of(template) if spec["chat"] else "",
+        template=hash_of(template_of(encoder.tokenizer)) if spec["chat"] else "",
         ends=encoder.ends,
         items=items,
         token_hash=hash_of([items, encoder.ends]),
-        note="the model declares a chat template, and is asked without it: chat = true" if without else "",
     )
 
 
@@ -84,6 +82,31 @@ def encode_chat(
     """Return the ids of a conversation up to where the assistant begins to write, as the template renders it. Raises
     InputError."""
     return with_one_bos(encoder.encode(render(encoder.tokenizer, messages, tools)), encoder.bos)
+
+
+def _system(content: str | None) -> list[Message]:
+    return [] if content is None else [{"role": "system", "content": content}]
+
+
+def make_opening(system: str | None, encoder: Encoder) -> Opening:
+    """Return what the model's chat template puts before a user's message, which a text then is: what comes before its
+    own tokens. system: the system message; None: none is given. Raises InputError."""
+    try:
+        message = {"role": "user", "content": SAMPLE}
+        rendered = render(encoder.tokenizer, [*_system(system), message], answer=False)
+        if not rendered.endswith(SAMPLE):
+            raise InputError("the model's chat template changes what a user writes: leave `chat` out")
+        whole, sample = encoder.encode(rendered), encoder.encode(SAMPLE)
+        # A space with which the template ends is a part of the text's first token in some vocabularies.
+        before = (
+            whole[: -len(sample)]
+            if whole[-len(sample) :] == sample
+            else encoder.encode(rendered.removesuffix(SAMPLE))
+        )
+        ids = with_one_bos(before, encoder.bos)
+    except InputError as error:
+        raise InputError(f"a text with chat = true: {error}") from error
+    return Opening(template=hash_of(template_of(encoder.tokenizer)), ids=ids)
 
 
 def make_conversations(encoder: Encoder) -> list[Conversation]:

@@ -32,7 +32,6 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     task = load_task(name, dict(spec))
     _check(name, task)
     task.set_fewshot_seed(SEED)
-    template = template_of(encoder.tokenizer)
     build_requests(name, task, spec, encoder)
     try:
         until, limit = _ending(task.instances[0].args[1])
@@ -45,12 +44,11 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
         remedy = "ask with chat = false" if spec["chat"] else "choose another task"
         raise InputError(f"task {name!r}: the prompt of item {items.index([]) + 1} is empty: {remedy}")
     documents = [request.doc for request in task.instances]
-    unused = template and not spec["chat"]
     return Questions(
         name=name,
         version=str(task.VERSION),
         chat=spec["chat"],
-        template=hash_of(template) if spec["chat"] else "",
+        template=hash_of(template_of(encoder.tokenizer)) if spec["chat"] else "",
         fewshot=task.config.num_fewshot or 0,
         until=until,
         limit=limit,
@@ -59,7 +57,6 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
         documents=documents,
         data_hash=hash_of(documents),
         token_hash=hash_of([items, until, encoder.ends]),
-        note="the model declares a chat template, and is asked without it: chat = true" if unused else "",
     )
 
 

@@ -276,5 +276,6 @@ class Supply:
             },
             "questions": self.questions(place),
             "chats": needs.chats,
+            "openings": needs.openings,
             "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
         }

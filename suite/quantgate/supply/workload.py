@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, TypeVar
 
+from quantgate.checkpoint.template import template_of
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER
+from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name
 from quantgate.records import Record
-from quantgate.supply.chat import make_conversations, make_prompts
+from quantgate.supply.chat import make_conversations, make_opening, make_prompts
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
@@ -37,15 +38,18 @@ def make_workload(
     prompts: dict[str, dict[str, Any]],
     questions: dict[str, dict[str, Any]],
     chats: bool,
+    openings: Sequence[str | None] = (),
     partial: bool = False,
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `questions-<name>.json`, `nltk_data/`, `lines.json`, `chats.json` and `missing.json` below `output`.
+    `questions-<name>.json`, `nltk_data/`, `lines.json`, `chats.json`, `opening*.json` and `missing.json` below
+    `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
     fetches them), `items` and `fewshot`. prompts, questions: by name, as `make_prompts` and `make_questions` take them.
     Any of them may have `missing` instead: why it could not be fetched. chats: whether chat templates are compared.
+    openings: the system messages of texts that go through the chat template.
     partial: leave out texts, tasks and prompts that cannot be made; `missing.json` gives the reasons.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
@@ -72,7 +76,8 @@ def make_workload(
 
         def write(kind: str, name: str, spec: dict[str, Any], make: Callable[[], Record]) -> None:
             if (record := attempt(name, spec, make)) is not None:
-                (work / f"{kind}-{name}.json").write_text(record.model_dump_json())
+                file = f"{kind}-{name}" if kind else name
+                (work / f"{file}.json").write_text(record.model_dump_json())
 
         for number, (name, spec) in enumerate(texts.items()):
             report(f"tokenize {name}", number, steps)
@@ -91,6 +96,8 @@ def make_workload(
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():
             write("prompts", Path(name).stem, spec, bound(make_prompts, name, spec, encoder))
+        for system in openings:
+            write("", opening_name(system), {}, bound(make_opening, system, encoder))
         if chats and (compared := attempt(CHATS, {}, bound(make_conversations, encoder))) is not None:
             (work / CHATS).write_text(json.dumps([one.model_dump() for one in compared]))
         samples: list[str] = []
@@ -99,5 +106,6 @@ def make_workload(
             samples += [line for line in text[: spec["characters"]].splitlines() if line.strip()]
         every = make_lines(encoder.tokenizer, samples) if lines else []
         (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in every]))
-        (work / "meta.json").write_text(json.dumps({"vocabulary": encoder.vocabulary}))
+        meta = {"vocabulary": encoder.vocabulary, "template": bool(template_of(encoder.tokenizer))}
+        (work / "meta.json").write_text(json.dumps(meta))
         (work / MISSING).write_text(json.dumps(missing))

@@ -168,19 +168,15 @@ def test_a_text_beyond_the_positions_is_no_loss_of_other_groups(asked: Here) -> 
         measured(asked, Short(), reference=True)
 
 
-def test_a_declared_template_that_is_not_used_is_in_the_notes(asked: Here) -> None:
-    prompts = Prompts(
-        name="mine", chat=False, template="", ends=[], items=PROMPTS, token_hash="h", note="asked bare"
-    )
+def test_prompts_may_be_asked_without_a_template(asked: Here) -> None:
+    prompts = Prompts(name="mine", chat=False, template="", ends=[], items=PROMPTS, token_hash="h")
     asked.write("prompts-mine.json", prompts.model_dump_json())
     asked.backend = chain(REFERENCE)
     asked.job = {
         "requests": ["generation"], "reference": "tiny/fake/f", "left": {"generation": asked.folder / "left/r"},
     }  # fmt: skip
     asked.options = {"generation": {"prompts": "mine", "tokens": LIMIT, "chat": False}}
-    session = asked.session()
-    metrics = generation.measure(session, [])
-    assert session.notes["chat"] == "asked bare"
+    metrics = generation.measure(asked.session(), [])
     assert metrics["generation/limit"].value == 1, "without an end all go on"
     assert metrics["generation/length"].conditions["chat"] is False
 

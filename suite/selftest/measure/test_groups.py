@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pytest
+from pydantic import ValidationError
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.metrics import accuracy, code, decoding, perplexity, tokenizer
+from quantgate.measure.groups import TEMPLATE, unused_template
+from quantgate.measure.metrics import (
+    accuracy,
+    code,
+    decoding,
+    divergence,
+    generation,
+    perplexity,
+    tokenizer,
+)
 
 from selftest.measure.fakes import Bigrams, Here
 
@@ -16,6 +27,8 @@ if TYPE_CHECKING:
 
 def test_what_the_metrics_need_of_the_workload() -> None:
     assert perplexity.needs(perplexity.Options(text="t", n_ctx=16, windows=4)) == Needs(texts={"t": 64})
+    in_chat = perplexity.Options(text="t", n_ctx=16, windows=4, chat=True, system="Be brief.")
+    assert perplexity.needs(in_chat) == Needs(texts={"t": 64}, openings=["Be brief."])
     options = accuracy.Options(tasks=["a", "b"], items=5, items_of={"b": 9, "c": 7}, fewshot=3, chat=True)
     posed = {name: Posed(items=items, chat=True, fewshot=3) for name, items in {"a": 5, "b": 9}.items()}
     assert accuracy.needs(options) == Needs(tasks=posed)
@@ -29,6 +42,30 @@ def test_what_the_metrics_need_of_the_workload() -> None:
     }
     assert tokenizer.GROUP.needs(tokenizer.Options(text="t", characters=9)) == Needs(lines={"t": 9})
     assert tokenizer.GROUP.needs(tokenizer.Options(text="t", chat=True)).chats
+
+
+def test_a_template_that_is_not_used_is_noted_where_tasks_or_prompts_are_asked() -> None:
+    options: dict[str, dict[str, Any]] = {
+        "perplexity": {"text": "t"},
+        "accuracy": {"tasks": ["a"]},
+        "answers": {"tasks": ["b"], "chat": False},
+        "generation": {},
+        "tokenizer": {"text": "t"},
+    }
+    note = "the model has a chat template, and accuracy and answers ask without it: chat = true takes it"
+    assert unused_template(options, ["perplexity", "answers/b"]) == {TEMPLATE: note}
+    assert unused_template(options, ["perplexity", "generation"]) == {}
+    options["accuracy"]["chat"] = True
+    assert "and answers asks without it" in unused_template(options, ["answers/b"])[TEMPLATE]
+    options["answers"]["chat"] = True
+    assert unused_template(options, ["accuracy/a", "answers/b"]) == {}
+
+
+@pytest.mark.parametrize("group", [perplexity, divergence, generation])
+def test_a_system_message_without_a_chat_is_refused(group: Any) -> None:
+    text = {} if group is generation else {"text": "t"}
+    with pytest.raises(ValidationError, match="set chat = true, or remove system"):
+        group.Options(**text, chat=False, system="Be brief.")
 
 
 def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from quantgate.errors import MeasurementError
-from quantgate.items import Text
+from quantgate.backends.base import Sizes
+from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.items import Opening, Text, opening_name
 from quantgate.measure.metrics import perplexity
 
 from selftest.measure.fakes import (
@@ -53,6 +54,44 @@ def test_perplexity_is_the_exponential_of_the_mean_over_the_scored_tokens(
         "source": "w1", "tokens": "t1", "text": "t", "n_ctx": N_CTX, "windows": WINDOWS,
         "protocol": protocol, "block": 128, "scored tokens": scored * WINDOWS,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("bos", [None, 0])
+@pytest.mark.parametrize(("protocol", "start", "scored"), [("full", 1, 7), ("half", 5, 3)])
+def test_in_a_chat_the_same_tokens_of_the_text_are_scored_after_those_of_the_template(
+    here: Here, protocol: str, start: int, scored: int, bos: int | None
+) -> None:
+    model = with_text(here, bos)
+    before = [2, 6, 4]
+    opening = Opening(template="h", ids=before)
+    here.write(f"{opening_name('Be brief.')}.json", opening.model_dump_json())
+    options = {"text": "t", "n_ctx": N_CTX, "windows": WINDOWS, "protocol": protocol}
+    metrics = here.measure(perplexity, **options, chat=True, system="Be brief.")
+    begun = [[*before, *ids[1:]] for ids in windows()]
+    assert [tree.ids for tree in model.trees] == [ids[:-1] for ids in begun]
+    nll = [-model.total(ids, len(before) - 1 + start) for ids in begun]
+    metric = metrics["perplexity"]
+    assert metric.samples == pytest.approx([x / scored for x in nll], rel=1e-6)
+    plain = here.measure(perplexity, **options)
+    changed = metric.conditions.items() - plain["perplexity"].conditions.items()
+    assert {key for key, _ in changed} == {"tokens", "chat", "template"}
+    size = "perplexity/bits_per_byte"
+    assert metrics[size].weights == plain[size].weights
+
+
+def test_a_chat_that_leaves_no_room_for_a_window_says_what_helps(here: Here) -> None:
+    class Short(Bigrams):
+        def sizes(self) -> Sizes:
+            return Sizes(vocabulary=7, positions=N_CTX + 2)
+
+    here.backend = Short()
+    with_text(here)
+    opening = Opening(template="h", ids=[2] * 3)
+    here.write(f"{opening_name(None)}.json", opening.model_dump_json())
+    here.measure(perplexity, text="t", n_ctx=N_CTX, windows=WINDOWS, chat=True)
+    message = "text 't': the model has 10 positions, its chat template takes 3 before a window of 12 tokens: "
+    with pytest.raises(UnmeasurableError, match=message + "lower n_ctx to 8, or remove chat"):
+        here.measure(perplexity, text="t", n_ctx=N_CTX + 4, windows=2, chat=True)
 
 
 @pytest.mark.parametrize(("protocol", "start"), [("full", 1), ("half", 5)])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from quantgate.config.matrix import Cell
+from quantgate.items import opening_name
 from quantgate.measure.groups import parse_options
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, Plan, in_turns, lacking, make_plan, repeated
@@ -22,10 +23,11 @@ def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
 
 
 def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
-    missing = {"race": "no race", "code": "no code"}
+    missing = {"race": "no race", "code": "no code", opening_name(None): "no template"}
     options: dict[str, dict[str, Any]] = {
         "accuracy": {"tasks": ["arc_easy", "race"]},
         "perplexity": {"text": "boolq"},
+        "divergence": {"text": "boolq", "chat": True},
         "tokenizer": {"text": "code"},
         "outliers": {"texts": ["boolq", "code"]},
         "memory": {},
@@ -34,12 +36,12 @@ def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
         request: lacking(request, parse_options(options), missing)
         for request in [
             "accuracy/arc_easy", "accuracy/race", "accuracy/mean", "accuracy", "perplexity", "tokenizer", "memory",
-            "outliers/boolq", "outliers/code", "outliers",
+            "outliers/boolq", "outliers/code", "outliers", "divergence",
         ]
     }  # fmt: skip
     assert {request: text for request, text in why.items() if text} == {
         "accuracy/race": "no race", "accuracy/mean": "no race", "accuracy": "no race",
-        "tokenizer": "no code", "outliers/code": "no code", "outliers": "no code",
+        "tokenizer": "no code", "outliers/code": "no code", "outliers": "no code", "divergence": "no template",
     }  # fmt: skip
 
 

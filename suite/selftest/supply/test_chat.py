@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from quantgate.checkpoint.template import render
 from quantgate.errors import InputError
-from quantgate.supply.chat import encode_chat, ends_of, make_conversations, make_prompts, read_chats
+from quantgate.supply.chat import (
+    encode_chat,
+    ends_of,
+    make_conversations,
+    make_opening,
+    make_prompts,
+    read_chats,
+)
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import CHATS
 
@@ -51,7 +58,7 @@ def test_chats_go_through_the_template_once_and_their_tokens_are_a_condition(
         "user: How?\nassistant:",
         "user: One.\nassistant: Two.\nuser: Three?\nassistant:",
     ]
-    assert (prompts.chat, prompts.ends, prompts.note) == (True, [0], "")
+    assert (prompts.chat, prompts.ends) == (True, [0])
     other = make_prompts("mine", spec(tmp_path / "c.toml", system="Be brief."), encoder)
     assert encoder.tokenizer.decode(other.items[0]) == "system: Be brief.\nuser: How?\nassistant:"
     assert other.token_hash != prompts.token_hash
@@ -59,16 +66,55 @@ def test_chats_go_through_the_template_once_and_their_tokens_are_a_condition(
     assert make_prompts("mine", spec(tmp_path / "c.toml"), changed).template != prompts.template
 
 
-def test_without_chat_the_bare_text_is_asked_and_a_declared_template_is_named(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_without_chat_the_bare_text_is_asked(folder: Path, tmp_path: Path) -> None:
     encoder = encoder_of(folder, TEMPLATE)
     prompts = make_prompts("mine", spec(tmp_path / "c.toml", chat=False), encoder)
     assert [encoder.tokenizer.decode(ids) for ids in prompts.items] == ["How?", "Three?"]
     assert prompts.template == ""
-    assert "declares a chat template" in prompts.note
-    bare = make_prompts("mine", spec(tmp_path / "c.toml", chat=False), encoder_of(folder, None))
-    assert bare.note == ""
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "text"),
+    [
+        (TEMPLATE, None, "user:"),  # the space is a part of the text's first token, or nobody's
+        (TEMPLATE, "Be brief.", "system: Be brief.\nuser:"),
+        ("{{ bos_token }}" + TEMPLATE, None, "user:"),
+        ("{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] | trim }}{% endfor %}", None, "[user]\n"),
+        ("{{ strftime_now('%Y') }}\n{{ messages[-1]['content'] }}", None, "2025\n"),
+    ],
+)
+@pytest.mark.parametrize("add_bos", [None, True])
+def test_a_text_is_a_users_message_as_the_template_begins_it(
+    folder: Path, template: str, system: str | None, text: str, add_bos: bool | None
+) -> None:
+    encoder = encoder_of(folder, template, add_bos)
+    opening = make_opening(system, encoder)
+    begins = add_bos or template.startswith("{{ bos_token }}")
+    assert opening.ids.count(0) == begins == (opening.ids[0] == 0)
+    assert encoder.tokenizer.decode(opening.ids[begins:]).removesuffix(" ") == text
+    assert opening.template == make_opening(None, encoder).template
+
+
+@pytest.mark.parametrize(
+    ("template", "system", "message"),
+    [
+        (None, None, "the model has no chat template: set chat = false"),
+        (REFUSES, "Be brief.", "refuses a conversation of system, user .*: leave `system` out"),
+        ("{{ bos_token }}{{ bos_token }}" + TEMPLATE, None, "begins with two beginning-of-sequence tokens"),
+        ("{{ messages[-1]['content'] | upper }}", None, "refuses a conversation of user .*chat = false"),
+        (
+            "{{ messages[0]['content'] }}{{ 1 // 0 }}",
+            None,
+            "refuses a conversation of user .*ZeroDivisionError.*chat = false",
+        ),
+    ],
+)
+def test_a_text_that_the_template_does_not_take_is_an_error_that_says_so(
+    folder: Path, template: str | None, system: str | None, message: str
+) -> None:
+    with pytest.raises(InputError, match=f"a text with chat = true: .*{message}") as caught:
+        make_opening(system, encoder_of(folder, template, add_bos=True))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("prefix", ["", "{{ bos_token }}"])

@@ -80,7 +80,6 @@ def test_prompts_are_those_of_the_harness(
     assert (ours.until, ours.limit) == (["Question:", "</s>", "<|im_end|>"], 256)
     assert ours.ends == [0]
     assert ours.documents == DOCUMENTS[:ITEMS]
-    assert bool(ours.note) is not chat
 
 
 def first_n(documents: list[dict[str, Any]]) -> Any:

@@ -94,8 +94,6 @@ def _of_task(
     session: Session, options: Options, name: str, progress: Callable[[float, float], None]
 ) -> dict[str, Metric]:
     questions = session.questions(name)
-    if questions.note:
-        session.notes["chat"] = questions.note
     limit = options.tokens or questions.limit
     _check_room(session, questions, limit)
     texts = _write(session, questions, limit, progress)

@@ -83,8 +83,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     Of a reference: write its log-probabilities, return nothing. Raises MeasurementError where there are none to read.
     """
     options = session.options("divergence", Options)
-    text = session.text(options.text)
-    windows = perplexity.windows_of(text, options, _first(session, options))
+    windows = perplexity.windows_of(session, options, _first(session, options))
     path = session.left_for("divergence")
     if isinstance(session.backend, NamesLikeliest):
         return _of_likeliest(session, session.backend, options, windows, path)
@@ -143,7 +142,7 @@ def _first(session: Session, options: Options) -> int:
     if not session.requested("perplexity"):
         return first
     other = session.options("perplexity", perplexity.Options)
-    same = (other.text, other.n_ctx) == (options.text, options.n_ctx)
+    same = all(getattr(other, key) == getattr(options, key) for key in ("text", "n_ctx", "chat", "system"))
     return min(first, perplexity.first_scored(other)) if same else first
 
 

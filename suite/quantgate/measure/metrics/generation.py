@@ -10,10 +10,11 @@ free texts have nothing in common after the first that differs. Of the first `wr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence
@@ -21,7 +22,7 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Prompts
 from quantgate.jobs import Asked, Needs
-from quantgate.measure.groups import Column, Group, of_blocks, paired
+from quantgate.measure.groups import Column, Group, check_system, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.written import Written, common_length, leave, of_texts, read_left, write
@@ -43,6 +44,11 @@ class Options(Record):
     chat: bool = True
     system: str | None = None
 
+    @model_validator(mode="after")
+    def _system_in_chat(self) -> Self:
+        check_system(self.chat, self.system)
+        return self
+
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return, of a cell that is no reference, `generation/agreement`, the share of the tokens of the reference's texts
@@ -55,8 +61,6 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     options = session.options("generation", Options)
     prompts = session.prompts(options.prompts)
     _check_room(session, options, prompts)
-    if prompts.note:
-        session.notes["chat"] = prompts.note
     path = session.left_for("generation")
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,

@@ -5,37 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from quantgate.backends.tree import TokenSequence
-from quantgate.errors import MeasurementError
+from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.files import hash_of
 from quantgate.items import Text
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Column, Group, of_blocks, with_blocks
+from quantgate.measure.groups import Column, Group, check_system, of_blocks, with_blocks
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import check_causal
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric, Record, Scalar
 
+LEAST = 8
+"""Tokens of a window."""
+
 
 class Options(Record):
     """text: name in tasks.toml. n_ctx: tokens of a window. protocol: `full` scores every token of a window
     but its first; `half` scores the second half only, as llama.cpp's perplexity tool does. block: about so many
-    scored tokens of a window are one unit of the judge's paired test."""
+    scored tokens of a window are one unit of the judge's paired test. chat: each window is a user's message, as the
+    model's chat template begins it, after the message `system` if there is one. The tokens of the template come before
+    the window, in place of its first token: those of the text that are scored are the same with and without."""
 
     text: str
-    n_ctx: int = Field(default=512, ge=8)
+    n_ctx: int = Field(default=512, ge=LEAST)
     windows: int = Field(default=8, ge=2)
     protocol: Literal["full", "half"] = "full"
     block: int = Field(default=128, ge=1)
+    chat: bool = False
+    system: str | None = None
+
+    @model_validator(mode="after")
+    def _system_in_chat(self) -> Self:
+        check_system(self.chat, self.system)
+        return self
 
 
 def needs(options: Options) -> Needs:
     """Return the tokens that the windows take."""
-    return Needs(texts={options.text: options.n_ctx * options.windows})
+    openings = [options.system] if options.chat else []
+    return Needs(texts={options.text: options.n_ctx * options.windows}, openings=openings)
 
 
 def expected(options: Options) -> dict[str, Metric]:
@@ -49,7 +63,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     options = session.options("perplexity", Options)
     text = session.text(options.text)
     first, edges = first_scored(options), blocks(options)
-    scored = score_windows(session, windows_of(text, options, first))
+    scored = score_windows(session, windows_of(session, options, first))
     nll = np.array([-s.logprobs[a - first : b - first].sum() for s in scored for a, b in edges])
     tokens = np.array([b - a for _ in scored for a, b in edges])
     if (mean := nll.sum() / tokens.sum()) > 600:  # exp(709) is the largest float; a uniform guess is below 20
@@ -68,15 +82,17 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 def conditions_of(session: Session, text: Text, options: Options, scored: int) -> dict[str, Scalar]:
     """Return what has to be equal before two values on windows of a text may be compared."""
+    opening = session.opening(options.system) if options.chat else None
     return {
         "source": session.source_hash,
-        "tokens": text.hash,
+        "tokens": text.hash if opening is None else hash_of([text.hash, opening.ids]),
         "text": options.text,
         "n_ctx": options.n_ctx,
         "windows": options.windows,
         "protocol": options.protocol,
         "block": options.block,
         "scored tokens": scored,
+        **({} if opening is None else {"chat": True, "template": opening.template}),
         **session.attention,
     }
 
@@ -99,14 +115,33 @@ def weights_of(options: Options) -> list[float]:
     return [float(b - a) for a, b in blocks(options)] * options.windows
 
 
-def windows_of(text: Text, options: Options, start: int) -> list[TokenSequence]:
+def windows_of(session: Session, options: Options, start: int) -> list[TokenSequence]:
     """Return the windows, each to be scored from its token `start` on. A beginning-of-sequence token replaces the first
-    token of each, as in llama.cpp's tool."""
+    token of each, as in llama.cpp's tool; with `chat` the opening does, which has one. Raises UnmeasurableError for
+    windows that do not fit into the model's positions with it."""
+    text = session.text(options.text)
+    if options.chat:
+        before = session.opening(options.system).ids
+        _check_room(session, options, len(before))
+    else:
+        before = [] if text.bos is None else [text.bos]
     windows = []
     for begin in range(0, options.windows * options.n_ctx, options.n_ctx):
         ids = text.ids[begin : begin + options.n_ctx]
-        windows.append(TokenSequence(tuple(ids if text.bos is None else [text.bos, *ids[1:]]), start))
+        begun = (*(before or ids[:1]), *ids[1:])
+        windows.append(TokenSequence(begun, len(begun) - len(ids) + start))
     return windows
+
+
+def _check_room(session: Session, options: Options, before: int) -> None:
+    positions = session.backend.sizes().positions
+    if positions is not None and before + options.n_ctx - 1 > positions:
+        room = positions - before + 1
+        remedy = f"lower n_ctx to {room:,}, or remove chat" if room >= LEAST else "remove chat"
+        raise UnmeasurableError(
+            f"text {options.text!r}: the model has {positions:,} positions, its chat template takes {before:,} before "
+            f"a window of {options.n_ctx:,} tokens: {remedy}"
+        )
 
 
 def score_windows(

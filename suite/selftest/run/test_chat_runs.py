@@ -1,0 +1,66 @@
+"""Whole runs of a model with a chat template: texts and tasks asked through it and without."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from selftest.plugin.runs import F16, Q4
+from selftest.run.test_as_is_answers import with_tasks
+from selftest.supply.copies import edit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from selftest.project import Project
+    from selftest.tiny import TinyModel
+
+__all__ = ["with_tasks"]
+
+REFUSES_SYSTEM = (
+    "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "[{{ m['role'] }}]\n{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
+
+
+def with_template(project: Project, tiny: TinyModel, template: str = REFUSES_SYSTEM) -> None:
+    folder: Path = shutil.copytree(tiny.safetensors, project.folder / "chatty")
+    edit(folder / "tokenizer_config.json", chat_template=template)
+    project.matrix["models"]["tiny"]["weights"]["path"] = str(folder)
+
+
+def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_model(
+    with_tasks: Project, tiny: TinyModel
+) -> None:
+    project = with_tasks
+    with_template(project, tiny)
+    tier = project.matrix["tiers"]["smoke"]
+    tier["perplexity"] |= {"chat": True}
+    tier["divergence"] = {"text": "boolq", "n_ctx": 32, "windows": 16}
+    tier["answers"] = {"tasks": ["copied_colors"], "items": 2, "tokens": 2, "chat": False}
+    result = project.run("-m", "perplexity or divergence or answers")
+    assert result.status == 0, result.output
+    conditions = project.measurement(Q4).metrics["perplexity"].conditions
+    assert conditions["chat"] is True
+    assert conditions["template"]
+    assert "chat" not in project.measurement(Q4).metrics["divergence/kl_mean"].conditions
+    output = " ".join(result.output.split())
+    assert (
+        output.count("the model has a chat template, and answers asks without it: chat = true takes it") == 1
+    )
+    assert "tiny: the model has a chat template" in output
+
+
+def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: TinyModel) -> None:
+    with_template(project, tiny)
+    tier = project.matrix["tiers"]["smoke"]
+    tier["cells"] = [F16]
+    tier["perplexity"] |= {"chat": True, "system": "Be brief."}
+    tier["generation"] = {"items": 2, "tokens": 2}
+    result = project.run("-m", "perplexity or tokenizer or generation")
+    assert result.status == 10, result.output
+    assert result.failed() == [f"perplexity[{F16}]"]
+    assert result.verdict(F16, "perplexity").text.startswith(
+        "a text with chat = true: the model's chat template refuses a conversation of system, user "
+        "(TemplateError: no system role): leave `system` out"
+    )
