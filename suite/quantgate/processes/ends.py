@@ -20,8 +20,8 @@ CAUSE = "error: "
 REFUSAL = "refused: "
 """Begins it where what the job was given is wrong: the line says all that there is to say."""
 
-_EXCEPTION = re.compile(rf"{CAUSE}|[A-Za-z_.]*(Error|Exception)\b")
-"""The last line of a job that failed, or of an interpreter that ends with a traceback."""
+_EXCEPTION = re.compile(r"[A-Za-z_.]*(Error|Exception)\b")
+"""The last line of an interpreter that ends with a traceback."""
 
 _HINTS = {
     "SIGKILL": ": out of memory?",
@@ -51,8 +51,10 @@ def explain(status: int, log: Path) -> str:
         lines = []
     if status == 1 and lines and lines[-1].startswith(REFUSAL):
         return lines[-1].removeprefix(REFUSAL)
+    if status == 1 and lines and lines[-1].startswith(CAUSE):
+        return f"{lines[-1].removeprefix(CAUSE)}\n    full log: {log}"
     if status == 1 and lines and _EXCEPTION.match(lines[-1]):
-        cause = lines[-1].removeprefix(CAUSE)
+        cause = lines[-1]
     elif status == -signal.SIGABRT:
         cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
         cause = re.sub(r"^/\S*/", "", cause)  # the name of the source file is enough

@@ -152,6 +152,12 @@ class Client:
         if answer.status == 200:
             return
         says = f"the server answers {answer.status} {answer.reason}{self._shown(answer.read())}"
+        if answer.status in (401, 403):
+            says += (
+                "; the key in the variable that key_variable names is not this server's"
+                if self.key
+                else "; key_variable of the scheme has to name the variable with its key"
+            )
         if answer.status == 429 or answer.status >= 500:
             raise _AgainError(says)
         raise self._error(f"{what}: {says}")

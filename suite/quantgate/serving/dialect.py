@@ -48,6 +48,10 @@ class Dialect(ABC):
     def context(self) -> int | None:
         """Return how many tokens a text and what is written after it may have; None: the server does not say."""
 
+    def size(self) -> int | None:
+        """Return how many tokens the server's model knows; None: the server does not say."""
+        return None
+
     @abstractmethod
     def score(self, ids: Sequence[int], start: int, top: int) -> Reply:
         """Return what the server says of the tokens from `start` on, with `top` of the likeliest at each place."""

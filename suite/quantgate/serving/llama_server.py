@@ -12,6 +12,7 @@ leaves a character incomplete the server leaves out of its answer: it is looked 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -40,6 +41,12 @@ class LlamaServer(Dialect):
     def context(self) -> int | None:
         # It stops one token before its context is full, and does not say why.
         return int(part(self.client.get("/props"), "default_generation_settings", "n_ctx")) - 2
+
+    def size(self) -> int | None:
+        models = self.client.get("/v1/models")
+        with suppress(KeyError, IndexError, TypeError):
+            return int(models["data"][0]["meta"]["n_vocab"])
+        return None
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Reply:
         logprobs: list[float | None] = []

@@ -25,8 +25,8 @@ HOST = "127.0.0.1"
 """Nobody else can reach a server that listens there."""
 KEPT = 400
 """Lines of a server's output that are kept."""
-TAIL = 6
-"""Lines of them that an error shows."""
+TAIL, SHOWN = 6, 240
+"""Lines of them that an error shows, and characters: the last ones, which say most."""
 LOOK = 0.5
 """Seconds between two looks at its memory."""
 STEP = 0.05
@@ -59,6 +59,11 @@ def _anonymous(process: int) -> int:
     return 0
 
 
+def _last(text: str) -> str:
+    """Return the end of a text that is too long for a message."""
+    return text if len(text) <= SHOWN else f"... {text[-SHOWN:]}"
+
+
 class ModelServer:
     """A started server. What it prints goes to this process's stdout, too; it ends with this process, however that
     ends. command: as `filled` takes it; the server has to listen on `HOST`. key: left out of what is printed."""
@@ -89,13 +94,13 @@ class ModelServer:
         atexit.register(self.close)
 
     def _read(self) -> None:
-        output = self._process.stdout
-        assert output is not None
-        for raw in output:
-            line = without_key(raw.decode(errors="replace").rstrip(), self._key)
-            self.lines.append(line)
-            with suppress(OSError, ValueError):  # a stdout that is closed
-                print(line, file=sys.__stdout__, flush=True)
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for raw in output:
+                line = without_key(raw.decode(errors="replace").rstrip(), self._key)
+                self.lines.append(line)
+                with suppress(OSError, ValueError):  # a stdout that is closed
+                    print(line, file=sys.__stdout__, flush=True)
 
     def _watch(self) -> None:
         while not self._closed.wait(LOOK):
@@ -109,7 +114,7 @@ class ModelServer:
             return ""
         self._reader.join(1.0)
         how = f"exit status {status}" if status >= 0 else f"signal {-status}"
-        last = " | ".join(line.strip() for line in list(self.lines)[-TAIL:] if line.strip())
+        last = _last(" | ".join(line.strip() for line in list(self.lines)[-TAIL:] if line.strip()))
         return f"the server {self._program} has ended with {how}{f'; its last lines: {last}' if last else ''}"
 
     def wait(self, is_ready: Callable[[], bool], seconds: float) -> float:
@@ -120,7 +125,7 @@ class ModelServer:
             if ended := self.why_ended():  # waits for a moment, too
                 raise MeasurementError(f"not ready: {ended}")
             if time.monotonic() - begin > seconds:
-                last = self.lines[-1].strip() if self.lines else "nothing"
+                last = _last(self.lines[-1].strip()) if self.lines else "nothing"
                 raise MeasurementError(
                     f"the server {self._program} is not ready after {seconds:g} s (start_limit of its scheme); it "
                     f"printed last: {last}"

@@ -93,7 +93,6 @@ def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> N
     assert result.failed() == [case for case in CASES if F16 in case]
     verdict = result.verdict(F16, "perplexity")
     assert verdict.status == Status.ERROR
-    assert "(the process ended with exit status 1)" in verdict.text
     assert "the model's logits are not finite" in verdict.text
     assert "the model's logits are not finite" in " ".join(result.output.split())
 

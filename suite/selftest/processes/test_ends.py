@@ -74,7 +74,7 @@ def test_an_exception_is_one_line_and_an_unforeseen_one_leaves_its_traceback_in_
 ) -> None:
     lines = failure(shared, tmp_path, "refuse", error=error, text=text).splitlines()
     log = tmp_path / "a.log"
-    assert lines == [f"{message} (the process ended with exit status 1)", f"    full log: {log}"]
+    assert lines == [message, f"    full log: {log}"]
     assert ("Traceback (most recent call last)" in log.read_text()) == (error != "MeasurementError")
 
 

@@ -67,7 +67,7 @@ def test_a_module_that_cannot_be_imported_fails_each_job_with_the_same_error(
         with pytest.raises(ProcessError) as caught:
             facts(server, folder, modules=module("import not_installed_anywhere"))
         assert str(caught.value).splitlines() == [
-            "ModuleNotFoundError: No module named 'not_installed_anywhere' (the process ended with exit status 1)",
+            "ModuleNotFoundError: No module named 'not_installed_anywhere'",
             f"    full log: {folder / 'a.log'}",
         ]
 

@@ -105,8 +105,9 @@ class Fake:
 
     def refusal(self) -> int:
         """The status in place of an answer; 0: none."""
-        limits = {"503 three times": (503, 3), "429 once": (429, 1), "503": (503, 10**6), "400": (400, 10**6)}
-        status, times = limits.get(self.defect, (0, 0))
+        if self.defect.isdigit():
+            return int(self.defect)
+        status, times = {"503 three times": (503, 3), "429 once": (429, 1)}.get(self.defect, (0, 0))
         if self.refused >= times:
             return 0
         self.refused += 1
@@ -161,7 +162,9 @@ class Fake:
         if path == "/v1/completions":
             return routes.vllm(self, body) if "return_token_ids" in body else routes.openai(self, body)
         if path == "/v1/models":
-            return {"object": "list", "data": [{"id": "bigrams", "object": "model"}]}
+            size = 999 if self.defect == "other model" else len(self.model.pieces)
+            says = isinstance(self.model, Gguf) or self.defect == "other model"
+            return {"data": [{"id": "bigrams", "meta": {"n_vocab": size} if says else None}]}
         if path == "/generate":
             return routes.sglang(self, body)
         raise KeyError(path)

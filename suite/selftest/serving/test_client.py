@@ -61,6 +61,21 @@ def test_a_server_that_has_ended_is_not_asked_again() -> None:
         client.get("/props")
 
 
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("", r"401 Unauthorized: .*; key_variable of the scheme has to name the variable with its key$"),
+        (
+            "another",
+            r"401 Unauthorized: .*; the key in the variable that key_variable names is not this server's$",
+        ),
+    ],
+)
+def test_a_server_that_wants_another_key_is_an_error_with_a_remedy(key: str, says: str) -> None:
+    with pytest.raises(MeasurementError, match=says):
+        ask("401", key=key)
+
+
 def test_a_key_is_sent_and_never_shown() -> None:
     with pytest.raises(MeasurementError) as caught:
         ask("400", key="a-secret")

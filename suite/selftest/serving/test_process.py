@@ -71,6 +71,7 @@ def test_a_server_is_started_asked_and_ended(tiny: TinyModel, capfd: pytest.Capt
             {"start_limit": 0.5},
             r"is not ready after 0.5 s \(start_limit .*it printed last: ",
         ),
+        ("other model", {}, "the server's model has 999 tokens, and the cell's 512: .* another model$"),
         ("open", {}, r"listens on 0.0.0.0, where others can reach it: .*--host 127.0.0.1"),
     ],
 )
@@ -84,6 +85,13 @@ def test_a_server_that_cannot_be_asked_is_an_error(
 def test_a_program_that_is_not_there_is_an_error(tiny: TinyModel) -> None:
     with pytest.raises(MeasurementError, match="no-such-server is no program on PATH"):
         Served(tiny.gguf, options() | {"command": ["no-such-server", "{port}"]}, 1)
+
+
+def test_of_long_last_words_the_end_is_shown(tiny: TinyModel) -> None:
+    command = ["bash", "-c", "echo {port} $(printf '%0300d' 0) no such device; exit 1"]
+    with pytest.raises(MeasurementError, match=r"its last lines: \.\.\. 0{200,} no such device$") as caught:
+        Served(tiny.gguf, options(command=command), 1)
+    assert len(str(caught.value)) < 400, "what a report shows of a line"
 
 
 def test_a_server_that_dies_says_its_last_words(tiny: TinyModel) -> None:

@@ -28,6 +28,9 @@ from quantgate.serving.vocabulary import vocabulary_of
 USUAL = 64
 """The commonest tokens of the texts, of which the handshake makes its own."""
 
+PADDING = 0.01
+"""Share of a vocabulary by which files of one model may differ: some count tokens that only fill it up."""
+
 ENDS = 2.0
 """Seconds in which a server whose connection was lost has ended."""
 
@@ -52,6 +55,7 @@ class Served:
         self._dialect = DIALECTS[options["dialect"]](self._client, vocabulary_of(checkpoint))
         try:
             self._get_ready(options.get("start_limit", 300.0))
+            self._check_size()
             self._facts = {**self._dialect.facts(), "kernels": self._kernels()}
             self._context = self._dialect.context()
         except BaseException:
@@ -69,6 +73,14 @@ class Served:
         self._server.wait(lambda: self._client.status(path) == 200, seconds)
         self._server.check_local()
         self._client.why_ended = self._server.why_ended
+
+    def _check_size(self) -> None:
+        """Raise MeasurementError where the server's vocabulary is plainly another one than the cell's."""
+        size, mine = self._dialect.size(), self._dialect.vocabulary.size
+        if size is not None and abs(size - mine) > PADDING * mine:
+            raise MeasurementError(
+                f"the server's model has {size:,} tokens, and the cell's {mine:,}: the server runs another model"
+            )
 
     def close(self) -> None:
         """End a server that was started here."""
