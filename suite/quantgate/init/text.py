@@ -82,7 +82,7 @@ def _model(facts: Facts, reference: Facts | None, chosen: Chosen, shown: Facts) 
         lines.append(_line(f"add_bos = {_text(bos)}", comment))
     if writes(shown):
         lines.append(
-            "# Its chat template is applied where it writes (generation); texts and tasks are scored as plain text."
+            "# Its chat template is applied where it writes (generation); elsewhere chat = true applies it."
         )
     if chosen.as_is and not (facts.gguf and not chosen.scheme and reference is None):
         lines += [
