@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from quantgate.errors import InputError, in_one_line
@@ -41,21 +42,31 @@ def render(
     if not template_of(tokenizer):
         raise InputError("the model has no chat template: set chat = false")
     try:
-        text = tokenizer.apply_chat_template(
-            list(messages),
-            tools=list(tools) or None,
-            chat_template=_on_one_day(tokenizer.get_chat_template(tools=list(tools) or None)),
-            tokenize=False,
-            add_generation_prompt=answer,
-            continue_final_message=not answer,
-            date_string=TODAY.strftime("%d %b %Y"),
-        )
+        return _applied(tokenizer, messages, tools, answer)
     except Exception as error:  # whatever the code of a template raises
         roles = ", ".join(str(message["role"]) for message in messages)
-        remedy = "leave `system` out" if messages[0]["role"] == "system" else "ask with chat = false"
+        remedy = "mend the template, or set chat = false"
+        if messages[0]["role"] == "system":
+            with suppress(Exception):
+                _applied(tokenizer, messages[1:], tools, answer)
+                remedy = "leave `system` out"
         raise RefusedError(
             f"the model's chat template refuses a conversation of {roles} ({in_one_line(error)}): {remedy}"
         ) from error
+
+
+def _applied(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], answer: bool
+) -> str:
+    text = tokenizer.apply_chat_template(
+        list(messages),
+        tools=list(tools) or None,
+        chat_template=_on_one_day(tokenizer.get_chat_template(tools=list(tools) or None)),
+        tokenize=False,
+        add_generation_prompt=answer,
+        continue_final_message=not answer,
+        date_string=TODAY.strftime("%d %b %Y"),
+    )
     return str(text)
 
 
@@ -71,14 +82,15 @@ def _on_one_day(template: str) -> str:
     )
 
 
-def with_one_bos(ids: list[int], bos: int | None) -> list[int]:
-    """Return the ids of a rendered conversation with the beginning-of-sequence token that the model wants, whoever puts
-    it. bos: its id; None: the model wants none. Raises InputError for a template that puts two."""
-    if bos is None:
-        return ids
-    if ids[:2] == [bos] * 2:
+def with_one_bos(ids: list[int], bos: int | None, *, wanted: bool = True) -> list[int]:
+    """Return the ids of a rendered conversation with the beginning-of-sequence token, whoever puts it. bos: its id;
+    None: there is none. wanted: whether the model wants one; without, a template may put it. Raises InputError for a
+    template that puts two."""
+    if bos is not None and ids[:2] == [bos] * 2:
         raise InputError(
-            "the model's chat template begins with two beginning-of-sequence tokens: mend the template, or ask with "
+            "the model's chat template begins with two beginning-of-sequence tokens: mend the template, or set "
             "chat = false"
         )
+    if bos is None or not wanted:
+        return ids
     return ids if ids[:1] == [bos] else [bos, *ids]

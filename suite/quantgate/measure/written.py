@@ -80,6 +80,10 @@ def write(
     """Return what the cell writes after each prompt: at most `limit` tokens, the one that ended it included."""
     backend = session.backend
     assert isinstance(backend, Generates)
+    if not stops.ids:
+        session.notes["ends"] = (
+            "the checkpoint names no end-of-sequence token (eos_token_id): nothing that it writes ends by itself"
+        )
     texts = []
     for number, prompt in enumerate(prompts, 1):
         texts.append(backend.generate(prompt, limit, stops))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quantgate.checkpoint.checks import read_json
 from quantgate.checkpoint.gguf_header import read_header
-from quantgate.checkpoint.template import Message, RefusedError, render, template_of, with_one_bos
+from quantgate.checkpoint.template import Message, RefusedError, render, template_of
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import InputError
 from quantgate.files import hash_of
@@ -81,7 +81,7 @@ def encode_chat(
 ) -> list[int]:
     """Return the ids of a conversation up to where the assistant begins to write, as the template renders it. Raises
     InputError."""
-    return with_one_bos(encoder.encode(render(encoder.tokenizer, messages, tools)), encoder.bos)
+    return encoder.with_one_bos(encoder.encode(render(encoder.tokenizer, messages, tools)))
 
 
 def _system(content: str | None) -> list[Message]:
@@ -103,7 +103,7 @@ def make_opening(system: str | None, encoder: Encoder) -> Opening:
             if whole[-len(sample) :] == sample
             else encoder.encode(rendered.removesuffix(SAMPLE))
         )
-        ids = with_one_bos(before, encoder.bos)
+        ids = encoder.with_one_bos(before)
     except InputError as error:
         raise InputError(f"a text with chat = true: {error}") from error
     return Opening(template=hash_of(template_of(encoder.tokenizer)), ids=ids)
@@ -111,14 +111,17 @@ def make_opening(system: str | None, encoder: Encoder) -> Opening:
 
 def make_conversations(encoder: Encoder) -> list[Conversation]:
     """Return the conversations that templates are compared on, with their ids; of a model without a template none.
-    Raises InputError."""
+    Raises InputError for a template that takes none of them."""
     made: list[Conversation] = []
     if not template_of(encoder.tokenizer):
         return made
     for name, messages, tools in conversations(encoder.tokenizer):
         try:
             ids: list[int] | None = encode_chat(encoder, messages, tools)
-        except RefusedError:
+        except InputError as error:
+            # The first is one question, which any template takes.
+            if not made or not isinstance(error, RefusedError):
+                raise InputError(f"tokenizer with chat = true: {error}") from error
             ids = None
         made.append(Conversation(name=name, messages=messages, tools=tools, ids=ids))
     return made

@@ -12,6 +12,7 @@ from typing import Any
 
 from quantgate.checkpoint.checks import gguf_puts_bos, put_before
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.template import with_one_bos
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, read_plain_text
 from quantgate.items import Text
@@ -73,6 +74,11 @@ class Encoder:
     def encode(self, text: str) -> list[int]:
         """Return token ids without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def with_one_bos(self, ids: list[int]) -> list[int]:
+        """Return the ids of a prompt with the beginning-of-sequence token that the model wants. Raises InputError for a
+        template that puts two."""
+        return with_one_bos(ids, self.tokenizer.bos_token_id, wanted=self.bos is not None)
 
     def text(self, name: str, spec: dict[str, Any]) -> Text:
         """Return the first `spec["tokens"]` tokens of a text. Raises InputError if it is too short."""

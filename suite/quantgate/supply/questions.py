@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from quantgate.checkpoint.template import template_of, with_one_bos
+from quantgate.checkpoint.template import template_of
 from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.items import Questions
@@ -36,7 +36,7 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     try:
         until, limit = _ending(task.instances[0].args[1])
         prompts = [request.args[0] for request in task.instances]
-        items = [with_one_bos(encoder.encode(prompt), encoder.bos) for prompt in prompts]
+        items = [encoder.with_one_bos(encoder.encode(prompt)) for prompt in prompts]
     except InputError as error:
         raise InputError(f"task {name!r}: {error}") from error
     check_count(name, len(items), spec["items"])

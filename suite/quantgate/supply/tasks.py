@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from quantgate.checkpoint.template import Message, render, template_of, with_one_bos
+from quantgate.checkpoint.template import Message, render, template_of
 from quantgate.errors import AssetError, InputError, MeasurementError, QuantgateError, in_one_line
 from quantgate.files import hash_of
 from quantgate.items import Choice, Item, Results, Task
@@ -251,7 +251,7 @@ def _recorder(name: str, encoder: Encoder) -> Callable[[Iterable[Any]], list[tup
             if add_special_tokens is False:
                 return ids
             try:
-                return with_one_bos(ids, encoder.bos)
+                return encoder.with_one_bos(ids)
             except InputError as error:
                 raise InputError(f"task {name!r}: {error}") from error
 

@@ -176,7 +176,9 @@ def test_prompts_may_be_asked_without_a_template(asked: Here) -> None:
         "requests": ["generation"], "reference": "tiny/fake/f", "left": {"generation": asked.folder / "left/r"},
     }  # fmt: skip
     asked.options = {"generation": {"prompts": "mine", "tokens": LIMIT, "chat": False}}
-    metrics = generation.measure(asked.session(), [])
+    session = asked.session()
+    metrics = generation.measure(session, [])
+    assert "names no end-of-sequence token" in session.notes["ends"]
     assert metrics["generation/limit"].value == 1, "without an end all go on"
     assert metrics["generation/length"].conditions["chat"] is False
 

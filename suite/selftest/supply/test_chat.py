@@ -101,7 +101,7 @@ def test_a_text_is_a_users_message_as_the_template_begins_it(
         (None, None, "the model has no chat template: set chat = false"),
         (REFUSES, "Be brief.", "refuses a conversation of system, user .*: leave `system` out"),
         ("{{ bos_token }}{{ bos_token }}" + TEMPLATE, None, "begins with two beginning-of-sequence tokens"),
-        ("{{ messages[-1]['content'] | upper }}", None, "refuses a conversation of user .*chat = false"),
+        ("{{ messages[-1]['content'] | upper }}", None, "of user .*mend the template, or set chat = false"),
         (
             "{{ messages[0]['content'] }}{{ 1 // 0 }}",
             None,
@@ -125,8 +125,11 @@ def test_a_model_that_wants_a_bos_has_one_whoever_puts_it(folder: Path, prefix: 
     assert encoder.tokenizer.decode(ids[1:]) == "user: How?\nassistant:"
 
 
-def test_a_template_with_two_bos_is_refused(folder: Path, tmp_path: Path) -> None:
-    encoder = encoder_of(folder, "{{ bos_token }}{{ bos_token }}" + TEMPLATE, add_bos=True)
+@pytest.mark.parametrize("add_bos", [None, True])
+def test_a_template_with_two_bos_is_refused_whether_the_model_wants_one_or_not(
+    folder: Path, tmp_path: Path, add_bos: bool | None
+) -> None:
+    encoder = encoder_of(folder, "{{ bos_token }}{{ bos_token }}" + TEMPLATE, add_bos)
     with pytest.raises(InputError, match="prompts 'mine': the model's chat template begins with two"):
         make_prompts("mine", spec(tmp_path / "c.toml"), encoder)
 
@@ -146,6 +149,18 @@ def test_a_template_that_refuses_a_role_says_so_and_drops_nothing(folder: Path, 
     with pytest.raises(InputError, match=message):
         make_prompts("mine", spec(tmp_path / "c.toml", system="Be brief."), encoder)
     assert len(make_prompts("mine", spec(tmp_path / "c.toml"), encoder).items) == 2
+
+
+def test_a_template_that_refuses_anything_is_not_mended_by_leaving_the_system_message_out(
+    folder: Path,
+) -> None:
+    encoder = encoder_of(folder, "{{ messages[0]['content'] }")
+    with pytest.raises(
+        InputError, match=r"of system, user \(Template.*mend the template, or set chat = false"
+    ):
+        render(encoder.tokenizer, [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}])
+    with pytest.raises(InputError, match="tokenizer with chat = true: the model's chat template refuses"):
+        make_conversations(encoder)
 
 
 def test_a_model_without_a_template_cannot_chat(folder: Path, tmp_path: Path) -> None:
