@@ -22,6 +22,8 @@ LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence
 """Keys of a configuration that say how many positions a model has."""
 HEADS = ("head.weight", "embed_out.weight", "output.weight")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+TIED = "tie_word_embeddings"
+PARTS = ("vision_config", "audio_config", "text_config")
 WITHOUT_DEFAULTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers that have no special token but those that the files name."""
 BITSANDBYTES = {
@@ -49,6 +51,12 @@ def config_of(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     text = config.get("text_config")
     return {**config, **text} if isinstance(text, dict) else config
+
+
+def is_composite(folder: Path) -> bool:
+    """Return whether a model sees or hears too, and reads text in a part of its own."""
+    config = read_json(folder / "config.json")
+    return any(isinstance(config.get(part), dict) for part in PARTS)
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -170,9 +178,12 @@ def check_head(folder: Path, *, derived: bool) -> None:
 
 
 def is_tied(folder: Path) -> bool | None:
-    """Return whether the configuration says that the head is the embeddings; None: it does not say."""
-    tied = config_of(folder).get("tie_word_embeddings")
-    return None if tied is None else bool(tied)
+    """Return whether config.json says that the head is the embeddings, for the model or for the part of it that reads
+    text; None: it does not say."""
+    config = read_json(folder / "config.json")
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    stated = [bool(part[TIED]) for part in parts if part.get(TIED) is not None]
+    return any(stated) if stated else None
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -138,7 +138,7 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
     if limit > 0 and smallest < MOST:
         enough = _enough(metric, tolerance, smallest, alpha)
         text += f"; {enough:,} {noun} would do{_as_option(metric, enough / amount)}"
-    return f"{text}: measure more (matrix.toml) or widen the tolerance (tolerances.toml)"
+    return f"{text}: measure more in this tier, or widen the tolerance"
 
 
 def answers_that_would_do(measured: Metric, tolerance: Tolerance, alpha: float) -> str:

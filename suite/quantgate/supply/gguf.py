@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from quantgate.checkpoint.checks import TIED
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
@@ -86,7 +87,7 @@ def stage(folder: Path, staged: Path) -> None:
     tied = _tied(folder, shards, index)
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
-            part["tie_word_embeddings"] = tied
+            part[TIED] = tied
     (staged / "config.json").write_text(
         json.dumps(with_old_names(config))
     )  # some converters read it as it lies
@@ -98,7 +99,8 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
     import torch
     from safetensors import safe_open
 
-    tied = bool(load_config(folder).get_text_config().tie_word_embeddings)
+    config = load_config(folder)
+    tied = any(getattr(part, TIED, False) for part in (config, config.get_text_config()))
     if not any(name.endswith(_HEADS) for name in names):
         if not tied:
             raise AssetError(

@@ -46,6 +46,11 @@ GEMMA3: dict[str, Any] = {
     **SMALL, "num_hidden_layers": 6, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": WINDOW,
     "tie_word_embeddings": True,
 }  # fmt: skip
+TEXT: dict[str, Any] = {**SMALL, "head_dim": 16}
+EYE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "patch_size": 16}
+PICTURE: dict[str, Any] = {**EYE, "num_hidden_layers": 1, "image_size": 32}
+THREE_AXES = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
+VIDEO: dict[str, Any] = {**EYE, "depth": 1, "num_heads": 2, "out_hidden_size": 64}
 
 FEW: dict[str, tuple[str, dict[str, Any]]] = {
     # name: (configuration, its options): those whose new names in transformers 5 the converter does not have
@@ -110,6 +115,39 @@ MANY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3-moe": ("Qwen3Moe", {**QWEN3_MOE, "norm_topk_prob": True}),
     "seed-oss": ("SeedOss", {**SMALL, "head_dim": 16}),
     "smollm3": ("SmolLM3", SMALL),
+    "llava": (
+        "Llava",
+        {
+            "text_config": {"model_type": "llama", **SMALL},
+            "vision_config": {"model_type": "clip_vision_model", **PICTURE},
+        },
+    ),
+    "mistral3": (
+        "Mistral3",
+        {
+            "text_config": {"model_type": "mistral", **TEXT},
+            "vision_config": {"model_type": "pixtral", "head_dim": 16, **PICTURE},
+            "tie_word_embeddings": False,
+        },
+    ),
+    "qwen2.5-vl": (
+        "Qwen2_5_VL",
+        {
+            "text_config": {**SMALL, "rope_parameters": THREE_AXES},
+            "vision_config": {**VIDEO, "fullatt_block_indexes": [0]},
+        },
+    ),
+    "qwen3-vl": (
+        "Qwen3VL",
+        {
+            "text_config": {
+                **TEXT,
+                "head_dim": 32,
+                "rope_parameters": {**THREE_AXES, "mrope_section": [6, 5, 5]},
+            },
+            "vision_config": {**VIDEO, "deepstack_visual_indexes": [0]},
+        },
+    ),
     "stablelm": ("StableLm", SMALL),
     "starcoder2": ("Starcoder2", {**SMALL, "sliding_window": 512}),
 }
@@ -136,7 +174,9 @@ def written(folder: Path, tiny: TinyModel, kind: str, options: dict[str, Any]) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = getattr(transformers, f"{kind}Config")(**options)
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        kind_of = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForMultimodalLM
+        model = kind_of.from_config(config)
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and parameter.std() < 0.1 and "conv1d" not in name and "A_log" not in name:
                 torch.nn.init.normal_(parameter, std=0.2)

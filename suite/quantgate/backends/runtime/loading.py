@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+)
 
 from quantgate.backends.runtime.weights import leaves, quantized_layers
-from quantgate.checkpoint.checks import read_json, tensors_of
+from quantgate.checkpoint.checks import is_composite, is_tied, tensors_of
 from quantgate.checkpoint.contents import weight_files
 from quantgate.errors import (
     MeasurementError,
@@ -31,7 +38,7 @@ _ERROR = re.compile(r"\w*(Error|Exception): ")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _OLD_MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(masked_)?bias$")
 """Causal masks and their fill value, which older versions of transformers saved with the weights."""
-_OTHER_PARTS = re.compile(r"vision|visual|audio|image|speech|multi_modal|multimodal|mm_")
+OTHER_PARTS = re.compile(r"vision|visual|audio|image|speech|multi_modal|multimodal|mm_")
 """Of models that see or hear too: what their language model leaves out."""
 
 
@@ -47,7 +54,7 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
     weight_files(checkpoint)  # says which shard is missing
     with _reported() as lines:
         try:
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = auto_class(checkpoint).from_pretrained(
                 checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
         except QuantgateError:
@@ -79,7 +86,9 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             _misshapen(model, checkpoint) if "quantization_config" in arguments else [],
             "of another shape than the configuration says",
         ),
-        _named(_untied(model), "different from the embeddings they are tied to (tie_word_embeddings)"),
+        _named(
+            _untied(model, checkpoint), "different from the embeddings they are tied to (tie_word_embeddings)"
+        ),
     ]
     if any(problems):
         raise MeasurementError(
@@ -87,6 +96,27 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             f"{'; '.join(p for p in problems if p)}. Fetch the checkpoint again, or correct its config.json"
         )
     return model
+
+
+def auto_class(checkpoint: Path) -> Any:
+    """Return the class of transformers that loads a checkpoint: that of causal language models, or that of models which
+    see or hear too, and are given text alone here. Raises MeasurementError for any other model."""
+    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    both = getattr(config, "is_encoder_decoder", False)
+    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and not both:
+        return AutoModelForMultimodalLM
+    named = ", ".join(getattr(config, "architectures", None) or ()) or "no architecture"
+    kind = (
+        "an encoder with a decoder"
+        if both
+        else f"no language model of transformers {transformers.__version__}"
+    )
+    raise MeasurementError(
+        f"{checkpoint}/config.json: model_type {config.model_type} ({named}) is {kind}: only models that continue a "
+        "text from left to right can be measured"
+    )
 
 
 def _cause(lines: Iterable[str]) -> str:
@@ -170,13 +200,12 @@ def _unexpected(checkpoint: Path, names: Iterable[str]) -> list[str]:
     if not ordered:
         return []
     tensors = tensors_of(checkpoint)
-    config = read_json(checkpoint / "config.json")
-    parts = any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config"))
+    parts = is_composite(checkpoint)
     return [
         name
         for name in ordered
         if not (_OLD_MASK.search(name) and _is_mask(tensors[name][3] if name in tensors else []))
-        and not (parts and _OTHER_PARTS.search(name))
+        and not (parts and OTHER_PARTS.search(name))
     ]
 
 
@@ -184,8 +213,14 @@ def _is_mask(shape: list[int]) -> bool:
     return len(shape) < 1 or shape == [1] or (len(shape) == 4 and shape[0] == 1 and shape[2] == shape[3])
 
 
-def _untied(model: Any) -> list[str]:
-    """Weights that the configuration ties and the file holds twice, different: transformers leaves them untied."""
+def _untied(model: Any, checkpoint: Path) -> list[str]:
+    """Weights that the configuration ties and the file holds twice, different: transformers leaves them untied.
+
+    Of a model that sees or hears too, config.json has to say that they are tied. What transformers takes where it does
+    not say is true for each of them (Mistral 3), while some checkpoints have a head of their own.
+    """
+    if is_composite(checkpoint) and not is_tied(checkpoint):
+        return []
     declared = model.get_expanded_tied_weights_keys(all_submodels=True)
     return sorted(set(declared) - set(model.all_tied_weights_keys))
 

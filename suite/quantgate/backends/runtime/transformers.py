@@ -28,7 +28,7 @@ from quantgate.backends.methods import METHODS, Method, libraries_of
 from quantgate.backends.runtime.continuing import Continuing
 from quantgate.backends.runtime.devices import Devices, placement
 from quantgate.backends.runtime.linear import linear_layers, linear_weights
-from quantgate.backends.runtime.loading import check_finite, load_model
+from quantgate.backends.runtime.loading import OTHER_PARTS, check_finite, load_model
 from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
 from quantgate.backends.runtime.rotary import reset
 from quantgate.backends.runtime.tree_mask import masks
@@ -105,7 +105,7 @@ class Transformers(Continuing):
         return replace(of_floats, ceiling=1.0) if self.method else of_floats
 
     def lengths(self) -> list[int]:
-        return lengths_in(self._model.config.to_dict())
+        return lengths_in(self._model.config.get_text_config().to_dict())
 
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         if not tree.past:
@@ -180,7 +180,9 @@ class Transformers(Continuing):
     def sizes(self) -> Sizes:
         tokens = self._model.get_input_embeddings()
         tables = (
-            n for n, m in self._model.named_modules() if isinstance(m, torch.nn.Embedding) and m is not tokens
+            n
+            for n, m in self._model.named_modules()
+            if isinstance(m, torch.nn.Embedding) and m is not tokens and not OTHER_PARTS.search(n)
         )
         return Sizes(
             vocabulary=int(tokens.weight.shape[0]),
