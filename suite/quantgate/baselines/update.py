@@ -95,7 +95,7 @@ def plan_update(
 ) -> Update:
     """Return what accepting `new` would change, with the objections to it. Pure.
 
-    Timings (kind "rounds") take part only with a `machine`; read `old` with the same one. Metrics not measured this
+    Timings (`is_timing`) take part only with a `machine`; read `old` with the same one. Metrics not measured this
     time are kept with their origin; to drop one for good, delete the file and update.
 
     verdicts: those of the cell's model, since references that disagree keep the whole model out; more do no harm.
@@ -108,7 +108,7 @@ def plan_update(
         name = measured_name(verdict.metric)
         status[name] = worst([verdict.status, status.get(name, verdict.status)])
     before = old.metrics | old.others if old else {}
-    measured = {place(old, name, m): m for name, m in new.metrics.items() if m.kind != "rounds" or machine}
+    measured = {place(old, name, m): m for name, m in new.metrics.items() if machine or not is_timing(m)}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
     void, narrow = (sensitivity.void, sensitivity.narrow) if sensitivity else ([], [])
     refusals = [_line(v) for v in mine if v.status is Status.ERROR and not v.wrong]
@@ -260,9 +260,14 @@ def _accepted(root: Path, update: Update, machine: str | None, reason: str) -> B
     return accepted.model_copy(update={"metrics": main, "others": others, "kept": kept, "anchors": anchors})
 
 
+def is_timing(metric: Metric) -> bool:
+    """Whether a metric is an absolute timing, which no general baseline keeps: rounds, or a rate made of them."""
+    return metric.kind == "rounds" or metric.unit.endswith("/s")
+
+
 def _belongs(metric: Metric, machine: str | None) -> bool:
     """Whether a metric goes into the file: absolute timings into that of a machine, all else into the general one."""
-    return (metric.kind == "rounds") == (machine is not None)
+    return is_timing(metric) == (machine is not None)
 
 
 def _regenerate(baseline: Baseline, command: str) -> str:

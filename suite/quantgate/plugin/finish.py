@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from quantgate.baselines.table import format_update
-from quantgate.baselines.update import Update, plan_update, write_update
+from quantgate.baselines.update import Update, is_timing, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
 from quantgate.history import store as history
 from quantgate.judge.coverage import coverage
@@ -141,7 +141,7 @@ def _kept(record: Measurement, judged: set[str], *, timed: bool) -> Measurement:
     """Return the record with what this run judged and a baseline keeps: a reused record may have more, and timings
     of an unnamed machine (not `timed`) belong to none."""
     metrics = record.metrics.items()
-    kept = {n: metric for n, metric in metrics if n in judged and (metric.kind != "rounds" or timed)}
+    kept = {n: metric for n, metric in metrics if n in judged and (timed or not is_timing(metric))}
     return record.model_copy(update={"metrics": kept})
 
 

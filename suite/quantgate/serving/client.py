@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from quantgate.errors import MeasurementError
+from quantgate.errors import MeasurementError, in_one_line
 
 RETRIES = 3
 """How often a request is tried again, at most."""
@@ -68,14 +68,14 @@ class Client:
         """Return the answer to a POST request."""
         return self._repeated("POST", path, body)
 
-    def status(self, path: str) -> int | None:
-        """Return the status of one GET request, which is not tried again; None: nobody answers."""
+    def why_not_ready(self, path: str) -> str:
+        """Say why a GET request, which is not tried again, does not give status 200; empty: it does."""
         try:
             with self._answer("GET", path, None) as answer:
                 answer.read()
-                return answer.status
-        except (OSError, http.client.HTTPException):
-            return None
+                return "" if answer.status == 200 else f"GET {path} gives status {answer.status}"
+        except (OSError, http.client.HTTPException) as error:
+            return f"nobody answers ({in_one_line(error)})"
 
     def stream(self, path: str, body: Any) -> Iterator[Event]:
         """Yield the events (`data:` lines) of a streamed answer, up to `[DONE]`. Nothing is tried again: what is timed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from quantgate.baselines.store import check_machine
 from quantgate.errors import InputError
-from quantgate.records import Scalar
+from quantgate.records import Metric, Scalar
 
 if TYPE_CHECKING:
     pass
@@ -18,10 +18,11 @@ from selftest.baselines.accepted import DECODE, TIMED, existing, measured, tree,
 
 
 def test_no_timing_of_an_unnamed_machine_is_written(tmp_path: Path) -> None:
-    update(tmp_path, measured(metrics=TIMED))
+    goodput = Metric(kind="level", value=3.1987, unit="requests/s", better="higher", samples=[3.1987])
+    update(tmp_path, measured(metrics={**TIMED, "traffic/8/goodput": goodput}))
     assert existing(tmp_path).metrics.keys() == {"perplexity", "throughput/ratio/decode"}
     text = b"".join(tree(tmp_path).values()).decode()
-    for timing in ("throughput/decode", "99.12345", "0.3219876", "61.2345", "7.6543"):
+    for timing in ("throughput/decode", "99.12345", "0.3219876", "61.2345", "7.6543", "goodput", "3.1987"):
         assert timing not in text
 
 

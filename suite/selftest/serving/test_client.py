@@ -52,7 +52,14 @@ def test_nobody_at_the_address_is_asked_four_times() -> None:
         MeasurementError, match=r"the connection was lost \(ConnectionRefusedError\), 4 times"
     ):
         client.get("/props")
-    assert client.status("/health") is None
+    assert client.why_not_ready("/health").startswith("nobody answers (ConnectionRefusedError: ")
+
+
+def test_why_a_server_is_not_ready_is_said() -> None:
+    with serving(Fake(Bigrams())) as url:
+        assert not Client(url).why_not_ready("/health")
+        assert Client(url).why_not_ready("/other") == "GET /other gives status 404"
+        assert "WRONG_VERSION_NUMBER" in Client(url.replace("http", "https")).why_not_ready("/health")
 
 
 def test_a_server_that_has_ended_is_not_asked_again() -> None:

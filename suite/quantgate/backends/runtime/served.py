@@ -66,11 +66,10 @@ class Served:
         """Wait for a started server; of another one, see that it is there. Raises MeasurementError."""
         path = self._dialect.ready
         if self._server is None:
-            if (status := self._client.status(path)) != 200:
-                what = "nobody answers" if status is None else f"GET {path} gives status {status}"
+            if what := self._client.why_not_ready(path):
                 raise MeasurementError(f"{self._client.url}: no server that is ready: {what}")
             return
-        self._server.wait(lambda: self._client.status(path) == 200, seconds)
+        self._server.wait(lambda: not self._client.why_not_ready(path), seconds)
         self._server.check_local()
         self._client.why_ended = self._server.why_ended
 
