@@ -128,7 +128,10 @@ def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
 def test_the_cell_in_process_has_to_exist_to_be_measured_and_to_compute_as_the_server_does(
     tmp_path: Path, other: str, message: str
 ) -> None:
-    scheme = f"bits = 8\nftype = 'Q8_0'\ndialect = 'llama-server'\ncommand = ['x', '{{port}}']\nin_process = '{other}'"
+    command = "['x', '{port}', '{checkpoint}']"
+    scheme = (
+        f"bits = 8\nftype = 'Q8_0'\ndialect = 'llama-server'\ncommand = {command}\nin_process = '{other}'"
+    )
     file = USER_FILE.replace("[tiers.smoke]", f"[backends.served.schemes.mine]\n{scheme}\n[tiers.smoke]")
     cells = file.replace("cells = [", 'cells = ["mine/served/mine", ')
     assert refusal(tmp_path, cells).startswith(message)
