@@ -47,6 +47,12 @@ class Opening(Record):
     ids: list[int]
 
 
+def part(kind: str, name: str) -> str:
+    """Return the name that a part of a workload has: that of its file, and of the reason why it is missing. kind: text,
+    task, lines, programs, prompts (a name may be that of a file), questions. A text and a task may have one name."""
+    return f"{kind}-{Path(name).stem if kind == 'prompts' else name}"
+
+
 def opening_name(system: str | None) -> str:
     """Return the name that an opening has in a workload, by its system message."""
     return "opening" if system is None else f"opening-{hash_of(system)}"

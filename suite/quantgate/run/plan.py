@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Cell
-from quantgate.items import CHATS, opening_name
+from quantgate.items import CHATS, opening_name, part
 from quantgate.jobs import Needs
 from quantgate.measure.groups import case_of, group_name, group_of
 from quantgate.records import AGREEMENT, IN_PROCESS, Record
@@ -119,14 +119,23 @@ def lacking(request: str, options: GroupOptions, missing: Mapping[str, str]) -> 
     where it can. A part of a group that is named after a text or task takes that alone."""
     if not missing:
         return ""
-    group, _, part = request.partition("/")
+    group, _, rest = request.partition("/")
     needs = group_of(group).needs(options[group])
-    names = dict.fromkeys(
-        [*needs.texts, *needs.lines, *needs.tasks, *needs.programs, *needs.prompts, *needs.questions]
-    )
-    names |= dict.fromkeys([CHATS] if needs.chats else [])
-    names |= dict.fromkeys(map(opening_name, needs.openings))
-    return next((missing[name] for name in ([part] if part in names else names) if name in missing), "")
+    kinds: dict[str, Iterable[str]] = {
+        "text": needs.texts,
+        "lines": needs.lines,
+        "task": needs.tasks,
+        "programs": needs.programs,
+        "prompts": needs.prompts,
+        "questions": needs.questions,
+    }
+    parts = {part(kind, name): name for kind, names in kinds.items() for name in names}
+    chosen = [one for one, name in parts.items() if name == rest] or [
+        *parts,
+        *map(opening_name, needs.openings),
+        *([CHATS] if needs.chats else []),
+    ]
+    return next((missing[one] for one in chosen if one in missing), "")
 
 
 def groups_of(requests: Iterable[str]) -> list[str]:

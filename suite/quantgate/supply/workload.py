@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from quantgate.checkpoint.template import template_of
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name
+from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name, part
 from quantgate.records import Record
 from quantgate.supply.chat import make_conversations, make_opening, make_prompts
 from quantgate.supply.checkpoints import Report, whole
@@ -57,7 +57,7 @@ def make_workload(
     missing: dict[str, str] = {}
 
     def attempt(name: str, spec: dict[str, Any], make: Callable[[], T]) -> T | None:
-        """Return what `make` makes. With `partial`, note an error as the reason why `name` is missing."""
+        """Return what `make` makes. With `partial`, note an error as the reason why it is missing. name: of `part`."""
         try:
             if "missing" in spec:
                 raise AssetError(spec["missing"])
@@ -67,42 +67,40 @@ def make_workload(
         except Exception as error:
             if not partial:
                 raise
-            missing[name] = (
-                str(error) if isinstance(error, QuantgateError) else f"{name}: {in_one_line(error)}"
-            )
+            ours = isinstance(error, QuantgateError)
+            missing[name] = str(error) if ours else f"{name.replace('-', ' ', 1)}: {in_one_line(error)}"
             return None
 
     with whole(output, folder=True) as work:
 
-        def write(kind: str, name: str, spec: dict[str, Any], make: Callable[[], Record]) -> None:
+        def write(name: str, spec: dict[str, Any], make: Callable[[], Record]) -> None:
             if (record := attempt(name, spec, make)) is not None:
-                file = f"{kind}-{name}" if kind else name
-                (work / f"{file}.json").write_text(record.model_dump_json())
+                (work / f"{name}.json").write_text(record.model_dump_json())
 
         for number, (name, spec) in enumerate(texts.items()):
             report(f"tokenize {name}", number, steps)
-            write("text", name, spec, bound(encoder.text, name, spec))
+            write(part("text", name), spec, bound(encoder.text, name, spec))
         for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
             report(f"prepare task {name}", number, steps)
-            write("task", name, spec, bound(make_task, name, spec, encoder))
+            write(part("task", name), spec, bound(make_task, name, spec, encoder))
         for name, spec in programs.items():
-            write("programs", name, spec, bound(make_programs, name, spec, encoder))
+            write(part("programs", name), spec, bound(make_programs, name, spec, encoder))
         for name, spec in questions.items():
             report(f"prepare task {name}", steps - 1, steps)
-            write("questions", name, spec, bound(make_questions, name, spec, encoder))
+            write(part("questions", name), spec, bound(make_questions, name, spec, encoder))
             if "nltk_data" in spec:
                 shutil.copytree(spec["nltk_data"], work / NLTK_DATA, dirs_exist_ok=True)
         if programs or questions:
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():
-            write("prompts", Path(name).stem, spec, bound(make_prompts, name, spec, encoder))
+            write(part("prompts", name), spec, bound(make_prompts, name, spec, encoder))
         for system in openings:
-            write("", opening_name(system), {}, bound(make_opening, system, encoder))
+            write(opening_name(system), {}, bound(make_opening, system, encoder))
         if chats and (compared := attempt(CHATS, {}, bound(make_conversations, encoder))) is not None:
             (work / CHATS).write_text(json.dumps([one.model_dump() for one in compared]))
         samples: list[str] = []
         for name, spec in lines.items():
-            text = attempt(name, spec, bound(read_text, spec)) or ""
+            text = attempt(part("lines", name), spec, bound(read_text, spec)) or ""
             samples += [line for line in text[: spec["characters"]].splitlines() if line.strip()]
         every = make_lines(encoder.tokenizer, samples) if lines else []
         (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in every]))

@@ -56,10 +56,14 @@ def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: 
     tier = project.matrix["tiers"]["smoke"]
     tier["cells"] = [F16]
     tier["perplexity"] |= {"chat": True, "system": "Be brief."}
-    tier["generation"] = {"items": 2, "tokens": 2}
+    (project.folder / "mine.toml").write_text('chats = ["How?", ["Why?", "So.", "When?"]]')
+    tier["generation"] = {"prompts": "mine.toml", "items": 2, "tokens": 2, "system": "Be brief."}
     result = project.run("-m", "perplexity or tokenizer or generation")
     assert result.status == 10, result.output
-    assert result.failed() == [f"perplexity[{F16}]"]
+    assert result.failed() == [f"generation[{F16}]", f"perplexity[{F16}]"]
+    assert result.verdict(F16, "generation").text.startswith(
+        "prompts 'mine.toml': the model's chat template refuses"
+    )
     assert result.verdict(F16, "perplexity").text.startswith(
         "a text with chat = true: the model's chat template refuses a conversation of system, user "
         "(TemplateError: no system role): leave `system` out"

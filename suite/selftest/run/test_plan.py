@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from quantgate.config.matrix import Cell
-from quantgate.items import opening_name
+from quantgate.items import opening_name, part
 from quantgate.measure.groups import parse_options
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import Need, Plan, in_turns, lacking, make_plan, repeated
@@ -23,7 +23,15 @@ def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
 
 
 def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
-    missing = {"race": "no race", "code": "no code", opening_name(None): "no template"}
+    missing = {
+        part("task", "race"): "no race",
+        part("text", "code"): "no code",
+        part("lines", "code"): "no lines",
+        part("task", "boolq"): "no task boolq",
+        part("questions", "arc_easy"): "nothing is written there",
+        part("prompts", "chats/mine.toml"): "no prompts",
+        opening_name(None): "no template",
+    }
     options: dict[str, dict[str, Any]] = {
         "accuracy": {"tasks": ["arc_easy", "race"]},
         "perplexity": {"text": "boolq"},
@@ -31,17 +39,22 @@ def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
         "tokenizer": {"text": "code"},
         "outliers": {"texts": ["boolq", "code"]},
         "memory": {},
+        "answers": {"tasks": ["race", "arc_easy"]},
+        "generation": {"prompts": "chats/mine.toml"},
     }
     why = {
         request: lacking(request, parse_options(options), missing)
         for request in [
             "accuracy/arc_easy", "accuracy/race", "accuracy/mean", "accuracy", "perplexity", "tokenizer", "memory",
-            "outliers/boolq", "outliers/code", "outliers", "divergence",
+            "outliers/boolq", "outliers/code", "outliers", "divergence", "answers/race", "answers/arc_easy",
+            "answers/pooled", "generation",
         ]
     }  # fmt: skip
     assert {request: text for request, text in why.items() if text} == {
         "accuracy/race": "no race", "accuracy/mean": "no race", "accuracy": "no race",
-        "tokenizer": "no code", "outliers/code": "no code", "outliers": "no code", "divergence": "no template",
+        "answers/arc_easy": "nothing is written there", "answers/pooled": "nothing is written there",
+        "generation": "no prompts", "tokenizer": "no lines", "outliers/code": "no code", "outliers": "no code",
+        "divergence": "no template",
     }  # fmt: skip
 
 

@@ -278,8 +278,9 @@ def test_a_workload_is_whole_or_says_what_it_lacks(tiny: TinyModel, tmp_path: Pa
     make_workload(tmp_path / "partial", **arguments, partial=True)
     lacks = json.loads((tmp_path / "partial" / MISSING).read_bytes())
     assert {name: why.partition(":")[0] for name, why in lacks.items()} == {
-        "b": "it could not be fetched", "t": "it could not be fetched", "c": lacks["c"].partition(":")[0],
+        "text-b": "it could not be fetched", "lines-b": "it could not be fetched",
+        "task-t": "it could not be fetched", "text-c": lacks["text-c"].partition(":")[0],
     }  # fmt: skip
-    assert "text 'c' has" in lacks["c"]
+    assert "text 'c' has" in lacks["text-c"]
     files = {file.name for file in (tmp_path / "partial").iterdir()}
     assert files == {"text-a.json", "lines.json", "meta.json", MISSING}
