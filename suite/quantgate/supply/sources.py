@@ -154,7 +154,10 @@ class Sources:
     def check_task(self, name: str) -> None:
         """Raise InputError for a task that is neither in tasks.toml nor in lm-evaluation-harness."""
         if name not in self._data["tasks"]:
-            task_file(name)
+            try:
+                task_file(name)
+            except InputError as error:
+                raise InputError(f"{self._path}: {error}") from error
 
     def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
         if kind == "texts" and self._user_text is not None:
