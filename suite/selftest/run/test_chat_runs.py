@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from typing import TYPE_CHECKING
 
 from selftest.plugin.runs import F16, Q4
@@ -68,3 +69,18 @@ def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: 
         "a text with chat = true: the model's chat template refuses a conversation of system, user "
         "(TemplateError: no system role): leave `system` out"
     )
+
+
+def test_in_a_comparison_of_environments_too_each_case_says_what_it_lacks_itself(project: Project) -> None:
+    """Of a model without a template nothing can be measured on either side, so no process is started."""
+    tier = project.matrix["tiers"]["smoke"]
+    tier["cells"] = [F16]
+    tier["perplexity"] |= {"chat": True}
+    tier["generation"] = {"items": 2, "tokens": 2}
+    result = project.run("--against", sys.executable, "-m", "perplexity or generation")
+    assert result.status == 10, result.output
+    assert result.processes == []
+    for request, begin in (("perplexity", "a text with chat = true"), ("generation", "prompts 'everyday'")):
+        assert (
+            result.verdict(F16, request).text == f"{begin}: the model has no chat template: set chat = false"
+        )
