@@ -21,6 +21,7 @@ from quantgate.checkpoint.checks import (
 )
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.kinds import check_architecture, check_folder
 from quantgate.checkpoint.nominal import commonest_type, file_type, nominal_bits
 from quantgate.errors import AssetError
 
@@ -85,7 +86,9 @@ def _of_folder(folder: Path, name: str, source: Mapping[str, str]) -> Facts:
 
 
 def configured(folder: Path) -> dict[str, Any]:
-    """Return what the JSON files of a folder say: licence, BOS, positions, template."""
+    """Return what the JSON files of a folder say: licence, BOS, positions, template. Raises AssetError for what
+    continues no text."""
+    check_folder(folder)
     config = config_of(folder)
     rows = [config[key] for key in ("hidden_size", "intermediate_size") if isinstance(config.get(key), int)]
     return {
@@ -112,6 +115,7 @@ def _license_of_card(card: Path) -> str:
 def _of_gguf(file: Path, name: str, source: Mapping[str, str]) -> Facts:
     parts = gguf_parts(file)
     values = read_header(file).values
+    check_architecture(file, values.get("general.architecture"))
     positions = values.get(f"{values.get('general.architecture')}.context_length")
     return Facts(
         name=name,

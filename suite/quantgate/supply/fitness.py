@@ -20,6 +20,7 @@ from quantgate.checkpoint.checks import (
     tokens_of,
 )
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.kinds import check_folder
 from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError
 
@@ -40,6 +41,7 @@ def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length]
     """Raise InputError or AssetError where the folder of safetensors does not go with the entry of the model and with
     the tier, whose longest texts are `lengths`."""
     check_no_adapter(folder)
+    check_folder(folder)
     before = put_before(folder)
     if before or names_no_bos(folder):
         check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, before or (), bos_token(folder), folder)

@@ -132,6 +132,10 @@ def test_a_head_of_its_own_beside_embeddings(tmp_path: Path, stated: bool | None
             library.T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4),
             "an encoder with",
         ),
+        (
+            library.BartConfig(vocab_size=64, d_model=32, encoder_layers=1, decoder_layers=1),
+            "an encoder with",  # transformers has a causal class for it, which leaves out the encoder
+        ),
         (library.CLIPTextConfig(vocab_size=64, hidden_size=32, num_hidden_layers=1), "no language model of"),
     ],
 )

@@ -36,6 +36,14 @@ def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder:
         checked(folder)
 
 
+def test_what_continues_no_text_is_refused_before_anything_is_loaded(folder: Path) -> None:
+    edit(folder / "config.json", architectures=["LlamaForTokenClassification"])
+    with pytest.raises(
+        AssetError, match=r"config\.json: architectures is Llama\w+, whose head writes no text"
+    ):
+        checked(folder)
+
+
 # --- lengths -------------------------------------------------------------------------------------------
 
 

@@ -102,9 +102,10 @@ def auto_class(checkpoint: Path) -> Any:
     """Return the class of transformers that loads a checkpoint: that of causal language models, or that of models which
     see or hear too, and are given text alone here. Raises MeasurementError for any other model."""
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        return AutoModelForCausalLM
+    # Of an encoder with a decoder a causal class would take the decoder alone.
     both = getattr(config, "is_encoder_decoder", False)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not both:
+        return AutoModelForCausalLM
     if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and not both:
         return AutoModelForMultimodalLM
     named = ", ".join(getattr(config, "architectures", None) or ()) or "no architecture"
