@@ -11,10 +11,10 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from quantgate.discovery import discover
 from quantgate.jobs import Needs
@@ -37,10 +37,22 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
-def check_system(chat: bool, system: str | None) -> None:
-    """Raise ValueError for a system message that no chat has."""
-    if system is not None and not chat:
-        raise ValueError("system is a message of a chat: set chat = true, or remove system")
+class InChat(Record):
+    """Options of a group that may go through the model's chat template. Without, there is nobody to be told `system`,
+    and no turn that an example could be."""
+
+    chat: bool = False
+    system: str | None = None
+
+    @model_validator(mode="after")
+    def _of_a_chat(self) -> Self:
+        if not self.chat and self.system is not None:
+            raise ValueError("system is a message of a chat: set chat = true, or remove system")
+        if not self.chat and not getattr(self, "turns", True):
+            raise ValueError(
+                "turns = false puts examples into one message of a chat: set chat = true, or remove turns"
+            )
+        return self
 
 
 Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]

@@ -11,6 +11,7 @@ from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import TEMPLATE, unused_template
 from quantgate.measure.metrics import (
     accuracy,
+    answers,
     code,
     decoding,
     divergence,
@@ -61,11 +62,24 @@ def test_a_template_that_is_not_used_is_noted_where_tasks_or_prompts_are_asked()
     assert unused_template(options, ["accuracy/a", "answers/b"]) == {}
 
 
-@pytest.mark.parametrize("group", [perplexity, divergence, generation])
+@pytest.mark.parametrize("group", [perplexity, divergence, generation, accuracy, answers])
 def test_a_system_message_without_a_chat_is_refused(group: Any) -> None:
-    text = {} if group is generation else {"text": "t"}
+    options: dict[Any, dict[str, Any]] = {
+        perplexity: {"text": "t"},
+        divergence: {"text": "t"},
+        generation: {},
+    }
+    given = options.get(group, {"tasks": ["a"]})
     with pytest.raises(ValidationError, match="set chat = true, or remove system"):
-        group.Options(**text, chat=False, system="Be brief.")
+        group.Options(**given, chat=False, system="Be brief.")
+    assert group.Options(**given, chat=True, system="Be brief.").system == "Be brief."
+
+
+@pytest.mark.parametrize("group", [accuracy, answers])
+def test_examples_in_one_message_without_a_chat_are_refused(group: Any) -> None:
+    with pytest.raises(ValidationError, match="set chat = true, or remove turns"):
+        group.Options(tasks=["a"], chat=False, turns=False)
+    assert not group.Options(tasks=["a"], chat=True, turns=False).turns
 
 
 def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:

@@ -17,11 +17,11 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, Names, paired
+from quantgate.measure.groups import Column, Group, InChat, Names, paired
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, fastest_budget, way_of
-from quantgate.records import Declared, Metric, Record, Scalar
+from quantgate.records import Declared, Metric, Scalar
 
 MEAN = "mean"
 """Stands in a request for all tasks together."""
@@ -31,7 +31,7 @@ ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
 LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
 
 
-class Options(Record):
+class Options(InChat):
     """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
     items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
     each, the first of the task's few-shot split. chat: ask through the model's chat template, after the message
@@ -43,8 +43,6 @@ class Options(Record):
     items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     fewshot: int = Field(default=0, ge=0)
-    chat: bool = False
-    system: str | None = None
     turns: bool = True
     budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
 

@@ -14,10 +14,10 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Questions
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, Names, paired
+from quantgate.measure.groups import Column, Group, InChat, Names, paired
 from quantgate.measure.session import Session
 from quantgate.measure.written import of_texts, write
-from quantgate.records import Declared, Metric, Record, Scalar
+from quantgate.records import Declared, Metric, Scalar
 from quantgate.supply.marks import mark
 
 POOLED = "pooled"
@@ -25,7 +25,7 @@ POOLED = "pooled"
 JUDGED = ("solved", "format")
 
 
-class Options(Record):
+class Options(InChat):
     """tasks: names of lm-evaluation-harness tasks, or of fixtures/tasks. items: how many of each, the first ones.
     fewshot: examples before each, the first of the task's; None: as many as the task says, chosen as it says. chat: ask
     through the model's chat template, after the message `system` if there is one; turns: examples are turns of the
@@ -35,7 +35,6 @@ class Options(Record):
     items: int = Field(default=32, ge=2)
     fewshot: int | None = Field(default=None, ge=0)
     chat: bool = True
-    system: str | None = None
     turns: bool = True
     tokens: int | None = Field(default=None, ge=1)
 

@@ -10,11 +10,10 @@ free texts have nothing in common after the first that differs. Of the first `wr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence
@@ -22,17 +21,17 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Prompts
 from quantgate.jobs import Asked, Needs
-from quantgate.measure.groups import Column, Group, check_system, of_blocks, paired
+from quantgate.measure.groups import Column, Group, InChat, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.written import Written, common_length, leave, of_texts, read_left, write
-from quantgate.records import Declared, Metric, Record, Scalar
+from quantgate.records import Declared, Metric, Scalar
 
 NEAR = 0.1
 """Nats by which the reference's token leads the second likeliest where the two are a near tie."""
 
 
-class Options(Record):
+class Options(InChat):
     """prompts: a file of fixtures/chats, or the user's own. items: how many of them, the first ones. tokens: a text has
     at most so many. written: after how many of the prompts a cell that is no reference writes itself. chat: ask through
     the model's chat template, after the message `system` if there is one."""
@@ -42,12 +41,6 @@ class Options(Record):
     tokens: int = Field(default=48, ge=2)
     written: int = Field(default=0, ge=0)
     chat: bool = True
-    system: str | None = None
-
-    @model_validator(mode="after")
-    def _system_in_chat(self) -> Self:
-        check_system(self.chat, self.system)
-        return self
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Text
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Column, Group, check_system, of_blocks, with_blocks
+from quantgate.measure.groups import Column, Group, InChat, of_blocks, with_blocks
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import check_causal
-from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric, Record, Scalar
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric, Scalar
 
 LEAST = 8
 """Tokens of a window."""
 
 
-class Options(Record):
+class Options(InChat):
     """text: name in tasks.toml. n_ctx: tokens of a window. protocol: `full` scores every token of a window
     but its first; `half` scores the second half only, as llama.cpp's perplexity tool does. block: about so many
     scored tokens of a window are one unit of the judge's paired test. chat: each window is a user's message, as the
@@ -37,13 +37,6 @@ class Options(Record):
     windows: int = Field(default=8, ge=2)
     protocol: Literal["full", "half"] = "full"
     block: int = Field(default=128, ge=1)
-    chat: bool = False
-    system: str | None = None
-
-    @model_validator(mode="after")
-    def _system_in_chat(self) -> Self:
-        check_system(self.chat, self.system)
-        return self
 
 
 def needs(options: Options) -> Needs:
