@@ -44,6 +44,13 @@ def render(
     try:
         return _applied(tokenizer, messages, tools, answer)
     except Exception as error:  # whatever the code of a template raises
+        if not answer:
+            # transformers' reason speaks of its own arguments; that of the whole conversation is the template's.
+            render(tokenizer, messages, tools)
+            raise RefusedError(
+                "the model's chat template changes what the last message says, or leaves it out, so that it cannot go "
+                "on: mend the template, or set chat = false"
+            ) from error
         roles = ", ".join(str(message["role"]) for message in messages)
         remedy = "mend the template, or set chat = false"
         if messages[0]["role"] == "system":

@@ -63,6 +63,11 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
                 f"prompts {name!r}: the model's chat template makes nothing of conversation {items.index([]) + 1}: ask "
                 "with chat = false"
             )
+        if len({*map(tuple, items)}) < len(items):
+            raise InputError(
+                f"prompts {name!r}: the model's chat template makes the same of two conversations that differ: it "
+                "leaves out what a user writes; mend it, or ask with chat = false"
+            )
     else:
         begin = [] if encoder.bos is None else [encoder.bos]
         items = [[*begin, *encoder.encode(str(chat[-1]["content"]))] for chat in chats]

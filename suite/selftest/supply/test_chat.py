@@ -101,7 +101,17 @@ def test_a_text_is_a_users_message_as_the_template_begins_it(
         (None, None, "the model has no chat template: set chat = false"),
         (REFUSES, "Be brief.", "refuses a conversation of system, user .*: leave `system` out"),
         ("{{ bos_token }}{{ bos_token }}" + TEMPLATE, None, "begins with two beginning-of-sequence tokens"),
-        ("{{ messages[-1]['content'] | upper }}", None, "of user .*mend the template, or set chat = false"),
+        (
+            "{{ messages[-1]['content'] | upper }}",
+            None,
+            "template changes what the last message says, or leaves",
+        ),
+        (
+            "{{ messages[-1]['role'] }}",
+            None,
+            "or leaves it out, so that it cannot go on: mend the template, or set",
+        ),
+        ("{{ 1 // 0 }}", None, "of user .ZeroDivisionError: .*: mend the template, or set chat = false"),
         (
             "{{ messages[0]['content'] }}{{ 1 // 0 }}",
             None,
@@ -169,6 +179,9 @@ def test_a_model_without_a_template_cannot_chat(folder: Path, tmp_path: Path) ->
     assert make_conversations(encoder_of(folder, None)) == []
     with pytest.raises(InputError, match="'mine': the model's chat template makes nothing of conversation 1"):
         make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, "{# nothing #}"))
+    roles = "{% for m in messages[-1:] %}{{ m['role'] }}:{% endfor %}"
+    with pytest.raises(InputError, match=r"'mine': .*the same of two conversations .*leaves out what a user"):
+        make_prompts("mine", spec(tmp_path / "c.toml"), encoder_of(folder, roles))
 
 
 @pytest.mark.parametrize(
