@@ -24,6 +24,8 @@ from quantgate.records import Metric, Scalar, Status, Verdict, same_work
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that differ on another machine without anybody's doing."""
+OTHER_FILES = "the model has other weights, or another configuration or tokenizer, than the baseline's"
+"""What the condition `source` says, a hash of all files that are loaded."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,8 @@ def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
 
 def _differs(key: str, old: Scalar, new: Scalar) -> str:
     before, now = ("none" if value is None else value for value in (old, new))
-    return f"{key} differs: baseline {before}, measured {now}"
+    text = f"{key} differs: baseline {before}, measured {now}"
+    return f"{text} ({OTHER_FILES})" if key == "source" else text
 
 
 def _on_kernels(

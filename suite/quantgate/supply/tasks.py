@@ -37,9 +37,10 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     """
     task = load_task(name, spec)
     if task.OUTPUT_TYPE not in ("multiple_choice", "loglikelihood"):
+        remedy = "name it in `answers`" if task.OUTPUT_TYPE == "generate_until" else "leave it out"
         raise InputError(
             f"task {name!r} has output type {task.OUTPUT_TYPE!r}; "
-            "quantgate scores multiple_choice and loglikelihood tasks"
+            f"accuracy is that of multiple_choice and loglikelihood tasks: {remedy}"
         )
     build_requests(name, task, spec, encoder)
     results = results_of(name, task.config.process_results)

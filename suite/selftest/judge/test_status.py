@@ -231,7 +231,8 @@ def test_different_conditions_are_named_not_judged(changes: dict[str, Any], text
         (
             {"kernels": "a", "source": "x"},
             {"kernels": "b", "source": "y"},
-            "source differs: baseline x, measured y",
+            "source differs: baseline x, measured y (the model has other weights, or another configuration or "
+            "tokenizer, than the baseline's)",
             False,
         ),
     ],

@@ -167,6 +167,16 @@ def test_answers_of_truthfulqa_stand_after_the_prompt_of_the_harness(tiny: TinyM
     assert (ours.results, ours.metrics) == ("gold", [])
 
 
+def test_a_task_that_is_answered_in_writing_is_none_of_accuracy(tiny: TinyModel, tmp_path: Path) -> None:
+    document = {"question": "Ann has 2.", "answer": "#### 2"}
+    place = {"jsonl": lines(tmp_path, [{"doc": document}]), "documents": "requests", "split": "test"}
+    spec = {**place, "items": 1, "fewshot": 0}
+    with pytest.raises(
+        InputError, match=r"'gsm8k' has output type 'generate_until'; .* name it in `answers`"
+    ):
+        make_task("gsm8k", spec, Encoder(tiny.safetensors, None))
+
+
 def test_solutions_of_gsm8k_stand_after_the_question_of_the_harness(tiny: TinyModel, tmp_path: Path) -> None:
     document = {"question": "How many?", "answer": "One and one.\n#### 2"}
     theirs = harness("gsm8k", [document], "gsm8k/gsm8k.yaml")
