@@ -114,7 +114,9 @@ class Question:
                 f"environment is held against the good one: name {alone}"
             )
         if lacks := lacking_capabilities(cell, group):
-            raise InputError(f"--metric {self.metric}: {cell.backend} has no {' and no '.join(lacks)}")
+            raise InputError(
+                f"--metric {self.metric}: {cell.backend} lacks the capability {' and '.join(lacks)}"
+            )
         names = gates_of(self.matrix, self.tier_name)[cell.id]
         if self.metric not in names:
             its = [name for name in names if group_name(name) == group]

@@ -82,7 +82,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if wiring.tier.leaves_out(cell.id, group):
             continue
         if lacks := lacking_capabilities(cell, group):
-            wiring.without[cell.id, group] = f"{cell.backend} has no {' and no '.join(lacks)}"
+            wiring.without[cell.id, group] = f"{cell.backend} lacks the capability {' and '.join(lacks)}"
             continue
         if why := wiring.machines.left_out(group) if wiring.machines else "":
             wiring.without[cell.id, group] = why

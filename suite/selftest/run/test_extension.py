@@ -172,7 +172,7 @@ def test_a_backend_and_a_metric_group_are_one_file_each(tiny: TinyModel, tmp_pat
 
     first = run("--update-baselines", "--reason", "a test")
     assert first.returncode == 0, first.stdout
-    assert "no tokenizer cases: uniform has no tokenizes" in first.stdout
+    assert "no tokenizer cases: uniform lacks the capability tokenizes" in first.stdout
     assert "surprise" in first.stdout
     again = run()
     assert again.returncode == 0, again.stdout
