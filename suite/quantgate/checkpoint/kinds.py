@@ -13,20 +13,9 @@ from quantgate.checkpoint.checks import read_json
 from quantgate.errors import AssetError
 
 ENCODERS = (
-    *(
-        "albert",
-        "bert",
-        "camembert",
-        "deberta*",
-        "distilbert",
-        "electra",
-        "esm",
-        "modernbert",
-        "mpnet",
-        "nomic_bert",
-    ),
-    *("roberta", "xlm-roberta", "clip", "clip_*", "siglip*", "vit"),
-)
+    "albert", "bert", "camembert", "deberta*", "distilbert", "electra", "esm", "modernbert", "mpnet", "nomic_bert",
+    "roberta", "xlm-roberta", "clip", "clip_*", "siglip*", "vit",
+)  # fmt: skip
 """Patterns of `model_type` of models that read a text or picture as a whole, without `is_decoder`."""
 GGUF_KINDS = {
     **dict.fromkeys(("t5", "t5encoder"), "an encoder, with or without a decoder"),

@@ -187,8 +187,8 @@ def unused_template(options: Mapping[str, Mapping[str, Any]], requests: Iterable
     ]
     if not {group_name(request) for request in requests} & {*plain}:
         return {}
-    does = "asks" if len(plain) == 1 else "ask"
-    note = f"the model has a chat template, and {' and '.join(plain)} {does} without it: chat = true takes it"
+    verb = "asks" if len(plain) == 1 else "ask"
+    note = f"the model has a chat template, and {' and '.join(plain)} {verb} without it: chat = true takes it"
     return {TEMPLATE: note}
 
 

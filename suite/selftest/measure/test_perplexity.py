@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from selftest.tiny import TinyModel
 
 
+protocols = pytest.mark.parametrize(("protocol", "start", "scored"), [("full", 1, 7), ("half", 5, 3)])
+starts = pytest.mark.parametrize("bos", [None, 0])
+
+
 def windows(bos: int | None = None) -> list[list[int]]:
     every = [IDS[n : n + N_CTX] for n in range(0, len(IDS), N_CTX)]
     return every if bos is None else [[bos, *ids[1:]] for ids in every]
 
 
-@pytest.mark.parametrize("bos", [None, 0])
-@pytest.mark.parametrize(("protocol", "start", "scored"), [("full", 1, 7), ("half", 5, 3)])
+@protocols
+@starts
 def test_perplexity_is_the_exponential_of_the_mean_over_the_scored_tokens(
     here: Here, protocol: str, start: int, scored: int, bos: int | None
 ) -> None:
@@ -56,8 +60,8 @@ def test_perplexity_is_the_exponential_of_the_mean_over_the_scored_tokens(
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("bos", [None, 0])
-@pytest.mark.parametrize(("protocol", "start", "scored"), [("full", 1, 7), ("half", 5, 3)])
+@protocols
+@starts
 def test_in_a_chat_the_same_tokens_of_the_text_are_scored_after_those_of_the_template(
     here: Here, protocol: str, start: int, scored: int, bos: int | None
 ) -> None:

@@ -104,10 +104,11 @@ def auto_class(checkpoint: Path) -> Any:
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
     # Of an encoder with a decoder a causal class would take the decoder alone.
     both = getattr(config, "is_encoder_decoder", False)
-    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not both:
-        return AutoModelForCausalLM
-    if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and not both:
-        return AutoModelForMultimodalLM
+    if not both:
+        if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+            return AutoModelForCausalLM
+        if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
+            return AutoModelForMultimodalLM
     named = ", ".join(getattr(config, "architectures", None) or ()) or "no architecture"
     kind = (
         "an encoder with a decoder"
