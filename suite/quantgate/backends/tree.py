@@ -116,14 +116,15 @@ def build_tree(sequences: Sequence[TokenSequence], past: int = 0) -> TokenTree:
     return tree
 
 
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two texts have in common at their beginnings."""
+    different = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(different, min(len(one), len(other)))
+
+
 def common(beginnings: Iterable[Ids]) -> Ids:
     """What all begin with."""
-
-    def both(a: Ids, b: Ids) -> Ids:
-        different = (n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y)
-        return a[: next(different, min(len(a), len(b)))]
-
-    return reduce(both, beginnings)
+    return reduce(lambda one, other: one[: common_length(one, other)], beginnings)
 
 
 def batches(
@@ -137,7 +138,7 @@ def batches(
     past = size = count = 0
 
     def shared(beginning: Ids) -> int:
-        length = len(common([cached, beginning]))
+        length = common_length(cached, beginning)
         return length if length * WORTHWHILE >= budget else 0
 
     for group in groups:

@@ -24,14 +24,13 @@ from itertools import combinations
 import numpy as np
 
 from quantgate.backends.base import Backend, Scores
-from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, plan
+from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, common, plan
 from quantgate.cache.kept import intact, keep
 from quantgate.errors import MeasurementError, in_one_line, is_out_of_memory
 from quantgate.files import hash_of, write_atomic
 from quantgate.machine.environment import code_hash, machine
 from quantgate.measure.scoring import Scored, score, score_trees
 from quantgate.measure.session import Session
-from quantgate.measure.written import common_length
 from quantgate.paths import cache_dir
 
 FACTOR = 3
@@ -128,7 +127,7 @@ def check_causal(session: Session, ids: Sequence[int]) -> None:
 def _refuse_leaks(backend: Backend, plain: dict[TokenSequence, Scored]) -> None:
     """Compare sequences of one length, on which a rotary base may depend, as far as their tokens are equal."""
     for (one, scored), (other, again) in combinations(plain.items(), 2):
-        equal = common_length(one.ids, other.ids) - one.start
+        equal = len(common([one.ids, other.ids])) - one.start
         if len(one.ids) != len(other.ids) or one.start != other.start or equal <= 0:
             continue
         if (leak := _difference(scored.first(equal), again)) > LEAK * backend.rounding.ceiling:

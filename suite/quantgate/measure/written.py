@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +51,6 @@ def read_left(path: Path, prompts: str) -> Written:
     if written.prompts != prompts:
         raise MeasurementError(f"{path}: the reference was asked other prompts: delete it")
     return written
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two texts have in common at their beginnings."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def ends_in_loop(ids: Sequence[int]) -> bool:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantgate.backends.tree import TokenSequence, TokenTree, batches, build_tree, plan
-
-if TYPE_CHECKING:
-    pass
-
+from quantgate.backends.tree import TokenSequence, TokenTree, batches, build_tree, common_length, plan
 
 VOCABULARY = 6
 """Few tokens: random sequences then share much."""
@@ -30,6 +24,14 @@ def ids_of(tree: TokenTree) -> str:
 def targets_of(tree: TokenTree) -> list[list[tuple[int, str]]]:
     """Per sequence: the node whose logits are needed, and the token whose score they give."""
     return [[(tree.rows[row], chr(token + ord("a"))) for row, token in pairs] for pairs in tree.targets]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "length"),
+    [([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 2), ([1], [2], 0), ([1, 2], [1, 2], 2), ([], [1], 0)],
+)
+def test_how_far_two_texts_are_the_same(one: list[int], other: list[int], length: int) -> None:
+    assert common_length(one, other) == common_length(other, one) == length
 
 
 def test_a_single_sequence_is_a_chain_without_its_last_token() -> None:

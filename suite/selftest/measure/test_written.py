@@ -6,15 +6,7 @@ from pathlib import Path
 
 import pytest
 from quantgate.errors import MeasurementError
-from quantgate.measure.written import Written, common_length, ends_in_loop, leave, read_left
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "length"),
-    [([1, 2, 3], [1, 2, 4], 2), ([1, 2], [1, 2, 3], 2), ([1], [2], 0), ([1, 2], [1, 2], 2), ([], [1], 0)],
-)
-def test_how_far_two_texts_are_the_same(one: list[int], other: list[int], length: int) -> None:
-    assert common_length(one, other) == common_length(other, one) == length
+from quantgate.measure.written import Written, ends_in_loop, leave, read_left
 
 
 @pytest.mark.parametrize(

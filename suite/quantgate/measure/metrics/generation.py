@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from quantgate.backends.base import Stops
-from quantgate.backends.tree import TokenSequence
+from quantgate.backends.tree import TokenSequence, common_length
 from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Prompts
@@ -24,7 +24,7 @@ from quantgate.jobs import Asked, Needs
 from quantgate.measure.groups import Column, Group, InChat, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
-from quantgate.measure.written import Written, common_length, leave, of_texts, read_left, write
+from quantgate.measure.written import Written, leave, of_texts, read_left, write
 from quantgate.records import Declared, Metric, Scalar
 
 NEAR = 0.1

@@ -13,12 +13,11 @@ from functools import partial
 from pydantic import Field
 
 from quantgate.backends.base import NamesLikeliest, Serves
-from quantgate.backends.tree import TokenSequence
+from quantgate.backends.tree import TokenSequence, common_length
 from quantgate.files import hash_of
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Group, exact
 from quantgate.measure.session import Session
-from quantgate.measure.written import common_length
 from quantgate.records import Declared, Metric, Record, Scalar
 
 
