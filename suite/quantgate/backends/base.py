@@ -87,7 +87,24 @@ class Sizes:
     learned: bool = False
 
 
-class Backend(Protocol):
+class Steps(Protocol):
+    """Capability `steps`: a text is processed and then continued token by token through the library's cache."""
+
+    def reserve(self, tokens: int, sequences: int) -> None:
+        """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached. `logits` needs it
+        too."""
+
+    def prefill(self, ids: Sequence[int]) -> None:
+        """Clear the cache, process `ids`, wait for the device."""
+
+    def decode(self, ids: Sequence[int]) -> None:
+        """Process `ids` one at a time, as generation does, waiting for the device after each: nothing is sampled."""
+
+    def next_logits(self) -> NDArray[np.float32]:
+        """Next-token logits, shape [vocabulary], after what `prefill` and `decode` processed last."""
+
+
+class Backend(Steps, Protocol):
     """What most libraries can do: every one has `sizes` and `facts`. A metric group calls what its `capabilities` name,
     and no more."""
 
@@ -106,29 +123,16 @@ class Backend(Protocol):
     def lengths(self) -> list[int]:
         """Numbers of tokens that the model's configuration names (`lengths_in`)."""
 
-    def reserve(self, tokens: int, sequences: int) -> None:
-        """Make room for `tokens` cached tokens in up to `sequences` sequences; drops what was cached. `steps` needs it
-        too."""
-
     def logits(self, tree: TokenTree) -> NDArray[np.float32]:
         """Next-token logits, shape [len(tree.rows), vocabulary], valid until the next call. Of what the call before had
         in the cache, the first `tree.past` tokens are still there, and the rest is not. A chain (`tree.is_chain`) is
         computed as the library computes a text; any exception for another tree says that it cannot be shared."""
 
-    # Capability `steps`: a text is processed and then continued token by token through the library's cache.
+    # Capability `timings`.
 
     @property
     def settings(self) -> str:
         """How `prefill` and `decode` compute, where that is a choice (batch sizes, cache): a condition of timings."""
-
-    def prefill(self, ids: Sequence[int]) -> None:
-        """Clear the cache, process `ids`, wait for the device."""
-
-    def decode(self, ids: Sequence[int]) -> None:
-        """Process `ids` one at a time, as generation does, waiting for the device after each: nothing is sampled."""
-
-    def next_logits(self) -> NDArray[np.float32]:
-        """Next-token logits, shape [vocabulary], after what `prefill` and `decode` processed last."""
 
     # Capability `weights`.
 

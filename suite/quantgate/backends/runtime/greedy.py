@@ -4,22 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from quantgate.backends.base import Stops
+from quantgate.backends.base import Steps, Stops
 from quantgate.errors import MeasurementError
-
-
-class Steps(Protocol):
-    """What of the capability `steps` it takes; `quantgate.backends.base.Backend` says what the methods do."""
-
-    def reserve(self, tokens: int, sequences: int) -> None: ...
-    def prefill(self, ids: Sequence[int]) -> None: ...
-    def decode(self, ids: Sequence[int]) -> None: ...
-    def next_logits(self) -> NDArray[np.float32]: ...
 
 
 def continue_greedily(backend: Steps, ids: Sequence[int], limit: int, stops: Stops) -> list[int]:
