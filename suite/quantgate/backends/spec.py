@@ -94,23 +94,16 @@ class BackendSpec:
     def missing(self, scheme_options: Mapping[str, Any] | None = None) -> str:
         """Say why no scheme, or this one, runs here: which library is not installed, and how it is; empty: it runs."""
         missing = not_installed(self.libraries)
-        return missing or (self._validated(scheme_options).why_not() if scheme_options else "")
+        return missing or (self.parsed(scheme_options).why_not() if scheme_options else "")
 
     def can(self, scheme_options: Mapping[str, Any]) -> frozenset[Capability]:
         """Return the capabilities under a scheme."""
-        options = self._validated(scheme_options)
+        options = self.parsed(scheme_options)
         every = self.capabilities.union(*(IMPLIED.get(one, ()) for one in self.capabilities))
         return every - options.lacks() - ({"timings"} if options.is_simulated() else set())
 
-    def by_token(self, scheme_options: Mapping[str, Any]) -> bool:
-        """Return whether a scheme computes each token of a text by itself."""
-        return self._validated(scheme_options).by_token()
-
-    def further_libraries(self, scheme_options: Mapping[str, Any]) -> dict[str, str]:
-        """Return versions and builds of libraries that the scheme needs beyond `libraries`."""
-        return self._validated(scheme_options).further_libraries()
-
-    def _validated(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
+    def parsed(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
+        """Return the options of a scheme as the backend's model has them."""
         # Bits are 0 where the checkpoint has not been read yet.
         return self.options.model_validate({**scheme_options, "bits": scheme_options.get("bits") or None})
 

@@ -248,7 +248,7 @@ class Bench:
     def fingerprint(self, cell: Cell, facts: Facts | None = None) -> str:
         """Return a hash that is equal for equal work: cell, workload, libraries, variables, code that measures,
         threads, machine. facts: of another machine (`work_facts`)."""
-        further = backends()[cell.backend].further_libraries(cell.scheme_options)
+        further = backends()[cell.backend].parsed(cell.scheme_options).further_libraries()
         return hash_of(
             [
                 cell.model_dump(exclude=NO_WORK),

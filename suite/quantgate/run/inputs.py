@@ -67,7 +67,7 @@ def _check_in_process(matrix: Matrix) -> None:
 
 
 def _way(cell: Cell) -> str:
-    by_token = backends()[cell.backend].by_token(cell.scheme_options)
+    by_token = backends()[cell.backend].parsed(cell.scheme_options).by_token()
     return SINGLY if by_token else "many tokens at once"
 
 

@@ -189,7 +189,7 @@ def test_weights_that_become_floats_have_no_timings_of_their_own() -> None:
 def test_the_libraries_of_a_method_are_told_by_version_and_build() -> None:
     """Of those that only some schemes need, too: an edited one is measured anew."""
     quantization = {"method": "bitsandbytes", "load_in_8bit": True}
-    libraries = BACKEND.further_libraries(scheme(quantization))
+    libraries = BACKEND.parsed(scheme(quantization)).further_libraries()
     assert libraries == libraries_of("bitsandbytes")
     assert libraries.keys() == {"bitsandbytes", "build of bitsandbytes"}
     assert libraries["build of bitsandbytes"] == builds()["build of bitsandbytes"]

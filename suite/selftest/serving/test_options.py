@@ -67,8 +67,8 @@ def test_another_build_of_the_program_is_another_environment(
     program.write_bytes(b"one")
     program.chmod(0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
-    first = BACKEND.further_libraries(GOOD)
+    first = BACKEND.parsed(GOOD).further_libraries()
     assert list(first) == ["server llama-server"]
     program.write_bytes(b"two")
-    assert BACKEND.further_libraries(GOOD) != first
-    assert not BACKEND.further_libraries(ELSEWHERE)
+    assert BACKEND.parsed(GOOD).further_libraries() != first
+    assert not BACKEND.parsed(ELSEWHERE).further_libraries()
