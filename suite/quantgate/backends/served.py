@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from quantgate.backends.llamacpp import Ftype
+from quantgate.backends import llamacpp
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
 from quantgate.machine.environment import variables
 from quantgate.serving.programs import program, why_missing
@@ -47,7 +47,7 @@ class Options(SchemeOptions):
     start_limit: float = Field(default=300.0, gt=0)
     answer_limit: float = Field(default=120.0, gt=0)
     top: int = Field(default=20, ge=1, le=1000)
-    ftype: Ftype | None = None
+    ftype: llamacpp.Ftype | None = None
     imatrix: str | None = None
 
     @model_validator(mode="after")
@@ -124,8 +124,5 @@ BACKEND = BackendSpec(
     capabilities=frozenset({"scores", "tops", "generates", "tokenizes", "serves"}),
     load=loader(RUNTIME),
     imports=(RUNTIME,),
-    unused=frozenset({
-        "accelerate", "bitsandbytes", "datasets", "gguf", "lm_eval", "safetensors", "tokenizers", "torch",
-        "transformers",
-    }),
-)  # fmt: skip
+    unused=llamacpp.BACKEND.unused,
+)

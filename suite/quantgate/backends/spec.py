@@ -91,10 +91,9 @@ class BackendSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     unused: frozenset[str] = frozenset({"datasets", "llama-cpp-python", "llama.cpp", "lm_eval"})
 
-    def missing(self, scheme_options: Mapping[str, Any] | None = None) -> str:
-        """Say why no scheme, or this one, runs here: which library is not installed, and how it is; empty: it runs."""
-        missing = not_installed(self.libraries)
-        return missing or (self.parsed(scheme_options).why_not() if scheme_options else "")
+    def missing(self, scheme_options: Mapping[str, Any]) -> str:
+        """Say why a scheme does not run here: which library is not installed, and how it is; empty: it runs."""
+        return not_installed(self.libraries) or self.parsed(scheme_options).why_not()
 
     def can(self, scheme_options: Mapping[str, Any]) -> frozenset[Capability]:
         """Return the capabilities under a scheme."""

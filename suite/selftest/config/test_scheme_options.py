@@ -103,8 +103,9 @@ def test_backends_are_read_without_the_libraries_that_compute() -> None:
 
 def test_a_backend_whose_library_is_not_installed_says_how_it_is() -> None:
     spec = replace(backends()["llmcompressor"], libraries={"json": "json", "no_such_module": "some-package"})
-    assert spec.missing() == "no_such_module is not installed: pip install some-package"
-    assert not replace(spec, libraries={"json": "json"}).missing()
+    options = {"bits": 4, "dtype": "float32", "method": "rtn"}
+    assert spec.missing(options) == "no_such_module is not installed: pip install some-package"
+    assert not replace(spec, libraries={"json": "json"}).missing(options)
 
 
 @pytest.mark.parametrize(
