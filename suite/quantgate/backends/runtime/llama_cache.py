@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import re
 from collections.abc import Iterable
 
+import llama_cpp
 from llama_cpp._ggml import libggml
 
 from quantgate.errors import MeasurementError
@@ -46,19 +46,12 @@ def cache_bytes(lines: Iterable[str], keys: int, values: int) -> int | None:
 
 def type_number(name: str) -> int:
     """Return ggml's number of a type. Raises MeasurementError where this build has none of that name."""
-    numbers = _type_numbers()
+    libggml.ggml_type_name.restype = ctypes.c_char_p
+    names = map(libggml.ggml_type_name, range(llama_cpp.GGML_TYPE_COUNT))
+    numbers = {text.decode(): number for number, text in enumerate(names) if text}
     if name not in numbers:
         raise MeasurementError(f"this llama-cpp-python has no type {name!r}; it has {', '.join(numbers)}")
     return numbers[name]
-
-
-@functools.cache
-def _type_numbers() -> dict[str, int]:
-    from llama_cpp import GGML_TYPE_COUNT
-
-    libggml.ggml_type_name.restype = ctypes.c_char_p
-    names = (libggml.ggml_type_name(number) for number in range(GGML_TYPE_COUNT))
-    return {name.decode(): number for number, name in enumerate(names) if name}
 
 
 def _row_bytes(name: str, width: int) -> int:

@@ -24,6 +24,7 @@ from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.runtime.llama_split import spread, visible_gpus
 from quantgate.backends.tree import TokenTree
 from quantgate.checkpoint.contents import gguf_parts
+from quantgate.checkpoint.gguf_header import read_header
 from quantgate.checkpoint.template import Message
 from quantgate.errors import MeasurementError
 
@@ -47,17 +48,17 @@ class LlamaCpp:
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = options.get("n_gpu_layers", 0)
-        self._offload = options["device"] != "cpu"
-        if not self._offload:
+        self._offload = options["device"] == "cuda"
+        if self._offload:
+            if not llama_cpp.llama_supports_gpu_offload():
+                raise MeasurementError(
+                    "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
+                )
+            self._shares = spread(params, options, visible_gpus())
+        else:
             # A build for GPUs computes large batches there, whatever n_gpu_layers is: it is given no device at all.
             self._no_devices = (ctypes.c_void_p * 1)(None)
             params.devices = ctypes.addressof(self._no_devices)
-        if options["device"] == "cuda" and not llama_cpp.llama_supports_gpu_offload():
-            raise MeasurementError(
-                "this llama-cpp-python was built without CUDA: rebuild it with CMAKE_ARGS=-DGGML_CUDA=on"
-            )
-        if self._offload:
-            self._shares = spread(params, options, visible_gpus())
         self._checkpoint = checkpoint
         self._threads = threads
         self._ftype = options.get("ftype", "")
@@ -225,15 +226,8 @@ class LlamaCpp:
 
     def _metadata(self) -> dict[str, int]:
         """Return the whole numbers of the GGUF file's header, but for lists."""
-        numbers: dict[str, int] = {}
-        room = ctypes.create_string_buffer(256)
-        for index in range(llama_cpp.llama_model_meta_count(self._model)):
-            llama_cpp.llama_model_meta_key_by_index(self._model, index, room, len(room))
-            key = room.value.decode(errors="replace")
-            llama_cpp.llama_model_meta_val_str_by_index(self._model, index, room, len(room))
-            if room.value.isdigit():
-                numbers[key] = int(room.value)
-        return numbers
+        values = read_header(self._checkpoint).values
+        return {key: value for key, value in values.items() if isinstance(value, int)}
 
     def facts(self) -> dict[str, str | int | float | bool | None]:
         facts: dict[str, str | int | float | bool | None] = {
