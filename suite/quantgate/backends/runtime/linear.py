@@ -23,17 +23,8 @@ def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:
     Not among them: embeddings (of tokens and positions), the head, convolutions, norms, biases, the few rows of a
     router that is no linear layer of its own.
     """
-    return {name: parameter for name, (_, parameter) in _weights_of(model).items()}
-
-
-def is_transposed(model: Any, name: str) -> bool:
-    """Return whether a weight has its inputs before its outputs."""
-    return isinstance(_weights_of(model)[name][0], Conv1D)
-
-
-def _weights_of(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
     head = model.get_output_embeddings()
-    weights: dict[str, tuple[Any, torch.nn.Parameter]] = {}
+    weights: dict[str, torch.nn.Parameter] = {}
     seen: set[int] = set()
     for module_name, module in model.named_modules():
         if module is head or isinstance(module, (torch.nn.Embedding, torch.nn.modules.conv._ConvNd)):
@@ -41,8 +32,13 @@ def _weights_of(model: Any) -> dict[str, tuple[Any, torch.nn.Parameter]]:
         for key, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen and _is_linear(module, key, parameter):
                 seen.add(id(parameter))
-                weights[f"{module_name}.{key}"] = (module, parameter)
+                weights[f"{module_name}.{key}"] = parameter
     return weights
+
+
+def is_transposed(model: Any, name: str) -> bool:
+    """Return whether a weight has its inputs before its outputs."""
+    return isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D)
 
 
 def _is_linear(module: Any, key: str, parameter: torch.nn.Parameter) -> bool:
