@@ -79,14 +79,7 @@ class Continuing:
         try:
             for ids in ([0, 0], [0]):
                 self._forward(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            LookupError,
-            NotImplementedError,
-        ) as error:
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
             if is_out_of_memory(error):
                 raise
             return False

@@ -64,20 +64,19 @@ def gpus_of(device_map: Mapping[str, int | str | torch.device]) -> list[torch.de
     """Return the GPUs of a model that the library has split, each once. device_map: by module, where it was put. Raises
     MeasurementError where that is no GPU: weights that are fetched for each pass are neither in the memory nor in the
     time of the scheme."""
-    devices = dict.fromkeys(
-        torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
-        for place in device_map.values()
-        if place != "disk"
-    )
-    left = [module or "the model" for module, place in device_map.items() if not _is_gpu(place)]
+    gpus = [_gpu(place) for place in device_map.values()]
+    left = [module or "the model" for module, gpu in zip(device_map, gpus, strict=True) if gpu is None]
     if left:
         raise MeasurementError(
             f"device_map leaves {left[0]}{f' and {len(left) - 1} more parts' if len(left) > 1 else ''} outside of the "
             f"GPUs, of which there are {torch.cuda.device_count()}: give the cell more of them "
             "(`resources`, gpus), or quantize to fewer bits"
         )
-    return list(devices)
+    return list(dict.fromkeys(filter(None, gpus)))
 
 
-def _is_gpu(place: int | str | torch.device) -> bool:
-    return isinstance(place, int) or (place != "disk" and torch.device(place).type == "cuda")
+def _gpu(place: int | str | torch.device) -> torch.device | None:
+    """Return the GPU that a place names; None: it is none."""
+    if isinstance(place, int):
+        return torch.device("cuda", place)
+    return torch.device(place) if str(place).startswith("cuda") else None

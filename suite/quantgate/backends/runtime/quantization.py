@@ -27,16 +27,14 @@ def configuration(quantization: Mapping[str, Any]) -> Any:
         method += "_4bit" if settings.get("load_in_4bit") else "_8bit"
     try:
         if method == "torchao":
-            settings["quant_type"] = _torchao(_as_table(settings["quant_type"]))
+            quant_type = settings["quant_type"]
+            table = {"type": quant_type} if isinstance(quant_type, str) else quant_type
+            settings["quant_type"] = _torchao(table)
         return AUTO_QUANTIZATION_CONFIG_MAPPING[method](**settings)
     except Exception as error:  # whatever a library raises of its options
         raise MeasurementError(
             f"quantization: {method} does not accept {settings}: {in_one_line(error)}"
         ) from error
-
-
-def _as_table(quant_type: Any) -> Any:
-    return {"type": quant_type} if isinstance(quant_type, str) else quant_type
 
 
 def _torchao(value: Any) -> Any:
