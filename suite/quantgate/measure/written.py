@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from quantgate.backends.base import Generates, Stops
 from quantgate.cache.kept import keep
-from quantgate.errors import MeasurementError
+from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
 from quantgate.measure.groups import paired
 from quantgate.measure.session import Session
@@ -62,6 +62,21 @@ def ends_in_loop(ids: Sequence[int]) -> bool:
         if len(tail) == span and all(a == b for a, b in zip(tail, tail[size:], strict=False)):
             return True
     return False
+
+
+def check_room(
+    session: Session, group: str, prompts: Sequence[list[int]], limit: int, what: str, otherwise: str
+) -> None:
+    """Raise UnmeasurableError where `limit` tokens after the longest of the prompts would not fit into the model's
+    positions. what: the prompts, in words. otherwise: what else helps than fewer tokens."""
+    positions, longest = session.backend.sizes().positions, max(map(len, prompts))
+    if positions is not None and longest + limit > positions:
+        room = positions - longest
+        fewer = f"set tokens of the tier's {group} to {room:,} at the most, or " if room > 1 else ""
+        raise UnmeasurableError(
+            f"{what}: the model has {positions:,} positions, the longest prompt has {longest:,} tokens and a text up "
+            f"to {limit:,}: {fewer}{otherwise}"
+        )
 
 
 def write(

@@ -151,8 +151,8 @@ def test_a_task_that_does_not_fit_leaves_the_others(tmp_path: Path, backend: Any
     assert "answers/gsm8k/solved" in metrics
     assert not [name for name in metrics if "long" in name or "vast" in name or "pooled" in name]
     message = (
-        "the model has 512 positions, the longest prompt has 500 tokens and an answer up to 24: "
-        "set tokens of the tier's answers to 12 at the most, or a lower fewshot, or leave the task out"
+        "the model has 512 positions, the longest prompt has 500 tokens and a text up to 24: "
+        "set tokens of the tier's answers to 12 at the most, or set a lower fewshot, or leave the task out"
     )
     assert message in session.unmeasured["answers/long"]
     assert "up to 24: set a lower fewshot, or leave the task out" in session.unmeasured["answers/vast"]

@@ -163,7 +163,7 @@ def test_a_text_beyond_the_positions_is_no_loss_of_other_groups(asked: Here) -> 
         def sizes(self) -> Sizes:
             return Sizes(vocabulary=VOCABULARY, positions=7)
 
-    message = "7 positions, the longest of the prompts 'mine' 3 tokens, .*: set tokens .* to 4 at the most"
+    message = "^prompts 'mine': .* 7 positions, .* has 3 tokens .*: set tokens .* to 4 at the most"
     with pytest.raises(UnmeasurableError, match=message):
         measured(asked, Short(), reference=True)
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from pydantic import Field
 
 from quantgate.backends.base import Stops
-from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Questions
 from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import Column, Group, InChat, Names, paired
 from quantgate.measure.session import Session
-from quantgate.measure.written import of_texts, write
+from quantgate.measure.written import check_room, of_texts, write
 from quantgate.records import Declared, Metric, Scalar
 from quantgate.supply.marks import mark
 
@@ -94,7 +94,8 @@ def _of_task(
 ) -> dict[str, Metric]:
     questions = session.questions(name)
     limit = options.tokens or questions.limit
-    _check_room(session, questions, limit)
+    otherwise = "set a lower fewshot, or leave the task out"
+    check_room(session, "answers", questions.items, limit, f"task {questions.name!r}", otherwise)
     texts = _write(session, questions, limit, progress)
     answers = [answer_of(session, questions, text) for text in texts]
     marks = mark(questions, answers, session.nltk_data)
@@ -119,18 +120,6 @@ def _of_task(
             marks.solved, {**conditions, "metric": marks.metric}, raw={"by filter": shares}
         ),
     }
-
-
-def _check_room(session: Session, questions: Questions, limit: int) -> None:
-    """Raise UnmeasurableError for an answer that would not fit into the model's positions."""
-    positions, longest = session.backend.sizes().positions, max(map(len, questions.items))
-    if positions is not None and longest + limit > positions:
-        room = positions - longest
-        remedy = f"set tokens of the tier's answers to {room:,} at the most, or" if room > 0 else "set"
-        raise UnmeasurableError(
-            f"task {questions.name!r}: the model has {positions:,} positions, the longest prompt has {longest:,} "
-            f"tokens and an answer up to {limit:,}: {remedy} a lower fewshot, or leave the task out"
-        )
 
 
 def _write(

@@ -17,14 +17,14 @@ from pydantic import Field
 
 from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence, common_length
-from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Prompts
 from quantgate.jobs import Asked, Needs
 from quantgate.measure.groups import Column, Group, InChat, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
-from quantgate.measure.written import Written, leave, of_texts, read_left, write
+from quantgate.measure.written import Written, check_room, leave, of_texts, read_left, write
 from quantgate.records import Declared, Metric, Scalar
 
 NEAR = 0.1
@@ -53,7 +53,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """
     options = session.options("generation", Options)
     prompts = session.prompts(options.prompts)
-    _check_room(session, options, prompts)
+    what = f"prompts {options.prompts!r}"
+    check_room(session, "generation", prompts.items, options.tokens, what, "take other prompts")
     path = session.left_for("generation")
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
@@ -79,18 +80,6 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         metrics |= of_texts("generation", texts, prompts.ends, options.tokens, conditions)
         metrics["generation/divergence"] = _divergence(texts, reference, conditions)
     return metrics
-
-
-def _check_room(session: Session, options: Options, prompts: Prompts) -> None:
-    """Raise UnmeasurableError for a text that would not fit into the model's positions."""
-    positions, longest = session.backend.sizes().positions, max(map(len, prompts.items))
-    if positions is not None and longest + options.tokens > positions:
-        room = positions - longest
-        remedy = f"set tokens of the tier's generation to {room:,} at the most, or " if room > 1 else ""
-        raise UnmeasurableError(
-            f"the model has {positions:,} positions, the longest of the prompts {options.prompts!r} {longest:,} "
-            f"tokens, and a text up to {options.tokens:,}: {remedy}take other prompts"
-        )
 
 
 def _write(session: Session, options: Options, prompts: Prompts, count: int) -> list[list[int]]:
