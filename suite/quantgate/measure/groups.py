@@ -215,6 +215,14 @@ def exact(
     return Metric(kind="exact", value=value, unit=unit, better=better, conditions=conditions, **further)
 
 
+def level(
+    value: float, conditions: dict[str, Scalar], *, unit: str, better: Better = "lower", **further: Any
+) -> Metric:
+    """Return a metric of which each process has one value. further: other fields of `Metric`."""
+    fields = {"samples": [value], "conditions": conditions, **further}
+    return Metric(kind="level", value=value, unit=unit, better=better, **fields)
+
+
 def of_blocks(
     sums: NDArray[np.float64],
     sizes: NDArray[np.int64],
@@ -224,9 +232,10 @@ def of_blocks(
     better: Better = "lower",
     link: Link = "identity",
     value: float | None = None,
+    **further: Any,
 ) -> Metric:
     """Return the paired metric sum(sums) / sum(sizes), or its exponential (`link`); its samples are those of blocks.
-    value: in place of that quotient, where it was summed up more exactly."""
+    value: in place of that quotient, where it was summed up more exactly. further: other fields of `Metric`."""
     value, slope = float(sums.sum() / sizes.sum()) if value is None else value, 1.0
     if link == "exp":
         value = slope = math.exp(value)  # delta method
@@ -240,6 +249,7 @@ def of_blocks(
         samples=(sums / sizes).tolist(),
         weights=sizes.astype(float).tolist(),
         conditions=conditions,
+        **further,
     )
 
 
@@ -250,11 +260,11 @@ def ratio_stderr(sums: NDArray[np.float64], sizes: NDArray[np.int64]) -> float:
     return float(math.sqrt(n / (n - 1) * (rest**2).sum()) / sizes.sum())
 
 
-def with_blocks(weights: list[float], windows: int, *, unit: str, link: Link = "identity") -> Metric:
-    """Return a metric as it will be, with blocks of these weights and values that stand for none (`Group.expected`)."""
+def with_blocks(sizes: list[int], windows: int, *, unit: str, link: Link = "identity") -> Metric:
+    """Return a metric as it will be, with blocks of these sizes and values that stand for none (`Group.expected`)."""
     return Metric(
-        kind="paired", value=1.0, unit=unit, better="lower", link=link, samples=[0.0] * len(weights), weights=weights,
-        conditions={"windows": windows},
+        kind="paired", value=1.0, unit=unit, better="lower", link=link, samples=[0.0] * len(sizes),
+        weights=[float(size) for size in sizes], conditions={"windows": windows},
     )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class Options(perplexity.Options):
     @property
     def long(self) -> bool:
         """Whether a third of a window has enough scored tokens."""
-        return (self.n_ctx - perplexity.first_scored(self)) // 3 >= LONG
+        return _rows(self) // 3 >= LONG
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
@@ -68,11 +68,10 @@ class Options(perplexity.Options):
 
 def expected(options: Options) -> dict[str, Metric]:
     """Return the gated metrics with as many samples as they will have."""
-    weights = {"kl_mean": perplexity.weights_of(options)}
+    sizes = {"kl_mean": perplexity.sizes_of(options)}
     if options.thirds:
-        of_third = [float(size) for size in _third(options)] * options.windows
-        weights |= {"kl_early": of_third, "kl_late": of_third}
-    return {f"divergence/{n}": with_blocks(w, options.windows, unit="nats") for n, w in weights.items()}
+        sizes["kl_early"] = sizes["kl_late"] = _third(options) * options.windows
+    return {f"divergence/{n}": with_blocks(s, options.windows, unit="nats") for n, s in sizes.items()}
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -93,8 +92,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         return {}
     tokens = _compare(session, options, windows, path)
     conditions = _conditions(session, options)
-    sizes = _sizes(options)
-    metrics = _metrics(tokens, sizes, conditions)
+    metrics = _metrics(tokens, options, conditions)
     states_cache = isinstance(session.backend, HasCache) and session.backend.states_cache
     if options.thirds or (states_cache and options.long):
         metrics |= _thirds(tokens.kl, options, conditions)
@@ -105,11 +103,6 @@ def _conditions(session: Session, options: Options) -> dict[str, Scalar]:
     scored = options.windows * _rows(options)
     text = session.text(options.text)
     return {**perplexity.conditions_of(session, text, options, scored), "reference": session.reference}
-
-
-def _sizes(options: Options) -> list[int]:
-    """Return the tokens of each block of all windows."""
-    return [b - a for a, b in perplexity.blocks(options)] * options.windows
 
 
 def _of_likeliest(
@@ -130,7 +123,7 @@ def _of_likeliest(
     ids = [window.ids[-_rows(options) :] for window in windows]
     tokens, width = of_answers(Reference(path, len(windows) * _rows(options)), answers, ids)
     # With another number of likeliest tokens it is another bound.
-    metrics = _metrics(tokens, _sizes(options), {**_conditions(session, options), "likeliest": width})
+    metrics = _metrics(tokens, options, {**_conditions(session, options), "likeliest": width})
     kept = {name: metrics[f"divergence/{name}"] for name in ("delta_p_rms", "same_top")}
     kept["kl_topk"] = metrics["divergence/kl_mean"]
     return {f"divergence/{name}": metric for name, metric in kept.items()}
@@ -190,9 +183,10 @@ def _compare(session: Session, options: Options, windows: Sequence[TokenSequence
     return Divergence(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _metrics(tokens: Divergence, sizes: list[int], conditions: dict[str, Scalar]) -> dict[str, Metric]:
-    """Return the metrics of all scored tokens; sizes: tokens of each block. Mean and rate are paired block by block; a
-    root mean square, a quantile and a maximum are no means of blocks, and are exact."""
+def _metrics(tokens: Divergence, options: Options, conditions: dict[str, Scalar]) -> dict[str, Metric]:
+    """Return the metrics of all scored tokens. Mean and rate are paired block by block; a root mean square, a quantile
+    and a maximum are no means of blocks, and are exact."""
+    sizes = perplexity.sizes_of(options)
     edges = np.cumsum([0, *sizes])
     squares = tokens.delta_p**2
     rms = math.sqrt(squares.mean())

@@ -134,9 +134,7 @@ def _agreement(
     less = np.array([sum(before) - one.total for before, one in zip(reference.logprobs, scored, strict=True)])
     raw = {"texts": hash_of(reference.texts)}
     return {
-        "generation/agreement": of_blocks(
-            same, sizes, conditions, unit="fraction", better="higher"
-        ).model_copy(update={"raw": raw}),
+        "generation/agreement": of_blocks(same, sizes, conditions, unit="fraction", better="higher", raw=raw),
         "generation/shift": of_blocks(less, sizes, conditions, unit="nats"),
     }
 

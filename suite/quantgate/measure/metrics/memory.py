@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pydantic import Field
 
 from quantgate.backends.base import HasCache, Weights
 from quantgate.errors import UnmeasurableError
-from quantgate.measure.groups import Column, Group, exact
+from quantgate.measure.groups import Column, Group, exact, level
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.records import QUANTIZED_SHARE, Declared, Metric, Record, Scalar
@@ -69,14 +68,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         else:
             metrics["memory/cache_bytes"] = exact(size, lengths, unit="bytes")
     for phase, peak in peaks.items():
-        metrics[f"memory/peak_{phase}_anonymous"] = _level(
-            peak.anonymous, phase_conditions, raw, peak.as_dict()
+        by_kind = {kind: [value] for kind, value in peak.as_dict().items()}
+        metrics[f"memory/peak_{phase}_anonymous"] = level(
+            peak.anonymous, phase_conditions, unit="bytes", raw=by_kind | raw
         )
-    highest = max(p.resident for p in peaks.values())
-    metrics["memory/peak_resident"] = _level(highest, phase_conditions, raw)
+    highest = {"resident": max(p.resident for p in peaks.values())}
     for kind in peaks["prefill"].device:
-        highest = max(p.device.get(kind, 0) for p in peaks.values())
-        metrics[f"memory/peak_{kind}"] = _level(highest, phase_conditions, raw)
+        highest[kind] = max(p.device.get(kind, 0) for p in peaks.values())
+    for kind, value in highest.items():
+        metrics[f"memory/peak_{kind}"] = level(value, phase_conditions, unit="bytes", raw=raw)
     return metrics
 
 
@@ -88,20 +88,6 @@ def _sizes(weights: Weights, conditions: dict[str, Scalar]) -> dict[str, Metric]
     if (share := weights.quantized_share) is not None:
         sizes[QUANTIZED_SHARE] = exact(share, conditions, unit="fraction", better="higher")
     return sizes
-
-
-def _level(
-    value: float, conditions: dict[str, Scalar], raw: dict[str, Any], parts: dict[str, int] | None = None
-) -> Metric:
-    return Metric(
-        kind="level",
-        value=value,
-        unit="bytes",
-        better="lower",
-        samples=[value],
-        conditions=conditions,
-        raw={**{key: [part] for key, part in (parts or {}).items()}, **raw},
-    )
 
 
 GROUP = Group(

@@ -47,7 +47,7 @@ def needs(options: Options) -> Needs:
 
 def expected(options: Options) -> dict[str, Metric]:
     """Return the gated metrics with as many samples as they will have."""
-    return {"perplexity": with_blocks(weights_of(options), options.windows, unit="", link="exp")}
+    return {"perplexity": with_blocks(sizes_of(options), options.windows, unit="", link="exp")}
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -103,9 +103,9 @@ def blocks(options: Options) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def weights_of(options: Options) -> list[float]:
+def sizes_of(options: Options) -> list[int]:
     """Return the scored tokens of each block of all windows."""
-    return [float(b - a) for a, b in blocks(options)] * options.windows
+    return [b - a for a, b in blocks(options)] * options.windows
 
 
 def windows_of(session: Session, options: Options, start: int) -> list[TokenSequence]:

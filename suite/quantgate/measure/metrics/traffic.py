@@ -16,7 +16,7 @@ from pydantic import Field
 
 from quantgate.backends.base import Serves
 from quantgate.machine.environment import machine
-from quantgate.measure.groups import Group
+from quantgate.measure.groups import Group, level
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.records import Declared, Metric, Record, Scalar
@@ -59,7 +59,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     counted = sum(len(one) - many for many, one in prompts)
     with watched(backend.processor_seconds) as raw:
         levels = backend.traffic(prompts, options.tokens, lambda done: session.progress(done, counted))
-    raw["client"] = [max(level.client_share for level in levels)]
+    raw["client"] = [max(load.client_share for load in levels)]
     raw["doubts"] = [doubt(levels)]
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
@@ -71,9 +71,9 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "requests": options.requests,
     }
     metrics: dict[str, Metric] = {}
-    for level in levels:
-        metrics |= _of_level(level, options, conditions, raw)
-    rates = [len(level.first) * level.tokens / level.seconds for level in levels]
+    for load in levels:
+        metrics |= _of_level(load, options, conditions, raw)
+    rates = [len(load.first) * load.tokens / load.seconds for load in levels]
     if len(levels) > 1:
         of = f"{levels[-1].concurrency} by {levels[0].concurrency}"
         alike = {key: value for key, value in conditions.items() if key not in ("threads", "governor")}
@@ -87,24 +87,21 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             raw=raw,
         )
     most = max(options.concurrency)
-    metrics["traffic/client"] = Metric(
-        kind="level", value=levels[-1].client_share, unit="fraction", better="lower",
-        samples=[levels[-1].client_share], conditions={**conditions, "most": most}, raw=raw,
-    )  # fmt: skip
+    metrics["traffic/client"] = level(
+        levels[-1].client_share, {**conditions, "most": most}, unit="fraction", raw=raw
+    )
     memory = backend.peak_memory()
     if memory is None:
         session.notes["memory"] = "memory and weights are not measured: the server runs elsewhere"
     else:
-        metrics["traffic/memory"] = Metric(
-            kind="level", value=memory, unit="bytes", better="lower", samples=[memory],
-            conditions={"source": session.source_hash, "kernels": session.kernels, "most": most},
-        )  # fmt: skip
+        of_server = {key: conditions[key] for key in ("source", "kernels")}
+        metrics["traffic/memory"] = level(memory, {**of_server, "most": most}, unit="bytes")
     return metrics
 
 
 def doubt(levels: Sequence[Level]) -> str:
     """Say that the client may have been what was slow; empty: it was not."""
-    busiest = max(levels, key=lambda level: level.client_share)
+    busiest = max(levels, key=lambda load: load.client_share)
     if busiest.client_share <= MOST:
         return ""
     return (
@@ -121,10 +118,10 @@ def _prompts(session: Session, options: Options, many: int) -> list[list[int]]:
 
 
 def _of_level(
-    level: Level, options: Options, conditions: dict[str, Scalar], raw: dict[str, Any]
+    load: Level, options: Options, conditions: dict[str, Scalar], raw: dict[str, Any]
 ) -> dict[str, Metric]:
-    count, good = len(level.first), level.good(options.first_token, options.per_token)
-    begin = f"traffic/{level.concurrency}"
+    count, good = len(load.first), load.good(options.first_token, options.per_token)
+    begin = f"traffic/{load.concurrency}"
 
     def timed(samples: Sequence[float], work: float | None = None) -> Metric:
         middle = statistics.median(samples)
@@ -141,17 +138,16 @@ def _of_level(
 
     limits = {"first_token": options.first_token, "per_token": options.per_token}
     return {
-        f"{begin}/first_token": timed(level.first),
-        f"{begin}/first_token_95": timed([float(np.quantile(level.first, 0.95))]),
-        f"{begin}/per_token": timed(level.per_token),
-        f"{begin}/per_token_95": timed([float(np.quantile(level.per_token, 0.95))]),
-        f"{begin}/output": timed([level.seconds], count * level.tokens),
-        f"{begin}/requests": timed([level.seconds], count),
-        f"{begin}/goodput": Metric(
-            kind="level", value=good / level.seconds, unit="requests/s", better="higher",
-            samples=[good / level.seconds], conditions={**conditions, **limits}, raw=raw,
+        f"{begin}/first_token": timed(load.first),
+        f"{begin}/first_token_95": timed([float(np.quantile(load.first, 0.95))]),
+        f"{begin}/per_token": timed(load.per_token),
+        f"{begin}/per_token_95": timed([float(np.quantile(load.per_token, 0.95))]),
+        f"{begin}/output": timed([load.seconds], count * load.tokens),
+        f"{begin}/requests": timed([load.seconds], count),
+        f"{begin}/goodput": level(
+            good / load.seconds, {**conditions, **limits}, unit="requests/s", better="higher", raw=raw
         ),
-    }  # fmt: skip
+    }
 
 
 TIMED = ("first_token", "first_token_95", "per_token", "per_token_95", "output", "requests")
