@@ -17,7 +17,7 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
 from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, InChat, Names, paired
+from quantgate.measure.groups import Better, Column, Group, InChat, Names, paired
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, fastest_budget, way_of
@@ -67,7 +67,7 @@ def expected(options: Options) -> dict[str, Metric]:
     counts = {name: posed.items for name, posed in needs(options).tasks.items()}
     metrics = {
         f"accuracy/{task}/{name}": _metric(
-            name, [float(name == "acc")] * count, {"task": task, "items": count}
+            name, [float(name == "acc")] * count, {"task": task, "items": count}, answers=name == "acc"
         )
         for name in ("margin", "margin_norm", "acc")
         for task, count in counts.items()
@@ -165,13 +165,12 @@ def _metrics(
         "scoring": handshake.way,
         **session.attention,
         **further,
+        "fewshot": task.fewshot or None,
+        "chat": True if task.template else None,
+        "template": task.template or None,
     }
-    if task.fewshot:
-        conditions["fewshot"] = task.fewshot
-    if task.template:
-        conditions |= {"chat": True, "template": task.template}
     metrics = {
-        name: _metric(name, values, conditions, shares=task.results == "mass")
+        name: _metric(name, values, conditions, answers=name in ANSWERS and task.results != "mass")
         for name, values in samples.items()
     }
     first = next(iter(metrics))
@@ -179,16 +178,9 @@ def _metrics(
     return {f"accuracy/{task.name}/{name}": metric for name, metric in metrics.items()}
 
 
-def _metric(
-    name: str, values: list[float], conditions: dict[str, Scalar], *, shares: bool = False, **further: Any
-) -> Metric:
-    return paired(
-        values,
-        conditions,
-        unit=UNITS.get(name, "fraction"),
-        better="lower" if name in LESS_IS_BETTER else "higher",
-        **{"answers": name in ANSWERS and not shares, **further},
-    )
+def _metric(name: str, values: list[float], conditions: dict[str, Scalar], **further: Any) -> Metric:
+    better: Better = "lower" if name in LESS_IS_BETTER else "higher"
+    return paired(values, conditions, unit=UNITS.get(name, "fraction"), better=better, **further)
 
 
 def _mean(tasks: Sequence[Metric]) -> Metric:
