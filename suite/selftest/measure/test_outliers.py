@@ -73,12 +73,6 @@ def test_a_value_is_the_geometric_mean_of_layers_and_windows(here: Here) -> None
     assert here.progress[-1] == ("outliers", 1.0, 1)
 
 
-def test_a_backend_without_layers_is_refused(here: Here) -> None:
-    here.backend = Bigrams()
-    with pytest.raises(MeasurementError, match="does not show the inputs of its layers"):
-        here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
-
-
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> None:
     """More or fewer: both are another model than was accepted."""
