@@ -8,7 +8,6 @@ so at near ties alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from pydantic import Field
 
@@ -42,15 +41,14 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     assert isinstance(backend, NamesLikeliest)
     ids = session.text(options.text).ids
     prompts = [ids[n * options.context : (n + 1) * options.context] for n in range(options.prompts)]
-    alone, together = (
-        backend.generate_at_once(
-            prompts,
-            options.tokens,
-            concurrency,
-            partial(_progress, session, before, 2 * len(prompts)),
-        )
-        for concurrency, before in ((1, 0), (options.concurrency, len(prompts)))
-    )
+
+    def write(concurrency: int, before: int) -> list[list[int]]:
+        def progress(done: int) -> None:
+            session.progress(before + done, 2 * len(prompts))
+
+        return backend.generate_at_once(prompts, options.tokens, concurrency, progress)
+
+    alone, together = write(1, 0), write(options.concurrency, len(prompts))
     gaps = [
         _gap(backend, prompt, one, other)
         for prompt, one, other in zip(prompts, alone, together, strict=True)
@@ -68,10 +66,6 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "serving/apart": exact(float(len(gaps)), conditions, unit="texts"),
         "serving/retries": exact(float(backend.retries), {"source": session.source_hash}, unit="requests"),
     }
-
-
-def _progress(session: Session, before: int, total: int, done: int) -> None:
-    session.progress(before + done, total)
 
 
 def _gap(
