@@ -129,11 +129,6 @@ class Group:
     expected: Callable[[Any], dict[str, Metric]] = lambda options: {}
     as_measured: Callable[[Any, Mapping[str, Metric]], Any] = lambda options, metrics: options
 
-    @property
-    def module(self) -> str:
-        """The module that defines it."""
-        return self.measure.__module__
-
 
 @functools.cache
 def metric_groups() -> dict[str, Group]:

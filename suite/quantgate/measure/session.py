@@ -30,6 +30,7 @@ from quantgate.items import (
     Task,
     Text,
     opening_name,
+    part,
     tokens_in,
 )
 from quantgate.jobs import Job
@@ -194,16 +195,13 @@ class Session:
     @property
     def attention(self) -> dict[str, Scalar]:
         """A condition of what is computed, where the library has several attention implementations."""
-        facts = self.backend.facts()
-        return {"attention": facts["attention"]} if "attention" in facts else {}
+        return {"attention": self.backend.facts().get("attention")}
 
     def options(self, group: str, model: type[R]) -> R:
         return model.model_validate(self._job.group_options.get(group, {}))
 
     def left_for(self, group: str) -> Path:
-        """Return the file that the reference's process leaves for a metric group. Raises MeasurementError."""
-        if group not in self._job.left:
-            raise MeasurementError(f"the job does not say what the reference left for {group}")
+        """Return the file that the reference's process leaves for a metric group."""
         return self._job.left[group]
 
     def requested(self, group: str) -> bool:
@@ -227,25 +225,25 @@ class Session:
             yield name, progress
 
     def text(self, name: str) -> Text:
-        return self._read(Text, f"text-{name}.json")
+        return self._read(Text, part("text", name))
 
     def opening(self, system: str | None) -> Opening:
-        return self._read(Opening, f"{opening_name(system)}.json")
+        return self._read(Opening, opening_name(system))
 
     def task(self, name: str) -> Task:
-        return self._read(Task, f"task-{name}.json")
+        return self._read(Task, part("task", name))
 
     def programs(self, name: str) -> Programs:
-        return self._read(Programs, f"programs-{name}.json")
+        return self._read(Programs, part("programs", name))
 
     def prompts(self, name: str) -> Prompts:
-        return self._read(Prompts, f"prompts-{Path(name).stem}.json")
+        return self._read(Prompts, part("prompts", name))
 
     def questions(self, name: str) -> Questions:
-        return self._read(Questions, f"questions-{name}.json")
+        return self._read(Questions, part("questions", name))
 
-    def _read(self, model: type[R], file: str) -> R:
-        return model.model_validate_json((self._job.workload / file).read_bytes())
+    def _read(self, model: type[R], name: str) -> R:
+        return model.model_validate_json((self._job.workload / f"{name}.json").read_bytes())
 
     @functools.cached_property
     def detokenizer(self) -> Tokenizer:

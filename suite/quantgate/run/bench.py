@@ -165,7 +165,7 @@ class Bench:
             [reference.backend, cell.backend] if reference.checkpoint == cell.checkpoint else [cell.backend]
         )
         imports = dict.fromkeys(module for name in names for module in backends()[name].imports)
-        return [*imports, *(group_of(group).module for group in self.tier.group_options)]
+        return [*imports, *(group_of(group).measure.__module__ for group in self.tier.group_options)]
 
     def reference(self, cell: Cell) -> Cell:
         """Return the reference of a cell."""
