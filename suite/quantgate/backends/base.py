@@ -63,8 +63,9 @@ def lengths_in(configuration: Mapping[str, Any], within: bool = False) -> list[i
     """The numbers of tokens that a configuration names, ascending: windows, chunks, positions of training."""
     lengths: set[int] = set()
     for key, value in configuration.items():
-        of_vectors = any(name in str(key).lower() for name in WIDTHS)
-        named = (within or any(name in str(key).lower() for name in LENGTHS)) and not of_vectors
+        name = str(key).lower()
+        of_vectors = any(part in name for part in WIDTHS)
+        named = (within or any(part in name for part in LENGTHS)) and not of_vectors
         if isinstance(value, Mapping):
             lengths.update(lengths_in(value, named))
             continue

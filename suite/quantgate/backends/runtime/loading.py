@@ -65,7 +65,9 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             # What fails while tensors are put together is reported alone, as if the checkpoint were at fault.
             if full := next(filter(says_out_of_memory, lines), ""):
                 raise MeasurementError(f"{checkpoint}: loading runs out of memory: {full.strip()}") from error
-            if method and (cause := _cause(lines) or ("" if any(lines) else in_one_line(error))):
+            # The error of a quantizer is in the report; where there is no report, it is the one that was raised.
+            unreported = "" if any(lines) else in_one_line(error)
+            if method and (cause := next(filter(_ERROR.match, lines), unreported)):
                 raise MeasurementError(f"{checkpoint}: quantization by {method} fails: {cause}") from error
             broken = dict.fromkeys(m[1] for line in lines if (m := _CONVERSION.match(line)))
             if not broken:
@@ -73,27 +75,20 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             raise MeasurementError(
                 f"{checkpoint}: {_named(broken, 'parts are missing or of another shape')}: fetch the checkpoint again"
             ) from error
-    problems = [
-        _named(_missing(model, info["missing_keys"]), "missing, and would be random numbers"),
-        _named(
-            _unexpected(checkpoint, info["unexpected_keys"]), "unexpected: the model has no place for them"
-        ),
-        _named(
-            [f"{name} {_shape(a)}, not {_shape(b)}" for name, a, b in sorted(info["mismatched_keys"])],
-            "of another shape than the configuration says",
-        ),
-        _named(
-            _misshapen(model, checkpoint) if "quantization_config" in arguments else [],
-            "of another shape than the configuration says",
-        ),
-        _named(
-            _untied(model, checkpoint), "different from the embeddings they are tied to (tie_word_embeddings)"
-        ),
-    ]
-    if any(problems):
+    misshapen = [f"{name} {_shape(a)}, not {_shape(b)}" for name, a, b in sorted(info["mismatched_keys"])]
+    if "quantization_config" in arguments:
+        misshapen += _misshapen(model, checkpoint)
+    wrong = {
+        "missing, and would be random numbers": _missing(model, info["missing_keys"]),
+        "unexpected: the model has no place for them": _unexpected(checkpoint, info["unexpected_keys"]),
+        "of another shape than the configuration says": misshapen,
+        "different from the embeddings they are tied to (tie_word_embeddings)": _untied(model, checkpoint),
+    }
+    if any(wrong.values()):
         raise MeasurementError(
             f"{checkpoint}: the tensors of this checkpoint are not those of {type(model).__name__}: "
-            f"{'; '.join(p for p in problems if p)}. Fetch the checkpoint again, or correct its config.json"
+            f"{'; '.join(_named(names, what) for what, names in wrong.items() if names)}. Fetch the checkpoint again, "
+            "or correct its config.json"
         )
     return model
 
@@ -119,11 +114,6 @@ def auto_class(checkpoint: Path) -> Any:
         f"{checkpoint}/config.json: model_type {config.model_type} ({named}) is {kind}: only models that continue a "
         "text from left to right can be measured"
     )
-
-
-def _cause(lines: Iterable[str]) -> str:
-    """Return the error that transformers reports of a quantizer that failed while loading; empty: it reports none."""
-    return next((line for line in lines if _ERROR.match(line)), "")
 
 
 def check_finite(model: Any, checkpoint: Path) -> None:
@@ -188,10 +178,9 @@ def _misshapen(model: Any, checkpoint: Path) -> list[str]:
 
 def _missing(model: Any, names: Iterable[str]) -> list[str]:
     """Without masks, indices and rotary frequencies, which are computed."""
-    buffers = dict(model.named_buffers())
     computed = {
         name
-        for name, buffer in buffers.items()
+        for name, buffer in model.named_buffers()
         if not buffer.is_floating_point() or name.endswith(("inv_freq", "masked_bias"))
     }
     return sorted(set(names) - computed)
@@ -230,7 +219,7 @@ def _untied(model: Any, checkpoint: Path) -> list[str]:
 def _named(names: Iterable[str], what: str) -> str:
     every = list(names)
     more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return f"{', '.join(every[:NAMED])}{more} ({what})" if every else ""
+    return f"{', '.join(every[:NAMED])}{more} ({what})"
 
 
 def _shape(size: Iterable[int]) -> str:
