@@ -186,7 +186,7 @@ def _metric(name: str, values: list[float], conditions: dict[str, Scalar], **fur
 def _mean(tasks: Sequence[Metric]) -> Metric:
     """Return the mean `acc` over the items of all tasks, each task counting the same."""
     conditions: dict[str, Scalar] = {
-        str(task.conditions["task"]): hash_of([task.conditions])[:16] for task in tasks
+        str(task.conditions["task"]): hash_of([task.conditions]) for task in tasks
     }
     sizes = [len(task.samples or ()) for task in tasks]
     weights = [max(sizes) / size for size in sizes for _ in range(size)] if len(set(sizes)) > 1 else None

@@ -5,7 +5,7 @@ that it names, its filters and its marks; the text is written greedily, one sequ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 
@@ -53,15 +53,12 @@ def needs(options: Options) -> Needs:
 
 def expected(options: Options) -> dict[str, Metric]:
     """Return the gated metrics with as many samples as they will have."""
-    tasks = [
-        {name: _marks([1.0] * options.items, {"task": task, "items": options.items}) for name in JUDGED}
+    metrics = {
+        f"answers/{task}/{kind}": _marks([1.0] * options.items, {"task": task, "items": options.items})
         for task in options.tasks
-    ]
-    single = {
-        f"answers/{options.tasks[n]}/{name}": m for n, one in enumerate(tasks) for name, m in one.items()
+        for kind in JUDGED
     }
-    pooled = {f"answers/{POOLED}/{name}": _pooled([one[name] for one in tasks]) for name in JUDGED}
-    return {**single, **pooled}
+    return metrics | _pooled(options, metrics)
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
@@ -83,9 +80,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     if every and lacking:
         session.unmeasured[f"answers/{POOLED}"] = session.unmeasured[f"answers/{lacking[0]}"]
     elif every:
-        for kind in JUDGED:
-            of_tasks = [metrics[f"answers/{name}/{kind}"] for name in options.tasks]
-            metrics[f"answers/{POOLED}/{kind}"] = _pooled(of_tasks)
+        metrics |= _pooled(options, metrics)
     return metrics
 
 
@@ -147,12 +142,17 @@ def _marks(values: Sequence[float], conditions: dict[str, Scalar], **further: ob
     return paired(values, conditions, unit="fraction", better="higher", answers=True, **further)
 
 
-def _pooled(tasks: Sequence[Metric]) -> Metric:
-    """Return the share of the items of all tasks, each item counting the same."""
-    conditions: dict[str, Scalar] = {
-        str(task.conditions["task"]): hash_of([task.conditions])[:16] for task in tasks
-    }
-    return _marks([value for task in tasks for value in task.samples or ()], conditions)
+def _pooled(options: Options, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return the shares of the items of all tasks, each item counting the same."""
+    pooled = {}
+    for kind in JUDGED:
+        tasks = [metrics[f"answers/{name}/{kind}"] for name in options.tasks]
+        conditions: dict[str, Scalar] = {
+            str(task.conditions["task"]): hash_of([task.conditions]) for task in tasks
+        }
+        samples = [value for task in tasks for value in task.samples or ()]
+        pooled[f"answers/{POOLED}/{kind}"] = _marks(samples, conditions)
+    return pooled
 
 
 GROUP = Group(
