@@ -17,23 +17,12 @@ from quantgate.discovery import discover
 from quantgate.records import Record
 
 Capability = Literal[
-    "scores",
-    "tops",
-    "logits",
-    "steps",
-    "timings",
-    "weights",
-    "tokenizes",
-    "generates",
-    "serves",
-    "inputs",
+    "scores", "tops", "logits", "steps", "timings", "weights", "tokenizes", "generates", "serves", "inputs"
 ]
 """What a loaded model can do: `quantgate.backends.base` has the methods of each. `timings`: how long `steps` takes, and
 the memory that it takes, are those of the scheme, which are not simulated."""
 
-IMPLIED: dict[Capability, frozenset[Capability]] = {
-    "logits": frozenset({"scores", "tops"}),
-}
+IMPLIED: dict[Capability, frozenset[Capability]] = {"logits": frozenset({"scores", "tops"})}
 """What comes with a capability."""
 
 Loader = Callable[[Path, dict[str, Any], int], Any]

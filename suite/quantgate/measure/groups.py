@@ -264,12 +264,7 @@ def with_blocks(sizes: list[int], windows: int, *, unit: str, link: Link = "iden
 
 
 def paired(
-    samples: ArrayLike,
-    conditions: dict[str, Scalar],
-    *,
-    unit: str,
-    better: Better,
-    **further: Any,
+    samples: ArrayLike, conditions: dict[str, Scalar], *, unit: str, better: Better, **further: Any
 ) -> Metric:
     """Return the metric that is the mean of its samples, one for each unit of the workload.
 
