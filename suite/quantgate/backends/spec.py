@@ -1,5 +1,5 @@
-"""What a backend declares, and all backends: files of this folder, and entry points of
-`quantgate.backends`. The parent process reads them, so they import no library that computes."""
+"""What a backend declares, and all backends: files of this folder, and entry points of `quantgate.backends`. The parent
+process reads them, so they import no library that computes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Capability = Literal[
 """What a loaded model can do: `quantgate.backends.base` has the methods of each. `timings`: how long `steps` takes, and
 the memory that it takes, are those of the scheme, which are not simulated."""
 
-IMPLIED: dict[Capability, frozenset[Capability]] = {"logits": frozenset({"scores", "tops"})}
-"""What comes with a capability."""
+WITH_LOGITS: frozenset[Capability] = frozenset({"scores", "tops"})
+"""What comes with the capability `logits`."""
 
 Loader = Callable[[Path, dict[str, Any], int], Any]
 """Loads a checkpoint with scheme options, to compute with so many threads; returns the loaded model."""
@@ -50,15 +50,11 @@ class SchemeOptions(Record):
         return {}
 
     def lacks(self) -> frozenset[Capability]:
-        """Return what the scheme cannot do although its backend can."""
+        """Return what the scheme cannot do although its backend can: `timings` where speed and memory are simulated."""
         return frozenset()
 
     def by_token(self) -> bool:
         """Return whether each token of a text is computed by itself, as decoding does; else many are at once."""
-        return False
-
-    def is_simulated(self) -> bool:
-        """Return whether speed and memory are not those of the scheme, whatever its backend declares."""
         return False
 
 
@@ -86,9 +82,8 @@ class BackendSpec:
 
     def can(self, scheme_options: Mapping[str, Any]) -> frozenset[Capability]:
         """Return the capabilities under a scheme."""
-        options = self.parsed(scheme_options)
-        every = self.capabilities.union(*(IMPLIED.get(one, ()) for one in self.capabilities))
-        return every - options.lacks() - ({"timings"} if options.is_simulated() else set())
+        implied = WITH_LOGITS if "logits" in self.capabilities else set()
+        return (self.capabilities | implied) - self.parsed(scheme_options).lacks()
 
     def parsed(self, scheme_options: Mapping[str, Any]) -> SchemeOptions:
         """Return the options of a scheme as the backend's model has them."""

@@ -112,9 +112,9 @@ class Options(FloatOptions):
     def further_libraries(self) -> dict[str, str]:
         return libraries_of(self.quantization.method) if self.quantization else {}
 
-    def is_simulated(self) -> bool:
-        method = METHODS[self.quantization.method] if self.quantization else None
-        return method is not None and method.decompresses
+    def lacks(self) -> frozenset[Capability]:
+        decompresses = self.quantization is not None and METHODS[self.quantization.method].decompresses
+        return frozenset({"timings"}) if decompresses else frozenset()
 
 
 BACKEND = BackendSpec(
