@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Better = Literal["lower", "higher"]
 TEMPLATE = "template"
-"""The subject of a note that is the model's: the records of all its cells have the same."""
+"""The subject of the note on a chat template that is not used: the records of all cells of the model have the same."""
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -38,8 +38,8 @@ def _each_once(names: list[str]) -> list[str]:
 
 
 class InChat(Record):
-    """Options of a group that may go through the model's chat template. Without, there is nobody to be told `system`,
-    and no turn that an example could be."""
+    """Options of a group that may go through the model's chat template. Without it there is no message `system`, and no
+    turns for examples."""
 
     chat: bool = False
     system: str | None = None

@@ -1,9 +1,9 @@
-"""Divergence of single tokens: of distributions that are known whole, and of those whose likeliest tokens alone are.
+"""Divergence of single tokens: between whole distributions, or where a server names the likeliest tokens alone.
 
-Of a place where the likeliest are known, K of them and the true one are; the rest is one lump, with what is left of the
-probability. The reference knows all. KL between the two lumped distributions is a divergence by itself, and a lower
-bound of that between the whole ones: by the log-sum inequality, no merging of outcomes raises it (Cover and Thomas,
-Elements of Information Theory, 2nd ed. 2006, theorem 2.7.1). It depends on K.
+A server names the K likeliest tokens of a place, and the probability of the true one; all other tokens are one outcome
+with the rest of the probability. The reference's whole distribution is merged in the same way. KL between the two
+merged distributions is a lower bound of that between the whole ones: by the log-sum inequality, no merging of outcomes
+raises it (Cover and Thomas, Elements of Information Theory, 2nd ed. 2006, theorem 2.7.1). It depends on K.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from quantgate.serving.replies import Answer
 IMPOSSIBLE = -1000.0
 """ln q counts as at least this: what both distributions exclude adds 0 and not NaN."""
 LEAST = 1e-6
-"""What is left of the probability counts as at least this: it is a difference of numbers near 1, and more only lowers
-the bound."""
+"""The rest of the probability counts as at least this: it is a difference of numbers near 1, and more only lowers the
+bound."""
 
 
 class Divergence(NamedTuple):
@@ -72,8 +72,8 @@ def of_answers(
     reference: Reference, answers: Sequence[Answer], ids: Sequence[Sequence[int]]
 ) -> tuple[Divergence, int]:
     """Hold answers on texts, whose scored tokens are `ids`, against the rows of the reference, in order. Returns the
-    divergence of each token, and how many of the likeliest are known at each place. Raises MeasurementError: the rows
-    are of other tokens."""
+    divergence of each token, and how many of the likeliest tokens each place has. Raises MeasurementError: the rows are
+    of other tokens."""
     width = min(answer.width for answer in answers)
     parts: list[Divergence] = []
     row = 0

@@ -169,7 +169,8 @@ def held_memory() -> Iterator[Callable[[], int]]:
 
     Bytes that the allocator gave out, and bytes mapped beside it: Python's small objects, 1 MB at a time, and libraries
     that map memory themselves. Not resident memory: that grows while free blocks of the allocator are filled again, by
-    20 MB in 70 tokens of bitsandbytes/fp4, which holds not a byte more. Without glibc: anonymous resident memory.
+    20 MB in 70 tokens of bitsandbytes/fp4, which holds not a byte more. Before glibc 2.33: anonymous
+    resident memory.
     """
     information = getattr(ctypes.CDLL(None), "mallinfo2", None)
 

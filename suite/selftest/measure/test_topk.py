@@ -86,6 +86,6 @@ def test_perplexity_takes_the_windows_that_divergence_has_asked_for(here: Here) 
 
 
 def test_a_server_is_no_reference(here: Here) -> None:
-    with pytest.raises(MeasurementError, match=r"is no reference for divergence: .* runs in process"):
+    with pytest.raises(MeasurementError, match=r"cannot be the reference of a divergence: .* in process"):
         held_against(here, Server(Bigrams(), 2), Bigrams())
     assert divergence.GROUP.capabilities == {"tops"}

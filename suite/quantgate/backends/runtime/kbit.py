@@ -121,14 +121,14 @@ class KBit(Transformers):
             outliers = len(kept[name]) * (weight.numel() // weight.shape[-1])
             self._bits += bits_of(weight.numel(), outliers, scheme)
         self._rounded = done = {id(parameter) for parameter in linear.values()}
-        self._in_16_bits = scheme.data_type is None
+        self._unquantized = scheme.data_type is None
         for parameter in self._model.parameters():
             if id(parameter) not in done:
                 parameter.data = _in_16_bits(parameter.data)
                 self._bits += 16 * parameter.numel()
 
     def holds(self, name: str, parameter: torch.Tensor) -> bool:
-        return self._in_16_bits or id(parameter) in self._rounded
+        return self._unquantized or id(parameter) in self._rounded
 
     def weights(self) -> Weights:
         held = super().weights()

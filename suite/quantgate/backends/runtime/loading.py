@@ -98,8 +98,8 @@ def auto_class(checkpoint: Path) -> Any:
     see or hear too, and are given text alone here. Raises MeasurementError for any other model."""
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
     # Of an encoder with a decoder a causal class would take the decoder alone.
-    both = getattr(config, "is_encoder_decoder", False)
-    if not both:
+    has_encoder = getattr(config, "is_encoder_decoder", False)
+    if not has_encoder:
         if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
             return AutoModelForCausalLM
         if type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING:
@@ -107,7 +107,7 @@ def auto_class(checkpoint: Path) -> Any:
     named = ", ".join(getattr(config, "architectures", None) or ()) or "no architecture"
     kind = (
         "an encoder with a decoder"
-        if both
+        if has_encoder
         else f"no language model of transformers {transformers.__version__}"
     )
     raise MeasurementError(

@@ -31,7 +31,6 @@ WARM_UP = 8
 PARTS = 7
 """The tokens are cut in so many parts for `decoding/growth`."""
 
-
 _Decoded = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
 
 

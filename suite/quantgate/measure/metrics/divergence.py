@@ -111,8 +111,8 @@ def _of_likeliest(
     """Return the metrics of a model that names the likeliest tokens alone."""
     if session.is_reference:
         raise MeasurementError(
-            "names the likeliest tokens alone, and is no reference for divergence: give its scheme a reference that "
-            "runs in process, such as llamacpp/F16"
+            "a server names the likeliest tokens alone, so it cannot be the reference of a divergence: give its scheme "
+            "a reference that runs in process, such as llamacpp/F16"
         )
     answers = []
     for window in windows:

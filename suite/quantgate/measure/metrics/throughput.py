@@ -125,7 +125,7 @@ def _time(
 def _metric(
     session: Session, options: Options, rounds: list[float], kind: Kind | None, raw: dict[str, Any]
 ) -> Metric:
-    """kind: None for loading."""
+    """Return the metric of rounds, in seconds. kind: None for loading."""
     median = statistics.median(rounds)
     tokens = kind.tokens if kind and kind.rate else None
     return Metric(
