@@ -48,7 +48,7 @@ def quantized_layers(model: Any) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if in_and_out(module) and ((weight := _weight(module)) is None or is_quantized(weight))
+        if in_and_out(module) and not _is_plain(module._parameters.get("weight"))
     }
 
 
@@ -58,10 +58,11 @@ def in_and_out(module: Any) -> int:
     return inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else 0
 
 
-def is_quantized(tensor: torch.Tensor) -> bool:
-    if is_traceable_wrapper_subclass(tensor):
-        return True
-    return not tensor.is_floating_point() or tensor.element_size() < PLAIN
+def _is_plain(weight: Any) -> bool:
+    """Return whether a layer's weight is a tensor of plain floats; None: it has none of that name."""
+    if not isinstance(weight, torch.Tensor) or is_traceable_wrapper_subclass(weight):
+        return False
+    return bool(weight.is_floating_point() and weight.element_size() >= PLAIN)
 
 
 def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -85,8 +86,3 @@ def _tensors_in(table: Any) -> Iterable[torch.Tensor]:
             yield value
         else:
             yield from _tensors_in(value)
-
-
-def _weight(module: Any) -> torch.Tensor | None:
-    weight = module._parameters.get("weight")
-    return weight if isinstance(weight, torch.Tensor) else None
