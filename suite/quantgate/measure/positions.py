@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantgate.backends.tree import TokenTree
-    from quantgate.errors import MeasurementError
 
 
-def refuse_longer(
-    backend: Any, positions: int, error: Callable[[int, int], MeasurementError], *, learned: bool
-) -> None:
-    """Have a backend raise `error(tokens, positions)` for a text that is longer. learned: the positions are a table of
-    weights, so that there is nothing after its end."""
+def refuse_longer(backend: Any, check: Callable[[int], None], *, learned: bool) -> None:
+    """Have a backend call `check`, which raises an error, with the tokens of each text. learned: the positions are a
+    table of weights, so that there is nothing after its end."""
     logits, reserve = backend.logits, backend.reserve
-
-    def check(tokens: int) -> None:
-        if tokens > positions:
-            raise error(tokens, positions)
 
     def limited_logits(tree: TokenTree) -> Any:
         check(max(tree.positions, default=-1) + 1)

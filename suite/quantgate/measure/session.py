@@ -170,7 +170,8 @@ class Session:
             if hasattr(self.backend, name):
                 setattr(self.backend, name, self._forward_pass()(getattr(self.backend, name)))
         if sizes.positions is not None and hasattr(self.backend, "logits"):
-            refuse_longer(self.backend, sizes.positions, self._too_long, learned=sizes.learned)
+            check = functools.partial(self._check_length, sizes.positions)
+            refuse_longer(self.backend, check, learned=sizes.learned)
 
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
@@ -181,11 +182,12 @@ class Session:
         finally:
             self.forward[self.phase] += time.perf_counter() - begin
 
-    def _too_long(self, tokens: int, positions: int) -> MeasurementError:
-        return MeasurementError(
-            f"{self._job.weights}: has {positions:,} positions, and a text has {tokens:,} tokens: lower what "
-            f"[tiers.{self._job.tier}.{self.phase}] asks for"
-        )
+    def _check_length(self, positions: int, tokens: int) -> None:
+        if tokens > positions:
+            raise MeasurementError(
+                f"{self._job.weights}: has {positions:,} positions, and a text has {tokens:,} tokens: lower what "
+                f"[tiers.{self._job.tier}.{self.phase}] asks for"
+            )
 
     @property
     def kernels(self) -> str:
