@@ -36,14 +36,11 @@ class Counters:
     def now(cls, aside: float = 0.0) -> Self:
         """Read the counters. aside: processor seconds that count as this process's."""
         cpu, process = psutil.cpu_times(), psutil.Process().cpu_times()
-        steal = getattr(cpu, "steal", 0.0)
-        # guest time is counted in user and nice already
-        total = sum(cpu) - getattr(cpu, "guest", 0.0) - getattr(cpu, "guest_nice", 0.0)
-        idle = cpu.idle + getattr(cpu, "iowait", 0.0)
+        total = sum(cpu) - cpu.guest - cpu.guest_nice  # guest time is counted in user and nice already
         return cls(
             total=total,
-            busy=total - idle - steal,
-            steal=steal,
+            busy=total - cpu.idle - cpu.iowait - cpu.steal,
+            steal=cpu.steal,
             process=process.user + process.system + process.children_user + process.children_system + aside,
             load=os.getloadavg()[0],
             throttled=_throttled(),
@@ -169,8 +166,7 @@ def held_memory() -> Iterator[Callable[[], int]]:
 
     Bytes that the allocator gave out, and bytes mapped beside it: Python's small objects, 1 MB at a time, and libraries
     that map memory themselves. Not resident memory: that grows while free blocks of the allocator are filled again, by
-    20 MB in 70 tokens of bitsandbytes/fp4, which holds not a byte more. Before glibc 2.33: anonymous
-    resident memory.
+    20 MB in 70 tokens of bitsandbytes/fp4, which holds not a byte more. Before glibc 2.33: anonymous resident memory.
     """
     information = getattr(ctypes.CDLL(None), "mallinfo2", None)
 
