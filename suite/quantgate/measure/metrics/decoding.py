@@ -57,11 +57,6 @@ class Options(Stretch):
     def stretches(self) -> list[Stretch]:
         return [Stretch(context=self.context, tokens=self.tokens), *self.further]
 
-    def fitting(self, positions: int | None) -> list[Stretch]:
-        """Return the stretches without further ones that are longer than a model's positions; None: no limit."""
-        first, *further = self.stretches
-        return [first, *(s for s in further if positions is None or s.context + s.tokens <= positions)]
-
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     """Return `decoding/kl_mean`, the mean KL divergence (nats) of the next-token distributions after each decoded token
@@ -70,8 +65,10 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     (the median of parts of the tokens). Each over the tokens of all contexts."""
     options = session.options("decoding", Options)
     positions = session.backend.sizes().positions
-    stretches = options.fitting(positions)
-    if left_out := [f"{s.context:,} + {s.tokens:,} tokens" for s in options.stretches if s not in stretches]:
+    first, *further = options.stretches
+    fitting = [s for s in further if positions is None or s.context + s.tokens <= positions]
+    stretches = [first, *fitting]
+    if left_out := [f"{s.context:,} + {s.tokens:,} tokens" for s in further if s not in fitting]:
         session.notes["decoding"] = (
             f"decoding leaves out {', '.join(left_out)}: the model has {positions:,} positions"
         )
