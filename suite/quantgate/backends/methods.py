@@ -84,8 +84,7 @@ def check_options(method: str, options: Mapping[str, Any], *, as_is: bool, bits:
     _check(configuration_of(method), options, "quantization", required=not as_is)
     if method == "torchao" and "quant_type" in options:
         quant_type = options["quant_type"]
-        table = quant_type if isinstance(quant_type, Mapping) else {"type": quant_type}
-        _check_torchao(table, "quantization.quant_type")
+        _check_torchao(quant_type if isinstance(quant_type, Mapping) else {"type": quant_type})
     made = quantization_bits({"quant_method": method, **options})
     if made is not None and bits is not None and made != bits:
         raise WrongValueError(
@@ -121,8 +120,8 @@ def _check(model: type[BaseModel] | None, options: Mapping[str, Any], where: str
                 raise WrongValueError(f"{where}.{mistake.key}", mistake.sentence) from None
 
 
-def _check_torchao(table: Mapping[str, Any], where: str) -> None:
-    configurations = _torchao_configurations()
+def _check_torchao(table: Mapping[str, Any]) -> None:
+    where, configurations = "quantization.quant_type", _torchao_configurations()
     if not configurations:
         return  # torchao is not installed: the cell is skipped
     if "type" not in table:
@@ -155,7 +154,6 @@ def configuration_of(method: str) -> type[BaseModel] | None:
     return _model(method, arguments)
 
 
-@functools.cache
 def _class_names() -> dict[str, str]:
     """Return the name of each method's configuration class."""
     names = {}

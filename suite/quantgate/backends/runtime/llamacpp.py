@@ -93,7 +93,10 @@ class LlamaCpp:
             raise MeasurementError(
                 f"{sequences} sequences in one batch, llama.cpp takes {limit}: lower the budget"
             )
-        self._free_context()
+        if self._context:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            self._context = None
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = tokens
         params.n_batch = tokens
@@ -181,12 +184,6 @@ class LlamaCpp:
 
     def _clear(self) -> None:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
-
-    def _free_context(self) -> None:
-        if self._context:
-            llama_cpp.llama_batch_free(self._batch)
-            llama_cpp.llama_free(self._context)
-            self._context = self._batch = None
 
     def weights(self) -> Weights:
         linear = linear_tensors(self._checkpoint)
