@@ -63,10 +63,6 @@ class Options(SchemeOptions):
                 f"key_variable {self.key_variable} is recorded, as libraries compute by such variables: give it a name "
                 "that ends in _KEY or _TOKEN"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _has_type(self) -> Self:
         if self.dialect == "llama-server" and self.command and self.ftype is None and not self.as_is:
             raise ValueError(
                 "ftype is missing: name it, or as_is = true for files that are loaded as they are"
