@@ -26,16 +26,10 @@ class Options(Record):
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """Bytes of weights, bits per weight, file size, and peaks in bytes for load, prefill and decode.
+    """Return sizes of weights, file and cache, and the peaks of load, prefill and decode, as README.md defines them.
 
-    `quantized_share` is the share of the weights of linear layers (by logical count, experts included; without
-    embeddings, head, convolutions and biases) that the scheme's precision holds; a scheme may state a minimum
-    (`minimum_share`).
-    `peak_<phase>_anonymous` is the highest sampled anonymous resident memory (heap, activations, weights that
-    are copied); `peak_resident` is the kernel's high-water mark over all phases, file-backed pages included.
-    Of a simulated scheme: what its weights would take, and neither a file nor peaks.
-    A phase's file-backed share is in `raw`: memory-mapped weights count there, and are the kernel's to drop.
-    `cache_bytes` is what the library has allocated for the keys and values of `prompt` + `decode` tokens.
+    Of a simulated scheme: what its weights would take, and neither a file nor peaks. A phase's file-backed share is in
+    `raw`: memory-mapped weights count there, and are the kernel's to drop.
     """
     options = session.options("memory", Options)
     backend = session.backend

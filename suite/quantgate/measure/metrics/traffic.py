@@ -43,15 +43,8 @@ class Options(Record):
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
-    """Return, for each number of requests at once, N:
-
-    `traffic/N/first_token`: seconds from sending a request to the first token of its answer, median of the requests;
-    `traffic/N/per_token`: (time of the last token - time of the first) / (tokens - 1) of an answer, median, seconds;
-    both as `_95`, the 95 % quantile of the requests; `traffic/N/output`: output tokens/s of all requests;
-    `traffic/N/requests`: answers/s; `traffic/N/goodput`: answers/s within the limits of both times.
-    `traffic/scaling`: output at the largest N divided by that at the smallest. `traffic/client`: share of a core that
-    the client took at the largest N. `traffic/memory`: the most anonymous memory of the server's processes.
-    """
+    """Return times and rates of each number of requests at once, `traffic/<N>/...`, `traffic/scaling`, `traffic/client`
+    and `traffic/memory`, as README.md defines them."""
     options = session.options("traffic", Options)
     backend = session.backend
     assert isinstance(backend, Serves)
