@@ -58,7 +58,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     first, edges = first_scored(options), blocks(options)
     scored = score_windows(session, windows_of(session, options, first))
     nll = np.array([-s.logprobs[a - first : b - first].sum() for s in scored for a, b in edges])
-    tokens = np.array([b - a for _ in scored for a, b in edges])
+    tokens = np.array(sizes_of(options))
     if (mean := nll.sum() / tokens.sum()) > 600:  # exp(709) is the largest float; a uniform guess is below 20
         raise MeasurementError(
             f"the mean negative log-likelihood is {mean:.0f} nats per token, too much for a perplexity: broken weights"
