@@ -14,7 +14,7 @@ CALIBRATED = ("gptq", "awq", "smoothquant")
 
 
 class Options(transformers.FloatOptions):
-    """Of the linear layers without the head.
+    """How the linear layers are quantized, without the head.
 
     method: `rtn` rounds to nearest; `gptq`: Frantar et al. (2022), arXiv 2210.17323; `awq`: Lin et al. (2023), arXiv
     2306.00978; `smoothquant`: Xiao et al. (2022), arXiv 2211.10438, of weights and activations. group:

@@ -123,15 +123,16 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def common(beginnings: Iterable[Ids]) -> Ids:
-    """What all begin with."""
+    """Return what all begin with."""
     return reduce(lambda one, other: one[: common_length(one, other)], beginnings)
 
 
 def batches(
     groups: Sequence[Sequence[TokenSequence]], budget: int
 ) -> Iterator[tuple[list[TokenSequence], int]]:
-    """Whole groups (the choices of an item) up to about `budget` tokens, a larger group alone; and how many tokens all
-    of a batch begin with as all of the batch before it do, where that is worth keeping: they count once."""
+    """Yield batches of whole groups (the choices of an item) of up to about `budget` tokens, a larger group alone; and
+    how many tokens all of a batch have in common with all of the batch before it at their beginnings, where that is
+    worth keeping: they count once."""
     cached: Ids = ()  # what all of the batch before begin with
     batch: list[TokenSequence] = []
     stem: Ids = ()
@@ -155,14 +156,14 @@ def batches(
 
 
 def chains(groups: Sequence[Sequence[TokenSequence]]) -> list[TokenTree]:
-    """A tree without branches for each sequence; one for neighbours whose tokens are the same but for the last."""
+    """Return a tree without branches for each sequence; one for neighbours that differ in their last token alone."""
     flat = (sequence for group in groups for sequence in group)
     alike = (build_tree(list(same)) for _, same in groupby(flat, key=lambda s: s.ids[:-1]))
     return [replace(tree, members=[[0] for _ in tree.ids]) for tree in alike]
 
 
 def plan(groups: Sequence[Sequence[TokenSequence]], budget: int, way: Way = "shared") -> list[TokenTree]:
-    """The forward passes. shared: one tree a batch; each knows what the next one wants to find in the cache."""
+    """Return the forward passes. shared: one tree for a batch, which leaves in the cache what the next one needs."""
     if way == "plain":
         return chains(groups)
     trees = [build_tree(batch, past) for batch, past in batches(groups, budget)]

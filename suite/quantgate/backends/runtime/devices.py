@@ -49,7 +49,7 @@ class Devices:
         }
 
     def reset_peak(self) -> None:
-        """Begin to look for peaks anew."""
+        """Start a new peak on all devices."""
         if self.is_cuda:
             for device in self._all:
                 torch.cuda.reset_peak_memory_stats(device)

@@ -26,7 +26,7 @@ class LinearTensor(NamedTuple):
 
 
 def linear_tensors(path: Path) -> list[LinearTensor]:
-    """Of a file, or all parts of a split one, without the head."""
+    """Return the linear layers' tensors of a file, or of all parts of a split one, without the head."""
     return [
         LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""))
         for part in gguf_parts(path)

@@ -141,7 +141,7 @@ def _is_finite(tensor: torch.Tensor) -> bool:
 
 @contextmanager
 def _reported() -> Iterator[list[str]]:
-    """The lines of transformers' report on loading: of what it could not put together it tells nowhere else."""
+    """Yield the lines of transformers' report on loading: the only place that names what it could not put together."""
     lines: list[str] = []
 
     class Handler(logging.Handler):
@@ -162,7 +162,7 @@ def _reported() -> Iterator[list[str]]:
 
 
 def _misshapen(model: Any, checkpoint: Path) -> list[str]:
-    """Linear layers whose weights in the file are not inputs times outputs: a quantizer takes them as they come."""
+    """Name layers whose weights in the file are not inputs times outputs: a quantizer takes them as they come."""
     tensors = tensors_of(checkpoint)
     sizes = {
         f"{name}.weight": {module.in_features, module.out_features}
@@ -177,7 +177,7 @@ def _misshapen(model: Any, checkpoint: Path) -> list[str]:
 
 
 def _missing(model: Any, names: Iterable[str]) -> list[str]:
-    """Without masks, indices and rotary frequencies, which are computed."""
+    """Return the names without those of masks, indices and rotary frequencies, which are computed."""
     computed = {
         name
         for name, buffer in model.named_buffers()
@@ -205,7 +205,7 @@ def _is_mask(shape: list[int]) -> bool:
 
 
 def _untied(model: Any, checkpoint: Path) -> list[str]:
-    """Weights that the configuration ties and the file holds twice, different: transformers leaves them untied.
+    """Name weights that the configuration ties and the file holds twice, different: transformers leaves them untied.
 
     Of a model that sees or hears too, config.json has to say that they are tied. What transformers takes where it does
     not say is true for each of them (Mistral 3), while some checkpoints have a head of their own.

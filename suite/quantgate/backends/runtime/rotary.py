@@ -6,12 +6,12 @@ from typing import Any
 
 
 def length_dependent(model: Any) -> list[Any]:
-    """The modules of a model that are: by dynamic scaling, or with factors for long sequences."""
+    """Return the modules whose frequencies depend on the length: by dynamic scaling, or factors for long sequences."""
     return [m for m in model.modules() if {"dynamic", "longrope"} & _kinds(m)]
 
 
 def reset(modules: list[Any]) -> None:
-    """Dynamic scaling follows the longest sequence so far: have the next sequence begin as in a new model."""
+    """Have the next sequence begin as in a new model: dynamic scaling follows the longest sequence so far."""
     for module in modules:
         if "dynamic" not in _kinds(module):
             continue
@@ -29,7 +29,7 @@ def crosses(modules: list[Any], before: int, after: int) -> bool:
 
 
 def _original(module: Any) -> int:
-    """Positions of the first training."""
+    """Return the positions of the first training."""
     parameters = module.config.rope_parameters
     if "rope_type" not in parameters:  # by type of layer
         parameters = next(p for p in parameters.values() if p.get("rope_type") == "longrope")
@@ -37,6 +37,6 @@ def _original(module: Any) -> int:
 
 
 def _kinds(module: Any) -> set[Any]:
-    """By type of layer where layers differ."""
+    """Return the type of the embedding; where layers differ, those of all types of layers."""
     kind = getattr(module, "rope_type", None)
     return set(kind.values()) if isinstance(kind, dict) else {kind}

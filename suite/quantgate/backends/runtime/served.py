@@ -36,7 +36,7 @@ ENDS = 2.0
 
 
 class Served:
-    """Asks a server, and believes nothing that it says unchecked."""
+    """A model that a server runs; every answer is checked."""
 
     def __init__(self, checkpoint: Path, options: dict[str, Any], threads: int) -> None:
         self._options = options

@@ -93,7 +93,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
 
 
 def doubt(levels: Sequence[Level]) -> str:
-    """Say that the client may have been what was slow; empty: it was not."""
+    """Say why the client itself may have been slow; empty: it was not."""
     busiest = max(levels, key=lambda load: load.client_share)
     if busiest.client_share <= MOST:
         return ""
