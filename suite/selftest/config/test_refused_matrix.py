@@ -76,6 +76,14 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
         ),
         ("[tiers.smoke.accuracy]\nitems = 4", "tiers.smoke.accuracy.tasks: is missing; add it"),
         (
+            "[tiers.smoke.generation]\nwritten = 1",
+            "tiers.smoke.generation.written: must be 0, or 2 or more: one text alone has no standard error",
+        ),
+        (
+            "[tiers.smoke.traffic]\nconcurrency = [8, 1]",
+            "tiers.smoke.traffic.concurrency: must be in ascending order, each number once",
+        ),
+        (
             "[tiers.smoke.tokenizer]\ntext = 'x'\ncharacters = 0",
             "tiers.smoke.tokenizer.characters: must be 1 or more, not 0",
         ),

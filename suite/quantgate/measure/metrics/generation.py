@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence, common_length
@@ -41,6 +41,13 @@ class Options(InChat):
     tokens: int = Field(default=48, ge=2)
     written: int = Field(default=0, ge=0)
     chat: bool = True
+
+    @field_validator("written")
+    @classmethod
+    def _none_or_several(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError("must be 0, or 2 or more: one text alone has no standard error")
+        return count
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:

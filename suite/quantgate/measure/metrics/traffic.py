@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from quantgate.backends.base import Serves
 from quantgate.machine.environment import machine
@@ -33,13 +34,20 @@ class Options(Record):
     processes: how many servers are started. They differ by more than the requests of one (README.md of
     `quantgate.serving`), so more of these would say no more."""
 
-    concurrency: list[int] = Field(default=[1, 2, 4, 8], min_length=1)
+    concurrency: list[Annotated[int, Field(ge=1)]] = Field(default=[1, 2, 4, 8], min_length=1)
     requests: int = Field(default=16, ge=2)
     prompt: int = Field(default=64, ge=1)
     tokens: int = Field(default=32, ge=2)
     first_token: float = Field(default=2.0, gt=0)
     per_token: float = Field(default=0.2, gt=0)
     processes: int = Field(default=3, ge=1)
+
+    @field_validator("concurrency")
+    @classmethod
+    def _ascending(cls, counts: list[int]) -> list[int]:
+        if any(before >= after for before, after in pairwise(counts)):
+            raise ValueError("must be in ascending order, each number once")
+        return counts
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
