@@ -87,7 +87,7 @@ def test_tokenizer_counts_the_lines_whose_ids_differ(here: Here) -> None:
     here.write("lines.json", json.dumps(lines))
     metric = here.measure(tokenizer, text="t")["tokenizer/mismatches"]
     assert (metric.value, metric.kind, metric.better) == (2, "exact", "lower")
-    assert metric.raw == {"first mismatches": ["cd", "ef"]}
+    assert metric.raw == {"first mismatches": ["cd", "ef"], "says": "such as 'cd'"}
     assert metric.conditions == {"source": "w1", "lines": 5}
     assert here.progress[-1] == ("tokenizer", 5, 5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import Field
 
@@ -35,12 +36,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         if session.backend.tokenize(text) != ids:
             wrong.append(text)
         session.progress(number, len(lines))
+    raw: dict[str, Any] = {"first mismatches": wrong[:5]}
+    if wrong:
+        raw["says"] = f"such as {wrong[0][:60]!r}"
     metrics = {
         "tokenizer/mismatches": exact(
             float(len(wrong)),
             {"source": session.source_hash, "lines": len(lines)},
             unit="lines",
-            raw={"first mismatches": wrong[:5]},
+            raw=raw,
         )
     }
     if options.chat and isinstance(session.backend, RendersChats):
