@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
     everywhere = _names(gates.values())
 
     def why(entry: Tolerance) -> str:
-        if not any(map(entry.meets, everywhere)):
+        hits = {name for name in everywhere if entry.meets(name)}
+        if not hits:
             measured = _nearest(entry.metric, everywhere, "metrics")
             return f"no tier of {matrix.path} measures a metric of this name{measured}"
         if entry.tier is not None and entry.tier not in gates:
@@ -132,24 +134,24 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
         matching = [cell for cell in matching if entry.rounding in (None, roundings[cell])]
         if not matching:
             return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
-        if not any(map(entry.meets, names := _names(here.values()))):
-            return f"{where} measures no such metric{_nearest(entry.metric, names, 'metrics')}"
         chosen = set(matching)
-        kinds = dict.fromkeys(names for cells in here.values() for names in cells.values())
-        met = {names: [*filter(entry.meets, names)] for names in kinds}
-        mine = [
+        gates_of_entry = (
             (in_force[tier], cell, name)
             for tier, cells in here.items()
-            for cell, names in cells.items()
+            for cell, its_names in cells.items()
             if cell in chosen
-            for name in met[names]
-        ]
-        if not mine:
+            for name in its_names
+            if name in hits
+        )
+        if (first := next(gates_of_entry, None)) is None:
+            names = _names(here.values())
+            if hits.isdisjoint(names):
+                return f"{where} measures no such metric{_nearest(entry.metric, names, 'metrics')}"
             its = shortened(list(dict.fromkeys(matching)), 1)
             return f"the cells that it is for ({its}) have no such metric in {where}"
-        if any(_decides(entry, *gate) for gate in mine):
+        if any(_decides(entry, *gate) for gate in chain([first], gates_of_entry)):
             return ""
-        (_, cell, name), other = mine[0], _in_force(entry, *mine[0])
+        (_, cell, name), other = first, _in_force(entry, *first)
         return (
             "of the entries that match a gate the last one counts, and this one is never the last "
             f"(for {name} of {cell}, metric = {other.metric!r} is): move it to the end"
