@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from quantgate.errors import AssetError, InputError, QuantgateError, in_one_line
 from quantgate.jobs import Job, Preparation
+from quantgate.machine.environment import describe
 from quantgate.measure.session import measure_cell
 from quantgate.processes.ends import CAUSE, REFUSAL
 from quantgate.processes.fork import serve
@@ -31,7 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     """Do the job named on the command line, or those that come. On an error, the last line of the log says which."""
     end_with_parent()
     try:
-        file = serve(int(arguments[1])) if arguments[0] == "--serve" else Path(arguments[0])
+        if arguments[0] == "--serve":
+            describe()  # once for all that it forks: hashing the engine's code takes half a second
+            file = serve(int(arguments[1]))
+        else:
+            file = Path(arguments[0])
         if file:
             work(file)
     except Exception as error:
