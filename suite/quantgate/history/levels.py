@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -63,7 +62,6 @@ def _interpolated(share: float, column: int) -> float:
     return float(np.interp(-math.log10(share), logs, values) + slope * beyond)
 
 
-@lru_cache(maxsize=4096)
 def _student(normal: float, count: int) -> float:
     """Return the quantile of Student's distribution for that of a normal one."""
     return float(-special.stdtrit(FREEDOM * count, special.ndtr(-normal)))

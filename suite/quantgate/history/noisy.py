@@ -45,37 +45,8 @@ PRIOR, NIGHTS = 0.2, 30
 """A correlation of neighbours that counts as so many nights: few nights say little of it."""
 RETURNED = 6.0
 """Logarithm of the odds at which a level counts as back."""
-LENGTHS = np.array(
-    [
-        3,
-        4,
-        5,
-        6,
-        7,
-        8,
-        10,
-        12,
-        14,
-        17,
-        20,
-        24,
-        28,
-        34,
-        40,
-        48,
-        57,
-        68,
-        80,
-        96,
-        114,
-        136,
-        160,
-        190,
-        226,
-        270,
-        320,
-    ]
-)
+LENGTHS = np.array([3, 4, 5, 6, 7, 8, 10, 12, 14, 17, 20, 24, 28, 34, 40, 48, 57, 68, 80,
+                    96, 114, 136, 160, 190, 226, 270, 320])  # fmt: skip
 """Nights after a step that are tried each night."""
 
 

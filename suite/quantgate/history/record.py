@@ -26,18 +26,8 @@ VARYING = ("commit", "memory_gb")
 """Keys of an environment that change no number and vary from run to run: no part of its hash."""
 PLACE = ("cpu", "isa", "cores", "cpu_quota", "os", "threads", "image", "name")
 """Keys that make the class of a machine."""
-TEXTS = (
-    "cell",
-    "metric",
-    "verdict",
-    "kind",
-    "unit",
-    "better",
-    "terms",
-    "conditions",
-    "environment",
-    "weights",
-)
+TEXTS = ("cell", "metric", "verdict", "kind", "unit", "better", "terms",
+         "conditions", "environment", "weights")  # fmt: skip
 """Keys of a point that are texts."""
 _VERDICTS = frozenset(map(str, Status))
 DIGITS = 12

@@ -7,10 +7,9 @@ Time and memory are linear in the number of points: about 50 bytes each. A file 
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def read(folder: Path, *, tier: str | None = None, newest: int | None = None) ->
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a run with --history {folder} makes it")
-    table = _Table([])
+    table = _Table()
     heads: list[tuple[Header, Path]] = []
     tiers: set[str] = set()
     for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/*.jsonl"), key=lambda path: path.name):
@@ -119,21 +118,20 @@ def read(folder: Path, *, tier: str | None = None, newest: int | None = None) ->
     if tiers and not heads:
         raise InputError(f"{folder}: has no run of tier {tier!r}; its runs are of {', '.join(sorted(tiers))}")
     heads.sort(key=lambda head: (head[0].time, head[1].name))
-    for header, path in heads[-newest:] if newest else heads:
-        table.heads.append((header, path))
+    table.heads = heads[-newest:] if newest else heads
     table.fill()
     return table.history()
 
 
 @dataclass(eq=False)
 class _Table:
-    """Arrays of series by runs that grow as files are read: one row for each series, which doubles when it is full.
+    """Arrays of series by runs that grow as files are read: one row for each series. Full arrays grow by a quarter.
 
     Most lines of a file are those of the night before, since quality repeats to the last digit: such a line is not
     parsed again, its numbers are copied from the run that `seen` names.
     """
 
-    heads: list[tuple[Header, Path]]
+    heads: list[tuple[Header, Path]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     rows: dict[tuple[str, str, str], int] = field(default_factory=dict)
     facts: list[_Facts] = field(default_factory=list)
@@ -164,9 +162,8 @@ class _Table:
         fresh = [line for line, place in zip(lines, places, strict=True) if place is None]
         points = parse_points(fresh, lines)
         try:
-            values = np.array([_numbers(point) for point in points], dtype=np.float64).reshape(
-                -1, len(_NUMBERS)
-            )
+            numbers = [[point.get(key) for key in _NUMBERS] for point in points]
+            values = np.array(numbers, dtype=np.float64).reshape(-1, len(_NUMBERS))
             if np.isinf(values).any():
                 raise ValueError("a number that is not finite")
             status = [_STATUS[point["verdict"]] for point in points]
@@ -256,16 +253,8 @@ class _Facts:
             self.relative = point.get("terms") != "absolute"
 
 
-def _numbers(point: Mapping[str, Any]) -> Sequence[float | None]:
-    try:
-        return _ALL_NUMBERS(point)
-    except KeyError:
-        return [point.get(key) for key in _NUMBERS]
-
-
 REMEMBERED = 100_000
 """So many lines are remembered at most."""
-_ALL_NUMBERS: Callable[[Mapping[str, Any]], tuple[float, ...]] = itemgetter(*_NUMBERS)
 _STATUS = {str(status): code for code, status in enumerate(STATUSES)}
 _LAYOUT: dict[str, tuple[Any, float]] = {
     "value": (np.float64, np.nan),
