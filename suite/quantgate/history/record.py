@@ -7,7 +7,7 @@ whose value is None is left out. No file is ever written twice.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Annotated, Any, Literal
 
@@ -197,11 +197,12 @@ def parse_points(lines: Sequence[bytes], content: Sequence[bytes]) -> list[dict[
 
     content: all lines after the header. Raises InputError naming what is damaged.
     """
-    try:
-        points: list[dict[str, Any]] = pydantic_core.from_json(b"[" + b",".join(lines) + b"]")
-    except ValueError:
-        raise InputError(f"line {_damaged(content)} is no JSON") from None
-    for line, point in zip(lines, points, strict=True):
+    points: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            point = pydantic_core.from_json(line)
+        except ValueError:
+            raise InputError(f"line {_line_of(line, content)} is no JSON") from None
         if not isinstance(point, dict) or not {"cell", "metric", "verdict"} <= point.keys():
             raise InputError(f"line {_line_of(line, content)} is no point: it needs cell, metric and verdict")
         if wrong := next((key for key in TEXTS if not isinstance(point.get(key, ""), str)), None):
@@ -211,17 +212,9 @@ def parse_points(lines: Sequence[bytes], content: Sequence[bytes]) -> list[dict[
                 f"line {_line_of(line, content)}: has the verdict {point['verdict']!r}, "
                 "which this quantgate does not have: use a newer one"
             )
+        points.append(point)
     return points
 
 
 def _line_of(line: bytes, content: Sequence[bytes]) -> int:
     return list(content).index(line) + 2
-
-
-def _damaged(rows: Iterable[bytes]) -> int:
-    for number, row in enumerate(rows, start=2):
-        try:
-            pydantic_core.from_json(row)
-        except ValueError:
-            return number
-    return 2

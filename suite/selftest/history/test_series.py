@@ -96,6 +96,10 @@ def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     [
         (lambda text: text[: len(text) // 2], "was cut"),
         (lambda text: text.replace('"value"', "'value'", 1), "line 2 is no JSON"),
+        (
+            lambda text: re.sub('^({"cell".*)$', r"\1,\1", text, count=1, flags=re.MULTILINE),
+            "line 2 is no JSON",
+        ),
         (lambda text: text.replace('"schema":1', '"schema":99'), "schema 99, this quantgate reads 1"),
         (lambda text: text.replace('"tier":', '"tear":'), "line 1, "),
         (lambda text: text.replace('"verdict":"pass"', '"verdict":"fine"', 1), "'fine'"),
