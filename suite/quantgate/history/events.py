@@ -8,8 +8,8 @@ nights until it was seen: computed anew, a year later, it is the same.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -43,7 +43,7 @@ class State(StrEnum):
     FIXED = "fixed"
 
 
-@dataclass
+@dataclass(frozen=True)
 class Event:
     """One cause. id: stable. run: the first on the new level. seen: the run that showed it. members: its moves, the
     largest share of their tolerance first. reason: of the state."""
@@ -53,9 +53,9 @@ class Event:
     run: Run
     seen: Run
     cause: Sequence[str]
-    members: list[Move] = field(default_factory=list)
-    state: State = State.OPEN
-    reason: str = ""
+    members: Sequence[Move]
+    state: State
+    reason: str
 
     @property
     def cells(self) -> list[str]:
@@ -75,60 +75,47 @@ class Event:
 
 
 def events(
-    history: History, acknowledged: Iterable[Acknowledgement] = (), today: datetime.date | None = None
+    history: History, acknowledged: Sequence[Acknowledgement] = (), today: datetime.date | None = None
 ) -> list[Event]:
     """Return the events of a history, the newest first. today: up to when acknowledgements hold; default: the day of
     the last run, so that the same history gives the same events."""
     if not history.runs:
         return []
     today = today or history.runs[-1].time.date()
-    groups = grouped(moves(history))
-    made = [_event(history, group) for group in groups]
-    acknowledged = list(acknowledged)
-    for event, group in zip(made, groups, strict=True):
-        event.state, event.reason = _state(history, event, group, acknowledged, today)
-        event.members.sort(key=_share, reverse=True)
+    groups = _groups(history)
+    made = [_event(history, group, *_state(history, group, acknowledged, today)) for group in groups]
     return sorted(made, key=lambda event: (event.run.time, event.id), reverse=True)
 
 
-@dataclass
-class _Group:
-    """Moves of one event. run: the first on the new level; exact: whether an exact step says so."""
-
-    run: int
-    exact: bool
-    moves: list[Move]
-
-    def takes(self, move: Move) -> bool:
-        """Return whether a move, which was seen later, is of this event."""
-        first = self.moves[0]
-        if move.direction != first.direction or move.series.tier != first.series.tier:
-            return False
-        if move.exact and self.exact:
-            return move.run == self.run or (
-                bool(move.cause) and any(m.cause == move.cause for m in self.moves)
-            )
-        mine = [m for m in self.moves if m.series is move.series and not m.exact and m.back is None]
-        if mine and not move.exact and move.run - mine[-1].run <= RAMP:
-            return True
-        return move.first - NEAR <= self.run <= move.last + NEAR
-
-
-def grouped(every: Sequence[Move]) -> list[_Group]:
-    """Group moves, in the order in which they were seen. A metric without a tolerance begins no event."""
-    groups: list[_Group] = []
-    for move in sorted(every, key=lambda m: (m.seen, not m.gated)):
-        group = next((g for g in reversed(groups) if g.takes(move)), None)
+def _groups(history: History) -> list[list[Move]]:
+    """Return the moves of each event, in the order in which they were seen. The first one says at which run the event
+    is; a metric without a tolerance begins none."""
+    groups: list[list[Move]] = []
+    for move in sorted(moves(history), key=lambda m: (m.seen, not m.gated)):
+        group = next((g for g in reversed(groups) if _takes(g, move)), None)
         if group is not None:
-            group.moves.append(move)
+            group.append(move)
         elif move.gated or move.direction == "unequal":
-            groups.append(_Group(move.run, move.exact, [move]))
+            groups.append([move])
     return groups
 
 
-def _event(history: History, group: _Group) -> Event:
-    first, run = group.moves[0], history.runs[group.run]
-    causes = [m.cause for m in group.moves if m.cause]
+def _takes(group: Sequence[Move], move: Move) -> bool:
+    """Return whether a move, which was seen later, is of the same event."""
+    first = group[0]
+    if move.direction != first.direction or move.series.tier != first.series.tier:
+        return False
+    if move.exact and first.exact:
+        return move.run == first.run or (bool(move.cause) and any(m.cause == move.cause for m in group))
+    mine = [m for m in group if m.series is move.series and not m.exact and m.back is None]
+    if mine and not move.exact and move.run - mine[-1].run <= RAMP:
+        return True
+    return move.first - NEAR <= first.run <= move.last + NEAR
+
+
+def _event(history: History, group: Sequence[Move], state: State, reason: str) -> Event:
+    first, run = group[0], history.runs[group[0].run]
+    causes = [m.cause for m in group if m.cause]
     shared = [line for line in causes[0] if all(line in cause for cause in causes)] if causes else []
     return Event(
         id=f"{first.direction}-{run.time:%Y%m%d}-{run.id[:8]}",
@@ -136,14 +123,16 @@ def _event(history: History, group: _Group) -> Event:
         run=run,
         seen=history.runs[first.seen],
         cause=shared or (causes[0] if causes else ()),
-        members=list(group.moves),
+        members=sorted(group, key=_share, reverse=True),
+        state=state,
+        reason=reason,
     )
 
 
 def _state(
-    history: History, event: Event, group: _Group, entries: Sequence[Acknowledgement], today: datetime.date
+    history: History, group: Sequence[Move], entries: Sequence[Acknowledgement], today: datetime.date
 ) -> tuple[State, str]:
-    gated = [move for move in group.moves if move.gated] or group.moves
+    gated = [move for move in group if move.gated] or group
     if all(move.back is not None for move in gated):
         last = max(gated, key=lambda move: move.back or 0)
         when = f"{history.runs[last.back or 0].time:%Y-%m-%d}"
@@ -157,7 +146,7 @@ def _state(
         return State.GONE, f"not in the runs since {history.runs[last_run].time:%Y-%m-%d}"
     reasons = []
     for move in left:
-        entry = next((e for e in entries if _covers(e, event, move, history, group.run)), None)
+        entry = next((e for e in entries if _covers(e, move, history, group[0].run)), None)
         if entry is not None and entry.until >= today:
             reasons.append(f"{entry.reason} (until {entry.until})")
         elif _accepted(move):
@@ -175,16 +164,14 @@ def _ended(history: History, series: Series) -> bool:
     return len(runs) == ENDED and bool((series.status[runs] == ABSENT).all())
 
 
-def _covers(entry: Acknowledgement, event: Event, move: Move, history: History, run: int) -> bool:
-    """Return whether an entry is about a member of the event. Where runs were added to the past, the event may begin up
-    to `NEAR` runs beside the one that the entry names."""
+def _covers(entry: Acknowledgement, move: Move, history: History, run: int) -> bool:
+    """Return whether an entry is about a member of the event of `run`. Where runs were added to the past, the event may
+    begin up to `NEAR` runs beside the one that the entry names."""
     if not (fnmatchcase(move.series.cell, entry.cell) and fnmatchcase(move.series.metric, entry.metric)):
         return False
-    if entry.event == event.id:
-        return True
     direction, _, key = entry.event.partition("-")
     near = history.runs[max(run - NEAR, 0) : run + NEAR + 1]
-    return direction == event.direction and key in {f"{one.time:%Y%m%d}-{one.id[:8]}" for one in near}
+    return direction == move.direction and key in {f"{one.time:%Y%m%d}-{one.id[:8]}" for one in near}
 
 
 def _accepted(move: Move) -> bool:
