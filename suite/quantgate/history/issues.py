@@ -13,7 +13,7 @@ import pydantic_core
 from quantgate.history.events import Event, State
 from quantgate.history.moves import Move
 from quantgate.history.series import STATUSES, History, Run
-from quantgate.history.telling import levels, size
+from quantgate.history.telling import WORDS, levels, size
 from quantgate.machine.environment import PACKAGES
 from quantgate.records import MOVED, Scalar
 from quantgate.words import abridged, listed
@@ -26,7 +26,6 @@ RECENT = 14
 """Days after an event was seen in which an issue is opened for it, where the gate does not fail: a rule that changed,
 or a history that is a year old when its events are first written out, floods nobody."""
 TITLE = 200
-_WORDS = {"worse": "worse", "better": "better", "unequal": "not equal to the last digit"}
 
 
 def to_issues(history: History, events: Sequence[Event]) -> str:
@@ -65,7 +64,7 @@ def _failing(event: Event) -> list[list[str]]:
 
 def title_of(event: Event) -> str:
     """Return the title: what moved, since when, and where."""
-    what = f"{listed(event.metrics)} {_WORDS[event.direction]}"
+    what = f"{listed(event.metrics)} {WORDS[event.direction]}"
     return f"{what} since {event.run.time:%Y-%m-%d}: {abridged(event.cells)}"[:TITLE]
 
 

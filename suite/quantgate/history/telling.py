@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pydantic_core
 
 from quantgate.history.events import Event, State
 from quantgate.history.moves import Move
-from quantgate.history.series import History, Run
-from quantgate.words import abridged, listed, plural, quantity
+from quantgate.history.series import History, Run, Series
+from quantgate.records import Status, Verdict
+from quantgate.words import abridged, delta, listed, plural, quantity
 
 FORMAT = 1
 """Version of the layout of the JSON; raised when a reader of the old one would misread the new one."""
 SHOWN = 5
 """Members of an event that are written out."""
-_WORDS = {"worse": "worse", "better": "better", "unequal": "not equal to the last digit"}
+WORDS = {"worse": "worse", "better": "better", "unequal": "no longer equal to the last digit"}
+"""What the metrics of an event are, by its direction."""
 
 
 def to_text(history: History, events: Sequence[Event], *, everything: bool = False) -> str:
@@ -37,7 +39,7 @@ def _paragraph(event: Event) -> str:
     since = f"{_day(run)} (run {run.id[:8]}, commit {run.commit or 'none'}), seen {_day(event.seen)}"
     lines = [
         f"{event.id}  {event.state}{f': {event.reason}' if event.reason else ''}",
-        f"  {_WORDS[event.direction]} since {since}: {abridged(event.cells)}; {listed(event.metrics)}",
+        f"  {WORDS[event.direction]} since {since}: {abridged(event.cells)}; {listed(event.metrics)}",
     ]
     lines += [f"  environment: {line}" for line in event.cause or ["nothing that is recorded changed"]]
     for move in event.members[:SHOWN]:
@@ -49,12 +51,13 @@ def _paragraph(event: Event) -> str:
 
 def size(move: Move) -> str:
     """Return the change of a move, `+2.50 %`; in the metric's unit where it is not relative."""
-    if move.series.relative:
-        percent = 100 * move.change
-        return f"{percent:+.2f} %" if abs(percent) >= 0.005 else f"{percent:+.1g} %"
-    if move.series.unit == "fraction":
-        return f"{100 * move.change:+.2f} pp"
-    return f"{move.change:+.4g} {move.series.unit}".rstrip()
+    return in_terms_of(move.series, move.change)
+
+
+def in_terms_of(series: Series, change: float) -> str:
+    """Return a change as a series states it, signed."""
+    unit: Literal["relative", "absolute"] = "relative" if series.relative else "absolute"
+    return delta(change, Verdict(cell="", metric="", status=Status.PASS, unit=series.unit, change_unit=unit))
 
 
 def levels(move: Move) -> str:

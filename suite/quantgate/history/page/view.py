@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from quantgate.history.events import Event, State
 from quantgate.history.moves import Move
 from quantgate.history.series import ABSENT, STATUSES, History, Series
+from quantgate.history.telling import WORDS, in_terms_of, size
 from quantgate.measure.groups import columns, families, group_name
 from quantgate.records import Status, Verdict, worst
 from quantgate.report.page.frontier import LOSSES, SIZE, SPEEDS, Frontier, frontiers
 from quantgate.report.page.template import SLUGS
-from quantgate.words import delta, listed, plural, quantity
-
-TITLES = {"worse": "Worse", "better": "Better", "unequal": "No longer equal to the last digit"}
-"""How a sentence about an event begins."""
+from quantgate.words import listed, plural, quantity
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class View:
             return "Nothing is open."
         first = self.open_events[0]
         more = f"; and {plural(count - 1, 'further event')}" if count > 1 else ""
-        return f"{TITLES[first.direction]}: {sentence(first)}{more}."
+        return f"{WORDS[first.direction].capitalize()}: {sentence(first)}{more}."
 
     @property
     def span(self) -> str:
@@ -134,7 +132,7 @@ def sentence(event: Event) -> str:
     """Return an event in short: `perplexity +1.2 % to +1.4 % in 8 cells since 2026-05-03; also divergence/kl_mean`."""
     first = event.members[0]
     same = [move for move in event.members if move.series.metric == first.series.metric]
-    low, high = (change_of(pick(same, key=lambda move: move.change)) for pick in (min, max))
+    low, high = (size(pick(same, key=lambda move: move.change)) for pick in (min, max))
     change = low if low == high else f"{low} to {high}"
     cells = {move.series.cell for move in same}
     where = first.series.cell if len(cells) == 1 else plural(len(cells), "cell")
@@ -143,21 +141,11 @@ def sentence(event: Event) -> str:
     return f"{first.series.metric} {change} in {where} since {event.run.time:%Y-%m-%d}{also}"
 
 
-def change_of(move: Move) -> str:
-    """Return the size of a step in the metric's terms, signed."""
-    return _change(move.series, move.change)
-
-
-def _change(series: Series, change: float) -> str:
-    unit: Literal["relative", "absolute"] = "relative" if series.relative else "absolute"
-    return delta(change, Verdict(cell="", metric="", status=Status.PASS, unit=series.unit, change_unit=unit))
-
-
 def members(event: Event) -> list[tuple[str, str, str]]:
     """Return (tier, cell, metrics with changes) of an event, the largest change first."""
     cells: dict[tuple[str, str], list[str]] = defaultdict(list)
     for move in event.members:
-        cells[move.series.tier, move.series.cell].append(f"{move.series.metric} {change_of(move)}")
+        cells[move.series.tier, move.series.cell].append(f"{move.series.metric} {size(move)}")
     return [(tier, cell, ", ".join(metrics)) for (tier, cell), metrics in cells.items()]
 
 
@@ -202,7 +190,7 @@ def _slot(series: Sequence[Series], last: Mapping[str, int], concerned: set[str]
         value, change = float(first.value[at]), float(first.change[at])
         text = quantity(value, first.unit) if np.isfinite(value) else "not measured"
         if np.isfinite(change) and change:
-            text += f" {_change(first, change)}"
+            text += f" {in_terms_of(first, change)}"
     return Slot(first.metric, statuses[first.metric], text, any(one.metric in concerned for one in series))
 
 

@@ -14,6 +14,7 @@ from quantgate.history.events import Event
 from quantgate.history.page import view as views
 from quantgate.history.page.data import pack
 from quantgate.history.series import History
+from quantgate.history.telling import WORDS
 from quantgate.records import Scalar
 from quantgate.report.page.template import render
 
@@ -36,7 +37,7 @@ def write_page(path: Path, history: History, events: Sequence[Event]) -> None:
         shown=shown,
         rows=table,
         tally=views.tally(table),
-        titles=views.TITLES,
+        words=WORDS,
         sentence=views.sentence,
         members=views.members,
         frontiers=views.newest_frontiers(shown),
