@@ -31,7 +31,6 @@ class Row:
     tier: str
     status: Status
     slots: list[Slot | None]
-    events: list[int]
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,7 @@ def rows(shown: View) -> list[Row]:
             for family in shown.families
         ]
         status = worst(slot.status for slot in slots if slot)
-        mine = sorted({event for m in concerned for event, _ in entry.moves[m] if event in opened})
-        table.append(Row(number, entry.cell, entry.tier, status, slots, mine))
+        table.append(Row(number, entry.cell, entry.tier, status, slots))
     return table
 
 
