@@ -41,7 +41,7 @@
       for (const [fact, now, , , marks] of lines) {
         const [metric, , , , of] = meta.facts[fact];
         if (chosen >= 0 && of !== chosen) continue;
-        const state = now >= 0 ? meta.statuses[now][0] : "";
+        const state = meta.statuses[now][0];
         const inEvent = states.has("event") && (marks || []).some(([event]) => openEvents.has(event));
         if (states.size && !states.has(state) && !inEvent) continue;
         const hay = `${cell} ${metric} ${state}`.toLowerCase();
@@ -86,7 +86,7 @@
       const group = document.createElement("optgroup");
       group.label = name;
       for (const each of all) if (each.family === number) {
-        const state = each.now >= 0 && meta.statuses[each.now][1] !== "pass" ? `  (${meta.statuses[each.now][1]})` : "";
+        const state = meta.statuses[each.now][1] !== "pass" ? `  (${meta.statuses[each.now][1]})` : "";
         group.append(new Option(each.metric + state, each.metric, false, each === one));
       }
       return group;

@@ -168,14 +168,12 @@ def rows(shown: View) -> list[Row]:
 
 
 def newest(series: Series, runs: NDArray[np.intp]) -> int:
-    """Return the newest run of the tier that has a verdict on the series; `ABSENT` where none has."""
-    have = runs[series.status[runs] != ABSENT]
-    return int(have[-1]) if len(have) else ABSENT
+    """Return the newest run of the tier that has a verdict on the series; each series has one, that of a point."""
+    return int(runs[series.status[runs] != ABSENT][-1])
 
 
 def _slot(series: Sequence[Series], last: Mapping[str, int], concerned: set[str]) -> Slot:
-    statuses = {one.metric: STATUSES[one.status[last[one.metric]]] if last[one.metric] != ABSENT else Status.PASS
-                for one in series}  # fmt: skip
+    statuses = {one.metric: STATUSES[one.status[last[one.metric]]] for one in series}
     order = list(Status)
 
     def rank(one: Series) -> tuple[int, bool, int]:
@@ -183,12 +181,10 @@ def _slot(series: Sequence[Series], last: Mapping[str, int], concerned: set[str]
 
     first = min(series, key=rank)
     at = last[first.metric]
-    text = ""
-    if at != ABSENT:
-        value, change = float(first.value[at]), float(first.change[at])
-        text = quantity(value, first.unit) if np.isfinite(value) else "not measured"
-        if np.isfinite(change) and change:
-            text += f" {in_terms_of(first, change)}"
+    value, change = float(first.value[at]), float(first.change[at])
+    text = quantity(value, first.unit) if np.isfinite(value) else "not measured"
+    if np.isfinite(change) and change:
+        text += f" {in_terms_of(first, change)}"
     return Slot(first.metric, statuses[first.metric], text, any(one.metric in concerned for one in series))
 
 
@@ -203,11 +199,10 @@ def newest_frontiers(shown: View) -> list[Frontier]:
     axes = {SIZE, *LOSSES, *SPEEDS}
     verdicts = []
     for entry in shown.entries:
-        runs = shown.runs[entry.tier]
+        last = shown.runs[entry.tier][-1]
         for one in entry.series:
-            if len(runs) and one.metric in axes and one.status[runs[-1]] != ABSENT:
-                value = float(one.value[runs[-1]])
-                status = STATUSES[one.status[runs[-1]]]
+            if one.metric in axes and one.status[last] != ABSENT:
+                value, status = float(one.value[last]), STATUSES[one.status[last]]
                 measured = value if np.isfinite(value) else None
                 verdicts.append(Verdict(cell=entry.cell, metric=one.metric, status=status, measured=measured))
     return frontiers(verdicts)
@@ -236,8 +231,7 @@ def meta(shown: View, ranges: Sequence[Sequence[tuple[float, float]]]) -> dict[s
                 one.relative,
                 shown.families.index(family_of(one.metric)),
             )
-            at = newest(one, runs)
-            now = int(one.status[at]) if at != ABSENT else ABSENT
+            now = int(one.status[newest(one, runs)])
             line: list[Any] = [facts.setdefault(fact, len(facts)), now, least, most]
             if marks := [_mark(number, move, runs) for number, move in entry.moves.get(one.metric, ())]:
                 line.append(marks)
