@@ -96,12 +96,8 @@ class Point(Record):
 
 
 def to_lines(verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Header, bytes]:
-    """Return the header of a run's file, and the whole file. Raises InputError for a run without a time, or with what
-    is no header."""
-    if not info.created:
-        raise InputError(
-            "the report does not say when its run ended (`created`): it is of an older quantgate"
-        )
+    """Return the header of a run's file, and the whole file. Raises InputError for a run with what is no header, such
+    as no time."""
     hashes = {cell: _environment(info, cell) for cell in dict.fromkeys(v.cell for v in verdicts)}
     rests = {name: info.environments.get(cell, {}) for cell, name in hashes.items() if name}
     points = {(v.cell, v.metric): _point(v, hashes[v.cell]) for v in verdicts}
