@@ -42,7 +42,7 @@ def pack(series: Sequence[Series], runs: NDArray[np.intp]) -> Piece:
     low, high = baseline + low * size, baseline + high * size
     # What an interval is of: the value of the run, whose baseline may be on the other side.
     low, high = np.fmin(low, value), np.fmax(high, value)
-    least, most = (_over_runs(low, np.fmin), _over_runs(high, np.fmax))
+    least, most = np.nan_to_num(np.fmin.reduce(low, axis=1)), np.nan_to_num(np.fmax.reduce(high, axis=1))
     environment = np.stack([one.environment[runs] for one in series]) + 1
     status = np.stack([one.status[runs] for one in series]) + 1
     planes = [
@@ -54,13 +54,6 @@ def pack(series: Sequence[Series], runs: NDArray[np.intp]) -> Piece:
     packed = zlib.compress(b"".join(planes), 6)
     ranges = [(_short(a), _short(b)) for a, b in zip(least, most, strict=True)]
     return Piece(base64.b64encode(packed).decode(), ranges)
-
-
-def _over_runs(array: NDArray[np.float64], reduce: np.ufunc) -> NDArray[np.float64]:
-    reduced: NDArray[np.float64] = (
-        reduce.reduce(array, axis=1) if array.shape[1] else np.full(len(array), np.nan)
-    )
-    return np.nan_to_num(reduced)
 
 
 def _numbered(
