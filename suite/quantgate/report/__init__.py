@@ -6,10 +6,12 @@ Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import Field
 
 from quantgate import __version__
-from quantgate.records import Record, Scalar
+from quantgate.records import Record, Scalar, Verdict
 
 
 class RunInfo(Record):
@@ -30,7 +32,7 @@ class RunInfo(Record):
     environments: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
     """The rest of each cell's environment: what its backend adds, what differs."""
     exit_status: str = ""
-    """As text: `1 (regression)`."""
+    """As text: `1`."""
     skipped: list[tuple[str, str]] = Field(default_factory=list)
     """(cell, reason) of the cells that this machine cannot run."""
     notes: list[tuple[str, str]] = Field(default_factory=list)
@@ -51,3 +53,11 @@ class RunInfo(Record):
     """Share of the gates that had to be judged (`--min-judged`)."""
     options: list[str] = Field(default_factory=list)
     """The options that an update has to repeat: `--matrix PATH`, `--quantgate-text=PATH` ..."""
+
+
+def by_cell(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
+    """Return the verdicts of each cell; cells and verdicts keep their order."""
+    cells: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        cells.setdefault(verdict.cell, []).append(verdict)
+    return cells

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quantgate.judge.causes import Cause, causes, same_factor
 from quantgate.measure.groups import families, group_name
 from quantgate.records import MOVED, Status, Verdict, worst
+from quantgate.report import by_cell
 from quantgate.words import comparison, delta, difference, limit, lines_of, listed, plural
 
 if TYPE_CHECKING:
@@ -165,12 +166,10 @@ def changes(finding: Finding) -> list[tuple[str, str]]:
 
 def members(finding: Finding) -> list[tuple[str, str]]:
     """Return, for a common cause, each cell with the changes of its metrics, the largest first."""
-    cells: dict[str, list[str]] = {}
-    for v in finding.ranked:
-        cells.setdefault(v.cell, []).extend(
-            [f"{v.metric} {delta(v.change, v)}"] if v.change is not None else []
-        )
-    return [(cell, ", ".join(metrics)) for cell, metrics in cells.items()]
+    return [
+        (cell, ", ".join(f"{v.metric} {delta(v.change, v)}" for v in its if v.change is not None))
+        for cell, its in by_cell(finding.ranked).items()
+    ]
 
 
 def circumstances(finding: Finding) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from quantgate.records import MOVED, Status, Verdict
-from quantgate.report import RunInfo, summary
+from quantgate.report import RunInfo, by_cell, summary
 from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, sentences
 from quantgate.report.summary import COLUMNS, MARKS, Entry, rows, shown_columns
 from quantgate.words import DASH, abridged, difference, limit, lines_of, listed, plural, quantity
@@ -68,10 +68,7 @@ def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
             different = ", ".join(f"{name} {value}" for name, value in rest.items())
             body += f"| {cell_code(cell)} | {escape(different)} |\n"
         yield _details("Environment", f"| | |\n|:--|:--|\n{body}")
-    by_cell: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        by_cell.setdefault(verdict.cell, []).append(verdict)
-    for cell, metrics in by_cell.items():
+    for cell, metrics in by_cell(verdicts).items():
         yield _details(f"{cell}: {plural(len(metrics), 'metric')}", _metric_table(metrics))
 
 

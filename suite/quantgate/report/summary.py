@@ -14,7 +14,7 @@ from quantgate.judge.coverage import coverage
 from quantgate.judge.expected import why_refused
 from quantgate.measure.groups import Column, case_of, columns
 from quantgate.records import MOVED, Status, Verdict, worst
-from quantgate.report import RunInfo
+from quantgate.report import RunInfo, by_cell
 from quantgate.report.findings import FAILED, leading, unique
 from quantgate.words import DASH, delta, duration, plural, signed
 
@@ -65,12 +65,9 @@ class Row:
 
 def rows(verdicts: list[Verdict]) -> list[Row]:
     """Return one row per cell, grouped by model, in the order of the verdicts."""
-    by_cell: dict[str, dict[str, Verdict]] = {}
-    for verdict in verdicts:
-        by_cell.setdefault(verdict.cell, {})[verdict.metric] = verdict
     models: dict[str, list[Row]] = {}
-    for cell, metrics in by_cell.items():
-        models.setdefault(_model(cell), []).append(_row(cell, metrics))
+    for cell, its in by_cell(verdicts).items():
+        models.setdefault(_model(cell), []).append(_row(cell, {v.metric: v for v in its}))
     return [row for group in models.values() for row in group]
 
 
@@ -231,11 +228,8 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     this run updates. Cells in which something failed are left out: that comes first."""
     failed = {v.cell for v in verdicts if v.status in FAILED}
     better = unique(v.cell for v in verdicts if v.status in (Status.IMPROVEMENT, Status.NO_BASELINE))
-    wrong: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        if verdict.wrong:
-            wrong.setdefault(_model(verdict.cell), []).append(verdict)
-    cells = [c for c in better if c not in failed and not why_refused(c, wrong.get(_model(c), []))]
+    wrong = [v for v in verdicts if v.wrong]
+    cells = [cell for cell in better if cell not in failed and not why_refused(cell, wrong)]
     if not cells or info.updating or info.against:
         return ""
     command = f'pytest --update-baselines --reason "..." --tier {info.tier}'

@@ -9,7 +9,7 @@ import pytest
 from quantgate.records import Status
 from quantgate.report.findings import findings
 from quantgate.report.page import template
-from quantgate.report.page.figures import Bar, bar, by_cell, card, gate, to_html
+from quantgate.report.page.figures import Bar, bar, card, gate, gates_by_cell, to_html
 from quantgate.report.summary import outcome
 
 from selftest.report.examples import INFO, example, slowed, verdict
@@ -55,7 +55,7 @@ def test_every_gate_is_on_the_page() -> None:
     assert {cell["data-cell"] for cell in page.all("details") if "data-cell" in cell} == {
         v.cell for v in example()
     }
-    assert sum(len(cell.gates) for cell in by_cell(example())) == len(example())
+    assert sum(len(cell.gates) for cell in gates_by_cell(example())) == len(example())
 
 
 def test_the_page_loads_nothing() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from quantgate.measure.groups import group_name
 from quantgate.records import MOVED, Status, Verdict, worst
-from quantgate.report import RunInfo, summary
+from quantgate.report import RunInfo, by_cell, summary
 from quantgate.report.findings import (
     FAILED,
     Finding,
@@ -154,11 +154,11 @@ def _metrics_by_cell(finding: Finding) -> list[tuple[str, str]]:
     """Return each cell with its metrics, where the card shows no table of them."""
     if finding.status in (*MOVED, Status.IMPROVEMENT) or len(finding.cells) == 1:
         return []
-    cells: dict[str, list[str]] = {}
-    for v in finding.verdicts:
-        change = f" {delta(v.change, v)}" if v.change is not None else ""
-        cells.setdefault(v.cell, []).append(f"{v.metric}{change}")
-    return [(cell, ", ".join(metrics)) for cell, metrics in cells.items()]
+
+    def shown(v: Verdict) -> str:
+        return v.metric if v.change is None else f"{v.metric} {delta(v.change, v)}"
+
+    return [(cell, ", ".join(map(shown, its))) for cell, its in by_cell(finding.verdicts).items()]
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,11 @@ class CellGates:
     gates: list[Gate]
 
 
-def by_cell(verdicts: Iterable[Verdict]) -> list[CellGates]:
+def gates_by_cell(verdicts: Iterable[Verdict]) -> list[CellGates]:
     """Return the gates of each cell."""
-    cells: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        cells.setdefault(verdict.cell, []).append(verdict)
     order = list(Status)
     prepared = []
-    for cell, mine in cells.items():
+    for cell, mine in by_cell(verdicts).items():
         gates = [gate(v) for v in sorted(mine, key=lambda v: order.index(v.status))]
         numbers = Counter(one.state for one in gates)
         tally = ", ".join(f"{number} {state}" for state, number in numbers.items())
@@ -190,7 +187,7 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
     """Return the page of a run: what failed first, then improvements, what could not be judged, and every gate."""
     first, others = leading(verdicts, info.bits)
     findings = [*first, *others]
-    cells = by_cell(verdicts)
+    cells = gates_by_cell(verdicts)
     states = Counter(one.slug for cell in cells for one in cell.gates)
     table = rows(verdicts)
     where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
@@ -202,15 +199,11 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
         outcome=summary.outcome(verdicts, info),
         counts=summary.counts(verdicts),
         sentences=[
-            text
-            for text in (
-                summary.judged_text(verdicts, info),
-                summary.run_text(verdicts, info),
-                " · ".join(part for part in where if part),
-                summary.against_text(info),
-                summary.unequal_text(verdicts),
-            )
-            if text
+            summary.judged_text(verdicts, info),
+            summary.run_text(verdicts, info),
+            " · ".join(filter(None, where)),
+            summary.against_text(info),
+            summary.unequal_text(verdicts),
         ],
         sections=[
             (name, heading, [card(finding) for finding in findings if finding.status in statuses])
