@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from quantgate.records import Status, Verdict, worst
@@ -96,11 +96,6 @@ class Frontier:
         return {name: min(number, SHAPES - 1) for number, name in enumerate(names)}
 
     @property
-    def front(self) -> list[Point]:
-        """The cells that no other cell beats."""
-        return [point for point in self.points if point.front]
-
-    @property
     def panels(self) -> list[Panel]:
         """Loss over size and, where speeds were measured, loss over speed."""
         sizes = [point.size / 1e6 for point in self.points]
@@ -109,8 +104,8 @@ class Frontier:
         panels = [self._panel("weights, MB", "size", self.points, lambda p: p.size / 1e6, scale, 1)]
         timed = [point for point in self.points if point.speed is not None]
         if len(timed) > 1:
-            scale = Scale(*around([0.0, *(p.speed or 0.0 for p in timed)], share=0.05), LEFT, RIGHT)
-            scale = Scale(0.0, scale.high, LEFT, RIGHT)
+            _, high = around([0.0, *(p.speed or 0.0 for p in timed)], share=0.05)
+            scale = Scale(0.0, high, LEFT, RIGHT)
             panels.append(self._panel(self.speed, "speed", timed, lambda p: p.speed or 0.0, scale, -1))
         return panels
 
@@ -205,12 +200,12 @@ def mark_front(points: Sequence[Point]) -> list[Point]:
     def costs(point: Point) -> tuple[float, float, float]:
         return point.size, point.loss, math.inf if point.speed is None else -point.speed
 
-    every = [costs(point) for point in points]
-    marked = []
-    for point, mine in zip(points, every, strict=True):
-        beaten = any(o != mine and all(a <= b for a, b in zip(o, mine, strict=True)) for o in every)
-        marked.append(Point(point.cell, point.size, point.loss, point.speed, point.status, not beaten))
-    return marked
+    every = list(map(costs, points))
+
+    def beaten(mine: tuple[float, float, float]) -> bool:
+        return any(o != mine and all(a <= b for a, b in zip(o, mine, strict=True)) for o in every)
+
+    return [replace(point, front=not beaten(mine)) for point, mine in zip(points, every, strict=True)]
 
 
 def staircase(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
