@@ -55,8 +55,8 @@ class Shift:
     """A level that moved. Positions count the values of the series.
 
     series: its row. onset: the first value on the new level, between `first` and `last` for all that is known. seen:
-    the value at which it was seen. before, after: levels. ramp: the cumulative sum saw it first. back: where the level
-    was back within half of the step; None: it stays.
+    the value at which it was seen. before, after: levels. back: where the level was back within half of the step; None:
+    it stays.
     """
 
     series: int
@@ -66,7 +66,6 @@ class Shift:
     seen: int
     before: float
     after: float
-    ramp: bool = False
     back: int | None = None
 
 
@@ -144,7 +143,7 @@ class Scan:
         }
         for row in np.flatnonzero(live & (sigma > 0) & (step | ramp)).tolist():
             if row not in returned:
-                self._see(row, position, float(wide[row]), ramp=not step[row])
+                self._see(row, position, float(wide[row]))
 
     def _measure(self, position: int, new: Floats, live: NDArray[np.bool_]) -> None:
         for lag in LAGS:
@@ -187,7 +186,7 @@ class Scan:
         recent = (self.cumulated[:, position + 1] - self.cumulated[:, max(position + 1 - HEAD, 0)]) / HEAD
         return np.asarray(beyond & (np.abs(recent - level) >= self.minimum), dtype=np.bool_)
 
-    def _see(self, row: int, position: int, wide: float, *, ramp: bool) -> None:
+    def _see(self, row: int, position: int, wide: float) -> None:
         """Record a shift, and begin a new segment at its onset."""
         begin, end = int(self.begin[row]), position + 1
         splits = np.arange(begin + HEAD, end - TAIL + 1)
@@ -206,7 +205,7 @@ class Scan:
             earlier.back = position
             return
         before = float(total[heads[best]] / heads[best])
-        shift = Shift(row, onset, int(near[0]), int(near[-1]), position, before, after, ramp)
+        shift = Shift(row, onset, int(near[0]), int(near[-1]), position, before, after)
         self.shifts.append(shift)
         self.pending[row] = shift, 0.0
 

@@ -81,9 +81,9 @@ def test_what_was_seen_does_not_depend_on_later_nights() -> None:
     assert len(whole) >= 35
     for night in (90, 120, 205, 260):
         until = shifts(values[:, :night], LEVELS, 0.005)
-        facts = [(s.series, s.onset, s.first, s.last, s.seen, s.before, s.ramp) for s in until]
+        facts = [(s.series, s.onset, s.first, s.last, s.seen, s.before) for s in until]
         assert facts == [
-            (s.series, s.onset, s.first, s.last, s.seen, s.before, s.ramp) for s in whole if s.seen < night
+            (s.series, s.onset, s.first, s.last, s.seen, s.before) for s in whole if s.seen < night
         ]
 
 

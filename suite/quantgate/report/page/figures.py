@@ -107,7 +107,6 @@ class Card:
 
     status: Status
     title: str
-    cells: list[str]
     groups: list[str]
     gates: list[Gate]
     lines: list[str]
@@ -139,7 +138,6 @@ def card(finding: Finding) -> Card:
     return Card(
         finding.status,
         title,
-        finding.cells,
         unique(map(group_name, finding.metrics)),
         gates,
         [*lines, *(circumstances(finding) if failed or common else [])],
