@@ -55,7 +55,8 @@ class Levels:
 
 
 def _interpolated(share: float, column: int) -> float:
-    """Interpolate over the logarithm of the share; below the table, the line of its last two rows goes on."""
+    """Interpolate over the logarithm of the share; below the table, the line through its last row and the last but
+    two goes on."""
     logs, values = -np.log10(TABLE[:, 0]), TABLE[:, column]
     beyond = max(0.0, -math.log10(share) - logs[-1])
     slope = (values[-1] - values[-3]) / (logs[-1] - logs[-3])

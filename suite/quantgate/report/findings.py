@@ -43,13 +43,26 @@ class Finding:
     def title(self) -> str:
         """`all 8 llamacpp cells: perplexity +2.9 % to +3.2 %`, or the cells and their metrics."""
         if self.common is None:
-            return f"{', '.join(self.cells)}: {self.subject}"
+            return f"{self.whose}: {self.subject}"
         if self.status == Status.ERROR:
-            return f"{_whose(self.common)}: {self.cause[0]}"
+            return f"{self.whose}: {self.cause[0]}"
         metric, verdicts = next(iter(self.common.by_metric().items()))
         others = [m for m in self.metrics if m != metric]
         more = f"; also {listed(others)}" if others else ""
-        return f"{_whose(self.common)}: {' '.join(filter(None, (metric, spread(verdicts))))}{more}"
+        return f"{self.whose}: {' '.join(filter(None, (metric, spread(verdicts))))}{more}"
+
+    @property
+    def whose(self) -> str:
+        """The cells; of a common cause in short: `all 8 llamacpp cells`, `9 of 10 4-bit cells`."""
+        if self.common is None:
+            return ", ".join(self.cells)
+        kind, *names = self.common.group
+        moved, judged = len(self.common.cells), self.common.judged
+        number = f"all {moved}" if moved == judged else f"{moved} of {judged}"
+        if kind == "all":
+            return f"{number} cells"
+        named = {"bits": f"{names[0]}-bit", "model": " on ".join(names[::2])}.get(kind, names[0])
+        return f"{number} {named} cells"
 
     @property
     def cells(self) -> list[str]:
@@ -193,7 +206,7 @@ def circumstances(finding: Finding) -> list[str]:
 def brief(verdicts: list[Verdict], finding: Finding) -> str:
     """Return a failed case under a common cause in two lines; the summary describes the cause."""
     figures = [", ".join([v.metric, *comparison(v)]) if v.change is not None else v.metric for v in verdicts]
-    return f"{finding.status}: {'; '.join(figures)}\none cause in {_whose(finding.common)}: see the summary"
+    return f"{finding.status}: {'; '.join(figures)}\none cause in {finding.whose}: see the summary"
 
 
 def spread(verdicts: list[Verdict]) -> str:
@@ -204,16 +217,3 @@ def spread(verdicts: list[Verdict]) -> str:
     low, high = (delta(change, verdicts[0]) for change in (changes[0], changes[-1]))
     text = low if low == high else f"{low} to {high}"
     return f"{text}, about the same in all" if same_factor(verdicts) and low != high else text
-
-
-def _whose(cause: Cause | None) -> str:
-    """Return the cells of a cause: `all 8 llamacpp cells`, `9 of 10 4-bit cells`."""
-    if cause is None:
-        return ""
-    kind, *names = cause.group
-    moved, judged = len(cause.cells), cause.judged
-    number = f"all {moved}" if moved == judged else f"{moved} of {judged}"
-    if kind == "all":
-        return f"{number} cells"
-    named = {"bits": f"{names[0]}-bit", "model": " on ".join(names[::2])}.get(kind, names[0])
-    return f"{number} {named} cells"
