@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,13 +11,13 @@ from quantgate.checkpoint.checks import quantization_of
 from quantgate.errors import AssetError, in_one_line
 from quantgate.init.facts import Facts, configured
 
-SMALL = ("config.json", "tokenizer*.json", "special_tokens_map.json", "chat_template.jinja", "README.md")
+SMALL = ["config.json", "tokenizer*.json", "special_tokens_map.json", "chat_template.jinja", "README.md"]
 """Files that say what a model is; its weights are fetched when they are measured."""
 
 
 def facts_of_hub(hub: str, name: str) -> Facts:
     """Ask the hub. Raises AssetError where it cannot be reached, or has nothing to load there."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()
@@ -28,8 +27,7 @@ def facts_of_hub(hub: str, name: str) -> Facts:
         files = [str(sibling.rfilename) for sibling in info.siblings or ()]
         _check(hub, files)
         with TemporaryDirectory(prefix="quantgate-") as folder:
-            for file in filter(_is_small, files):
-                hf_hub_download(hub, file, revision=revision, local_dir=folder)
+            snapshot_download(hub, revision=revision, allow_patterns=SMALL, local_dir=folder)
             return _facts(Path(folder), name, hub, revision, info)
     except AssetError:
         raise
@@ -38,10 +36,6 @@ def facts_of_hub(hub: str, name: str) -> Facts:
             f"{hub}: no such file or folder here, and the hub did not give it "
             f"({_cause(error)}): check the name, the network and HF_TOKEN, or name a local path"
         ) from None
-
-
-def _is_small(file: str) -> bool:
-    return any(fnmatchcase(file, pattern) for pattern in SMALL)
 
 
 def _check(hub: str, files: list[str]) -> None:
