@@ -22,7 +22,7 @@ from quantgate.checkpoint.checks import (
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.checkpoint.kinds import check_architecture, check_folder
-from quantgate.checkpoint.nominal import commonest_type, file_type, nominal_bits
+from quantgate.checkpoint.nominal import commonest_type, file_type
 from quantgate.errors import AssetError
 
 FULL = ("F32", "F16", "BF16")
@@ -48,7 +48,6 @@ class Facts:
     positions: int | None = None
     template: bool = False
     parameters: int = 0
-    bits: float = 0
     ftype: str = ""
     width: int = 0
     quantization: Mapping[str, Any] = field(default_factory=dict)
@@ -79,7 +78,6 @@ def _of_folder(folder: Path, name: str, source: Mapping[str, str]) -> Facts:
         source=source,
         # Packed weights are fewer numbers than the model has.
         parameters=0 if quantization else sum(map(math.prod, shapes)),
-        bits=nominal_bits(folder),
         quantization=quantization,
         **configured(folder),
     )
@@ -126,6 +124,5 @@ def _of_gguf(file: Path, name: str, source: Mapping[str, str]) -> Facts:
         positions=positions if isinstance(positions, int) and positions > 0 else None,
         template=bool(values.get("tokenizer.chat_template")),
         parameters=sum(math.prod(shape) for p in parts for shape, _, _ in read_header(p).tensors.values()),
-        bits=nominal_bits(file),
         ftype=file_type(file) or commonest_type(file),
     )

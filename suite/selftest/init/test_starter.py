@@ -248,7 +248,7 @@ def test_what_cannot_run_is_left_out_with_its_reason() -> None:
 
 
 def test_what_does_not_fit_into_memory_is_left_out() -> None:
-    facts = Facts(name="m", source={}, parameters=psutil.virtual_memory().total // 3, bits=16)
+    facts = Facts(name="m", source={}, parameters=psutil.virtual_memory().total // 3)
     chosen = choose(facts, None, load_matrix().backends)
     assert "transformers/fp32" in chosen.skipped
     assert "is compared with transformers/fp32" in chosen.skipped["bitsandbytes/nf4"]
