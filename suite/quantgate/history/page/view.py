@@ -224,13 +224,8 @@ def meta(shown: View, ranges: Sequence[Sequence[tuple[float, float]]]) -> dict[s
         runs = shown.runs[entry.tier]
         lines = []
         for one, (least, most) in zip(entry.series, of_series, strict=True):
-            fact = (
-                one.metric,
-                one.unit,
-                one.better,
-                one.relative,
-                shown.families.index(family_of(one.metric)),
-            )
+            family = shown.families.index(family_of(one.metric))
+            fact = (one.metric, one.unit, one.better, one.relative, family)
             now = int(one.status[newest(one, runs)])
             line: list[Any] = [facts.setdefault(fact, len(facts)), now, least, most]
             if marks := [_mark(number, move, runs) for number, move in entry.moves.get(one.metric, ())]:
