@@ -21,7 +21,6 @@ from quantgate.judge.judge import (
     Subject,
     first_difference,
     judge,
-    no_result,
     of_choices,
     recorded,
     reproduction,
@@ -104,13 +103,12 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
     for name, metric in (old.metrics if old else {}).items():
         if name in new.metrics or not covers(name):
             continue
+        subject = Subject(new.cell, name, reproduce=reproduce)
         if not metric.relative:
-            text = "is in the baseline, but was not measured"
-            judged.append(no_result(new.cell, name, text, reproduce))
+            judged.append(subject.verdict(Status.ERROR, text="is in the baseline, but was not measured"))
         elif rules.tolerances.of(name, new.cell) is not None:
             # No error of this cell: the cases of the reference say what happened to it.
             text = f"cannot be judged without the reference: {comparison.no_reference}"
-            subject = Subject(new.cell, name, reproduce=reproduce)
             judged.append(
                 subject.verdict(Status.INCONCLUSIVE, baseline=metric.value, unit=metric.unit, text=text)
             )
@@ -147,19 +145,18 @@ def _of_metric(
     anchor = anchor_of(comparison.anchors, name, metric, new.environment)
     if anchor is not None and tolerance is not None:
         yield from since_anchor(subject, metric, anchor, tolerance, rules.level(metric), new.environment)
-    same = tolerances.of_reproduction(name, cell) if before and metric.kind == "paired" else None
-    if other_weights(changed):
+    if before is None or other_weights(changed):
         return
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
-    if before and same and not silent:
+    if metric.kind == "paired" and not silent and (same := tolerances.of_reproduction(name, cell)):
         yield reproduction(subject, metric, before, same)
-    choices, old_choices = of_choices(metric), of_choices(before) if before else None
+    choices, old_choices = of_choices(metric), of_choices(before)
     if choices and old_choices and not first_difference(old_choices, choices)[0]:
         name = f"{name.rpartition('/')[0]}/choices"
         if same := tolerances.of_reproduction(name, cell):
             yield reproduction(replace(subject, name=name), choices, old_choices, same)
-    if before and "ids" in metric.raw and "ids" in before.raw and not first_difference(before, metric)[0]:
+    if "ids" in metric.raw and "ids" in before.raw and not first_difference(before, metric)[0]:
         name = name.rpartition("/")[0]
         if same := tolerances.of_reproduction(name, cell):
             yield same_texts(replace(subject, name=name), metric, before, same)
@@ -179,12 +176,10 @@ def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar
     return verdict.model_copy(update=facts)
 
 
-def explained(
-    moved: Sequence[Verdict], reference: Comparison, covers: Covers, rules: Rules, reproduce: str = ""
-) -> list[Verdict]:
+def explained(moved: Sequence[Verdict], reference: Comparison, covers: Covers, rules: Rules) -> list[Verdict]:
     """Add to each verdict that moved whether the reference moved too: everything moved, or this scheme alone. A
     relative metric leaves that to the one it is made of, where that moved as well."""
-    references = {v.metric: v for v in verdicts(reference, covers, rules, reproduce)}
+    references = {v.metric: v for v in verdicts(reference, covers, rules)}
     mine = {v.metric: v for v in reversed(moved)}
 
     def beside(verdict: Verdict) -> Verdict:

@@ -60,7 +60,7 @@ def confirmed(
     against = isinstance(look, FreshPairs)
     second, fresh = (look.pairs, None) if isinstance(look, FreshPairs) else (look.together, look.fresh)
     later = {v.metric: v for v in verdicts(second, covers, rules, reproduce)}
-    alone = {v.metric: v for v in verdicts(fresh, covers, rules, reproduce)} if fresh else {}
+    alone = {v.metric: v for v in verdicts(fresh, covers, rules)} if fresh else {}
     settled = []
     for verdict in first:
         metric, again = _metric(comparison, verdict), later.get(verdict.metric)

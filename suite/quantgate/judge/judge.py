@@ -52,6 +52,19 @@ class Subject:
         about = {"cell": self.cell, "metric": self.name, "environment": list(self.environment)}
         return Verdict(**{**about, "status": status, "reproduce": self.reproduce, **fields})
 
+    def reproduced(self, distance: float, limit: float, **fields: Any) -> Verdict:
+        """Return the verdict on whether a metric is still the baseline's computation: `changed` beyond the limit."""
+        return self.verdict(
+            Status.PASS if distance <= limit else Status.CHANGED,
+            metric=f"{self.name}{REPRODUCTION}",
+            measured=distance,
+            baseline=0.0,
+            change=distance,
+            change_unit="absolute",
+            tolerance=limit,
+            **fields,
+        )
+
 
 def judge(
     subject: Subject,
@@ -136,11 +149,6 @@ def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, te
     )
 
 
-def no_result(cell: str, name: str, text: str, reproduce: str = "") -> Verdict:
-    """Return `error`: there is no measurement to judge, because of `text`."""
-    return Verdict(cell=cell, metric=name, status=Status.ERROR, text=text, reproduce=reproduce)
-
-
 def reproduction(subject: Subject, measured: Metric, baseline: Metric, tolerance: Tolerance) -> Verdict:
     """Judge whether the units of a paired metric are still the baseline's; `judge` says whether their mean got worse.
 
@@ -174,18 +182,8 @@ def reproduction(subject: Subject, measured: Metric, baseline: Metric, tolerance
     else:
         text = f"the same computation ({len(new):,} paired samples)"
         text += ", but not equal to the last digit although the environment is unchanged" if unequal else ""
-    return subject.verdict(
-        Status.PASS if same else Status.CHANGED,
-        metric=f"{subject.name}{REPRODUCTION}",
-        measured=size,
-        baseline=0.0,
-        unit=measured.unit or "nats",  # the samples of a perplexity are nats
-        change=size,
-        change_unit="absolute",
-        tolerance=limit,
-        unequal=unequal,
-        text=text,
-    )
+    unit = measured.unit or "nats"  # the samples of a perplexity are nats
+    return subject.reproduced(size, limit, unit=unit, unequal=unequal, text=text)
 
 
 def of_choices(metric: Metric) -> Metric | None:

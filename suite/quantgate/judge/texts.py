@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quantgate.config.tolerances import REPRODUCTION, Tolerance
+from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import Subject
-from quantgate.records import Metric, Status, Verdict
+from quantgate.records import Metric, Verdict
 
 
 def same_texts(subject: Subject, measured: Metric, baseline: Metric, tolerance: Tolerance) -> Verdict:
@@ -29,14 +29,4 @@ def same_texts(subject: Subject, measured: Metric, baseline: Metric, tolerance: 
             f"{len(other):,} of {len(new):,} texts differ from the baseline's: the first is that of prompt "
             f"{first + 1:,}, from token {place + 1:,} on"
         )
-    return subject.verdict(
-        Status.PASS if share <= limit else Status.CHANGED,
-        metric=f"{subject.name}{REPRODUCTION}",
-        measured=share,
-        baseline=0.0,
-        unit="fraction",
-        change=share,
-        change_unit="absolute",
-        tolerance=limit,
-        text=text,
-    )
+    return subject.reproduced(share, limit, unit="fraction", text=text)

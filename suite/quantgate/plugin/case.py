@@ -11,7 +11,7 @@ import pytest
 from quantgate.errors import QuantgateError, unexpected
 from quantgate.judge.compare import Rules, explained, verdicts
 from quantgate.judge.confirm import confirmed, needs_second_look
-from quantgate.judge.judge import no_result
+from quantgate.judge.judge import Subject
 from quantgate.plugin.options import Options
 from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import MOVED, Scalar, Status, Verdict, worst
@@ -105,22 +105,20 @@ def judge_case(
             look = measurer.again(cell, request)
             judged = confirmed(judged, comparison, look, need.covers, rules, reproduce)
         if any(v.status in MOVED for v in judged):
-            judged = _beside_reference(judged, need, measurer, rules, reproduce)
+            judged = _beside_reference(judged, need, measurer, rules)
     except Exception as error:
         foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
-        judged = [no_result(cell.id, request, str(foreseen), reproduce)]
+        judged = [Subject(cell.id, request, reproduce=reproduce).verdict(Status.ERROR, text=str(foreseen))]
     return Judged(judged, environment)
 
 
-def _beside_reference(
-    judged: list[Verdict], need: Need, measurer: Measurer, rules: Rules, reproduce: str
-) -> list[Verdict]:
+def _beside_reference(judged: list[Verdict], need: Need, measurer: Measurer, rules: Rules) -> list[Verdict]:
     """Add what the reference did in the same run."""
     try:
         reference = measurer.reference(need.cell)
     except QuantgateError:
         return judged  # the reference's own cases say why
-    return explained(judged, reference, need.covers, rules, reproduce) if reference else judged
+    return explained(judged, reference, need.covers, rules) if reference else judged
 
 
 def failing(options: Options) -> set[Status]:

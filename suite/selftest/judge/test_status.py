@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.judge import Subject, judge, no_result, recorded
+from quantgate.judge.judge import Subject, judge, recorded
 from quantgate.judge.statistics import detectable_flips
 from quantgate.records import Metric, Status, Verdict, worst
 from scipy import stats
@@ -162,13 +162,6 @@ def test_a_better_ratio_is_never_an_improvement() -> None:
     old, better, worse = (level(value, "higher", "ratio") for value in (1.0, 3.0, 0.3))
     assert judged(better, old, relative(0.6)).status == Status.PASS
     assert judged(worse, old, relative(0.6)).status == Status.REGRESSION
-
-
-def test_no_result_is_an_error_with_its_reason() -> None:
-    verdict = no_result(CELL, "perplexity", "was killed by SIGSEGV", "pytest again")
-    assert (verdict.status, verdict.text, verdict.reproduce) == (
-        Status.ERROR, "was killed by SIGSEGV", "pytest again",
-    )  # fmt: skip
 
 
 def test_a_metric_without_a_gate_is_shown_and_passes_however_bad() -> None:
