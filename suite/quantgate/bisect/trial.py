@@ -24,7 +24,7 @@ from quantgate.judge.compare import Comparison, Rules, origin
 from quantgate.machine.environment import Environment
 from quantgate.measure.groups import case_of, group_name, metric_groups, reading_reference
 from quantgate.plugin.case import judge_case
-from quantgate.records import AGREEMENT, MOVED, QUANTIZED_SHARE, Measurement, Record, Status, Verdict
+from quantgate.records import AGREEMENT, MOVED, Measurement, Record, Status, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench
@@ -67,11 +67,11 @@ class Question:
 
     @property
     def rules(self) -> Rules:
-        minimums = {}
-        if self.cell.minimum_share is not None:
-            minimums[self.cell.id, QUANTIZED_SHARE] = self.cell.minimum_share
         alpha = self.tolerances.run_alpha / LOOKS
-        return Rules(self.tolerances, alpha, against=True, timings=True, minimums=minimums, unused=unused())
+        shares = {self.cell.id: self.cell.minimum_share}
+        return Rules(
+            self.tolerances, alpha, against=True, timings=True, minimum_shares=shares, unused=unused()
+        )
 
     @property
     def nested(self) -> bool:

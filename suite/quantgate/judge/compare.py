@@ -26,7 +26,7 @@ from quantgate.judge.judge import (
     reproduction,
 )
 from quantgate.judge.texts import same_texts
-from quantgate.records import MOVED, Measurement, Metric, Scalar, Status, Verdict
+from quantgate.records import MOVED, QUANTIZED_SHARE, Measurement, Metric, Scalar, Status, Verdict
 from quantgate.words import delta
 
 UNNAMED_MACHINE = "timings are gated on a named machine (--machine) or as ratio"
@@ -42,7 +42,7 @@ class Rules:
     alpha: the chance of a false alarm that one gate may have (level of its test).
     against: A/B: the old values were measured in this run, in another environment.
     timings: whether absolute timings are judged; without, they are recorded.
-    minimums: by cell id and metric, the least value that the cell's scheme states.
+    minimum_shares: by cell id, the least quantized share that the cell's scheme states; None: it states none.
     unused: by backend, the distributions that it does not compute with: their changes widen no tolerance.
     """
 
@@ -50,7 +50,7 @@ class Rules:
     alpha: float
     against: bool = False
     timings: bool = False
-    minimums: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    minimum_shares: Mapping[str, float | None] = field(default_factory=dict)
     unused: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def level(self, metric: Metric) -> float:
@@ -60,7 +60,8 @@ class Rules:
 
     def limits(self, name: str, cell: str) -> Limits | None:
         """Return the values that a metric must have regardless of the baseline; None where there are no such values."""
-        return limits_of(self.tolerances.of_expected(name, cell), self.minimums.get((cell, name)))
+        minimum = self.minimum_shares.get(cell) if name == QUANTIZED_SHARE else None
+        return limits_of(self.tolerances.of_expected(name, cell), minimum)
 
 
 @dataclass(frozen=True)

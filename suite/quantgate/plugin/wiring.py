@@ -31,7 +31,6 @@ from quantgate.paths import cache_dir
 from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
-from quantgate.records import QUANTIZED_SHARE
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun
 from quantgate.run.bench import Bench
@@ -244,11 +243,7 @@ class Wiring:
             against=against,
             timings=against or self.options.machine is not None,
             unused=unused(),
-            minimums={
-                (c.id, QUANTIZED_SHARE): c.minimum_share
-                for c in self.cells.values()
-                if c.minimum_share is not None
-            },
+            minimum_shares={cell.id: cell.minimum_share for cell in self.cells.values()},
         )
 
     def _level(self) -> float:

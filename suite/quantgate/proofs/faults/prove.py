@@ -23,7 +23,7 @@ from quantgate.machine.environment import WORKER, code_hash
 from quantgate.plugin.case import judge_case
 from quantgate.proofs.faults.outcome import Row, by_gate, outcome, red
 from quantgate.proofs.faults.registry import Fault
-from quantgate.records import QUANTIZED_SHARE, Measurement, Verdict
+from quantgate.records import Measurement, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench
@@ -173,8 +173,8 @@ class Proof:
             for cell in cells
             if (baseline := baselines.read(self.baselines, cell.id, self.tier))
         }
-        shares = {(c.id, QUANTIZED_SHARE): c.minimum_share for c in cells if c.minimum_share is not None}
-        return Rules(tolerances, gate_level(tolerances, accepted), minimums=shares, unused=unused())
+        shares = {cell.id: cell.minimum_share for cell in cells}
+        return Rules(tolerances, gate_level(tolerances, accepted), minimum_shares=shares, unused=unused())
 
 
 def command(fault: Fault | None) -> Sequence[str]:
