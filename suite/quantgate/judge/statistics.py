@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from operator import mul, sub
+from operator import mul
 from typing import Any, NamedTuple
 
 POWER = 0.95
@@ -93,9 +93,7 @@ def mean_difference(
 
 def differences(old: Sequence[float], new: Sequence[float]) -> list[float]:
     """Return new - old, unit by unit. Raises ValueError for unequal lengths."""
-    if len(old) != len(new):
-        raise ValueError(f"paired samples need equal lengths, got {len(old)} and {len(new)}")
-    return list(map(sub, new, old))
+    return [now - before for before, now in zip(old, new, strict=True)]
 
 
 def effective_units(weights: Sequence[float]) -> float:
@@ -111,9 +109,8 @@ def root_mean_square(
     lengths."""
     moves = differences(old, new)
     shares = weights or [1.0] * len(moves)
-    if len(shares) != len(moves):
-        raise ValueError(f"{len(shares)} weights for {len(moves)} units")
-    return math.sqrt(math.fsum(map(mul, map(mul, moves, moves), shares)) / math.fsum(shares))
+    squares = [move * move * share for move, share in zip(moves, shares, strict=True)]
+    return math.sqrt(math.fsum(squares) / math.fsum(shares))
 
 
 def flips(old: Sequence[float], new: Sequence[float]) -> tuple[int, int]:
