@@ -127,6 +127,11 @@ class Metric(Estimate):
         return self.kind in ("rounds", "level", "ratio")
 
     @property
+    def unit_count(self) -> int:
+        """The number of units whose samples are paired; 0 of other kinds."""
+        return len(self.samples or ()) if self.kind == "paired" else 0
+
+    @property
     def rounds(self) -> list[list[float]]:
         """For rounds: the timings of each process, in seconds."""
         samples = self.samples or []
@@ -154,12 +159,6 @@ class Metric(Estimate):
     def process_count(self) -> int:
         """The number of processes that measured it."""
         return len(self.per_process)
-
-
-def same_work(one: Metric, other: Metric) -> bool:
-    """Whether two metrics differ in nothing but the kernels that they were measured on."""
-    conditions = [{k: v for k, v in m.conditions.items() if k != KERNELS} for m in (one, other)]
-    return one.kind == other.kind and conditions[0] == conditions[1]
 
 
 class Disturbance(Record):

@@ -16,10 +16,10 @@ from quantgate.config.matrix import selecting
 from quantgate.errors import InputError
 from quantgate.judge.anchor import Anchor, Replaced, anchor_of, measured_name, updated
 from quantgate.judge.expected import why_refused
-from quantgate.judge.kernels import name_of, on_kernels
+from quantgate.judge.kernels import name_of, on_kernels, same_work
 from quantgate.judge.nested import restless
 from quantgate.judge.sensitivity import Sensitivity
-from quantgate.records import Measurement, Metric, Record, Status, Verdict, same_work, worst
+from quantgate.records import Measurement, Metric, Record, Status, Verdict, worst
 
 
 class Row(Record):

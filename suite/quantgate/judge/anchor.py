@@ -16,8 +16,8 @@ from pydantic import Field
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.environment import changed_environment
 from quantgate.judge.judge import Subject, first_difference, judge
-from quantgate.judge.kernels import kernels_of, name_of, nearest, on_kernels
-from quantgate.records import Metric, Record, Scalar, Scalars, Status, Verdict, same_work
+from quantgate.judge.kernels import kernels_of, name_of, nearest, on_kernels, same_work
+from quantgate.records import Metric, Record, Scalar, Scalars, Status, Verdict
 from quantgate.words import listed, quantity
 
 ANCHOR = "/anchor"
@@ -95,7 +95,7 @@ def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_a
         different = first_difference(old.metric, new)[0]
         if different:
             moved.setdefault(f"new, since the {different}", []).append(name)
-            kept = {key: one for key, one in kept.items() if name_of(key) != name or _comparable(one, new)}
+            kept = {k: one for k, one in kept.items() if name_of(k) != name or same_work(one.metric, new)}
         elif gated and re_anchor:
             before = kept.get(key_of_old, old)
             if _values(before.metric) != _values(new):
@@ -111,12 +111,6 @@ def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_a
 
 def _values(metric: Metric) -> object:
     return metric.value, metric.samples
-
-
-def _comparable(anchor: Anchor, new: Metric) -> bool:
-    """Whether an anchor is of the same work, on any kernels."""
-    before, now = len(anchor.metric.samples or ()), len(new.samples or ())
-    return same_work(anchor.metric, new) and (new.kind != "paired" or before == now)
 
 
 def since_anchor(

@@ -165,12 +165,11 @@ def _of_metric(
 
 def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:
     """Add to a verdict what the history keeps of its metric."""
-    of_samples = len(metric.samples) if metric.kind == "paired" and metric.samples else None
     facts = {
         "kind": metric.kind,
         "better": metric.better,
         "stderr": metric.stderr,
-        "samples": metric.process_count if metric.nested else of_samples,
+        "samples": metric.process_count if metric.nested else metric.unit_count or None,
         "conditions": hash_of(metric.conditions),
         "weights": str(environment.get(CHECKPOINT) or metric.conditions.get("source") or ""),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
 from quantgate.judge.environment import relevant
+from quantgate.judge.kernels import same_work
 from quantgate.judge.sensitivity import answers_that_would_do
 from quantgate.judge.statistics import (
     Change,
@@ -20,7 +21,7 @@ from quantgate.judge.statistics import (
     mean_difference,
     root_mean_square,
 )
-from quantgate.records import Metric, Scalar, Status, Verdict, same_work
+from quantgate.records import Metric, Scalar, Status, Verdict
 
 MACHINE_CONDITIONS = {"kernels", "threads", "governor"}
 """Conditions that differ on another machine without anybody's doing."""
@@ -207,9 +208,8 @@ def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
     differing = [key for key in old | new if old.get(key) != new.get(key)]
     for key in sorted(differing, key=lambda key: key in MACHINE_CONDITIONS):
         return _differs(key, old.get(key), new.get(key)), key in MACHINE_CONDITIONS
-    before, now = len(baseline.samples or ()), len(measured.samples or ())
-    if measured.kind == "paired" and before != now:
-        return _differs("number of samples", before, now), False
+    if baseline.unit_count != measured.unit_count:
+        return _differs("number of samples", baseline.unit_count, measured.unit_count), False
     return "", False
 
 

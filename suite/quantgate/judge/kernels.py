@@ -15,6 +15,12 @@ def kernels_of(metric: Metric, environment: Mapping[str, Scalar]) -> str:
     return metric.kernels or str(environment.get(KERNELS) or "")
 
 
+def same_work(one: Metric, other: Metric) -> bool:
+    """Whether two metrics differ in nothing but the kernels that they were measured on."""
+    conditions = [{k: v for k, v in m.conditions.items() if k != KERNELS} for m in (one, other)]
+    return (one.kind, one.unit_count, conditions[0]) == (other.kind, other.unit_count, conditions[1])
+
+
 def on_kernels(name: str, kernels: str) -> str:
     """Return the name of a metric on these kernels: `memory/peak_resident on AVX2 avx2`; without kernels, `name`."""
     return f"{name}{_ON}{kernels}" if kernels else name

@@ -60,13 +60,12 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
             return None  # the spread of a single process is unknown: it never shows a loss
         # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
         return min(growth(detectable_mean(tolerance.noise, count / 2, count - 1, alpha)), MOST)
-    samples = metric.samples or []
     harmless = tolerances.of_reproduction(name, cell)
     if metric.answers:
-        change = detectable_flips(len(samples), alpha)
+        change = detectable_flips(metric.unit_count, alpha)
     elif harmless is not None and harmless.absolute:
-        units = effective_units(metric.weights) if metric.weights else len(samples)
-        change = detectable_mean(harmless.absolute, units, len(samples) - 1, alpha)
+        units = effective_units(metric.weights) if metric.weights else metric.unit_count
+        change = detectable_mean(harmless.absolute, units, metric.unit_count - 1, alpha)
     else:
         return None
     if tolerance.relative is None:
@@ -118,7 +117,7 @@ def ruin(metric: Metric, tolerance: Tolerance) -> float:
         return metric.value if metric.better == "higher" else 1 - metric.value
     if metric.better == "lower":
         return math.log(2)
-    lead = math.fsum(map(abs, metric.samples or ())) / max(1, len(metric.samples or ()))
+    lead = math.fsum(map(abs, metric.samples or ())) / max(1, metric.unit_count)
     return lead or math.inf
 
 
@@ -175,7 +174,7 @@ def _amount(metric: Metric) -> tuple[int, str]:
     if metric.weights:
         whole = all(weight == 1 for weight in metric.weights)
         return round(sum(metric.weights)), "windows" if whole else "scored tokens"
-    return len(metric.samples or ()), "items"
+    return metric.unit_count, "items"
 
 
 def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float) -> int:
@@ -186,7 +185,7 @@ def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float)
         share = limit if tolerance.relative is None else limit * (abs(metric.value) or 1.0)
         counts = range(amount, 10**7)
         return amount + bisect_left(counts, True, key=lambda n: detectable_flips(n, alpha) <= share)
-    units = metric.process_count if metric.nested else len(metric.samples or ())
+    units = metric.process_count if metric.nested else metric.unit_count
     if tolerance.relative is not None and (metric.link == "exp" or metric.nested):
         # The log scale, on which errors shrink with the square root of n.
         limit, smallest = math.log1p(limit), math.log1p(smallest)

@@ -173,9 +173,8 @@ def served_speed(
 def _same_units(metric: Metric, other: Metric, keys: Iterable[str]) -> bool:
     """Return whether samples belong together one by one: the same count, weights, and conditions of these `keys`."""
     return (
-        metric.kind == other.kind == "paired"
+        metric.unit_count == other.unit_count > 1
         and metric.link == other.link
-        and len(metric.samples or ()) == len(other.samples or ()) > 1
         and metric.weights == other.weights
         and all(metric.conditions.get(key) == other.conditions.get(key) for key in keys)
     )
