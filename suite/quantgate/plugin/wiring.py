@@ -112,7 +112,7 @@ class Wiring:
         self.supply.check()
         if options.executor is not None:
             self._open_machines()
-        if options.machine:
+        if options.machine is not None:
             check_machine(self.baselines, options.machine, self.fingerprint, create=options.update_baselines)
 
     def _open_machines(self) -> None:

@@ -120,6 +120,7 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--tolerances", "nowhere.toml"], ["nowhere.toml: no such file"]),
         (["--threads", "0"], ["--threads 0: must be 1 or more"]),
         (["--machine", "../bench"], ["machine '../bench'", "letters, digits"]),
+        (["--machine", ""], ["machine ''", "letters, digits"]),
         (
             ["--reason", "why"],
             ["--reason has no effect without --update-baselines: add that, or remove --reason"],
