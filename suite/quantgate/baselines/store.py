@@ -24,13 +24,10 @@ from quantgate.records import FORMAT, Metric, Record, Scalar, Scalars
 
 
 def baseline_path(root: Path, cell: str, tier: str, machine: str | None = None) -> Path:
-    """Return the summary file of a cell. Raises InputError for a name that cannot be part of a path."""
-    parts = cell.split("/")
-    if len(parts) != 3:
-        raise InputError(f"cell {cell!r}: not of the form <model>/<backend>/<scheme>")
-    at = "" if machine is None else f"@{checked_name('machine', machine)}"
-    file = f"{checked_name('tier', tier)}{at}.toml"
-    return root.joinpath(*(checked_name("cell", part) for part in parts), file)
+    """Return the summary file of a cell. All names can be part of a path: those of the matrix were checked when it was
+    read, that of the machine by `check_machine`."""
+    at = "" if machine is None else f"@{machine}"
+    return root / cell / f"{tier}{at}.toml"
 
 
 def read(root: Path, cell: str, tier: str, machine: str | None = None) -> Baseline | None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from quantgate.baselines.store import check_machine
 from quantgate.errors import InputError
 from quantgate.records import Metric, Scalar
-
-if TYPE_CHECKING:
-    pass
 
 from selftest.baselines.accepted import DECODE, TIMED, existing, measured, tree, update
 
