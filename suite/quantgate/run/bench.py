@@ -187,9 +187,7 @@ class Bench:
             tier=self.tier_name,
             fingerprint=self.fingerprint(cell),
             run=self.run_id,
-            requests=[],
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            metrics={},
             complete=True,
         )
 
@@ -237,13 +235,12 @@ class Bench:
         path = folder / f"{cell.scheme}.json"
         return sibling(path, name) if name else path
 
-    def differs(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
-        """Return whether a record cannot stand for a new one of these requests."""
-        expected = (cell.id, self.tier_name, True)
-        stands = (record.cell, record.tier, record.complete) == expected and any(
-            record.fingerprint == self.fingerprint(cell, facts) for facts in self.elsewhere or (None,)
-        )
-        return not stands or not set(requests) <= set(record.requests)
+    def stands(self, record: Measurement, cell: Cell, requests: Sequence[str]) -> bool:
+        """Return whether a record can stand for a new one of these requests."""
+        if (record.cell, record.tier, record.complete) != (cell.id, self.tier_name, True):
+            return False
+        fingerprints = (self.fingerprint(cell, facts) for facts in self.elsewhere or (None,))
+        return record.fingerprint in fingerprints and set(requests) <= set(record.requests)
 
     def fingerprint(self, cell: Cell, facts: Facts | None = None) -> str:
         """Return a hash that is equal for equal work: cell, workload, libraries, variables, code that measures,

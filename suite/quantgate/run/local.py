@@ -107,7 +107,7 @@ def reusable(bench: Bench, cell: Cell, requests: Sequence[str], *, reuse: bool) 
     ours = record.run == bench.run_id or reuse
     # A/B runs time in turns with another process.
     alone = not any(m.beside for m in record.metrics.values())
-    return record if ours and alone and not bench.differs(record, cell, requests) else None
+    return record if ours and alone and bench.stands(record, cell, requests) else None
 
 
 class _Failure(Record):
