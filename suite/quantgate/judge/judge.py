@@ -206,7 +206,8 @@ def first_difference(baseline: Metric, measured: Metric) -> tuple[str, bool]:
         return _differs("kind", baseline.kind, measured.kind), False
     old, new = baseline.conditions, measured.conditions
     differing = [key for key in old | new if old.get(key) != new.get(key)]
-    for key in sorted(differing, key=lambda key: key in MACHINE_CONDITIONS):
+    if differing:
+        key = min(differing, key=lambda one: one in MACHINE_CONDITIONS)
         return _differs(key, old.get(key), new.get(key)), key in MACHINE_CONDITIONS
     if baseline.unit_count != measured.unit_count:
         return _differs("number of samples", baseline.unit_count, measured.unit_count), False

@@ -137,10 +137,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Refuse timings beside other cells, which would be worthless, and take the folder of results."""
     groups, spread_by = metric_groups_of(ids), _spread_by(node.config)
-    for group in sorted(name for name in groups if group_of(name).alone):
+    if alone := sorted(group for group in groups if group_of(group).alone):
         raise pytest.UsageError(
-            f"{spread_by} measures cells side by side, and {group} cases are selected: their timings would be "
-            f"worthless; leave {spread_by} out, or deselect them with -m 'not {group}'"
+            f"{spread_by} measures cells side by side, and {alone[0]} cases are selected: their timings would be "
+            f"worthless; leave {spread_by} out, or deselect them with -m 'not {alone[0]}'"
         )
     wiring = node.config.stash[WIRING]
     if groups and not wiring.claimed:

@@ -44,17 +44,17 @@ def explain(status: int, log: Path) -> str:
     status: the exit status, or minus the number of the signal that killed it. Status 1 is an exception, which is the
     last line of the log; SIGABRT is an assertion that did not hold.
     """
-    cause = ""
     try:
         lines = _lines(log)
     except OSError:
         lines = []
-    if status == 1 and lines and lines[-1].startswith(REFUSAL):
-        return lines[-1].removeprefix(REFUSAL)
-    if status == 1 and lines and lines[-1].startswith(CAUSE):
-        return f"{lines[-1].removeprefix(CAUSE)}\n    full log: {log}"
-    if status == 1 and lines and _EXCEPTION.match(lines[-1]):
-        cause = lines[-1]
+    last, cause = lines[-1] if lines else "", ""
+    if status == 1 and last.startswith(REFUSAL):
+        return last.removeprefix(REFUSAL)
+    if status == 1 and last.startswith(CAUSE):
+        return f"{last.removeprefix(CAUSE)}\n    full log: {log}"
+    if status == 1 and _EXCEPTION.match(last):
+        cause = last
     elif status == -signal.SIGABRT:
         cause = next((line.strip() for line in reversed(lines) if ASSERTION.search(line)), "")
         cause = re.sub(r"^/\S*/", "", cause)  # the name of the source file is enough

@@ -70,9 +70,8 @@ class Server:
         with log.open("wb") as output:
             control = self._connection(output.fileno(), set(modules))
             message = os.fsencode("\0".join([file, *modules]))
-            with suppress(
-                BrokenPipeError
-            ):  # the caller sees that the server has ended when it waits for the answer
+            # Where the server has ended, the caller sees so when it waits for the answer.
+            with suppress(BrokenPipeError):
                 socket.send_fds(control, [message], [output.fileno(), *descriptors])
         return control
 
