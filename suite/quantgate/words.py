@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from quantgate.records import Verdict
+from quantgate.records import Verdict
 
 DASH = "-"
 

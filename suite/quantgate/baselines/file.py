@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from quantgate.baselines.baseline import Baseline
 from quantgate.baselines.raw import from_json, to_json
@@ -19,9 +20,6 @@ from quantgate.baselines.summary import Entry, RawFile, Summary, check, origin_i
 from quantgate.baselines.toml_file import damaged, parse_toml, write_bytes, write_toml
 from quantgate.judge.anchor import Anchor, Origin
 from quantgate.records import FORMAT, Estimate, Metric
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 V = TypeVar("V")
 

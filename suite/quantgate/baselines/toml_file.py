@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import tomllib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError, QuantgateError
-from quantgate.files import write_atomic
+from quantgate.files import hash_of, write_atomic
 from quantgate.locks import BusyError
 from quantgate.locks import locked as lock
 from quantgate.records import FORMAT, Record
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
 
 LOCK_SECONDS = 10.0
 """How long a writer waits for another one, which holds the lock for milliseconds."""
@@ -116,9 +113,8 @@ def locked(root: Path) -> Iterator[None]:
 
     Raises InputError when another run keeps the lock for longer than `LOCK_SECONDS`.
     """
-    user = getattr(os, "getuid", int)()  # a lock file left by another user could not be opened
-    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir()) / f"quantgate-{user}-{key}.lock"
+    # A lock file left by another user could not be opened.
+    path = Path(tempfile.gettempdir()) / f"quantgate-{os.getuid()}-{hash_of(str(root.resolve()))}.lock"
     try:
         with lock(path, f"update {root}", LOCK_SECONDS):
             yield

@@ -6,12 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from quantgate.config.tolerances import Tolerance
 from quantgate.records import AGREEMENT, MOVED, Metric, Status, Verdict
-
-if TYPE_CHECKING:
-    from quantgate.config.tolerances import Tolerance
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,12 @@ import hashlib
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quantgate.baselines.raw import seal_of
 from quantgate.baselines.store import read
 from quantgate.baselines.update import plan_update
 from quantgate.config.matrix import selecting
 from quantgate.records import Metric, Scalar
-
-if TYPE_CHECKING:
-    pass
 
 from selftest.baselines.accepted import CELL, TIER, WEIGHT_BYTES, existing, measured, perplexity, tree, update
 

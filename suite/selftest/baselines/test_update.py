@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from quantgate.baselines.store import read
@@ -18,9 +17,6 @@ from quantgate.errors import InputError, QuantgateError
 from quantgate.judge.environment import changed_environment
 from quantgate.paths import IMPORT_ROOT
 from quantgate.records import Scalar, Status
-
-if TYPE_CHECKING:
-    pass
 
 from selftest.baselines.accepted import (
     CELL,

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from quantgate.baselines import toml_file
@@ -16,9 +15,6 @@ from quantgate.baselines.store import check_machine, read
 from quantgate.baselines.update import plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
 from quantgate.paths import IMPORT_ROOT
-
-if TYPE_CHECKING:
-    pass
 
 from selftest.baselines.accepted import (
     CELL,
