@@ -32,28 +32,31 @@ class Baseline(Measurement):
     """SHA-256 of each summary that this was read from, by path: shows whether another run changed it since."""
 
     @property
+    def values(self) -> dict[str, Metric]:
+        """All values, on all kernels."""
+        return self.metrics | self.others
+
+    @property
     def latest(self) -> Origin:
         """The origin of the latest update."""
         return Origin.model_validate(self.model_dump(include=set(Origin.model_fields)))
 
     def origin(self, metric: str) -> Origin:
-        """Return when, why and in which environment `metric` (a name in `metrics` or `others`) was measured."""
+        """Return when, why and in which environment `metric` (a name in `values`) was measured."""
         return self.kept.get(metric) or self.latest
 
     def as_anchor(self, key: str) -> Anchor:
-        """Return a value (a name in `metrics` or `others`) as the anchor of later ones."""
-        metric = self.metrics.get(key) or self.others[key]
-        return Anchor(metric=metric.model_copy(update={"raw": {}}), origin=self.origin(key))
+        """Return a value (a name in `values`) as the anchor of later ones."""
+        return Anchor(metric=self.values[key].model_copy(update={"raw": {}}), origin=self.origin(key))
 
     def comparable(self, name: str, measured: Metric) -> tuple[Metric | None, Mapping[str, Scalar]]:
         """Return the value that `measured` is compared with, chosen by `key_for`, and its environment."""
         key = self.key_for(name, measured)
-        value = self.metrics.get(key) or self.others.get(key)
-        return value, self.kept[key].environment if key in self.kept else self.environment
+        return self.values.get(key), self.kept[key].environment if key in self.kept else self.environment
 
     def key_for(self, name: str, measured: Metric) -> str:
-        """Return the name in `metrics` or `others` of the value that `measured` is compared with: the one on the same
-        kernels, else the one whose kernels have most features in common."""
+        """Return the name in `values` of what `measured` is compared with: the one on the same kernels, else the one
+        whose kernels have most features in common."""
         kinds = {self.metrics[name].kernels: name} if name in self.metrics else {}
         kinds |= {m.kernels: key for key, m in self.others.items() if name_of(key) == name}
         return nearest(kinds, measured.kernels) or name

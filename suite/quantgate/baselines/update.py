@@ -107,7 +107,7 @@ def plan_update(
     for verdict in mine:
         name = measured_name(verdict.metric)
         status[name] = worst([verdict.status, status.get(name, verdict.status)])
-    before = old.metrics | old.others if old else {}
+    before = old.values if old else {}
     measured = {place(old, name, m): m for name, m in new.metrics.items() if machine or not is_timing(m)}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
     void, narrow = (sensitivity.void, sensitivity.narrow) if sensitivity else ([], [])
@@ -118,7 +118,7 @@ def plan_update(
         refusals.append("the measurement is incomplete; a failed or partial run never becomes a baseline")
     elif not measured:
         refusals.append("nothing measured can be kept (timings need a named machine: --machine NAME)")
-    replaced = list(_replaced(old, new, measured, mine)) if old else []
+    replaced = list(_replaced(old, measured, mine)) if old else []
     earlier = old.anchors if old else {}
     anchors = updated(earlier, replaced, re_anchor=re_anchor)
     since = {
@@ -154,13 +154,13 @@ def plan_update(
 
 
 def _replaced(
-    old: Baseline, new: Measurement, measured: Mapping[str, Metric], verdicts: Sequence[Verdict]
+    old: Baseline, measured: Mapping[str, Metric], verdicts: Sequence[Verdict]
 ) -> Iterator[Replaced]:
     """Yield the values of the baseline that newly measured ones replace. measured: those by `place`."""
     # What was compared with the baseline by a tolerance; an absolute gate alone compares with nothing.
     gated = {v.metric for v in verdicts if v.tolerance is not None and v.baseline is not None}
     for key, metric in measured.items():
-        if key in old.metrics or key in old.others:
+        if key in old.values:
             name = name_of(key)
             yield Replaced(name, old.as_anchor(key), metric, name in gated)
 
@@ -178,7 +178,7 @@ def _objections(old: Baseline | None, new: Measurement, verdicts: Sequence[Verdi
 
 
 def place(old: Baseline | None, name: str, metric: Metric) -> str:
-    """Return the name in `metrics` or `others` that a newly measured value takes.
+    """Return the name in `values` that a newly measured value takes.
 
     A ratio of timings or a memory peak on other kernels than the baseline's stands beside that value and replaces none.
     """
@@ -192,11 +192,8 @@ def _left(old: Baseline, new: Measurement) -> dict[str, Metric]:
     """Return the old values that stay: metrics that were not measured, and the same work on other kernels."""
     taken = {place(old, name, metric) for name, metric in new.metrics.items()}
     fresh = {name: metric for name, metric in new.metrics.items() if name in taken}
-    left = {name: metric for name, metric in old.metrics.items() if name not in taken}
-    others = {name: metric for name, metric in old.others.items() if name not in taken}
-    return left | {
-        n: m for n, m in others.items() if name_of(n) not in fresh or same_work(m, fresh[name_of(n)])
-    }
+    left = {name: metric for name, metric in old.values.items() if name not in taken}
+    return {n: m for n, m in left.items() if name_of(n) not in fresh or same_work(m, fresh[name_of(n)])}
 
 
 def _line(verdict: Verdict) -> str:
