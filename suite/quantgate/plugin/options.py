@@ -163,7 +163,8 @@ class Options:
 
     def _check(self) -> None:
         if self.update_baselines and not self.reason.strip():
-            raise InputError('--update-baselines needs --reason "why the values change"')
+            flags = f"{self.flag('update_baselines')} needs {self.flag('reason')}"
+            raise InputError(f'{flags} "why the values change"')
         for name, partner in PARTNERS.items():
             if getattr(self, name) and not getattr(self, partner):
                 flag = self.flag(name)
@@ -175,7 +176,11 @@ class Options:
                 raise InputError(f"{self.flag('text')} {self.text}: no such file")
             read_plain_text(self.text)
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads}: must be 1 or more")
+            raise InputError(f"{self.flag('threads')} {self.threads}: must be 1 or more")
+        if self.pair_count < 2:
+            raise InputError(
+                f"{self.flag('pairs')} {self.pairs}: must be 2 or more; one pair does not show the noise"
+            )
         for name in ("results", "baselines", "report", "history"):
             folder: Path | None = getattr(self, name)
             if folder is not None and folder.exists() and not folder.is_dir():
@@ -191,35 +196,33 @@ class Options:
             self._check_against(self.against)
 
     def _check_min_judged(self, share: float) -> None:
+        flag = self.flag("min_judged")
         if not 0 <= share <= 1:
-            raise InputError(f"--min-judged {share:g}: must be between 0 and 1 (0.9 is nine gates of ten)")
+            raise InputError(f"{flag} {share:g}: must be between 0 and 1 (0.9 is nine gates of ten)")
         if self.update_baselines:
             raise InputError(
-                "--min-judged cannot be combined with --update-baselines, which accepts values instead of judging "
-                "them: remove one of them"
+                f"{flag} cannot be combined with {self.flag('update_baselines')}, which accepts values instead of "
+                "judging them: remove one of them"
             )
 
     def _check_executor(self, executor: str) -> None:
         if executor.partition("=")[0] != "ray" or executor == "ray=":
-            raise InputError(f"--executor {executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
+            flag = self.flag("executor")
+            raise InputError(f"{flag} {executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
         reasons = {
             "against": "an A/B run measures both environments on this machine, in turns",
             "machine": "it stands for this machine, but the nodes of the cluster do the measuring",
             "profile": "times of parallel processes do not add up to the wall time",
         }
-        self._refuse_with("--executor", reasons)
+        self._refuse_with(self.flag("executor"), reasons)
 
     def _check_against(self, environment: str) -> None:
         for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
             if getattr(self, name):
                 raise InputError(
-                    f"--against cannot be combined with {self.flag(name)}: an A/B run measures both environments now "
-                    "and leaves baselines alone"
+                    f"{self.flag('against')} cannot be combined with {self.flag(name)}: an A/B run measures both "
+                    "environments now and leaves baselines alone"
                 )
-        if self.pair_count < 2:
-            raise InputError(
-                f"--pairs {self.pair_count}: must be 2 or more; one pair does not show the noise"
-            )
         parse(environment)
 
     def check_parallel(self, spread_by: str) -> None:

@@ -135,6 +135,7 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--executor", "ray", "-n", "2"], ["--executor cannot be combined with -n: Ray spreads the cells"]),
         (["--mixed-nodes"], ["--mixed-nodes has no effect without --executor"]),
         (["--pairs", "4"], ["--pairs has no effect without --against"]),
+        (["--pairs", "0"], ["--pairs 0: must be 2 or more"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (
             ["--update-baselines", "--reason", "why", "-n", "2"],
