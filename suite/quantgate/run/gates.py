@@ -14,7 +14,7 @@ from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, TOLERANCES, Tolerance, Tolerances, load_tolerances
 from quantgate.errors import InputError
 from quantgate.judge.sensitivity import NOISY, with_sensitivity
-from quantgate.measure.groups import group_name, group_of
+from quantgate.measure.groups import group_of
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Metric
 from quantgate.run.inputs import lacking_capabilities, load_matrix
 from quantgate.run.plan import GroupOptions, Need, partners_of
@@ -61,16 +61,10 @@ def foreseen(
     """Return the gates of these cases that can never turn red, and those whose tolerances are below what the sample
     shows (`quantgate.judge.sensitivity`), each in words with its cells: a user can raise `windows` or `items` before
     anything is measured. The level of a gate is that of a run of all `cells`."""
-    every = list(cells)
-    names = possible(tier.group_options)
-    left_out = {
-        cell.id: {group for group in tier.group_options if tier.leaves_out(cell.id, group)} for cell in every
-    }
-
-    def of(cell: Cell) -> dict[str, Declared]:
-        return {n: m for n, m in names.items() if group_name(n) not in left_out[cell.id]}
-
-    count = sum(_noisy(of(cell), cell, tolerances, against=False) for cell in every)
+    count = 0
+    for cell in cells:
+        measured = {g: one for g, one in tier.group_options.items() if not tier.leaves_out(cell.id, g)}
+        count += _noisy(possible(measured), cell, tolerances, against=False)
     level = tolerances.run_alpha / max(1, count)
     shapes: dict[str, Metric] = {}
     for group, options in tier.group_options.items():
