@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -69,18 +68,10 @@ def check(path: Path, summary: Summary) -> None:
     for name in summary.other_kernels:
         if name_of(name) not in summary.metrics:
             raise damaged(path, f"other_kernels: {name!r} is not a metric of [metrics]")
-    for name, entry in summary.anchors.items():
-        origin = summary.earlier.get(entry.earlier or "")
-        if origin is not None and origin_id(origin) != entry.earlier:
-            what = f"its origin [earlier.{entry.earlier}] is not the one that was written"
-            raise damaged(path, f"anchors.{name}.earlier: {what}")
-        if origin is None and entry.earlier is None:
-            raise damaged(path, f"anchors.{name}.earlier: missing")
-    for name, entry in _lines(summary):
-        if entry.earlier is not None and entry.earlier not in summary.earlier:
-            raise damaged(path, f"{name}.earlier: there is no [earlier.{entry.earlier}]")
-        if entry.conditions is not None and entry.conditions not in summary.conditions:
-            raise damaged(path, f"{name}.conditions: {entry.conditions!r} is not in [conditions]")
+    for table, entries in (("metrics", summary.values), ("anchors", summary.anchors)):
+        for name, entry in entries.items():
+            if problem := _problem(entry, summary, anchor=table == "anchors"):
+                raise damaged(path, f"{table}.{name}.{problem}")
     for key, raw in summary.files.items():
         if raw.file != raw_name(path, raw.sha256, key):
             raise damaged(
@@ -88,11 +79,17 @@ def check(path: Path, summary: Summary) -> None:
             )
 
 
-def _lines(summary: Summary) -> Iterator[tuple[str, Entry]]:
-    tables: Mapping[str, Mapping[str, Entry]] = {"metrics": summary.values, "anchors": summary.anchors}
-    for table, entries in tables.items():
-        for name, entry in entries.items():
-            yield f"{table}.{name}", entry
+def _problem(entry: Entry, summary: Summary, *, anchor: bool) -> str:
+    """Return which key of a line does not go with the summary, and why; empty: all do."""
+    if entry.conditions is not None and entry.conditions not in summary.conditions:
+        return f"conditions: {entry.conditions!r} is not in [conditions]"
+    if entry.earlier is None:
+        return "earlier: missing" if anchor else ""
+    if (origin := summary.earlier.get(entry.earlier)) is None:
+        return f"earlier: there is no [earlier.{entry.earlier}]"
+    if anchor and origin_id(origin) != entry.earlier:
+        return f"earlier: its origin [earlier.{entry.earlier}] is not the one that was written"
+    return ""
 
 
 def origin_id(origin: Origin) -> str:
