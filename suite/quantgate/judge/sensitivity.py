@@ -28,10 +28,7 @@ def gate_level(
     (Dunn, JASA 56 (1961) 52-64). anchored: by cell, the metrics that are compared with an anchor, too, which is another
     test of the same noise.
 
-    Not counted and not covered are gates without a distribution to test by. Reproduction, quantiles, root mean squares
-    and exact values (kind `exact`) repeat to the last digit in an unchanged environment, and cannot raise a false alarm
-    there. In another environment their limits are about twice what was seen between processors and builds, and no
-    probability is claimed for them.
+    Not counted and not covered are gates without a distribution to test by (README.md: One alarm rate for the run).
     """
     noisy = sum(
         1 + (name in (anchored or {}).get(cell, ()))
