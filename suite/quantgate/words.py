@@ -105,7 +105,7 @@ def shortened(names: Sequence[str], most: int) -> str:
 
 def abridged(cells: list[str]) -> str:
     """Join names of cells; from more than six only the first four, since the table has them all."""
-    return ", ".join(cells) if len(cells) <= 6 else f"{', '.join(cells[:4])} and {len(cells) - 4} more cells"
+    return ", ".join(cells) if len(cells) <= 6 else f"{shortened(cells, 4)} cells"
 
 
 def lines_of(text: str) -> list[str]:

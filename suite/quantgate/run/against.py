@@ -95,8 +95,8 @@ class AgainstRun:
         return Comparison(merged["new"], merged["old"])
 
     def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Return the requests that both sides can measure. What reads the reference
-        needs what that of each side leaves, which is measured for it; where that fails, the cell goes without."""
+        """Return the requests that both sides can measure. For those that read what a reference leaves, each side
+        measures its reference first; where that fails, the cell goes without them."""
         for bench in self.benches.values():
             requests = bench.possible(cell, requests)
         needing = reading_reference(requests)

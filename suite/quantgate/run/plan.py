@@ -57,16 +57,17 @@ def make_plan(
     metric groups: no other is asked of that cell.
     """
     plan, partners = Plan(), partners_of(cell_of.values())
-    for cell, request in ((need.cell, need.request) for need in needs):
+    for need in needs:
+        cell, request, group = need.cell, need.request, group_of(need.request)
         plan.add(cell, request)
-        if references and group_of(request).relative and cell.reference in cell_of:
+        if not references:
+            continue
+        if group.relative and cell.reference in cell_of:
             plan.add(cell_of[cell.reference], request)
-        if references and group_of(request).agreement:
-            for partner in partners.get(cell.id, ()):
-                plan.add(partner, request)
-        beside = group_of(request).in_process
-        if references and cell.in_process in cell_of and group_name(beside) in groups:
-            plan.add(cell_of[cell.in_process], beside)
+        for partner in partners.get(cell.id, ()) if group.agreement else ():
+            plan.add(partner, request)
+        if cell.in_process in cell_of and group_name(group.in_process) in groups:
+            plan.add(cell_of[cell.in_process], group.in_process)
     return plan
 
 

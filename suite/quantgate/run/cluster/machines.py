@@ -112,8 +112,7 @@ class Machines:
         reuse: bool,
     ) -> ClusterCells:
         """Return what measures a plan. bench: of this process, for the names of files and fingerprints."""
-        comparable = [one.facts for node, one in self._described.items() if node not in self._apart]
-        bench.elsewhere = [dict(facts) for facts in comparable]
+        bench.elsewhere = [one.facts for node, one in self._described.items() if node not in self._apart]
         setup = Setup(
             matrix=bench.matrix,
             tier=bench.tier_name,

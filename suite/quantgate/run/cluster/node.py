@@ -61,8 +61,7 @@ def measure_cells(
     """Measure cells one after the other. Returns the error of the first, the outcomes, and what these cells left for
     others, which is empty where nobody can need it.
 
-    reference_error: why the cells' reference was not measured. left: references to objects with what it
-    has left (`Left`).
+    reference_error: why the cells' reference was not measured. left: references to objects with what it left (`Left`).
     """
     place = _place(setup)
     outcomes = [place.outcome(work, reference_error, left) for work in works]
