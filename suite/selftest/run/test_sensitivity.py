@@ -184,7 +184,7 @@ SHARE = {"unit": "fraction", "better": "higher", "answers": True}
         (
             few("margin", 0.3, [0.5, -0.1] * 8, better="higher"),
             [MARGIN, HARMLESS],
-            True,
+            "enough",
         ),  # all lost: 0.3 nats
         (few("margin", 4.0, [9.0, -1.0] * 4, better="higher"), [MARGIN, HARMLESS], "narrow"),
         ({"perplexity": perplexity(2)}, [PERPLEXITY, SAME], "void"),  # Student's t with 1 degree of freedom
