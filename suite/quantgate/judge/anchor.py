@@ -73,12 +73,9 @@ def anchor_of(
     """Return the anchor that a value is compared with: the one on the same kernels, else the one whose kernels have
     most features in common. Timings and memory peaks have no other than on their own kernels. None: the baseline itself
     is the anchor."""
-    kinds = {one.kernels: key for key, one in anchors.items() if name_of(key) == name}
+    kinds = {one.kernels: one for key, one in anchors.items() if name_of(key) == name}
     kernels = kernels_of(measured, environment)
-    if measured.nested:
-        kinds = {kernels: kinds[kernels]} if kernels in kinds else {}
-    key = nearest(kinds, kernels)
-    return None if key is None else anchors[key]
+    return kinds.get(kernels) if measured.nested else nearest(kinds, kernels)
 
 
 def updated(anchors: Mapping[str, Anchor], replaced: Iterable[Replaced], *, re_anchor: bool) -> Anchors:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from quantgate.records import KERNELS, Metric, Scalar
 
+V = TypeVar("V")
 _ON = " on "
 
 
@@ -31,7 +33,7 @@ def name_of(key: str) -> str:
     return key.partition(_ON)[0]
 
 
-def nearest(kinds: Mapping[str, str], kernels: str) -> str | None:
+def nearest(kinds: Mapping[str, V], kernels: str) -> V | None:
     """Return the entry whose kernels are `kernels`, else the one that has most features in common with them; None where
     there are no entries. kinds: entries by their kernels."""
     here = set(kernels.split())
