@@ -37,7 +37,8 @@ class Process:
                         f"{expected!r}; does another run write to {self.job.output.parent}?"
                     )
             if not record.complete:
-                raise MeasurementError(f"{self.job.output}: is not complete")
+                ended = "its process ended before it had measured everything"
+                raise MeasurementError(f"{self.job.output}: is not complete: {ended}")
         self.record = record
         return record
 
