@@ -37,9 +37,9 @@ class StoredRun:
         return once(self._whole, cell.id, lambda: self._with_relatives(cell, self._measured(cell)))
 
     def finished(self) -> dict[str, Measurement]:
-        """Return the records made so far, by cell id."""
-        cells = [cell for cell, record in self._plain.items() if isinstance(record, Measurement)]
-        return {cell: self.measurement(self.plan.cells[cell]) for cell in cells}
+        """Return the records made so far, by cell id. Measures nothing: the run may have been interrupted."""
+        records = {**self._plain, **self._whole}
+        return {cell: record for cell, record in records.items() if isinstance(record, Measurement)}
 
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the cell's record and its baseline."""

@@ -129,6 +129,25 @@ def test_what_was_timed_in_turns_with_another_process_is_not_reused(
     assert bench.started == started
 
 
+def test_after_an_interruption_nothing_more_is_measured(tmp_path: Path) -> None:
+    """The summary asks for what there is; the reference, which was being measured, would begin anew."""
+
+    class Interrupted(FakeBench):
+        def run(self, cell: Cell, *arguments: Any) -> Measurement:
+            record = super().run(cell, *arguments)
+            if cell == REFERENCE:
+                raise KeyboardInterrupt
+            return record
+
+    bench = Interrupted(tmp_path)
+    run = stored_run(bench)
+    with pytest.raises(KeyboardInterrupt):
+        run.measurement(QUANTIZED)
+    assert bench.started == [QUANTIZED.id, REFERENCE.id]
+    assert list(run.finished()) == [QUANTIZED.id]
+    assert bench.started == [QUANTIZED.id, REFERENCE.id]
+
+
 def test_work_on_another_machine_is_not_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = SimpleNamespace(libraries={"build of torch": "b"})
     supply: Any = SimpleNamespace(
