@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -50,12 +49,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _anonymous(process: int) -> int:
-    """Return the anonymous resident memory of a process, in bytes; 0 where it has ended. See proc(5)."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{process}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
+def _anonymous(process: psutil.Process) -> int:
+    """Return the anonymous resident memory of a process, in bytes; 0 where it has ended. `shared` counts the pages of
+    files and of shared memory, and resident are these and the anonymous ones (proc(5), statm)."""
+    with suppress(psutil.NoSuchProcess):
+        memory = process.memory_info()
+        return int(memory.rss - memory.shared)
     return 0
 
 
@@ -132,30 +131,28 @@ class ModelServer:
                 )
         return time.monotonic() - begin
 
-    def processes(self) -> list[int]:
-        """Return the ids of the processes that the server is made of."""
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes that the server is made of."""
         with suppress(psutil.NoSuchProcess):
-            return [one.pid for one in psutil.Process(self._process.pid).children(recursive=True)]
+            return list(psutil.Process(self._process.pid).children(recursive=True))
         return []
 
     def processor_seconds(self) -> float:
         """Return the processor seconds of its processes so far."""
         seconds = 0.0
-        for pid in self.processes():
+        for process in self.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                times = psutil.Process(pid).cpu_times()
+                times = process.cpu_times()
                 seconds += times.user + times.system
         return seconds
 
     def check_local(self) -> None:
         """Raise MeasurementError where the server listens on an address that others can reach."""
-        for pid in self.processes():
+        for process in self.processes():
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                for one in psutil.Process(pid).net_connections(kind="tcp"):
-                    if (
-                        one.status == psutil.CONN_LISTEN
-                        and not ipaddress.ip_address(one.laddr.ip).is_loopback
-                    ):
+                for one in process.net_connections(kind="tcp"):
+                    listens = one.status == psutil.CONN_LISTEN
+                    if listens and not ipaddress.ip_address(one.laddr.ip).is_loopback:
                         raise MeasurementError(
                             f"the server {self._program} listens on {one.laddr.ip}, where others can reach it: have it "
                             f"listen on {HOST} (--host {HOST} in the command of its scheme)"

@@ -50,7 +50,7 @@ def test_it_scores_and_writes_what_the_same_weights_do_in_process(served: Served
 
 def test_nothing_of_it_is_left(served: Served) -> None:
     assert served._server is not None
-    processes = [psutil.Process(one) for one in served._server.processes()]
+    processes = served._server.processes()
     assert processes
     served.close()
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
