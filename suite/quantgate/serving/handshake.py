@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,22 +29,12 @@ Write = Callable[[Sequence[int], int], Sequence[int]]
 """Returns the greedy continuation of ids, at most so many tokens."""
 
 
-@dataclass(frozen=True)
-class Handshake:
-    """spread: nats, the largest difference of a token between two answers to one request; 0: it repeats."""
-
-    spread: float
-
-    @property
-    def repeats(self) -> bool:
-        return self.spread == 0
-
-
 def handshake(
     ask: Ask, tokens: Sequence[int], vocabulary: int, write: Write | None = None, longest: int | None = None
-) -> Handshake:
-    """Hold a server's answers against each other. tokens: ids of the texts that will be asked. longest: tokens of the
-    longest text that it takes; None: unknown. Raises MeasurementError that says what the server does."""
+) -> float:
+    """Hold a server's answers against each other. Return by how many nats a token differs at most between two answers
+    to one request; 0: it repeats. tokens: ids of the texts that will be asked. longest: tokens of the longest text that
+    it takes; None: unknown. Raises MeasurementError that says what the server does."""
     try:
         return _handshake(ask, tokens, vocabulary, write, longest)
     except QuantgateError as error:
@@ -54,7 +43,7 @@ def handshake(
 
 def _handshake(
     ask: Ask, tokens: Sequence[int], vocabulary: int, write: Write | None, longest: int | None
-) -> Handshake:
+) -> float:
     pool = sorted(set(tokens))
     if len(pool) < 2:
         raise MeasurementError("its texts have less than two different tokens")
@@ -85,7 +74,7 @@ def _handshake(
     ask(draw.choices(pool, k=size), size - 1)
     if write is not None:
         _check_written(ask, write, probe)
-    return Handshake(spread)
+    return spread
 
 
 def _check_whole(answer: Answer, vocabulary: int) -> None:

@@ -109,16 +109,18 @@ class Served:
 
     def handshake(self, tokens: Sequence[int]) -> str:
         usual = Counter(token for token in tokens if token not in self._dialect.vocabulary.special)
-        shaken = handshake(
+        spread = handshake(
             lambda ids, start: self.answer(TokenSequence(tuple(ids), start)),
             [token for token, _ in usual.most_common(USUAL)],
             self._dialect.vocabulary.size,
             self._dialect.write if self._dialect.writes else None,
             self._context,
         )
-        if shaken.repeats:
+        if spread == 0:
             return ""
-        return f"the server does not repeat its answers: a token's log-probability varies by {shaken.spread:.2g} nats"
+        return (
+            f"the server does not repeat its answers: a token's log-probability varies by {spread:.2g} nats"
+        )
 
     def scores(
         self, sequences: Sequence[TokenSequence]
