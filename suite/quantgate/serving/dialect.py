@@ -44,9 +44,9 @@ class Dialect(ABC):
     def facts(self) -> Facts:
         """Return what the server says of itself that can change a number: `server`, its version."""
 
-    @abstractmethod
     def context(self) -> int | None:
         """Return how many tokens a text and what is written after it may have; None: the server does not say."""
+        return None
 
     def size(self) -> int | None:
         """Return how many tokens the server's model knows; None: the server does not say."""

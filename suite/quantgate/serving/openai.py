@@ -38,9 +38,6 @@ class OpenAI(Dialect):
             self.client.model = part(self.client.get("/v1/models"), "data", 0, "id")
         return {"server": f"openai {self.client.model}"}
 
-    def context(self) -> int | None:
-        return None
-
     def score(self, ids: Sequence[int], start: int, top: int) -> Reply:
         body = {**GREEDY, "prompt": list(ids), "max_tokens": 1, "echo": True, "logprobs": 1}
         answer = self._posted(body)
