@@ -127,7 +127,7 @@ class Hunt:
         except MeasurementError as error:
             if not level:
                 raise
-            return Reply(answer=Answer.BROKEN, text=f"no larger sample is to be had: {reason(error)}")
+            return Reply(answer=Answer.BROKEN, text=f"no larger sample can be taken: {reason(error)}")
         target = self.state.target
         if target is None:  # this is the bad end
             target = status_of(verdict)

@@ -52,7 +52,7 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise InputError(f"{path}: is no report of quantgate: {first}") from None
     if info.against:
-        raise InputError(f"{path}: is of an A/B run, which a history has not: leave it out")
+        raise InputError(f"{path}: is of an A/B run, which is no part of a history: leave it out")
     if not verdicts:
         raise InputError(f"{path}: nothing was judged in its run: leave it out")
     if not info.created:

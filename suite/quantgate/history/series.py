@@ -171,7 +171,7 @@ class _Table:
             rows = self.rows
             index = [rows.setdefault((tier, point["cell"], point["metric"]), len(rows)) for point in points]
         except (TypeError, ValueError) as error:
-            raise InputError(f"has a point that is none: {error}") from None
+            raise InputError(f"has a damaged point: {error}") from None
         self._describe(index, points)
         for name, rest in header.environments.items():
             self.environments.setdefault(name, ChainMap(rest, header.environment))

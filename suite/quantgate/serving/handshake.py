@@ -46,7 +46,7 @@ def _handshake(
 ) -> float:
     pool = sorted(set(tokens))
     if len(pool) < 2:
-        raise MeasurementError("its texts have less than two different tokens")
+        raise MeasurementError("its texts have fewer than two different tokens")
     draw = random.Random(0)  # noqa: S311
     probe = draw.choices(pool, k=LENGTH)
 
