@@ -23,17 +23,10 @@
   for (const card of document.querySelectorAll("article.event")) drawn.observe(card);
 
   // The filter.
-  const form = document.querySelector(".filter");
-  const [search, family] = [form.querySelector("input"), form.querySelector("select")];
-  const buttons = [...form.querySelectorAll("[data-state]")];
-  const output = form.querySelector("output");
   const openEvents = new Set(meta.events.flatMap(([, open], number) => (open ? [number] : [])));
 
-  function apply() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const states = new Set(buttons.filter((b) => b.ariaPressed === "true").map((b) => b.dataset.state));
-    const chosen = meta.families.indexOf(family.value);
-    const active = words.length > 0 || states.size > 0 || chosen >= 0;
+  function show({ words, states, choice, active }) {
+    const chosen = meta.families.indexOf(choice);
     let shown = 0;
     for (const row of rows) {
       const [cell, , lines] = meta.cells[row.dataset.n];
@@ -55,20 +48,14 @@
     for (const card of document.querySelectorAll("article.event")) card.hidden = !hasWords(card);
     for (const point of document.querySelectorAll(".pt")) point.classList.toggle("dim", !words.every((word) => point.dataset.cell.toLowerCase().includes(word)));
     document.querySelector(".nothing").hidden = shown > 0;
-    output.textContent = active ? `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")} cells` : "";
-    const query = new URLSearchParams();
-    if (words.length) query.set("q", search.value);
-    if (family.value) query.set("metric", family.value);
-    if (states.size) query.set("state", [...states].join(","));
-    home = active ? "#?" + query : "#";
-    if (!dialog.open) history.replaceState(null, "", home);
+    return active ? `${shown.toLocaleString("en")} of ${rows.length.toLocaleString("en")} cells` : "";
   }
+
   let home = "#";
-  let waiting = 0;
-  search.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(apply, 120); });
-  form.addEventListener("submit", (event) => { event.preventDefault(); apply(); });
-  family.addEventListener("change", apply);
-  for (const button of buttons) button.addEventListener("click", () => { button.ariaPressed = String(button.ariaPressed !== "true"); apply(); });
+  const view = filter(show, (address) => {
+    home = address;
+    if (!dialog.open) history.replaceState(null, "", home);
+  });
 
   // The large chart.
   const dialog = document.querySelector("dialog");
@@ -219,16 +206,9 @@
       return void open(+match[1], metric);
     }
     if (dialog.open) dialog.close();
-    if (!location.hash.startsWith("#?")) return;
-    const query = new URLSearchParams(location.hash.slice(2));
-    search.value = query.get("q") || "";
-    family.value = query.get("metric") || "";
-    const states = (query.get("state") || "").split(",");
-    for (const button of buttons) button.ariaPressed = String(states.includes(button.dataset.state));
-    apply();
+    view.follow();
   }
   addEventListener("hashchange", follow);
-  form.hidden = false;
-  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", form.offsetHeight + "px")).observe(form);
+  new ResizeObserver(() => document.documentElement.style.setProperty("--bar", view.form.offsetHeight + "px")).observe(view.form);
   follow();
 })();
