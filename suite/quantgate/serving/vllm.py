@@ -48,14 +48,8 @@ class Vllm(Dialect):
         return list(part(answer, "choices", 0, "token_ids"))
 
     def stream(self, ids: Sequence[int], count: int) -> Iterator[tuple[Event, int]]:
-        body = {
-            **PLAIN,
-            "prompt": list(ids),
-            "max_tokens": count,
-            "ignore_eos": True,
-            "return_token_ids": True,
-        }
-        for event in self.client.stream("/v1/completions", {**body, "stream": True}):
+        body = _body(ids, {"max_tokens": count, "ignore_eos": True, "stream": True})
+        for event in self.client.stream("/v1/completions", body):
             for choice in event.value.get("choices") or ():
                 yield event, len(part(choice, "token_ids") or ())
 
@@ -64,8 +58,11 @@ class Vllm(Dialect):
         return list(part(self.client.post("/tokenize", body), "tokens"))
 
     def _complete(self, prompt: Sequence[int], asked: dict[str, Any]) -> Any:
-        body = {**PLAIN, **asked, "prompt": list(prompt), "return_token_ids": True}
-        return self.client.post("/v1/completions", body)
+        return self.client.post("/v1/completions", _body(prompt, asked))
+
+
+def _body(prompt: Sequence[int], asked: dict[str, Any]) -> dict[str, Any]:
+    return {**PLAIN, **asked, "prompt": list(prompt), "return_token_ids": True}
 
 
 def _of_token(place: Any, token: int) -> float | None:
