@@ -81,15 +81,12 @@ class Comparison:
     apart: str = ""
 
 
-def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: str = "") -> list[Verdict]:
-    """Judge every metric of the case, those that only the old side has included.
-
-    reproduce: the command that repeats the case, for verdicts that a person may want to see again.
-    """
+def verdicts(comparison: Comparison, covers: Covers, rules: Rules) -> list[Verdict]:
+    """Judge every metric of the case, those that only the old side has included."""
     new, old = comparison.new, comparison.old
     if comparison.apart:
         return [
-            Subject(new.cell, name, reproduce=reproduce).verdict(
+            Subject(new.cell, name).verdict(
                 Status.NOT_COMPARABLE, measured=metric.value, unit=metric.unit, text=comparison.apart
             )
             for name, metric in new.metrics.items()
@@ -99,12 +96,12 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
         described(verdict, metric, new.environment) if verdict.metric == name else verdict
         for name, metric in new.metrics.items()
         if covers(name)
-        for verdict in _of_metric(name, metric, comparison, rules, reproduce)
+        for verdict in _of_metric(name, metric, comparison, rules)
     ]
     for name, metric in (old.metrics if old else {}).items():
         if name in new.metrics or not covers(name):
             continue
-        subject = Subject(new.cell, name, reproduce=reproduce)
+        subject = Subject(new.cell, name)
         if not metric.relative:
             judged.append(subject.verdict(Status.ERROR, text="is in the baseline, but was not measured"))
         elif rules.tolerances.of(name, new.cell) is not None:
@@ -116,20 +113,18 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules, reproduce: st
     return judged
 
 
-def _of_metric(
-    name: str, metric: Metric, comparison: Comparison, rules: Rules, reproduce: str
-) -> Iterator[Verdict]:
+def _of_metric(name: str, metric: Metric, comparison: Comparison, rules: Rules) -> Iterator[Verdict]:
     """Judge one measured metric: its value, and of a paired one whether its units are what they were."""
     new, old = comparison.new, comparison.old
     cell, tolerances = new.cell, rules.tolerances
     before, environment = old.comparable(name, metric) if old else (None, {})
     changed = changed_environment(environment, new.environment) if before else []
-    subject = Subject(cell, name, changed, rules.unused.get(cell.split("/")[1], ()), reproduce)
+    subject = Subject(cell, name, changed, rules.unused.get(cell.split("/")[1], ()))
     tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
     if tolerance is not None and (doubts := [*filter(None, metric.raw.get("doubts", ()))]):
         # Its process says that it may have measured something else.
         shown = recorded(cell, name, metric, before, doubts[0])
-        yield shown.model_copy(update={"status": Status.INCONCLUSIVE, "reproduce": reproduce})
+        yield shown.model_copy(update={"status": Status.INCONCLUSIVE})
         return
     verdict = None
     if tolerance is None and limits is None:
@@ -140,7 +135,7 @@ def _of_metric(
     elif tolerance is not None:
         verdict = judge(subject, metric, before, tolerance, rules.level(metric), against=rules.against)
     if limits is not None:
-        verdict = held_to(limits, cell, name, metric, verdict, reproduce)
+        verdict = held_to(limits, cell, name, metric, verdict)
     if verdict is not None:
         yield verdict
     anchor = anchor_of(comparison.anchors, name, metric, new.environment)

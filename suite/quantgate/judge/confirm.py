@@ -54,12 +54,11 @@ def confirmed(
     look: SecondLook,
     covers: Covers,
     rules: Rules,
-    reproduce: str = "",
 ) -> list[Verdict]:
     """Return the verdicts of `first` on `comparison` as the second look leaves them."""
     against = isinstance(look, FreshPairs)
     second, fresh = (look.pairs, None) if isinstance(look, FreshPairs) else (look.together, look.fresh)
-    later = {v.metric: v for v in verdicts(second, covers, rules, reproduce)}
+    later = {v.metric: v for v in verdicts(second, covers, rules)}
     alone = {v.metric: v for v in verdicts(fresh, covers, rules)} if fresh else {}
     settled = []
     for verdict in first:

@@ -34,9 +34,7 @@ def limits_of(tolerance: Tolerance | None, minimum: float | None = None) -> Limi
     return Limits(expected - width, expected + width, f"expected {expected:g}{within}", width)
 
 
-def held_to(
-    limits: Limits, cell: str, name: str, measured: Metric, verdict: Verdict | None, reproduce: str = ""
-) -> Verdict:
+def held_to(limits: Limits, cell: str, name: str, measured: Metric, verdict: Verdict | None) -> Verdict:
     """Return the verdict on a metric that has limits. verdict: the result of the comparison with the baseline; None:
     there was none.
 
@@ -63,7 +61,6 @@ def held_to(
         change_unit="absolute",
         text=wrong or text,
         wrong=wrong,
-        reproduce="" if within else reproduce,
     )
 
 

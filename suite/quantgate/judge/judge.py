@@ -34,14 +34,13 @@ class Subject:
     """What a verdict is about: a metric of a cell.
 
     environment: what changed in the environment since the older value; unused: distributions whose changes do not
-    count; reproduce: the command that repeats the case.
+    count.
     """
 
     cell: str
     name: str
     environment: Sequence[str] = ()
     unused: Collection[str] = ()
-    reproduce: str = ""
 
     @property
     def changed(self) -> list[str]:
@@ -51,7 +50,7 @@ class Subject:
     def verdict(self, status: Status, **fields: Any) -> Verdict:
         """Return a verdict. fields: others of `Verdict`."""
         about = {"cell": self.cell, "metric": self.name, "environment": list(self.environment)}
-        return Verdict(**{**about, "status": status, "reproduce": self.reproduce, **fields})
+        return Verdict(**{**about, "status": status, **fields})
 
     def reproduced(self, distance: float, limit: float, **fields: Any) -> Verdict:
         """Return the verdict on whether a metric is still the baseline's computation: `changed` beyond the limit."""

@@ -11,7 +11,6 @@ import pytest
 from quantgate.errors import QuantgateError, unexpected
 from quantgate.judge.compare import Rules, explained, verdicts
 from quantgate.judge.confirm import confirmed, needs_second_look
-from quantgate.judge.judge import Subject
 from quantgate.plugin.options import Options
 from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import MOVED, Scalar, Status, Verdict, worst
@@ -100,16 +99,16 @@ def judge_case(
     try:
         comparison = measurer.compare(cell, request)
         environment = dict(comparison.new.environment)
-        judged = verdicts(comparison, need.covers, rules, reproduce)
+        judged = verdicts(comparison, need.covers, rules)
         if second_look and needs_second_look(judged, comparison, rules):
             look = measurer.again(cell, request)
-            judged = confirmed(judged, comparison, look, need.covers, rules, reproduce)
+            judged = confirmed(judged, comparison, look, need.covers, rules)
         if any(v.status in MOVED for v in judged):
             judged = _beside_reference(judged, need, measurer, rules)
     except Exception as error:
         foreseen = error if isinstance(error, QuantgateError) else unexpected(error)
-        judged = [Subject(cell.id, request, reproduce=reproduce).verdict(Status.ERROR, text=str(foreseen))]
-    return Judged(judged, environment)
+        judged = [Verdict(cell=cell.id, metric=request, status=Status.ERROR, text=str(foreseen))]
+    return Judged([v.model_copy(update={"reproduce": reproduce}) for v in judged], environment)
 
 
 def _beside_reference(judged: list[Verdict], need: Need, measurer: Measurer, rules: Rules) -> list[Verdict]:

@@ -80,12 +80,11 @@ def test_worse_within_the_tolerance_passes_however_certain() -> None:
 
 def test_worse_by_more_is_a_regression_with_the_whole_evidence() -> None:
     environment = ["llama-cpp-python 0.3.36 -> 0.3.37"]
-    command = "pytest --tier smoke 'suite/test_perplexity.py'"
     old, new = perplexity(OLD), perplexity(grown(0.03))
-    verdict = judge(Subject(CELL, "perplexity", environment, reproduce=command), new, old, ONE_PERCENT, ALPHA)
+    verdict = judge(Subject(CELL, "perplexity", environment), new, old, ONE_PERCENT, ALPHA)
     assert verdict.status == Status.REGRESSION
     assert verdict.text.startswith("worse by more than the tolerance (8 paired samples, p = ")
-    assert (verdict.cell, verdict.metric, verdict.reproduce) == (CELL, "perplexity", command)
+    assert (verdict.cell, verdict.metric) == (CELL, "perplexity")
     assert (verdict.baseline, verdict.measured, verdict.tolerance) == (old.value, new.value, 0.01)
     assert verdict.environment == environment
 
