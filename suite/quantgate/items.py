@@ -109,26 +109,19 @@ class Prompts(Record):
     token_hash: str
 
 
-class Questions(Record):
+class Questions(Prompts):
     """The first items of an lm-evaluation-harness task whose answers are written (output type generate_until).
 
-    until: texts before which an answer ends. limit: tokens that the task gives an answer. items: of each prompt, token
-    ids. documents: what the harness marks answers by. Other fields are those of `Prompts` and `Task`; fewshot: examples
-    before each item.
+    fewshot: examples before each item. until: texts before which an answer ends. limit: tokens that the task gives an
+    answer. documents: what the harness marks answers by.
     """
 
-    name: str
     version: str
-    chat: bool
-    template: str
     fewshot: int
     until: list[str]
     limit: int
-    ends: list[int]
-    items: list[list[int]]
     documents: list[dict[str, Any]]
     data_hash: str
-    token_hash: str
 
 
 class Conversation(Record):
