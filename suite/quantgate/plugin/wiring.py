@@ -15,7 +15,7 @@ from quantgate.backends.spec import backends, unused
 from quantgate.baselines.store import StoredBaselines, check_machine
 from quantgate.cache.prune import bound, limit_bytes, sweep
 from quantgate.config.matrix import Cell, Matrix
-from quantgate.config.resources import Resources, lacking
+from quantgate.config.resources import lacking
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
 from quantgate.files import path_problem
@@ -192,10 +192,7 @@ class Wiring:
         """Return why this machine leaves the cell out; empty where it does not."""
         if self.machines is None and cell.scheme_options.get("device") == "cuda" and not cuda_devices():
             return "needs a CUDA device; this machine has none"
-        if self.machines is not None:
-            lacks = self.machines.lacking(cell)
-        else:
-            lacks = lacking(cell.resources, [here()]) if cell.resources != Resources() else ""
+        lacks = self.machines.lacking(cell) if self.machines else lacking(cell.resources, [here()])
         return lacks or backends()[cell.backend].missing(cell.scheme_options) or self.supply.refused(cell)
 
     @cached_property
