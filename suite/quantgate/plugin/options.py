@@ -217,12 +217,9 @@ class Options:
         self._refuse_with(self.flag("executor"), reasons)
 
     def _check_against(self, environment: str) -> None:
-        for name in ("update_baselines", "machine", "require_baselines", "reuse", "history"):
-            if getattr(self, name):
-                raise InputError(
-                    f"{self.flag('against')} cannot be combined with {self.flag(name)}: an A/B run measures both "
-                    "environments now and leaves baselines alone"
-                )
+        names = ("update_baselines", "machine", "require_baselines", "reuse", "history")
+        reason = "an A/B run measures both environments now and leaves baselines alone"
+        self._refuse_with(self.flag("against"), dict.fromkeys(names, reason))
         parse(environment)
 
     def check_parallel(self, spread_by: str) -> None:

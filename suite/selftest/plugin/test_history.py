@@ -73,4 +73,4 @@ def test_a_history_that_cannot_be_written_changes_nothing_of_the_run(baselined: 
 def test_an_ab_run_has_no_place_in_a_history(project: Project) -> None:
     result = project.run(f"--history={project.folder / 'h'}", "--against", "transformers==5.22.0")
     assert result.status == 4
-    assert "--against cannot be combined with --history" in result.output
+    assert "--history cannot be combined with --against" in result.output

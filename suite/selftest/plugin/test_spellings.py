@@ -24,7 +24,7 @@ SPELLINGS = {one.name: f"--quantgate-{one.name}" for one in fields(Options) if o
             {"executor": "ray", "machine": "m"},
             "--quantgate-machine cannot be combined with --quantgate-executor",
         ),
-        ({"against": "x", "reuse": True}, "--quantgate-against cannot be combined with --quantgate-reuse"),
+        ({"against": "x", "reuse": True}, "--quantgate-reuse cannot be combined with --quantgate-against"),
     ],
 )
 def test_a_message_names_the_option_of_this_run(given: dict[str, Any], message: str) -> None:

@@ -147,10 +147,10 @@ def test_an_error_of_the_other_side_says_so(project: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--update-baselines", "--reason", "x"], "--against cannot be combined with --update-baselines"),
-        (["--machine", "bench"], "--against cannot be combined with --machine"),
-        (["--require-baselines"], "--against cannot be combined with --require-baselines"),
-        (["--reuse"], "--against cannot be combined with --reuse"),
+        (["--update-baselines", "--reason", "x"], "--update-baselines cannot be combined with --against"),
+        (["--machine", "bench"], "--machine cannot be combined with --against"),
+        (["--require-baselines"], "--require-baselines cannot be combined with --against"),
+        (["--reuse"], "--reuse cannot be combined with --against"),
         (["-n", "2"], "--against cannot be combined with -n"),
         (["--pairs", "1"], "--pairs 1: must be 2 or more"),
     ],
