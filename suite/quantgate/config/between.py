@@ -24,7 +24,7 @@ def check_checkpoints(matrix: Matrix) -> None:
             if scheme not in (schemes := matrix.backends[backend].schemes):
                 raise InputError(
                     f"{where}: {backend} has no scheme {scheme!r}. {allowed(scheme, schemes)}; or define it: "
-                    f"backends.{backend}.schemes.{scheme} = {{ as_is = true }}"
+                    f"{_key(cell)} = {{ as_is = true }}"
                 )
             if _reference_of(matrix, cell)[0] == cell:
                 key = "gguf" if matrix.backends[backend].checkpoint == "gguf" else "weights"
@@ -42,35 +42,58 @@ def check_checkpoints(matrix: Matrix) -> None:
 def check_references(matrix: Matrix) -> None:
     """Raise InputError for a reference that is no backend/scheme, and for one that is compared with another cell: a
     reference leaves its log-probabilities to the others, and has no divergence itself."""
-    cells = [f"{b}/{s}" for b, entry in matrix.backends.items() for s in entry.schemes]
+    schemes = matrix.schemes
     for backend, entry in matrix.backends.items():
-        keys = {f"schemes.{name}.reference": s.reference for name, s in entry.schemes.items()}
+        keys = {f"schemes.{name}.reference": one.reference for name, one in entry.schemes.items()}
         for key, reference in {"reference": entry.reference, **keys}.items():
             if reference is None:
                 continue
             where = f"{matrix.path}: backends.{backend}.{key}"
-            if reference not in cells:
-                raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, cells)}")
+            if reference not in schemes:
+                raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, schemes)}")
             other, other_key = _reference_of(matrix, reference)
             if other != reference:
-                name = reference.partition("/")[2]
                 raise InputError(
                     f"{where}: {reference!r} is not a reference, since {other_key} compares it with {other!r}: "
                     f"name {other!r} here, or make it a reference of its own, with "
-                    f"backends.{reference.partition('/')[0]}.schemes.{name}.reference = {reference!r}"
+                    f"{_key(reference)}.reference = {reference!r}"
                 )
 
 
 def check_in_process(matrix: Matrix) -> None:
     """Raise InputError where a scheme's `in_process` is no backend/scheme."""
-    cells = [f"{b}/{s}" for b, entry in matrix.backends.items() for s in entry.schemes]
-    for backend, entry in matrix.backends.items():
-        for name, scheme in entry.schemes.items():
-            if (other := scheme.in_process) is not None and other not in cells:
-                raise InputError(
-                    f"{matrix.path}: backends.{backend}.schemes.{name}.in_process: no backend/scheme {other!r}. "
-                    f"{allowed(other, cells)}"
-                )
+    schemes = matrix.schemes
+    for name, scheme in schemes.items():
+        if (other := scheme.in_process) is not None and other not in schemes:
+            raise InputError(
+                f"{matrix.path}: {_key(name)}.in_process: no backend/scheme {other!r}. {allowed(other, schemes)}"
+            )
+
+
+def check_resources(matrix: Matrix) -> None:
+    """Raise InputError for GPUs that no scheme of a CUDA device can take, and for an entry of a model that matches no
+    scheme."""
+    schemes = matrix.schemes
+    remedy = 'give it device = "cuda", or remove gpus'
+    for name, scheme in schemes.items():
+        if scheme.resources.gpus and scheme.device == "cpu":
+            raise InputError(
+                f"{matrix.path}: {_key(name)}.resources.gpus: the scheme computes on the CPU: {remedy}"
+            )
+    for model, entry in matrix.models.items():
+        for pattern, resources in entry.resources.items():
+            where = f'{matrix.path}: models.{model}.resources."{pattern}"'
+            matching = [one for name, one in schemes.items() if fnmatchcase(name, pattern)]
+            if not matching:
+                raise InputError(f"{where}: matches no backend/scheme. {allowed(pattern, schemes)}")
+            if resources.gpus and all(one.device == "cpu" for one in matching):
+                raise InputError(f"{where}.gpus: all schemes that it matches compute on the CPU: {remedy}")
+
+
+def _key(name: str) -> str:
+    """Return the key of a `backend/scheme`."""
+    backend, _, scheme = name.partition("/")
+    return f"backends.{backend}.schemes.{scheme}"
 
 
 def _reference_of(matrix: Matrix, name: str) -> tuple[str, str]:
@@ -78,5 +101,5 @@ def _reference_of(matrix: Matrix, name: str) -> tuple[str, str]:
     backend, _, scheme = name.partition("/")
     entry = matrix.backends[backend]
     if (given := entry.schemes[scheme].reference) is not None:
-        return given, f"backends.{backend}.schemes.{scheme}.reference"
+        return given, f"{_key(name)}.reference"
     return entry.reference, f"backends.{backend}.reference"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from quantgate.checkpoint.nominal import nominal_bits
-from quantgate.config.resources import Resources, resources_of
+from quantgate.config.resources import Resources
 from quantgate.config.sentences import allowed
 from quantgate.config.source import Checkpoint, Source
 from quantgate.errors import InputError
@@ -149,6 +149,17 @@ def selecting(cell_id: str) -> str:
     return " and ".join(cell_id.split("/"))
 
 
+def _resources(model: Model, scheme: Scheme, name: str) -> Resources:
+    """Return what a cell takes: as its scheme states, and in its place as the entries of its model do that match
+    `backend/scheme` (`name`), in their order. A scheme of the CPU takes no GPU, and one of CUDA takes one at least."""
+    resources = scheme.resources
+    for pattern, stated in model.resources.items():
+        if fnmatchcase(name, pattern):
+            resources = resources.model_copy(update=stated.model_dump(exclude_none=True))
+    gpus = (resources.gpus or 1) if scheme.device == "cuda" else None
+    return resources.model_copy(update={"gpus": gpus})
+
+
 class Matrix(Record):
     """The validated file. `path` is for messages and the reproducing command."""
 
@@ -179,7 +190,7 @@ class Matrix(Record):
             minimum_share=entry.minimum_share if chosen.minimum_share is None else chosen.minimum_share,
             as_is=as_is,
             in_process=f"{model}/{chosen.in_process}" if chosen.in_process else "",
-            resources=resources_of(self.models[model], chosen, f"{backend}/{scheme}"),
+            resources=_resources(self.models[model], chosen, f"{backend}/{scheme}"),
         )
 
     def tier(self, name: str) -> Tier:
@@ -209,14 +220,21 @@ class Matrix(Record):
         """What each possible cell rounds, by its id."""
         return {cell_id: scheme.rounding for cell_id, scheme in self._possible().items()}
 
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """All schemes by `backend/scheme`."""
+        return {
+            f"{b}/{name}": one for b, entry in self.backends.items() for name, one in entry.schemes.items()
+        }
+
     def _possible(self) -> dict[str, Scheme]:
         """By its id, the scheme of each cell that there can be."""
+        schemes = self.schemes
         return {
-            f"{name}/{backend}/{scheme}": one
-            for name, model in self.models.items()
-            for backend, entry in self.backends.items()
-            for scheme, one in entry.schemes.items()
-            if not one.as_is or f"{backend}/{scheme}" in model.checkpoints
+            f"{model}/{name}": one
+            for model, entry in self.models.items()
+            for name, one in schemes.items()
+            if not one.as_is or name in entry.checkpoints
         }
 
     def check_names(self) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.config.between import check_checkpoints, check_in_process, check_references
+from quantgate.config.between import check_checkpoints, check_in_process, check_references, check_resources
 from quantgate.config.matrix import MATRIX, Matrix
-from quantgate.config.resources import check_resources
 from quantgate.config.sentences import allowed, shown
 from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import InputError
@@ -59,7 +58,7 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     check_checkpoints(matrix)
     check_references(matrix)
     check_in_process(matrix)
-    check_resources(path, matrix.models, {name: entry.schemes for name, entry in matrix.backends.items()})
+    check_resources(matrix)
     matrix.check_patterns()
     return matrix
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from operator import attrgetter
-from pathlib import Path
-from typing import Literal, Protocol
 
 from pydantic import Field
 
-from quantgate.config.sentences import allowed
-from quantgate.errors import InputError
 from quantgate.records import Record
 
 
@@ -27,10 +22,6 @@ class Resources(Record):
     gpus: int | None = Field(default=None, ge=1)
     memory: float | None = Field(default=None, gt=0)
 
-    def under(self, other: Resources) -> Resources:
-        """Return these with what `other` states in their place."""
-        return self.model_copy(update=other.model_dump(exclude_none=True))
-
 
 @dataclass(frozen=True)
 class Offer:
@@ -40,53 +31,6 @@ class Offer:
     cpus: float
     gpus: float
     memory: float
-
-
-class _Scheme(Protocol):
-    @property
-    def device(self) -> Literal["cpu", "cuda"]: ...
-
-    @property
-    def resources(self) -> Resources: ...
-
-
-class _Model(Protocol):
-    @property
-    def resources(self) -> Mapping[str, Resources]: ...
-
-
-def resources_of(model: _Model, scheme: _Scheme, name: str) -> Resources:
-    """Return what a cell takes: as its scheme states, and in its place as the entries of its model do that match
-    `backend/scheme` (`name`), in their order. A scheme of the CPU takes no GPU, and one of CUDA takes one at least."""
-    resources = scheme.resources
-    for pattern, stated in model.resources.items():
-        if fnmatchcase(name, pattern):
-            resources = resources.under(stated)
-    gpus = (resources.gpus or 1) if scheme.device == "cuda" else None
-    return resources.model_copy(update={"gpus": gpus})
-
-
-def check_resources(
-    path: Path, models: Mapping[str, _Model], schemes: Mapping[str, Mapping[str, _Scheme]]
-) -> None:
-    """Raise InputError for GPUs that no scheme of a CUDA device can take, and for an entry of a model that matches no
-    scheme. schemes: by backend and name."""
-    named = {f"{backend}/{name}": one for backend, entry in schemes.items() for name, one in entry.items()}
-    remedy = 'give it device = "cuda", or remove gpus'
-    for name, scheme in named.items():
-        if scheme.resources.gpus and scheme.device == "cpu":
-            backend, _, key = name.partition("/")
-            raise InputError(
-                f"{path}: backends.{backend}.schemes.{key}.resources.gpus: the scheme computes on the CPU: {remedy}"
-            )
-    for model, entry in models.items():
-        for pattern, resources in entry.resources.items():
-            where = f'{path}: models.{model}.resources."{pattern}"'
-            matching = [one for name, one in named.items() if fnmatchcase(name, pattern)]
-            if not matching:
-                raise InputError(f"{where}: matches no backend/scheme. {allowed(pattern, named)}")
-            if resources.gpus and all(one.device == "cpu" for one in matching):
-                raise InputError(f"{where}.gpus: all schemes that it matches compute on the CPU: {remedy}")
 
 
 def lacking(asked: Resources, offers: Sequence[Offer]) -> str:
