@@ -56,7 +56,7 @@ class WrongValueError(ValueError):
     """Raised by a validator for a key below the one that it validates."""
 
     def __init__(self, key: str, problem: str) -> None:
-        super().__init__(f"{key}: {problem}" if key else problem)
+        super().__init__(f"{key}: {problem}")
         self.key, self.problem = key, problem
 
 
@@ -73,24 +73,18 @@ class Mistake(NamedTuple):
 def mistakes(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
     """Return what is wrong, a sentence for each key. Of a value that may be of several kinds, pydantic reports an error
     for each of them: here, one."""
-    places = [(one, _place(model, one["loc"])) for one in error.errors(include_url=False)]
-    by_union: dict[tuple[Any, ...], list[tuple[Any, _Place]]] = {}
-    for one, place in places:
-        at = one["loc"][: place.union_at] if place.union_at is not None else one["loc"]
-        by_union.setdefault((place.union_at is not None, *at), []).append((one, place))
+    groups: dict[tuple[Any, ...], list[tuple[Any, _Place]]] = {}
+    for one in error.errors(include_url=False):
+        place = _place(model, one["loc"])
+        key = (place.union_at is not None, *one["loc"][: place.union_at])
+        groups.setdefault(key, []).append((one, place))
     mistakes: dict[Mistake, None] = {}
-    for group in by_union.values():
-        if group[0][1].union_at is None:
-            chosen = group
-        else:
-            chosen = [(one, place) for one, place in group if not _of_another_kind(one, place)]
-        if chosen:
-            mistakes.update(dict.fromkeys(_mistake(one, place, model) for one, place in chosen))
-        else:
+    for group in groups.values():
+        chosen = [_mistake(one, place, model) for one, place in group if not _of_another_kind(one, place)]
+        if not chosen:
             one, place = group[0]
-            mistakes[Mistake(place.key, f"must be {_described(place.union)}, not {shown(one['input'])}")] = (
-                None
-            )
+            chosen = [Mistake(place.key, f"must be {_described(place.union)}, not {shown(one['input'])}")]
+        mistakes.update(dict.fromkeys(chosen))
     return list(mistakes)
 
 
@@ -207,9 +201,8 @@ def _has_parts(annotation: Any) -> bool:
 
 
 def _of_another_kind(error: Any, place: _Place) -> bool:
-    """Return whether an error says no more than that the value is of another kind than the one tried."""
-    assert place.union_at is not None
-    here = len(error["loc"]) <= place.union_at + 1
+    """Return whether an error, at a value of several kinds, says no more than that it is not of the one tried."""
+    here = place.union_at is not None and len(error["loc"]) <= place.union_at + 1
     return here and (error["type"] in _TYPE_ERRORS or error["type"] == "literal_error")
 
 

@@ -42,11 +42,7 @@ def validate(
     try:
         return model.model_validate(data, strict=strict or None)
     except ValidationError as error:
-        raise InputError(
-            "\n".join(f"{path}: {_below(where, mistake)}" for mistake in mistakes(error, model))
-        ) from None
-
-
-def _below(where: str, mistake: Mistake) -> str:
-    key = ".".join(filter(None, (where, mistake.key)))
-    return f"{key}: {mistake.sentence}" if key else mistake.sentence
+        below = (
+            Mistake(".".join(filter(None, (where, one.key))), one.sentence) for one in mistakes(error, model)
+        )
+        raise InputError("\n".join(f"{path}: {one}" for one in below)) from None
