@@ -46,11 +46,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """The configuration of the language model: that of a model with further parts has one of its own for text."""
+def _configurations(folder: Path) -> list[dict[str, Any]]:
+    """The configuration of a model; after it, of one with further parts, that of the part which reads text."""
     config = read_json(folder / "config.json")
     text = config.get("text_config")
-    return {**config, **text} if isinstance(text, dict) else config
+    return [config, text] if isinstance(text, dict) else [config]
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The configuration of the language model."""
+    return {key: value for part in _configurations(folder) for key, value in part.items()}
 
 
 def is_composite(folder: Path) -> bool:
@@ -75,9 +80,7 @@ def check_no_adapter(folder: Path) -> None:
 
 def quantization_of(folder: Path) -> dict[str, Any]:
     """The quantization that the weights of the folder already have; empty: none."""
-    config = read_json(folder / "config.json")
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, dict) else {}):
+    for part in _configurations(folder):
         settings = part.get("quantization_config") or part.get("compression_config")
         if isinstance(settings, dict) and settings:
             return settings
@@ -90,9 +93,7 @@ def check_quantization(folder: Path, cell: str, options: Mapping[str, Any]) -> N
     cell: what asks for them, for the message.
     """
     stored = quantization_of(folder)
-    if not stored:
-        return
-    if is_same_bitsandbytes(stored, options):
+    if not stored or is_same_bitsandbytes(stored, options):
         return
     remedy = (
         "name the checkpoint that it was made from as `weights`, and this one in [models.NAME.checkpoints], where it "
@@ -180,9 +181,7 @@ def check_head(folder: Path, *, derived: bool) -> None:
 def is_tied(folder: Path) -> bool | None:
     """Return whether config.json says that the head is the embeddings, for the model or for the part of it that reads
     text; None: it does not say."""
-    config = read_json(folder / "config.json")
-    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
-    stated = [bool(part[TIED]) for part in parts if part.get(TIED) is not None]
+    stated = [bool(part[TIED]) for part in _configurations(folder) if part.get(TIED) is not None]
     return any(stated) if stated else None
 
 
@@ -270,8 +269,7 @@ def tokens_of(folder: Path) -> int | None:
     if not path.is_file():
         return None
     tokenizer = _tokenizer(path)
-    model = tokenizer.get("model") or {}
-    vocabulary = model.get("vocab") or {}
+    vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
     added = (token["id"] for token in tokenizer.get("added_tokens") or () if "id" in token)
     return 1 + int(max([*ids, *added, -1]))
