@@ -9,7 +9,6 @@ source, libraries, compiler and flags
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shlex
 import subprocess
@@ -24,6 +23,7 @@ from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.jobs import Preparation
 from quantgate.locks import locked
+from quantgate.machine.builds import package_folder
 from quantgate.machine.environment import llama_library_hash
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
@@ -180,10 +180,9 @@ def link_line(
 def library_folders() -> list[Path]:
     """Return the folders of llama-cpp-python's shared libraries: those that the suite loads, and libllama-common, which
     only the programs need. Raises MeasurementError where they are missing."""
-    spec = importlib.util.find_spec("llama_cpp")  # does not import it
-    if spec is None or not spec.submodule_search_locations:
+    package = package_folder("llama_cpp")
+    if package is None:
         raise MeasurementError("llama-cpp-python is not installed")
-    package = Path(spec.submodule_search_locations[0])
     common = next(iter(sorted(package.parent.glob(f"lib*/{COMMON}"))), None)
     if common is None:
         raise MeasurementError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from quantgate.config.source import Source
 from quantgate.config.toml_input import read_toml
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
+from quantgate.machine.builds import package_folder
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.assets import Asset, fetch, load_assets, sha256_of
 from quantgate.supply.maker import Maker
@@ -161,7 +161,7 @@ class Sources:
 
     def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
         if kind == "texts" and self._user_text is not None:
-            return {"path": str(self._user_text), "sha256": sha256_of(self._user_text)}
+            return {"path": str(self._user_text)}
         table = self._data["tasks" if kind == "tasks" else "texts"]
         if kind != "tasks" and name not in table:
             raise InputError(f"{self._path}: no text {name!r}; {TASKS.name} has: {', '.join(table)}")
@@ -207,13 +207,13 @@ def task_file(name: str) -> Path:
     importing the package, whose index of all tasks takes ten seconds. Raises InputError for an unknown task."""
     if (file := OWN_TASKS / f"{name}.yaml").exists():
         return file
-    spec = importlib.util.find_spec("lm_eval")
-    if spec is None or not spec.submodule_search_locations:
+    harness = package_folder("lm_eval")
+    if harness is None:
         raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")
     line = re.compile(
         rb"""^["']?task["']?:\s*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.MULTILINE
     )
-    for file in sorted((Path(spec.submodule_search_locations[0]) / "tasks").rglob("*.yaml")):
+    for file in sorted((harness / "tasks").rglob("*.yaml")):
         if line.search(file.read_bytes()):
             return file
     raise InputError(
