@@ -16,22 +16,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
-from quantgate.jobs import Preparation
-from quantgate.locks import locked
 from quantgate.machine.builds import package_folder
-from quantgate.machine.environment import llama_library_hash
+from quantgate.machine.environment import Environment, llama_library_hash
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.records import Record
 from quantgate.serving.programs import TOOLS
 from quantgate.supply.assets import fetch, load_assets
 from quantgate.supply.checkpoints import Report, whole
-from quantgate.supply.maker import run_preparation
+from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ASSETS
 
 LANGUAGE = ("-std=c++17", "-DNDEBUG", "-pthread", "-w")
@@ -56,13 +55,13 @@ def compiled(asset: str, programs: Sequence[Program], logs: Path, say: OnProgres
     QuantgateError."""
     assets = load_assets(ASSETS)
     package = assets[asset].parts[0]
+    libraries = [str(folder) for folder in library_folders()]
     installed = metadata.version("llama-cpp-python")
     if installed != package.version:
         raise MeasurementError(
             f"llama-cpp-python {installed} is installed, {ASSETS.name} pins the source of {package.version}: install "
             "that one (fixtures/constraints.txt), or move the pin"
         )
-    libraries = [str(folder) for folder in library_folders()]
     compiler = shlex.split(os.environ.get("CXX") or "c++")
     # The asset's folder is named by its content, so that a changed pin gives another key.
     made_of = [
@@ -74,26 +73,25 @@ def compiled(asset: str, programs: Sequence[Program], logs: Path, say: OnProgres
         LANGUAGE,
     ]
     key = f"{llama_library_hash()}-{hash_of(made_of)}"
-    output = cache_dir() / TOOLS / f"{asset}-{key}"
     names = ", ".join(one.name for one in programs)
-    with locked(cache_dir() / "locks" / f"tools-{key}.lock", f"compile {names}"):
-        if not output.exists():
-            root = f"{package.package.replace('-', '_')}-{package.version}/vendor/llama.cpp"
-            source = fetch(asset, assets, on_progress=say) / root
-            say(f"compiling {names} from {source}: once; the cache keeps them", 0, 0)
-            job = Preparation(
-                title=f"compile {names}",
-                maker=f"{__name__}:compile_programs",
-                arguments={
-                    "compiler": compiler,
-                    "source": str(source),
-                    "libraries": libraries,
-                    "programs": [one.model_dump() for one in programs],
-                },
-                output=output,
-            )
-            run_preparation(job, logs / f"{output.name}.log", timeout=TIME_LIMIT, on_progress=say)
-    return output
+
+    def arguments() -> dict[str, Any]:
+        root = f"{package.package.replace('-', '_')}-{package.version}/vendor/llama.cpp"
+        source = fetch(asset, assets, on_progress=say) / root
+        say(f"compiling {names} from {source}: once; the cache keeps them", 0, 0)
+        return {
+            "compiler": compiler,
+            "source": str(source),
+            "libraries": libraries,
+            "programs": [one.model_dump() for one in programs],
+        }
+
+    return Maker(logs, TIME_LIMIT, say, Environment()).make(
+        cache_dir() / TOOLS / f"{asset}-{key}",
+        f"compile {names}",
+        f"{__name__}:compile_programs",
+        arguments,
+    )
 
 
 def compile_programs(

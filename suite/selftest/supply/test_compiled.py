@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
+from quantgate.cache import kept
 from quantgate.errors import MeasurementError
 from quantgate.supply import compiled
 from quantgate.supply.compiled import Program
@@ -60,6 +62,30 @@ def test_what_cannot_be_compiled_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match="tool cannot be compiled: false ended with exit status 1"):
         build(source(tmp_path), output, TOOL, "false")
     assert list(output.parent.iterdir()) == []
+
+
+def test_a_program_is_compiled_once_and_again_where_it_was_damaged(
+    converter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("assets", "entries/assets"):  # with the source
+        link = tmp_path / "cache" / folder
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path(converter).parents[1] / folder)
+    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "main.cpp").write_text("int main() { return 3; }")
+    tool = Program(name="tool", sources=(str(tmp_path / "main.cpp"),), headers=(), libraries=())
+    lines: list[str] = []
+
+    def status_of_tool() -> int:
+        kept._checked.clear()  # as in another run
+        folder = compiled.compiled("llama.cpp", [tool], tmp_path, lambda line, *_: lines.append(line))
+        return subprocess.run([folder / "tool"]).returncode
+
+    assert (status_of_tool(), status_of_tool()) == (3, 3)
+    assert sum(line.startswith("compiling tool") for line in lines) == 1
+    (program,) = (tmp_path / "cache" / "tools").glob("*/tool")
+    program.write_bytes(b"")
+    assert status_of_tool() == 3
 
 
 def test_the_installed_libraries_are_where_the_suite_loads_them() -> None:
