@@ -27,6 +27,9 @@ DAY = 24 * 3600.0
 SHORT_LIVED = ("logprobs",)
 """Kinds that are removed when they were not used for a day, even below the limit: each change of a library makes new
 ones, of gigabytes."""
+LOCKED = ("checkpoints", "workloads", "calibration", "tokenizers", "hub", "tools")
+"""Kinds that are made under a lock of their name: what is half-made there, and not locked, is of a run that was killed.
+Elsewhere it is left for a day."""
 INTERNAL = (ENGINES, ENTRIES, "locks", "tmp", "wheels")
 
 
@@ -106,8 +109,7 @@ def bound(begin: float) -> list[Thing]:
 def sweep(root: Path) -> None:
     """Remove what killed runs have left half-made: a free lock shows that no process is making it."""
     rests = [(folder, folder.name) for folder in root.glob("tmp/*")]
-    for kind in ("checkpoints", "workloads", "calibration", "logprobs", "budgets"):
-        rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in root.glob(f"{kind}/.*")]
+    rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in root.glob("*/.*")]
     rests += [
         (folder, f"environment-{folder.name}")
         for folder in root.glob("environments/*")
@@ -115,8 +117,8 @@ def sweep(root: Path) -> None:
     ]
     for path, name in rests:
         with suppress(OSError, BusyError):
-            # The logits of a reference are written by a process that holds no lock: they are left for a day.
-            if path.parent.name in ("logprobs", "budgets") and path.stat().st_mtime > time.time() - DAY:
+            unlocked = path.name.startswith(".") and path.parent.name not in LOCKED
+            if unlocked and path.stat().st_mtime > time.time() - DAY:
                 continue
             with locked(root / "locks" / f"{name}.lock", f"remove {path}", 0.0):
                 if path.is_dir() and not path.is_symlink():

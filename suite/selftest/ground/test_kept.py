@@ -200,18 +200,26 @@ def test_a_limit_that_is_no_number_is_refused(text: str, monkeypatch: pytest.Mon
 
 def test_what_a_killed_run_has_left_is_removed_but_not_what_is_being_made(root: Path) -> None:
     busy = root / "checkpoints" / ".m-Q4-abc.gguf.r4nd0m"
-    rests = [root / "workloads" / ".m-abc.r4nd0m", root / "tmp" / "asset", root / "environments" / "0123"]
-    for folder in (busy, *rests):
+    young = root / "assets" / ".a-1.0.r4nd0m"
+    rests = [
+        *(root / kind / ".m-abc.r4nd0m" for kind in ("workloads", "tokenizers", "hub", "tools")),
+        root / "tmp" / "asset",
+        root / "environments" / "0123",
+    ]
+    for folder in (busy, young, *rests):
         folder.mkdir(parents=True)
         (folder / "half").touch()
     whole = [make(root), make(root, "environments")]
     with locked(root / "locks" / "m-Q4-abc.gguf.lock", "make it"):
         sweep(root)
-    assert [folder.exists() for folder in rests] == [False, False, False]
+    assert not any(folder.exists() for folder in rests)
     assert busy.exists()
+    assert young.exists()
     assert [path.exists() for path in whole] == [True, True]
+    os.utime(young, (time.time() - 2 * DAY,) * 2)
     sweep(root)
     assert not busy.exists()
+    assert not young.exists()
 
 
 def test_the_command_lists_and_removes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
