@@ -15,6 +15,7 @@ from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError
 
 
+@functools.cache
 def file_type(gguf: Path) -> str:
     """Return what a GGUF file was quantized to (`Q4_K_M`, `F16`), as its `general.file_type` says; empty: it says
     nothing, or a type of a later llama.cpp. Raises AssetError."""

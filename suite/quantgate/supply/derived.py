@@ -30,8 +30,6 @@ class Derived:
         self._maker = maker
         self._calibrated = calibrated
         self._threads = threads
-        self._types: dict[Path, str] = {}
-        """By GGUF file, what it was quantized to."""
 
     def safetensors(self, name: str, model: Model) -> Path:
         """The model's own folder of safetensors, or one that is dequantized from its GGUF."""
@@ -72,10 +70,7 @@ class Derived:
         """Return whether the model's own GGUF is what a scheme would make: then it is loaded as it is."""
         if model.gguf is None or imatrix is not None:
             return False
-        path = self._sources.locate(model.gguf)
-        if path not in self._types:
-            self._types[path] = file_type(path)
-        return self._types[path] == ftype
+        return file_type(self._sources.locate(model.gguf)) == ftype
 
     def _gguf(self, name: str, model: Model) -> Path:
         """The model's own GGUF, or one in F32 that is written from its safetensors."""
