@@ -32,9 +32,23 @@ from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ROWS, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
+WORKLOAD_CODE = (
+    "supply/encoder.py", "supply/tasks.py", "supply/programs.py", "supply/questions.py", "supply/lines.py",
+    "supply/splitting.py", "supply/chat.py", "supply/conversations.py", "checkpoint/template.py", *ROWS,
+)  # fmt: skip
+"""The code that it calls."""
 
 Place = Callable[[Callable[[str], dict[str, Any]], str], dict[str, Any]]
-"""Finds the place of a text or task by a method of `Sources`; `operator.call` raises what that raises."""
+"""Finds the place of a text or task by a method of `Sources`: `operator.call`, which raises what that raises, or
+`_or_reason`."""
+
+
+def _or_reason(find: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the place of a text or task, or as `missing` why it cannot be fetched."""
+    try:
+        return find(name)
+    except AssetError as error:
+        return {"missing": str(error)}
 
 
 class Supply:
@@ -208,23 +222,7 @@ class Supply:
                 self.source_hash(model),
                 requested,
                 self._maker.identity("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
-                code_hash(
-                    *(
-                        f"supply/{n}.py"
-                        for n in (
-                            "encoder",
-                            "tasks",
-                            "programs",
-                            "questions",
-                            "lines",
-                            "splitting",
-                            "chat",
-                            "conversations",
-                        )
-                    ),
-                    "checkpoint/template.py",
-                    *ROWS,
-                ),
+                code_hash(*WORKLOAD_CODE),
             ]
         )
 
@@ -237,7 +235,7 @@ class Supply:
         except QuantgateError as error:
             # A workload of this run alone, with the texts and tasks that can be had; workloads in the cache are whole.
             partial = Path(self._room.name) / "workloads" / output.name
-            arguments = {**self._workload_arguments(model, partial=True), "partial": True}
+            arguments = {**self._workload_arguments(model, _or_reason), "partial": True}
             try:
                 return self._maker.make(partial, title, MAKE_WORKLOAD, lambda: arguments)
             except QuantgateError:
@@ -248,19 +246,9 @@ class Supply:
         reasons: dict[str, str] = json.loads((self.workload(model) / MISSING).read_bytes())
         return reasons
 
-    def _workload_arguments(self, name: str, *, partial: bool = False) -> dict[str, Any]:
-        """partial: of a text or task that cannot be fetched, give the reason (`missing`) instead of its place."""
+    def _workload_arguments(self, name: str, place: Place = operator.call) -> dict[str, Any]:
         model = self._matrix.models[name]
         needs, sources = self._needs, self._sources
-
-        def place(find: Callable[[str], dict[str, Any]], text_or_task: str) -> dict[str, Any]:
-            try:
-                return find(text_or_task)
-            except AssetError as error:
-                if not partial:
-                    raise
-                return {"missing": str(error)}
-
         return {
             "tokenizer": str(sources.locate(model.tokenizer_source)),
             "add_bos": model.add_bos,
