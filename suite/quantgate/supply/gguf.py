@@ -16,7 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,8 +26,11 @@ from quantgate.checkpoint.contents import INDEX, contents, weight_files
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.gguf_config import computed_otherwise, with_old_names
+from quantgate.supply.lines import HARD_LINES
 from quantgate.supply.model_config import load_config
+from quantgate.supply.same_tokens import encoder_of_gguf
 
 SCRIPT = "convert_hf_to_gguf"
 BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"
@@ -191,19 +194,16 @@ def imported(converter: Path) -> Iterator[Any]:
     parts = (SCRIPT, "conversion", "gguf")
     before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in parts}
     path = [str(script.parent), str(script.parent / "gguf-py"), *sys.path]
-    autos = (transformers.AutoConfig, transformers.AutoTokenizer)
-    patches: list[AbstractContextManager[Any]] = [
-        mock.patch.object(sys, "path", path),
-        mock.patch.object(
-            sys, "dont_write_bytecode", True
-        ),  # nothing is added to the asset, which is checked
-        mock.patch.dict(os.environ),
-        *(mock.patch.object(c, "from_pretrained", _without_code(c.from_pretrained)) for c in autos),
-    ]
+    config, tokenizer = transformers.AutoConfig, transformers.AutoTokenizer
     try:
-        with ExitStack() as stack:
-            for patch in patches:
-                stack.enter_context(patch)
+        with (
+            mock.patch.object(sys, "path", path),
+            # Nothing is added to the asset, which is checked.
+            mock.patch.object(sys, "dont_write_bytecode", True),
+            mock.patch.dict(os.environ),
+            mock.patch.object(config, "from_pretrained", _without_code(config.from_pretrained)),
+            mock.patch.object(tokenizer, "from_pretrained", _without_code(tokenizer.from_pretrained)),
+        ):
             os.environ.pop("NO_LOCAL_GGUF", None)
             for name in before:
                 del sys.modules[name]
@@ -240,21 +240,8 @@ def splitting(tokenizer: Path) -> str | None:
 
 def check_tokenizer(gguf: Path, folder: Path) -> None:
     """Raise AssetError where llama.cpp makes other tokens of a line than the checkpoint's own tokenizer."""
-    import llama_cpp
-    import transformers
-
-    from quantgate.supply.lines import HARD_LINES
-
-    original = transformers.AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
-    model = llama_cpp.Llama(str(gguf), vocab_only=True, verbose=False)
-    other = [
-        line
-        for line in HARD_LINES
-        if model.tokenize(line.encode(), add_bos=False)
-        != original(line, add_special_tokens=False)["input_ids"]
-    ]
+    here, there = encoder_of_gguf(gguf), Encoder(folder, add_bos=False).encode
+    other = [line for line in HARD_LINES if here(line) != there(line)]
     if other:
         raise AssetError(
             f"{folder}: llama.cpp makes other tokens than its tokenizer of {len(other)} of {len(HARD_LINES)} lines, of "

@@ -25,7 +25,7 @@ def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokeni
     lines: list[str] = []
     if tokenizer:
         expected = Encoder(Path(model), add_bos=False)
-        encode = _of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
+        encode = encoder_of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
         lines = make_lines(expected.tokenizer, [])
     else:
         load_config(path)
@@ -40,7 +40,8 @@ def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokeni
         work.write_text(json.dumps(result))
 
 
-def _of_gguf(path: Path) -> Callable[[str], list[int]]:
+def encoder_of_gguf(path: Path) -> Callable[[str], list[int]]:
+    """Return what encodes a text by llama.cpp, without special tokens. Raises AssetError."""
     import llama_cpp
 
     from quantgate.backends.runtime.llama_log import listening
