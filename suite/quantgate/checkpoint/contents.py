@@ -15,6 +15,7 @@ from typing import Any
 from quantgate.checkpoint.gguf_header import check_whole
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
+from quantgate.words import shortened
 
 READ = (".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken")
 """Suffixes of what loaders open: weights, configuration, tokenizer, templates."""
@@ -157,10 +158,9 @@ def _why_no_weights(folder: Path) -> str:
     """What a folder without weights that can be loaded has instead."""
     others = sorted(f.name for f in folder.iterdir() if f.suffix in CODE)
     if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         return (
-            f"{folder}: has its weights in {others[0]}{more}, a format that is not loaded, as it can run code; convert "
-            f"them to safetensors (`save_pretrained` of transformers)"
+            f"{folder}: has its weights in {shortened(others, 1)}, a format that is not loaded, as it can run code; "
+            f"convert them to safetensors (`save_pretrained` of transformers)"
         )
     named = sorted(f.name for f in folder.glob("*.safetensors"))
     if "adapter_model.safetensors" in named:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from quantgate.checkpoint.gguf_header import Header, read_header
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, rewrite, whole
 from quantgate.supply.splitting import restore_splitting
+from quantgate.words import shortened
 
 SHOWN = 6
 """Tensors that an error names."""
@@ -94,7 +94,7 @@ def unread(header: Header, model: Any, count: int, info: dict[str, Any]) -> str:
     architecture = str(header.values.get("general.architecture"))
     lost = [*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])]
     if lost:
-        return f"it has no weights for {_names(lost)}"
+        return f"it has no weights for {shortened(sorted(lost), SHOWN)}"
     scaling = str(header.values.get(f"{architecture}.rope.scaling.type", "none"))
     rope = getattr(model.config, "rope_parameters", None) or {}
     kinds = {rope.get("rope_type"), *(v.get("rope_type") for v in rope.values() if isinstance(v, dict))}
@@ -106,10 +106,5 @@ def unread(header: Header, model: Any, count: int, info: dict[str, Any]) -> str:
     processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=model.config.to_dict())
     mapped = get_gguf_hf_weights_map(model, processor)
     rest = [name for name in header.tensors if name not in mapped]
-    return f"it holds {stored:,} weights, the model {count:,}, without {_names(rest)}"
-
-
-def _names(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
-    return ", ".join(ordered[:SHOWN]) + more if ordered else "a tensor that it does not name"
+    without = shortened(sorted(rest), SHOWN) or "a tensor that it does not name"
+    return f"it holds {stored:,} weights, the model {count:,}, without {without}"
