@@ -62,13 +62,12 @@ def build_of(name: str, package: str) -> str | None:
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")
     is_editable = origin.get("dir_info", {}).get("editable", False)
     if record is None or is_editable or folder != Path(str(distribution.locate_file(package))):
-        lines = _listed(folder)
+        lines = list(_listed(folder))
     else:
-        lines = _recorded(folder, record.splitlines())
-    replaced = (
-        _contents(llama_libraries()) if package == "llama_cpp" and LLAMA_LIBRARIES in os.environ else ()
-    )
-    return _digest([*lines, *replaced])
+        lines = list(_recorded(folder, record.splitlines()))
+    if package == "llama_cpp" and LLAMA_LIBRARIES in os.environ:
+        lines += [f"{file.name} {_content(file)}" for file in llama_libraries()]
+    return _digest(lines)
 
 
 def llama_libraries() -> list[Path]:
@@ -118,12 +117,6 @@ def _content(file: Path) -> str:
         return f"{status.st_size} bytes of {status.st_mtime_ns}"
     digest = hashlib.sha256(file.read_bytes()).digest()
     return f"sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
-
-
-def _contents(files: Iterable[Path]) -> Iterator[str]:
-    """Yield the name and the content's hash of each file."""
-    for file in files:
-        yield f"{file.name} {_content(file)}"
 
 
 def _listed(folder: Path) -> Iterator[str]:

@@ -72,15 +72,14 @@ def _folders() -> Iterator[Path]:
         if number == "0":
             roots = [root for root in (GROUPS, GROUPS / "unified") if (root / "cgroup.controllers").exists()]
         else:
-            names = (
-                (controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu") if "cpu" in controllers.split(",") else ()
-            )
-            roots = [GROUPS / name for name in names if (GROUPS / name).is_dir()][:1]
+            names = (controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu")
+            has_cpu = "cpu" in controllers.split(",")
+            roots = [GROUPS / name for name in names if has_cpu and (GROUPS / name).is_dir()][:1]
         for root in roots:
             # In a container, the path may be that of the host, where only its own group is mounted.
             folder = root / group.lstrip("/")
             folder = folder if folder.is_dir() else root
-            yield from [f for f in (folder, *folder.parents) if f == root or root in f.parents]
+            yield from [f for f in (folder, *folder.parents) if f.is_relative_to(root)]
 
 
 def _read(file: Path) -> str:
