@@ -47,7 +47,8 @@ class Sources:
         self._maker = maker
         self._assets = load_assets(ASSETS)
         self._data = read_toml(TASKS)
-        self._fetched: dict[str, Path | AssetError] = {}
+        self._errors: dict[str, AssetError] = {}
+        """By asset: why it could not be fetched."""
         self._hashes: dict[Path, str] = {}
         self.sha256 = functools.cache(sha256_of)
         """Of a file; a large one is read once a run."""
@@ -185,21 +186,15 @@ class Sources:
 
     def asset(self, name: str) -> Path:
         """Return the folder of an asset, fetched if necessary."""
-        if name not in self._fetched:
-            self.pinned(name)
-            try:
-                self._fetched[name] = fetch(
-                    name,
-                    self._assets,
-                    on_progress=self._maker.on_progress,
-                    limit=DOWNLOAD * self._maker.time_limit,
-                )
-            except AssetError as error:
-                self._fetched[name] = error  # a download that fails takes minutes: once a run is enough
-        outcome = self._fetched[name]
-        if isinstance(outcome, AssetError):
-            raise outcome
-        return outcome
+        self.pinned(name)
+        if name in self._errors:
+            raise self._errors[name]
+        maker = self._maker
+        try:
+            return fetch(name, self._assets, on_progress=maker.on_progress, limit=DOWNLOAD * maker.time_limit)
+        except AssetError as error:
+            self._errors[name] = error  # a download that fails takes minutes: once a run is enough
+            raise
 
 
 def task_file(name: str) -> Path:
