@@ -49,10 +49,13 @@ def commonest_type(gguf: Path) -> str:
 def nominal_bits(checkpoint: Path) -> float:
     """Return the nominal bits of a GGUF file or of a folder of safetensors; 0: it does not say, or cannot be read."""
     try:
-        if checkpoint.is_dir():
-            stored = quantization_of(checkpoint)
-            return _number(quantization_bits(stored)) if stored else _float_bits(checkpoint)
-        name = file_type(checkpoint) or commonest_type(checkpoint)
+        if not checkpoint.is_dir():
+            name = file_type(checkpoint) or commonest_type(checkpoint)
+        elif stored := quantization_of(checkpoint):
+            return _number(quantization_bits(stored))
+        else:
+            config = config_of(checkpoint)
+            name = str(config.get("dtype") or config.get("torch_dtype") or "")
     except (AssetError, OSError):
         return 0
     return float(match[0]) if (match := re.search(r"\d+", name)) else 0
@@ -65,9 +68,3 @@ def _number(bits: Any) -> float:
     except (TypeError, ValueError):
         return 0
     return number if 0 < number <= 64 else 0
-
-
-def _float_bits(folder: Path) -> float:
-    config = config_of(folder)
-    name = str(config.get("dtype") or config.get("torch_dtype") or "")
-    return float(match[0]) if (match := re.search(r"\d+", name)) else 0

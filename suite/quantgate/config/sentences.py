@@ -25,23 +25,13 @@ _KINDS: dict[Any, str] = {
     tuple: "a list",
     dict: "a table",
 }
-_TYPE_ERRORS = {
-    "bool_type": bool,
-    "bool_parsing": bool,
-    "int_type": int,
-    "int_parsing": int,
-    "int_parsing_size": int,
-    "int_from_float": int,
-    "float_type": float,
-    "float_parsing": float,
-    "string_type": str,
-    "path_type": str,
-    "list_type": list,
-    "tuple_type": tuple,
-    "dict_type": dict,
-    "mapping_type": dict,
-    "model_type": dict,
-    "model_attributes_type": dict,
+_TYPE_ERRORS: dict[str, Any] = {
+    **dict.fromkeys(("bool_type", "bool_parsing"), bool),
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), int),
+    **dict.fromkeys(("float_type", "float_parsing"), float),
+    **dict.fromkeys(("string_type", "path_type"), str),
+    **dict.fromkeys(("list_type", "tuple_type"), list),
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), dict),
 }
 """By pydantic's name of an error, what the value should have been."""
 _BOUNDS = {
