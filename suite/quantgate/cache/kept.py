@@ -16,11 +16,14 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from quantgate.files import write_atomic
+from quantgate.locks import locked
+from quantgate.paths import cache_dir
 from quantgate.records import Record
 
 SMALL = 16 * 2**20
@@ -50,6 +53,19 @@ class Entry(Record):
     def write(self, path: Path) -> None:
         """Write it as the entry of `path`. Raises OSError."""
         write_atomic(entry_file(path), self.model_dump_json().encode())
+
+
+def made(path: Path, lock: str, what: str, make: Callable[[], object], *, hashed: bool = True) -> Path:
+    """Return `path`, made by `make` unless it is there and intact. Of several processes at once, one makes it and the
+    others wait. lock: its name. what: the work, for messages. hashed: as in `keep`. Raises OSError, and what `make`
+    raises."""
+    if not intact(path):
+        with locked(cache_dir() / "locks" / f"{lock}.lock", what):
+            if not intact(path):  # another process may have made it while this one waited
+                discard(path)
+                make()
+                keep(path, hashed=hashed)
+    return path
 
 
 def keep(path: Path, *, hashed: bool = True) -> None:

@@ -23,10 +23,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from quantgate.cache.kept import discard, intact, keep
+from quantgate.cache.kept import made
 from quantgate.errors import InputError
 from quantgate.files import hash_of
-from quantgate.locks import locked
 from quantgate.machine.environment import Environment
 from quantgate.paths import cache_dir, import_root
 from quantgate.processes.server import python_path
@@ -154,16 +153,12 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = (), pins: Se
     key = hash_of([sorted(needed), sys.version, platform.machine(), *under, *bounds])
     folder = cache_dir() / "environments" / key
     python = folder / "bin" / "python"
-    if intact(folder):
-        return python
-    with locked(cache_dir() / "locks" / f"environment-{key}.lock", f"build {folder}"):
-        if intact(folder):
-            return python
+
+    def make() -> None:
         say(
             f"building an environment of {plural(len(needed), 'package')} in {folder}; it is kept for later runs"
         )
         try:
-            discard(folder)
             venv.create(folder, with_pip=False)
             if beneath:
                 # They come after the environment's packages, with what their .pth files add.
@@ -172,14 +167,14 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = (), pins: Se
                 packages = Path(sysconfig.get_path("purelib", "venv", base))
                 (packages / "beneath.pth").write_text("\n".join(lines))
             _install(python, needed, pins, folder, say)
-            keep(folder, hashed=False)
-        except BaseException as error:
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise InputError(
-                    f"the environment {folder} cannot be built: {error.strerror or error}"
-                ) from error
             raise
+
+    try:
+        made(folder, f"environment-{key}", f"build {folder}", make, hashed=False)
+    except OSError as error:
+        raise InputError(f"the environment {folder} cannot be built: {error.strerror or error}") from error
     return python
 
 

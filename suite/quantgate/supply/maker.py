@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.cache.kept import discard, intact, keep
+from quantgate.cache.kept import made
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.jobs import Preparation
-from quantgate.locks import locked
 from quantgate.machine.builds import BUILD
 from quantgate.machine.environment import WORKER, Environment, code_hash
-from quantgate.paths import cache_dir
 from quantgate.processes.isolate import run_isolated, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 
@@ -55,24 +53,21 @@ class Maker:
         """
         if output in self.errors:
             raise self.errors[output]
+
+        def prepare() -> None:
+            run_preparation(
+                Preparation(title=title, maker=function, arguments=arguments(), output=output),
+                self._logs / f"{output.name}.log",
+                timeout=time_limit or self.time_limit,
+                on_progress=self.on_progress,
+                command=command() if command else self.environment.worker,
+            )
+
         try:
-            if not intact(output):
-                with locked(cache_dir() / "locks" / f"{output.name}.lock", title):
-                    if not intact(output):
-                        discard(output)
-                        job = Preparation(title=title, maker=function, arguments=arguments(), output=output)
-                        run_preparation(
-                            job,
-                            self._logs / f"{output.name}.log",
-                            timeout=time_limit or self.time_limit,
-                            on_progress=self.on_progress,
-                            command=command() if command else self.environment.worker,
-                        )
-                        keep(output)
+            return made(output, output.name, title, prepare)
         except Exception as error:
             self.errors[output] = error
             raise
-        return output
 
     def identity(self, module: str, *packages: str) -> list[Any]:
         """Return what pins the result of a module of `supply/`: its code, and versions and builds of the packages it

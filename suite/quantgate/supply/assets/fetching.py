@@ -17,9 +17,8 @@ from pathlib import Path
 from tarfile import TarError
 from zipfile import BadZipFile
 
-from quantgate.cache.kept import discard, intact, keep
+from quantgate.cache.kept import made
 from quantgate.errors import AssetError, InputError
-from quantgate.locks import locked
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.supply.assets.spec import Asset, Part, sha256_of
@@ -56,14 +55,8 @@ def fetch(
             f"asset {name!r} is under {asset.licence}. Read these terms; if you accept them, "
             f"set the environment variable {asset.opt_in}=1"
         )
-    folder = asset.folder
-    if not intact(folder):
-        with _explained(name, asset), locked(cache_dir() / "locks" / f"{name}.lock", f"fetch {name}"):
-            if not intact(folder):  # another process may have fetched it while this one waited
-                discard(folder)
-                _fetch(name, asset, on_progress, limit)
-                keep(folder)
-    return folder
+    with _explained(name, asset):
+        return made(asset.folder, name, f"fetch {name}", lambda: _fetch(name, asset, on_progress, limit))
 
 
 def _fetch(name: str, asset: Asset, on_progress: OnProgress, limit: float | None) -> None:
