@@ -75,7 +75,7 @@ class AsIs:
         if isinstance(given, str):
             if len(files) != 1:
                 raise AssetError(
-                    f"{key}: is one for {len(files)} files: give them by name: "
+                    f"{key}: is one checksum, and {len(files)} files are loaded: give checksums by name: "
                     f'{{ "{next(iter(files))}" = "..." }}'
                 )
             given = {next(iter(files)): given}

@@ -86,7 +86,7 @@ def check_bos(key: str, add_bos: bool | None, before: Sequence[str], token: str 
     if [*before] != [token]:
         raise InputError(
             f"{key}{' = true' if add_bos else ': is missing'}, and the tokenizer of {source} puts {' '.join(before)} "
-            "before each text, where only a bos_token can be put here: write add_bos = false to leave it out"
+            "before each text, and quantgate can put only a bos_token there: write add_bos = false to leave it out"
         )
     if add_bos is None:
         raise InputError(

@@ -28,7 +28,7 @@ ROWS = ("supply/documents.py",)
 """The code that reads them."""
 CHATS = FIXTURES / "chats"
 """Conversations that a tier can name: `<name>.toml`."""
-OWN_TASKS = FIXTURES / "tasks"
+TASK_FILES = FIXTURES / "tasks"
 """Tasks that lm-evaluation-harness lacks, in its format: `<name>.yaml`."""
 
 DOWNLOAD = 10
@@ -126,8 +126,8 @@ class Sources:
         return {"text": self._entry("calibration", name, self.asset), **self._data["calibration"]}
 
     def task_identity(self, name: str) -> Any:
-        """Return what pins a task's documents and, for one of `OWN_TASKS`, its prompts."""
-        file = OWN_TASKS / f"{name}.yaml"
+        """Return what pins a task's documents and, for one of `TASK_FILES`, its prompts."""
+        file = TASK_FILES / f"{name}.yaml"
         entry = self._entry("tasks", name, self._checksums)
         return [entry, sha256_of(file)] if file.exists() else entry
 
@@ -200,7 +200,7 @@ class Sources:
 def task_file(name: str) -> Path:
     """Return the YAML file of a task: ours, or that of lm-evaluation-harness. The files are searched as text, without
     importing the package, whose index of all tasks takes ten seconds. Raises InputError for an unknown task."""
-    if (file := OWN_TASKS / f"{name}.yaml").exists():
+    if (file := TASK_FILES / f"{name}.yaml").exists():
         return file
     harness = package_folder("lm_eval")
     if harness is None:

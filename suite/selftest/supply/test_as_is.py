@@ -194,7 +194,10 @@ def test_checksums_are_held_against_the_files(tmp_path: Path) -> None:
     right = hashlib.sha256(file.read_bytes()).hexdigest()
     for checkpoint, message in (
         (cell(GGUF, file, sha256="0" * 64), rf"x\.gguf has changed: its SHA-256 is {right}, not 0{{64}}"),
-        (cell(FOLDER, folder, sha256="0" * 64), r'is one for 2 files: give them by name: \{ "config\.json"'),
+        (
+            cell(FOLDER, folder, sha256="0" * 64),
+            r'is one checksum, and 2 files are loaded: give checksums by name: \{ "config\.json"',
+        ),
         (
             cell(FOLDER, folder, sha256={"a.json": "0" * 64}),
             r"a\.json: no such file is loaded; there are: config",

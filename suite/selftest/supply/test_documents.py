@@ -13,7 +13,7 @@ from quantgate.errors import MeasurementError
 from quantgate.supply import documents
 from quantgate.supply.documents import load_rows, yaml_rows
 from quantgate.supply.encoder import read_text
-from quantgate.supply.sources import LOCATIONS, OWN_TASKS, TASKS
+from quantgate.supply.sources import LOCATIONS, TASK_FILES, TASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def test_every_entry_says_where_its_rows_lie_and_who_makes_documents_of_them() -
     for name, entry in read_toml(TASKS)["tasks"].items():
         assert sum(key in entry for key in LOCATIONS) == 1, name
         assert entry.get("documents", "bbq") in documents.MAKERS, name
-    for file in OWN_TASKS.glob("*.yaml"):
+    for file in TASK_FILES.glob("*.yaml"):
         assert f"\ntask: {file.stem}\n" in file.read_text()
 
 
