@@ -91,9 +91,8 @@ def stage(folder: Path, staged: Path) -> None:
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
             part[TIED] = tied
-    (staged / "config.json").write_text(
-        json.dumps(with_old_names(config))
-    )  # some converters read it as it lies
+    # Some converters read it as it lies.
+    (staged / "config.json").write_text(json.dumps(with_old_names(config)))
 
 
 def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str, str]) -> bool:
@@ -173,15 +172,14 @@ def _cause(error: BaseException, lines: Sequence[str], staged: Path) -> str:
             f"llama.cpp's converter does not know how its tokenizer splits a text (chkhsh {hashes[-1]}), and does not "
             "guess"
         )
-    architectures = json.loads((staged / "config.json").read_bytes()).get("architectures") or [
-        "its architecture"
-    ]
+    config = json.loads((staged / "config.json").read_bytes())
+    architecture = (config.get("architectures") or ["its architecture"])[0]
     if isinstance(error, SystemExit) and lines:
         last = lines[-1]
     else:
         where = traceback.extract_tb(error.__traceback__)[-1].line
         last = f"{type(error).__name__}: {str(error) or where}"
-    return f"llama.cpp's converter cannot make a GGUF of {architectures[0]}: {' '.join(last.split())}"
+    return f"llama.cpp's converter cannot make a GGUF of {architecture}: {' '.join(last.split())}"
 
 
 @contextmanager
@@ -231,7 +229,7 @@ def splitting(tokenizer: Path) -> str | None:
     steps = steps.get("pretokenizers", [steps])
     for name, expected in PRE_TOKENIZERS.items():
         same = len(steps) == len(expected) and all(
-            {k: step.get(k) for k in one} == one for step, one in zip(steps, expected, strict=True)
+            one.items() <= step.items() for one, step in zip(expected, steps, strict=True)
         )
         if same and table["model"]["type"] == "BPE" and not table.get("normalizer"):
             return name
