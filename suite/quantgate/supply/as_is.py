@@ -34,7 +34,6 @@ class AsIs:
         self._matrix = matrix
         self._sources = sources
         self._maker = maker
-        self._checked: set[str] = set()
 
     def identity(self, cell: Cell) -> str:
         """Return a hash of all files that the cell loads."""
@@ -43,7 +42,7 @@ class AsIs:
     def check(self, cell: Cell, *, local: bool = False) -> None:
         """Check the files by their headers and JSON. local: of a local checkpoint only, so that nothing is fetched."""
         source = _checkpoint(cell)
-        if cell.id in self._checked or (local and source.path is None):
+        if local and source.path is None:
             return
         path = self._sources.locate(source)
         check_kind(cell, path)
@@ -54,11 +53,9 @@ class AsIs:
             except InputError as error:
                 raise AssetError(str(error)) from None
         check_bits(cell, path)
-        self._checked.add(cell.id)
 
     def checkpoint(self, cell: Cell, model: Model) -> Path:
-        """Return the file or folder that the cell loads: checked, with its checksums and tokenizer."""
-        self.check(cell)
+        """Return the file or folder that the cell loads, its checksums and tokenizer checked. `check` comes before."""
         path = self._sources.locate(_checkpoint(cell))
         self._check_sha256(cell, contents(path))
         self._check_tokenizer(cell, model, path)
