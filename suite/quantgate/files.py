@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
 from quantgate.errors import InputError
@@ -124,6 +124,13 @@ def decoded(path: Path, raw: bytes) -> str:
 def _convert(path: Path, encoding: str) -> str:
     target = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return f"convert it by `iconv -f {encoding} -t UTF-8 {path} > {target}`"
+
+
+def leaves_folder(name: str) -> bool:
+    """Return whether a file of this name could lie anywhere but below the folder that it is put into."""
+    path = PurePosixPath(name)
+    windows = "\\" in name or PureWindowsPath(name).drive != ""
+    return path.is_absolute() or ".." in path.parts or windows or not name
 
 
 def checked_name(what: str, name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from quantgate.checkpoint.gguf_header import check_whole
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
+from quantgate.files import leaves_folder
 from quantgate.words import shortened
 
 READ = (".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken")
@@ -134,8 +135,7 @@ def _indexed(index: Path) -> list[Path]:
                 f"{where} is not a safetensors file, and other formats can run code when loaded; convert the weights "
                 f"to safetensors (`save_pretrained` of transformers)"
             )
-        pure = PurePosixPath(name)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in name:
+        if leaves_folder(name):
             raise AssetError(f"{where} leaves the folder; put the shard into it, and name it relative to it")
         if name not in shards:
             shards[name] = index.parent / name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Annotated, Self
 
 from packaging.utils import canonicalize_name, parse_sdist_filename, parse_wheel_filename
@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from quantgate.config.source import Sha256
 from quantgate.config.toml_input import read_toml, validate
-from quantgate.files import checked_name
+from quantgate.files import checked_name, leaves_folder
 from quantgate.paths import cache_dir
 from quantgate.records import Record
 
@@ -24,15 +24,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_unsafe(name: str) -> bool:
-    """Whether a file of this name could land anywhere but below the folder it is unpacked into."""
-    path = PurePosixPath(name)
-    windows = "\\" in name or PureWindowsPath(name).drive != ""
-    return path.is_absolute() or ".." in path.parts or windows or not name
-
-
 def _member(value: str) -> str:
-    if is_unsafe(value):
+    if leaves_folder(value):
         raise ValueError("should be a relative name inside the package, with / between folders")
     return value
 

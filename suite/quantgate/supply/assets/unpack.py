@@ -14,8 +14,9 @@ from typing import IO, NamedTuple, cast
 from zipfile import ZipFile
 
 from quantgate.errors import AssetError
+from quantgate.files import leaves_folder
 from quantgate.processes.progress import OnProgress
-from quantgate.supply.assets.spec import Asset, Pin, is_unsafe
+from quantgate.supply.assets.spec import Asset, Pin
 
 
 class Member(NamedTuple):
@@ -93,7 +94,7 @@ def _choose(
             }
             if not matching:
                 continue
-            if is_unsafe(member.name) or not member.regular or member.name in chosen:
+            if leaves_folder(member.name) or not member.regular or member.name in chosen:
                 raise AssetError(
                     f"asset {name!r}: {package.name} has a member {member.name!r} that is refused: it is "
                     f"a link, occurs twice, or would be written outside its folder"
