@@ -21,7 +21,7 @@ PAGES = [
 ]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 LINES = 150
-"""Of the README; the rest belongs into the rooms."""
+"""Of the README; the rest belongs in the rooms."""
 
 
 def commands(page: Path) -> list[str]:

@@ -108,14 +108,14 @@ def bound(begin: float) -> list[Thing]:
 
 def sweep(root: Path) -> None:
     """Remove what killed runs have left half-made: a free lock shows that no process is making it."""
-    rests = [(folder, folder.name) for folder in root.glob("tmp/*")]
-    rests += [(rest, rest.name[1:].rpartition(".")[0]) for rest in root.glob("*/.*")]
-    rests += [
+    leftovers = [(folder, folder.name) for folder in root.glob("tmp/*")]
+    leftovers += [(path, path.name[1:].rpartition(".")[0]) for path in root.glob("*/.*")]
+    leftovers += [
         (folder, f"environment-{folder.name}")
         for folder in root.glob("environments/*")
         if not entry_file(folder).exists()
     ]
-    for path, name in rests:
+    for path, name in leftovers:
         with suppress(OSError, BusyError):
             unlocked = path.name.startswith(".") and path.parent.name not in LOCKED
             if unlocked and path.stat().st_mtime > time.time() - DAY:

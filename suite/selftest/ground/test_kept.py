@@ -201,18 +201,18 @@ def test_a_limit_that_is_no_number_is_refused(text: str, monkeypatch: pytest.Mon
 def test_what_a_killed_run_has_left_is_removed_but_not_what_is_being_made(root: Path) -> None:
     busy = root / "checkpoints" / ".m-Q4-abc.gguf.r4nd0m"
     young = root / "assets" / ".a-1.0.r4nd0m"
-    rests = [
+    leftovers = [
         *(root / kind / ".m-abc.r4nd0m" for kind in ("workloads", "tokenizers", "hub", "tools")),
         root / "tmp" / "asset",
         root / "environments" / "0123",
     ]
-    for folder in (busy, young, *rests):
+    for folder in (busy, young, *leftovers):
         folder.mkdir(parents=True)
         (folder / "half").touch()
     whole = [make(root), make(root, "environments")]
     with locked(root / "locks" / "m-Q4-abc.gguf.lock", "make it"):
         sweep(root)
-    assert not any(folder.exists() for folder in rests)
+    assert not any(folder.exists() for folder in leftovers)
     assert busy.exists()
     assert young.exists()
     assert [path.exists() for path in whole] == [True, True]
