@@ -6,7 +6,6 @@ wrong with one is an AssetError, so that the other cells are judged.
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -115,9 +114,8 @@ def different(compared: dict[str, Any]) -> str:
         return ""
     example = compared["example"]
     here, there = example["checkpoint"], example["model"]
-    same = sum(
-        1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(here, there, strict=False))
-    )
+    pairs = enumerate(zip(here, there, strict=False))
+    same = next((place for place, (one, other) in pairs if one != other), min(len(here), len(there)))
     return (
         f"its tokenizer differs from the model's: {compared['different']:,} of {compared['lines']:,} lines differ, "
         f"for example {example['line']!r}: {_ids(here, same)} here, {_ids(there, same)} there; name a "
