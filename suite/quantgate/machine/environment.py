@@ -103,13 +103,15 @@ def commit_of(folder: Path = PACKAGE, short: str = "--short=12") -> str | None:
 @functools.cache
 def versions() -> Facts:
     """Return the versions of Python and of `PACKAGES`; None for a package that is not installed."""
-    facts: Facts = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            facts[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            facts[name] = None
-    return facts
+    return {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}}
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of a distribution; None: it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ Runs in the parent and only decides: which of them are in the cache, and what th
 
 from __future__ import annotations
 
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from quantgate.backends.llmcompressor import Options as Recipe
 from quantgate.config.matrix import Cell, Model
-from quantgate.config.toml_input import validate
 from quantgate.files import hash_of
-from quantgate.machine.environment import Environment, code_hash
+from quantgate.machine.environment import Environment, code_hash, version_of
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.environments import layer
 from quantgate.supply.maker import Maker
@@ -28,10 +26,9 @@ CODE = (
 
 
 class Calibrated:
-    """Methods raise AssetError, InputError, MeasurementError. path: of the matrix, for messages."""
+    """Methods raise AssetError, InputError, MeasurementError."""
 
-    def __init__(self, path: Path, sources: Sources, maker: Maker, threads: int) -> None:
-        self._path = path
+    def __init__(self, sources: Sources, maker: Maker, threads: int) -> None:
         self._sources = sources
         self._maker = maker
         self._threads = threads
@@ -42,7 +39,7 @@ class Calibrated:
         sets = [self._sources.calibration_identity(name) for name in names]
         made = code_hash(*CODE)
         if cell.checkpoint == "compressed":
-            return [*sets, made, requirements(), _loader()]
+            return [*sets, made, requirements(), version_of("compressed-tensors")]
         return [*sets, made] if sets else []
 
     def sequences(self, name: str, model: Model, calibration: str) -> Path:
@@ -89,15 +86,13 @@ class Calibrated:
 
     def compressed(self, cell: Cell, model: Model, safetensors: Path) -> Path:
         """The folder that llmcompressor makes from `safetensors`."""
-        recipe = validate(
-            Recipe, cell.scheme_options, self._path, f"backends.{cell.backend}.schemes.{cell.scheme}"
-        )
+        recipe = Recipe.model_validate(cell.scheme_options)
         sequences = squares = None
         if recipe.calibration is not None:
             sequences = self.sequences(cell.model, model, recipe.calibration)
             if recipe.high:
                 squares = self.mean_squares(cell.model, model, safetensors, recipe.calibration)
-        packages = requirements()
+        packages, say = requirements(), self._maker.on_progress
         key = hash_of(
             [
                 self._sources.model_hash(model),
@@ -122,19 +117,8 @@ class Calibrated:
             f"quantize {cell.model} to {cell.scheme}",
             "quantgate.supply.compress:compress",
             lambda: arguments,
-            command=lambda: Environment(str(layer(packages, self._show))).worker,
+            command=lambda: Environment(str(layer(packages, lambda text: say(text, 0, 1)))).worker,
         )
-
-    def _show(self, text: str) -> None:
-        self._maker.on_progress(text, 0, 1)
-
-
-def _loader() -> str | None:
-    """Version of the package that loads the checkpoints; None: it is not installed."""
-    try:
-        return metadata.version("compressed-tensors")
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def requirements() -> list[str]:

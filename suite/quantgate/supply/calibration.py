@@ -30,7 +30,6 @@ def make_sequences(
     report(f"tokenize {name}", 0, 1)
     ids = Encoder(Path(tokenizer), add_bos).text(name, {**text, "tokens": tokens}).ids
     rows = [ids[i : i + length] for i in range(0, tokens, length)]
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(output, json.dumps(rows).encode())
 
 

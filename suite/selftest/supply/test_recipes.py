@@ -84,7 +84,7 @@ def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NotingMaker:
 
 
 def calibrated(making: Maker) -> Calibrated:
-    return Calibrated(Path("matrix.toml"), Sources(Path("matrix.toml"), None, making), making, 1)
+    return Calibrated(Sources(Path("matrix.toml"), None, making), making, 1)
 
 
 def cell(**options: Any) -> Cell:
@@ -163,8 +163,6 @@ def test_a_users_own_text_is_no_calibration_set(making: NotingMaker, tmp_path: P
 def test_unknown_names_are_refused(making: NotingMaker, tiny: TinyModel) -> None:
     with pytest.raises(InputError, match=r"matrix.toml: no text 'wiki'; tasks.toml has: boolq, .*"):
         compressed(making, tiny, method="gptq", calibration="wiki")
-    with pytest.raises(InputError, match=r"backends.llmcompressor.schemes.s.grup: unknown key. .*group"):
-        compressed(making, tiny, method="rtn", grup=64)
 
 
 def test_requirements_are_pinned() -> None:

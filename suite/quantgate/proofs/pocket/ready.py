@@ -24,7 +24,7 @@ def make_ready(name: str, size: Size, models: Path, threads: int, say: Callable[
     suite makes the checkpoints of schemes with `imatrix`. Raises AssetError, InputError, MeasurementError."""
     maker = new_maker()
     sources = Sources(MATRIX, None, maker)
-    derived = Derived(sources, maker, Calibrated(MATRIX, sources, maker, threads), threads)
+    derived = Derived(sources, maker, Calibrated(sources, maker, threads), threads)
     model = Model(license="Apache-2.0", weights=Source(path=(models / name).absolute()))
     for ftype, text in size.gguf.items():
         file = models / FOLDER / f"{name}-{ftype}.gguf"
