@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError
 
 
@@ -47,14 +48,12 @@ def gguf_names(path: Path, layers: Iterable[str]) -> dict[str, str]:
     none: its architecture is another."""
     import gguf
 
-    reader = gguf.GGUFReader(path)
-    architecture = str(reader.get_field("general.architecture").contents())
+    header = read_header(path)
+    architecture = header.values["general.architecture"]
     number = next(n for n, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    blocks = int(reader.get_field(f"{architecture}.block_count").contents())
-    mapping = gguf.get_tensor_name_map(number, blocks)
-    tensors = {t.name for t in reader.tensors}
+    mapping = gguf.get_tensor_name_map(number, int(header.values[f"{architecture}.block_count"]))
     names = {layer: mapping.get_name(f"{layer}.weight", try_suffixes=(".weight",)) for layer in layers}
     for layer, name in names.items():
-        if name not in tensors:
+        if name not in header.tensors:
             raise AssetError(f"{path}: has no tensor for {layer}; was it made from another model?")
     return names
