@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,9 @@ def rewrite(source: Path, output: Path, params: Any, what: str) -> None:
             f"{output.parent}: cannot be written ({free / 1e6:,.1f} MB are free there); free some space, or set "
             "QUANTGATE_CACHE to a folder elsewhere"
         )
-    tensor = f"tensor {at[1]}: " if (at := _tensor(log.lines)) else ""
-    raise AssetError(f"{source}: cannot be {what}: {tensor}{log.cause}{_remedy(log.cause)}")
-
-
-def _tensor(lines: Sequence[str]) -> re.Match[str] | None:
-    """Return the last line of llama.cpp's log that names a tensor."""
-    matches = (re.match(r"\[\s*\d+/\s*\d+\]\s+(\S+)", line) for line in lines)
-    return next(iter(list(filter(None, matches))[-1:]), None)
+    tensors = [match[1] for line in log.lines if (match := re.match(r"\[\s*\d+/\s*\d+\]\s+(\S+)", line))]
+    where = f"tensor {tensors[-1]}: " if tensors else ""
+    raise AssetError(f"{source}: cannot be {what}: {where}{log.cause}{_remedy(log.cause)}")
 
 
 def _remedy(cause: str) -> str:
