@@ -1,7 +1,4 @@
-"""Check what the cache keeps against checksums before it is used, and note when it was used.
-
-    <cache>/<kind>/<name>                 a file or folder, made once
-    <cache>/entries/<kind>/<name>.json    size and SHA-256 of each of its files; modified when it was last used
+"""Check what the cache keeps against checksums before it is used, and note when it was used (README.md).
 
 A run checks each thing once. Files up to `SMALL` bytes are hashed; of a larger one, which would take seconds a run,
 size and time of modification are compared with those that it had when it was last hashed, and where they differ it is
