@@ -191,9 +191,8 @@ def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: P
         if line.strip().startswith(SHOWN):
             say(line.strip())
 
-    arguments = ["--python", str(python), "install", "--progress-bar", "off", "-r", str(file)]
-    arguments += ["-c", str(constraints)] if pins else []
-    if run_pip(arguments, env, read) != 0:
+    install = ["install", "--progress-bar", "off", "-r", str(file), "-c", str(constraints)]
+    if run_pip(["--python", str(python), *install], env, read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
             f"pip cannot install these versions:{output}\n"

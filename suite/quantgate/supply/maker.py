@@ -14,9 +14,6 @@ from quantgate.machine.environment import WORKER, Environment, code_hash
 from quantgate.processes.isolate import run_isolated, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 
-Arguments = Callable[[], dict[str, Any]]
-"""Gives the arguments of a maker function: called only when something has to be made, as it may download."""
-
 
 class Maker:
     """Makes files and folders in the cache. A failure is remembered and raised again for the same output.
@@ -40,7 +37,7 @@ class Maker:
         output: Path,
         title: str,
         function: str,
-        arguments: Arguments,
+        arguments: Callable[[], dict[str, Any]],
         *,
         command: Callable[[], Sequence[str]] | None = None,
         time_limit: float | None = None,
@@ -48,8 +45,9 @@ class Maker:
         """Return `output`, made unless it is there and intact. Of several runs at once, one makes it; the others wait.
 
         title: what is done, for progress and logs ("quantize m to Q4_K_M"). function: `module:function`, called as
-        function(output, report=..., **arguments()). command: gives the command of the making process; None: the one of
-        the environment. Raises AssetError, InputError, MeasurementError and OSError.
+        function(output, report=..., **arguments()). arguments: called only when something has to be made, as it may
+        download. command: gives the command of the making process; None: the one of the environment. Raises AssetError,
+        InputError, MeasurementError and OSError.
         """
         if output in self.errors:
             raise self.errors[output]

