@@ -146,7 +146,7 @@ def _list(good: Pins, bad: Pins) -> int:
 
 
 def _about(packages: int) -> str:
-    between = f"{plural(most(packages, 0), 'environment')} between them, " if packages > 1 else ""
+    between = f"{plural(most(packages), 'environment')} between them, " if packages > 1 else ""
     return f"the two ends, {between}and a few for the releases of the guilty package"
 
 

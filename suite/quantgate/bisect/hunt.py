@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -155,9 +155,4 @@ def reason(error: Exception) -> str:
         its = takewhile(lambda line: line.startswith(" "), output[output.index(CONFLICT) + 1 :])
         return f"pip cannot install these versions together: {'; '.join(map(str.strip, its))}"
     errors = [line.partition("ERROR: ")[2] for line in output if "ERROR: " in line]
-    return first_of(errors) or lines[0]
-
-
-def first_of(lines: Sequence[str]) -> str:
-    """Return the first line that is not empty; empty where there is none."""
-    return next((line for line in lines if line.strip()), "")
+    return next(filter(str.strip, errors), lines[0])

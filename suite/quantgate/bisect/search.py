@@ -140,10 +140,10 @@ def narrow(good: int, bad: int, ask: Callable[[int], Answer]) -> Span:
     return Span(good, bad)
 
 
-def most(packages: int, releases: int = 1) -> int:
-    """Return how many environments are judged at most beside the two ends, where all can be judged and one package is
-    guilty by itself. releases: from its good one (excluded) to its bad one."""
-    return (max(packages, 1) - 1).bit_length() + releases.bit_length()
+def most(packages: int) -> int:
+    """Return how many environments are judged at most beside the two ends to tell which package is guilty by itself,
+    where all can be judged."""
+    return (packages - 1).bit_length()
 
 
 def search(good: Pins, bad: Pins, judge: Judge, steps: Steps, order: Sequence[str] = ()) -> Finding:

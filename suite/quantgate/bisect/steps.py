@@ -102,38 +102,38 @@ def commits_between(url: str, good: str, bad: str, folder: Path) -> list[str]:
     if not clone.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{clone.name}.{os.getpid()}"
-        _git("clone", "--quiet", "--bare", "--filter=tree:0", "--", url, str(part))
+        _git(Path(), "clone", "--quiet", "--bare", "--filter=tree:0", "--", url, str(part))
         part.rename(clone)
     elif any(_lacks(clone, commit) for commit in (good, bad)):
-        _git("-C", str(clone), "fetch", "--quiet", "origin", "+refs/*:refs/*")
+        _git(clone, "fetch", "--quiet", "origin", "+refs/*:refs/*")
     for commit in (good, bad):
         if _lacks(clone, commit):
             raise InputError(f"{url} has no commit {commit}")
-    ancestor = ["git", "-C", str(clone), "merge-base", "--is-ancestor", good, bad]
-    if subprocess.run(ancestor, capture_output=True, check=False).returncode != 0:
+    if _run_git(clone, "merge-base", "--is-ancestor", good, bad).returncode != 0:
         raise InputError(f"commit {good} is no ancestor of {bad} in {url}")
-    return _git("-C", str(clone), "rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()
+    return _git(clone, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()
 
 
 def _lacks(clone: Path, commit: str) -> bool:
-    command = [
-        "git",
-        "-C",
-        str(clone),
-        "rev-parse",
-        "--quiet",
-        "--verify",
-        "--end-of-options",
-        f"{commit}^{{commit}}",
-    ]
-    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+    options = ("rev-parse", "--quiet", "--verify", "--end-of-options")
+    return _run_git(clone, *options, f"{commit}^{{commit}}").returncode != 0
 
 
-def _git(*arguments: str) -> str:
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(
-        ["git", *arguments], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+def _run_git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["git", *arguments],
+        cwd=folder,
+        env={**os.environ, "GIT_TERMINAL_PROMPT": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return what git prints. Raises InputError with its last line where it fails."""
+    done = _run_git(folder, *arguments)
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
         raise InputError(f"git {arguments[0]}: {last[0]}")

@@ -37,7 +37,8 @@ def test_its_releases_add_their_logarithm(guilty: str, releases: int) -> None:
         assert finding.culprits == (
             Culprit((guilty,), f"{guilty}=={first_bad - 1}", f"{guilty}=={first_bad}"),
         )
-        assert len(table.environments) <= 3 + math.ceil(math.log2(releases + 1)) == most(8, releases)
+        assert len(table.environments) <= most(8) + math.ceil(math.log2(releases + 1))
+        assert most(8) == 3
 
 
 def test_a_single_package_is_not_asked_for_again() -> None:
