@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quantgate.bisect.ends import in_order, needs_here, split
 from quantgate.bisect.outcome import Skipped, difference_in_words, reply_in_words
-from quantgate.bisect.search import Answer, Finding, Judge, Pins, changes_between, patient, search
+from quantgate.bisect.search import Answer, Finding, Pins, changes_between, search
 from quantgate.bisect.state import State, place
 from quantgate.bisect.steps import History
 from quantgate.bisect.trial import LEVELS, TARGETS, Question, Reply, Trial, answered, status_of
@@ -35,40 +35,25 @@ class Hunt:
     state: State
     progress: Progress
     history: History
+    count: int = 0
+    """Environments beside the two ends that the search has asked for; it asks for none twice."""
+    skipped: list[Skipped] = field(default_factory=list)
+    """Those of them that could not be judged, with the reason."""
     _environments: dict[str, Environment] = field(default_factory=dict)
-    _skipped: dict[str, Skipped] = field(default_factory=dict)
-    _numbers: dict[str, int] = field(default_factory=dict)
-    """Of the environments beside the two ends, in the order in which the search asked for them."""
-
-    @property
-    def count(self) -> int:
-        """How many environments were asked for beside the two ends."""
-        return len(self._numbers)
-
-    @property
-    def skipped(self) -> list[Skipped]:
-        """The environments that could not be judged, with the reason."""
-        return list(self._skipped.values())
 
     def aim(self) -> Reply:
-        """Judge the bad end, with more samples where the answer is `inconclusive`. Its status is what the search looks
-        for, if it is one of `TARGETS`. Raises MeasurementError where one of the ends cannot be built or measured."""
-        reply = Reply(answer=Answer.INCONCLUSIVE, text="")
-        for level in range(self._levels):
-            reply = self._reply(self.bad, level, "bad end")
-            if reply.answer == Answer.BROKEN and level:
-                break
-            if reply.answer == Answer.BROKEN:
-                raise MeasurementError(f"the bad end cannot be judged: {reply.text}")
-            if reply.answer != Answer.INCONCLUSIVE:
-                break
+        """Judge the bad end. Its status is what the search looks for, if it is one of `TARGETS`. Raises
+        MeasurementError where one of the ends cannot be built or measured."""
+        reply = self._patient(self.bad, "bad end")
+        if reply.answer == Answer.BROKEN:
+            raise MeasurementError(f"the bad end cannot be judged: {reply.text}")
         return reply
 
     def run(self) -> Finding:
         """Search. `aim` comes first."""
         packages = [change.package for change in changes_between(self.good, self.bad)]
         order = in_order(packages, needs_here)
-        return search(self.good, self.bad, self._judge(), self.history.steps, order)
+        return search(self.good, self.bad, self._judge, self.history.steps, order)
 
     def reply(self, pins: Pins) -> Reply | None:
         """Return the reply with the largest sample about an environment; None: it was not asked for."""
@@ -79,28 +64,20 @@ class Hunt:
         """Return the interpreter of an environment, which is in the cache. Raises InputError."""
         return self._environment(pins).python
 
-    @property
-    def _levels(self) -> int:
-        return LEVELS if self.question.can_grow() else 1
+    def _judge(self, pins: Pins) -> Answer:
+        self.count += 1
+        new = difference_in_words(self.good, pins)
+        self.progress.note(f"environment {self.count}: the good end with {new}")
+        reply = self._patient(pins, "it")
+        if reply.answer in (Answer.BROKEN, Answer.INCONCLUSIVE):
+            self.skipped.append(Skipped(new, f"{reply.answer}: {reply.text}"))
+        return reply.answer
 
-    def _judge(self) -> Judge:
-        ask: Callable[[Pins, int], Answer] = lambda pins, level: self._reply(pins, level).answer  # noqa: E731
-        judge = patient(ask, self._levels)
+    def _patient(self, pins: Pins, name: str) -> Reply:
+        levels = LEVELS if self.question.can_grow() else 1
+        return patient(lambda level: self._reply(pins, level, name), levels)
 
-        def numbered(pins: Pins) -> Answer:
-            number = self._numbers.setdefault(place(pins), len(self._numbers) + 1)
-            new = difference_in_words(self.good, pins)
-            self.progress.note(f"environment {number}: the good end with {new}")
-            answer = judge(pins)
-            if answer in (Answer.BROKEN, Answer.INCONCLUSIVE):
-                reply = self.state.reply(pins, 0)
-                text = f"{answer}: {reply.text}" if reply else str(answer)
-                self._skipped[place(pins)] = Skipped(new, text)
-            return answer
-
-        return numbered
-
-    def _reply(self, pins: Pins, level: int, name: str = "") -> Reply:
+    def _reply(self, pins: Pins, level: int, name: str) -> Reply:
         """Return what the judge says, from the state where it has said so before."""
         kept = self.state.reply(pins, level)
         reply = kept or self._measured(pins, level)
@@ -108,7 +85,7 @@ class Hunt:
             self.state.add(pins, level, reply)
         more = ", with a larger sample" if level else ""
         before = ", as judged before" if kept else ""
-        self.progress.note(f"{name or 'it'} is {reply_in_words(reply)}{more}{before}")
+        self.progress.note(f"{name} is {reply_in_words(reply)}{more}{before}")
         return reply
 
     def _measured(self, pins: Pins, level: int) -> Reply:
@@ -144,6 +121,20 @@ class Hunt:
             python = layer(needed, self.progress.note, others) if needed else Path(sys.executable)
             self._environments[place(pins)] = examined(python)
         return self._environments[place(pins)]
+
+
+def patient(ask: Callable[[int], Reply], levels: int) -> Reply:
+    """Return the reply with the smallest sample that is not `inconclusive`: that of level 0 first, of `levels` at most.
+    A level that cannot be measured, as the text or the items end, leaves the reply before it."""
+    reply = ask(0)
+    for level in range(1, levels):
+        if reply.answer != Answer.INCONCLUSIVE:
+            break
+        more = ask(level)
+        if more.answer == Answer.BROKEN:
+            break
+        reply = more
+    return reply
 
 
 def reason(error: Exception) -> str:

@@ -103,24 +103,6 @@ def changes_between(good: Pins, bad: Pins) -> list[Change]:
     return [Change(n, good.get(n), bad.get(n)) for n in names if good.get(n) != bad.get(n)]
 
 
-def patient(judge: Callable[[Pins, int], Answer], levels: int) -> Judge:
-    """Return a judge that takes more samples where the answer is `inconclusive`: level 0 first, at most `levels`. A
-    level that cannot be measured, as the text or the items end, leaves the answer `inconclusive`."""
-
-    def ask(pins: Pins) -> Answer:
-        answer = judge(pins, 0)
-        for level in range(1, levels):
-            if answer != Answer.INCONCLUSIVE:
-                break
-            more = judge(pins, level)
-            if more == Answer.BROKEN:
-                break
-            answer = more
-        return answer
-
-    return ask
-
-
 def narrow(good: int, bad: int, ask: Callable[[int], Answer]) -> Span:
     """Narrow a row whose place `good` is good and whose place `bad` is bad, by asking about places between them."""
     tried: set[int] = set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from quantgate.bisect.hunt import patient
 from quantgate.bisect.outcome import conclusion, difference_in_words, no_change, reply_in_words, report
 from quantgate.bisect.search import Answer, Culprit, Finding
 from quantgate.bisect.state import State
@@ -55,6 +56,32 @@ def test_a_value_that_is_wrong_whatever_the_good_end_is_bad() -> None:
 
 def test_what_cannot_be_judged_keeps_its_reason_in_one_line() -> None:
     assert answered(verdict(S.ERROR), S.REGRESSION).text == "error: why"
+
+
+@pytest.mark.parametrize(
+    ("replies", "answer", "levels"),
+    [
+        (["good"], "good", 1),
+        (["inconclusive", "bad"], "bad", 2),
+        (["inconclusive", "inconclusive", "good"], "good", 3),
+        (["inconclusive", "inconclusive", "inconclusive"], "inconclusive", 3),
+        (["inconclusive", "broken"], "inconclusive", 2),
+        (["broken"], "broken", 1),
+    ],
+)
+def test_a_judge_who_cannot_tell_takes_more_samples_and_never_guesses(
+    replies: list[str], answer: str, levels: int
+) -> None:
+    levels_tried: list[int] = []
+
+    def ask(level: int) -> Reply:
+        levels_tried.append(level)
+        return Reply(answer=Answer(replies[level]), text=f"of level {level}")
+
+    reply = patient(ask, 3)
+    assert reply.answer == Answer(answer)
+    assert reply.text == f"of level {max(n for n, one in enumerate(replies) if one == answer)}"
+    assert levels_tried == list(range(levels))
 
 
 def test_a_larger_sample_has_more_windows_and_items_and_nothing_else() -> None:
@@ -126,6 +153,10 @@ def test_a_reply_reads_as_answer_change_and_tolerance() -> None:
     assert no_change(
         answered(verdict(S.PASS, change=0.0, tolerance=0.01), S.REGRESSION), "perplexity", "m/b/s"
     ) == ("perplexity of m/b/s: the bad end is as good as the good one: 0 %, tolerance 1 %")
+    unclear = answered(verdict(S.INCONCLUSIVE, change=0.02, tolerance=0.01), S.REGRESSION)
+    assert no_change(unclear, "perplexity", "m/b/s").endswith(
+        "even the largest sample does not tell whether the bad end is worse: +2.00 %, tolerance 1 %"
+    )
 
 
 def test_what_is_new_is_named_and_a_long_list_cut() -> None:

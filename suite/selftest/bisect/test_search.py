@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from quantgate.bisect.search import Answer, Culprit, Span, changes_between, most, narrow, patient, search
+from quantgate.bisect.search import Answer, Culprit, Span, changes_between, most, narrow, search
 
 from selftest.bisect.tables import Rule, Table, every, pins, some, steps
 
@@ -228,27 +228,3 @@ def test_a_row_is_halved_and_a_stretch_without_answers_stepped_over() -> None:
 
     assert narrow(0, 100, hole) == Span(19, 20)
     assert len(tried) <= 8, "a hole in the middle costs one question or two"
-
-
-@pytest.mark.parametrize(
-    ("replies", "answer", "levels"),
-    [
-        (["good"], "good", 1),
-        (["inconclusive", "bad"], "bad", 2),
-        (["inconclusive", "inconclusive", "good"], "good", 3),
-        (["inconclusive", "inconclusive", "inconclusive"], "inconclusive", 3),
-        (["inconclusive", "broken"], "inconclusive", 2),
-        (["broken"], "broken", 1),
-    ],
-)
-def test_a_judge_who_cannot_tell_takes_more_samples_and_never_guesses(
-    replies: list[str], answer: str, levels: int
-) -> None:
-    levels_tried: list[int] = []
-
-    def judge(environment: object, level: int) -> Answer:
-        levels_tried.append(level)
-        return Answer(replies[level])
-
-    assert patient(judge, 3)({}) == Answer(answer)
-    assert levels_tried == list(range(levels))
