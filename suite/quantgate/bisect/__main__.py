@@ -71,9 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         question, good, bad, here = _question(options)
         if options.dry_run:
             return _list(good, bad)
-        words = ["--tier", options.tier, *_words(options)]
         with closing(Progress(sys.stderr, 1)) as progress:
-            return _hunt(options, question, (good, bad), here, progress, words)
+            return _hunt(options, question, good, bad, here, progress)
     except QuantgateError as error:
         print(error, file=sys.stderr)
         return WRONG_INPUT if isinstance(error, InputError) else FAILED
@@ -90,14 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _hunt(
     options: argparse.Namespace,
     question: Question,
-    ends: tuple[Pins, Pins],
+    good: Pins,
+    bad: Pins,
     here: dict[str, str],
     progress: Progress,
-    words: Sequence[str],
 ) -> int:
-    good, bad = ends
-    folder = options.results.resolve() / "bisect"
-    state = State(folder, _identity(question, ends, here))
+    state = State(options.results.resolve() / "bisect", _identity(question, good, bad, here))
     try:
         with locked(state.folder / ".lock", f"search in {state.folder}", patience=1.0):
             if options.results == RESULTS:  # nobody adds it to git by mistake
@@ -116,21 +113,23 @@ def _hunt(
                 print(no_change(reply, question.metric, question.cell.id))
                 return NO_CHANGE
             finding = hunt.run()
-            print("\n".join(_lines(hunt, finding, ends, words)))
+            print("\n".join(_lines(options, hunt, finding)))
             return EXACT if finding.exact else NARROWED
     except BusyError as error:
         raise InputError(f"{state.folder}: {error} does this search already: wait for it") from None
 
 
-def _lines(hunt: Hunt, finding: Finding, ends: tuple[Pins, Pins], words: Sequence[str]) -> list[str]:
-    question = hunt.question
+def _lines(options: argparse.Namespace, hunt: Hunt, finding: Finding) -> list[str]:
+    question, ends = hunt.question, (hunt.good, hunt.bad)
     replies = (hunt.reply(finding.good), hunt.reply(finding.bad))
     lines = report(finding, ends, replies, question.metric, question.cell.id)
-    lines.append(f"  measured: {hunt.count} environments beside the two ends")
+    lines.append(f"  measured: {plural(hunt.count, 'environment')} beside the two ends")
     lines += skipped_lines(hunt.skipped)
-    pairs = [f"--pairs={question.pairs}"] if question.nested else []
+    names = ("matrix", "tolerances", "text", "threads")
+    words = [f"{spelling(name)}={value}" for name in names if (value := getattr(options, name)) is not None]
+    words += [f"--pairs={question.pairs}"] if question.nested else []
     command = [
-        *(hunt.python(finding.bad), "-m", "pytest", *words, *pairs),
+        *(hunt.python(finding.bad), "-m", "pytest", "--tier", question.tier_name, *words),
         f"--against={hunt.python(finding.good)}",
         *("-m", " and ".join([*question.cell.id.split("/"), *question.need.request.split("/")])),
     ]
@@ -210,9 +209,8 @@ def _ends(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     return good, bad
 
 
-def _identity(question: Question, ends: tuple[Pins, Pins], here: dict[str, str]) -> dict[str, object]:
+def _identity(question: Question, good: Pins, bad: Pins, here: dict[str, str]) -> dict[str, object]:
     """Return all that a reply depends on."""
-    good, bad = ends
     return {
         "cell": question.cell.model_dump(mode="json"),
         "metric": question.metric,
@@ -229,12 +227,6 @@ def _identity(question: Question, ends: tuple[Pins, Pins], here: dict[str, str])
         "variables": variables(),
         "code": code_hash(*MEASURING),
     }
-
-
-def _words(options: argparse.Namespace) -> list[str]:
-    names = ("matrix", "tolerances", "text", "threads")
-    given = [name for name in names if getattr(options, name) is not None]
-    return [f"{spelling(name)}={getattr(options, name)}" for name in given]
 
 
 def _parser() -> Parser:

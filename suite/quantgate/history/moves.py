@@ -28,8 +28,8 @@ Direction = Literal["worse", "better", "unequal"]
 EXACT = ("paired", "exact", "")
 """Kinds of metrics that repeat to the last digit. Empty: a report of an older quantgate does not say."""
 VISIBLE = 0.05
-"""Share of the tolerance from which an exact step is told. Smaller ones add up until they are. A reproduction has no
-better and worse: there it is the whole tolerance."""
+"""Share of the tolerance from which an exact step is a move. Smaller ones add up until they are one. A reproduction has
+no better and worse: there it is the whole tolerance."""
 MINIMUM = 0.005
 """Least relative step of a noisy series."""
 
@@ -70,7 +70,7 @@ class Move:
 def moves(history: History) -> list[Move]:
     """Return all moves, by the run that showed them."""
     classes = _classes(history)
-    # The loss since the anchor moves with the value, which is told.
+    # The loss since the anchor moves with the value, whose move is enough.
     valued = [one for one in history.series if not one.metric.endswith(ANCHOR)]
     exact = [m for series in valued if series.kind in EXACT for m in _exact(history, series, classes)]
     order = {id(series): number for number, series in enumerate(history.series)}
@@ -97,7 +97,7 @@ def _exact(history: History, series: Series, classes: Sequence[NDArray[np.intp]]
 
 def _steps(history: History, series: Series, runs: NDArray[np.intp]) -> Iterator[Move]:
     """Yield the exact steps of one series on one class of machine. `level` is the value that the next one is held
-    against: it moves when a step is told, so that small ones add up."""
+    against: it changes with each move, so that small steps add up."""
     open_move: Move | None = None
     unequal = False
     level_run = runs[0]
@@ -124,14 +124,14 @@ def _steps(history: History, series: Series, runs: NDArray[np.intp]) -> Iterator
             open_move = _move(history, series, direction, (since, before, now), level, value)
             level_run = now
         elif not unequal and not _cause(history, series, before, now):
-            unequal = True  # told once: it does not repeat itself, and will not tomorrow
+            unequal = True  # reported once: it does not repeat itself, and will not tomorrow
             yield _move(history, series, "unequal", (before, before, now), float(series.value[before]), value)
     if open_move is not None:
         yield open_move
 
 
 def _visible(series: Series, run: int, level: float) -> float:
-    """Return the least step that is told, in the metric's unit."""
+    """Return the least step that is a move, in the metric's unit."""
     share = 1.0 if series.metric.endswith(REPRODUCTION) else VISIBLE
     tolerance = float(np.nan_to_num(series.tolerance[run]))
     return share * tolerance * (abs(level) if series.relative else 1.0)
