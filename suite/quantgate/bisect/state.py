@@ -58,7 +58,6 @@ class State:
                 f"{self.file}: is no state of a search of this version ({reason}): remove it, or name another folder "
                 "with --results"
             ) from None
-        self._replies = {(place(e.pins), e.level): e.reply for e in self._content.entries}
 
     @property
     def target(self) -> Status | None:
@@ -68,11 +67,12 @@ class State:
     @property
     def count(self) -> int:
         """How many replies there are."""
-        return len(self._replies)
+        return len(self._content.entries)
 
     def reply(self, pins: Pins, level: int) -> Reply | None:
         """Return the reply about an environment; None: there is none yet."""
-        return self._replies.get((place(pins), level))
+        entries = self._content.entries
+        return next((one.reply for one in entries if one.pins == pins and one.level == level), None)
 
     def aim(self, target: Status) -> None:
         """Keep the status of the bad end. Raises OSError."""
@@ -82,17 +82,12 @@ class State:
         """Keep a reply. Raises OSError."""
         entry = Entry(pins=dict(pins), level=level, reply=reply)
         self._write(self._content.model_copy(update={"entries": [*self._content.entries, entry]}))
-        self._replies[place(pins), level] = reply
 
     def forget(self, *, broken: bool) -> None:
         """Forget every reply, or those alone that say `broken`. Raises OSError."""
         left = [e for e in self._content.entries if broken and e.reply.answer != Answer.BROKEN]
-        self._write(
-            self._content.model_copy(
-                update={"entries": left, "target": self._content.target if left else None}
-            )
-        )
-        self._replies = {(place(e.pins), e.level): e.reply for e in left}
+        target = self.target if left else None
+        self._write(self._content.model_copy(update={"entries": left, "target": target}))
 
     def _write(self, content: Content) -> None:
         write_atomic(self.file, content.model_dump_json(indent=1).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -77,9 +78,7 @@ def kind_of(metric: str) -> Kind | None:
         return "ratio"
     group = metric_groups().get(group_name(metric))
     for template, declared in (group.metrics if group else {}).items():
-        begin, brace, rest = template.partition("{")
-        pattern = f"{begin}*{rest.partition('}')[2]}" if brace else template
-        if fnmatchcase(metric, pattern):
+        if fnmatchcase(metric, re.sub(r"\{\w+\}", "*", template)):
             return declared.kind
     return None
 
