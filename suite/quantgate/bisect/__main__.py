@@ -31,7 +31,7 @@ from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import InputError, QuantgateError
 from quantgate.locks import BusyError, locked
-from quantgate.machine.environment import MEASURING, code_hash, machine, variables
+from quantgate.machine.environment import work_facts
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.paths import RESULTS
@@ -223,9 +223,7 @@ def _identity(question: Question, good: Pins, bad: Pins, here: dict[str, str]) -
         "good": dict(good),
         "bad": dict(bad),
         "here": here,
-        "machine": {k: v for k, v in machine().items() if k != "memory_gb"},
-        "variables": variables(),
-        "code": code_hash(*MEASURING),
+        "facts": work_facts({}),
     }
 
 
