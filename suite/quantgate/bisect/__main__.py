@@ -28,6 +28,7 @@ from quantgate.bisect.state import State
 from quantgate.bisect.steps import History
 from quantgate.bisect.trial import Question
 from quantgate.commands import WRONG_INPUT, Parser, run_command
+from quantgate.config.matrix import selecting
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import InputError, QuantgateError
 from quantgate.locks import BusyError, locked
@@ -131,7 +132,7 @@ def _lines(options: argparse.Namespace, hunt: Hunt, finding: Finding) -> list[st
     command = [
         *(hunt.python(finding.bad), "-m", "pytest", "--tier", question.tier_name, *words),
         f"--against={hunt.python(finding.good)}",
-        *("-m", " and ".join([*question.cell.id.split("/"), *question.need.request.split("/")])),
+        *("-m", selecting(f"{question.cell.id}/{question.need.request}")),
     ]
     return [*lines, "again, both environments being in the cache:", f"  {shlex.join(command)}"]
 
