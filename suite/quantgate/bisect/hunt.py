@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from quantgate.bisect.ends import in_order, needs_here, split
-from quantgate.bisect.outcome import Skipped, difference_in_words, reply_in_words
+from quantgate.bisect.outcome import difference_in_words, reply_in_words
 from quantgate.bisect.search import Answer, Finding, Pins, changes_between, search
 from quantgate.bisect.state import State, place
 from quantgate.bisect.steps import History
@@ -37,8 +37,8 @@ class Hunt:
     history: History
     count: int = 0
     """Environments beside the two ends that the search has asked for; it asks for none twice."""
-    skipped: list[Skipped] = field(default_factory=list)
-    """Those of them that could not be judged, with the reason."""
+    skipped: list[str] = field(default_factory=list)
+    """Those of them that could not be judged, each with what differs from the good end, and the reason."""
     _environments: dict[str, Environment] = field(default_factory=dict)
 
     def aim(self) -> Reply:
@@ -70,7 +70,7 @@ class Hunt:
         self.progress.note(f"environment {self.count}: the good end with {new}")
         reply = self._patient(pins, "it")
         if reply.answer in (Answer.BROKEN, Answer.INCONCLUSIVE):
-            self.skipped.append(Skipped(new, f"{reply.answer}: {reply.text}"))
+            self.skipped.append(f"{new}: {reply.answer}: {reply.text}")
         return reply.answer
 
     def _patient(self, pins: Pins, name: str) -> Reply:

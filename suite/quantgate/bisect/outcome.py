@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from quantgate.bisect.ends import version_of
 from quantgate.bisect.search import Answer, Culprit, Finding, Pins, changes_between
@@ -13,14 +12,6 @@ from quantgate.words import difference, limit, plural
 
 FEW = 6
 """Up to so many packages are named."""
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An environment that could not be judged. pins: what differs from the good end."""
-
-    pins: str
-    reason: str
 
 
 def step(package: str, good: str | None, bad: str | None) -> str:
@@ -106,12 +97,12 @@ def report(
     return lines
 
 
-def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
+def skipped_lines(skipped: Sequence[str]) -> list[str]:
     """Return a line for each environment that could not be judged, below their number."""
     if not skipped:
         return []
     head = f"skipped, as they could not be judged: {plural(len(skipped), 'environment')}"
-    return [head, *(f"  {one.pins}: {one.reason}" for one in skipped)]
+    return [head, *(f"  {line}" for line in skipped)]
 
 
 def no_change(reply: Reply, metric: str, cell: str) -> str:
