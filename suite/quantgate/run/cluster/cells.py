@@ -74,8 +74,8 @@ class ClusterCells:
     _done: dict[Key, list[Outcome] | QuantgateError] = field(default_factory=dict)
     _records: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
     _fresh: dict[Key, dict[str, Measurement] | QuantgateError] = field(default_factory=dict)
-    _begun: bool = False
     _shared: Any = None
+    """The setup in the object store; None until the plan is submitted."""
 
     def measured(self, cell: Cell) -> Measurement:
         """Return the cell's record as its processes left it on some node."""
@@ -110,9 +110,8 @@ class ClusterCells:
 
     def _begin(self) -> None:
         """Submit the plan, but for cells with a record that may stand for a measurement."""
-        if self._begun:
+        if self._shared is not None:
             return
-        self._begun = True
         self._shared = self.cluster.share(self.setup)
         waiting: dict[str, str] = {}
         seconds: dict[str, float] = {}
@@ -140,10 +139,8 @@ class ClusterCells:
         error, left = "", []
         cell = self.plan.cells[works[0].cell]
         if cell.reference != cell.id and any(reading_reference(work.requests) for work in works):
-            failed = self._failure(cell.reference)
-            if failed is not None:
-                error = failed
-            elif (reference := self._submitted.get(cell.reference)) is not None:
+            error = self._failure(cell.reference)
+            if not error and (reference := self._submitted.get(cell.reference)) is not None:
                 task.after, left = reference.token, [reference.left]
         remote = self.cluster.task(
             measure_cells, 3, name=f"quantgate {' '.join(key)}", **_ray_resources(resources)
@@ -163,12 +160,12 @@ class ClusterCells:
             memory=max((one.memory for one in each if one.memory), default=None),
         )
 
-    def _failure(self, cell: str) -> str | None:
-        """Return why a cell has no record; None: it has one, or may have one yet."""
+    def _failure(self, cell: str) -> str:
+        """Return why a cell has no record; empty: it has one, or may have one yet."""
         done = self._done.get((cell,))
         if isinstance(done, QuantgateError):
             return str(done)
-        return (done[0].error or None) if done else None
+        return done[0].error if done else ""
 
     def _wait_for(self, key: Key) -> list[Outcome]:
         while key not in self._done:

@@ -63,8 +63,9 @@ class Machines:
         """
         ours = work_facts(Environment().libraries)
         problems, different = [], []
-        for node, described in self._ask():
-            name = node.offer.name
+        answers = self._cluster.describe(self.nodes, sent_variables())
+        for node in self.nodes:
+            name, described = node.offer.name, answers[node.id]
             if isinstance(described, str):
                 problems.append(f"{name} cannot measure: {described}; install the same quantgate there")
                 continue
@@ -80,20 +81,10 @@ class Machines:
         if problems:
             raise InputError("\n".join(["--executor ray:", *problems]))
         if different and updating and not mixed:
-            raise InputError(
-                "\n".join(
-                    [
-                        "--update-baselines: the nodes have different versions (--mixed-nodes takes them):",
-                        *different,
-                    ]
-                )
-            )
+            why = "--update-baselines: the nodes have different versions (--mixed-nodes takes them):"
+            raise InputError("\n".join([why, *different]))
         for text in different:
             say(f"note: {text}")
-
-    def _ask(self) -> list[tuple[Node, Described | str]]:
-        described = self._cluster.describe(self.nodes, sent_variables())
-        return [(node, described[node.id]) for node in self.nodes]
 
     @property
     def facts(self) -> Facts:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -126,7 +126,6 @@ class _Place:
             cell=cell.id,
             node=_node(),
             folder=str(self.folder / "results"),
-            pid=os.getpid(),
             record=record,
             error=error,
             lacking=self._lacking(cell, work, record),
@@ -170,12 +169,8 @@ class _Place:
                 keep(path)
 
     def _lacking(self, cell: Cell, work: Work, record: Measurement | None) -> dict[str, str]:
-        measured = record.requests if record else ()
-        lacking: dict[str, str] = {}
-        for request in work.requests if record else ():
-            if request not in measured and (why := self.bench.lacking(cell, request)):
-                lacking[request] = why
-        return lacking
+        missing = [request for request in work.requests if record and request not in record.requests]
+        return {request: why for request in missing if (why := self.bench.lacking(cell, request))}
 
     def _logs(self) -> dict[str, bytes]:
         """Return the ends of the logs that were written, and remove what lies around."""
@@ -192,7 +187,7 @@ class _Place:
 
 
 _places: list[_Place] = []
-"""Of the run that this process works for."""
+"""One at most: that of the run that this process works for."""
 
 
 def _place(setup: Setup) -> _Place:
@@ -225,8 +220,6 @@ def _fetched(left: Sequence[Any]) -> Left:
 
     files: Left = {}
     for one in left:
-        try:
+        with suppress(ray.exceptions.RayError):
             files.update(ray.get(one))
-        except ray.exceptions.RayError:
-            continue
     return files

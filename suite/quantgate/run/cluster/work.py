@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 
 from quantgate.config.matrix import Matrix
 from quantgate.machine.environment import Facts, variables
-from quantgate.records import Measurement, Record
-
-OptionsOf = Mapping[str, Record]
-"""Options of metric groups."""
+from quantgate.records import Measurement
+from quantgate.run.plan import GroupOptions
 
 _OF_A_NODE = re.compile(
     r"CUDA_VISIBLE_DEVICES|QUANTGATE_(?:CACHE\w*|WIKITEXT2|SPY|\w+_FD)|LD_LIBRARY_PATH|LD_PRELOAD|LLAMA_CPP_LIB\w*"
@@ -43,7 +41,7 @@ class Work:
 
     cell: str
     requests: list[str]
-    options: OptionsOf | None = None
+    options: GroupOptions | None = None
     name: str = ""
 
 
@@ -52,13 +50,12 @@ class Outcome:
     """What comes back of one cell: a record, or the error.
 
     lacking: by request that was not measured, the text or task that is missing. folder: of the node, in which the logs
-    lay; logs: by their path below it. pid: of the worker process.
+    lay; logs: by their path below it.
     """
 
     cell: str
     node: str
     folder: str
-    pid: int
     record: Measurement | None = None
     error: str = ""
     lacking: Mapping[str, str] = field(default_factory=dict)
