@@ -17,7 +17,7 @@ from quantgate.bisect.search import Answer
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.config.sentences import nearest
 from quantgate.config.tolerances import REPRODUCTION, Tolerances
-from quantgate.errors import InputError
+from quantgate.errors import InputError, MeasurementError
 from quantgate.files import write_atomic
 from quantgate.judge.anchor import measured_name
 from quantgate.judge.compare import Comparison, Rules, origin
@@ -281,12 +281,12 @@ class OnceEach:
                 return record
         except (OSError, ValidationError):
             pass
-        if not bench.possible(cell, [request]):
-            check_measured(bench.empty(cell), request, cell, [bench])
+        if reasons := bench.missing(cell, [request]):
+            raise MeasurementError(reasons[request])
         if bench.lacks_reference(cell, [request]):
             bench.run(bench.reference(cell), reading_reference([request]), "logprobs")
         with self.progress.measuring(cell.id, [group_name(request)]):
             record = bench.run(cell, [request], on_progress=self.progress.of_process(cell.id, 0, 1))
-        check_measured(record, request, cell, [bench])
+        check_measured(record, request)
         write_atomic(path, record.model_dump_json(indent=1).encode())
         return record

@@ -17,7 +17,8 @@ from quantgate.measure.groups import reading_reference
 from quantgate.records import Measurement
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, run_beside
-from quantgate.run.measurer import check_measured, once
+from quantgate.run.cell import without_reference
+from quantgate.run.measurer import check_measured, once, with_reasons
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, groups_of, in_turns, repeated
 
@@ -46,7 +47,7 @@ class AgainstRun:
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the new side's record and the old side's."""
         sides = self._sides(cell)
-        check_measured(sides.new, request, cell, self.benches.values())
+        check_measured(sides.new, request)
         return sides
 
     def reference(self, cell: Cell) -> None:
@@ -66,9 +67,9 @@ class AgainstRun:
         processes at the same time, anything else in two that have the machine for themselves."""
         bench = self.benches["new"]
         run, options = f"{bench.run_id} {name}".strip(), bench.tier.group_options
-        requests = self._possible(cell, requests)
+        requests, reasons = self._measurable(cell, requests)
         if not requests:
-            return Comparison(bench.empty(cell), self.benches["old"].empty(cell))
+            return Comparison(with_reasons(bench.empty(cell), reasons), self.benches["old"].empty(cell))
         varying = repeated(requests, options)
         timed = in_turns(varying, options)
         alone = [r for r in varying if r not in timed]
@@ -88,25 +89,26 @@ class AgainstRun:
                     parts[side].append(record)
                     for one in self.benches.values():  # the other side takes the same
                         one.settle(cell.id, record.metrics)
-        merged = {side: beside(merge(parts[side]), run) for side in parts}
+        merged = {side: with_reasons(beside(merge(parts[side]), run), reasons) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):
                 write_atomic(bench.file(cell, file), merged[side].model_dump_json(indent=1).encode())
         return Comparison(merged["new"], merged["old"])
 
-    def _possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Return the requests that both sides can measure. For those that read what a reference leaves, each side
-        measures its reference first; where that fails, the cell goes without them."""
+    def _measurable(self, cell: Cell, requests: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Return the requests that both sides can measure and, by request, why they cannot measure the rest. For those
+        that read what a reference leaves, each side measures its reference first."""
+        reasons: dict[str, str] = {}
         for bench in self.benches.values():
-            requests = bench.possible(cell, requests)
-        needing = reading_reference(requests)
+            reasons = bench.missing(cell, requests) | reasons
+        possible = [request for request in requests if request not in reasons]
         try:
             for side, bench in self.benches.items():
-                if bench.lacks_reference(cell, requests):
-                    bench.run(bench.reference(cell), needing, f"{side}.logprobs")
+                if bench.lacks_reference(cell, possible):
+                    bench.run(bench.reference(cell), reading_reference(possible), f"{side}.logprobs")
         except QuantgateError:
-            return [r for r in requests if r not in needing]
-        return list(requests)
+            reasons |= without_reference(cell, possible)
+        return [request for request in requests if request not in reasons], reasons
 
 
 def alternation(pairs: int, seed: str) -> list[tuple[Side, Side]]:

@@ -171,17 +171,15 @@ class Bench:
         """Return the reference of a cell."""
         return self.matrix.cell(cell.reference)
 
-    def lacking(self, cell: Cell, request: str) -> str:
-        """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
-        return lacking(request, self.tier.group_options, self.supply.missing(cell.model))
-
-    def possible(self, cell: Cell, requests: Sequence[str]) -> list[str]:
-        """Return the requests whose texts and tasks can be had."""
+    def missing(self, cell: Cell, requests: Sequence[str]) -> dict[str, str]:
+        """Return why requests cannot be measured whose texts or tasks the cell's workload lacks."""
         with prefix_errors(self.place):
-            return [request for request in requests if not self.lacking(cell, request)]
+            missing = self.supply.missing(cell.model)
+        reasons = {request: lacking(request, self.tier.group_options, missing) for request in requests}
+        return {request: why for request, why in reasons.items() if why}
 
     def empty(self, cell: Cell) -> Measurement:
-        """Return the record of a cell of which nothing can be measured: each case asks why it is not in there."""
+        """Return the record of a cell of which nothing can be measured."""
         return Measurement(
             cell=cell.id,
             tier=self.tier_name,

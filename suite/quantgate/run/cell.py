@@ -50,24 +50,28 @@ def measurable(
     cell: Cell,
     requests: Sequence[str],
     have_reference: Callable[[], object],
-) -> list[str]:
+) -> tuple[list[str], dict[str, str]]:
     """Return what can be measured: whose texts and tasks are there, and of what reads the reference, for what that has
-    left.
+    left; and, by request, why the rest cannot.
 
     have_reference: makes sure that the reference is measured, as far as this run does so; raises QuantgateError where
     that fails.
     """
-    requests = bench.possible(cell, requests)
-    if not bench.lacks_reference(cell, requests):
-        return requests
-    needing = reading_reference(requests)
-    try:
-        have_reference()
-        if bench.lacks_reference(cell, requests):  # the file was removed since its record was made
-            measure(bench, progress, bench.reference(cell), needing, "logprobs")
-    except QuantgateError:
-        return [r for r in requests if r not in needing]
-    return requests
+    reasons = bench.missing(cell, requests)
+    possible = [request for request in requests if request not in reasons]
+    if bench.lacks_reference(cell, possible):
+        try:
+            have_reference()
+            if bench.lacks_reference(cell, possible):  # the file was removed since its record was made
+                measure(bench, progress, bench.reference(cell), reading_reference(possible), "logprobs")
+        except QuantgateError:
+            reasons |= without_reference(cell, possible)
+    return [request for request in requests if request not in reasons], reasons
+
+
+def without_reference(cell: Cell, requests: Sequence[str]) -> dict[str, str]:
+    """Return why requests that read what a reference leaves are not measured where it failed."""
+    return dict.fromkeys(reading_reference(requests), f"not measured: the reference {cell.reference} failed")
 
 
 def make_supply(

@@ -20,7 +20,7 @@ from quantgate.records import Measurement, Record
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.cell import measurable, measure
-from quantgate.run.measurer import once
+from quantgate.run.measurer import once, with_reasons
 from quantgate.run.plan import Plan
 from quantgate.run.process import read_measurement, sibling
 
@@ -51,10 +51,6 @@ class LocalCells:
             for cell in cells
         }
 
-    def lacking(self, cell: Cell, request: str) -> str:
-        """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
-        return self.bench.lacking(cell, request)
-
     def apart(self, cell: Cell) -> str:
         """Return why the cell's record cannot be compared: never, on one machine."""
         return ""
@@ -77,8 +73,8 @@ class LocalCells:
             failure_file.unlink(missing_ok=True)
             try:
                 have_reference = partial(self._have_reference, cell)
-                possible = measurable(self.bench, self.progress, cell, requests, have_reference)
-                record = measure(self.bench, self.progress, cell, possible)
+                possible, reasons = measurable(self.bench, self.progress, cell, requests, have_reference)
+                record = with_reasons(measure(self.bench, self.progress, cell, possible), reasons)
                 write_atomic(output, record.model_dump_json(indent=1).encode())
                 return record
             except QuantgateError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from quantgate.config.matrix import Cell
@@ -41,14 +41,7 @@ class Measurer(Protocol):
         """Return the records made so far, by cell id, without those of cells that failed."""
 
 
-class Lacks(Protocol):
-    """Says which texts and tasks a workload lacks."""
-
-    def lacking(self, cell: Cell, request: str) -> str:
-        """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
-
-
-class Cells(Lacks, Protocol):
+class Cells(Protocol):
     """Measures the cells of a plan, each once, somewhere. Methods wait for a measurement and raise QuantgateError, the
     same one each time, where there is none.
 
@@ -66,15 +59,18 @@ class Cells(Lacks, Protocol):
         """Return why the cell's record cannot be compared with others; empty where it can."""
 
 
-def check_measured(record: Measurement, request: str, cell: Cell, sides: Iterable[Lacks]) -> None:
-    """Raise MeasurementError where the cell's record lacks a request, with the reason."""
+def with_reasons(record: Measurement, reasons: Mapping[str, str]) -> Measurement:
+    """Return the record with the reasons, by request, why these were not measured."""
+    return record.model_copy(update={"unmeasured": {**record.unmeasured, **reasons}})
+
+
+def check_measured(record: Measurement, request: str) -> None:
+    """Raise MeasurementError where a record lacks a request, with the reason."""
     for name in (group_name(request), request):
         if why := record.unmeasured.get(name):
             raise MeasurementError(why)
     if request not in record.requests:
-        reasons = (side.lacking(cell, request) for side in sides)
-        failed = f"not measured: the reference {cell.reference} failed"
-        raise MeasurementError(next(filter(None, reasons), failed))
+        raise MeasurementError(f"{request}: the record of {record.cell} lacks it, without a reason")
 
 
 def once(results: dict[K, T | QuantgateError], key: K, compute: Callable[[], T]) -> T:

@@ -44,7 +44,7 @@ class StoredRun:
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return the cell's record and its baseline."""
         record = self.measurement(cell)
-        check_measured(record, request, cell, [self.cells])
+        check_measured(record, request)
         return self._comparison(cell, record)
 
     def reference(self, cell: Cell) -> Comparison | None:

@@ -166,9 +166,9 @@ def test_a_part_that_was_not_measured_is_the_error_of_its_case_alone() -> None:
         cell="m/b/s", tier="t", fingerprint="f", created="now", requests=["answers/long", "answers/gsm8k"],
         unmeasured={"answers/long": "too long"},
     )  # fmt: skip
-    check_measured(record, "answers/gsm8k", None, [])  # type: ignore[arg-type]
+    check_measured(record, "answers/gsm8k")
     with pytest.raises(MeasurementError, match="too long"):
-        check_measured(record, "answers/long", None, [])  # type: ignore[arg-type]
+        check_measured(record, "answers/long")
 
 
 def test_an_answer_is_cut_as_the_harness_cuts_it(tmp_path: Path, encoder: Encoder) -> None:

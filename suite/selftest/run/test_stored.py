@@ -73,8 +73,8 @@ class FakeBench:
     def settle(self, cell: str, metrics: Any) -> None:
         """Leave the options as they are."""
 
-    def possible(self, cell: Cell, requests: Sequence[str]) -> Sequence[str]:
-        return requests
+    def missing(self, cell: Cell, requests: Sequence[str]) -> dict[str, str]:
+        return {}
 
     def lacks_reference(self, cell: Cell, requests: Sequence[str]) -> bool:
         return False

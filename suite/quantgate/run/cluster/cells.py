@@ -93,11 +93,6 @@ class ClusterCells:
 
         return once(self._fresh, key, measure)
 
-    def lacking(self, cell: Cell, request: str) -> str:
-        """Return why the cell's workload lacks a text or task of the request; empty where it does not."""
-        done = self._done.get((cell.id,))
-        return done[0].lacking.get(request, "") if isinstance(done, list) else ""
-
     def apart(self, cell: Cell) -> str:
         """Return why the cell's record cannot be compared; empty where it can."""
         done = self._done.get((cell.id,))

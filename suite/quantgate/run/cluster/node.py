@@ -33,7 +33,7 @@ from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.cell import make_supply, measurable, measure
 from quantgate.run.cluster.work import Described, Outcome, Setup, Work
-from quantgate.run.measurer import once
+from quantgate.run.measurer import once, with_reasons
 
 LONGEST_LOG = 2**20
 """Bytes of a log that go to the driver, the last ones."""
@@ -128,7 +128,6 @@ class _Place:
             folder=str(self.folder / "results"),
             record=record,
             error=error,
-            lacking=self._lacking(cell, work, record),
             logs=self._logs(),
             seconds=time.monotonic() - begin,
         )
@@ -154,8 +153,8 @@ class _Place:
                 what = f"take what {cell.reference} left"
                 stack.enter_context(locked(cache_dir() / "locks" / f"{first.name}.lock", what))
             have_reference = partial(self._have_reference, cell, work, reference_error, left)
-            requests = measurable(bench, self.progress, cell, work.requests, have_reference)
-        return measure(bench, self.progress, cell, requests, work.name)
+            requests, reasons = measurable(bench, self.progress, cell, work.requests, have_reference)
+        return with_reasons(measure(bench, self.progress, cell, requests, work.name), reasons)
 
     def _have_reference(self, cell: Cell, work: Work, reference_error: str, left: Sequence[Any]) -> None:
         """Take what the reference left on another node, if it was on a machine of this kind; else it is made here."""
@@ -167,10 +166,6 @@ class _Place:
             if path.name in files:
                 write_atomic(path, files[path.name].tobytes())
                 keep(path)
-
-    def _lacking(self, cell: Cell, work: Work, record: Measurement | None) -> dict[str, str]:
-        missing = [request for request in work.requests if record and request not in record.requests]
-        return {request: why for request in missing if (why := self.bench.lacking(cell, request))}
 
     def _logs(self) -> dict[str, bytes]:
         """Return the ends of the logs that were written, and remove what lies around."""

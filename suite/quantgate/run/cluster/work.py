@@ -49,8 +49,7 @@ class Work:
 class Outcome:
     """What comes back of one cell: a record, or the error.
 
-    lacking: by request that was not measured, the text or task that is missing. folder: of the node, in which the logs
-    lay; logs: by their path below it.
+    folder: of the node, in which the logs lay; logs: by their path below it.
     """
 
     cell: str
@@ -58,7 +57,6 @@ class Outcome:
     folder: str
     record: Measurement | None = None
     error: str = ""
-    lacking: Mapping[str, str] = field(default_factory=dict)
     logs: Mapping[str, bytes] = field(default_factory=dict)
     seconds: float = 0.0
 
