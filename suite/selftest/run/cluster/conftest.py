@@ -12,7 +12,6 @@ import psutil
 import pytest
 
 from selftest.once import Once
-from selftest.project import Project
 
 AT_START = frozenset(os.environ)
 LOCAL = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
@@ -42,26 +41,29 @@ class LocalCluster:
         """End a node as a machine ends that loses its power."""
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def processes(self, node: Any) -> set[int]:
-        """The ids of the processes that Ray has started for a node."""
-        return {one.process.pid for several in node.all_processes.values() for one in several}
+    def measuring(self) -> tuple[psutil.Process, Any]:
+        """A process that imports libraries for, or measures, a cell, as soon as there is one, and its node. Clusters of
+        other tests may measure beside this one."""
+        deadline = time.monotonic() + 600
+        while time.monotonic() < deadline:
+            for process in psutil.process_iter():
+                with suppress(psutil.Error, OSError):
+                    if "quantgate.measure.worker" not in process.cmdline():
+                        continue
+                    above = {one.pid for one in process.parents()}
+                    for node in self._cluster.list_all_nodes():
+                        if above & _processes(node):
+                            return process, node
+            time.sleep(0.05)
+        raise AssertionError("nothing measures")
 
     def close(self) -> None:
         self._cluster.shutdown()
 
 
-def measuring(project: Project) -> psutil.Process:
-    """A process that imports libraries for, or measures, a cell of the project, as soon as there is one."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                ours = process.environ().get("QUANTGATE_CACHE") == project.environment["QUANTGATE_CACHE"]
-                under_ray = any("ray::" in word for one in process.parents() for word in one.cmdline()[:1])
-                if ours and under_ray and "quantgate.measure.worker" in process.cmdline():
-                    return process
-        time.sleep(0.05)
-    raise AssertionError("nothing measures")
+def _processes(node: Any) -> set[int]:
+    """The ids of the processes that Ray has started for a node."""
+    return {one.process.pid for several in node.all_processes.values() for one in several}
 
 
 @pytest.fixture(scope="session")

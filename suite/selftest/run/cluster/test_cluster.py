@@ -14,7 +14,7 @@ from quantgate.records import Status
 
 from selftest.plugin.runs import CASES, F16, Q4, exact
 from selftest.project import Project
-from selftest.run.cluster.conftest import LocalCluster, measuring
+from selftest.run.cluster.conftest import LocalCluster
 
 pytestmark = pytest.mark.slow
 
@@ -45,13 +45,13 @@ def test_a_node_that_dies_in_the_middle_costs_a_second_try(
     baselined: Project, new_cluster: Callable[[], LocalCluster]
 ) -> None:
     cluster = new_cluster()
-    nodes = [cluster.add(), cluster.add()]
+    cluster.add()
+    cluster.add()
     before = {cell: baselined.measurement(cell) for cell in (F16, Q4)}
     baselined.write()
     run = baselined.start("--executor", f"ray={cluster.address}")
-    above = {process.pid for process in measuring(baselined).parents()}
-    (lost,) = (node for node in nodes if above & cluster.processes(node))
-    cluster.kill(lost)
+    _, node = cluster.measuring()
+    cluster.kill(node)
     result = baselined.finish(run)
     assert result.status == 0, result.output
     assert {v.status for v in result.verdicts} == {Status.PASS}
@@ -62,7 +62,7 @@ def test_a_node_that_dies_in_the_middle_costs_a_second_try(
 def test_ctrl_c_leaves_nothing_running(baselined: Project, two_nodes: LocalCluster) -> None:
     baselined.write()
     run = baselined.start("--executor", f"ray={two_nodes.address}")
-    process = measuring(baselined)
+    process, _ = two_nodes.measuring()
     run.send_signal(signal.SIGINT)
     result = baselined.finish(run)
     assert result.status == 2, result.output
@@ -73,7 +73,7 @@ def test_ctrl_c_leaves_nothing_running(baselined: Project, two_nodes: LocalClust
 def test_the_driver_killed_leaves_nothing_running(baselined: Project, two_nodes: LocalCluster) -> None:
     baselined.write()
     run = baselined.start("--executor", f"ray={two_nodes.address}")
-    process = measuring(baselined)
+    process, _ = two_nodes.measuring()
     os.kill(run.pid, signal.SIGKILL)
     baselined.finish(run)
     deadline = time.monotonic() + 60
