@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib.util
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from quantgate.checkpoint.checks import quantization_bits
 from quantgate.config.sentences import MISSING, WrongValueError, allowed, mistakes, plainly
-from quantgate.machine.builds import BUILD, build_of
+from quantgate.machine.builds import BUILD, build_of, package_folder
 
 
 @dataclass(frozen=True)
@@ -226,10 +224,9 @@ def _classes(package: str, file: str) -> dict[str, ast.ClassDef]:
 @functools.cache
 def _tree(package: str, file: str) -> ast.Module:
     """Parse a file of an installed package, which is not imported; empty where there is none."""
-    spec = importlib.util.find_spec(package)
-    for folder in spec.submodule_search_locations or () if spec else ():
-        if (path := Path(folder) / file).is_file():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of escapes in strings
-                return ast.parse(path.read_bytes())
-    return ast.Module([], [])
+    folder = package_folder(package)
+    if folder is None or not (path := folder / file).is_file():
+        return ast.Module([], [])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in strings
+        return ast.parse(path.read_bytes())

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from quantgate.backends.tree import common_length
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.nominal import nominal_bits
@@ -114,8 +115,7 @@ def different(compared: dict[str, Any]) -> str:
         return ""
     example = compared["example"]
     here, there = example["checkpoint"], example["model"]
-    pairs = enumerate(zip(here, there, strict=False))
-    same = next((place for place, (one, other) in pairs if one != other), min(len(here), len(there)))
+    same = common_length(here, there)
     return (
         f"its tokenizer differs from the model's: {compared['different']:,} of {compared['lines']:,} lines differ, "
         f"for example {example['line']!r}: {_ids(here, same)} here, {_ids(there, same)} there; name a "

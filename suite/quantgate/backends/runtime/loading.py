@@ -30,6 +30,7 @@ from quantgate.errors import (
     is_out_of_memory,
     says_out_of_memory,
 )
+from quantgate.words import shortened
 
 NAMED = 12
 """Tensors that a message names at most."""
@@ -217,9 +218,7 @@ def _untied(model: Any, checkpoint: Path) -> list[str]:
 
 
 def _named(names: Iterable[str], what: str) -> str:
-    every = list(names)
-    more = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return f"{', '.join(every[:NAMED])}{more} ({what})"
+    return f"{shortened(list(names), NAMED)} ({what})"
 
 
 def _shape(size: Iterable[int]) -> str:
