@@ -35,7 +35,7 @@ def read_pins(path: Path) -> dict[str, str]:
         except InvalidRequirement as error:
             reason = str(error).splitlines()[0]
             raise InputError(
-                f"{path}, line {number}: {text!r} is no requirement ({reason}): {REMEDY}"
+                f"{path}, line {number}: {text!r} is not a requirement ({reason}): {REMEDY}"
             ) from None
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue

@@ -55,8 +55,8 @@ class State:
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
             raise InputError(
-                f"{self.file}: is no state of a search of this version ({reason}): remove it, or name another folder "
-                "with --results"
+                f"{self.file}: is not the state of a search of this version ({reason}): remove it, or name another "
+                "folder with --results"
             ) from None
 
     @property

@@ -110,7 +110,7 @@ def commits_between(url: str, good: str, bad: str, folder: Path) -> list[str]:
         if _lacks(clone, commit):
             raise InputError(f"{url} has no commit {commit}")
     if _run_git(clone, "merge-base", "--is-ancestor", good, bad).returncode != 0:
-        raise InputError(f"commit {good} is no ancestor of {bad} in {url}")
+        raise InputError(f"commit {good} is not an ancestor of {bad} in {url}")
     return _git(clone, "rev-list", "--first-parent", "--reverse", f"{good}..{bad}").split()
 
 

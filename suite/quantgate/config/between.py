@@ -29,7 +29,7 @@ def check_checkpoints(matrix: Matrix) -> None:
             if _reference_of(matrix, cell)[0] == cell:
                 key = "gguf" if matrix.backends[backend].checkpoint == "gguf" else "weights"
                 raise InputError(
-                    f"{where} is a reference, which the other cells are compared with, and is the model itself: "
+                    f"{where} is the reference that other cells are compared with, so it runs the model itself: "
                     f"name this checkpoint as models.{name}.{key}, or here under a scheme that is not a reference"
                 )
             if patterns and not any(fnmatchcase(f"{name}/{cell}", pattern) for pattern in patterns):

@@ -39,9 +39,9 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a report.json that --report wrote") from None
     except ValueError:
-        raise InputError(f"{path}: is no JSON; name a report.json that --report wrote") from None
+        raise InputError(f"{path}: is not JSON; name a report.json that --report wrote") from None
     if not isinstance(raw, dict) or not {"info", "verdicts"} <= raw.keys():
-        raise InputError(f"{path}: is no report of quantgate; name a report.json that --report wrote")
+        raise InputError(f"{path}: is not a report of quantgate; name a report.json that --report wrote")
     if isinstance(raw.get("format"), int) and raw["format"] > FORMAT:
         raise InputError(
             f"{path}: has format {raw['format']}, this quantgate reads {FORMAT}: use a newer one"
@@ -51,9 +51,9 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
         verdicts = [Verdict.model_validate(verdict) for verdict in raw["verdicts"]]
     except (ValidationError, TypeError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise InputError(f"{path}: is no report of quantgate: {first}") from None
+        raise InputError(f"{path}: is not a report of quantgate: {first}") from None
     if info.against:
-        raise InputError(f"{path}: is of an A/B run, which is no part of a history: leave it out")
+        raise InputError(f"{path}: is of an A/B run, which does not belong in a history: leave it out")
     if not verdicts:
         raise InputError(f"{path}: nothing was judged in its run: leave it out")
     if not info.created:

@@ -164,7 +164,7 @@ def read_header(line: bytes) -> Header:
     try:
         raw = pydantic_core.from_json(line)
     except ValueError:
-        raise InputError("line 1 is no JSON") from None
+        raise InputError("line 1 is not JSON") from None
     if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
         raise InputError(f"has schema {raw['schema']}, this quantgate reads {SCHEMA}: use a newer one")
     return _header(raw, "line 1,")
@@ -198,11 +198,13 @@ def parse_points(lines: Sequence[bytes], content: Sequence[bytes]) -> list[dict[
         try:
             point = pydantic_core.from_json(line)
         except ValueError:
-            raise InputError(f"line {_line_of(line, content)} is no JSON") from None
+            raise InputError(f"line {_line_of(line, content)} is not JSON") from None
         if not isinstance(point, dict) or not {"cell", "metric", "verdict"} <= point.keys():
-            raise InputError(f"line {_line_of(line, content)} is no point: it needs cell, metric and verdict")
+            raise InputError(
+                f"line {_line_of(line, content)} is not a point: it needs cell, metric and verdict"
+            )
         if wrong := next((key for key in TEXTS if not isinstance(point.get(key, ""), str)), None):
-            raise InputError(f"line {_line_of(line, content)}, {wrong}: {point[wrong]!r} is no text")
+            raise InputError(f"line {_line_of(line, content)}, {wrong}: {point[wrong]!r} is not text")
         if point["verdict"] not in _VERDICTS:
             raise InputError(
                 f"line {_line_of(line, content)}: has the verdict {point['verdict']!r}, "

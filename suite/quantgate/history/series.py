@@ -148,7 +148,7 @@ class _Table:
         for header, path in self.heads:
             try:
                 if first := files.get(header.run):
-                    raise InputError(f"has the run of {first.name} once more")
+                    raise InputError(f"repeats the run of {first.name}")
                 self._add(len(read), header, split_points(path.read_bytes(), header.points))
                 read.append((header, path))
                 files[header.run] = path

@@ -84,7 +84,7 @@ def starter(model: str, reference: str | None, name: str | None, folder: Path) -
             raise AssetError(f"{reference}: is quantized itself; name the full-precision checkpoint")
         if not facts.quantized:
             raise AssetError(
-                f"{model}: is in full precision, and its cells are compared with it: leave out --reference"
+                f"{model}: is in full precision itself, so its cells need no other reference: leave out --reference"
             )
     chosen = choose(facts, other, load_matrix().backends)
     if not chosen.cells:

@@ -198,7 +198,7 @@ def beside_reference(cell: Verdict, reference: Verdict) -> str:
     """
     change, other = cell.size, reference.size
     if cell.status not in MOVED and abs(other) > abs(change):
-        return "the reference got better, this scheme did not or by less"
+        return "the reference got better; this scheme did not, or by less"
     share = other / change if change else 0.0
     if share > 4 / 3:
         return "the reference moved as well, by more: everything moved"

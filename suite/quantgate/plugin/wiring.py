@@ -272,6 +272,4 @@ class Wiring:
     def _bound_cache(self) -> None:
         if removed := bound(time.time() - (time.monotonic() - self.begin)):
             size = sum(thing.bytes for thing in removed) / 1e9
-            self.screen.say(
-                f"removed from the cache: {size:.1f} GB unused for a day or more ({len(removed)} in all)"
-            )
+            self.screen.say(f"removed from the cache: {size:.1f} GB that no run has used for a day or more")

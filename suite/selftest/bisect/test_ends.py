@@ -44,7 +44,7 @@ def test_what_pip_freeze_prints_is_read(tmp_path: Path) -> None:
         ("torch>=2", "line 2: 'torch>=2' names no single version: write NAME==VERSION"),
         ("torch==2.*", "names no single version"),
         ("torch", "names no single version"),
-        ("torch=2", r"'torch=2' is no requirement \(.*\): write NAME==VERSION"),
+        ("torch=2", r"'torch=2' is not a requirement \(.*\): write NAME==VERSION"),
         ("-r other.txt", "line 2: -r is an option of pip"),
         ("a==1\nA==2", "line 3: a is pinned twice, as a==1 and A==2"),
     ],
@@ -151,7 +151,7 @@ def test_commits_lie_along_the_first_parents(tmp_path: Path) -> None:
     commits = commits_between(url, first, "main", tmp_path / "clones")
     assert commits[:2] == [second, third]
     assert len(commits) == 3, "the merge is one step"
-    with pytest.raises(InputError, match=f"commit aside is no ancestor of {third}"):
+    with pytest.raises(InputError, match=f"commit aside is not an ancestor of {third}"):
         commits_between(url, "aside", third, tmp_path / "clones")
     with pytest.raises(InputError, match="has no commit nonsense"):
         commits_between(url, "nonsense", "main", tmp_path / "clones")

@@ -137,7 +137,7 @@ def test_a_state_that_cannot_be_read_is_named_with_the_remedy(tmp_path: Path, te
     state.folder.mkdir()
     state.file.write_text(text)
     with pytest.raises(
-        InputError, match=r"state\.json: is no state of a search of this version .*: remove it"
+        InputError, match=r"state\.json: is not the state of a search of this version .*: remove it"
     ):
         State(tmp_path, {})
 

@@ -183,13 +183,13 @@ def test_a_number_of_runs_that_is_none_is_wrong_input(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("nonsense", "is no JSON"),
-        ("{}", "is no report of quantgate"),
+        ("nonsense", "is not JSON"),
+        ("{}", "is not a report of quantgate"),
         ('{"format": 99, "info": {}, "verdicts": []}', "has format 99"),
         ('{"format": 1, "info": {"tier": "smoke"}, "verdicts": []}', "nothing was judged"),
         ('{"format": 1, "info": {"tier": "smoke", "against": "x"}, "verdicts": []}', "is of an A/B run"),
         (NO_TIME, "the run's time: "),
-        ('{"format": 1, "info": {}, "verdicts": []}', "is no report of quantgate: Field required"),
+        ('{"format": 1, "info": {}, "verdicts": []}', "is not a report of quantgate: Field required"),
     ],
 )
 def test_what_is_no_report_is_named_and_the_others_are_imported(

@@ -84,8 +84,7 @@ def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert [run.time.day for run in history.runs] == [1, 2, 3]
     [problem] = history.problems
     assert (
-        problem
-        == f"{tmp_path / '2026/01/copy.jsonl'}: has the run of {paths[1].name} once more; it was left out"
+        problem == f"{tmp_path / '2026/01/copy.jsonl'}: repeats the run of {paths[1].name}; it was left out"
     )
     paths[1].write_text("")
     assert [run.time.day for run in read(tmp_path).runs] == [1, 2, 3], "the other file has it whole"
@@ -95,24 +94,27 @@ def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     ("damage", "says"),
     [
         (lambda text: text[: len(text) // 2], "was cut"),
-        (lambda text: text.replace('"value"', "'value'", 1), "line 2 is no JSON"),
+        (lambda text: text.replace('"value"', "'value'", 1), "line 2 is not JSON"),
         (
             lambda text: re.sub('^({"cell".*)$', r"\1,\1", text, count=1, flags=re.MULTILINE),
-            "line 2 is no JSON",
+            "line 2 is not JSON",
         ),
         (lambda text: text.replace('"schema":1', '"schema":99'), "schema 99, this quantgate reads 1"),
         (lambda text: text.replace('"tier":', '"tear":'), "line 1, "),
         (lambda text: text.replace('"verdict":"pass"', '"verdict":"fine"', 1), "'fine'"),
         (lambda text: text.replace('"value":', '"value":"x","v":', 1), "'x'"),
         (lambda text: text.replace('"value":', '"value":1e999,"v":', 1), "not finite"),
-        (lambda text: text.replace('"metric":"perplexity"', '"metric":7', 1), "line 2, metric: 7 is no text"),
-        (lambda text: text.replace('"unit":""', '"unit":[]', 1), "line 2, unit: [] is no text"),
+        (
+            lambda text: text.replace('"metric":"perplexity"', '"metric":7', 1),
+            "line 2, metric: 7 is not text",
+        ),
+        (lambda text: text.replace('"unit":""', '"unit":[]', 1), "line 2, unit: [] is not text"),
         (
             lambda text: text.replace('"cell":"m/llamacpp/Q4_0","metric"', '"cell":"new","meter"'),
-            "is no point",
+            "is not a point",
         ),
         (lambda text: re.sub('("time":"[^"]*)(Z|[+]00:00)"', r'\1"', text), "line 1, time: "),
-        (lambda text: "", "line 1 is no JSON"),
+        (lambda text: "", "line 1 is not JSON"),
     ],
 )
 @pytest.mark.parametrize("night", [1, 2])

@@ -41,4 +41,4 @@ def test_the_share_that_the_reference_shows_decides(
 
 def test_a_loss_may_grow_because_the_reference_got_better() -> None:
     words = beside_reference(verdict(0.001, Status.PASS), verdict(-0.03, Status.IMPROVEMENT))
-    assert words == "the reference got better, this scheme did not or by less"
+    assert words == "the reference got better; this scheme did not, or by less"

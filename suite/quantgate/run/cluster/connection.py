@@ -147,9 +147,7 @@ def unanswered(address: str) -> str:
         )
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal():
-        return (
-            f"{address!r} is no address of a Ray cluster: write HOST:PORT (ray=10.0.0.1:6379), or ray alone"
-        )
+        return f"{address!r} is not the address of a Ray cluster: write HOST:PORT (ray=10.0.0.1:6379), or ray alone"
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
@@ -161,5 +159,5 @@ def unanswered(address: str) -> str:
         why = getattr(error, "strerror", None) or str(error)
         return f"no Ray cluster answers at {address} ({why}): {start}"
     if len(answer) < 4 or answer[3] != _IS_SETTINGS:
-        return f"what answers at {address} is no Ray cluster: {start}"
+        return f"what answers at {address} is not a Ray cluster: {start}"
     return ""

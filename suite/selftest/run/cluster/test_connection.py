@@ -44,7 +44,7 @@ def test_nothing_listens() -> None:
 
 def test_something_else_listens() -> None:
     with server(b"SSH-2.0-OpenSSH_9.7\r\n") as address:
-        assert unanswered(address).startswith(f"what answers at {address} is no Ray cluster: start one")
+        assert unanswered(address).startswith(f"what answers at {address} is not a Ray cluster: start one")
 
 
 def test_what_speaks_http2_may_be_one() -> None:
@@ -55,8 +55,8 @@ def test_what_speaks_http2_may_be_one() -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("nonsense", "'nonsense' is no address of a Ray cluster: write HOST:PORT"),
-        ("host:", "'host:' is no address of a Ray cluster"),
+        ("nonsense", "'nonsense' is not the address of a Ray cluster: write HOST:PORT"),
+        ("host:", "'host:' is not the address of a Ray cluster"),
         ("127.0.0.1:99999", "no Ray cluster answers at 127.0.0.1:99999"),
         (
             "ray://head:10001",
