@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from quantgate.measure.groups import metric_groups
 from quantgate.run.inputs import load_matrix
 
 from selftest.forked import start
@@ -102,3 +104,16 @@ def test_matrix_of_the_example_loads(page: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(example)
     assert load_matrix(path).cells("smoke")
+
+
+@pytest.mark.parametrize("name", metric_groups())
+def test_options_of_a_metric_group_are_listed_with_their_defaults(name: str) -> None:
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| (.*)$", (ROOT / "fixtures" / "README.md").read_text(), re.MULTILINE)
+    )
+    listed = rows[name] + (rows["perplexity"] if name == "divergence" else "")  # "the same"
+    for option, field in metric_groups()[name].options.model_fields.items():
+        plain = isinstance(field.default, bool | int | float | list)
+        assert f"`{option} = {json.dumps(field.default)}`" in listed if plain else f"`{option}" in listed, (
+            option
+        )
