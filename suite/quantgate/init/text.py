@@ -59,7 +59,7 @@ def render(facts: Facts, reference: Facts | None, chosen: Chosen, samples: Sampl
         seconds=seconds,
         limit=max(600, 600 * round(10 * (seconds or 0) / 600)),
         memory=_memory(shown, chosen),
-        why=lambda cell: _why(cell, chosen),
+        why=lambda cell: _why(cell, chosen, dequantized=facts.quantized and reference is None),
         short=SHORT,
         tasks=", ".join(map(_text, TASKS)),
         context=context,
@@ -86,11 +86,12 @@ def _memory(facts: Facts, chosen: Chosen) -> str:
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.{0 if size >= 1e7 else 1}f} MB"
 
 
-def _why(cell: str, chosen: Chosen) -> str:
+def _why(cell: str, chosen: Chosen, *, dequantized: bool) -> str:
     if cell == chosen.as_is:
         return "the checkpoint as it is"
     if cell.partition("/")[2] in ("fp32", "F16", "cuda-bf16", "cuda-F16"):
-        return "a reference: others are compared with it"
+        made = "made from the dequantized weights; " if dequantized else ""
+        return f"{made}a reference: others are compared with it"
     return ""
 
 

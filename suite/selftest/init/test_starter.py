@@ -110,6 +110,9 @@ def test_a_gguf_alone(q4: Path) -> None:
     table = written(q4)
     assert table["models"] == {"mine": {"license": "unknown", "gguf": {"path": str(q4)}, "add_bos": False}}
     assert cells(table) == ["llamacpp/F16", "llamacpp/Q4_K_M"]
+    assert (
+        '"mine/llamacpp/F16",   # made from the dequantized weights; ' in Path("quantgate.toml").read_text()
+    )
 
 
 def test_a_gguf_and_its_reference(q4: Path, tiny: TinyModel) -> None:
@@ -117,6 +120,7 @@ def test_a_gguf_and_its_reference(q4: Path, tiny: TinyModel) -> None:
     model = table["models"]["ours"]
     assert model["weights"] == {"path": str(tiny.safetensors)}
     assert model["checkpoints"] == {"llamacpp/Q4_K_M": {"path": str(q4)}}
+    assert "dequantized" not in Path("quantgate.toml").read_text()
     assert cells(table) == ["llamacpp/F16", "llamacpp/Q4_K_M"]
 
 
