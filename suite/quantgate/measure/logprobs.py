@@ -115,7 +115,7 @@ class Reference:
             ) from error
         steps = (self._rows.dtype.fields or {}).get("steps")
         if not steps or self._rows.dtype != _row(steps[0].shape[0]) or self._rows.shape != (rows,):
-            raise MeasurementError(f"{path}: is no file of log-probabilities of {rows} tokens; delete it")
+            raise MeasurementError(f"{path}: does not hold the log-probabilities of {rows} tokens; delete it")
 
     def rows(self, begin: int, end: int) -> Rows:
         """Return the rows begin..end-1."""

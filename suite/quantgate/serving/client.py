@@ -166,7 +166,7 @@ class Client:
         try:
             return json.loads(text)
         except ValueError:
-            raise self._error(f"{what}: the server's answer is no JSON{self._shown(text)}") from None
+            raise self._error(f"{what}: the server's answer is not JSON{self._shown(text)}") from None
 
     def _shown(self, text: bytes) -> str:
         """Return the beginning of an answer, in one line, as the end of a message."""

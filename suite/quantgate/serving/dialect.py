@@ -78,6 +78,6 @@ def part(answer: Any, *path: str | int) -> Any:
         except (KeyError, IndexError, TypeError):
             name = ".".join(map(str, path[: number + 1]))
             raise MeasurementError(
-                f"the server's answer has no {name}: it is no server of this dialect, or of another version"
+                f"the server's answer has no {name}: it does not speak this dialect, or is of another version"
             ) from None
     return value

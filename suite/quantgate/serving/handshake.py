@@ -103,7 +103,7 @@ def _check_places(
     if np.abs(first.logprobs[:-1] - late.logprobs[:-1]).max() > limit:
         raise MeasurementError(
             "the log-probabilities of tokens change with a token that comes after them: they are not those of their "
-            "places, or the model is none that reads from left to right"
+            "places, or the model does not read from left to right"
         )
     early = ask([*probe[:-2], other(probe[-2]), probe[-1]], 1)
     if _same_list(first, early, 0.0):

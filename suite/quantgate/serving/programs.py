@@ -29,4 +29,4 @@ def why_missing(name: str) -> str:
     if program(name):
         return ""
     remedy = ": python -m quantgate.supply.llama_server builds it from the source of the installed llama-cpp-python"
-    return f"{name} is no program on PATH{remedy if name == LLAMA_SERVER else ''}"
+    return f"{name} is not a program on PATH{remedy if name == LLAMA_SERVER else ''}"

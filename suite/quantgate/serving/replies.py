@@ -102,12 +102,12 @@ def _finite(values: Sequence[float | None], start: int) -> NDArray[np.float64]:
     for number, value in enumerate(values):
         if value is None or not math.isfinite(value):
             raise MeasurementError(
-                f"the log-probability of token {start + number} is {value}, which is no number: NaN in the server's "
+                f"the log-probability of token {start + number} is {value}, which is not a number: NaN in the server's "
                 "logits, or a token without a value"
             )
         if value > ABOVE:
             raise MeasurementError(
-                f"the log-probability of token {start + number} is {value:g}, above 0: these are no log-probabilities"
+                f"the log-probability of token {start + number} is {value:g}, above 0: these are not log-probabilities"
             )
     return np.array(values, float)
 

@@ -33,7 +33,7 @@ def test_lost_connections_429_and_5xx_are_asked_again_and_counted(defect: str, r
     [
         ("503", "POST /completion: the server answers 503 Service Unavailable: .*, 4 times$"),
         ("400", "POST /completion: the server answers 400 Bad Request: [^,]*$"),
-        ("no json", "POST /completion: the server's answer is no JSON: <html>a page</html>$"),
+        ("no json", "POST /completion: the server's answer is not JSON: <html>a page</html>$"),
     ],
 )
 def test_other_answers_are_errors(defect: str, says: str) -> None:

@@ -57,7 +57,7 @@ def test_a_cell_is_skipped_where_its_program_or_its_key_is_missing(
     assert not BACKEND.missing(here)
     monkeypatch.setenv("PATH", str(tmp_path))
     elsewhere = ["no-server", "{port}", "{checkpoint}"]
-    assert BACKEND.missing({**GOOD, "command": elsewhere}) == "no-server is no program on PATH"
+    assert BACKEND.missing({**GOOD, "command": elsewhere}) == "no-server is not a program on PATH"
 
 
 def test_another_build_of_the_program_is_another_environment(

@@ -83,7 +83,7 @@ def test_a_server_that_cannot_be_asked_is_an_error(
 
 
 def test_a_program_that_is_not_there_is_an_error(tiny: TinyModel) -> None:
-    with pytest.raises(MeasurementError, match="no-such-server is no program on PATH"):
+    with pytest.raises(MeasurementError, match="no-such-server is not a program on PATH"):
         Served(tiny.gguf, options() | {"command": ["no-such-server", "{port}"]}, 1)
 
 

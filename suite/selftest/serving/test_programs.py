@@ -47,4 +47,4 @@ def test_what_was_built_against_these_libraries_is_taken(cache: Path, tmp_path: 
 
 def test_what_is_missing_is_named_with_what_to_do(cache: Path) -> None:
     assert "python -m quantgate.supply.llama_server builds it" in why_missing("llama-server")
-    assert why_missing("vllm") == "vllm is no program on PATH"
+    assert why_missing("vllm") == "vllm is not a program on PATH"
