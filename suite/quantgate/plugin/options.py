@@ -59,7 +59,7 @@ class Options:
 
     tier: str = _value(
         "NAME",
-        "which cells and workloads: smoke (default), nightly, full, or one of your matrix",
+        "a tier of the matrix: which cells, and what is measured of them (default: %(default)s)",
         default="smoke",
     )
     matrix: Path | None = _path(
@@ -72,7 +72,7 @@ class Options:
     )
     threads: int | None = _value(
         "N",
-        "threads of each measuring process (default: the cores that it may use; of a CPU quota, the whole ones)",
+        "threads of each measuring process (default: one per usable core, or per whole core of a CPU quota)",
         type=int,
     )
     baselines: Path | None = _path("DIR", "where baselines are kept (default: baselines/)")
@@ -93,7 +93,7 @@ class Options:
     )
     pairs: int | None = _value(
         "N",
-        f"with --against: pairs of processes that timings and memory peaks are taken in (default: {PAIRS})",
+        f"with --against: in how many pairs of processes timings and memory peaks are taken (default: {PAIRS})",
         type=int,
     )
     executor: str | None = _value(
