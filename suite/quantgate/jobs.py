@@ -25,8 +25,9 @@ class Job(Record):
     """The checkpoint in the form that this backend loads: a folder with safetensors, or a GGUF file."""
     source_hash: str
     """Identity of the checkpoint before quantization; a condition of every comparison."""
-    as_is: str = ""
-    """Identity of a checkpoint that is loaded as it is, a condition as well; empty: it was made from the source."""
+    under_test: dict[str, str] = Field(default_factory=dict)
+    """By key of the environment (`quantgate.judge.environment`), the identity of a checkpoint that is itself under
+    test, and so no condition; empty: it was made from the source."""
     workload: Path
     """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
     requests: list[str]

@@ -45,6 +45,17 @@ def commonest_type(gguf: Path) -> str:
     return ""
 
 
+FULL = ("F32", "F16", "BF16")
+"""Types of a GGUF file that is not quantized."""
+
+
+def is_quantized(checkpoint: Path) -> bool:
+    """Return whether a GGUF file or a folder of safetensors says that its weights are quantized. Raises AssetError."""
+    if checkpoint.is_dir():
+        return bool(quantization_of(checkpoint))
+    return (file_type(checkpoint) or commonest_type(checkpoint)) not in FULL
+
+
 @functools.cache
 def nominal_bits(checkpoint: Path) -> float:
     """Return the nominal bits of a GGUF file or of a folder of safetensors; 0: it does not say, or cannot be read."""

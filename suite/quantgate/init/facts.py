@@ -22,11 +22,8 @@ from quantgate.checkpoint.checks import (
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.checkpoint.kinds import check_architecture, check_folder
-from quantgate.checkpoint.nominal import commonest_type, file_type
+from quantgate.checkpoint.nominal import FULL, commonest_type, file_type
 from quantgate.errors import AssetError
-
-FULL = ("F32", "F16", "BF16")
-"""Types of a GGUF file that is not quantized."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from quantgate.config.tolerances import Tolerances
 from quantgate.files import hash_of
 from quantgate.judge.anchor import Anchor, anchor_of, measured_name, since_anchor
-from quantgate.judge.environment import CHECKPOINT, changed_environment, other_weights
+from quantgate.judge.environment import CHECKPOINT, MADE_FROM, changed_environment, other_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import (
     Subject,
@@ -160,13 +160,14 @@ def _of_metric(name: str, metric: Metric, comparison: Comparison, rules: Rules) 
 
 def described(verdict: Verdict, metric: Metric, environment: Mapping[str, Scalar]) -> Verdict:
     """Add to a verdict what the history keeps of its metric."""
+    weights = (environment.get(CHECKPOINT), environment.get(MADE_FROM), metric.conditions.get("source"))
     facts = {
         "kind": metric.kind,
         "better": metric.better,
         "stderr": metric.stderr,
         "samples": metric.process_count if metric.nested else metric.unit_count or None,
         "conditions": hash_of(metric.conditions),
-        "weights": str(environment.get(CHECKPOINT) or metric.conditions.get("source") or ""),
+        "weights": str(next(filter(None, weights), "")),
     }
     return verdict.model_copy(update=facts)
 

@@ -13,6 +13,8 @@ SUITE = "quantgate"
 """Prefix of the lines about the suite's own code."""
 CHECKPOINT = "checkpoint"
 """Key of the hash of a checkpoint that is loaded as it is."""
+MADE_FROM = "made from"
+"""Key of the hash of a quantized checkpoint, itself under test, that the cell's weights are made from."""
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
@@ -48,5 +50,5 @@ def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
 
 
 def other_weights(changes: Iterable[str]) -> bool:
-    """Return whether another checkpoint is loaded: its quality is judged, and its numbers differ."""
-    return any(line.startswith(f"{CHECKPOINT} ") for line in changes)
+    """Return whether another checkpoint is under test: its quality is judged, and its numbers differ."""
+    return any(line.startswith((f"{CHECKPOINT} ", f"{MADE_FROM} ")) for line in changes)

@@ -89,7 +89,6 @@ def measure_cell(job: Job) -> None:
         phases[group] = clock() - begin
     if session.has_template:
         session.notes |= unused_template(job.group_options, job.requests)
-    as_is = {"checkpoint": job.as_is} if job.as_is else {}  # what is under test: no condition of a comparison
     record = Measurement(
         cell=job.cell,
         tier=job.tier,
@@ -98,7 +97,7 @@ def measure_cell(job: Job) -> None:
         requests=job.requests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=clock() - job.requested,
-        environment={**describe(), "threads": job.threads, **session.backend.facts(), **as_is},
+        environment={**describe(), "threads": job.threads, **session.backend.facts(), **job.under_test},
         notes=session.notes,
         metrics=metrics,
         phases=phases,

@@ -122,7 +122,7 @@ class Bench:
             weights=self.supply.checkpoint(cell),
             scheme_options=self.supply.scheme_options(cell),
             source_hash=self.supply.source_hash(cell.model),
-            as_is=self.supply.as_is(cell),
+            under_test=self.supply.under_test(cell),
             workload=self.supply.workload(cell.model),
             requests=list(requests),
             group_options=self._group_options(cell),

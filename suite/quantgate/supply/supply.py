@@ -14,11 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
+from quantgate.checkpoint.nominal import is_quantized
+from quantgate.config.matrix import NO_WORK, Cell, Matrix, Model, Tier
+from quantgate.config.source import Source
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
 from quantgate.jobs import Needs, Posed
+from quantgate.judge.environment import CHECKPOINT, MADE_FROM
 from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
@@ -31,6 +34,8 @@ from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import ROWS, Sources
 
+UNDER_TEST = "the checkpoint under test"
+"""The condition `source` of a model that is itself under test."""
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
 WORKLOAD_CODE = (
     "supply/encoder.py", "supply/tasks.py", "supply/programs.py", "supply/questions.py", "supply/lines.py",
@@ -128,8 +133,10 @@ class Supply:
             check_cell(cell, folder, derived=cell.checkpoint == "gguf")
 
     def source_hash(self, model: str) -> str:
-        """Return the identity of the model's weights before any quantization."""
-        return self._sources.model_hash(self._matrix.models[model])
+        """Return what has to be equal before values of the model's cells are compared: the identity of its weights
+        before any quantization; of a model that is itself under test, only that it is."""
+        entry = self._matrix.models[model]
+        return UNDER_TEST if self._shipped(entry) else self._sources.model_hash(entry)
 
     def checkpoint(self, cell: Cell) -> Path:
         """Return the folder of safetensors or the GGUF file that the cell's backend loads, made if necessary."""
@@ -146,16 +153,25 @@ class Supply:
         options = cell.scheme_options
         return self._derived.quantized(cell.model, model, options["ftype"], options.get("imatrix"))
 
-    def as_is(self, cell: Cell) -> str:
-        """Return the identity of a checkpoint that the cell loads as it is: its own, or the model's GGUF of its type;
-        empty: it is made here."""
+    def under_test(self, cell: Cell) -> dict[str, str]:
+        """Return, by key of the environment, the identity of a checkpoint that the cell loads as it is (its own, or the
+        model's GGUF of its type), or that its weights are made from where the model is itself under test."""
         if cell.as_is is not None:
-            return self._as_is.identity(cell)
+            return {CHECKPOINT: self._as_is.identity(cell)}
         model, options = self._matrix.models[cell.model], cell.scheme_options
-        if cell.checkpoint != "gguf" or model.gguf is None:
-            return ""
-        same = self._derived.is_of_type(model, str(options.get("ftype")), options.get("imatrix"))
-        return hash_of(self._sources.identity(model.gguf)) if same else ""
+        recipe = str(options.get("ftype")), options.get("imatrix")
+        if cell.checkpoint == "gguf" and model.gguf is not None and self._derived.is_of_type(model, *recipe):
+            return {CHECKPOINT: hash_of(self._sources.identity(model.gguf))}
+        shipped = self._shipped(model) if cell.checkpoint != "none" else None
+        return {MADE_FROM: hash_of(self._sources.identity(shipped))} if shipped else {}
+
+    def _shipped(self, model: Model) -> Source | None:
+        """Return the source of a model that is itself under test: a quantized checkpoint at a path, where another one
+        may lie tomorrow, and no other checkpoint, such as the one in full precision that it was made from."""
+        only, *others = filter(None, (model.weights, model.gguf))
+        if only.path is None or others or any(one.path != only.path for one in model.checkpoints.values()):
+            return None
+        return only if is_quantized(self._sources.locate(only)) else None
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is
@@ -219,7 +235,7 @@ class Supply:
         }
         return hash_of(
             [
-                self.source_hash(model),
+                sources.model_hash(self._matrix.models[model]),
                 requested,
                 self._maker.identity("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
                 code_hash(*WORKLOAD_CODE),

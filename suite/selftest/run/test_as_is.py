@@ -173,6 +173,26 @@ def test_another_file_under_the_same_name_is_judged_and_named(
     assert [v for v in result.verdicts if v.cell == REFERENCE and v.metric.endswith("/reproduction")]
 
 
+def test_another_file_is_judged_where_the_model_is_that_file(
+    project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(shipped, tmp_path / "my-Q4_K_M.gguf"))
+    project.matrix["models"]["tiny"] = {"license": "Apache-2.0", "gguf": {"path": str(file)}}
+    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, CELL]
+    assert project.update("-m", "perplexity").status == 0
+    worse = tmp_path / "worse.gguf"
+    quantize_gguf(worse, report=quiet, gguf=str(tiny.gguf), ftype="Q2_K", threads=1)
+    file.unlink()
+    quantize_gguf(file, report=quiet, gguf=str(worse), ftype="Q4_K_M", threads=1)
+    result = project.run("-m", "perplexity")
+    assert result.status == 1, result.output
+    for cell, named in ((REFERENCE, "made from"), (CELL, "checkpoint")):
+        verdict = result.verdict(cell, "perplexity")
+        assert verdict.status == Status.REGRESSION, result.output
+        assert [line.rpartition(" -> ")[0].rpartition(" ")[0] for line in verdict.environment] == [named]
+    assert not [v for v in result.verdicts if v.metric.endswith("/reproduction")]
+
+
 def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
     project: Project, shipped: Path, tmp_path: Path
 ) -> None:
