@@ -232,7 +232,8 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     cells = [cell for cell in better if cell not in failed and not why_refused(cell, wrong)]
     if not cells or info.updating or info.against:
         return ""
-    command = f'pytest --update-baselines --reason "..." --tier {info.tier}'
+    # With --reuse: these are the values, and nothing is measured twice.
+    command = f'pytest --update-baselines --reason "..." --reuse --tier {info.tier}'
     if info.options:
         command += f" {shlex.join(info.options)}"
     tier = set(info.bits) - {cell for cell, _ in info.skipped} or {v.cell for v in verdicts}

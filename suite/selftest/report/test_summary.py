@@ -104,6 +104,7 @@ def test_the_outcome_in_one_sentence(statuses: list[Status], sentence: str) -> N
 def test_the_update_command_takes_in_the_named_cells_only() -> None:
     assert update_command(cell("m/b/s", 20.0), INFO) == ""
     command = update_command(example(), INFO.model_copy(update={"options": ["--matrix", "my matrix.toml"]}))
+    assert "--reuse" in shlex.split(command), "what the report shows is accepted"
     assert shlex.split(command)[-4:] == [
         "--matrix",
         "my matrix.toml",
