@@ -14,9 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from quantgate.checkpoint.nominal import is_quantized
-from quantgate.config.matrix import NO_WORK, Cell, Matrix, Model, Tier
-from quantgate.config.source import Source
+from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
@@ -32,10 +30,9 @@ from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
+from quantgate.supply.shipped import UNDER_TEST, check_measured, shipped
 from quantgate.supply.sources import ROWS, Sources
 
-UNDER_TEST = "the checkpoint under test"
-"""The condition `source` of a model that is itself under test."""
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
 WORKLOAD_CODE = (
     "supply/encoder.py", "supply/tasks.py", "supply/programs.py", "supply/questions.py", "supply/lines.py",
@@ -120,7 +117,10 @@ class Supply:
         if model.weights is None:
             assert model.gguf is not None
             if cell.model not in self._checked and (not local or model.gguf.path is not None):
-                check_gguf(self._matrix.path, cell.model, model, self._sources.locate(model.gguf))
+                gguf = self._sources.locate(model.gguf)
+                check_gguf(self._matrix.path, cell.model, model, gguf)
+                if shipped(model, self._sources):
+                    check_measured(self._matrix, cell.model, gguf)
                 self._checked.add(cell.model)
             return
         if local and model.weights.path is None:
@@ -136,7 +136,7 @@ class Supply:
         """Return what has to be equal before values of the model's cells are compared: the identity of its weights
         before any quantization; of a model that is itself under test, only that it is."""
         entry = self._matrix.models[model]
-        return UNDER_TEST if self._shipped(entry) else self._sources.model_hash(entry)
+        return UNDER_TEST if shipped(entry, self._sources) else self._sources.model_hash(entry)
 
     def checkpoint(self, cell: Cell) -> Path:
         """Return the folder of safetensors or the GGUF file that the cell's backend loads, made if necessary."""
@@ -162,16 +162,8 @@ class Supply:
         recipe = str(options.get("ftype")), options.get("imatrix")
         if cell.checkpoint == "gguf" and model.gguf is not None and self._derived.is_of_type(model, *recipe):
             return {CHECKPOINT: hash_of(self._sources.identity(model.gguf))}
-        shipped = self._shipped(model) if cell.checkpoint != "none" else None
-        return {MADE_FROM: hash_of(self._sources.identity(shipped))} if shipped else {}
-
-    def _shipped(self, model: Model) -> Source | None:
-        """Return the source of a model that is itself under test: a quantized checkpoint at a path, where another one
-        may lie tomorrow, and no other checkpoint, such as the one in full precision that it was made from."""
-        only, *others = filter(None, (model.weights, model.gguf))
-        if only.path is None or others or any(one.path != only.path for one in model.checkpoints.values()):
-            return None
-        return only if is_quantized(self._sources.locate(only)) else None
+        source = shipped(model, self._sources) if cell.checkpoint != "none" else None
+        return {MADE_FROM: hash_of(self._sources.identity(source))} if source else {}
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is
