@@ -70,7 +70,7 @@ class Probe:
 @dataclass(frozen=True)
 class Handshake:
     """The way that a cell takes. difference: largest one of a token's log-probability between the ways, nats; None: the
-    shared way failed, `reason` says how. limit: up to which it is rounding."""
+    shared way failed, `reason` says how. limit: up to which it is rounding; 0 where there is no difference."""
 
     way: Way
     difference: float | None
@@ -93,23 +93,42 @@ def way_of(session: Session, groups: Callable[[], Groups]) -> Handshake:
 
 def handshake(backend: Backend, probe: Probe) -> Handshake:
     """Score the probe both ways. Raises what the plain way raises, and MeasurementError: the model is not causal."""
-    sequences = list(dict.fromkeys([*probe.sequences, probe.whole, *probe.cuts]))
-    plain = dict(zip(sequences, score_trees(backend, chains([sequences])), strict=True))
+    sequences = list(dict.fromkeys(probe.sequences))
+    plain = dict(zip(sequences, _each_alone(backend, sequences), strict=True))
     _refuse_leaks(backend, plain)
-    noise = max((_difference(plain[probe.whole], plain[cut]) for cut in probe.cuts), default=0.0)
-    rounding = backend.rounding
-    limit = min(rounding.ceiling, max(rounding.floor, FACTOR * noise))
     try:
         shared = score_trees(backend, probe.trees)
     except Exception as error:  # whatever a library makes of a mask, of a cache that it does not have
         if is_out_of_memory(error):
             raise
-        return Handshake("plain", None, limit, f"the shared way failed ({in_one_line(error)})")
+        return Handshake("plain", None, 0.0, f"the shared way failed ({in_one_line(error)})")
     difference = max(_difference(plain[s], scored) for s, scored in zip(probe.sequences, shared, strict=True))
+    limit = _limit(backend, probe, difference)
     if difference <= limit:
         return Handshake("shared", difference, limit)
     reason = f"the shared way differs by {difference:.2g} nats a token, more than rounding ({limit:.2g})"
     return Handshake("plain", difference, limit, reason)
+
+
+def _limit(backend: Backend, probe: Probe, difference: float) -> float:
+    """Return up to which a difference is rounding. The model is asked how much it moves only where that decides, and
+    only until it has moved enough: a pass of LLM.int8 takes half a second."""
+    limit, ceiling = backend.rounding.floor, backend.rounding.ceiling
+    if difference <= limit or not probe.cuts:
+        return limit
+    if difference > ceiling:
+        return ceiling
+    whole, *_ = _each_alone(backend, [probe.whole])
+    for cut in probe.cuts:
+        scored, *_ = _each_alone(backend, [cut])
+        limit = max(limit, min(ceiling, FACTOR * _difference(whole, scored)))
+        if difference <= limit:
+            break
+    return limit
+
+
+def _each_alone(backend: Backend, sequences: list[TokenSequence]) -> list[Scored]:
+    return score_trees(backend, chains([sequences]))
 
 
 def check_causal(session: Session, ids: Sequence[int]) -> None:
@@ -119,7 +138,7 @@ def check_causal(session: Session, ids: Sequence[int]) -> None:
         return
     seen = min(SEEN, len(ids) - OTHER)
     sequences = [TokenSequence((*ids[:seen], *end), 1) for end in (ids[seen : seen + OTHER], ids[:OTHER])]
-    scored = score_trees(session.backend, chains([sequences]))
+    scored = _each_alone(session.backend, sequences)
     _refuse_leaks(session.backend, dict(zip(sequences, scored, strict=True)))
     session.causal = True
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from quantgate.backends.base import lengths_in
-from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
+from quantgate.backends.base import Rounding, lengths_in
+from quantgate.backends.tree import Ids, TokenSequence, TokenTree, build_tree
 from quantgate.errors import MeasurementError
 from quantgate.measure.scoring import score
-from quantgate.measure.way import Handshake, check_causal, handshake, probe_of
+from quantgate.measure.way import CUTS, Handshake, check_causal, handshake, probe_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -225,6 +225,31 @@ def of_llama(folder: Path) -> Backend:
 def agreed(folder: Path) -> Handshake:
     backend = of_llama(folder)
     return handshake(backend, probe_of(backend, questions()))
+
+
+def test_beginnings_are_scored_only_where_they_decide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agreement(rounding: Rounding, moved: float) -> tuple[Handshake, int]:
+        """What is agreed where the shared way moves all logits, and how many passes measured rounding."""
+        backend: Any = of_llama(folder)
+        passes: list[Ids] = []
+        compute = backend.logits
+
+        def logits(tree: TokenTree) -> Any:
+            passes.append(tuple(tree.ids))
+            return compute(tree) * (1 + moved * (tree.sequences > 1))
+
+        backend.logits = logits
+        monkeypatch.setattr(type(backend), "rounding", rounding)
+        probe = probe_of(backend, questions())
+        result = handshake(backend, probe)
+        return result, sum(passes.count(s.ids[:-1]) for s in (probe.whole, *probe.cuts))
+
+    result, computed = agreement(Rounding(1e-3, 10.0), 0.0)
+    assert (result.way, computed) == ("shared", 0)
+    result, computed = agreement(Rounding(1e-3, 10.0), 0.1)
+    assert (result.way, computed) == ("plain", 1 + len(CUTS))
+    result, computed = agreement(Rounding(1e-3, 1e-3), 0.1)
+    assert (result.way, result.limit, computed) == ("plain", 1e-3, 0)
 
 
 def test_a_mask_that_shows_a_neighbour_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
