@@ -7,6 +7,7 @@ share where libraries and heap lie in memory; processes whose spread is to be me
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -119,16 +120,26 @@ class Server:
         return self._control
 
 
+_FOR_TESTS = re.compile(
+    r"COV_CORE_\w+|COVERAGE_PROCESS_\w+|PYTEST_CURRENT_TEST"
+    r"|PYTHON(?:WARNINGS|DEVMODE|OPTIMIZE|TRACEMALLOC|INSPECT|VERBOSE|DEBUG|PROFILEIMPORTTIME)"
+)
+"""Variables that are meant for the process of the tests. In one that measures, coverage would trace each call, warnings
+that are errors would end imports of large libraries, and a debugging interpreter takes more time and memory."""
+
+
 def python_path() -> str:
-    """Return the PYTHONPATH with which any interpreter imports this engine."""
+    """Return the PYTHONPATH with which any interpreter imports this engine, whatever folder it is started in."""
     root = str(import_root())
-    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part != root]
-    return os.pathsep.join(filter(None, [root, *others]))
+    parts = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    others = [absolute for part in parts if (absolute := str(Path(part).absolute())) != root]
+    return os.pathsep.join([root, *others])
 
 
 def environment(threads: int | None) -> dict[str, str]:
     """Return the variables of a process that computes with `threads` threads; None: the user's own setting."""
-    variables = {**os.environ, "PYTHONPATH": python_path()}
+    variables = {name: value for name, value in os.environ.items() if not _FOR_TESTS.fullmatch(name)}
+    variables["PYTHONPATH"] = python_path()
     if threads:
         variables["OMP_NUM_THREADS"] = str(threads)
     return variables

@@ -28,7 +28,7 @@ from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.machine.environment import Environment
 from quantgate.paths import cache_dir, import_root
-from quantgate.processes.server import python_path
+from quantgate.processes.server import environment
 from quantgate.supply.pip import run_pip
 from quantgate.words import plural
 
@@ -96,7 +96,7 @@ def examined(python: Path) -> Environment:
         done = subprocess.run(
             [str(python), "-c", EXAMINE],
             cwd=import_root(),
-            env={**os.environ, "PYTHONPATH": python_path()},
+            env=environment(None),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -13,7 +13,8 @@ import psutil
 import pytest
 from quantgate.errors import ProcessError
 from quantgate.machine.environment import WORKER
-from quantgate.processes.server import Server
+from quantgate.paths import import_root
+from quantgate.processes.server import Server, environment
 
 from selftest.processes.jobs import ends, facts, has_ended, run
 
@@ -39,6 +40,20 @@ def test_modules_are_imported_once_and_with_the_threads_that_count(
         logs = [(tmp_path / str(number) / "a.log").read_text() for number in range(2)]
     assert logs == [f"imported with 3 threads by {jobs[0]['parent']}\n", ""]
     assert [job["environment"]["OMP_NUM_THREADS"] for job in jobs] == ["3", "3"]
+
+
+def test_what_is_set_for_tests_does_not_reach_a_measuring_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coverage would trace it, warnings that are errors would end its imports. A PYTHONPATH that is relative to where
+    pytest was started names the same folder in the process, which is started elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"mine{os.pathsep}{os.pathsep}/theirs/")
+    for name in ("PYTHONWARNINGS", "PYTHONDEVMODE", "COV_CORE_SOURCE", "COVERAGE_PROCESS_START"):
+        monkeypatch.setenv(name, "error")
+    variables = environment(2)
+    assert variables["PYTHONPATH"].split(os.pathsep) == [str(import_root()), f"{tmp_path}/mine", "/theirs"]
+    assert "error" not in variables.values()
 
 
 def test_a_server_goes_on_with_further_modules_and_has_never_imported_others(
