@@ -38,13 +38,16 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
             raise damaged(path, f"{key} is {value!r}, but the file's place belongs to {expected!r}")
     check(path, summary)
     try:
-        raw = {key: path.with_name(named.file).read_bytes() for key, named in summary.files.items()}
+        raw = {key: _read(path.with_name(named.file)) for key, named in summary.files.items()}
     except OSError as error:
         if parse_toml(path, Summary, OLDEST) != parsed:
             return read_file(path, cell, tier, machine)  # an update came in between: read its files
         missing = Path(str(error.filename))
         key = next(key for key, named in summary.files.items() if named.file == missing.name)
-        raise damaged(missing, f"cannot be read ({error.strerror}), {key}.file of {path.name}") from error
+        problem = f"cannot be read ({error.strerror}), {key}.file of {path.name}"
+        if isinstance(error, FileNotFoundError):
+            problem += f" (`git check-ignore -v {missing}` says whether .gitignore keeps it out of git)"
+        raise damaged(missing, problem) from error
     for key, named in summary.files.items():
         if hashlib.sha256(raw[key]).hexdigest() != named.sha256:
             problem = f"truncated or changed: its SHA-256 is not {key}.sha256 of {path.name}"
@@ -63,6 +66,11 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         complete=True,
         path=path,
     )
+
+
+def _read(path: Path) -> bytes:
+    """Return a raw file as it was written: git may have converted its line ends (`core.autocrlf`)."""
+    return path.read_bytes().replace(b"\r\n", b"\n")
 
 
 def _anchors(path: Path, summary: Summary, raw: bytes) -> dict[str, Anchor]:

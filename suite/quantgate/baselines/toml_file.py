@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,13 @@ def one_line(text: str) -> str:
 
 def damaged(path: Path, problem: str) -> InputError:
     """Return the error for a file in git that is not what was written."""
-    remedy = f"restore it with `git checkout -- {path}`, or delete it and update again"
+    take = f"restore it with `git checkout -- {path}`"
+    with suppress(OSError):
+        if re.search(rb"^<{7} ", path.read_bytes(), re.MULTILINE):
+            take = (
+                f"a merge left both sides in it: take one with `git checkout --ours -- {path}`, or `--theirs`"
+            )
+    remedy = f"{take}, or delete it and update again"
     return InputError(f"{path}: {problem}; {remedy}")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from quantgate.baselines.git import ignored
 from quantgate.baselines.store import baseline_path, read
 from quantgate.errors import InputError
 from quantgate.records import FORMAT
@@ -19,7 +21,6 @@ from selftest.baselines.accepted import CELL, TIER, WEIGHT_BYTES, measured, perp
 
 DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "not toml": (replaced("value = ", "value ="[:-1]), r"smoke\.toml: corrupted: .*line \d+"),
-    "merge conflict": (replaced("cell = ", "<<<<<<< HEAD\ncell = "), r"smoke\.toml: corrupted: "),
     "not utf-8": (lambda s, r: s.write_bytes(b"\xff"), r"smoke\.toml: corrupted: "),
     "wrong key": (
         replaced("stderr = ", "sterr = "),
@@ -58,7 +59,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "raw missing": (
         lambda s, r: r.unlink(),
-        r"smoke\.[0-9a-f]{12}\.json: cannot be read .*raw\.file of smoke\.toml",
+        r"smoke\.[0-9a-f]{12}\.json: cannot be read .*raw\.file of smoke\.toml .*`git check-ignore -v /.*\.json`",
     ),
     "raw truncated": (
         lambda s, r: r.write_bytes(r.read_bytes()[:-20]),
@@ -77,6 +78,37 @@ def test_damaged_baseline_says_file_key_and_remedy(tmp_path: Path, name: str) ->
     assert re.search(message, str(caught.value))
     named = str(caught.value).split(": ")[0]
     assert f"git checkout -- {named}`, or delete it and update again" in str(caught.value)
+
+
+@pytest.mark.parametrize("file", [0, 1], ids=["summary", "raw file"])
+def test_a_file_with_both_sides_of_a_merge_is_to_be_one_of_them(tmp_path: Path, file: int) -> None:
+    path = update(tmp_path, measured())[file]
+    text = path.read_text()
+    path.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, CELL, TIER)
+    assert f"git checkout --ours -- {path}`, or `--theirs`, or delete it" in str(caught.value)
+
+
+def test_line_ends_that_git_converted_are_no_damage(tmp_path: Path) -> None:
+    """`core.autocrlf = true`, of which a repository's .gitattributes may know nothing."""
+    files = update(tmp_path, measured())
+    before = read(tmp_path, CELL, TIER)
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    after = read(tmp_path, CELL, TIER)
+    assert before is not None
+    assert after is not None
+    assert after.model_dump(exclude={"digests"}) == before.model_dump(exclude={"digests"})
+
+
+def test_files_that_git_ignores_are_named(tmp_path: Path) -> None:
+    files = update(tmp_path, measured())
+    assert ignored(tmp_path, files) == [], "no repository"
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert ignored(tmp_path, files) == []
+    (tmp_path / ".gitignore").write_text("*.json\n")
+    assert ignored(tmp_path, files) == files[1:]
 
 
 @pytest.mark.parametrize(
