@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,11 +38,20 @@ def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
     wiring, replay = request.config.stash[WIRING], Replay()
     if request.config.pluginmanager.hasplugin("benchmark"):
         request.node.add_marker(pytest.mark.benchmark(timer=replay))
-    gate = Gate(request.param, request.node.nodeid, wiring, replay)
+    gate = Gate(request.param, node_id(request.node), wiring, replay)
     yield gate
     for verdict in gate.judged.verdicts:
         request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
     request.node.stash[JUDGED] = gate.judged
+
+
+def node_id(item: pytest.Item) -> str:
+    """Return a case's node id as a command takes it in the folder where pytest was started: pytest's own begins at the
+    root of the repository."""
+    here, root = item.config.invocation_params.dir, item.config.rootpath
+    if here == root or not (item.path.is_relative_to(here) or here.is_relative_to(root)):
+        return item.nodeid
+    return "::".join([os.path.relpath(item.path, here), *item.nodeid.split("::")[1:]])
 
 
 @dataclass
@@ -56,9 +67,12 @@ class Gate:
     def check(self) -> None:
         """Judge every metric of the request; pass, skip or fail accordingly."""
         wiring, options = self.wiring, self.wiring.options
-        reproduce = f"{options.command} '{self.node_id}'"
+        reproduce = f"{options.command} {shlex.quote(self.node_id)}"
         second_look = not options.update_baselines
-        self.judged = judge_case(self.need, wiring.measurer, wiring.rules, reproduce, second_look=second_look)
+        with wiring.start.restored():
+            self.judged = judge_case(
+                self.need, wiring.measurer, wiring.rules, reproduce, second_look=second_look
+            )
         verdicts = self.judged.verdicts
         status = worst(v.status for v in verdicts)
         deciding = [v for v in verdicts if v.status == status]
@@ -77,7 +91,8 @@ class Gate:
         if not hasattr(benchmark, "extra_info"):
             return  # no pytest-benchmark: switched off, or another fixture of this name
         try:
-            metric = self.wiring.measurer.compare(cell, request).new.metrics[request]
+            with self.wiring.start.restored():
+                metric = self.wiring.measurer.compare(cell, request).new.metrics[request]
         except QuantgateError:
             return  # `check` reports it
         self.replay.rounds = metric.samples or []

@@ -9,13 +9,18 @@ import importlib.util
 import sys
 from collections.abc import Iterable
 from functools import cache
+from inspect import signature
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
 from quantgate.paths import CASES
 from quantgate.plugin.entry import MATRIX_FILE, MATRIX_FILES
+
+CASE = "quantgate_case"
+"""The fixture that makes a function with the mark `quantgate` a case."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,11 +51,12 @@ class CaseFile(pytest.Module):
 def case_module() -> ModuleType:
     """Return a module that has the test functions of every case file."""
     whole = ModuleType("quantgate_cases", __doc__)
+    whole.__file__ = __file__  # fixtures of the repository may ask for it (`request.module.__file__`)
     for file in sorted(CASES.glob("test_*.py")):
         if "pytest.mark.quantgate" not in file.read_text():
             continue  # test_papers.py of this checkout
         for name, value in vars(_load(file)).items():
-            if _request(value) is not None:
+            if request_of(value) is not None:
                 setattr(whole, name, value)
     return whole
 
@@ -61,17 +67,20 @@ def metric_groups_of(ids: Iterable[str]) -> set[str]:
     groups = set()
     for nodeid in ids:
         file, _, rest = nodeid.partition("::")
-        request = _request(functions.get(rest.partition("[")[0]))
+        request = request_of(functions.get(rest.partition("[")[0]))
         name = file.rpartition("/")[2]
         if request and (name in MATRIX_FILES or (CASES / name).is_file()):
             groups.add(request.partition("/")[0])
     return groups
 
 
-def _request(value: object) -> str | None:
+def request_of(value: Any) -> str | None:
     """Return what a case asks for in its mark; None: not a case."""
     marks = getattr(value, "pytestmark", ()) if isinstance(value, FunctionType) else ()
-    return next((mark.args[0] for mark in marks if mark.name == "quantgate"), None)
+    mark = next((mark for mark in marks if mark.name == "quantgate"), None)
+    if mark is None or CASE not in signature(value).parameters:
+        return None  # the mark alone is somebody else's
+    return str(mark.args[0])
 
 
 def _load(file: Path) -> ModuleType:

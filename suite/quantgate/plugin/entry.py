@@ -20,7 +20,10 @@ MATRIX_FILE = pytest.StashKey[Path]()
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Load the plugin after the repository's conftest.py files, whose options go first."""
     yield
-    if file := matrix_file(early_config.invocation_params.dir, early_config.rootpath):
+    known = early_config.known_args_namespace
+    elsewhere = bool(known.inifilename or known.rootdir)
+    start, root = early_config.invocation_params.dir, early_config.rootpath
+    if file := matrix_file(start, root, elsewhere=elsewhere):
         early_config.stash[MATRIX_FILE] = file
         manager = early_config.pluginmanager
         if manager.has_plugin("quantgate.plugin.hooks"):
@@ -29,17 +32,23 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             manager.import_plugin(name)
 
 
-def matrix_file(start: Path, root: Path) -> Path | None:
-    """Return the matrix of the nearest folder from `start` up to `root`; of `root` alone if `start` is not below it."""
-    for folder in (start, *start.parents) if start.is_relative_to(root) else (root,):
+def matrix_file(start: Path, root: Path, *, elsewhere: bool = False) -> Path | None:
+    """Return the matrix of the nearest folder from `start` up to `root`; of `root` alone if `start` is not below it.
+    elsewhere: whether `root` was named (`-c ci/pytest.ini`, `--rootdir`), so that the tests may lie in `start` all the
+    same: then of `start`, too."""
+    between = [folder for folder in (start, *start.parents) if folder.is_relative_to(root)]
+    for folder in between or [root, *([start] if elsewhere else [])]:
         whole, table = (folder / name for name in MATRIX_FILES)
         if whole.is_file():
             return whole
         if _has_table(table):
             return table
-        if folder == root:
-            break
     return None
+
+
+def unread_table(file: Path) -> bool:
+    """Return whether there is a `[tool.quantgate]` table beside the matrix `file`, which takes its place."""
+    return file.name == MATRIX_FILES[0] and _has_table(file.with_name(MATRIX_FILES[1]))
 
 
 def _has_table(pyproject: Path) -> bool:

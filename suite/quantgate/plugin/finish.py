@@ -5,30 +5,29 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from quantgate.baselines.git import ignored
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import Update, is_timing, plan_update, write_update
 from quantgate.errors import InputError, QuantgateError
 from quantgate.history import store as history
 from quantgate.judge.coverage import coverage
-from quantgate.judge.environment import changed_environment
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
-from quantgate.machine.environment import Environment, commit_of, instruction_sets
-from quantgate.measure.groups import TEMPLATE
+from quantgate.plugin.case import failing
+from quantgate.plugin.cases import metric_groups_of
+from quantgate.plugin.info import run_info
 from quantgate.plugin.wiring import Wiring
-from quantgate.records import MOVED, Measurement, Scalar, Status, Verdict, worst
-from quantgate.report import RunInfo
+from quantgate.records import Measurement, Scalar, Status, Verdict, worst
 from quantgate.report.files import append_job_summary, write_report
 from quantgate.report.findings import FAILED, brief, leading
 from quantgate.report.markdown import to_markdown
-from quantgate.words import plural
+from quantgate.words import plural, shortened
 
 EXIT = {
     Status.REGRESSION: 1,
@@ -52,8 +51,14 @@ class Outcome:
     """By node id."""
     environments: dict[str, dict[str, Scalar]] = field(default_factory=dict)
     """By cell id."""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """What the processes of pytest-xdist have to say of cells (`notes_of`)."""
     updates: list[Update | QuantgateError] = field(default_factory=list)
+    written: list[Path] = field(default_factory=list)
+    """Files of baselines."""
     case_seconds: float = 0.0
+    failed: dict[str, None] = field(default_factory=dict)
+    """Node ids of the cases that failed."""
     foreign_failures: int = 0
     """Failed tests that are no cases of the gate."""
     exit_status: int | None = None
@@ -67,15 +72,24 @@ class Outcome:
             if environment := report.quantgate_environment:
                 self.environments[verdicts[0].cell] = environment
         self.case_seconds += report.duration
-        if report.failed and not getattr(report, "quantgate_case", False):
+        if report.failed and _is_case(report):
+            self.failed[report.nodeid] = None
+        elif report.failed:
             self.foreign_failures += 1
 
 
+def _is_case(report: Any) -> bool:
+    marked: bool | None = getattr(report, "quantgate_case", None)
+    # Of a process of pytest-xdist that crashed there is a report that has been through no hook of ours.
+    return bool(metric_groups_of([report.nodeid])) if marked is None else marked
+
+
 def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
-    """Return pytest's status, made more precise where only verdicts failed."""
+    """Return pytest's status, made more precise where nothing failed but cases. What fails a run without any test that
+    fails (the least coverage of pytest-cov, a file that cannot be collected) is no case."""
     if pytest_status not in (0, 1):
         return pytest_status
-    if outcome.foreign_failures:
+    if pytest_status == 1 and (outcome.foreign_failures or not outcome.failed):
         return 1
     if pytest_status == 0:
         if any(isinstance(one, QuantgateError) for one in outcome.updates):
@@ -84,10 +98,10 @@ def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
         gates, least = coverage(outcome.verdicts), wiring.options.min_judged
         share = 0.0 if wiring.skipped and not gates.gates else gates.share
         return FEW_JUDGED if least is not None and share < least else 0
-    statuses = {v.status for v in outcome.verdicts if not v.by_machine}
-    if wiring.options.update_baselines:
-        statuses -= {*MOVED, Status.NOT_COMPARABLE}
-    # A case that failed without a verdict met an unforeseen error.
+    verdicts = (v for case in outcome.failed for v in outcome.cases.get(case, []) if not v.by_machine)
+    statuses = {v.status for v in verdicts} & failing(wiring.options)
+    if not all(case in outcome.cases for case in outcome.failed):
+        statuses.add(Status.ERROR)  # a case that failed without a verdict met an unforeseen error
     return next((code for status, code in EXIT.items() if status in statuses), EXIT[Status.ERROR])
 
 
@@ -124,7 +138,7 @@ def update_baselines(wiring: Wiring, outcome: Outcome) -> list[Update | Quantgat
                 sensitivity,
                 re_anchor=options.re_anchor,
             )
-            write_update(
+            outcome.written += write_update(
                 wiring.baselines,
                 update,
                 reason=options.reason,
@@ -179,6 +193,12 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
             console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)
         else:
             console.print(format_update(one))
+    if left_out := ignored(wiring.baselines, outcome.written):
+        console.print(
+            f"a .gitignore keeps {plural(len(left_out), 'file')} of these baselines out of git, such as {left_out[0]}: "
+            f"except {wiring.baselines} there, or another checkout cannot judge by them",
+            style="yellow", markup=False, soft_wrap=True,
+        )  # fmt: skip
     try:
         if options.history is not None:
             path, _ = history.append(options.history, outcome.verdicts, info)
@@ -198,69 +218,17 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
         render_profile(wiring.spent, outcome.case_seconds, since_start, console)
 
 
-def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
-    """Describe the run itself, for the reports."""
-    common, rest = in_common(outcome.environments)
-    options, place = wiring.options, wiring.fingerprint
-    finished = wiring.measurer.finished() if wiring.needs else {}
-    notes = list(dict.fromkeys(_notes(finished)))
-    for (cell, group), why in wiring.without.items():
-        if cell in wiring.needs:
-            notes.append((cell, f"no {group} cases: {why}"))
-    return RunInfo(
-        tier=options.tier,
-        run=wiring.run,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        place=machine_class(wiring),
-        seconds=time.monotonic() - wiring.begin,
-        machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads"
-        + (f", {plural(len(wiring.machines.nodes), 'node')}" if wiring.machines else ""),
-        environment=common,
-        environments=rest,
-        min_judged=options.min_judged,
-        exit_status=str(status),
-        skipped=list(wiring.skipped.items()),
-        notes=notes,
-        commit=commit_of(wiring.root, "--short") or "",
-        matrix=str(options.matrix or ""),
-        updating=options.update_baselines,
-        against=options.against or "",
-        changed=_changed(wiring, outcome),
-        bits=wiring.bits,
-        options=options.words,
-    )
-
-
-def _notes(finished: Mapping[str, Measurement]) -> Iterator[tuple[str, str]]:
-    """Yield the notes of the records, each with the id of its cell, or with the model whose note it is."""
-    for cell, record in finished.items():
-        for about, note in record.notes.items():
-            yield (cell.partition("/")[0] if about == TEMPLATE else cell), note
-
-
-def machine_class(wiring: Wiring) -> dict[str, Scalar]:
-    """Return what timings and kernels depend on, so that values of different machines are not compared as a series."""
-    facts = {key: wiring.fingerprint[key] for key in ("cpu", "cores", "cpu_quota", "os", "threads")}
-    image = os.environ.get("ImageOS")  # noqa: SIM112 - so GitHub spells it
-    isa = wiring.fingerprint.get("isa") or instruction_sets()
-    others = {"isa": isa, "image": image, "name": wiring.options.machine}
-    return {**facts, **{key: value for key, value in others.items() if value}}
-
-
-def in_common(
-    environments: Mapping[str, Mapping[str, Scalar]],
-) -> tuple[dict[str, Scalar], dict[str, dict[str, Scalar]]]:
-    """Return what all environments have in common, and the rest of each."""
-    first, *others = environments.values() or [{}]
-    common = {key: value for key, value in first.items() if all(key in o and o[key] == value for o in others)}
-    rest = {name: {k: v for k, v in one.items() if k not in common} for name, one in environments.items()}
-    return common, {name: one for name, one in rest.items() if one}
-
-
-def _changed(wiring: Wiring, outcome: Outcome) -> list[str]:
-    """List what differs from the environment of the baselines, or from the other one of an A/B run: versions and builds
-    of its libraries, and what the measuring processes recorded."""
-    lines = [line for verdict in outcome.verdicts for line in verdict.environment]
-    if wiring.against is not None:
-        lines = [*changed_environment(wiring.against.libraries, Environment().libraries), *lines]
-    return list(dict.fromkeys(lines))
+def nothing_judged(wiring: Wiring, outcome: Outcome) -> Iterator[str]:
+    """Yield what there is to say at the end of a run in which no gate was judged."""
+    options, reasons = wiring.options, dict[str, list[str]]()
+    for cell, why in wiring.skipped.items():
+        reasons.setdefault(why, []).append(cell)
+    for why, cells in reasons.items():
+        yield f"skipped: {shortened(cells, 3)}: {why}"
+    for folder, what in ((options.report, "report"), (options.history, "run")):
+        if folder is not None:
+            yield f"{folder}: no {what} was written, since no gate was judged"
+    if options.update_baselines:
+        yield "no baseline was updated, since nothing was measured"
+    if outcome.exit_status == FEW_JUDGED:
+        yield f"no gate was judged: fewer than {options.flag('min_judged')} {options.min_judged:g}"

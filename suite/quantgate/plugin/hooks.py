@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -14,7 +13,9 @@ from quantgate import __version__
 from quantgate.errors import InputError, unexpected
 from quantgate.measure.groups import group_name, group_of, metric_groups
 from quantgate.plugin import case, finish
-from quantgate.plugin.cases import metric_groups_of
+from quantgate.plugin.cases import CASE, metric_groups_of, request_of
+from quantgate.plugin.entry import MATRIX_FILE, unread_table
+from quantgate.plugin.info import notes_of
 from quantgate.plugin.options import Options, add_options
 from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import WIRING, Wiring
@@ -57,18 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
     """Collect nothing for a metric that the tier does not measure."""
-    wiring = collector.config.stash[WIRING]
-    for mark in getattr(obj, "pytestmark", ()) if isinstance(obj, FunctionType) else ():
-        if mark.name == "quantgate" and group_name(mark.args[0]) not in wiring.tier.group_options:
-            return []
-    return None
+    request = request_of(obj)
+    if request is None or group_name(request) in collector.config.stash[WIRING].tier.group_options:
+        return None
+    return []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one case per cell of the tier (and per entry of the workload's `each`)."""
     wiring = metafunc.config.stash[WIRING]
     marker = metafunc.definition.get_closest_marker("quantgate")
-    if marker is None or "quantgate_case" not in metafunc.fixturenames:
+    if marker is None or CASE not in metafunc.fixturenames:
         return
     request: str = marker.args[0]
     group = group_name(request)
@@ -92,45 +92,55 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for part in parts:
             names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
             marks = [getattr(pytest.mark, name) for name in names]
+            if metafunc.config.pluginmanager.hasplugin(
+                "timeout"
+            ):  # pytest-timeout: a tier has limits of its own
+                marks.append(pytest.mark.timeout(0))
             if reason:
                 marks.append(pytest.mark.skip(reason=reason))
             need = Need(cell, f"{request}/{part}" if part else request)
             parameters.append(pytest.param(need, id=f"{cell.id}/{part}" if part else cell.id, marks=marks))
-    metafunc.parametrize("quantgate_case", parameters, indirect=True)
+    # Where no cell has the metric, one case that stands for none and does not stay (`pytest_collection_modifyitems`):
+    # an ini file may make an empty set an error.
+    metafunc.parametrize(CASE, parameters or [pytest.param(None, id="none")], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure what is left after -k and -m. A cell's cases come together, references first."""
+    """Bring a cell's cases together, references first."""
     wiring = config.stash[WIRING]
     needs = {item: _needs(item) for item in items}
-    # Where no cell has a metric, pytest puts a skipped case that stands for none.
-    items[:] = [i for i in items if needs[i] or "quantgate_case" not in getattr(i, "fixturenames", ())]
+    items[:] = [i for i in items if needs[i] or CASE not in getattr(i, "fixturenames", ())]
     order = {cell: n for n, cell in enumerate(wiring.cells)}
     # A case that needs several cells comes after those of the last one. Tests that are no case keep their places.
     last = {item: max(order.get(need.cell.id, -1) for need in needs[item]) for item in items if needs[item]}
     ours = iter(sorted(last, key=lambda item: last[item]))
     items[:] = [next(ours) if item in last else item for item in items]
-    wiring.select(need for item in items for need in needs[item])
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Before the first case: check that the matrix goes with the checkpoints and that an update has samples enough,
-    take the folder of results, find the other environment of an A/B run."""
+    """Measure what is left after -k, -m, --lf and other plugins. Before the first case: check that the matrix goes with
+    the checkpoints and that an update has samples enough, take the folder of results, find the other environment of an
+    A/B run."""
     wiring = session.config.stash[WIRING]
+    wiring.select(need for item in session.items for need in _needs(item))
     controls = not is_worker(session.config)  # an error in a process of pytest-xdist makes it start another
     try:
-        if controls:
-            wiring.check_fit()
-        if session.config.option.collectonly:
-            return
-        if wiring.needs and controls:
-            wiring.claim_results()
-        wiring.open_against()
-        wiring.look_at_machines()
-        wiring.foresee()
+        with wiring.start.restored():
+            if controls:
+                wiring.check_fit()
+            if not session.config.option.collectonly:
+                _prepare(wiring, controls=controls)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _prepare(wiring: Wiring, *, controls: bool) -> None:
+    if wiring.needs and controls:
+        wiring.claim_results()
+    wiring.open_against()
+    wiring.look_at_machines()
+    wiring.foresee()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -150,6 +160,15 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
             raise pytest.UsageError(str(error)) from None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take from a process of pytest-xdist what it left out, and its notes."""
+    wiring, outcome = node.config.stash[WIRING], node.config.stash[OUTCOME]
+    if shared := getattr(node, "workeroutput", {}).get("quantgate"):  # none of one that crashed
+        wiring.skipped.update(shared["skipped"])
+        outcome.notes += [(cell, note) for cell, note in shared["notes"]]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """Send the verdicts with the report of the teardown phase, across the processes of pytest-xdist too."""
@@ -158,19 +177,25 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
         judged = item.stash[case.JUDGED]
         report.quantgate = [v.model_dump(mode="json") for v in judged.verdicts]
         report.quantgate_environment = judged.environment
-    report.quantgate_case = bool(item.get_closest_marker("quantgate"))
+    report.quantgate_case = CASE in getattr(item, "fixturenames", ())
     return report
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write accepted baselines, then set the exit status."""
-    wiring, outcome = session.config.stash[WIRING], session.config.stash[OUTCOME]
-    if is_worker(session.config) or session.config.option.collectonly:
+    config: Any = session.config
+    wiring, outcome = config.stash[WIRING], config.stash[OUTCOME]
+    if config.option.collectonly:
+        return
+    if is_worker(config):
+        shared = {"skipped": wiring.skipped, "notes": list(notes_of(wiring))}
+        config.workeroutput["quantgate"] = shared
         return
     try:
         if wiring.options.update_baselines and wiring.needs and exitstatus in (0, 1):
-            outcome.updates = finish.update_baselines(wiring, outcome)
+            with wiring.start.restored():
+                outcome.updates = finish.update_baselines(wiring, outcome)
     except Exception as error:
         outcome.updates = [unexpected(error)]
     session.exitstatus = outcome.exit_status = finish.exit_status(wiring, outcome, int(exitstatus))
@@ -186,12 +211,11 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     if config.option.collectonly or is_worker(config):
         return
     if outcome.verdicts:
-        with _unforeseen(terminalreporter, outcome):
+        with _unforeseen(terminalreporter, outcome), wiring.start.restored():
             finish.summarize(wiring, outcome, terminalreporter, int(exitstatus))
         return
-    for folder, what in ((wiring.options.report, "report"), (wiring.options.history, "run")):
-        if folder is not None:
-            terminalreporter.write_line(f"{folder}: no {what} was written, since no gate was judged")
+    for line in finish.nothing_judged(wiring, outcome):
+        terminalreporter.write_line(line)
 
 
 @contextmanager
@@ -206,12 +230,14 @@ def _unforeseen(reporter: Any, outcome: finish.Outcome) -> Iterator[None]:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Name the tier and what it is compared with."""
-    wiring = config.stash[WIRING]
+    wiring, file = config.stash[WIRING], config.stash.get(MATRIX_FILE, None)
     against = wiring.options.against
+    both = wiring.options.matrix is None and file is not None and unread_table(file)
     return (
         f"quantgate {__version__}: tier {wiring.options.tier} of {wiring.matrix.path.name}, "
         f"{len(wiring.cells)} cells, {wiring.threads} threads, "
         + (f"against {against}" if against else f"baselines in {wiring.baselines}")
+        + (" (WARNING: [tool.quantgate] in pyproject.toml is not read beside it)" if both else "")
     )
 
 
@@ -220,7 +246,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     wiring = config.stash.get(WIRING, None)
     try:
         if wiring is not None:
-            wiring.close()
+            with wiring.start.restored():
+                wiring.close()
     except Exception as error:
         print(unexpected(error), file=sys.stderr)
 

@@ -49,8 +49,15 @@ def _value(metavar: str, text: str, **attributes: Any) -> Any:
     return field(metadata={"help": text, "metavar": metavar, **attributes})
 
 
+def _named(text: str) -> Path:
+    """Return a path that an option names. An empty one, of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("names nothing: give a path, or leave the option out")
+    return Path(text)
+
+
 def _path(metavar: str, text: str) -> Any:
-    return _value(metavar, text, type=Path)
+    return _value(metavar, text, type=_named)
 
 
 @dataclass(frozen=True)
@@ -225,13 +232,14 @@ class Options:
     def check_parallel(self, spread_by: str) -> None:
         """Refuse what cannot be combined with the processes of pytest-xdist. spread_by: the options that ask for them.
         Raises InputError."""
+        without = "; -n 0 ends what addopts of an ini file says" if spread_by == "-n" else ""
         reasons = {
             "update_baselines": "one process writes baselines",
             "against": "its processes take turns",
             "executor": "Ray spreads the cells",
             "profile": "times of parallel processes do not add up to the wall time",
         }
-        self._refuse_with(spread_by, reasons)
+        self._refuse_with(spread_by, {name: f"{why}{without}" for name, why in reasons.items()})
 
     def _refuse_with(self, partner: str, reasons: Mapping[str, str]) -> None:
         """Raise InputError for an option that cannot be combined with `partner`. reasons: by the option's name."""

@@ -18,7 +18,7 @@ from quantgate.config.matrix import Cell, Matrix
 from quantgate.config.resources import lacking
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import AssetError, InputError
-from quantgate.files import path_problem
+from quantgate.files import path_problem, writable
 from quantgate.jobs import Spent
 from quantgate.judge.compare import Rules
 from quantgate.judge.sensitivity import gate_level
@@ -31,6 +31,7 @@ from quantgate.paths import cache_dir
 from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
+from quantgate.plugin.start import Start
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun
 from quantgate.run.bench import Bench
@@ -57,6 +58,7 @@ class Wiring:
     def __init__(self, config: pytest.Config, options: Options) -> None:
         self.options = options
         self.begin = time.monotonic()
+        self.start = Start()
         file = config.stash.get(MATRIX_FILE, None)
         self.root = file.parent if file else config.rootpath
         self.matrix: Matrix = load_matrix(options.matrix or file)
@@ -168,9 +170,12 @@ class Wiring:
 
     def foresee(self) -> None:
         """Say before an update what its samples will be too few for. Raises InputError for gates that could never turn
-        red."""
+        red, and for a folder that cannot be written."""
         if not self.options.update_baselines:
             return
+        if not writable(self.baselines):
+            remedy = f"name a folder that can be written with {self.options.flag('baselines')}=DIR"
+            raise InputError(f"{self.baselines}: no baseline can be written there: {remedy}")
         void, narrow = foreseen(self._all_needs, self.cells.values(), self.tier, self.tolerances)
         if void:
             lines = [f"{text}; as it is, this gate can never fail" for text in void]

@@ -136,10 +136,11 @@ def test_a_text_that_nobody_knows(project: Project) -> None:
         (["--mixed-nodes"], ["--mixed-nodes has no effect without --executor"]),
         (["--pairs", "4"], ["--pairs has no effect without --against"]),
         (["--pairs", "0"], ["--pairs 0: must be 2 or more"]),
+        (["--baselines="], ["argument --baselines: names nothing: give a path, or leave the option out"]),
         (["--update-baselines", "--reason", " "], ["--update-baselines needs --reason"]),
         (
             ["--update-baselines", "--reason", "why", "-n", "2"],
-            ["--update-baselines cannot be combined with -n"],
+            ["--update-baselines cannot be combined with -n: one process writes baselines; -n 0 ends"],
         ),
     ],
     ids=lambda value: value[0].lstrip("-") if value[0].startswith("-") else "",
@@ -235,7 +236,7 @@ def assert_damaged(project: Project, *words: str) -> None:
 def test_a_corrupted_baseline(baselined: Project) -> None:
     path = baseline_path(baselined.baselines, Q4, "smoke")
     path.write_text(path.read_text().replace("[metrics]", "<<<<<<< HEAD\n[metrics]"))
-    assert_damaged(baselined, f"{path}: corrupted", f"git checkout -- {path}")
+    assert_damaged(baselined, f"{path}: corrupted", f"git checkout --ours -- {path}")
 
 
 def test_a_truncated_baseline(baselined: Project) -> None:

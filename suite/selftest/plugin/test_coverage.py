@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from quantgate.judge.coverage import Coverage, coverage
 from quantgate.machine.environment import MEASURING, code_hash
-from quantgate.plugin.finish import in_common
+from quantgate.plugin.info import in_common
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from quantgate.paths import FIXTURES, IMPORT_ROOT
-from quantgate.plugin.entry import matrix_file
+from quantgate.plugin.entry import matrix_file, unread_table
 
 from selftest.forked import start
 from selftest.tiny import TEXT
@@ -189,6 +189,25 @@ def test_a_matrix_in_the_root_of_a_checkout_is_taken_by_its_cases(tmp_path: Path
     assert collected(tmp_path) == [f"suite/test_perplexity.py::test_perplexity[{cell}]" for cell in CELLS]
 
 
+def test_settings_of_a_repository(repository: Path) -> None:
+    """Its ini file may lie in another folder, and make what is not measured an error; a mark may have our name."""
+    write(
+        repository / "quantgate.toml",
+        MATRIX.replace(', "mine/kbit/ours"', "") + "divergence = { text = 'boolq' }\n",
+    )
+    write(repository / "ci" / "pytest.ini", f"{INI}    empty_parameter_set_mark = fail_at_collect\n")
+    write(
+        repository / "tests" / "test_ours.py",
+        "import pytest\n\n@pytest.mark.quantgate\ndef test_it(): pass\n",
+    )
+    cases = collected(repository, "-c", "ci/pytest.ini", "tests", "quantgate.toml")
+    assert [case.rpartition("/")[2] for case in cases] == [
+        "test_ours.py::test_it",
+        *(case.rpartition("/")[2] for case in THEIRS),
+        PERPLEXITY.format(CELLS[0]).rpartition("/")[2],
+    ]
+
+
 def test_the_matrix_may_be_a_table_of_pyproject(repository: Path) -> None:
     table = MATRIX.replace("\n[", "\n[tool.quantgate.")
     write(repository / "pyproject.toml", f"[project]\nname = 'theirs'\n{table}")
@@ -210,6 +229,13 @@ def test_the_nearest_matrix_up_to_the_root_counts(tmp_path: Path) -> None:
     write(inner / "quantgate.toml", "")
     assert matrix_file(inner, root) == inner / "quantgate.toml"
     assert matrix_file(root, root) == matrix_file(Path("/elsewhere"), root) == root / "pyproject.toml"
+    assert matrix_file(inner, root / "ci") is None
+    assert matrix_file(inner, root / "ci", elsewhere=True) == inner / "quantgate.toml", (
+        "pytest -c ci/pytest.ini"
+    )
+    assert unread_table(root / "quantgate.toml")
+    assert not unread_table(root / "pyproject.toml")
+    assert not unread_table(inner / "quantgate.toml")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,98 @@
+"""The gate beside other people's fixtures, plugins and settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from quantgate.plugin.cases import case_module
+from quantgate.plugin.finish import Outcome
+from quantgate.records import Status
+
+from selftest.plugin.runs import F16, Q4, statuses
+from selftest.project import Project, Result
+
+EVERYWHERE = """
+import os, pytest
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+
+def pytest_terminal_summary():
+    os.chdir("/")  # as a test that forgets to go back
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session):
+    yield
+    session.testsfailed += 1  # as pytest-cov, where too few lines were run
+    return True
+"""
+LATE = """
+import pytest
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items):
+    yield
+    items[:] = [item for item in items if item.nodeid.endswith("test_tokenizer[tiny/llamacpp/F16]")]  # as --lf
+"""
+
+
+def beside(project: Project, plugin: str, *arguments: str) -> Result:
+    """A run with a plugin of somebody else."""
+    (project.folder / "theirs.py").write_text(plugin)
+    path = f"{project.folder}:{project.environment['PYTHONPATH']}"
+    return project.run("-p", "theirs", *arguments, PYTHONPATH=path)
+
+
+def test_fixtures_that_change_folder_and_variables_of_all_tests(baselined: Project) -> None:
+    """Cases are measured where pytest was started, and judged by the baselines there. A failure that is no case's has
+    pytest's own exit status."""
+    named = ("--matrix", "matrix.toml", "--baselines", "baselines", "--report", "report")
+    result = beside(baselined, EVERYWHERE, "--reuse", "-m", "tokenizer", *named)
+    assert statuses(result, F16, Q4) == {Status.PASS}, result.output
+    assert result.processes == []
+    assert result.status == 1
+
+
+def test_what_another_plugin_deselects_last_is_not_measured(project: Project) -> None:
+    project.write()
+    result = beside(project, LATE)
+    assert result.status == 0, result.output
+    assert result.processes == [F16]
+    assert project.measurement(F16).requests == ["tokenizer"]
+
+
+def test_a_run_whose_cells_are_all_left_out_says_why_and_has_judged_nothing(project: Project) -> None:
+    """In processes of pytest-xdist, too: the one that ends the run has collected nothing."""
+    project.matrix["models"]["tiny"]["resources"] = {"llamacpp/*": {"memory": 1e9}}
+    for processes in ("0", "1"):
+        result = project.run("-n", processes, "--min-judged=0.1")
+        assert result.status == 14, result.output
+        assert f"skipped: {F16}, {Q4}: needs 1e+09 GB of memory; this machine has" in result.output
+        assert "no gate was judged: fewer than --min-judged 0.1" in result.output
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "failed", "foreign"),
+    [
+        ("suite/test_perplexity.py::test_perplexity[m/b/s]", 1, 0),
+        ("quantgate.toml::test_decode[m/b/s]", 1, 0),
+        ("tests/test_theirs.py::test_perplexity", 0, 1),
+    ],
+)
+def test_a_crash_of_a_process_of_xdist_is_a_failure_of_its_test(
+    nodeid: str, failed: int, foreign: int
+) -> None:
+    outcome = Outcome()
+    file = nodeid.partition("::")[0]
+    crash = pytest.TestReport(nodeid, (file, None, file), {}, "failed", "worker 'gw0' crashed", "???")  # type: ignore[arg-type]
+    outcome.pytest_runtest_logreport(crash)
+    assert (len(outcome.failed), outcome.foreign_failures) == (failed, foreign)
+
+
+def test_cases_have_a_file_which_fixtures_ask_for() -> None:
+    """`Path(request.module.__file__).parent`."""
+    assert Path(str(case_module().__file__)).is_file()
