@@ -3,14 +3,16 @@
 A gate is a metric that has a tolerance, and each reproduction of one. A metric that is only recorded is none, nor is an
 absolute timing without a named machine. A gate is judged where its verdict says something about the model: `pass`,
 `improvement`, `regression`, `changed`, and an `error` of an absolute gate. `inconclusive`, `no baseline`,
-`not comparable` and other errors say nothing about it.
+`not comparable` and other errors say nothing about it. A case whose cell is left out (its library is missing, the
+machine too small) counts as one gate that is not judged, as a case that meets an error does.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from quantgate.records import MOVED, Status, Verdict
 
@@ -41,8 +43,8 @@ class Coverage:
         return f"{text}; not judged: {', '.join(reasons)}" if reasons else text
 
 
-def coverage(verdicts: Iterable[Verdict]) -> Coverage:
-    """Count the gates among the verdicts of a run."""
+def coverage(verdicts: Iterable[Verdict], left_out: Mapping[str, int] = MappingProxyType({})) -> Coverage:
+    """Count the gates of a run. left_out: by metric group, the cases of cells that were left out."""
     gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):
@@ -53,4 +55,10 @@ def coverage(verdicts: Iterable[Verdict]) -> Coverage:
             reason += f", {verdict.text.partition(':')[0]}"  # the condition: `kernels differs`
         others.setdefault(reason, Counter())[verdict.metric.partition("/")[0]] += 1
     judged = len(gates) - sum(counter.total() for counter in others.values())
-    return Coverage(len(gates), judged, {why: dict(groups.most_common()) for why, groups in others.items()})
+    if skipped := Counter(left_out):
+        others["skipped"] = skipped
+    return Coverage(
+        len(gates) + skipped.total(),
+        judged,
+        {why: dict(groups.most_common()) for why, groups in others.items()},
+    )

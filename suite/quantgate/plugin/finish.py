@@ -95,9 +95,8 @@ def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
         if any(isinstance(one, QuantgateError) for one in outcome.updates):
             refused = {v.status for v in outcome.verdicts} & {Status.REGRESSION, Status.DRIFT}
             return EXIT[worst(refused) if refused else Status.ERROR]
-        gates, least = coverage(outcome.verdicts), wiring.options.min_judged
-        share = 0.0 if wiring.skipped and not gates.gates else gates.share
-        return FEW_JUDGED if least is not None and share < least else 0
+        gates, least = coverage(outcome.verdicts, wiring.left_out), wiring.options.min_judged
+        return FEW_JUDGED if least is not None and gates.share < least else 0
     verdicts = (v for case in outcome.failed for v in outcome.cases.get(case, []) if not v.by_machine)
     statuses = {v.status for v in verdicts} & failing(wiring.options)
     if not all(case in outcome.cases for case in outcome.failed):

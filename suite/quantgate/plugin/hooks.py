@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -166,6 +167,7 @@ def pytest_testnodedown(node: Any) -> None:
     wiring, outcome = node.config.stash[WIRING], node.config.stash[OUTCOME]
     if shared := getattr(node, "workeroutput", {}).get("quantgate"):  # none of one that crashed
         wiring.skipped.update(shared["skipped"])
+        wiring.left_out = Counter(shared["left_out"])  # each process has collected all cases
         outcome.notes += [(cell, note) for cell, note in shared["notes"]]
 
 
@@ -189,7 +191,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if config.option.collectonly:
         return
     if is_worker(config):
-        shared = {"skipped": wiring.skipped, "notes": list(notes_of(wiring))}
+        skipped, left_out = wiring.skipped, dict(wiring.left_out)
+        shared = {"skipped": skipped, "left_out": left_out, "notes": list(notes_of(wiring))}
         config.workeroutput["quantgate"] = shared
         return
     try:

@@ -24,7 +24,7 @@ FORMAT = 1
 def to_json(verdicts: list[Verdict], info: RunInfo) -> str:
     """Return the report as JSON, to count, plot or compare runs."""
     first, others = leading(verdicts, info.bits)
-    gates = coverage(verdicts)
+    gates = coverage(verdicts, info.left_out)
     report = {
         "format": FORMAT,
         "outcome": outcome(verdicts, info),  # the run in one sentence

@@ -136,7 +136,7 @@ def counts_text(verdicts: list[Verdict]) -> str:
 
 def judged_text(verdicts: list[Verdict], info: RunInfo) -> str:
     """Return how many gates were judged: `171 of 193 gates judged; not judged: 12 inconclusive (throughput 8)`."""
-    gates, least = coverage(verdicts), info.min_judged
+    gates, least = coverage(verdicts, info.left_out), info.min_judged
     few = least is not None and gates.share < least
     return f"{gates.text}: fewer than --min-judged {least:g}" if few else gates.text
 

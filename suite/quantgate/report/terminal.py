@@ -82,7 +82,7 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
         parts += [Text(), _lines(f"{begin}{', '.join(cells)}: {text}", width, style="dim")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
     last = _lines(_unbroken(summary.counts_text(verdicts).split(", ")), width, style=style)
-    gates = coverage(verdicts)
+    gates = coverage(verdicts, info.left_out)
     judged = _lines(
         summary.judged_text(verdicts, info), width, style="" if gates.judged == gates.gates else "yellow"
     )

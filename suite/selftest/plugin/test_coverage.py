@@ -56,6 +56,13 @@ def test_all_judged() -> None:
     assert coverage([]).share == 1.0
 
 
+def test_a_case_of_a_cell_that_was_left_out_is_not_judged() -> None:
+    seen = coverage([verdict("perplexity", Status.PASS)], {"perplexity": 2, "memory": 1})
+    assert (seen.gates, seen.judged) == (4, 1)
+    assert seen.text == "1 of 4 gates judged; not judged: 3 skipped (perplexity 2, memory 1)"
+    assert coverage([], {"memory": 1}).share == 0.0
+
+
 # --- whole runs ---------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -42,9 +43,10 @@ def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project,
 
 def test_a_cell_that_takes_more_than_this_machine_has_is_skipped_at_once(baselined: Project) -> None:
     baselined.matrix["models"]["tiny"]["resources"] = {"llamacpp/Q4_K_M": {"memory": 1e9}}
-    result = baselined.run("--reuse")
+    result = baselined.run("--reuse", "--min-judged=0.5")
     assert result.status == 0, result.output
     assert {outcome for case, outcome in result.cases.items() if Q4 in case} == {"skipped"}
+    assert re.search(r"gates judged; not judged: (\d inconclusive .*, )?3 skipped \(", result.output)
     assert {v.status for v in result.verdicts} == {Status.PASS}
     assert "needs 1e+09 GB of memory; this machine has" in result.output
 
