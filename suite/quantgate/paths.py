@@ -29,8 +29,18 @@ RESULTS = Path(".quantgate")
 
 def cache_dir() -> Path:
     """Return the cache: `QUANTGATE_CACHE`, or the user's cache folder of this system."""
-    chosen = os.environ.get("QUANTGATE_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else user_cache_path("quantgate")
+    return _cache().absolute()
+
+
+def lacks_home() -> bool:
+    """Return whether the cache is to lie in a home folder that cannot be told: an unknown user, no HOME."""
+    return str(_cache()).startswith("~")
+
+
+def _cache() -> Path:
+    if chosen := os.environ.get("QUANTGATE_CACHE"):
+        return Path(os.path.expanduser(chosen))  # noqa: PTH111 - Path's raises where there is no home
+    return user_cache_path("quantgate")
 
 
 def import_root() -> Path:

@@ -28,7 +28,7 @@ from quantgate.machine.environment import Environment, cuda_devices, machine
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.measure.groups import group_name, group_of
-from quantgate.paths import cache_dir
+from quantgate.paths import cache_dir, lacks_home
 from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
 from quantgate.plugin.screen import Screen
@@ -109,6 +109,10 @@ class Wiring:
             raise InputError(
                 f"{options.flag('text')} cannot be combined with tier {options.tier}, which compares several texts "
                 f"({comparing[0]}): remove it"
+            )
+        if lacks_home():
+            raise InputError(
+                "the cache would lie in your home folder, and this user has none: set QUANTGATE_CACHE"
             )
         for path in (cache_dir(), self.results, self.root):
             if problem := path_problem(path):

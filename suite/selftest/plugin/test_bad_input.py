@@ -149,6 +149,12 @@ def test_options_that_make_no_sense(project: Project, arguments: list[str], word
     assert_usage_error(project.run(*arguments), *words)
 
 
+def test_a_cache_in_the_home_of_nobody(project: Project) -> None:
+    project.write()
+    result = project.run(QUANTGATE_CACHE="~nobody-of-this-name/cache")
+    assert_usage_error(result, "this user has none: set QUANTGATE_CACHE")
+
+
 def test_a_folder_that_is_a_file(project: Project) -> None:
     project.write()
     result = project.run("--baselines", str(project.text))
