@@ -57,13 +57,14 @@ Facts = dict[str, Scalar]
 
 
 def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the variables that are set and compute, by name. environ: in place of this process's.
+    """Return the variables that are set and compute, by name. environ: in place of this process's. Bytes that are no
+    UTF-8 are written out, since records are text.
 
     OMP_NUM_THREADS is not among them: `quantgate.processes.server` sets it, and a measurement records it as `threads`.
     """
     environ = os.environ if environ is None else environ
     return {
-        name: environ[name]
+        name: environ[name].encode(errors="backslashreplace").decode()
         for name in sorted(environ)
         if name != "OMP_NUM_THREADS"
         and _COMPUTING.fullmatch(name)

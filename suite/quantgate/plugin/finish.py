@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from quantgate.plugin.cases import metric_groups_of
 from quantgate.plugin.info import run_info
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict, worst
+from quantgate.report import RunInfo
 from quantgate.report.files import append_job_summary, write_report
 from quantgate.report.findings import FAILED, brief, leading
 from quantgate.report.markdown import to_markdown
@@ -63,6 +65,8 @@ class Outcome:
     """Failed tests that are no cases of the gate."""
     exit_status: int | None = None
     """None until the run has ended."""
+    reported: bool = False
+    """Whether its reports are written."""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Take the verdicts of a case from its report."""
@@ -171,7 +175,7 @@ def shorten_failures(wiring: Wiring, outcome: Outcome, reports: list[Any]) -> No
 
 
 def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> None:
-    """Write summary and reports: terminal, --quantgate-report, GitHub's job summary. status: pytest's own."""
+    """Write the summary on the terminal, and the reports. status: pytest's own."""
     from rich.console import Console
 
     from quantgate.report.profile import render_profile
@@ -198,23 +202,42 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
             f"except {wiring.baselines} there, or another checkout cannot judge by them",
             style="yellow", markup=False, soft_wrap=True,
         )  # fmt: skip
-    try:
-        if options.history is not None:
-            path, _ = history.append(options.history, outcome.verdicts, info)
-            console.print(f"wrote {path}", markup=False, soft_wrap=True)
-    except InputError as error:  # the reports are written all the same
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-    try:
-        if options.report is not None:
-            for path in write_report(options.report, outcome.verdicts, info):
-                console.print(f"wrote {path}", markup=False, soft_wrap=True)
-        if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            append_job_summary(Path(job_summary), to_markdown(outcome.verdicts, info))
-    except InputError as error:  # the run stays what it is
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
+    for text in write_reports(wiring, outcome, info):
+        style = "" if text.startswith("wrote ") else "red"
+        console.print(text, style=style, markup=False, soft_wrap=True)
     if options.profile:
         since_start = time.time() - float(psutil.Process().create_time())
         render_profile(wiring.spent, outcome.case_seconds, since_start, console)
+
+
+def write_reports(wiring: Wiring, outcome: Outcome, info: RunInfo) -> Iterator[str]:
+    """Write what is kept of a run: its file of the history, --quantgate-report, GitHub's job summary. Yield what was
+    written, and what could not be: the run stays what it is."""
+    options, verdicts = wiring.options, outcome.verdicts
+    outcome.reported = True
+    try:
+        if options.history is not None:
+            path, _ = history.append(options.history, verdicts, info)
+            yield f"wrote {path}"
+    except InputError as error:  # the reports are written all the same
+        yield str(error)
+    try:
+        if options.report is not None:
+            for path in write_report(options.report, verdicts, info):
+                yield f"wrote {path}"
+        if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            append_job_summary(Path(job_summary), to_markdown(verdicts, info))
+    except InputError as error:
+        yield str(error)
+
+
+def write_unsaid(wiring: Wiring, outcome: Outcome) -> None:
+    """Write the reports of a run that ends without a summary: after an internal error, or where pytest has no terminal
+    (`-p no:terminal`)."""
+    if outcome.verdicts and outcome.exit_status is not None and not outcome.reported:
+        for text in write_reports(wiring, outcome, run_info(wiring, outcome, outcome.exit_status)):
+            if not text.startswith("wrote "):
+                print(text, file=sys.stderr)
 
 
 def nothing_judged(wiring: Wiring, outcome: Outcome) -> Iterator[str]:

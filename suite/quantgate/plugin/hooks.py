@@ -250,7 +250,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     try:
         if wiring is not None:
             with wiring.start.restored():
-                wiring.close()
+                try:
+                    finish.write_unsaid(wiring, config.stash[OUTCOME])
+                finally:
+                    wiring.close()
     except Exception as error:
         print(unexpected(error), file=sys.stderr)
 

@@ -57,6 +57,13 @@ def test_fixtures_that_change_folder_and_variables_of_all_tests(baselined: Proje
     assert result.status == 1
 
 
+def test_without_a_terminal_the_reports_are_written_all_the_same(baselined: Project) -> None:
+    result = baselined.run("--reuse", "-m", "tokenizer", "-p", "no:terminal")
+    assert result.status == 0
+    assert statuses(result, F16, Q4) == {Status.PASS}
+    assert "wrote" not in result.output
+
+
 def test_what_another_plugin_deselects_last_is_not_measured(project: Project) -> None:
     project.write()
     result = beside(project, LATE)
