@@ -57,6 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
     _register_marks(config, {*metric_groups(), *(m for c in wiring.cells.values() for m in c.marks)})
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Take the variables that the repository's conftest.py files have set for the session."""
+    session.config.stash[WIRING].start.take_variables()
+
+
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
     """Collect nothing for a metric that the tier does not measure."""
     request = request_of(obj)

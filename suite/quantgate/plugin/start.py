@@ -9,10 +9,14 @@ from pathlib import Path
 
 
 class Start:
-    """The folder and the variables of this process at the time when it is made."""
+    """The folder of this process when it is made, and the variables of that time, or of the last `take_variables`."""
 
     def __init__(self) -> None:
         self._folder = Path.cwd()
+        self.take_variables()
+
+    def take_variables(self) -> None:
+        """Take the variables as they are now."""
         self._variables = dict(os.environ)
 
     @contextmanager

@@ -183,6 +183,10 @@ def test_keys_are_in_no_record() -> None:
     assert variables({"LLAMA_ARG_N_TOKENS_MAX": "3", "NVIDIA_KEYS_IN_USE": "1"}), "and what looks like one is"
 
 
+def test_bytes_that_are_no_text_are_written_out() -> None:
+    assert variables({"LD_PRELOAD": "/opt/\udce9.so"}) == {"LD_PRELOAD": "/opt/\\udce9.so"}
+
+
 def test_a_variable_is_named_and_the_other_tolerance_holds() -> None:
     old, new = {"torch": "2"}, {"torch": "2", "MKL_CBWR": "COMPATIBLE"}
     (line,) = changed_environment(old, new)
