@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import psutil
-
 from quantgate.backends.methods import METHODS
 from quantgate.backends.spec import backends
 from quantgate.checkpoint.checks import describe, is_same_bitsandbytes
@@ -15,6 +13,7 @@ from quantgate.config.sentences import allowed
 from quantgate.errors import AssetError
 from quantgate.init.facts import Facts
 from quantgate.machine.environment import cuda_devices
+from quantgate.machine.quota import memory_bytes
 
 FOLDER = ("transformers/fp32", "bitsandbytes/int8", "bitsandbytes/nf4")
 GGUF = ("llamacpp/F16", "llamacpp/Q8_0", "llamacpp/Q4_K_M")
@@ -92,7 +91,7 @@ def _unfit(scheme: Scheme, facts: Facts) -> str:
         return ""
     if scheme.scheme_options.get("load_in_4bit") and facts.width % BLOCK:
         return f"needs rows of a multiple of {BLOCK} weights on a CPU, the model's are multiples of {facts.width}"
-    size, memory = facts.parameters * (scheme.bits or 0) / 8, psutil.virtual_memory().total
+    size, memory = facts.parameters * (scheme.bits or 0) / 8, memory_bytes()
     if size <= memory:
         return ""
     return f"needs {size / 1e9:,.0f} GB for its weights, this machine has {memory / 1e9:,.0f}"

@@ -1,7 +1,8 @@
-"""The processor quota of a container: how much of the processors it may use, and how often it was paused for it.
+"""The quotas of a container: how much of the processors it may use, how often it was paused for it, and how much of the
+memory.
 
-Version 2: `cpu.max` ("50000 100000": 50 ms of each 100 ms). Version 1: `cpu.cfs_quota_us` (-1: none) and
-`cpu.cfs_period_us`. A group is bound by the quotas of all groups above it as well.
+Version 2: `cpu.max` ("50000 100000": 50 ms of each 100 ms), `memory.max`. Version 1: `cpu.cfs_quota_us` (-1: none) and
+`cpu.cfs_period_us`, `memory.limit_in_bytes`. A group is bound by the quotas of all groups above it as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 GROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -49,10 +52,19 @@ def paused() -> Paused | None:
     return Paused(times, seconds) if quotas else None
 
 
+def memory_bytes() -> int:
+    """Return the memory that this process may use: that of the machine, or less of it."""
+    limits: list[int] = [psutil.virtual_memory().total]
+    for folder in _folders("memory"):
+        limit = _read(folder / "memory.max") or _read(folder / "memory.limit_in_bytes")
+        limits += [int(limit)] if limit.isdecimal() else []
+    return min(limits)
+
+
 def _quotas() -> dict[Path, float]:
     """Return the groups with a quota that bind this process, and the processors' worth of time that each allows."""
     quotas = {}
-    for folder in _folders():
+    for folder in _folders("cpu"):
         quota, _, period = _read(folder / "cpu.max").partition(" ")
         if not quota:
             quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
@@ -65,16 +77,16 @@ def _quotas() -> dict[Path, float]:
     return quotas
 
 
-def _folders() -> Iterator[Path]:
-    """Yield the groups of this process that may have a quota, and all groups above them."""
+def _folders(controller: str) -> Iterator[Path]:
+    """Yield the groups of this process that may have a quota of this kind, and all groups above them."""
     for line in _read(MEMBERSHIP).splitlines():
         number, controllers, group = line.split(":", 2)
         if number == "0":
             roots = [root for root in (GROUPS, GROUPS / "unified") if (root / "cgroup.controllers").exists()]
         else:
-            names = (controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu")
-            has_cpu = "cpu" in controllers.split(",")
-            roots = [GROUPS / name for name in names if has_cpu and (GROUPS / name).is_dir()][:1]
+            names = (controllers, controller, "cpu,cpuacct", "cpuacct,cpu")
+            has_it = controller in controllers.split(",")
+            roots = [GROUPS / name for name in names if has_it and (GROUPS / name).is_dir()][:1]
         for root in roots:
             # In a container, the path may be that of the host, where only its own group is mounted.
             folder = root / group.lstrip("/")

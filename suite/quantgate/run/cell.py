@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
-
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.config.resources import Offer
 from quantgate.errors import QuantgateError
 from quantgate.machine.environment import Environment, cuda_devices
 from quantgate.machine.quota import cores as quota
-from quantgate.machine.quota import usable_cores
+from quantgate.machine.quota import memory_bytes, usable_cores
 from quantgate.measure.groups import reading_reference
 from quantgate.processes.progress import OnProgress
 from quantgate.records import Measurement
@@ -92,5 +90,5 @@ def make_supply(
 
 def here() -> Offer:
     """Return what this machine has for a cell."""
-    memory = psutil.virtual_memory().total / 1e9
-    return Offer("this machine", usable_cores(quota()), cuda_devices(), round(memory, 1))
+    memory = round(memory_bytes() / 1e9, 1)
+    return Offer("this machine", usable_cores(quota()), cuda_devices(), memory)

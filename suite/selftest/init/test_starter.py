@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from quantgate.config.matrix import Matrix
 from quantgate.config.tolerances import load_tolerances
 from quantgate.init.__main__ import main
 from quantgate.init.cells import choose
 from quantgate.init.facts import Facts
+from quantgate.machine.quota import memory_bytes
 from quantgate.paths import FIXTURES
 from quantgate.run.gates import foreseen
 from quantgate.run.inputs import load_matrix
@@ -252,7 +252,7 @@ def test_what_cannot_run_is_left_out_with_its_reason() -> None:
 
 
 def test_what_does_not_fit_into_memory_is_left_out() -> None:
-    facts = Facts(name="m", source={}, parameters=psutil.virtual_memory().total // 3)
+    facts = Facts(name="m", source={}, parameters=memory_bytes() // 3)
     chosen = choose(facts, None, load_matrix().backends)
     assert "transformers/fp32" in chosen.skipped
     assert "is compared with transformers/fp32" in chosen.skipped["bitsandbytes/nf4"]

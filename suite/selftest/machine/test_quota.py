@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from quantgate.judge import nested
 from quantgate.machine import quota
-from quantgate.machine.quota import Paused, cores, paused, usable_cores
+from quantgate.machine.quota import Paused, cores, memory_bytes, paused, usable_cores
 from quantgate.measure.watch import Counters, disturbance
 from quantgate.records import Disturbance, Metric
 
@@ -65,6 +66,22 @@ def test_in_a_container_the_path_is_that_of_the_host(groups: Path) -> None:
     member(groups, "4:cpu:/docker/abc\n")
     version_1(groups / "cpu", 200_000)
     assert cores() == 2.0
+
+
+def test_a_limit_of_memory_counts_in_both_versions(groups: Path) -> None:
+    machine = psutil.virtual_memory().total
+    member(groups, "0::/user/job\n")
+    write(groups, cgroup__controllers="cpu memory")
+    assert memory_bytes() == machine
+    write(groups / "user/job", memory__max="max")
+    assert memory_bytes() == machine
+    write(groups / "user", memory__max=str(2**28))
+    assert memory_bytes() == 2**28
+    member(groups, "5:memory:/docker/abc\n")
+    write(groups / "memory", memory__limit_in_bytes="9223372036854771712")
+    assert memory_bytes() == machine
+    write(groups / "memory/docker/abc", memory__limit_in_bytes=str(2**27))
+    assert memory_bytes() == 2**27
 
 
 @pytest.mark.parametrize("lines", ["", "0::/\n", "1:cpu:/job\n", "2:memory:/job\n"])
