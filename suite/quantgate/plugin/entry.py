@@ -29,7 +29,12 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
         if manager.has_plugin("quantgate.plugin.hooks"):
             return  # by the conftest.py of quantgate's checkout, whose cases are files
         for name in ("quantgate.plugin.cases", "quantgate.plugin.hooks"):
-            manager.import_plugin(name)
+            try:
+                manager.import_plugin(name)
+            except Exception as error:  # a traceback would end with the exit status of a regression
+                cause = f"{type(error).__name__}: {error}"
+                text = f"{file}: quantgate cannot be loaded: {cause}; `pip check` names what its installation lacks"
+                raise pytest.UsageError(text) from error
 
 
 def matrix_file(start: Path, root: Path, *, elsewhere: bool = False) -> Path | None:

@@ -208,6 +208,16 @@ def test_settings_of_a_repository(repository: Path) -> None:
     ]
 
 
+def test_an_installation_that_lacks_a_package_is_no_regression(repository: Path) -> None:
+    write(repository / "quantgate.toml", MATRIX)
+    write(repository / "psutil.py", "raise ModuleNotFoundError('not installed')\n")
+    status, _, output = run(repository, "-p", "quantgate.plugin.entry", "-p", "no:xdist")
+    assert status == 4, output
+    assert "quantgate.toml: quantgate cannot be loaded: " in output
+    assert "not installed; `pip check`" in output
+    assert "Traceback" not in output
+
+
 def test_the_matrix_may_be_a_table_of_pyproject(repository: Path) -> None:
     table = MATRIX.replace("\n[", "\n[tool.quantgate.")
     write(repository / "pyproject.toml", f"[project]\nname = 'theirs'\n{table}")
