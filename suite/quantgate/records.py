@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-FORMAT = 4
+FORMAT = 5
 """Version of the records on disk. A file with a larger one was written by a newer quantgate."""
 
 QUANTIZED_SHARE = "memory/quantized_share"

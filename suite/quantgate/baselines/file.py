@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from quantgate.baselines.baseline import Baseline
 from quantgate.baselines.raw import from_json, to_json
-from quantgate.baselines.summary import Entry, RawFile, Summary, check, origin_id, raw_name
+from quantgate.baselines.summary import Entry, RawFile, Summary, check, origin_id, raw_name, seal_of
 from quantgate.baselines.toml_file import damaged, parse_toml, write_bytes, write_toml
 from quantgate.judge.anchor import Anchor, Origin
 from quantgate.records import FORMAT, Estimate, Metric
@@ -24,7 +24,7 @@ from quantgate.records import FORMAT, Estimate, Metric
 V = TypeVar("V")
 
 OLDEST = 2
-"""The first format with the layout below; 3 adds `[other_kernels]`, 4 `[anchors]`."""
+"""The first format with the layout below; 3 adds `[other_kernels]`, 4 `[anchors]`, 5 `seal`."""
 
 
 def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline | None:
@@ -121,6 +121,7 @@ def write_file(baseline: Baseline, command: str) -> list[Path]:
         raw=files["raw"],
         raw_anchors=files.get("raw_anchors"),
     )
+    summary = summary.model_copy(update={"seal": seal_of(summary)})
     data = summary.model_dump(exclude_defaults=True)
     written = [path.with_name(file.file) for file in summary.files.values()]
     try:

@@ -12,6 +12,9 @@ from quantgate.judge.anchor import Origin
 from quantgate.judge.kernels import name_of
 from quantgate.records import Estimate, Record, Scalar, Scalars
 
+SEALED = 5
+"""The first format with a seal."""
+
 
 class RawFile(Record):
     """A file beside the summary, named by its content."""
@@ -39,6 +42,8 @@ class Summary(Record):
     created: str
     reason: str
     fingerprint: str
+    seal: str | None = None
+    """`seal_of`; None: of a format before `SEALED`."""
     metrics: dict[str, Entry]
     other_kernels: dict[str, Entry] = Field(default_factory=dict)
     """Metrics of `metrics`, measured on other kernels."""
@@ -77,6 +82,10 @@ def check(path: Path, summary: Summary) -> None:
             raise damaged(
                 path, f"{key}.file: {raw.file!r} does not match the summary's name and {key}.sha256"
             )
+    if summary.seal != (seal_of(summary) if summary.format >= SEALED else None):
+        raise damaged(
+            path, "environment or earlier: not what was written: the seal of this file is of another"
+        )
 
 
 def _problem(entry: Entry, summary: Summary, *, anchor: bool) -> str:
@@ -90,6 +99,12 @@ def _problem(entry: Entry, summary: Summary, *, anchor: bool) -> str:
     if anchor and origin_id(origin) != entry.earlier:
         return f"earlier: its origin [earlier.{entry.earlier}] is not the one that was written"
     return ""
+
+
+def seal_of(summary: Summary) -> str:
+    """Return a hash of the environments in a summary, which decide how much a value may differ. The lines of the values
+    have seals in the raw file."""
+    return hash_of([summary.environment, {key: one.model_dump() for key, one in summary.earlier.items()}])
 
 
 def origin_id(origin: Origin) -> str:

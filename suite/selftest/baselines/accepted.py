@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantgate.baselines.baseline import Baseline
 from quantgate.baselines.store import read
 from quantgate.baselines.update import plan_update, write_update
-from quantgate.records import Measurement, Metric, Status, Verdict
+from quantgate.records import FORMAT, Measurement, Metric, Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,3 +103,11 @@ def replaced(old: str, new: str) -> Callable[[Path, Path], None]:
         summary.write_text(text.replace(old, new, 1))
 
     return damage
+
+
+def in_format(summary: Path, older: int) -> None:
+    """Write a summary as an older quantgate did, from format 2 on, without a seal."""
+    text = summary.read_text()
+    assert f"\nformat = {FORMAT}\n" in text
+    text = text.replace(f"\nformat = {FORMAT}\n", f"\nformat = {older}\n")
+    summary.write_text(re.sub("\nseal = .*\n", "\n", text))

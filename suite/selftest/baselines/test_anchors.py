@@ -22,6 +22,7 @@ from selftest.baselines.accepted import (
     TIMED,
     WEIGHT_BYTES,
     existing,
+    in_format,
     measured,
     perplexity,
     tree,
@@ -245,7 +246,7 @@ def test_an_anchor_that_was_edited_by_hand_is_refused(tmp_path: Path, name: str)
 def test_a_baseline_of_the_format_before_is_its_own_anchor(tmp_path: Path) -> None:
     accept(tmp_path, of(24.8))
     path = existing(tmp_path).path
-    path.write_text(path.read_text().replace("\nformat = 4\n", "\nformat = 3\n"))
+    in_format(path, 3)
     assert existing(tmp_path).anchors == {}
     accept(tmp_path, of(24.9, day=2))
     assert anchors(existing(tmp_path)) == {"perplexity": (24.8, "2026-07-01")}

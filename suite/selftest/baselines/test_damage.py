@@ -128,6 +128,8 @@ def test_files_that_git_ignores_are_named(tmp_path: Path) -> None:
         ("n_ctx = 512", "n_ctx = 256", r"metrics\.perplexity: its line .* or its conditions are not those"),
         ("scale = 1.0", "scale = 1", r"metrics\.perplexity: its line"),
         ('better = "lower"', 'better = "higher"', "its line"),
+        ('torch = "2.13.0"', 'torch = "2.12.0"', r"environment or earlier: not what was written"),
+        ("seal = ", "# seal = ", r"environment or earlier: not what was written"),
     ],
 )
 def test_a_summary_edited_by_hand_is_damaged(tmp_path: Path, old: str, new: str, complaint: str) -> None:

@@ -11,8 +11,9 @@ from quantgate.baselines.store import read
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import plan_update, write_update
 from quantgate.errors import InputError
-from quantgate.records import Measurement, Metric
+from quantgate.records import FORMAT, Measurement, Metric
 
+from selftest.baselines.accepted import in_format
 from selftest.judge.kernels import CELL, MIDDLE, NARROW, PEAK, RATIO, TIER, WIDE, peak, ratio
 
 QUALITY = Metric(kind="exact", value=25.0, unit="", better="lower")
@@ -107,9 +108,9 @@ def test_the_file_has_a_line_for_each_value_and_reads_in_a_diff(tmp_path: Path) 
 
 def test_a_file_of_the_format_before_is_read(tmp_path: Path) -> None:
     path = run(tmp_path, on(WIDE, 1.5, "2026-01-01")).path
-    path.write_text(path.read_text().replace("\nformat = 4\n", "\nformat = 2\n"))
+    in_format(path, 2)
     result = run(tmp_path, on(MIDDLE, 1.2, "2026-01-02"))
-    assert tomllib.loads(path.read_text())["format"] == 4
+    assert tomllib.loads(path.read_text())["format"] == FORMAT
     assert result.metrics[RATIO].value == 1.5
 
 
