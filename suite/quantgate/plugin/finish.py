@@ -70,7 +70,8 @@ class Outcome:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Take the verdicts of a case from its report."""
-        if verdicts := [Verdict.model_validate(v) for v in getattr(report, "quantgate", [])]:
+        verdicts = [Verdict.model_validate(v) for v in getattr(report, "quantgate", [])]
+        if verdicts and report.nodeid not in self.cases:  # `--dist each` judges a case in each process
             self.verdicts.extend(verdicts)
             self.cases[report.nodeid] = verdicts
             if environment := report.quantgate_environment:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from quantgate.plugin.cases import case_module
 from quantgate.plugin.finish import Outcome
+from quantgate.plugin.start import Start
 from quantgate.records import Status
 
 from selftest.plugin.runs import F16, Q4, statuses
@@ -58,6 +60,21 @@ def test_fixtures_that_change_folder_and_variables_of_all_tests(baselined: Proje
     assert statuses(result, F16, Q4) == {Status.PASS}, result.output
     assert baselined.measurement(F16).environment["GGML_SELFTEST"] == "1"
     assert result.status == 1
+
+
+def test_where_tests_have_gone_is_where_they_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = Start()
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("HOME", "elsewhere")
+    with start.restored():
+        assert Path.cwd() == tmp_path
+        assert os.environ["HOME"] != "elsewhere"
+    assert os.environ["HOME"] == "elsewhere"
+    with pytest.raises(FileNotFoundError):
+        Path.cwd()
 
 
 def test_without_a_terminal_the_reports_are_written_all_the_same(baselined: Project) -> None:
