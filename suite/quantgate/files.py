@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from quantgate.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, as a UTF-16 mark begins one of them
     "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -91,6 +92,8 @@ def read_plain_text(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if raw.startswith(_POINTER):
+        raise InputError(lfs_problem(path))
     text = decoded(path, raw)
     if not text.strip():
         raise InputError(f"{path}: is empty: name a file with text")
@@ -124,6 +127,15 @@ def decoded(path: Path, raw: bytes) -> str:
 def _convert(path: Path, encoding: str) -> str:
     target = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return f"convert it by `iconv -f {encoding} -t UTF-8 {path} > {target}`"
+
+
+def lfs_problem(path: Path) -> str:
+    """Return why a file is not the one that its name says: it is what Git LFS leaves in its place until it is fetched;
+    empty: it is not that."""
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) != _POINTER:
+            return ""
+    return f"{path}: is a pointer of Git LFS, not the file itself: fetch that with `git lfs pull`"
 
 
 def leaves_folder(name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError, QuantgateError
-from quantgate.files import hash_of, write_atomic
+from quantgate.files import hash_of, lfs_problem, write_atomic
 from quantgate.locks import BusyError
 from quantgate.locks import locked as lock
 from quantgate.records import FORMAT, Record
@@ -33,6 +33,8 @@ def damaged(path: Path, problem: str) -> InputError:
     """Return the error for a file in git that is not what was written."""
     take = f"restore it with `git checkout -- {path}`"
     with suppress(OSError):
+        if pointer := lfs_problem(path):
+            return InputError(pointer)
         if re.search(rb"^<{7} ", path.read_bytes(), re.MULTILINE):
             take = (
                 f"a merge left both sides in it: take one with `git checkout --ours -- {path}`, or `--theirs`"

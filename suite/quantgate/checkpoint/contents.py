@@ -15,7 +15,7 @@ from typing import Any
 from quantgate.checkpoint.gguf_header import check_whole
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
-from quantgate.files import leaves_folder
+from quantgate.files import leaves_folder, lfs_problem
 from quantgate.words import shortened
 
 READ = (".safetensors", ".json", ".model", ".txt", ".jinja", ".tiktoken")
@@ -40,6 +40,8 @@ def contents(path: Path) -> dict[str, Path]:
     files = {str(f.relative_to(path)): f for f in _walk(path, set()) if f.suffix in READ}
     for shard in weight_files(path):
         files[str(shard.relative_to(path))] = shard
+    if problem := next(filter(None, map(lfs_problem, files.values())), ""):
+        raise AssetError(problem)
     return dict(sorted(files.items()))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from quantgate.errors import AssetError
+from quantgate.files import lfs_problem
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """struct's letters by number of the type, as GGUF numbers them."""
@@ -36,6 +37,8 @@ class Header(NamedTuple):
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """arrays: keys of arrays of numbers or strings that are read, too. Raises AssetError: is no GGUF file, or ends
     within its header."""
+    if problem := lfs_problem(path):
+        raise AssetError(problem)
     size = path.stat().st_size
     try:
         with path.open("rb") as file:

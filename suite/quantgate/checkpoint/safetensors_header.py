@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from quantgate.errors import AssetError
+from quantgate.files import lfs_problem
 
 
 class Tensor(NamedTuple):
@@ -21,6 +22,8 @@ class Tensor(NamedTuple):
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a file by name. Raises AssetError where the header cannot be read, or the file is shorter
     than the header says."""
+    if problem := lfs_problem(file):
+        raise AssetError(problem)
     size = file.stat().st_size
     try:
         with file.open("rb") as stream:

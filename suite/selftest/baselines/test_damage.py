@@ -90,6 +90,13 @@ def test_a_file_with_both_sides_of_a_merge_is_to_be_one_of_them(tmp_path: Path, 
     assert f"git checkout --ours -- {path}`, or `--theirs`, or delete it" in str(caught.value)
 
 
+def test_a_raw_file_that_git_lfs_has_not_fetched(tmp_path: Path) -> None:
+    raw = update(tmp_path, measured())[1]
+    raw.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match=r"\.json: is a pointer of Git LFS, .*`git lfs pull`$"):
+        read(tmp_path, CELL, TIER)
+
+
 def test_line_ends_that_git_converted_are_no_damage(tmp_path: Path) -> None:
     """`core.autocrlf = true`, of which a repository's .gitattributes may know nothing."""
     files = update(tmp_path, measured())

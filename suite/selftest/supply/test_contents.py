@@ -70,6 +70,14 @@ def identity(path: Path) -> object:
     return sources.identity(Source(path=path))
 
 
+@pytest.mark.parametrize("name", ["a.safetensors", "tokenizer.json", "tokenizer.model", "x.gguf"])
+def test_what_git_lfs_has_not_fetched_is_named(folder: Path, name: str) -> None:
+    file = folder / name
+    file.write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 132735\n")
+    with pytest.raises(AssetError, match=rf"{name}: is a pointer of Git LFS.*`git lfs pull`"):
+        identity(file if file.suffix == ".gguf" else folder)
+
+
 @pytest.mark.parametrize(
     "name",
     [*SHARDS, "config.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja"],
