@@ -32,8 +32,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             try:
                 manager.import_plugin(name)
             except Exception as error:  # a traceback would end with the exit status of a regression
-                cause = f"{type(error).__name__}: {error}"
-                text = f"{file}: quantgate cannot be loaded: {cause}; `pip check` names what its installation lacks"
+                cause = error.__cause__ or error  # pytest's own says no more than which module
+                why = f"{type(cause).__name__}: {cause}"
+                text = f"{file}: quantgate cannot be loaded: {why}; `pip check` names what its installation lacks"
                 raise pytest.UsageError(text) from error
 
 

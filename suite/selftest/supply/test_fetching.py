@@ -247,9 +247,6 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("QUANTGATE_CACHE")
     assert cache_dir().is_absolute()
     assert cache_dir().name == "quantgate"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
-    assert cache_dir() == tmp_path / "cache" / "quantgate"
 
 
 def test_import_is_light() -> None:
