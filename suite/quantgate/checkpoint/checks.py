@@ -26,6 +26,12 @@ TIED = "tie_word_embeddings"
 PARTS = ("vision_config", "audio_config", "text_config")
 WITHOUT_DEFAULTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers that have no special token but those that the files name."""
+PUT_BOS = (
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+    "chameleon",
+)  # fmt: skip
+"""Vocabularies (`tokenizer.ggml.pre`) of which llama.cpp puts the beginning-of-sequence token unless a file says no, as
+in its `llama-vocab.cpp`. Files of Llama 3 and Mistral NeMo that were made before 2025 do not say."""
 BITSANDBYTES = {
     "load_in_4bit": False,
     "load_in_8bit": False,
@@ -246,11 +252,13 @@ def names_no_bos(folder: Path) -> bool:
 
 def gguf_puts_bos(values: Mapping[str, Any]) -> bool:
     """Return whether llama.cpp puts the token, by a GGUF file's header; without the key it does for SentencePiece
-    vocabularies (`llama`)."""
+    vocabularies (`llama`), and for `PUT_BOS`."""
     if "tokenizer.ggml.bos_token_id" not in values:
         return False
     puts = values.get("tokenizer.ggml.add_bos_token")
-    return bool(puts) if puts is not None else values.get("tokenizer.ggml.model") == "llama"
+    if puts is not None:
+        return bool(puts)
+    return values.get("tokenizer.ggml.model") == "llama" or values.get("tokenizer.ggml.pre") in PUT_BOS
 
 
 def bos_token(folder: Path) -> str | None:

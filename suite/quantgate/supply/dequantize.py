@@ -10,7 +10,7 @@ from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import Header, read_header
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, rewrite, whole
-from quantgate.supply.splitting import restore_splitting
+from quantgate.supply.splitting import tokenizer_of_gguf
 from quantgate.words import shortened
 
 SHOWN = 6
@@ -65,8 +65,6 @@ def _loaded(path: Path, source: Path) -> tuple[Any, Any]:
             local_files_only=True,
             output_loading_info=True,
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        restore_splitting(tokenizer, path)
     except Exception as error:
         raise AssetError(
             f"{source}: transformers cannot read this GGUF: {type(error).__name__}: {error}; name its original "
@@ -79,7 +77,7 @@ def _loaded(path: Path, source: Path) -> tuple[Any, Any]:
             f"{source}: transformers does not read all of this GGUF: {problem}; name its original safetensors as "
             "`weights` of the model"
         )
-    return model, tokenizer
+    return model, tokenizer_of_gguf(path)
 
 
 def unread(header: Header, model: Any, count: int, info: dict[str, Any]) -> str:

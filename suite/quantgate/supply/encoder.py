@@ -20,7 +20,7 @@ from quantgate.supply.chat import ends_of
 from quantgate.supply.documents import load_rows
 from quantgate.supply.fitness import check_bos
 from quantgate.supply.model_config import load_config
-from quantgate.supply.splitting import restore_splitting
+from quantgate.supply.splitting import tokenizer_of_gguf
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -37,25 +37,13 @@ class Encoder:
         import transformers
 
         transformers.utils.logging.set_verbosity_error()
-        where, gguf = (source.parent, source.name) if source.is_file() else (source, None)
-        if gguf is None:
-            load_config(source)
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
-                where, gguf_file=gguf, local_files_only=True, trust_remote_code=False
-            )
-            if gguf is not None:
-                restore_splitting(self.tokenizer, source)
-        except Exception as error:
-            raise AssetError(
-                f"{source}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
-            ) from error
+        self.tokenizer = tokenizer_of_gguf(source) if source.is_file() else _tokenizer_of_folder(source)
         self.vocabulary = len(self.tokenizer)
         bos, token = self.tokenizer.bos_token_id, self.tokenizer.bos_token
-        if gguf is None:
-            before = self._put_before() or list(put_before(source) or ())
-        else:  # llama.cpp decides by the header
+        if source.is_file():  # llama.cpp decides by the header
             before = [token] if token and gguf_puts_bos(read_header(source).values) else []
+        else:
+            before = self._put_before() or list(put_before(source) or ())
         check_bos(key, add_bos, before, token, source)
         self.bos: int | None = bos if add_bos else None
         self._source = source
@@ -97,6 +85,20 @@ class Encoder:
         if self.bos is not None:  # only before the first window, as in llama.cpp's tools
             ids, starts = [self.bos, *ids[:-1]], [0, *starts[:-1]]
         return Text(ids=ids, starts=starts, bos=self.bos, hash=hash_of([self.bos, ids]))
+
+
+def _tokenizer_of_folder(folder: Path) -> Any:
+    import transformers
+
+    load_config(folder)
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise AssetError(
+            f"{folder}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
+        ) from error
 
 
 def read_text(spec: dict[str, Any]) -> str:

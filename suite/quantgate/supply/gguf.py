@@ -30,7 +30,7 @@ from quantgate.supply.encoder import Encoder
 from quantgate.supply.gguf_config import computed_otherwise, with_old_names
 from quantgate.supply.lines import HARD_LINES
 from quantgate.supply.model_config import load_config
-from quantgate.supply.same_tokens import encoder_of_gguf
+from quantgate.supply.splitting import encoder_of_gguf
 
 SCRIPT = "convert_hf_to_gguf"
 BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"

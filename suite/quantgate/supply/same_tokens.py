@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
-from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import make_lines
 from quantgate.supply.model_config import load_config
+from quantgate.supply.splitting import encoder_of_gguf
 
 
 def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokenizer: bool) -> None:
@@ -38,18 +37,3 @@ def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokeni
         result["example"] = {"line": line[:80], "model": there, "checkpoint": here}
     with whole(output, folder=False) as work:
         work.write_text(json.dumps(result))
-
-
-def encoder_of_gguf(path: Path) -> Callable[[str], list[int]]:
-    """Return what encodes a text by llama.cpp, without special tokens. Raises AssetError."""
-    import llama_cpp
-
-    from quantgate.backends.runtime.llama_log import listening
-
-    with listening() as log:
-        try:
-            model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
-        except ValueError:
-            raise AssetError(f"{path}: llama.cpp cannot read its vocabulary: {log.cause}") from None
-    # The name of a special token stands for that token, as in the tokenizers of transformers.
-    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))

@@ -1,23 +1,78 @@
-"""Restore the pre-tokenizer of a GGUF file's tokenizer: transformers reads only its merges."""
+"""The tokenizer of a GGUF file: as transformers reads it, with the splitting that the file names, and llama.cpp's."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.errors import AssetError
+from quantgate.supply.lines import HARD_LINES
+
+DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2")
+"""Names (`tokenizer.ggml.pre`) of the splitting of GPT-2 with each digit alone, as in llama.cpp's `llama-vocab.cpp`."""
+
+
+def tokenizer_of_gguf(source: Path) -> Any:
+    """Return transformers' tokenizer of a GGUF file. Raises AssetError: it cannot read it, or reads another one than
+    llama.cpp.
+
+    The model may be of an architecture that transformers does not know, and what lies beside the file does not count:
+    transformers would prefer a `tokenizer.json` there.
+    """
+    import transformers
+
+    remedy = "name the model's original folder as its `weights`, which has the tokenizer"
+    with tempfile.TemporaryDirectory(prefix="quantgate-") as alone:
+        (Path(alone) / source.name).symlink_to(source.absolute())
+        try:
+            tokenizer: Any = transformers.PreTrainedTokenizerFast.from_pretrained(
+                alone, gguf_file=source.name, local_files_only=True
+            )
+            restore_splitting(tokenizer, source)
+        except Exception as error:
+            raise AssetError(
+                f"{source}: transformers cannot read its tokenizer ({type(error).__name__}: {error}): {remedy}"
+            ) from error
+    # Libraries differ on spaces at the beginning of a text; a text that is measured begins with none.
+    lines = [line.strip() for line in HARD_LINES if line.strip()]
+    there = encoder_of_gguf(source)
+    other = [line for line in lines if tokenizer.encode(line, add_special_tokens=False) != there(line)]
+    if other:
+        name = read_header(source).values.get("tokenizer.ggml.pre", "none")
+        raise AssetError(
+            f"{source}: transformers makes other tokens than llama.cpp of {len(other)} of {len(lines)} lines, of "
+            f"{other[0]!r} for one (tokenizer.ggml.pre: {name}): {remedy}"
+        )
+    return tokenizer
 
 
 def restore_splitting(tokenizer: Any, source: Path) -> None:
     """Give a tokenizer that transformers read from a GGUF file the splitting that the file names
-    (`tokenizer.ggml.pre`). Any other name changes nothing."""
+    (`tokenizer.ggml.pre`), where transformers gives it that of GPT-2. Any other name changes nothing."""
     from tokenizers import pre_tokenizers
 
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    splittings = {
-        "gpt-2": byte_level,
-        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level]),
-    }
-    name = read_header(source).values.get("tokenizer.ggml.pre")
-    if name in splittings:
-        tokenizer.backend_tokenizer.pre_tokenizer = splittings[name]
+    if read_header(source).values.get("tokenizer.ggml.pre") in DIGITS:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+
+
+def encoder_of_gguf(path: Path) -> Callable[[str], list[int]]:
+    """Return what encodes a text by llama.cpp, without special tokens. Raises AssetError."""
+    import llama_cpp
+
+    from quantgate.backends.runtime.llama_log import listening
+
+    with listening() as log:
+        try:
+            model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+        except ValueError:
+            raise AssetError(f"{path}: llama.cpp cannot read its vocabulary: {log.cause}") from None
+    # The name of a special token stands for that token, as in the tokenizers of transformers.
+    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))

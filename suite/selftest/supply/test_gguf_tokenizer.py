@@ -1,0 +1,96 @@
+"""The tokenizer of a GGUF file that is all there is of a model: it is llama.cpp's, or the file is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from quantgate.checkpoint.checks import gguf_puts_bos
+from quantgate.errors import AssetError, InputError
+from quantgate.supply.encoder import Encoder
+from quantgate.supply.splitting import encoder_of_gguf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from selftest.tiny import TinyModel
+
+SPACES = "in  12 or   3 lines"
+"""A text with runs of spaces before digits, on which splittings differ."""
+
+
+def vocabulary(path: Path, tiny: TinyModel, architecture: str, pre: str) -> Path:
+    """A GGUF file with the tiny model's vocabulary and no weights, which says nothing of `add_bos_token`."""
+    import gguf
+
+    table = json.loads((tiny.safetensors / "tokenizer.json").read_bytes())
+    ids: dict[str, int] = table["model"]["vocab"]
+    special = {token["content"] for token in table["added_tokens"]}
+    tokens = sorted(ids, key=lambda token: ids[token])
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in tokens]
+    )
+    writer.add_token_merges([" ".join(pair) for pair in table["model"]["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("pre", ["refact", "llama-bpe"])
+def test_the_architecture_need_not_be_one_that_transformers_knows(
+    tmp_path: Path, tiny: TinyModel, pre: str
+) -> None:
+    file = vocabulary(tmp_path / "g.gguf", tiny, "granite", pre)
+    assert Encoder(file, add_bos=False).encode(SPACES) == encoder_of_gguf(file)(SPACES)
+
+
+def test_what_lies_beside_the_file_does_not_count(tmp_path: Path, tiny: TinyModel) -> None:
+    file = vocabulary(tmp_path / "g.gguf", tiny, "llama", "refact")
+    before = Encoder(file, add_bos=False).encode(SPACES)
+    for other in tiny.safetensors.glob("*.json"):
+        shutil.copy(other, tmp_path)
+    assert Encoder(file, add_bos=False).encode(SPACES) == before
+
+
+def test_a_splitting_that_transformers_lacks_is_refused(tmp_path: Path, tiny: TinyModel) -> None:
+    file = vocabulary(tmp_path / "g.gguf", tiny, "llama", "deepseek-llm")
+    message = r"other tokens than llama\.cpp of \d+ of \d+ lines, .*deepseek-llm.*name the model's original"
+    with pytest.raises(AssetError, match=message):
+        Encoder(file, add_bos=False)
+
+
+@pytest.mark.parametrize("pre", ["llama-bpe", "tekken"])
+def test_llamacpp_puts_the_bos_of_some_vocabularies_unless_the_file_says_no(
+    tmp_path: Path, tiny: TinyModel, pre: str
+) -> None:
+    """As in files of Llama 3 that were made before 2025."""
+    import llama_cpp
+
+    file = vocabulary(tmp_path / "g.gguf", tiny, "llama", pre)
+    model = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
+    assert llama_cpp.llama_vocab_get_add_bos(model._model.vocab)
+    with pytest.raises(InputError, match="k: is missing"):
+        Encoder(file, None, "k")
+
+
+@pytest.mark.parametrize(
+    ("values", "puts"),
+    [
+        ({"model": "gpt2", "pre": "llama-bpe"}, True),
+        ({"model": "gpt2", "pre": "llama-bpe", "add_bos_token": False}, False),
+        ({"model": "gpt2", "pre": "qwen2"}, False),
+        ({"model": "llama"}, True),
+    ],
+)
+def test_what_a_header_says_of_the_bos(values: dict[str, Any], puts: bool) -> None:
+    header = {f"tokenizer.ggml.{key}": value for key, value in {**values, "bos_token_id": 0}.items()}
+    assert gguf_puts_bos(header) is puts
