@@ -24,6 +24,10 @@ CODE = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 """Suffixes of weights in formats that can run code when loaded, or that are not loaded here."""
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+NAMES_WEIGHTS = "transformers_weights"
+"""The key of a configuration that names another file with weights."""
+_RANK = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors$")
+"""What a process of a distributed run saves."""
 _PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -58,6 +62,7 @@ def weight_files(folder: Path) -> list[Path]:
         raise AssetError(_why_no_weights(folder))
     if not (folder / "config.json").is_file():
         raise AssetError(f"{folder}/config.json: no such file; copy it from where the weights come from")
+    _check_no_others(folder, shards[0])
     for shard in shards:
         read_tensors(shard)  # says what is wrong with it
     return shards
@@ -144,6 +149,24 @@ def _indexed(index: Path) -> list[Path]:
             if not shards[name].is_file():
                 raise AssetError(f"{where}: no such file: a shard is missing; fetch the checkpoint again")
     return list(shards.values())
+
+
+def _check_no_others(folder: Path, usual: Path) -> None:
+    """Raise AssetError for weights that transformers would load in place of the usual files."""
+    try:
+        named = json.loads((folder / "config.json").read_bytes()).get(NAMES_WEIGHTS)
+    except (ValueError, AttributeError, RecursionError):
+        named = None  # whoever reads it says so
+    if named is not None:
+        raise AssetError(
+            f"{folder}/config.json: {NAMES_WEIGHTS}: names {named!r} in place of {usual.name}: remove the key, and "
+            f"call the weights that shall be loaded {SINGLE}, or add {INDEX}"
+        )
+    if sharded := sorted(f.name for f in folder.iterdir() if _RANK.match(f.name)):
+        raise AssetError(
+            f"{folder}: holds a checkpoint of several processes ({sharded[0]}), which transformers loads in place of "
+            f"{usual.name}: put one of both into another folder"
+        )
 
 
 def _weight_map(index: Path) -> dict[str, Any]:

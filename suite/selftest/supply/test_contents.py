@@ -192,6 +192,14 @@ def cut(folder: Path) -> None:
         (lambda f: (f / "config.json").unlink(), "config.json: no such file"),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "is not an index of safetensors"),
         (lambda f: write_index(f, {}), "weight_map: names no tensors"),
+        (
+            lambda f: (f / "config.json").write_text('{"transformers_weights": "other.safetensors"}'),
+            r"config\.json: transformers_weights: names 'other\.safetensors' in place of .*: remove the key",
+        ),
+        (
+            lambda f: (f / "shard-00000-model-00001-of-00001.safetensors").write_bytes(b""),
+            r"model: holds a checkpoint of several processes \(shard-00000-model-.*another folder",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_folder(folder: Path, edit: Callable[[Path], object], problem: str) -> None:
