@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,22 @@ def test_the_checkpoints_sampling_defaults_are_not_applied(tokenizer: Any, backe
         assert backend.generate(ids, LIMIT, stops(tokenizer)) == written
     finally:
         defaults.repetition_penalty, defaults.suppress_tokens = before
+
+
+def test_what_is_timed_of_the_librarys_loop_is_greedy_whatever_the_checkpoint_asks_for(
+    tiny: TinyModel, tmp_path: Path
+) -> None:
+    from quantgate.backends.runtime.transformers import Transformers
+
+    folder = shutil.copytree(tiny.safetensors, tmp_path / "beams")
+    asked = {"num_beams": 3, "repetition_penalty": 2.0, "cache_implementation": "static", "eos_token_id": 0}
+    (folder / "generation_config.json").write_text(json.dumps(asked))
+    model = Transformers(folder, {"device": "cpu", "dtype": "float32"}, 1)
+    shapes = []
+    hook = model._model.model.embed_tokens.register_forward_hook(lambda m, i, o: shapes.append(o.shape[:2]))
+    model.loop([1, 2, 3], 4)
+    hook.remove()
+    assert shapes == [(1, 3), (1, 1), (1, 1), (1, 1)]
 
 
 def test_llamacpp_writes_what_its_binding_generates(tiny: TinyModel, tokenizer: Any) -> None:

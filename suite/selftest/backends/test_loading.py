@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers as library
 from quantgate.backends.runtime import bitsandbytes, kbit, transformers
+from quantgate.backends.tree import TokenSequence, build_tree
 from quantgate.errors import AssetError, InputError, MeasurementError
 from safetensors.torch import load_file, save_file
 
@@ -180,6 +181,15 @@ def test_layers_that_the_class_declares_to_leave_out_are_no_fault(tmp_path: Path
     whole = saved(tmp_path / "neox", config)
     declared = with_("gpt_neox.layers.0.attention.bias", lambda tensors: torch.ones(3, 7))
     transformers.load(changed(whole, tmp_path / "declared", declared), HERE, 1)
+
+
+def test_a_configuration_that_asks_for_tuples_changes_nothing(tied: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tied, tmp_path / "tuples")
+    table = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps({**table, "return_dict": False}))
+    tree = build_tree([TokenSequence((1, 2, 3, 4), 1)])
+    asked, plain = (transformers.load(one, HERE, 1).logits(tree) for one in (folder, tied))
+    assert (asked == plain).all()
 
 
 def gpt2() -> Any:

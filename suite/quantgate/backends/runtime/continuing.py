@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import StaticCache
+from transformers import GenerationConfig, StaticCache
 from transformers.cache_utils import Cache, QuantizedCache
 
 from quantgate.backends.base import Stops
@@ -130,15 +130,16 @@ class Continuing:
     def loop(self, ids: Sequence[int], count: int) -> None:
         prompt = self._tensor([list(ids)])
         few_bits = {"cache_implementation": "quantized", "cache_config": self._few_bits}
-        self._model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
+        # What the checkpoint's generation_config.json asks for (beams, penalties) would be timed as well.
+        self._model.generation_config = GenerationConfig(
             max_new_tokens=count,
             min_new_tokens=count,
             do_sample=False,
+            eos_token_id=self._model.generation_config.eos_token_id,
             pad_token_id=0,
             **(few_bits if self._few_bits else {}),
         )
+        self._model.generate(prompt, attention_mask=torch.ones_like(prompt))
         self._devices.wait()
 
 

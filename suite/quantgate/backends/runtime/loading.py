@@ -91,6 +91,8 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
             f"{'; '.join(_named(names, what) for what, names in wrong.items() if names)}. Fetch the checkpoint again, "
             "or correct its config.json"
         )
+    for config in (model.config, model.config.get_text_config()):
+        config.return_dict = True  # whatever config.json says: tuples have no names
     return model
 
 
