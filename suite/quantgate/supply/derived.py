@@ -86,7 +86,7 @@ class Derived:
                 self._sources.model_hash(model),
                 "F32",
                 pin.folder.name,
-                code_hash("supply/gguf.py", "supply/gguf_config.py", "checkpoint/contents.py"),
+                code_hash("supply/gguf*.py", "checkpoint/contents.py"),
                 *(here.versions[p] for p in ("torch", "transformers", "tokenizers")),
             ]
         )

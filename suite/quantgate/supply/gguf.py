@@ -27,6 +27,7 @@ from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
+from quantgate.supply.gguf_check import check_computed
 from quantgate.supply.gguf_config import computed_otherwise, with_old_names
 from quantgate.supply.lines import HARD_LINES
 from quantgate.supply.model_config import load_config
@@ -54,7 +55,7 @@ _EMBEDDINGS = (
 def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, converter: str) -> None:
     """Write an F32 GGUF of a folder with config, tokenizer and safetensors. converter: the folder of the asset.
 
-    Raises AssetError: what the converter cannot do, in its own words.
+    Raises AssetError: what the converter cannot do, in its own words; what it has made another model of.
     """
     folder = Path(safetensors)
     report("write GGUF", 0, 1)
@@ -68,6 +69,8 @@ def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, con
         identified = convert(Path(converter), folder, staged, work)
         if identified:
             check_tokenizer(work, folder)
+        report("compare GGUF", 0, 1)
+        check_computed(work, folder, BY_HAND)
 
 
 def stage(folder: Path, staged: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_converted_model_is_the_same(name: str, tiny: TinyModel, converter: st
 def test_what_llamacpp_computes_otherwise_is_refused(
     name: str, tiny: TinyModel, converter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it does compute otherwise: without the refusal the difference is large."""
+    """And it does compute otherwise: without the list the logits say so."""
     kind, options, reason = REFUSED[name]
     folder = written(tmp_path / name, tiny, kind, options)
     with pytest.raises(
@@ -232,4 +232,25 @@ def test_what_llamacpp_computes_otherwise_is_refused(
     ):
         difference(folder, converter)
     monkeypatch.setattr("quantgate.supply.gguf.computed_otherwise", lambda config: "")
-    assert difference(folder, converter) > 5 * NEAR
+    with pytest.raises(AssetError, match=COMPUTED):
+        difference(folder, converter)
+
+
+UNLISTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "relu": ("Llama", {**SMALL, "hidden_act": "relu"}),
+    "scaled": (
+        "GPT2",
+        {**OLD, "n_embd": 64, "n_positions": 512, "scale_attn_by_inverse_layer_idx": True},
+    ),
+}
+COMPUTED = (
+    r"computes another model than transformers: .* differs by [\d.]+ nats .* leave its llamacpp cells out"
+)
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_what_the_converter_leaves_out_is_seen_in_the_logits(
+    name: str, tiny: TinyModel, converter: str, tmp_path: Path
+) -> None:
+    with pytest.raises(AssetError, match=rf"{name}: llama\.cpp {COMPUTED}"):
+        difference(written(tmp_path / name, tiny, *UNLISTED[name]), converter)

@@ -136,11 +136,13 @@ def test_the_files_that_transformers_loads_are_converted(
 
 
 def test_a_head_that_differs_is_taken_as_transformers_takes_it(
-    folder: Path, make: Callable[[Path], Path]
+    folder: Path, make: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     import transformers
 
+    # No cell comes so far: loading refuses such a checkpoint, and so does the comparison of both libraries.
+    monkeypatch.setattr("quantgate.supply.gguf.check_computed", lambda *_: None)
     weights(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"] * np.float32(1.5)}))
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     assert np.array_equal(tensors(make(folder))["output.weight"], model.lm_head.weight.detach().numpy())
