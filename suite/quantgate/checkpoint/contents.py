@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from quantgate.checkpoint.gguf_header import check_whole
+from quantgate.checkpoint.gguf_kinds import check_gguf_kind
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.files import leaves_folder, lfs_problem
@@ -89,6 +90,7 @@ def gguf_parts(path: Path) -> list[Path]:
                     f"{count} parts into one folder"
                 )
     headers = [check_whole(part) for part in parts]
+    check_gguf_kind(path, headers[0].values)
     for number, (part, header) in enumerate(zip(parts, headers, strict=True)):
         placed = len(parts) == 1 or header.split_number == number
         if header.split_count == len(parts) and placed:

@@ -21,7 +21,7 @@ from quantgate.checkpoint.checks import (
 )
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
-from quantgate.checkpoint.kinds import check_architecture, check_folder
+from quantgate.checkpoint.kinds import check_folder
 from quantgate.checkpoint.nominal import FULL, commonest_type, file_type
 from quantgate.errors import AssetError
 
@@ -110,7 +110,6 @@ def _license_of_card(card: Path) -> str:
 def _of_gguf(file: Path, name: str, source: Mapping[str, str]) -> Facts:
     parts = gguf_parts(file)
     values = read_header(file).values
-    check_architecture(file, values.get("general.architecture"))
     positions = values.get(f"{values.get('general.architecture')}.context_length")
     return Facts(
         name=name,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quantgate.checkpoint.kinds import check_architecture, check_folder
+from quantgate.checkpoint.gguf_kinds import check_gguf_kind
+from quantgate.checkpoint.kinds import check_folder
 from quantgate.errors import AssetError
 from quantgate.init.__main__ import main
 
@@ -23,6 +24,8 @@ from selftest.tiny import TinyModel
         ({"architectures": ["BertForMaskedLM"]}, "architectures is BertForMaskedLM, whose head"),
         ({"model_type": "clip", "architectures": ["CLIPModel"]}, "model_type is clip, an encoder: only"),
         ({"model_type": "roberta", "is_decoder": False}, "model_type is roberta, an encoder"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "the weights are packed by MLX (4 bits), which no"),
+        ({"quantization_config": {"group_size": 64, "bits": 8}}, "the weights are packed by MLX (8 bits)"),
     ],
 )
 def test_a_folder(
@@ -74,5 +77,12 @@ def test_a_gguf(
 @pytest.mark.parametrize("name", ["clip", "nomic-bert-moe", "t5encoder"])
 def test_architectures_that_write_nothing(name: str) -> None:
     with pytest.raises(AssetError, match=f"architecture is {name}, "):
-        check_architecture(Path("m.gguf"), name)
-    check_architecture(Path("m.gguf"), "llama")
+        check_gguf_kind(Path("m.gguf"), {"general.architecture": name})
+    check_gguf_kind(Path("m.gguf"), {"general.architecture": "llama", "general.type": "model"})
+
+
+@pytest.mark.parametrize("name", ["adapter", "imatrix"])
+def test_what_lies_beside_a_model(name: str) -> None:
+    """Both have the architecture of their model."""
+    with pytest.raises(AssetError, match=f"general.type is {name}, (.* no model|a LoRA)"):
+        check_gguf_kind(Path("m.gguf"), {"general.architecture": "llama", "general.type": name})
