@@ -26,12 +26,6 @@ TIED = "tie_word_embeddings"
 PARTS = ("vision_config", "audio_config", "text_config")
 WITHOUT_DEFAULTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers that have no special token but those that the files name."""
-PUT_BOS = (
-    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
-    "chameleon",
-)  # fmt: skip
-"""Vocabularies (`tokenizer.ggml.pre`) of which llama.cpp puts the beginning-of-sequence token unless a file says no, as
-in its `llama-vocab.cpp`. Files of Llama 3 and Mistral NeMo that were made before 2025 do not say."""
 BITSANDBYTES = {
     "load_in_4bit": False,
     "load_in_8bit": False,
@@ -250,17 +244,6 @@ def names_no_bos(folder: Path) -> bool:
     return "bos_token" in config or config.get("tokenizer_class") in WITHOUT_DEFAULTS
 
 
-def gguf_puts_bos(values: Mapping[str, Any]) -> bool:
-    """Return whether llama.cpp puts the token, by a GGUF file's header; without the key it does for SentencePiece
-    vocabularies (`llama`), and for `PUT_BOS`."""
-    if "tokenizer.ggml.bos_token_id" not in values:
-        return False
-    puts = values.get("tokenizer.ggml.add_bos_token")
-    if puts is not None:
-        return bool(puts)
-    return values.get("tokenizer.ggml.model") == "llama" or values.get("tokenizer.ggml.pre") in PUT_BOS
-
-
 def bos_token(folder: Path) -> str | None:
     """The beginning-of-sequence token that the tokenizer's configuration names."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
@@ -272,15 +255,20 @@ def bos_token(folder: Path) -> str | None:
 
 
 def tokens_of(folder: Path) -> int | None:
-    """How many ids the tokenizer gives: the largest and 1; None: there is no `tokenizer.json`."""
+    """How many ids the tokenizer gives a text: the largest and 1; None: there is no `tokenizer.json`. Special tokens do
+    not count: some models have no row for one that they do not know (a picture's in Gemma 3 1B, a `[PAD]` added)."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         return None
     tokenizer = _tokenizer(path)
+    added = [token for token in tokenizer.get("added_tokens") or () if "id" in token]
+    special = {token.get("content") for token in added if token.get("special")}
     vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
-    added = (token["id"] for token in tokenizer.get("added_tokens") or () if "id" in token)
-    return 1 + int(max([*ids, *added, -1]))
+    numbered = (
+        vocabulary.items() if isinstance(vocabulary, dict) else ((t[0], n) for n, t in enumerate(vocabulary))
+    )
+    ids = [*numbered, *((token.get("content"), token["id"]) for token in added)]
+    return 1 + int(max((number for token, number in ids if token not in special), default=-1))
 
 
 @cache

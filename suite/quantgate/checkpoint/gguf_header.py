@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -15,6 +15,13 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 """struct's letters by number of the type, as GGUF numbers them."""
 _STRING, _ARRAY = 8, 9
 _COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no", "split.tensors.count")
+
+PUT_BOS = (
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+    "chameleon",
+)  # fmt: skip
+"""Vocabularies (`tokenizer.ggml.pre`) of which llama.cpp puts the beginning-of-sequence token unless a file says no, as
+in its `llama-vocab.cpp`. Files of Llama 3 and Mistral NeMo that were made before 2025 do not say."""
 
 
 class Header(NamedTuple):
@@ -70,6 +77,17 @@ def check_whole(path: Path) -> Header:
             f"{path}: is cut off: {last} ends at byte {end:,}, the file at {size:,}; fetch it again"
         )
     return header
+
+
+def gguf_puts_bos(values: Mapping[str, Any]) -> bool:
+    """Return whether llama.cpp puts the token, by a GGUF file's header; without the key it does for SentencePiece
+    vocabularies (`llama`), and for `PUT_BOS`."""
+    if "tokenizer.ggml.bos_token_id" not in values:
+        return False
+    puts = values.get("tokenizer.ggml.add_bos_token")
+    if puts is not None:
+        return bool(puts)
+    return values.get("tokenizer.ggml.model") == "llama" or values.get("tokenizer.ggml.pre") in PUT_BOS
 
 
 class _NoGgufError(Exception):

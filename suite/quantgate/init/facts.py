@@ -12,7 +12,6 @@ from typing import Any
 from quantgate.checkpoint.checks import (
     check_no_adapter,
     config_of,
-    gguf_puts_bos,
     positions_of,
     puts_bos,
     quantization_of,
@@ -20,7 +19,7 @@ from quantgate.checkpoint.checks import (
     tensors_of,
 )
 from quantgate.checkpoint.contents import gguf_parts
-from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.checkpoint.kinds import check_folder
 from quantgate.checkpoint.nominal import FULL, commonest_type, file_type
 from quantgate.errors import AssetError

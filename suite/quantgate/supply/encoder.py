@@ -10,8 +10,8 @@ import string
 from pathlib import Path
 from typing import Any
 
-from quantgate.checkpoint.checks import gguf_puts_bos, put_before
-from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.checks import put_before
+from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.checkpoint.template import with_one_bos
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, read_plain_text
@@ -38,7 +38,7 @@ class Encoder:
 
         transformers.utils.logging.set_verbosity_error()
         self.tokenizer = tokenizer_of_gguf(source) if source.is_file() else _tokenizer_of_folder(source)
-        self.vocabulary = len(self.tokenizer)
+        self.vocabulary = _ids_of_texts(self.tokenizer)
         bos, token = self.tokenizer.bos_token_id, self.tokenizer.bos_token
         if source.is_file():  # llama.cpp decides by the header
             before = [token] if token and gguf_puts_bos(read_header(source).values) else []
@@ -85,6 +85,12 @@ class Encoder:
         if self.bos is not None:  # only before the first window, as in llama.cpp's tools
             ids, starts = [self.bos, *ids[:-1]], [0, *starts[:-1]]
         return Text(ids=ids, starts=starts, bos=self.bos, hash=hash_of([self.bos, ids]))
+
+
+def _ids_of_texts(tokenizer: Any) -> int:
+    """Return the largest id of a text without special tokens, and 1: a model may have no row for one of those."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return 1 + max({*tokenizer.get_vocab().values()} - special)
 
 
 def _tokenizer_of_folder(folder: Path) -> Any:

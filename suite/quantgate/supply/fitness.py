@@ -13,13 +13,12 @@ from quantgate.checkpoint.checks import (
     check_no_adapter,
     check_quantization,
     config_of,
-    gguf_puts_bos,
     names_no_bos,
     positions_of,
     put_before,
     tokens_of,
 )
-from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.checkpoint.kinds import check_folder
 from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError

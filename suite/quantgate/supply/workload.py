@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from quantgate.checkpoint.template import template_of
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name, part
+from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name, part, tokens_in
 from quantgate.records import Record
 from quantgate.supply.chat import make_conversations, make_opening, make_prompts
 from quantgate.supply.checkpoints import Report, whole
@@ -104,6 +104,7 @@ def make_workload(
             samples += [line for line in text[: spec["characters"]].splitlines() if line.strip()]
         every = make_lines(encoder.tokenizer, samples) if lines else []
         (work / "lines.json").write_text(json.dumps([(s, encoder.encode(s)) for s in every]))
-        meta = {"vocabulary": encoder.vocabulary, "template": bool(template_of(encoder.tokenizer))}
+        largest = max(encoder.vocabulary, 1 + max(tokens_in(work), default=0))
+        meta = {"vocabulary": largest, "template": bool(template_of(encoder.tokenizer))}
         (work / "meta.json").write_text(json.dumps(meta))
         (work / MISSING).write_text(json.dumps(missing))

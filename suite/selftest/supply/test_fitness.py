@@ -16,6 +16,7 @@ from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.records import AGREEMENT, Status
 from quantgate.run.inputs import load_matrix
 from quantgate.run.plan import lengths_of
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.fitness import check_cell, check_model
 from safetensors.torch import load_file, save_file
 
@@ -34,6 +35,15 @@ def test_a_tokenizer_larger_than_the_embedding_is_told_with_both_numbers(folder:
     edit(folder / "config.json", vocab_size=500)
     with pytest.raises(AssetError, match=r"tokenizer has 512 tokens, its embedding 500 rows"):
         checked(folder)
+
+
+def test_a_special_token_without_a_row_is_no_fault_of_a_tokenizer(folder: Path) -> None:
+    """As a `[PAD]` that was added for training, or Gemma 3 1B's token for a picture."""
+    table = json.loads((folder / "tokenizer.json").read_bytes())
+    added = {**table["added_tokens"][0], "id": 512, "content": "[PAD]"}
+    edit(folder / "tokenizer.json", added_tokens=[*table["added_tokens"], added])
+    checked(folder)
+    assert tokens_of(folder) == Encoder(folder, None).vocabulary == 512
 
 
 def test_what_continues_no_text_is_refused_before_anything_is_loaded(folder: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.checkpoint.checks import gguf_puts_bos
+from quantgate.checkpoint.gguf_header import gguf_puts_bos
 from quantgate.errors import AssetError, InputError
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.splitting import encoder_of_gguf
