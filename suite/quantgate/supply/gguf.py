@@ -115,6 +115,12 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
         return True
     if not tied:
         return False
+    if not any(part in name for name in names for part in ("emb", "wte")):
+        raise AssetError(
+            f"{folder}: holds the head alone of head and embeddings, which are the same (tie_word_embeddings), and "
+            "llama.cpp's converter asks for the embeddings: load it by transformers, and save it again "
+            "(`save_pretrained`)"
+        )
     tensors = {}
     for shard in shards:
         with safe_open(shard, framework="pt") as file:

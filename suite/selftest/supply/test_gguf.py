@@ -148,6 +148,15 @@ def test_a_head_that_differs_is_taken_as_transformers_takes_it(
     assert np.array_equal(tensors(make(folder))["output.weight"], model.lm_head.weight.detach().numpy())
 
 
+def test_a_head_that_stands_for_the_embeddings_is_refused(folder: Path, make: Callable[[Path], Path]) -> None:
+    """As `save_model` of safetensors leaves it."""
+    weights(folder, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")}))
+    with pytest.raises(
+        AssetError, match=r"copy: holds the head alone of head and embeddings, .* save it again"
+    ):
+        make(folder)
+
+
 def test_a_head_that_is_missing_is_refused(folder: Path, make: Callable[[Path], Path]) -> None:
     edited(folder, lambda c, t: c.update(tie_word_embeddings=False))
     with pytest.raises(
