@@ -202,7 +202,8 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """How many positions a model was made for; None: its configuration names no limit, or positions that go on (ALiBi,
-    recurrent models, a rotary base that grows with the text)."""
+    recurrent models, a rotary base that grows with the text). YaRN multiplies those of the first training, which
+    configurations often leave in `max_position_embeddings`."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if isinstance(rope, dict) and "dynamic" in (rope.get("rope_type"), rope.get("type")):
         return None
@@ -212,6 +213,10 @@ def positions_of(config: Mapping[str, Any]) -> int | None:
     limits: list[int] = [
         config[key] for key in LIMITS if isinstance(config.get(key), int) and config[key] > 0
     ]
+    if isinstance(rope, dict) and "yarn" in (rope.get("rope_type"), rope.get("type")) and limits:
+        original, factor = rope.get("original_max_position_embeddings") or min(limits), rope.get("factor")
+        if isinstance(original, int) and isinstance(factor, int | float):
+            return max(min(limits), int(original * factor))
     return min(limits, default=None)
 
 

@@ -19,6 +19,7 @@ from quantgate.items import Text
 from quantgate.supply.chat import ends_of
 from quantgate.supply.documents import load_rows
 from quantgate.supply.fitness import check_bos
+from quantgate.supply.lines import PLAIN_LINES
 from quantgate.supply.model_config import load_config
 from quantgate.supply.splitting import tokenizer_of_gguf
 
@@ -98,13 +99,36 @@ def _tokenizer_of_folder(folder: Path) -> Any:
 
     load_config(folder)
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
         raise AssetError(
             f"{folder}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
         ) from error
+    _check_as_defined(tokenizer, folder / "tokenizer.json")
+    return tokenizer
+
+
+def _check_as_defined(tokenizer: Any, file: Path) -> None:
+    """Raise AssetError where transformers makes other tokens than `tokenizer.json` defines: of most classes it takes
+    the vocabulary and the merges alone, and the class's own normalizer and splitting."""
+    import tokenizers
+    import transformers
+
+    if not file.is_file() or type(tokenizer) is transformers.PreTrainedTokenizerFast:
+        return
+    defined = tokenizers.Tokenizer.from_file(str(file))
+    defined.no_truncation()
+    defined.no_padding()
+    pairs = ((line, defined.encode(line, add_special_tokens=False).ids) for line in PLAIN_LINES)
+    other = [line for line, ids in pairs if tokenizer.encode(line, add_special_tokens=False) != ids]
+    if other:
+        raise AssetError(
+            f"{file}: transformers reads it as a {type(tokenizer).__name__}, and makes other tokens than it defines of "
+            f"{len(other)} of {len(PLAIN_LINES)} lines, of {other[0]!r} for one: set tokenizer_class to "
+            "PreTrainedTokenizerFast in tokenizer_config.json"
+        )
 
 
 def read_text(spec: dict[str, Any]) -> str:

@@ -28,6 +28,9 @@ HARD_LINES = [
 ]
 """Lines on which tokenizers are seen to differ."""
 
+PLAIN_LINES = [line.strip() for line in HARD_LINES if line.strip()]
+"""Those without spaces around them: libraries differ on a space at the beginning, which no measured text has."""
+
 PER_LINE = 64
 """Tokens, or characters, in one line."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError
-from quantgate.supply.lines import HARD_LINES
+from quantgate.supply.lines import PLAIN_LINES
 
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2")
 """Names (`tokenizer.ggml.pre`) of the splitting of GPT-2 with each digit alone, as in llama.cpp's `llama-vocab.cpp`."""
@@ -36,14 +36,12 @@ def tokenizer_of_gguf(source: Path) -> Any:
             raise AssetError(
                 f"{source}: transformers cannot read its tokenizer ({type(error).__name__}: {error}): {remedy}"
             ) from error
-    # Libraries differ on spaces at the beginning of a text; a text that is measured begins with none.
-    lines = [line.strip() for line in HARD_LINES if line.strip()]
     there = encoder_of_gguf(source)
-    other = [line for line in lines if tokenizer.encode(line, add_special_tokens=False) != there(line)]
+    other = [line for line in PLAIN_LINES if tokenizer.encode(line, add_special_tokens=False) != there(line)]
     if other:
         name = read_header(source).values.get("tokenizer.ggml.pre", "none")
         raise AssetError(
-            f"{source}: transformers makes other tokens than llama.cpp of {len(other)} of {len(lines)} lines, of "
+            f"{source}: transformers makes other tokens than llama.cpp of {len(other)} of {len(PLAIN_LINES)} lines, of "
             f"{other[0]!r} for one (tokenizer.ggml.pre: {name}): {remedy}"
         )
     return tokenizer

@@ -86,6 +86,10 @@ def test_texts_longer_than_the_positions_are_told_with_both_numbers(
         ({"max_position_embeddings": 64}, 64),
         ({"n_positions": 1024}, 1024),
         ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, None),
+        (
+            {"max_position_embeddings": 64, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+            256,
+        ),
         ({"max_seq_len": 2048, "attn_config": {"alibi": True}}, None),
         ({"max_position_embeddings": 2048, "alibi": True}, None),
         ({"hidden_size": 64}, None),

@@ -6,8 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from quantgate.errors import AssetError
+from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import HARD_LINES, make_lines, vocabulary_lines
 from quantgate.supply.splitting import restore_splitting
+
+from selftest.supply.copies import edit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,3 +82,15 @@ def test_the_splitting_that_a_gguf_file_names_is_restored(tmp_path: Path, tiny: 
 
     assert pieces("smollm") == pieces("starcoder") == ["a", "ĠĠ", "1", "2"]
     assert pieces("unheard-of") == pieces("gpt-2") == ["a", "Ġ", "Ġ12"]
+
+
+def test_a_tokenizer_that_transformers_builds_otherwise_than_its_file_is_refused(folder: Path) -> None:
+    """Of a `GPT2Tokenizer` it takes the vocabulary and merges of tokenizer.json alone."""
+    edit(folder / "tokenizer.json", normalizer={"type": "Lowercase"})
+    Encoder(folder, None)
+    edit(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    message = (
+        r"json: transformers reads it as a GPT2Tokenizer, .* of \d+ of \d+ lines, .*: set tokenizer_class to"
+    )
+    with pytest.raises(AssetError, match=message):
+        Encoder(folder, None)
