@@ -91,13 +91,18 @@ class Encoder:
 def _ids_of_texts(tokenizer: Any) -> int:
     """Return the largest id of a text without special tokens, and 1: a model may have no row for one of those."""
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return 1 + max({*tokenizer.get_vocab().values()} - special)
+    return 1 + max({*tokenizer.get_vocab().values()} - special, default=-1)
 
 
 def _tokenizer_of_folder(folder: Path) -> Any:
     import transformers
 
     load_config(folder)
+    # Without any, classes of transformers 5 make an empty vocabulary.
+    if not any(map(_is_vocabulary, folder.iterdir())):
+        raise AssetError(
+            f"{folder}: has no tokenizer (tokenizer.json, or tokenizer.model): copy it from where the weights come from"
+        )
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -108,6 +113,13 @@ def _tokenizer_of_folder(folder: Path) -> Any:
         ) from error
     _check_as_defined(tokenizer, folder / "tokenizer.json")
     return tokenizer
+
+
+def _is_vocabulary(file: Path) -> bool:
+    named = file.name in ("tokenizer.json", "tekken.json") or file.name.startswith(
+        ("vocab", "tokenizer.model")
+    )
+    return named or file.suffix in (".model", ".tiktoken")
 
 
 def _check_as_defined(tokenizer: Any, file: Path) -> None:

@@ -94,3 +94,11 @@ def test_a_tokenizer_that_transformers_builds_otherwise_than_its_file_is_refused
     )
     with pytest.raises(AssetError, match=message):
         Encoder(folder, None)
+
+
+def test_a_folder_without_a_tokenizer_is_told(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    edit(folder / "config.json", model_type="qwen3")
+    with pytest.raises(AssetError, match=r"copy: has no tokenizer \(tokenizer.json, .*: copy it from"):
+        Encoder(folder, None)
