@@ -13,6 +13,11 @@ from quantgate.supply.lines import PLAIN_LINES
 
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2")
 """Names (`tokenizer.ggml.pre`) of the splitting of GPT-2 with each digit alone, as in llama.cpp's `llama-vocab.cpp`."""
+WHOLE_WORDS = (
+    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
+    "glm4", "glm5", "minicpm5", "youtu",
+)  # fmt: skip
+"""Names of vocabularies whose words are one token where they are in it, whatever the merges make of them."""
 
 
 def tokenizer_of_gguf(source: Path) -> Any:
@@ -49,10 +54,14 @@ def tokenizer_of_gguf(source: Path) -> Any:
 
 def restore_splitting(tokenizer: Any, source: Path) -> None:
     """Give a tokenizer that transformers read from a GGUF file the splitting that the file names
-    (`tokenizer.ggml.pre`), where transformers gives it that of GPT-2. Any other name changes nothing."""
+    (`tokenizer.ggml.pre`), where transformers gives it that of GPT-2, and whole words. Any other name changes
+    nothing."""
     from tokenizers import pre_tokenizers
 
-    if read_header(source).values.get("tokenizer.ggml.pre") in DIGITS:
+    name = read_header(source).values.get("tokenizer.ggml.pre")
+    if name in WHOLE_WORDS:
+        tokenizer.backend_tokenizer.model.ignore_merges = True
+    if name in DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Digits(individual_digits=True),

@@ -21,8 +21,9 @@ SPACES = "in  12 or   3 lines"
 """A text with runs of spaces before digits, on which splittings differ."""
 
 
-def vocabulary(path: Path, tiny: TinyModel, architecture: str, pre: str) -> Path:
-    """A GGUF file with the tiny model's vocabulary and no weights, which says nothing of `add_bos_token`."""
+def vocabulary(path: Path, tiny: TinyModel, architecture: str, pre: str, without: str = "") -> Path:
+    """A GGUF file with the tiny model's vocabulary and no weights, which says nothing of `add_bos_token`. without: the
+    token whose merge is left out."""
     import gguf
 
     table = json.loads((tiny.safetensors / "tokenizer.json").read_bytes())
@@ -36,7 +37,8 @@ def vocabulary(path: Path, tiny: TinyModel, architecture: str, pre: str) -> Path
     writer.add_token_types(
         [gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in tokens]
     )
-    writer.add_token_merges([" ".join(pair) for pair in table["model"]["merges"]])
+    merges = [pair for pair in table["model"]["merges"] if "".join(pair) != without]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.write_header_to_file()
@@ -51,6 +53,15 @@ def test_the_architecture_need_not_be_one_that_transformers_knows(
 ) -> None:
     file = vocabulary(tmp_path / "g.gguf", tiny, "granite", pre)
     assert Encoder(file, add_bos=False).encode(SPACES) == encoder_of_gguf(file)(SPACES)
+
+
+def test_words_of_llama_3_are_one_token_whatever_the_merges(tmp_path: Path, tiny: TinyModel) -> None:
+    file = vocabulary(tmp_path / "g.gguf", tiny, "llama", "llama-bpe", without="Ġthe")
+    ids = Encoder(file, add_bos=False).encode("in the sun")
+    assert ids == encoder_of_gguf(file)("in the sun")
+    assert ids != encoder_of_gguf(vocabulary(tmp_path / "o.gguf", tiny, "llama", "gpt-2", "Ġthe"))(
+        "in the sun"
+    )
 
 
 def test_what_lies_beside_the_file_does_not_count(tmp_path: Path, tiny: TinyModel) -> None:
