@@ -163,7 +163,7 @@ def check_head(folder: Path, *, derived: bool) -> None:
     made of it: there a missing head silently becomes the embeddings.
     """
     tensors = tensors_of(folder)
-    head = next((n for n in tensors if n.endswith(HEADS)), None)
+    head = next(filter(is_head, tensors), None)
     embeddings = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
     tied = is_tied(folder)
     if tied and head and embeddings and not _equal(tensors[head], tensors[embeddings]):
@@ -176,6 +176,12 @@ def check_head(folder: Path, *, derived: bool) -> None:
             f"{folder}: config.json says tie_word_embeddings = false, and no file holds lm_head.weight: fetch the "
             "checkpoint again, or set it to true if the head is the embeddings"
         )
+
+
+def is_head(name: str) -> bool:
+    """Return whether a tensor is the output projection, by its name: not that of an attention (RWKV's
+    `blocks.0.attention.output.weight`), nor of a layer that predicts further tokens."""
+    return name.endswith(HEADS) and not re.search(r"\.\d+\.", name)
 
 
 def is_tied(folder: Path) -> bool | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from quantgate.checkpoint.checks import TIED
+from quantgate.checkpoint.checks import TIED, is_head
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
@@ -42,7 +42,6 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 }
 """Pre-tokenizers as tokenizer.json defines them, by llama.cpp's names. The converter recognizes a tokenizer by a hash
 of the ids of one text, which it has of published vocabularies alone, not of one that a user trained."""
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 _EMBEDDINGS = (
     "embed_tokens.weight",
     "wte.weight",
@@ -106,7 +105,7 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
 
     config = load_config(folder)
     tied = any(getattr(part, TIED, False) for part in (config, config.get_text_config()))
-    if not any(name.endswith(_HEADS) for name in names):
+    if not any(map(is_head, names)):
         if not tied:
             raise AssetError(
                 f"{folder}: has no lm_head.weight, and config.json does not say that the head is the embedding "
@@ -124,9 +123,9 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
     tensors = {}
     for shard in shards:
         with safe_open(shard, framework="pt") as file:
-            compared = [n for n in file.keys() if n.endswith((*_HEADS, *_EMBEDDINGS))]  # noqa: SIM118 - no mapping
+            compared = [n for n in file.keys() if is_head(n) or n.endswith(_EMBEDDINGS)]  # noqa: SIM118 - no mapping
             tensors.update({name: file.get_tensor(name) for name in compared})
-    head = next(tensors.pop(name) for name in list(tensors) if name.endswith(_HEADS))
+    head = next(tensors.pop(name) for name in list(tensors) if is_head(name))
     return any(torch.equal(head, t) for t in tensors.values() if t.shape == head.shape)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.checkpoint.checks import check_head, describe, positions_of, tokens_of
+from quantgate.checkpoint.checks import check_head, describe, is_head, positions_of, tokens_of
 from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.records import AGREEMENT, Status
@@ -149,6 +149,21 @@ def test_weights_that_are_quantized_already_are_refused_in_every_other_cell(
         check_cell(cells["nf4"], folder, derived=False)
         with pytest.raises(InputError, match="already quantized"):
             check_cell(cells["nf4-dq"], folder, derived=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("lm_head.weight", True),
+        ("language_model.lm_head.weight", True),
+        ("embed_out.weight", True),
+        ("rwkv.blocks.0.attention.output.weight", False),
+        ("model.layers.46.shared_head.head.weight", False),
+        ("model.embed_tokens.weight", False),
+    ],
+)
+def test_which_tensor_is_the_head(name: str, head: bool) -> None:
+    assert is_head(name) is head
 
 
 def test_a_head_that_differs_from_what_it_is_tied_to_is_refused(folder: Path) -> None:
