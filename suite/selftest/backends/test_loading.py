@@ -129,6 +129,11 @@ def test_a_value_that_the_scheme_cannot_hold_is_named(untied: Path, tmp_path: Pa
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     folder = saved(tmp_path / "sharded", library.LlamaConfig(**LLAMA), max_shard_size="50KB")
     transformers.load(folder, HERE, 1)
+    index = folder / "model.safetensors.index.json"
+    table = json.loads(index.read_bytes())
+    index.write_text(json.dumps({"weight_map": table["weight_map"]}))
+    with pytest.raises(MeasurementError, match=r'index\.json: has no "metadata", .* add "metadata": \{\}'):
+        transformers.load(folder, HERE, 1)
     shard = sorted(folder.glob("model-*.safetensors"))[1]
     shard.unlink()
     with pytest.raises(AssetError, match=re.escape(shard.name)):

@@ -125,7 +125,7 @@ def test_the_files_that_transformers_loads_are_converted(
     for file, inside in parts.items():
         save_file({n: table[n] for n in inside}, folder / file, metadata={"format": "pt"})
     index = {n: file for file, inside in parts.items() for n in inside}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     save_file(
         {n: t * 2 for n, t in table.items()}, folder / "model-old.safetensors", metadata={"format": "pt"}
     )

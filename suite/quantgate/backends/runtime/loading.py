@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from quantgate.backends.runtime.weights import leaves, quantized_layers
-from quantgate.checkpoint.checks import is_composite, is_tied, tensors_of
-from quantgate.checkpoint.contents import weight_files
+from quantgate.checkpoint.checks import is_composite, is_tied, read_json, tensors_of
+from quantgate.checkpoint.contents import INDEX, SINGLE, weight_files
 from quantgate.errors import (
     MeasurementError,
     QuantgateError,
@@ -53,6 +53,11 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
     holds once are no fault: transformers has taken those out of its lists.
     """
     weight_files(checkpoint)  # says which shard is missing
+    index = checkpoint / INDEX
+    if not (checkpoint / SINGLE).is_file() and "metadata" not in read_json(index):
+        raise MeasurementError(
+            f'{index}: has no "metadata", which transformers asks for: add "metadata": {{}} to it'
+        )
     with _reported() as lines:
         try:
             model, info = auto_class(checkpoint).from_pretrained(
