@@ -10,7 +10,7 @@ import psutil
 from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
-from quantgate.errors import AssetError
+from quantgate.errors import AssetError, MeasurementError
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import HARD_LINES
 
@@ -41,9 +41,12 @@ def check_computed(gguf: Path, folder: Path, remedy: str) -> None:
     tree = build_tree([TokenSequence(tuple(ids[: min(TOKENS, positions)]), 1)])
     expected = _logprobs(original, tree)
     del original
-    difference = float(
-        np.abs(_logprobs(llamacpp.load(gguf, {"device": "cpu"}, threads), tree) - expected).mean()
-    )
+    try:
+        converted = llamacpp.load(gguf, {"device": "cpu"}, threads)
+    except MeasurementError as error:
+        cause = str(error).removeprefix(f"{gguf}: ")
+        raise AssetError(f"{folder}: its converter makes a GGUF, and {cause}; {remedy}") from error
+    difference = float(np.abs(_logprobs(converted, tree) - expected).mean())
     if difference > LIMIT:
         raise AssetError(
             f"{folder}: llama.cpp computes another model than transformers: the log-probability of a token differs by "

@@ -248,6 +248,18 @@ COMPUTED = (
 )
 
 
+def test_what_llamacpp_cannot_load_is_told_of_the_folder(
+    tiny: TinyModel, converter: str, tmp_path: Path
+) -> None:
+    """llama.cpp takes no StarCoder2 without the biases of its attention."""
+    folder = written(tmp_path / "plain", tiny, "Starcoder2", {**SMALL, "use_bias": False})
+    message = (
+        r"plain: its converter makes a GGUF, and llama\.cpp cannot load it: .* make its GGUF in another way"
+    )
+    with pytest.raises(AssetError, match=message):
+        difference(folder, converter)
+
+
 @pytest.mark.parametrize("name", UNLISTED)
 def test_what_the_converter_leaves_out_is_seen_in_the_logits(
     name: str, tiny: TinyModel, converter: str, tmp_path: Path
