@@ -1,4 +1,4 @@
-"""Refuse what continues no text from left to right, where its configuration says so: no weights, no torch.
+"""Refuse folders that are no language model, or hold other weights than their configuration says: no torch.
 
 What a configuration leaves open, the process that measures finds out.
 """
@@ -9,7 +9,7 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from quantgate.checkpoint.checks import read_json
+from quantgate.checkpoint.checks import quantization_of, read_json, tensors_of
 from quantgate.checkpoint.gguf_kinds import refusal
 from quantgate.errors import AssetError
 
@@ -18,6 +18,8 @@ ENCODERS = (
     "roberta", "xlm-roberta", "clip", "clip_*", "siglip*", "vit",
 )  # fmt: skip
 """Patterns of `model_type` of models that read a text or picture as a whole, without `is_decoder`."""
+PACKED = {"bitsandbytes": (".absmax", ".SCB"), "gptq": (".qweight",), "awq": (".qweight",)}
+"""By method, what the names of tensors with packed weights, or their constants, end with."""
 _OTHER_HEAD = re.compile(
     r"For\w*(Classification|QuestionAnswering|MultipleChoice|SentencePrediction|MaskedLM)$"
 )
@@ -39,4 +41,17 @@ def check_folder(folder: Path) -> None:
         raise AssetError(
             f"{folder}/config.json: quantization: the weights are packed by MLX ({packed['bits']} bits), which no "
             "backend here loads: name the checkpoint that they were made from, or a GGUF file of this model"
+        )
+
+
+def check_packed(folder: Path) -> None:
+    """Raise AssetError where config.json names a quantization, and the weights are floats: a model that was merged, or
+    trained on, often keeps the entry of the one that it began with."""
+    stored = quantization_of(folder)
+    method = str(stored.get("quant_method") or "bitsandbytes")
+    packed = PACKED.get(method) if stored else None
+    if packed and not any(name.endswith(packed) for name in tensors_of(folder)):
+        raise AssetError(
+            f"{folder}/config.json: quantization_config: names {method}, and no weight in the files is packed: remove "
+            "the entry if the weights are floats, or fetch the quantized ones"
         )

@@ -13,7 +13,7 @@ from typing import Any
 from quantgate.backends.tree import common_length
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
-from quantgate.checkpoint.kinds import check_folder
+from quantgate.checkpoint.kinds import check_folder, check_packed
 from quantgate.checkpoint.nominal import nominal_bits
 from quantgate.config.matrix import Cell, Model
 from quantgate.config.source import Checkpoint
@@ -54,6 +54,7 @@ class AsIs:
             except InputError as error:
                 raise AssetError(str(error)) from None
             check_folder(path)
+            check_packed(path)
         check_bits(cell, path)
 
     def checkpoint(self, cell: Cell, model: Model) -> Path:

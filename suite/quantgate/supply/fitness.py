@@ -19,7 +19,7 @@ from quantgate.checkpoint.checks import (
     tokens_of,
 )
 from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
-from quantgate.checkpoint.kinds import check_folder
+from quantgate.checkpoint.kinds import check_folder, check_packed
 from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError
 
@@ -41,6 +41,7 @@ def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length]
     the tier, whose longest texts are `lengths`."""
     check_no_adapter(folder)
     check_folder(folder)
+    check_packed(folder)
     before = put_before(folder)
     if before or names_no_bos(folder):
         check_bos(f"{matrix}: models.{name}.add_bos", model.add_bos, before or (), bos_token(folder), folder)

@@ -52,7 +52,7 @@ def write_gguf(path: Path, ftype: int | None, kinds: list[str], split: tuple[int
 def write_folder(path: Path, config: dict[str, object] = QUANTIZED) -> Path:
     path.mkdir()
     (path / "config.json").write_text(json.dumps(config))
-    (path / "model.safetensors").write_bytes(save({"a": np.zeros(3, np.float32)}))
+    (path / "model.safetensors").write_bytes(save({"a.qweight": np.zeros(3, np.float32)}))
     return path
 
 

@@ -120,6 +120,20 @@ def test_a_model_without_a_limit_takes_any_length(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "entry", [{"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "gptq", "bits": 4}]
+)
+def test_an_entry_that_was_left_over_from_a_quantized_model_is_told(
+    folder: Path, entry: dict[str, Any]
+) -> None:
+    """As merging a LoRA into a model that was trained in 4 bits leaves it."""
+    edit(folder / "config.json", quantization_config=entry)
+    with pytest.raises(
+        AssetError, match=r"names \w+, and no weight in the files is packed: remove the entry"
+    ):
+        checked(folder)
+
+
+@pytest.mark.parametrize(
     ("stored", "message"),
     [
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq, 4 bits"),
