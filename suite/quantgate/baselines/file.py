@@ -46,7 +46,7 @@ def read_file(path: Path, cell: str, tier: str, machine: str | None) -> Baseline
         key = next(key for key, named in summary.files.items() if named.file == missing.name)
         problem = f"cannot be read ({error.strerror}), {key}.file of {path.name}"
         if isinstance(error, FileNotFoundError):
-            problem += f" (`git check-ignore -v {missing}` says whether .gitignore keeps it out of git)"
+            problem += " (does a .gitignore keep it out of git?)"
         raise damaged(missing, problem) from error
     for key, named in summary.files.items():
         if hashlib.sha256(raw[key]).hexdigest() != named.sha256:

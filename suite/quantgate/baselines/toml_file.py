@@ -36,9 +36,9 @@ def damaged(path: Path, problem: str) -> InputError:
         if pointer := lfs_problem(path):
             return InputError(pointer)
         if re.search(rb"^<{7} ", path.read_bytes(), re.MULTILINE):
-            take = (
-                f"a merge left both sides in it: take one with `git checkout --ours -- {path}`, or `--theirs`"
-            )
+            # With the files that a side has of the cell: each names another raw file.
+            side = f"take one with `git checkout HEAD -- {path.parent}`, or MERGE_HEAD"
+            take = f"a merge left both sides in it: {side}"
     remedy = f"{take}, or delete it and update again"
     return InputError(f"{path}: {problem}; {remedy}")
 

@@ -59,7 +59,7 @@ DAMAGE: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "raw missing": (
         lambda s, r: r.unlink(),
-        r"smoke\.[0-9a-f]{12}\.json: cannot be read .*raw\.file of smoke\.toml .*`git check-ignore -v /.*\.json`",
+        r"smoke\.[0-9a-f]{12}\.json: cannot be read .*raw\.file of smoke\.toml \(does a \.gitignore",
     ),
     "raw truncated": (
         lambda s, r: r.write_bytes(r.read_bytes()[:-20]),
@@ -87,7 +87,7 @@ def test_a_file_with_both_sides_of_a_merge_is_to_be_one_of_them(tmp_path: Path, 
     path.write_text(f"<<<<<<< HEAD\n{text}=======\n{text}>>>>>>> other\n")
     with pytest.raises(InputError) as caught:
         read(tmp_path, CELL, TIER)
-    assert f"git checkout --ours -- {path}`, or `--theirs`, or delete it" in str(caught.value)
+    assert f"git checkout HEAD -- {path.parent}`, or MERGE_HEAD, or delete it" in str(caught.value)
 
 
 def test_a_raw_file_that_git_lfs_has_not_fetched(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def assert_damaged(project: Project, *words: str) -> None:
 def test_a_corrupted_baseline(baselined: Project) -> None:
     path = baseline_path(baselined.baselines, Q4, "smoke")
     path.write_text(path.read_text().replace("[metrics]", "<<<<<<< HEAD\n[metrics]"))
-    assert_damaged(baselined, f"{path}: corrupted", f"git checkout --ours -- {path}")
+    assert_damaged(baselined, f"{path}: corrupted", f"git checkout HEAD -- {path.parent}")
 
 
 def test_a_truncated_baseline(baselined: Project) -> None:
