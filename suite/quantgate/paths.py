@@ -40,7 +40,10 @@ def lacks_home() -> bool:
 def _cache() -> Path:
     if chosen := os.environ.get("QUANTGATE_CACHE"):
         return Path(os.path.expanduser(chosen))  # noqa: PTH111 - Path's raises where there is no home
-    return user_cache_path("quantgate")
+    try:
+        return user_cache_path("quantgate")
+    except RuntimeError:
+        return Path("~/.cache/quantgate")
 
 
 def import_root() -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from quantgate.files import path_problem
-from quantgate.paths import IMPORT_ROOT
+from quantgate.paths import IMPORT_ROOT, cache_dir, lacks_home
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,15 @@ def test_a_locale_without_the_letters_of_a_path_is_named(tmp_path: Path) -> None
     )
     assert done.stdout.count("set PYTHONUTF8=1 or LC_ALL=C.UTF-8") == 2, done.stderr
     assert done.stdout.isascii()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user id that nobody has."""
+    for name in ("HOME", "QUANTGATE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert lacks_home()
+    assert cache_dir().is_absolute()
 
 
 def test_a_write_that_fails_names_its_file(tmp_path: Path) -> None:
