@@ -110,10 +110,6 @@ class Wiring:
                 f"{options.flag('text')} cannot be combined with tier {options.tier}, which compares several texts "
                 f"({comparing[0]}): remove it"
             )
-        if lacks_home():
-            raise InputError(
-                "the cache would lie in your home folder, and this user has none: set QUANTGATE_CACHE"
-            )
         for path in (cache_dir(), self.results, self.root):
             if problem := path_problem(path):
                 raise InputError(problem)
@@ -140,6 +136,10 @@ class Wiring:
     def claim_results(self) -> None:
         """Keep other runs out of the folder of results until `close`. Raises InputError where another one uses it, or
         nothing can be written there."""
+        if lacks_home():
+            raise InputError(
+                "the cache would lie in your home folder, and this user has none: set QUANTGATE_CACHE"
+            )
         sweep(cache_dir())
         lock = self.results / ".lock"
         self.claimed = True
