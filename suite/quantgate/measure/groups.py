@@ -182,8 +182,8 @@ def unused_template(options: Mapping[str, Mapping[str, Any]], requests: Iterable
     ]
     if not {group_name(request) for request in requests} & {*plain}:
         return {}
-    verb = "asks" if len(plain) == 1 else "ask"
-    note = f"the model has a chat template, and {' and '.join(plain)} {verb} without it: chat = true takes it"
+    verb = "does" if len(plain) == 1 else "do"
+    note = f"the model has a chat template, which {' and '.join(plain)} {verb} not use; chat = true uses it"
     return {TEMPLATE: note}
 
 

@@ -197,6 +197,9 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
             console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)
         else:
             console.print(format_update(one))
+    if accepted := sum(isinstance(one, Update) for one in outcome.updates):
+        what = f"wrote {plural(accepted, 'baseline')} in {wiring.baselines}: read the differences, then commit them"
+        console.print(what, markup=False, soft_wrap=True)
     if left_out := ignored(wiring.baselines, outcome.written):
         console.print(
             f"a .gitignore keeps {plural(len(left_out), 'file')} of these baselines out of git, such as {left_out[0]}: "

@@ -53,11 +53,11 @@ def test_a_template_that_is_not_used_is_noted_where_tasks_or_prompts_are_asked()
         "generation": {},
         "tokenizer": {"text": "t"},
     }
-    note = "the model has a chat template, and accuracy and answers ask without it: chat = true takes it"
+    note = "the model has a chat template, which accuracy and answers do not use; chat = true uses it"
     assert unused_template(options, ["perplexity", "answers/b"]) == {TEMPLATE: note}
     assert unused_template(options, ["perplexity", "generation"]) == {}
     options["accuracy"]["chat"] = True
-    assert "and answers asks without it" in unused_template(options, ["answers/b"])[TEMPLATE]
+    assert "which answers does not use" in unused_template(options, ["answers/b"])[TEMPLATE]
     options["answers"]["chat"] = True
     assert unused_template(options, ["accuracy/a", "answers/b"]) == {}
 

@@ -61,6 +61,7 @@ def test_an_update_writes_and_prints_old_and_new(accepted: Accepted, baselined: 
     again = baselined.update("-k", Q4)
     assert again.status == 0
     assert re.search(rf"perplexity \(\) +│ +{value:.6g} +│ +{value:.6g} +│ +none", again.output)
+    assert f"wrote 1 baseline in {baselined.baselines}: read the differences" in again.output
 
 
 def test_two_runs_agree_to_the_last_digit(baselined: Project) -> None:

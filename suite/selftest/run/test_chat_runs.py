@@ -46,9 +46,7 @@ def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_m
     assert conditions["template"]
     assert "chat" not in project.measurement(Q4).metrics["divergence/kl_mean"].conditions
     output = " ".join(result.output.split())
-    assert (
-        output.count("the model has a chat template, and answers asks without it: chat = true takes it") == 1
-    )
+    assert output.count("the model has a chat template, which answers does not use; chat = true uses it") == 1
     assert "tiny: the model has a chat template" in output
 
 
