@@ -145,7 +145,9 @@ def failing(options: Options) -> set[Status]:
 
 def describe(verdict: Verdict) -> str:
     """Write out a verdict, as the failure text of its case."""
-    lines = [f"{verdict.status}: {verdict.metric} of {verdict.cell}", *comparison(verdict)]
+    lines = [f"{verdict.status}: {verdict.metric} of {verdict.cell}"]
+    if verdict.measured is not None or verdict.baseline is not None:
+        lines += comparison(verdict)
     lines += [line for line in verdict.text.splitlines() if line.strip()]
     lines += [line for line in (verdict.confirmed, verdict.reference) if line]
     lines += [f"environment: {change}" for change in verdict.environment]

@@ -12,7 +12,8 @@ import psutil
 import pytest
 from quantgate.baselines import store as baselines
 from quantgate.cache.kept import keep
-from quantgate.records import Status
+from quantgate.plugin.case import describe
+from quantgate.records import Status, Verdict
 
 from selftest.plugin.runs import CASES, F16, Q4, exact, statuses, worker, worker_left
 from selftest.project import REPO, Project
@@ -181,3 +182,10 @@ def test_three_backends_agree(project: Project) -> None:
     bpw = {cell: m.metrics["memory/bits_per_weight"].value for cell, m in records.items()}
     assert 4 < bpw[nf4] < bpw[F16] < bpw[full] == 32
     assert {m.metrics["tokenizer/mismatches"].value for m in records.values()} == {0}
+
+
+def test_what_was_not_measured_shows_no_figures() -> None:
+    error = Verdict(cell="m/b/s", metric="perplexity", status=Status.ERROR, text="x.gguf: no such file")
+    assert describe(error) == "error: perplexity of m/b/s\n  x.gguf: no such file"
+    beside = error.model_copy(update={"baseline": 20.0})
+    assert "  baseline 20\n  measured -\n" in describe(beside)
