@@ -188,13 +188,17 @@ def test_layers_that_the_class_declares_to_leave_out_are_no_fault(tmp_path: Path
     transformers.load(changed(whole, tmp_path / "declared", declared), HERE, 1)
 
 
-def test_a_configuration_that_asks_for_tuples_changes_nothing(tied: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(tied, tmp_path / "tuples")
+@pytest.mark.parametrize("asked", [{"return_dict": False}, {"attn_implementation": "flash_attention_2"}])
+def test_what_a_configuration_asks_of_the_library_changes_nothing(
+    tied: Path, tmp_path: Path, asked: dict[str, object]
+) -> None:
+    """Tuples have no names; and a checkpoint that was saved where there was a GPU is loaded where there is none."""
+    folder = shutil.copytree(tied, tmp_path / "asked")
     table = json.loads((folder / "config.json").read_bytes())
-    (folder / "config.json").write_text(json.dumps({**table, "return_dict": False}))
+    (folder / "config.json").write_text(json.dumps({**table, **asked}))
     tree = build_tree([TokenSequence((1, 2, 3, 4), 1)])
-    asked, plain = (transformers.load(one, HERE, 1).logits(tree) for one in (folder, tied))
-    assert (asked == plain).all()
+    other, plain = (transformers.load(one, HERE, 1).logits(tree) for one in (folder, tied))
+    assert (other == plain).all()
 
 
 def gpt2() -> Any:

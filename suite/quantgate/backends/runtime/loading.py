@@ -58,6 +58,10 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
         raise MeasurementError(
             f'{index}: has no "metadata", which transformers asks for: add "metadata": {{}} to it'
         )
+    config = _configuration(checkpoint)
+    if "flash" in str(config._attn_implementation) and not torch.cuda.is_available():
+        # Saved by who had a GPU: the library chooses among what there is.
+        arguments["attn_implementation"] = None
     with _reported() as lines:
         try:
             model, info = auto_class(checkpoint).from_pretrained(
@@ -104,7 +108,7 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
 def auto_class(checkpoint: Path) -> Any:
     """Return the class of transformers that loads a checkpoint: that of causal language models, or that of models which
     see or hear too, and are given text alone here. Raises MeasurementError for any other model."""
-    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
+    config = _configuration(checkpoint)
     # Of an encoder with a decoder a causal class would take the decoder alone.
     has_encoder = getattr(config, "is_encoder_decoder", False)
     if not has_encoder:
@@ -122,6 +126,10 @@ def auto_class(checkpoint: Path) -> Any:
         f"{checkpoint}/config.json: model_type {config.model_type} ({named}) is {kind}: only models that continue a "
         "text from left to right can be measured"
     )
+
+
+def _configuration(checkpoint: Path) -> Any:
+    return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
 
 
 def check_finite(model: Any, checkpoint: Path) -> None:
