@@ -19,7 +19,7 @@ from quantgate.items import Text
 from quantgate.supply.chat import ends_of
 from quantgate.supply.documents import load_rows
 from quantgate.supply.fitness import check_bos
-from quantgate.supply.lines import PLAIN_LINES
+from quantgate.supply.lines import splitting_lines
 from quantgate.supply.model_config import load_config
 from quantgate.supply.splitting import tokenizer_of_gguf
 
@@ -136,7 +136,7 @@ def _is_as_defined(tokenizer: Any, file: Path) -> bool:
     defined.no_padding()
     return all(
         tokenizer.encode(line, add_special_tokens=False) == defined.encode(line, add_special_tokens=False).ids
-        for line in PLAIN_LINES
+        for line in splitting_lines()
     )
 
 

@@ -52,6 +52,11 @@ def check_model(matrix: Path, name: str, model: Model, lengths: Sequence[Length]
             f"{folder}: its tokenizer has {tokens:,} tokens, its embedding {rows:,} rows (vocab_size): name the "
             "tokenizer that the model was trained with, or resize the embedding"
         )
+    if isinstance(pad := config.get("pad_token_id"), int) and isinstance(rows, int) and pad >= rows:
+        raise AssetError(
+            f"{folder}/config.json: pad_token_id is {pad:,}, and the embedding has {rows:,} rows (vocab_size), so that "
+            "transformers does not load it: remove the key, as nothing is padded here, or resize the embedding"
+        )
     for group, keys, length in lengths:
         if positions is not None and length > positions:
             raise InputError(

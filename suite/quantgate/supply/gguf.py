@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from quantgate.checkpoint.checks import TIED, is_head
+from quantgate.checkpoint.checks import TIED, is_head, read_json
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
@@ -85,6 +85,12 @@ def stage(folder: Path, staged: Path) -> None:
         elif file.suffix == ".safetensors" or name in (INDEX, "config.json"):
             continue
         (staged / target).parent.mkdir(parents=True, exist_ok=True)
+        if name == "tokenizer_config.json" and "chat_template.jinja" in files:
+            # transformers takes the template of that file, and the converter the one in here.
+            settings = read_json(file)
+            settings.pop("chat_template", None)
+            (staged / target).write_text(json.dumps(settings))
+            continue
         (staged / target).symlink_to(file.absolute())
     (staged / INDEX).write_text(json.dumps({"weight_map": index}))
     config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
@@ -93,6 +99,8 @@ def stage(folder: Path, staged: Path) -> None:
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
             part[TIED] = tied
+            if (part.get("pad_token_id") or 0) < 0:  # older versions wrote -1 for none
+                del part["pad_token_id"]
     # Some converters read it as it lies.
     (staged / "config.json").write_text(json.dumps(with_old_names(config)))
 

@@ -53,6 +53,11 @@ def make_lines(tokenizer: Any, samples: Sequence[str]) -> list[str]:
     ]
 
 
+def splitting_lines() -> list[str]:
+    """Return lines that splittings and normalizers differ on."""
+    return [*HARD_LINES, *_whitespace(), *_numbers()]
+
+
 def vocabulary_lines(tokenizer: Any) -> list[str]:
     """Return lines whose tokens are, together, all that the tokenizer gives for a text of their own: each merge of a
     BPE makes one of them. Tokens that are no whole character are left to the other lines."""

@@ -46,6 +46,14 @@ def test_a_special_token_without_a_row_is_no_fault_of_a_tokenizer(folder: Path) 
     assert tokens_of(folder) == Encoder(folder, None).vocabulary == 512
 
 
+def test_a_token_for_padding_that_the_embedding_has_no_row_for_is_told(folder: Path) -> None:
+    edit(folder / "config.json", pad_token_id=512)
+    with pytest.raises(
+        AssetError, match=r"pad_token_id is 512, and the embedding has 512 rows .* remove the key"
+    ):
+        checked(folder)
+
+
 def test_what_continues_no_text_is_refused_before_anything_is_loaded(folder: Path) -> None:
     edit(folder / "config.json", architectures=["LlamaForTokenClassification"])
     with pytest.raises(

@@ -97,7 +97,7 @@ def join_merges(config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
 
 
 def end_in_several_ways(config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
-    config.update(eos_token_id=[0, 1], bos_token_id=None)
+    config.update(eos_token_id=[0, 1], bos_token_id=None, pad_token_id=-1)
 
 
 @pytest.mark.parametrize("edit", [join_merges, end_in_several_ways])
@@ -133,6 +133,14 @@ def test_the_files_that_transformers_loads_are_converted(
     edited(folder, lambda c, t: c.update(auto_map={"AutoConfig": "code.Config"}))
     ours, plain = tensors(make(folder)), tensors(tiny.gguf)
     assert all(np.array_equal(ours[name], plain[name]) for name in plain)
+
+
+def test_the_template_is_the_one_that_transformers_takes(folder: Path, make: Callable[[Path], Path]) -> None:
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": "old"}))
+    (folder / "chat_template.jinja").write_text("new")
+    assert Encoder(folder, None).tokenizer.chat_template == "new"
+    assert value(make(folder), "tokenizer.chat_template") == "new"
 
 
 def test_a_head_that_differs_is_taken_as_transformers_takes_it(

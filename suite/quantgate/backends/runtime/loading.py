@@ -37,7 +37,7 @@ NAMED = 12
 _CONVERSION = re.compile(r"(\S+)\s*\|\s*CONVERSION")
 _ERROR = re.compile(r"\w*(Error|Exception): ")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_OLD_MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.(masked_)?bias$")
+_OLD_MASK = re.compile(r"(^|\.)(attn|attention|self_attn|self_attention)\.((masked_)?bias|causal_mask)$")
 """Causal masks and their fill value, which older versions of transformers saved with the weights."""
 OTHER_PARTS = re.compile(r"vision|visual|audio|image|speech|multi_modal|multimodal|mm_")
 """Of models that see or hear too: what their language model leaves out."""
