@@ -64,7 +64,8 @@ def render(facts: Facts, reference: Facts | None, chosen: Chosen, samples: Sampl
         tasks=", ".join(map(_text, TASKS)),
         context=context,
         tokens=tokens,
-        writes=shown.template and n_ctx >= SHORT,
+        chats=shown.template and n_ctx >= SHORT,
+        referenced=chosen.cells != [chosen.as_is],
     )
     return text
 

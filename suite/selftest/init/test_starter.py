@@ -148,6 +148,14 @@ def test_a_quantized_folder(settings: dict[str, object], cell: str, tiny: TinyMo
     assert "divergence" not in alone["tiers"]["smoke"]
 
 
+def test_a_quantized_folder_alone_writes_nothing_as_no_reference_does(tmp_path: Path) -> None:
+    folder = quantized(tmp_path / "q", NF4)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    smoke = written(folder)["tiers"]["smoke"]
+    assert "generation" not in smoke
+    assert smoke["tokenizer"]["chat"] is True
+
+
 def test_the_tolerances_can_be_shown_and_with_no_more(tiny: TinyModel) -> None:
     written(tiny.safetensors)
     matrix = load_matrix(Path("quantgate.toml"))
