@@ -99,10 +99,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for part in parts:
             names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
             marks = [getattr(pytest.mark, name) for name in names]
-            if metafunc.config.pluginmanager.hasplugin(
-                "timeout"
-            ):  # pytest-timeout: a tier has limits of its own
-                marks.append(pytest.mark.timeout(0))
+            marks += _exempting(metafunc.config)
             if reason:
                 marks.append(pytest.mark.skip(reason=reason))
             need = Need(cell, f"{request}/{part}" if part else request)
@@ -262,6 +259,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
                     wiring.close()
     except Exception as error:
         print(unexpected(error), file=sys.stderr)
+
+
+def _exempting(config: pytest.Config) -> list[pytest.MarkDecorator]:
+    """Return the marks by which other plugins leave the cases alone: pytest-timeout's limits are made for unit tests, a
+    tier has its own; the measuring processes are given their work by sockets, which pytest-socket forbids."""
+    there = config.pluginmanager.hasplugin
+    timeout = [pytest.mark.timeout(0)] if there("timeout") else []
+    return [*timeout, *([pytest.mark.enable_socket] if there("socket") else [])]
 
 
 def _needs(item: pytest.Item) -> list[Need]:

@@ -45,6 +45,15 @@ def pytest_collection_modifyitems(items):
 """
 
 
+TIMEOUT = """
+def pytest_configure(config):
+    config.addinivalue_line("markers", "timeout: as pytest-timeout")
+
+def pytest_runtest_setup(item):
+    assert item.get_closest_marker("timeout").args == (0,)
+"""
+
+
 def beside(project: Project, plugin: str, *arguments: str) -> Result:
     """A run with a plugin of somebody else."""
     (project.folder / "theirs.py").write_text(plugin)
@@ -85,8 +94,10 @@ def test_without_a_terminal_the_reports_are_written_all_the_same(baselined: Proj
 
 
 def test_what_another_plugin_deselects_last_is_not_measured(project: Project) -> None:
+    """Nor do limits of pytest-timeout, which are made for unit tests, end a case: a tier has its own."""
     project.write()
-    result = beside(project, LATE)
+    (project.folder / "timeout.py").write_text(TIMEOUT)
+    result = beside(project, LATE, "-p", "timeout")
     assert result.status == 0, result.output
     assert result.processes == [F16]
     assert project.measurement(F16).requests == ["tokenizer"]
