@@ -55,10 +55,16 @@ def tokenizer_of_gguf(source: Path) -> Any:
 def restore_splitting(tokenizer: Any, source: Path) -> None:
     """Give a tokenizer that transformers read from a GGUF file the splitting that the file names
     (`tokenizer.ggml.pre`), where transformers gives it that of GPT-2, and whole words. Any other name changes
-    nothing."""
-    from tokenizers import pre_tokenizers
+    nothing. Of SentencePiece, a space before each text, also before one that begins with spaces."""
+    from tokenizers import normalizers, pre_tokenizers
 
-    name = read_header(source).values.get("tokenizer.ggml.pre")
+    values = read_header(source).values
+    name = values.get("tokenizer.ggml.pre")
+    if values.get("tokenizer.ggml.model") == "llama" and values.get("tokenizer.ggml.add_space_prefix", True):
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+        )
+        tokenizer.backend_tokenizer.pre_tokenizer = None
     if name in WHOLE_WORDS:
         tokenizer.backend_tokenizer.model.ignore_merges = True
     if name in DIGITS:

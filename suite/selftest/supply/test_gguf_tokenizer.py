@@ -64,6 +64,31 @@ def test_words_of_llama_3_are_one_token_whatever_the_merges(tmp_path: Path, tiny
     )
 
 
+def test_sentencepiece_puts_a_space_before_spaces_too(tmp_path: Path) -> None:
+    """As in files of Llama 2."""
+    import gguf
+
+    plain = ["\u2581", "a", "b", "\u2581a", "\u2581b", "\u2581\u2581"]
+    special = ["<unk>", "<s>", "</s>"]
+    of_bytes = [f"<0x{n:02X}>" for n in range(256)]
+    writer = gguf.GGUFWriter(tmp_path / "s.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([*special, *of_bytes, *plain])
+    writer.add_token_scores([0.0] * 259 + [-float(n) for n in range(len(plain))])
+    kinds = gguf.TokenType
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.NORMAL] * len(plain)]
+    )
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    ours, theirs = Encoder(tmp_path / "s.gguf", add_bos=True), encoder_of_gguf(tmp_path / "s.gguf")
+    for text in ("a b", "  a b", "   ", "a <s> b</s>a", "\n a"):
+        assert ours.encode(text) == theirs(text), text
+
+
 def test_what_lies_beside_the_file_does_not_count(tmp_path: Path, tiny: TinyModel) -> None:
     file = vocabulary(tmp_path / "g.gguf", tiny, "llama", "refact")
     before = Encoder(file, add_bos=False).encode(SPACES)
