@@ -3,7 +3,7 @@
 A gate is a metric that has a tolerance, and each reproduction of one. A metric that is only recorded is none, nor is an
 absolute timing without a named machine. A gate is judged where its verdict says something about the model: `pass`,
 `improvement`, `regression`, `changed`, and an `error` of an absolute gate. `inconclusive`, `no baseline`,
-`not comparable` and other errors say nothing about it. A case whose cell is left out (its library is missing, the
+`not comparable` and other errors say nothing about it. A case that is skipped (the library of its cell is missing, the
 machine too small) counts as one gate that is not judged, as a case that meets an error does.
 """
 
@@ -44,7 +44,7 @@ class Coverage:
 
 
 def coverage(verdicts: Iterable[Verdict], left_out: Mapping[str, int] = MappingProxyType({})) -> Coverage:
-    """Count the gates of a run. left_out: by metric group, the cases of cells that were left out."""
+    """Count the gates of a run. left_out: by metric group, the cases that were skipped."""
     gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):

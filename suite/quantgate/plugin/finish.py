@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,8 @@ class Outcome:
     written: list[Path] = field(default_factory=list)
     """Files of baselines."""
     case_seconds: float = 0.0
+    silent: dict[str, str] = field(default_factory=dict)
+    """By node id of each case that ended without a verdict, its metric group."""
     failed: dict[str, None] = field(default_factory=dict)
     """Node ids of the cases that failed."""
     foreign_failures: int = 0
@@ -76,17 +79,25 @@ class Outcome:
             self.cases[report.nodeid] = verdicts
             if environment := report.quantgate_environment:
                 self.environments[verdicts[0].cell] = environment
+        if report.when == "teardown" and not verdicts and (group := getattr(report, "quantgate_case", "")):
+            self.silent[report.nodeid] = group
         self.case_seconds += report.duration
         if report.failed and _is_case(report):
             self.failed[report.nodeid] = None
         elif report.failed:
             self.foreign_failures += 1
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """By metric group, how many cases were skipped before they could come to a verdict: the machine leaves their
+        cells out, or somebody else's mark or fixture skips them."""
+        return Counter(group for case, group in self.silent.items() if case not in self.failed)
+
 
 def _is_case(report: Any) -> bool:
-    marked: bool | None = getattr(report, "quantgate_case", None)
+    group: str | None = getattr(report, "quantgate_case", None)
     # Of a process of pytest-xdist that crashed there is a report that has been through no hook of ours.
-    return bool(metric_groups_of([report.nodeid])) if marked is None else marked
+    return bool(metric_groups_of([report.nodeid]) if group is None else group)
 
 
 def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
@@ -100,7 +111,7 @@ def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
         if any(isinstance(one, QuantgateError) for one in outcome.updates):
             refused = {v.status for v in outcome.verdicts} & {Status.REGRESSION, Status.DRIFT}
             return EXIT[worst(refused) if refused else Status.ERROR]
-        gates, least = coverage(outcome.verdicts, wiring.left_out), wiring.options.min_judged
+        gates, least = coverage(outcome.verdicts, outcome.left_out), wiring.options.min_judged
         return FEW_JUDGED if least is not None and gates.share < least else 0
     verdicts = (v for case in outcome.failed for v in outcome.cases.get(case, []) if not v.by_machine)
     statuses = {v.status for v in verdicts} & failing(wiring.options)

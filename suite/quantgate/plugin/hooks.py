@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -170,7 +169,6 @@ def pytest_testnodedown(node: Any) -> None:
     wiring, outcome = node.config.stash[WIRING], node.config.stash[OUTCOME]
     if shared := getattr(node, "workeroutput", {}).get("quantgate"):  # none of one that crashed
         wiring.skipped.update(shared["skipped"])
-        wiring.left_out = Counter(shared["left_out"])  # each process has collected all cases
         outcome.notes += [(cell, note) for cell, note in shared["notes"]]
 
 
@@ -182,7 +180,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
         judged = item.stash[case.JUDGED]
         report.quantgate = [v.model_dump(mode="json") for v in judged.verdicts]
         report.quantgate_environment = judged.environment
-    report.quantgate_case = CASE in getattr(item, "fixturenames", ())
+    needs = _needs(item) if CASE in getattr(item, "fixturenames", ()) else []
+    report.quantgate_case = group_name(needs[0].request) if needs else ""
     return report
 
 
@@ -194,8 +193,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if config.option.collectonly:
         return
     if is_worker(config):
-        skipped, left_out = wiring.skipped, dict(wiring.left_out)
-        shared = {"skipped": skipped, "left_out": left_out, "notes": list(notes_of(wiring))}
+        shared = {"skipped": wiring.skipped, "notes": list(notes_of(wiring))}
         config.workeroutput["quantgate"] = shared
         return
     try:

@@ -37,7 +37,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         min_judged=options.min_judged,
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
-        left_out=dict(wiring.left_out),
+        left_out=outcome.left_out,
         notes=list(dict.fromkeys([*outcome.notes, *notes_of(wiring)])),
         commit=commit_of(wiring.root, "--short") or "",
         matrix=str(options.matrix or ""),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from functools import cached_property
@@ -27,7 +26,7 @@ from quantgate.locks import BusyError, locked
 from quantgate.machine.environment import Environment, cuda_devices, machine
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
-from quantgate.measure.groups import group_name, group_of
+from quantgate.measure.groups import group_of
 from quantgate.paths import cache_dir, lacks_home
 from quantgate.plugin.entry import MATRIX_FILE
 from quantgate.plugin.options import Options
@@ -76,8 +75,6 @@ class Wiring:
         """By cell id, what the collected cases need."""
         self.skipped: dict[str, str] = {}
         """By cell id, why this machine leaves it out."""
-        self.left_out: Counter[str] = Counter()
-        """By metric group, how many of the collected cases are of these cells."""
         self.without: dict[tuple[str, str], str] = {}
         """By cell id and metric group, what the cell's backend cannot do, so that there are no cases."""
         self.spent: list[Spent] = []
@@ -157,12 +154,10 @@ class Wiring:
 
     def select(self, needs: Iterable[Need]) -> None:
         """Set what is measured: what the collected cases need, but for cells that this machine leaves out."""
-        self.needs, self.left_out, selected = {}, Counter(), set()
+        self.needs, selected = {}, set()
         for need in needs:
             selected.add(need.cell.id)
-            if need.cell.id in self.skipped:
-                self.left_out[group_name(need.request)] += 1
-            else:
+            if need.cell.id not in self.skipped:
                 self.needs.setdefault(need.cell.id, []).append(need)
         self.skipped = {cell: why for cell, why in self.skipped.items() if cell in selected}
 

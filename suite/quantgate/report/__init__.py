@@ -36,7 +36,7 @@ class RunInfo(Record):
     skipped: list[tuple[str, str]] = Field(default_factory=list)
     """(cell, reason) of the cells that this machine cannot run."""
     left_out: dict[str, int] = Field(default_factory=dict)
-    """Cases of these cells, by metric group."""
+    """Cases that were skipped before they came to a verdict, by metric group."""
     notes: list[tuple[str, str]] = Field(default_factory=list)
     """(cell, sentence) of the cells that were measured in an unusual way."""
     version: str = __version__

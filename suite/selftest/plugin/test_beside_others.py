@@ -113,6 +113,13 @@ def test_a_run_whose_cells_are_all_left_out_says_why_and_has_judged_nothing(proj
         assert "no gate was judged: fewer than --min-judged 0.1" in result.output
 
 
+def test_what_others_skip_is_not_judged(baselined: Project) -> None:
+    skip = "import pytest\n\ndef pytest_runtest_setup(item):\n    pytest.skip('not today')\n"
+    result = beside(baselined, skip, "--reuse", "--min-judged=0.1")
+    assert result.status == 14, result.output
+    assert "no gate was judged: fewer than --min-judged 0.1" in result.output
+
+
 @pytest.mark.parametrize(
     ("nodeid", "failed", "foreign"),
     [
