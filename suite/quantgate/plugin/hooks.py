@@ -22,6 +22,7 @@ from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import Status
 from quantgate.run.inputs import lacking_capabilities
 from quantgate.run.plan import Need
+from quantgate.words import plural
 
 OUTCOME = pytest.StashKey[finish.Outcome]()
 
@@ -239,7 +240,7 @@ def pytest_report_header(config: pytest.Config) -> str:
     both = wiring.options.matrix is None and file is not None and unread_table(file)
     return (
         f"quantgate {__version__}: tier {wiring.options.tier} of {wiring.matrix.path.name}, "
-        f"{len(wiring.cells)} cells, {wiring.threads} threads, "
+        f"{plural(len(wiring.cells), 'cell')}, {plural(wiring.threads, 'thread')}, "
         + (f"against {against}" if against else f"baselines in {wiring.baselines}")
         + (" (WARNING: [tool.quantgate] in pyproject.toml is not read beside it)" if both else "")
     )
