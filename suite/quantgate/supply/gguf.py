@@ -195,6 +195,8 @@ def _cause(error: BaseException, lines: Sequence[str], staged: Path) -> str:
     else:
         where = traceback.extract_tb(error.__traceback__)[-1].line
         last = f"{type(error).__name__}: {str(error) or where}"
+        if "tokenizer.vocab" in last and "vocab_size" in last:
+            last = "its tokenizer has a token that the embedding has no row for (vocab_size): remove it, or resize"
     return f"llama.cpp's converter cannot make a GGUF of {architecture}: {' '.join(last.split())}"
 
 
