@@ -221,8 +221,10 @@ def _unbroken(phrases: list[str]) -> str:
 
 
 def _lines(text: str, width: int, indent: int = 0, hanging: int = 0, style: str = "") -> Text:
-    """Wrap text with a hanging indent, which rich lacks; no-break spaces are kept together."""
+    """Wrap text with a hanging indent, which rich lacks; no-break spaces are kept together where a line has room."""
     first, other = " " * indent, " " * (indent + hanging)
+    room = width - len(other)
+    text = " ".join(part.replace("\xa0", " ") if len(part) > room else part for part in text.split(" "))
     wrapped = textwrap.wrap(
         text, width, initial_indent=first, subsequent_indent=other, break_on_hyphens=False
     )

@@ -102,6 +102,18 @@ def test_numbers_are_not_parted_from_their_units() -> None:
     assert [line for line in lines if re.match(r"%|pp[ ,)](?!and )|to [+-]", line)] == []
 
 
+def test_no_word_is_cut_where_a_figure_is_wider_than_the_terminal() -> None:
+    figures: dict[str, Any] = {
+        "measured": -0.137,
+        "baseline": -0.12,
+        "change": -0.01717,
+        "unit": "nats/character",
+    }
+    interval = {"change_low": -0.06369, "change_high": 0.02935, "change_unit": "absolute"}
+    unsure = verdict("my/llamacpp/F16", "accuracy/a/margin_norm", Status.INCONCLUSIVE, **figures, **interval)
+    assert rendered([unsure], width=70).count("nats/character") == 3
+
+
 def test_a_tiny_change_is_not_called_zero() -> None:
     grown = {"baseline": 1e8, "measured": 1e8 + 512, "change": 5.12e-6, "tolerance": 0.0, "unit": "bytes"}
     text = rendered([verdict("m/b/s", "memory/file_bytes", Status.REGRESSION, **grown)])
