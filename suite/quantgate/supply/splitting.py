@@ -13,6 +13,13 @@ from quantgate.supply.lines import PLAIN_LINES
 
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2")
 """Names (`tokenizer.ggml.pre`) of the splitting of GPT-2 with each digit alone, as in llama.cpp's `llama-vocab.cpp`."""
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+EXPRESSIONS = {
+    **dict.fromkeys(("stablelm2", "hunyuan", "solar-open"), rf"{_WORDS}|\p{{N}}|{_REST}"),
+    **dict.fromkeys(("chatglm-bpe", "glm4", "glm5"), rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
+}
+"""Splittings of llama.cpp that transformers has not by these names: those of Qwen 2 and of Llama 3."""
 WHOLE_WORDS = (
     "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
     "glm4", "glm5", "minicpm5", "youtu",
@@ -56,7 +63,7 @@ def restore_splitting(tokenizer: Any, source: Path) -> None:
     """Give a tokenizer that transformers read from a GGUF file the splitting that the file names
     (`tokenizer.ggml.pre`), where transformers gives it that of GPT-2, and whole words. Any other name changes
     nothing. Of SentencePiece, a space before each text, also before one that begins with spaces."""
-    from tokenizers import normalizers, pre_tokenizers
+    from tokenizers import Regex, normalizers, pre_tokenizers
 
     values = read_header(source).values
     name = values.get("tokenizer.ggml.pre")
@@ -67,6 +74,13 @@ def restore_splitting(tokenizer: Any, source: Path) -> None:
         tokenizer.backend_tokenizer.pre_tokenizer = None
     if name in WHOLE_WORDS:
         tokenizer.backend_tokenizer.model.ignore_merges = True
+    if name in EXPRESSIONS:
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(EXPRESSIONS[name]), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     if name in DIGITS:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
