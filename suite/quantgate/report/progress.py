@@ -79,6 +79,9 @@ class Progress:
         try:
             yield
             outcome = "measured"
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            raise
         finally:
             self.finish(cell, self._clock() - begin, outcome)
 

@@ -157,6 +157,14 @@ ENDED = {"2": "The run was interrupted", "3": "An internal error ended the run"}
 """By exit status: what is judged then is not all that was to be."""
 
 
+def ended_text(info: RunInfo) -> str:
+    """Return what a run says that did not come to its end; empty: it did. No A/B run reuses what another measured."""
+    ended = ENDED.get(info.exit_status, "")
+    return (
+        f"{ended}: the same command with --reuse goes on from here" if ended and not info.against else ended
+    )
+
+
 def outcome(verdicts: list[Verdict], info: RunInfo | None = None) -> str:
     """Return the run in one sentence; in two, where `info` says that it did not come to its end."""
     text = _outcome(verdicts, info.bits if info else {})

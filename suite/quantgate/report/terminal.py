@@ -80,6 +80,8 @@ def _summary(verdicts: list[Verdict], info: RunInfo, console: Console) -> list[R
             apart.setdefault((begin, text), []).append(cell)
     for (begin, text), cells in apart.items():
         parts += [Text(), _lines(f"{begin}{', '.join(cells)}: {text}", width, style="dim")]
+    if ended := summary.ended_text(info):
+        parts += [Text(), _lines(ended, width, style="yellow")]
     style = STYLES[next(iter(counts(verdicts)), Status.PASS)]
     last = _lines(_unbroken(summary.counts_text(verdicts).split(", ")), width, style=style)
     gates = coverage(verdicts, info.left_out)

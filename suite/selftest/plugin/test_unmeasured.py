@@ -160,6 +160,8 @@ def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     process.send_signal(signal.SIGINT)
     result = baselined.finish(process)
     assert result.status == 2
+    assert f"{Q4}: interrupted" in result.output
+    assert "the same command with --reuse goes on from here" in result.output
     # Its parent is gone as well: until the system has collected it, its number is taken.
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert not worker_left(baselined)

@@ -121,6 +121,17 @@ def test_a_log_gets_one_line_at_the_start_and_one_at_the_end(clock: Clock) -> No
     ]
 
 
+@pytest.mark.parametrize(("raised", "outcome"), [(KeyboardInterrupt, "interrupted"), (OSError, "error")])
+def test_an_interrupt_is_no_error_of_its_cell(
+    clock: Clock, raised: type[BaseException], outcome: str
+) -> None:
+    file = io.StringIO()
+    progress = Progress(file, 1, clock)
+    with pytest.raises(raised), progress.measuring(CELL, ["perplexity"]):
+        raise raised
+    assert file.getvalue().splitlines()[-1] == f"cell 1/1 {CELL}: {outcome}"
+
+
 def test_a_log_gets_no_control_characters(clock: Clock) -> None:
     file = io.StringIO()
     with closing(Progress(file, 1, clock)) as progress:

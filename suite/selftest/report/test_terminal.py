@@ -217,5 +217,15 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     assert b"x regression  smollm2-135m/llamacpp/Q4_K_M" in binary.getvalue()
 
 
+def test_an_interrupted_run_says_how_to_go_on() -> None:
+    interrupted = INFO.model_copy(update={"exit_status": "2"})
+    text = rendered(cell("m/b/s", 20.0), info=interrupted)
+    assert "The run was interrupted: the same command with --reuse goes on from here" in text
+    ab = rendered(cell("m/b/s", 20.0), info=interrupted.model_copy(update={"against": "/other/python"}))
+    assert "interrupted" in ab
+    assert "--reuse" not in ab
+    assert "interrupted" not in rendered(cell("m/b/s", 20.0))
+
+
 def test_nothing_judged() -> None:
     assert rendered([]).splitlines()[-1] == "nothing was judged"
