@@ -124,6 +124,27 @@ def test_what_is_timed_of_the_librarys_loop_is_greedy_whatever_the_checkpoint_as
     assert shapes == [(1, 3), (1, 1), (1, 1), (1, 1)]
 
 
+def test_positions_that_do_not_begin_with_0_are_left_to_the_model(tmp_path: Path) -> None:
+    """RoBERTa's begin after the number of its token for padding."""
+    import torch
+    import transformers
+    from quantgate.backends.runtime.transformers import Transformers
+
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.RobertaConfig(
+        vocab_size=64, max_position_embeddings=64, is_decoder=True, initializer_range=0.5, **size
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    backend, ids = Transformers(tmp_path, {"device": "cpu", "dtype": "float32"}, 1), [5, 6, 7, 8, 9]
+    backend.reserve(len(ids), 1)
+    backend.prefill(ids[:3])
+    backend.decode(ids[3:])
+    whole = backend._model(torch.tensor([ids])).logits[0, -1].numpy()
+    assert np.abs(backend.next_logits() - whole).max() < 1e-4
+
+
 def test_llamacpp_writes_what_its_binding_generates(tiny: TinyModel, tokenizer: Any) -> None:
     import llama_cpp
     from quantgate.backends.runtime.llamacpp import LlamaCpp

@@ -22,6 +22,8 @@ from quantgate.errors import MeasurementError, is_out_of_memory
 
 CACHES = ("past_key_values", "cache_params", "state")
 """What a model may call its cache."""
+COUNTS_POSITIONS = "create_position_ids_from_input_ids"
+"""The method of embeddings whose positions are not those of the tokens in the text."""
 
 
 class Continuing:
@@ -34,6 +36,8 @@ class Continuing:
         # Of the class: a library may wrap the `forward` of an instance.
         self._takes = set(inspect.signature(type(model).forward).parameters)
         self._rotary = length_dependent(model)
+        # RoBERTa's begin after the number of its token for padding.
+        self._counts_positions = any(hasattr(m, COUNTS_POSITIONS) for m in model.modules())
         self._few_bits = cache
         self.states_cache = bool(cache)
         if cache and "past_key_values" not in self._takes:
@@ -108,8 +112,10 @@ class Continuing:
 
     def _step(self, ids: list[int]) -> None:
         # Some models take the positions from a cache that does not know them: generation passes them as well.
-        positions = self._tensor([range(len(self._fed), len(self._fed) + len(ids))])
-        output = self._forward(ids, **self._state, position_ids=positions, use_cache=True, logits_to_keep=1)
+        positions = {"position_ids": self._tensor([range(len(self._fed), len(self._fed) + len(ids))])}
+        if self._counts_positions:
+            positions = {}
+        output = self._forward(ids, **self._state, **positions, use_cache=True, logits_to_keep=1)
         self._fed += ids
         if not self._is_static:
             given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
