@@ -20,8 +20,8 @@ MATRIX_FILE = pytest.StashKey[Path]()
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
     """Load the plugin after the repository's conftest.py files, whose options go first."""
     yield
-    known = early_config.known_args_namespace
-    elsewhere = bool(known.inifilename or known.rootdir)
+    options = early_config.known_args_namespace
+    elsewhere = bool(options.inifilename or options.rootdir)
     start, root = early_config.invocation_params.dir, early_config.rootpath
     if file := matrix_file(start, root, elsewhere=elsewhere):
         early_config.stash[MATRIX_FILE] = file
