@@ -16,12 +16,14 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 _STRING, _ARRAY = 8, 9
 _COUNTS = ("general.alignment", "general.file_type", "split.count", "split.no", "split.tensors.count")
 
-PUT_BOS = (
+LLAMA_3 = (
     "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
-    "chameleon",
 )  # fmt: skip
-"""Vocabularies (`tokenizer.ggml.pre`) of which llama.cpp puts the beginning-of-sequence token unless a file says no, as
-in its `llama-vocab.cpp`. Files of Llama 3 and Mistral NeMo that were made before 2025 do not say."""
+"""Vocabularies (`tokenizer.ggml.pre`) that llama.cpp's `llama-vocab.cpp` reads as that of Llama 3: words are one token
+where they are in it, and it puts the beginning-of-sequence token unless a file says no. Files of Llama 3 and Mistral
+NeMo that were made before 2025 do not say."""
+PUT_BOS = (*LLAMA_3, "chameleon")
+"""Vocabularies of which llama.cpp puts the beginning-of-sequence token unless a file says no."""
 
 
 class Header(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quantgate.checkpoint.gguf_header import read_header
+from quantgate.checkpoint.gguf_header import LLAMA_3, read_header
 from quantgate.errors import AssetError
 from quantgate.supply.lines import PLAIN_LINES
 
@@ -20,10 +20,7 @@ EXPRESSIONS = {
     **dict.fromkeys(("chatglm-bpe", "glm4", "glm5"), rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"),
 }
 """Splittings of llama.cpp that transformers has not by these names: those of Qwen 2 and of Llama 3."""
-WHOLE_WORDS = (
-    "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "tekken",
-    "glm4", "glm5", "minicpm5", "youtu",
-)  # fmt: skip
+WHOLE_WORDS = (*LLAMA_3, "glm4", "glm5", "minicpm5", "youtu")
 """Names of vocabularies whose words are one token where they are in it, whatever the merges make of them."""
 
 

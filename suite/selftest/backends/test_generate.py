@@ -114,8 +114,13 @@ def test_what_is_timed_of_the_librarys_loop_is_greedy_whatever_the_checkpoint_as
     from quantgate.backends.runtime.transformers import Transformers
 
     folder = shutil.copytree(tiny.safetensors, tmp_path / "beams")
-    asked = {"num_beams": 3, "repetition_penalty": 2.0, "cache_implementation": "static", "eos_token_id": 0}
-    (folder / "generation_config.json").write_text(json.dumps(asked))
+    settings = {
+        "num_beams": 3,
+        "repetition_penalty": 2.0,
+        "cache_implementation": "static",
+        "eos_token_id": 0,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(settings))
     model = Transformers(folder, {"device": "cpu", "dtype": "float32"}, 1)
     shapes = []
     hook = model._model.model.embed_tokens.register_forward_hook(lambda m, i, o: shapes.append(o.shape[:2]))
