@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from quantgate.paths import FIXTURES, IMPORT_ROOT
-from quantgate.plugin.entry import matrix_file, unread_table
 
 from selftest.forked import start
 from selftest.tiny import TEXT
@@ -153,23 +152,6 @@ def test_the_entry_point_imports_nothing_heavy() -> None:
     assert ast.literal_eval(done.stdout) <= {"quantgate", "quantgate.plugin", "quantgate.plugin.entry"}
 
 
-@pytest.mark.parametrize(
-    ("pyproject", "is_one"),
-    [
-        ("[tool.quantgate]", True),
-        ("[ tool . quantgate.models.m ]", True),
-        ("[tool.'quantgate'.tiers.smoke]", True),
-        ("[tool]\nquantgate = {}", True),
-        ("[project]\ndependencies = ['quantgate']\n# [tool.quantgate]", False),
-        ("[tool.quantgate", False),
-    ],
-)
-def test_tables_of_a_pyproject_are_a_matrix(tmp_path: Path, pyproject: str, is_one: bool) -> None:
-    file = tmp_path / "pyproject.toml"
-    file.write_text(pyproject)
-    assert matrix_file(tmp_path, tmp_path) == (file if is_one else None)
-
-
 def test_cases_lie_below_the_matrix_file(repository: Path) -> None:
     write(repository / "quantgate.toml", MATRIX)
     cases = [PERPLEXITY.format(cell) for cell in CELLS]
@@ -224,28 +206,6 @@ def test_the_matrix_may_be_a_table_of_pyproject(repository: Path) -> None:
     assert collected(repository)[3:] == [
         PERPLEXITY.format(cell).replace("quantgate.toml", "pyproject.toml") for cell in CELLS
     ]
-
-
-def test_the_nearest_matrix_up_to_the_root_counts(tmp_path: Path) -> None:
-    inner = tmp_path / "root" / "inner"
-    inner.mkdir(parents=True)
-    root = inner.parent
-    write(tmp_path / "quantgate.toml", "")
-    assert matrix_file(inner, root) is None, "beyond the root is not looked for"
-    write(root / "pyproject.toml", "[tool.quantgates]\n# [tool.quantgate]\n")
-    assert matrix_file(inner, root) is None
-    write(root / "pyproject.toml", "[tool.quantgate.models]\n")
-    assert matrix_file(inner, root) == root / "pyproject.toml"
-    write(inner / "quantgate.toml", "")
-    assert matrix_file(inner, root) == inner / "quantgate.toml"
-    assert matrix_file(root, root) == matrix_file(Path("/elsewhere"), root) == root / "pyproject.toml"
-    assert matrix_file(inner, root / "ci") is None
-    assert matrix_file(inner, root / "ci", elsewhere=True) == inner / "quantgate.toml", (
-        "pytest -c ci/pytest.ini"
-    )
-    assert unread_table(root / "quantgate.toml")
-    assert not unread_table(root / "pyproject.toml")
-    assert not unread_table(inner / "quantgate.toml")
 
 
 @pytest.fixture(scope="module")
