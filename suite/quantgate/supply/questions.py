@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 OUTPUT_TYPE = "generate_until"
 LIMIT = 256
 """Tokens of an answer where the task says nothing: the harness's default (`HFLM.max_gen_toks`)."""
-SEED = 1234
-"""Of the harness's choice of examples: its default."""
 
 
 def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Questions:
@@ -31,7 +29,6 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     """
     task = load_task(name, dict(spec))
     _check(name, task)
-    task.set_fewshot_seed(SEED)
     build_requests(name, task, spec, encoder)
     try:
         until, limit = _ending(task.instances[0].args[1])

@@ -196,6 +196,55 @@ def test_sentences_of_stereoset_stand_alone_or_after_their_context(tiny: TinyMod
     assert len({context for context, _ in within}) == 1  # what begins every text
 
 
+# --- a task of one's own --------------------------------------------------------------------------
+
+CAPITALS = """\
+task: capitals
+output_type: multiple_choice
+num_fewshot: 2
+fewshot_split: test
+doc_to_text: "{{country}}:"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc}, {metric: acc_norm}]
+"""
+COUNTRIES = [
+    {"country": name, "choices": [f"{name} City", "Bern"], "answer": 0}
+    for name in ("Ay", "Bee", "Cee", "Dee")
+]
+
+
+def capitals(
+    folder: Path, monkeypatch: Any, rows: Sequence[dict[str, Any]], *changes: tuple[str, str], **further: Any
+) -> dict[str, Any]:
+    """The place of a task of these rows. changes: of the text of its file."""
+    text = CAPITALS
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "capitals.yaml").write_text(text)
+    monkeypatch.setattr("quantgate.supply.tasks.task_file", lambda name: folder / f"{name}.yaml")
+    return {"jsonl": lines(folder, rows), "split": "test", "items": len(rows), **further}
+
+
+def test_a_task_that_asks_for_examples_has_them_unless_the_tier_says_how_many(
+    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = Encoder(tiny.safetensors, None)
+    spec = capitals(tmp_path, monkeypatch, COUNTRIES)
+    theirs = load_task("capitals", spec)
+    theirs.set_fewshot_seed(1234)  # the harness's default
+    expected = joined(requests(theirs))
+    for fewshot, count in ((None, 2), (0, 0), (1, 1)):
+        options = accuracy.Options(tasks=["capitals"], items=4, fewshot=fewshot)
+        posed = accuracy.needs(options).tasks["capitals"].model_dump()
+        made = make_task("capitals", {**spec, **posed}, encoder)
+        prompts = joined(texts(made, encoder))
+        assert made.fewshot == count
+        assert all(one.count(":") == count + 1 for item in prompts for one in item)
+        assert (prompts == expected) is (fewshot is None)
+
+
 # --- results --------------------------------------------------------------------------------------
 
 

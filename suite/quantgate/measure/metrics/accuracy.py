@@ -34,15 +34,15 @@ LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
 class Options(InChat):
     """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
     items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
-    each, the first of the task's few-shot split. chat: ask through the model's chat template, after the message
-    `system` if there is one; turns: examples are turns of the conversation, not one message with the item. budget:
-    tokens of a forward pass (part of the key: the batch can change the last digits); "auto": the number in the cell's
-    baseline; without one, what is fastest on this machine."""
+    each, the first of the task's few-shot split; None: as many as the task says, chosen as it says. chat: ask through
+    the model's chat template, after the message `system` if there is one; turns: examples are turns of the
+    conversation, not one message with the item. budget: tokens of a forward pass (part of the key: the batch can change
+    the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
 
     tasks: Names
     items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
-    fewshot: int = Field(default=0, ge=0)
+    fewshot: int | None = Field(default=None, ge=0)
     turns: bool = True
     budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
 
@@ -55,7 +55,7 @@ def needs(options: Options) -> Needs:
             items=options.items_of.get(name, options.items),
             chat=options.chat,
             system=options.system,
-            fewshot=options.fewshot or None,
+            fewshot=options.fewshot,
             turns=options.turns,
         )
 
