@@ -2,86 +2,54 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from quantgate.errors import MeasurementError
+from quantgate.errors import InputError
+from quantgate.supply.rows import Row, dataset_of, rows_of_file, saved_rows
 
-Row = dict[str, Any]
+ROW_PLACES = ("folder", "folders", "jsonl", "csv", "parquet", "yaml", "hub")
+"""Keys of an entry of tasks.toml that say where its rows lie."""
 
 
 def load_rows(spec: dict[str, Any]) -> Any:
     """Return the `datasets.Dataset` that an entry of tasks.toml describes: where it lies, what its columns are called,
-    and which function makes documents of its rows."""
+    and which function makes documents of its rows. Raises InputError."""
     import datasets
 
     datasets.disable_progress_bars()
     if "folder" in spec:
-        rows = _load_from_disk(spec["folder"])
+        rows = saved_rows(spec["folder"])
     elif "folders" in spec:
         root, _, pattern = spec["folders"].partition("*")
-        parts = [_load_from_disk(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
+        parts = [saved_rows(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
         rows = datasets.interleave_datasets(parts)  # one row of each in turn, until one of them ends
     elif "hub" in spec:
         rows = datasets.load_dataset(
             spec["hub"], spec.get("config"), split=spec["split"], revision=spec["revision"]
         )
     else:
-        rows = datasets.Dataset.from_list(list(_rows_of_files(spec)))
+        rows = dataset_of(rows_of_file(spec), place_of(spec))
     for new, old in spec.get("columns", {}).items():
+        if old not in rows.column_names or new in rows.column_names:
+            problem = (
+                f"there is no column {old!r}" if old not in rows.column_names else "there is one already"
+            )
+            raise InputError(
+                f"{place_of(spec)}: columns: {new} = {old!r}: {problem}; the columns are {', '.join(rows.column_names)}"
+            )
         rows = rows.rename_column(old, new)
     if "documents" in spec:
-        rows = datasets.Dataset.from_list(list(MAKERS[spec["documents"]](rows)))
+        rows = dataset_of(MAKERS[spec["documents"]](rows), place_of(spec))
     return rows
 
 
-def _load_from_disk(folder: str) -> Any:
-    """Return a saved data set; in memory, since what is mapped of one on disk is cached beside it: in the asset."""
-    import datasets
-
-    return datasets.load_from_disk(folder, keep_in_memory=True)
-
-
-def _rows_of_files(spec: dict[str, Any]) -> Iterator[Row]:
-    if "jsonl" in spec:
-        path, template = Path(spec["jsonl"]), spec.get("text")
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        for row in map(json.loads, data.splitlines()):
-            yield row if template is None else {"text": template.format_map(row)}
-    elif "csv" in spec:
-        with Path(spec["csv"]).open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
-    else:
-        yield from yaml_rows(Path(spec["yaml"]), spec["key"])
-
-
-def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows that `keys` lead to in each of the harness's task files that has them, files by name. pattern: its
-    last part has wildcards. Raise MeasurementError if no file has any.
-
-    The files are read as plain YAML: the harness's index leaves out those that another file includes."""
-    import yaml
-
-    class Plain(yaml.SafeLoader):  # type: ignore[misc]
-        """Leaves the harness's tags (`!function`) unread."""
-
-    Plain.add_multi_constructor("!", lambda *_: None)
-    empty = True
-    for file in sorted(pattern.parent.glob(pattern.name)):
-        rows: Any = yaml.load(file.read_text(encoding="utf-8"), Loader=Plain)  # noqa: S506
-        for key in keys:
-            rows = rows.get(key) if isinstance(rows, dict) else None
-        for row in rows or ():
-            empty = False
-            yield row
-    if empty:
-        raise MeasurementError(f"{pattern}: no file has rows under {'.'.join(keys)}")
+def place_of(spec: Mapping[str, Any]) -> str:
+    """Return where the rows of an entry lie, for messages."""
+    return str(next((spec[key] for key in ROW_PLACES if key in spec), "the data"))
 
 
 def task_manager(folder: Path) -> Any:

@@ -17,13 +17,17 @@ from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of, read_plain_text
 from quantgate.items import Text
 from quantgate.supply.chat import ends_of
-from quantgate.supply.documents import load_rows
+from quantgate.supply.documents import load_rows, place_of
 from quantgate.supply.fitness import check_bos
 from quantgate.supply.lines import splitting_lines
 from quantgate.supply.model_config import load_config
+from quantgate.supply.rows import column_of
 from quantgate.supply.splitting import tokenizer_of_gguf
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+CUT = 8
+"""Tokens before the end of a cut text that the cut may change."""
 
 
 class Encoder:
@@ -72,8 +76,8 @@ class Encoder:
     def text(self, name: str, spec: dict[str, Any]) -> Text:
         """Return the first `spec["tokens"]` tokens of a text. Raises InputError if it is too short."""
         needed = spec["tokens"]
-        content = read_text(spec)[: 16 * needed]  # tokens of natural text have 3 to 5 characters
-        encoded = self.tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)
+        text = read_text(spec)
+        encoded, content = self._beginning(text, needed)
         ids = list(encoded["input_ids"])[:needed]
         if len(ids) < needed:
             raise InputError(
@@ -86,6 +90,17 @@ class Encoder:
         if self.bos is not None:  # only before the first window, as in llama.cpp's tools
             ids, starts = [self.bos, *ids[:-1]], [0, *starts[:-1]]
         return Text(ids=ids, starts=starts, bos=self.bos, hash=hash_of([self.bos, ids]))
+
+    def _beginning(self, text: str, needed: int) -> tuple[Any, str]:
+        """Return the encoding of as much of a text as has more than `needed` tokens, or of all, and that part. Where a
+        text is cut, its last tokens are not those of the whole."""
+        length = 16 * needed  # tokens of natural text have 3 to 5 characters
+        while True:
+            content = text[:length]
+            encoded = self.tokenizer(content, add_special_tokens=False, return_offsets_mapping=True)
+            if length >= len(text) or len(encoded["input_ids"]) > needed + CUT:
+                return encoded, content
+            length *= 16
 
 
 def _ids_of_texts(tokenizer: Any) -> int:
@@ -141,13 +156,14 @@ def _is_as_defined(tokenizer: Any, file: Path) -> bool:
 
 
 def read_text(spec: dict[str, Any]) -> str:
-    """Return a text: a plain file (`path`), random characters (`random`: the seed), or a joined column of rows."""
+    """Return a text: a plain file (`path`), random characters (`random`: the seed), or a joined column of rows. Raises
+    InputError."""
     if "path" in spec:
         return read_plain_text(Path(spec["path"]))
     if "random" in spec:
         printable = string.digits + string.ascii_letters + string.punctuation + " "
         return "".join(random.Random(spec["random"]).choices(printable, k=spec["characters"]))  # noqa: S311
-    values = [str(row[spec["column"]]) for row in load_rows(spec)]
+    values = column_of(load_rows(spec), spec["column"], place_of(spec))
     if spec.get("distinct"):
         values = list(dict.fromkeys(values))
     return str(spec.get("joiner", "\n\n")).join(values[spec.get("first", 0) :])

@@ -22,9 +22,9 @@ from quantgate.supply.maker import Maker
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
-LOCATIONS = ("folder", "folders", "jsonl", "csv", "yaml", "nltk_data")
+LOCATIONS = ("folder", "folders", "jsonl", "csv", "parquet", "yaml", "nltk_data")
 """Keys of an entry of tasks.toml that say where inside an asset its rows lie, or what its rules read."""
-ROWS = ("supply/documents.py",)
+ROWS = ("supply/documents.py", "supply/rows.py")
 """The code that reads them."""
 CHATS = FIXTURES / "chats"
 """Conversations that a tier can name: `<name>.toml`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from quantgate.backends.base import Sizes
-from quantgate.errors import MeasurementError, UnmeasurableError
+from quantgate.errors import InputError, MeasurementError, UnmeasurableError
 from quantgate.items import Opening, Text, opening_name
 from quantgate.measure.metrics import perplexity
 
@@ -204,3 +204,23 @@ def test_line_ends_of_a_text_are_tokens_like_others(tiny: TinyModel, tmp_path: P
     (tmp_path / "windows").write_bytes(b"The egg.\r\nThe dog.\r\nThe wheel.\r\n" * 3)
     unix, windows = (encoded(tiny, tmp_path / name, False, 12) for name in ("unix", "windows"))
     assert unix.ids != windows.ids
+
+
+def test_a_text_of_long_tokens_is_read_until_there_are_enough(tmp_path: Path) -> None:
+    """Runs of spaces, rulers and the like are tokens of many characters."""
+    import tokenizers
+    import transformers
+    from quantgate.supply.encoder import Encoder
+
+    words = [letter * 40 for letter in "abc"]
+    level = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}))
+    level.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    encoder = Encoder.__new__(Encoder)
+    encoder.tokenizer, encoder.bos = transformers.PreTrainedTokenizerFast(tokenizer_object=level), None
+    (tmp_path / "text").write_text(" ".join(words * 40))
+    spec = {"path": str(tmp_path / "text")}
+    text = encoder.text("t", {**spec, "tokens": 100})
+    assert text.ids == ([0, 1, 2] * 34)[:100]
+    assert text.bytes_between(0, 100) == 41 * 100
+    with pytest.raises(InputError, match="text 't' has 120 tokens, the tier needs 121"):
+        encoder.text("t", {**spec, "tokens": 121})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import string
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from quantgate.config.toml_input import read_toml
-from quantgate.errors import MeasurementError
+from quantgate.errors import InputError, MeasurementError
 from quantgate.supply import documents
-from quantgate.supply.documents import load_rows, yaml_rows
+from quantgate.supply.documents import load_rows
 from quantgate.supply.encoder import read_text
+from quantgate.supply.rows import yaml_rows
 from quantgate.supply.sources import LOCATIONS, TASK_FILES, TASKS
 
 if TYPE_CHECKING:
@@ -56,6 +58,114 @@ def test_the_first_word_of_crows_pairs_makes_the_stereotyping_sentence(tmp_path:
             "sent_less": "The young man, he said, fell.",
         }
     ]
+
+
+# --- rows of anybody's files -----------------------------------------------------------------------
+
+
+def written(folder: Path, name: str, content: bytes) -> dict[str, str]:
+    """An entry that names a file with this content."""
+    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return {name.split(".")[1]: str(folder / name)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b'\xef\xbb\xbf{"text": "One\\r\\n", "n": 1}\r\n\r\n{"n": 2, "text": "\\ud83d\\ude00"}'),
+        ("a.jsonl.gz", b'{"text": "One\\r\\n"}\n{"text": "\xf0\x9f\x98\x80"}\n'),
+        ("a.csv", b'\xef\xbb\xbftext,n\r\n"One\r\n",1\r\n\xf0\x9f\x98\x80,2\r\n'),
+        ("a.csv.gz", b',text\n1,"One\r\n"\n2,\xf0\x9f\x98\x80\n'),
+    ],
+)
+def test_marks_line_ends_blank_lines_and_gzip_change_no_text(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    assert read_text({**written(tmp_path, name, content), "column": "text", "joiner": "|"}) == "One\r\n|😀"
+
+
+def test_a_parquet_file_has_the_rows_that_were_saved(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"text": "One", "choices": ["a", "b"], "label": 1}, {"text": "Two", "choices": ["c"], "label": 0}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    assert load_rows({"parquet": str(tmp_path / "a.parquet")}).to_list() == rows
+    assert read_text({"parquet": str(tmp_path / "a.parquet"), "column": "text"}) == "One\n\nTwo"
+
+
+def test_a_cell_may_hold_a_book(tmp_path: Path) -> None:
+    book = "word " * 40_000
+    assert read_text({**written(tmp_path, "a.csv", f"text\n{book}\n".encode()), "column": "text"}) == book
+
+
+def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
+    rows = load_rows({"jsonl": lines(tmp_path, [{"q": "a"}, {"q": "b", "hint": "c"}])})
+    assert rows.to_list() == [{"q": "a", "hint": None}, {"q": "b", "hint": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": null}\n',
+            r"a.jsonl: 'text' of row 2 is empty \(null\): leave out",
+        ),
+        ("a.jsonl", b'{"text": "a"}\n{}\n', r"'text' of row 2 is empty"),
+        ("a.jsonl", b'{"text": ["a"]}\n', r"'text' of row 1 is no text but a list"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 2}\n', r"a.jsonl: a column has values of several types"),
+        ("a.jsonl", b'{"body": "a"}\n', r"has no column 'text'; it has body"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": "b"\n',
+            r"a.jsonl, line 2: is not JSON .*each line has to be one obj",
+        ),
+        ("a.jsonl", b'["a"]\n', r"line 1: is no JSON object"),
+        ("a.jsonl", b'{"text": "\\uD83D"}\n', r"line 1: has one half of a surrogate pair, \\ud83d"),
+        ("a.jsonl", b"\n", r"a.jsonl: has no rows"),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16, not UTF-8"),
+        ("a.csv", b"text,n\na,1\nb\n", r"a.csv, line 3: has 1 cells, the first line 2"),
+        ("a.csv", b"text,n\na, b,1\n", r"a.csv, line 2: has 3 cells, the first line 2"),
+        ("a.csv", b"text;n\na;1\n", r"has no column 'text'; it has text;n"),
+        ("a.parquet", b"PAR1", r"a.parquet: cannot be read as Parquet"),
+    ],
+)
+def test_what_would_be_lost_of_a_row_is_named(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_text({**written(tmp_path, name, content), "column": "text"})
+
+
+def test_wrong_columns_and_templates_are_named(tmp_path: Path) -> None:
+    place = {"jsonl": lines(tmp_path, [{"q": "a", "n": 1}])}
+    with pytest.raises(
+        InputError, match=r"columns: question = 'qq': there is no column 'qq'; the columns are q, n"
+    ):
+        load_rows({**place, "columns": {"question": "qq"}})
+    with pytest.raises(InputError, match="columns: q = 'n': there is one already"):
+        load_rows({**place, "columns": {"q": "n"}})
+    with pytest.raises(
+        InputError, match=r"text = '\{doc\[q\]\}': row 1 has no such place .*columns are q, n"
+    ):
+        load_rows({**place, "text": "{doc[q]}"})
+    (tmp_path / "rows.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match=r"rows.jsonl.gz: gzip cannot unpack it"):
+        load_rows({"jsonl": str(tmp_path / "rows.jsonl.gz")})
+
+
+def test_a_folder_of_splits_is_no_split(tmp_path: Path) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"text": "a"}])
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(tmp_path / "all")
+    with pytest.raises(InputError, match="all: has the splits train, test: name the folder of one"):
+        load_rows({"folder": str(tmp_path / "all")})
+    with pytest.raises(InputError, match="is no folder that `datasets` saved"):
+        load_rows({"folder": str(tmp_path)})
+
+
+# --- documents of a shape -------------------------------------------------------------------------
 
 
 def test_winobias_pairs_differ_in_the_pronoun_and_nothing_else_tells_it(tmp_path: Path) -> None:
