@@ -16,6 +16,7 @@ from typing import Any
 
 from quantgate.errors import InputError, MeasurementError, in_one_line
 from quantgate.files import decoded, lfs_problem
+from quantgate.words import plural
 
 Row = dict[str, Any]
 
@@ -138,7 +139,7 @@ def _csv(path: Path) -> Iterator[Row]:
             cells = columns - list(row.values()).count(None) + len(further)
             if cells != columns:
                 raise InputError(
-                    f"{path}, line {reader.line_num}: has {cells} cells, the first line {columns}"
+                    f"{path}, line {reader.line_num}: has {plural(cells, 'cell')}, the first line {columns}"
                 )
             yield row
     except csv.Error as error:

@@ -35,8 +35,9 @@ from quantgate.supply.sources import ROWS, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
 WORKLOAD_CODE = (
-    "supply/encoder.py", "supply/tasks.py", "supply/programs.py", "supply/questions.py", "supply/lines.py",
-    "supply/splitting.py", "supply/chat.py", "supply/conversations.py", "checkpoint/template.py", *ROWS,
+    "supply/encoder.py", "supply/tasks.py", "supply/choices.py", "supply/programs.py", "supply/questions.py",
+    "supply/lines.py", "supply/splitting.py", "supply/chat.py", "supply/conversations.py", "checkpoint/template.py",
+    *ROWS,
 )  # fmt: skip
 """The code that it calls."""
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from quantgate.checkpoint.template import Message, render, template_of
-from quantgate.errors import AssetError, InputError, MeasurementError, QuantgateError, in_one_line
+from quantgate.errors import AssetError, InputError, QuantgateError, in_one_line
 from quantgate.files import hash_of
-from quantgate.items import Choice, Item, Results, Task
+from quantgate.items import Item, Results, Task
+from quantgate.supply.choices import check_lengths, choice_of, gold_of
 from quantgate.supply.documents import load_rows, task_manager
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.sources import task_file
@@ -48,25 +49,26 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
     results = results_of(name, task.config.process_results)
     encode = _recorder(name, encoder)
     items, documents, prompts = [], [], []
-    for _, group in itertools.groupby(task.instances, key=lambda request: request.doc_id):
+    for number, (_, group) in enumerate(itertools.groupby(task.instances, key=lambda one: one.doc_id), 1):
         requests = sorted(group, key=lambda request: request.idx)
         document = requests[0].doc
-        documents.append(document)
-        prompts.append([request.args for request in requests])
+        where = f"task {name!r}: item {number}"
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = task.doc_to_choice(document)
-            gold = _gold(task, document, choices, results)
+            gold = gold_of(where, task, document, choices, results)
+            requests = requests[
+                : len(choices)
+            ]  # for acc_mutual_info the harness asks for each without context, too
         else:
             choices, gold = [requests[0].args[1]], [0]
+        documents.append(document)
+        prompts.append([request.args for request in requests])
         tokens = zip(encode(requests), choices, strict=True)
-        items.append(
-            Item(
-                choices=[Choice(context=c, continuation=k, characters=len(t)) for (c, k), t in tokens],
-                gold=gold,
-            )
-        )
+        items.append(Item(choices=[choice_of(where, *one) for one in enumerate(tokens, 1)], gold=gold))
     check_count(name, len(items), spec["items"])
     metrics = [metric for metric in METRICS[results] if metric in task.aggregation()]
+    if "acc_norm" in metrics:
+        check_lengths(name, items)
     if not metrics and results != "gold":
         raise InputError(
             f"task {name!r} has none of {', '.join(METRICS[results])} among its metrics "
@@ -143,9 +145,9 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
     """Return lm-eval's task object. Its documents come from the place that `spec` names, or from lm-eval itself. The
     `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`); None:
     there are as many as the task says, chosen as it says. Raises AssetError and InputError."""
+    split = spec.get("split")
 
     def configure(config: dict[str, Any]) -> dict[str, Any]:
-        split = spec.get("split")
         if split:
             import datasets
 
@@ -171,15 +173,17 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         if "nltk_data" in spec:
             read_nltk_data(Path(spec["nltk_data"]))
         return build_task(name, file, configure)
+    except QuantgateError as error:
+        raise InputError(f"task {name!r}: {error}") from error
     except ImportError as error:
         extra = f": pip install 'quantgate[{EXTRAS[error.name]}]'" if error.name in EXTRAS else ""
         raise AssetError(
             f"task {name!r}: its rules need a package that is not installed: {error}{extra}"
         ) from error
     except Exception as error:
+        remedy = "mend them" if split else "where there is no hub, add an entry to fixtures/tasks.toml"
         raise AssetError(
-            f"task {name!r}: it cannot be loaded from {file} and its data ({type(error).__name__}: {error}); "
-            "where there is no hub, add an entry to fixtures/tasks.toml"
+            f"task {name!r}: it cannot be loaded from {file} and its data ({in_one_line(error)}); {remedy}"
         ) from error
 
 
@@ -217,21 +221,6 @@ def build_task(name: str, file: Path, configure: Callable[[dict[str, Any]], dict
     # A group may override keys of its tasks. `class` is the one that sees the others.
     group = {"group": "quantgate", "task": [{"task": name, "class": Configured}]}
     return next(iter(task_manager(file.parent).load(group)["tasks"].values()))
-
-
-def _gold(task: Any, document: Any, choices: list[str], results: Results) -> list[int]:
-    """Return the numbers of the right choices, by the rules of lm-eval's `process_results`."""
-    if results == "mass":  # mc2 of TruthfulQA has several
-        return [number for number, label in enumerate(document["mc2_targets"]["labels"]) if label]
-    gold = task.doc_to_text(document) if task.multiple_input else task.doc_to_target(document)
-    numbers = (
-        gold if isinstance(gold, list) else [choices.index(gold) if isinstance(gold, str) else int(gold)]
-    )
-    if not all(0 <= n < len(choices) for n in numbers):
-        raise MeasurementError(
-            f"the right answer {gold!r} of a document is not among its {len(choices)} choices: {document}"
-        )
-    return [int(n) for n in numbers]
 
 
 def _recorder(name: str, encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:

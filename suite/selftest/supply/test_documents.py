@@ -124,7 +124,7 @@ def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "\\uD83D"}\n', r"line 1: has one half of a surrogate pair, \\ud83d"),
         ("a.jsonl", b"\n", r"a.jsonl: has no rows"),
         ("a.jsonl", '{"text": "a"}'.encode("utf-16"), "is UTF-16, not UTF-8"),
-        ("a.csv", b"text,n\na,1\nb\n", r"a.csv, line 3: has 1 cells, the first line 2"),
+        ("a.csv", b"text,n\na,1\nb\n", r"a.csv, line 3: has 1 cell, the first line 2"),
         ("a.csv", b"text,n\na, b,1\n", r"a.csv, line 2: has 3 cells, the first line 2"),
         ("a.csv", b"text;n\na;1\n", r"has no column 'text'; it has text;n"),
         ("a.parquet", b"PAR1", r"a.parquet: cannot be read as Parquet"),
