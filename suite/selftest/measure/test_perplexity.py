@@ -213,7 +213,8 @@ def test_a_text_of_long_tokens_is_read_until_there_are_enough(tmp_path: Path) ->
     from quantgate.supply.encoder import Encoder
 
     words = [letter * 40 for letter in "abc"]
-    level = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: n for n, word in enumerate(words)}))
+    vocabulary = {word: n for n, word in enumerate([*words, "?"])}
+    level = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
     level.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     encoder = Encoder.__new__(Encoder)
     encoder.tokenizer, encoder.bos = transformers.PreTrainedTokenizerFast(tokenizer_object=level), None
