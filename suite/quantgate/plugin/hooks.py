@@ -46,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
         wiring = Wiring(config, options)
         wiring.check()
     except InputError as error:
+        if config.option.help:  # which says what to write instead
+            return
         raise pytest.UsageError(str(error)) from None
     config.stash[WIRING], config.stash[OUTCOME] = wiring, finish.Outcome()
     register = config.pluginmanager.register
@@ -287,8 +289,11 @@ def _register_marks(config: pytest.Config, names: Iterable[str]) -> None:
 
 
 def _spread_by(config: pytest.Config) -> str:
-    """Return the options by which pytest-xdist spreads the cases over processes; empty: it does not."""
+    """Return the options by which pytest-xdist or pytest-forked spreads the cases over processes; empty: neither
+    does."""
     option = config.option
+    if getattr(option, "forked", False):
+        return "--forked"
     if is_worker(config) or getattr(option, "numprocesses", None):
         return "-n"
     return "--tx" if getattr(option, "dist", "no") != "no" and getattr(option, "tx", None) else ""

@@ -230,8 +230,8 @@ class Options:
         parse(environment)
 
     def check_parallel(self, spread_by: str) -> None:
-        """Refuse what cannot be combined with the processes of pytest-xdist. spread_by: the options that ask for them.
-        Raises InputError."""
+        """Refuse what cannot be combined with the processes of pytest-xdist or pytest-forked. spread_by: the options
+        that ask for them. Raises InputError."""
         without = "; -n 0 ends what addopts of an ini file says" if spread_by == "-n" else ""
         reasons = {
             "update_baselines": "one process writes baselines",

@@ -53,6 +53,11 @@ def pytest_runtest_setup(item):
     assert item.get_closest_marker("timeout").args == (0,)
 """
 
+FORKED = """
+def pytest_addoption(parser):
+    parser.addoption("--forked", action="store_true")  # as pytest-forked
+"""
+
 
 def beside(project: Project, plugin: str, *arguments: str) -> Result:
     """A run with a plugin of somebody else."""
@@ -141,3 +146,13 @@ def test_a_crash_of_a_process_of_xdist_is_a_failure_of_its_test(
 def test_cases_have_a_file_which_fixtures_ask_for() -> None:
     """`Path(request.module.__file__).parent`."""
     assert Path(str(case_module().__file__)).is_file()
+
+
+def test_an_update_whose_cases_run_in_processes_of_their_own_is_refused(project: Project) -> None:
+    """Each would keep to itself what it measured, and nothing be updated."""
+    project.write()
+    result = beside(project, FORKED, "--forked", "--update-baselines", "--reason", "first values")
+    assert result.status == 4
+    assert (
+        "--update-baselines cannot be combined with --forked: one process writes baselines" in result.output
+    )

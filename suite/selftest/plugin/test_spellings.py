@@ -9,6 +9,8 @@ import pytest
 from quantgate.errors import InputError
 from quantgate.plugin.options import Options
 
+from selftest.project import Project
+
 SPELLINGS = {one.name: f"--quantgate-{one.name}" for one in fields(Options) if one.metadata}
 
 
@@ -31,3 +33,13 @@ def test_a_message_names_the_option_of_this_run(given: dict[str, Any], message: 
     options = Options(**{**dict.fromkeys(SPELLINGS), **given}, spellings=SPELLINGS)
     with pytest.raises(InputError, match=f"^{message}"):
         options._check()
+
+
+def test_the_help_is_there_where_the_matrix_cannot_be_read(project: Project) -> None:
+    project.write()
+    broken = project.folder / "broken.toml"
+    broken.write_text("[models.tiny]\nlicense = MIT\n")
+    result = project.run("--help", "--matrix", str(broken))
+    assert result.status == 0, result.output
+    assert "--update-baselines" in result.output
+    assert project.run("--matrix", str(broken)).status == 4
