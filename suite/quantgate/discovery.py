@@ -5,29 +5,50 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from importlib import metadata
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeVar
 
-from quantgate.errors import InputError, in_one_line
+from quantgate.errors import InputError, with_place
+
+T = TypeVar("T")
 
 
-def discover(package: str, attribute: str, group: str) -> dict[str, Any]:
+def discover(package: str, attribute: str, group: str, kind: type[T]) -> dict[str, T]:
     """Return the objects called `attribute` of a package's modules by module name, sorted, and those that installed
     distributions offer as entry points of `group` by entry point name.
 
-    Raises InputError: an entry point cannot be imported, or has the name of a module.
+    Raises InputError: a module or an entry point cannot be imported, is of another kind, or has the name of another.
     """
-    declared = {}
-    for name in sorted(m.name for m in pkgutil.iter_modules(importlib.import_module(package).__path__)):
-        if not name.startswith("_"):
+    declared: dict[str, T] = {}
+    folder = importlib.import_module(package).__path__
+    modules = sorted(m.name for m in pkgutil.iter_modules(folder))
+    for name in modules:
+        if name.startswith("_"):
+            continue
+        origin = f"{folder[0]}/{name}.py"
+        try:
             module = importlib.import_module(f"{package}.{name}")
-            if hasattr(module, attribute):
-                declared[name] = getattr(module, attribute)
+        except Exception as error:
+            raise InputError(f"{origin}: cannot be imported: {with_place(error)}; correct it") from error
+        if hasattr(module, attribute):
+            declared[name] = _checked(f"{origin}: {attribute}", getattr(module, attribute), kind)
     for entry in metadata.entry_points(group=group):
         origin = f"entry point {entry.name} of {entry.dist.name if entry.dist else 'a distribution'}"
         if entry.name in declared:
-            raise InputError(f"{origin}: {package} has a module of this name: rename the entry point")
+            other = "a module" if entry.name in modules else "another entry point"
+            raise InputError(f"{origin}: {package} has {other} of this name: rename the entry point")
         try:
-            declared[entry.name] = entry.load()
+            offered = entry.load()
         except Exception as error:
-            raise InputError(f"{origin}: {entry.value} cannot be imported: {in_one_line(error)}") from error
+            cause = with_place(error)
+            raise InputError(f"{origin}: {entry.value} cannot be imported: {cause}; correct it") from error
+        remedy = f": name the object, {entry.value}:{attribute}" if isinstance(offered, ModuleType) else ""
+        declared[entry.name] = _checked(f"{origin}: {entry.value}", offered, kind, remedy)
     return declared
+
+
+def _checked(origin: str, offered: Any, kind: type[T], remedy: str = "") -> T:
+    if not isinstance(offered, kind):
+        is_kind = "the class itself" if offered is kind else f"a {type(offered).__name__}"
+        raise InputError(f"{origin} is {is_kind}, not a {kind.__name__}{remedy}")
+    return offered

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 import traceback
 from pathlib import Path
 
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|_ALLOC_FAILED")
 """How torch, the CUDA runtime and its libraries say that memory ran out."""
+
+
+_LIBRARIES = re.compile(
+    r".*/site-packages/(pydantic|numpy|torch|transformers|accelerate|safetensors|bitsandbytes|llama_cpp)\b"
+)
+"""Files in which an error of whoever called them is raised."""
 
 
 class QuantgateError(Exception):
@@ -50,6 +57,26 @@ def in_one_line(error: BaseException) -> str:
     if isinstance(error, QuantgateError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def with_place(error: BaseException) -> str:
+    """Return an error's text on one line, with the type, file and line of one that is not quantgate's: those of the
+    code that called a library, where a library raised it."""
+    text = in_one_line(error)
+    if isinstance(error, QuantgateError | SyntaxError):  # which says where
+        return text
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_python(f.filename)]
+    frames = [f for f in frames if not _LIBRARIES.match(f.filename)] or frames
+    if not frames:
+        return text
+    kind = type(error).__name__
+    return f"{kind} in {Path(frames[-1].filename).name}:{frames[-1].lineno}{text.removeprefix(kind)}"
+
+
+def _is_of_python(file: str) -> bool:
+    return file.startswith("<") or (
+        file.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in file
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

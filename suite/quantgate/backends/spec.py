@@ -9,11 +9,13 @@ import importlib.machinery
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
+from quantgate.config.sentences import allowed
 from quantgate.discovery import discover
+from quantgate.errors import InputError
 from quantgate.records import Record
 
 Capability = Literal[
@@ -76,6 +78,13 @@ class BackendSpec:
     libraries: Mapping[str, str] = field(default_factory=dict)
     unused: frozenset[str] = frozenset({"datasets", "llama-cpp-python", "llama.cpp", "lm_eval"})
 
+    def __post_init__(self) -> None:
+        check_capabilities(self.capabilities)
+        if not (isinstance(self.options, type) and issubclass(self.options, SchemeOptions)):
+            raise InputError("options must be a class derived from quantgate.backends.spec.SchemeOptions")
+        if not callable(self.load):
+            raise InputError("load must be a function of checkpoint, options and threads")
+
     def missing(self, scheme_options: Mapping[str, Any]) -> str:
         """Say why a scheme does not run here: which library is not installed, and how it is; empty: it runs."""
         return not_installed(self.libraries) or self.parsed(scheme_options).why_not()
@@ -91,10 +100,19 @@ class BackendSpec:
         return self.options.model_validate({**scheme_options, "bits": scheme_options.get("bits") or None})
 
 
+def check_capabilities(capabilities: Iterable[str]) -> None:
+    """Raise InputError for a capability that there is not: whoever needs or has it would go without cases."""
+    if isinstance(capabilities, str):
+        raise InputError(f'capabilities must be a frozenset, not a text: frozenset({{"{capabilities}"}})')
+    for name in capabilities:
+        if name not in get_args(Capability):
+            raise InputError(f"capabilities: no capability {name!r}. {allowed(name, get_args(Capability))}")
+
+
 @functools.cache
 def backends() -> dict[str, BackendSpec]:
-    """Return all backends by name. Raises InputError for an entry point that cannot be imported."""
-    return discover("quantgate.backends", "BACKEND", "quantgate.backends")
+    """Return all backends by name. Raises InputError for a file or an entry point that cannot be imported."""
+    return discover("quantgate.backends", "BACKEND", "quantgate.backends", BackendSpec)
 
 
 def unused() -> dict[str, frozenset[str]]:

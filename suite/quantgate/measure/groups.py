@@ -11,14 +11,17 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
 
+from quantgate.backends.spec import check_capabilities
+from quantgate.config.sentences import allowed
 from quantgate.discovery import discover
+from quantgate.errors import InputError
 from quantgate.jobs import Needs
-from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Link, Metric, Record, Scalar
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Kind, Link, Metric, Record, Scalar
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -129,11 +132,26 @@ class Group:
     expected: Callable[[Any], dict[str, Metric]] = lambda options: {}
     as_measured: Callable[[Any, Mapping[str, Metric]], Any] = lambda options, metrics: options
 
+    def __post_init__(self) -> None:
+        check_capabilities(self.capabilities)
+        if not (isinstance(self.options, type) and issubclass(self.options, Record)):
+            raise InputError("options must be a class derived from quantgate.records.Record")
+        for name, metric in self.metrics.items():
+            if not isinstance(metric, Declared) or metric.kind not in get_args(Kind):
+                raise InputError(f"metrics: {name!r} must be Declared(KIND). {allowed('', get_args(Kind))}")
+
 
 @functools.cache
 def metric_groups() -> dict[str, Group]:
-    """Return all metric groups by name. Raises InputError for an entry point that cannot be imported."""
-    return discover("quantgate.measure.metrics", "GROUP", "quantgate.metrics")
+    """Return all metric groups by name. Raises InputError for a file or an entry point that cannot be imported, and for
+    a metric that no case of its group would judge."""
+    groups = discover("quantgate.measure.metrics", "GROUP", "quantgate.metrics", Group)
+    for name, group in groups.items():
+        for metric in group.metrics:
+            if group_name(metric) != name and metric not in (AGREEMENT, IN_PROCESS):
+                why = "does not begin with the group's name, so that no case would judge it"
+                raise InputError(f"metric group {name}: metrics: {metric!r} {why}: call it '{name}/{metric}'")
+    return groups
 
 
 def group_name(request: str) -> str:
