@@ -60,23 +60,24 @@ def in_one_line(error: BaseException) -> str:
 
 
 def with_place(error: BaseException) -> str:
-    """Return an error's text on one line, with the type, file and line of one that is not quantgate's: those of the
-    code that called a library, where a library raised it."""
-    text = in_one_line(error)
-    if isinstance(error, QuantgateError | SyntaxError):  # which says where
-        return text
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_python(f.filename)]
-    frames = [f for f in frames if not _LIBRARIES.match(f.filename)] or frames
-    if not frames:
+    """Return an error's text on one line, with the type, file and line of one that is not quantgate's."""
+    text, place = in_one_line(error), place_of(error)
+    if not place or isinstance(error, QuantgateError | SyntaxError):  # whose text says where
         return text
     kind = type(error).__name__
-    return f"{kind} in {Path(frames[-1].filename).name}:{frames[-1].lineno}{text.removeprefix(kind)}"
+    return f"{kind} in {place}{text.removeprefix(kind)}"
+
+
+def place_of(error: BaseException) -> str:
+    """Return file and line that raised an error, or that called the library which did; empty: unknown."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_of_python(f.filename)]
+    frames = [f for f in frames if not _LIBRARIES.match(f.filename)] or frames
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _is_of_python(file: str) -> bool:
-    return file.startswith("<") or (
-        file.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in file
-    )
+    inside = file.startswith(sysconfig.get_path("stdlib")) and "site-packages" not in file
+    return inside or file.startswith("<")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

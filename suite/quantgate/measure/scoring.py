@@ -29,6 +29,9 @@ CHUNK = 32
 FEW = 4
 """Rows that stay in a core's cache while they are summed up."""
 
+ABOVE = 1e-3
+"""A log-probability may be so much above 0 by rounding."""
+
 Look = Callable[[NDArray[np.float32], NDArray[np.float64]], None]
 """Called with the logits of a batch, [rows, vocabulary], and the log-sum-exp of each row, before the next batch takes
 their place."""
@@ -100,11 +103,38 @@ def score(
     if isinstance(backend, Scores) and look is None:
         scored = []
         for number, group in enumerate(groups, 1):
-            scored.append([Scored(logprobs, greedy) for logprobs, greedy in backend.scores(group)])
+            scored.append(_taken(backend, group))
             progress(number, len(groups))
         return scored
     results = iter(score_trees(backend, plan(groups, budget, way), progress, look))
     return [[next(results) for _ in group] for group in groups]
+
+
+def _taken(backend: Scores, group: Sequence[TokenSequence]) -> list[Scored]:
+    """Return what a backend says of a group. Raises MeasurementError where that is not one finite log-probability for
+    each scored token: any other number of them would be summed up all the same."""
+    where = f"{type(backend).__name__}.scores"
+    given = list(backend.scores(group))
+    if len(given) != len(group):
+        raise MeasurementError(
+            f"{where} returned {len(given)} results for {len(group)} sequences: return one for each"
+        )
+    scored = []
+    for sequence, (logprobs, greedy) in zip(group, given, strict=True):
+        one = Scored(np.asarray(logprobs, np.float64), np.asarray(greedy, bool))
+        wanted = (len(sequence.ids) - sequence.start,)
+        if one.logprobs.shape != wanted or one.greedy.shape != wanted:
+            raise MeasurementError(
+                f"{where} returned {one.logprobs.size} log-probabilities and {one.greedy.size} flags for a sequence "
+                f"with {wanted[0]} scored tokens: return one of each for a token"
+            )
+        wrong = one.logprobs[~(one.logprobs <= ABOVE) | ~np.isfinite(one.logprobs)]
+        if wrong.size:
+            raise MeasurementError(
+                f"{where} returned {wrong[0]:g}, which is no natural-log probability: these are finite, and 0 or less"
+            )
+        scored.append(one)
+    return scored
 
 
 def score_trees(
@@ -121,6 +151,11 @@ def score_trees(
     done, total = 0, sum(len(t.ids) for t in trees)
     for tree in trees:
         logits = backend.logits(tree)
+        if logits.ndim != 2 or len(logits) != len(tree.rows):
+            raise MeasurementError(
+                f"{type(backend).__name__}.logits returned an array of {'x'.join(map(str, logits.shape))} for "
+                f"{len(tree.rows)} rows: return [rows, vocabulary], those of tree.rows in their order"
+            )
         norm, top = _normalizers(tree, logits)
         scored.extend(_score_tree(tree, logits, norm, top))
         if look:

@@ -35,6 +35,7 @@ from quantgate.items import (
 )
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
+from quantgate.measure.added import check_metrics, checked
 from quantgate.measure.groups import group_name, group_of, in_order, unused_template
 from quantgate.measure.positions import refuse_longer
 from quantgate.measure.watch import Peak, memory_peak, watched
@@ -67,7 +68,7 @@ def measure_cell(job: Job) -> None:
         return time.monotonic() - turns.waited
 
     def load() -> float:
-        session.load(backends()[job.backend].load)
+        session.load(checked(job.backend, backends()[job.backend]))
         return session.load_seconds
 
     turns.meet()
@@ -83,7 +84,7 @@ def measure_cell(job: Job) -> None:
         session.progress(0, 1)
         parts = [r.split("/", 1)[1] for r in job.requests if r.startswith(f"{group}/")]
         try:
-            metrics.update(group_of(group).measure(session, parts))
+            metrics |= check_metrics(group, group_of(group), group_of(group).measure(session, parts))
         except UnmeasurableError as error:
             session.unmeasured[group] = str(error)
         phases[group] = clock() - begin

@@ -18,7 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from quantgate.errors import AssetError, InputError, QuantgateError, in_one_line
+from pydantic import BaseModel, ValidationError
+
+from quantgate.config.sentences import mistakes
+from quantgate.errors import AssetError, InputError, QuantgateError, place_of, with_place
 from quantgate.jobs import Job, Preparation
 from quantgate.machine.environment import describe
 from quantgate.measure.session import measure_cell
@@ -26,6 +29,7 @@ from quantgate.processes.ends import CAUSE, REFUSAL
 from quantgate.processes.fork import serve
 from quantgate.processes.progress import report
 from quantgate.processes.warden import end_with_parent
+from quantgate.records import Metric
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,11 +46,20 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if not isinstance(error, QuantgateError):
             traceback.print_exc()
-        cause = "out of memory" if isinstance(error, MemoryError) else in_one_line(error)
+        cause = _cause(error)
         begin = REFUSAL if isinstance(error, AssetError | InputError) else CAUSE
         print(f"{begin}{cause}", file=sys.stderr)
         return 1
     return 0
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, ValidationError):  # in words, of a metric that is not a number above all
+        model = Metric if error.title == Metric.__name__ else BaseModel
+        return f"{place_of(error)}: " + "; ".join(f"{error.title}.{one}" for one in mistakes(error, model))
+    return with_place(error)
 
 
 def work(file: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_log_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("error", "text", "message"),
     [
         ("MeasurementError", "no kernel", "no kernel"),
-        ("ValueError", "odd\nand even", "ValueError: odd and even"),
+        ("ValueError", "odd\nand even", "ValueError in makers.py:50: odd and even"),
         ("MemoryError", "", "out of memory"),
     ],
 )

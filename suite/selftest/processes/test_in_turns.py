@@ -64,7 +64,7 @@ def test_two_processes_work_turn_by_turn(pair: Pair, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("side", ["old", "new"])
 @pytest.mark.parametrize(
-    ("end", "message"), [("error", "ValueError: "), ("signal", "was killed by SIGSEGV\n")]
+    ("end", "message"), [("error", "ValueError in "), ("signal", "was killed by SIGSEGV\n")]
 )
 def test_when_one_of_two_fails_its_error_is_raised_and_the_other_is_ended(
     pair: Pair, tmp_path: Path, side: str, end: str, message: str
