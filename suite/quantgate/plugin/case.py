@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quantgate.errors import QuantgateError, unexpected
+from quantgate.errors import MeasurementError, QuantgateError, unexpected
 from quantgate.judge.compare import Rules, explained, verdicts
 from quantgate.judge.confirm import confirmed, needs_second_look
 from quantgate.plugin.options import Options
@@ -115,6 +115,10 @@ def judge_case(
         comparison = measurer.compare(cell, request)
         environment = dict(comparison.new.environment)
         judged = verdicts(comparison, need.covers, rules)
+        if not judged:
+            raise MeasurementError(
+                f"{request}: measured without an error, and gave no metric that could be judged"
+            )
         if second_look and needs_second_look(judged, comparison, rules):
             look = measurer.again(cell, request)
             judged = confirmed(judged, comparison, look, need.covers, rules)

@@ -80,7 +80,7 @@ def request_of(value: Any) -> str | None:
     mark = next((mark for mark in marks if mark.name == "quantgate"), None)
     if mark is None or CASE not in signature(value).parameters:
         return None  # the mark alone is somebody else's
-    return str(mark.args[0])
+    return str(mark.args[0]) if mark.args else ""
 
 
 def _load(file: Path) -> ModuleType:

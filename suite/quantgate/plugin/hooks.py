@@ -13,6 +13,7 @@ from quantgate import __version__
 from quantgate.errors import InputError, unexpected
 from quantgate.measure.groups import group_name, group_of, metric_groups
 from quantgate.plugin import case, finish
+from quantgate.plugin.asked import parts_of, without_cases, wrong_request
 from quantgate.plugin.cases import CASE, metric_groups_of, request_of
 from quantgate.plugin.entry import MATRIX_FILE, unread_table
 from quantgate.plugin.info import notes_of
@@ -70,6 +71,8 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     request = request_of(obj)
     if request is None or group_name(request) in collector.config.stash[WIRING].tier.group_options:
         return None
+    if problem := wrong_request(request):
+        raise collector.CollectError(f"{getattr(obj, '__name__', obj)}: {problem}")
     return []
 
 
@@ -82,7 +85,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     request: str = marker.args[0]
     group = group_name(request)
     options = wiring.tier.group_options[group]
-    parts = getattr(options, marker.kwargs["each"]) if "each" in marker.kwargs else [""]
+    wiring.with_cases.add(group)
+    parts = parts_of(marker, options)
     _register_marks(metafunc.config, [*request.split("/"), *filter(None, parts)])
     parameters = []
     for cell in wiring.cells.values():
@@ -136,6 +140,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             if controls:
                 wiring.check_fit()
             if not session.config.option.collectonly:
+                for line in without_cases(session.config, wiring) if controls else ():
+                    wiring.screen.say(f"note: {line}")
                 _prepare(wiring, controls=controls)
     except InputError as error:
         raise pytest.UsageError(str(error)) from None

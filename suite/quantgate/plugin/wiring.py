@@ -77,6 +77,8 @@ class Wiring:
         """By cell id, why this machine leaves it out."""
         self.without: dict[tuple[str, str], str] = {}
         """By cell id and metric group, what the cell's backend cannot do, so that there are no cases."""
+        self.with_cases: set[str] = set()
+        """Metric groups of the tier that a collected test function asks for, whatever -k and -m leave of its cases."""
         self.spent: list[Spent] = []
         """The wall time of each measuring process, in their order."""
         self.against: Environment | None = None
