@@ -6,6 +6,7 @@ import ast
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import io
 import os
 import platform
@@ -28,6 +29,9 @@ from quantgate.records import Scalar
 
 PACKAGES = [*LIBRARIES, "datasets", "lm_eval", "gguf"]
 """Distributions whose version can change a measured number."""
+
+EXTENSIONS = ("quantgate.backends", "quantgate.metrics")
+"""Groups of entry points by which other distributions measure, too."""
 
 MEASURING = ("backends/*.py", "backends/runtime/*.py", "serving/*.py", "measure/*.py", "measure/metrics/*.py")
 """Files of the engine that make a measured number."""
@@ -79,15 +83,36 @@ _AT_START = variables()
 
 def describe() -> Facts:
     """Return the environment of this process, which each measurement records."""
-    engine = {"quantgate": __version__, "quantgate code": code_hash(*MEASURING), "commit": commit_of()}
+    engine = {"quantgate": __version__, **_code(), "commit": commit_of()}
     return {**versions(), **builds(), **_AT_START, **machine(), **engine}
 
 
 def work_facts(libraries: Facts) -> Facts:
     """Return what can make two measurements of one job differ: `libraries` (versions and builds), variables, measuring
     code, and the machine without the size of its memory, which varies from start to start."""
-    facts = {**libraries, **variables(), "quantgate code": code_hash(*MEASURING), **machine()}
+    facts = {**libraries, **variables(), **_code(), **machine()}
     del facts["memory_gb"]
+    return facts
+
+
+def _code() -> Facts:
+    return {"quantgate code": code_hash(*MEASURING), **extensions()}
+
+
+@functools.cache
+def extensions() -> Facts:
+    """Return version and hash of the code of each distribution that adds a backend or a metric group (entry points).
+    The keys begin as that of the engine's own code: a change is named, measured anew, and widens no tolerance."""
+    facts: Facts = {}
+    for entry in (entry for group in EXTENSIONS for entry in metadata.entry_points(group=group)):
+        package = importlib.util.find_spec(entry.module.partition(".")[0])
+        if entry.dist is not None and package is not None:
+            folders = [Path(folder) for folder in package.submodule_search_locations or ()]
+            files = [file for folder in folders for file in folder.rglob("*.py")] or [
+                Path(str(package.origin))
+            ]
+            code = _digest((file, file.read_bytes()) for file in sorted(files))
+            facts[f"quantgate code of {entry.dist.name}"] = f"{entry.dist.version} ({code})"
     return facts
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from quantgate.judge.environment import changed_environment, relevant
 from quantgate.machine import environment
 from quantgate.machine.builds import builds
 from quantgate.machine.environment import (
@@ -18,18 +19,20 @@ from quantgate.machine.environment import (
     code_hash,
     cuda_driver,
     describe,
+    extensions,
     instruction_sets,
     llama_library_hash,
     machine,
     variables,
     versions,
+    work_facts,
 )
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """Everything here is remembered for the life of a process."""
-    cached = (versions, machine, llama_library_hash, code_hash, instruction_sets)
+    cached = (versions, machine, llama_library_hash, code_hash, instruction_sets, extensions)
     for function in cached:
         function.cache_clear()
     yield
@@ -58,6 +61,38 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch: pytest.Monk
     monkeypatch.setattr(environment, "PACKAGES", ["numpy", "no-such-distribution"])
     assert versions()["no-such-distribution"] is None
     assert versions()["numpy"] == metadata.version("numpy")
+
+
+def test_code_that_other_distributions_measure_with_is_named_and_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It widens no tolerance, as the engine's own does not."""
+    assert not extensions()
+    files = {
+        "theirs.py": "BACKEND = 1\n",
+        "more/__init__.py": "",
+        "more/group.py": "GROUP = 1\n",
+        "theirs-2.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 2.0\n",
+        "theirs-2.0.dist-info/entry_points.txt": "[quantgate.backends]\nx = theirs:BACKEND\n",
+        "more-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: more\nVersion: 1.0\n",
+        "more-1.0.dist-info/entry_points.txt": "[quantgate.metrics]\ny = more.group:GROUP\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    extensions.cache_clear()
+    before = work_facts({})
+    assert str(extensions()["quantgate code of theirs"]).startswith("2.0 (")
+    for name in ("theirs", "more/group"):
+        (tmp_path / f"{name}.py").write_text("OTHER = 1\n")
+        extensions.cache_clear()
+        after = work_facts({})
+        (line,) = changed_environment(before, after)
+        assert line.startswith(f"quantgate code of {name.partition('/')[0]} ")
+        assert not relevant([line], ())
+        assert describe().items() >= extensions().items()
+        before = after
 
 
 def test_the_description_is_plain_data_of_versions_and_machine() -> None:
