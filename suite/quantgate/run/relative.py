@@ -53,8 +53,7 @@ def relative_metrics(
         other = reference.get(metric_name)
         if other is None:
             continue
-        # The conditions that both have. Budgets may differ: they change last digits alone.
-        shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget", *WAYS}
+        shared = (metric.conditions.keys() & other.conditions.keys()) - {*WAYS}
         if not _same_units(metric, other, shared):
             continue
         conditions = {**metric.conditions, **_particular(other, metric), "relative to": name}
