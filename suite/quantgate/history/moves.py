@@ -26,7 +26,7 @@ Direction = Literal["worse", "better", "unequal"]
 """unequal: too small to matter, but nothing recorded explains it: the computation does not repeat itself."""
 
 EXACT = ("paired", "exact", "")
-"""Kinds of metrics that repeat to the last digit. Empty: a report of an older quantgate does not say."""
+"""Kinds of metrics that repeat to the last digit. Empty: a reproduction, which has none."""
 VISIBLE = 0.05
 """Share of the tolerance from which an exact step is a move. Smaller ones add up until they are one. A reproduction has
 no better and worse: there it is the whole tolerance."""

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 import pydantic_core
 from pydantic import ValidationError
 
 from quantgate.errors import InputError
 from quantgate.history.record import to_lines
-from quantgate.measure.groups import group_name, metric_groups
-from quantgate.records import Kind, Status, Verdict
+from quantgate.records import Verdict
 from quantgate.report import RunInfo
 from quantgate.report.files import FORMAT
-
-_BETTER_HIGH = (
-    *("accuracy/*", "code/*", "*/recovery", "divergence/same_top", "memory/quantized_share"),
-    *("throughput/prefill*", "throughput/decode*"),
-)
-"""Metrics that are better high: a report that does not say what is better has no others."""
-_BETTER_LOW = ("*/brier", "*/brier_norm", "accuracy/*/choices*", "*/reproduction")
 
 
 def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
     """Return the verdicts of a run and what its report says of it. path: `report.json`, or the folder that has it.
-
-    A report of a quantgate without history lacks the kinds of metrics, which are looked up, and when the run ended, for
-    which the file's time stands. Raises InputError naming the file.
-    """
+    Raises InputError naming the file."""
     path = path / "report.json" if path.is_dir() else path
     try:
         raw = pydantic_core.from_json(path.read_bytes())
-        time = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; name a report.json that --report wrote") from None
     except ValueError:
@@ -57,34 +41,9 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
     if not verdicts:
         raise InputError(f"{path}: nothing was judged in its run: leave it out")
     if not info.created:
-        info = info.model_copy(update={"created": time})
-        verdicts = list(map(_described, verdicts))
+        raise InputError(f"{path}: does not say when its run ended, as it is older than the history: leave it out")
     try:
         to_lines(verdicts, info)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return verdicts, info
-
-
-def _described(verdict: Verdict) -> Verdict:
-    if verdict.measured is None or verdict.status == Status.ERROR:
-        return verdict
-    return verdict.model_copy(update={"kind": kind_of(verdict.metric), "better": better_of(verdict.metric)})
-
-
-def kind_of(metric: str) -> Kind | None:
-    """Return the kind of a metric as its group declares it; None: no group does."""
-    if metric.endswith(("_ratio", "/recovery")):
-        return "ratio"
-    group = metric_groups().get(group_name(metric))
-    for template, declared in (group.metrics if group else {}).items():
-        if fnmatchcase(metric, re.sub(r"\{\w+\}", "*", template)):
-            return declared.kind
-    return None
-
-
-def better_of(metric: str) -> Literal["lower", "higher"]:
-    """Return what is better of a metric, by its name."""
-    if any(fnmatchcase(metric, pattern) for pattern in _BETTER_LOW):
-        return "lower"
-    return "higher" if any(fnmatchcase(metric, pattern) for pattern in _BETTER_HIGH) else "lower"

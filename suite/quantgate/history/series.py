@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Codes = NDArray[np.int32]
 
-_SINGLES = ("stderr", "baseline", "change", "low", "high", "tolerance", "n")
+_SINGLES = ("baseline", "change", "low", "high", "tolerance")
 _NUMBERS = ("value", *_SINGLES)
 _CODES = ("conditions", "environment", "weights")
 
@@ -51,10 +51,9 @@ class Run:
 class Series:
     """One metric of one cell over all runs of the history, one element per run; NaN, or `ABSENT`, where there is none.
 
-    value: what was measured. stderr, n: its standard error and number of samples. baseline, change, low, high,
-    tolerance: as the judge said it in that run; change, low, high and tolerance are relative (0.01 = 1 %) where
-    `relative`, else in `unit`. status: index in `STATUSES`. conditions, environment, weights: index in
-    `History.hashes`.
+    value: what was measured. baseline, change, low, high, tolerance: as the judge said it in that run; change, low,
+    high and tolerance are relative (0.01 = 1 %) where `relative`, else in `unit`. status: index in `STATUSES`.
+    conditions, environment, weights: index in `History.hashes`.
     """
 
     tier: str
@@ -65,8 +64,6 @@ class Series:
     unit: str
     relative: bool
     value: Floats
-    stderr: Singles
-    n: Singles
     baseline: Singles
     change: Singles
     low: Singles

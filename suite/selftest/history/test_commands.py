@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from quantgate.history.__main__ import main
-from quantgate.history.series import read
 from quantgate.report.files import write_report
 
 from selftest.history import nights
@@ -140,35 +138,6 @@ def test_reports_are_imported_once(tmp_path: Path, capsys: pytest.CaptureFixture
     assert tree(tmp_path / "h") == before
 
 
-def test_a_report_of_an_older_quantgate_is_imported(tmp_path: Path) -> None:
-    write_report(tmp_path, VERDICTS, INFO)
-    report = json.loads((tmp_path / "report.json").read_text())
-    for key in ("run", "created", "place"):
-        del report["info"][key]
-    for verdict in report["verdicts"]:
-        for key in ("kind", "better", "stderr", "samples", "conditions", "weights"):
-            del verdict[key]
-    names = {"throughput/decode_ratio": 1.0, "accuracy/arc_easy/acc": 0.5, "memory/peak_resident": 1e8}
-    for name, value in names.items():
-        report["verdicts"].append({**report["verdicts"][0], "metric": name, "measured": value})
-    path = tmp_path / "report.json"
-    path.write_text(json.dumps(report))
-    os.utime(path, (1_790_000_000, 1_790_000_000))
-    for _ in range(2):
-        assert main(["import", str(path), f"--history={tmp_path / 'h'}"]) == 0
-        os.utime(path, (1_790_900_000, 1_790_900_000))  # downloaded again
-    (run,) = read(tmp_path / "h").runs
-    assert run.time.timestamp() == 1_790_000_000
-    kinds = {series.metric: (series.kind, series.better) for series in read(tmp_path / "h").series}
-    assert kinds == {
-        "perplexity": ("paired", "lower"),
-        "memory": ("", "lower"),
-        "throughput/decode_ratio": ("ratio", "higher"),
-        "accuracy/arc_easy/acc": ("paired", "higher"),
-        "memory/peak_resident": ("level", "lower"),
-    }
-
-
 @pytest.mark.parametrize(
     ("number", "says"), [("0", "0: must be 1 or more"), ("few", "invalid whole number value: 'few'")]
 )
@@ -189,6 +158,7 @@ def test_a_number_of_runs_that_is_none_is_wrong_input(
         ('{"format": 1, "info": {"tier": "smoke"}, "verdicts": []}', "nothing was judged"),
         ('{"format": 1, "info": {"tier": "smoke", "against": "x"}, "verdicts": []}', "is of an A/B run"),
         (NO_TIME, "the run's time: "),
+        (json.dumps({**json.loads(NO_TIME), "info": {"tier": "smoke"}}), "does not say when its run ended"),
         ('{"format": 1, "info": {}, "verdicts": []}', "is not a report of quantgate: Field required"),
     ],
 )

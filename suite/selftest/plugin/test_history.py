@@ -34,7 +34,6 @@ def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(baselined
             assert {
                 key: value for key, value in environment.items() if value is not None
             } == record.environment
-        assert series[cell, "perplexity"].n.tolist() == [len(record.metrics["perplexity"].samples or ())]
         assert STATUSES[series[cell, "perplexity"].status[0]] == "pass"
         assert series[cell, "perplexity"].weights[0] >= 0
     before = tree(folder)

@@ -106,7 +106,7 @@ def _series(
     environment = np.where(np.isnan(value), ABSENT, codes).astype(np.int32)
     return Series(
         *("nightly", f"m/llamacpp/{cell}", "perplexity", "paired", "lower", "", True),
-        value, empty, empty, empty, empty, empty, empty, np.full(count, 0.025, dtype=np.float32),
+        value, empty, empty, empty, empty, np.full(count, 0.025, dtype=np.float32),
         zeros.astype(np.int8), zeros, environment, zeros,
     )  # fmt: skip
 
