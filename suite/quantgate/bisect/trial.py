@@ -28,11 +28,11 @@ from quantgate.records import AGREEMENT, MOVED, Measurement, Record, Status, Ver
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
 from quantgate.run.bench import Bench
+from quantgate.run.cell import make_supply
 from quantgate.run.gates import gates_of
 from quantgate.run.inputs import lacking_capabilities
 from quantgate.run.measurer import Measurer, check_measured
-from quantgate.run.plan import Need, lengths_of, make_plan, needs_of, repeated
-from quantgate.supply.supply import Supply
+from quantgate.run.plan import Need, make_plan, repeated
 from quantgate.words import shortened
 
 LEVELS = 3
@@ -225,11 +225,10 @@ class Trial:
     ) -> Bench:
         """Return what measures in an environment, until the stack is closed. words: begin its errors."""
         question, tier = self.question, self.question.tier(level)
-        options, results = tier.group_options, self.results / place / str(level)
-        supply = Supply(
-            question.matrix, tier, question.threads, results / "logs", self.progress.preparation, question.text,
-            needs_of(options), lengths_of(options), environment,
-        )  # fmt: skip
+        results, say = self.results / place / str(level), self.progress.preparation
+        supply = make_supply(
+            question.matrix, tier, question.threads, results / "logs", say, question.text, environment
+        )
         stack.callback(supply.close)
         bench = Bench(
             question.matrix, tier, question.tier_name, supply, question.threads, results, run_id,

@@ -41,7 +41,9 @@ def read_report(path: Path) -> tuple[list[Verdict], RunInfo]:
     if not verdicts:
         raise InputError(f"{path}: nothing was judged in its run: leave it out")
     if not info.created:
-        raise InputError(f"{path}: does not say when its run ended, as it is older than the history: leave it out")
+        raise InputError(
+            f"{path}: does not say when its run ended, as it is older than the history: leave it out"
+        )
     try:
         to_lines(verdicts, info)
     except InputError as error:

@@ -15,14 +15,14 @@ from pathlib import Path
 from quantgate.commands import Parser, run_command
 from quantgate.errors import InputError
 from quantgate.paths import RESULTS
+from quantgate.processes.progress import ignore_progress
 from quantgate.proofs.command import new_parser, run
 from quantgate.proofs.faults.catalogue import of_tier
 from quantgate.proofs.faults.outcome import LAYOUT, Row
 from quantgate.proofs.faults.prove import Proof, TitledProgress
 from quantgate.proofs.faults.registry import Fault
+from quantgate.run.cell import make_supply
 from quantgate.run.inputs import load_matrix
-from quantgate.run.plan import lengths_of, needs_of
-from quantgate.supply.supply import Supply
 
 PAIRS = 5
 """Pairs of a clean and a faulty process, for faults that no stored baseline can show."""
@@ -51,12 +51,9 @@ def prove(options: argparse.Namespace, faults: Sequence[Fault]) -> tuple[list[Ro
     tier = matrix.tier(options.tier)
     threads = options.threads or len(os.sched_getaffinity(0))
     results = options.results.resolve()
-    needs, lengths = needs_of(tier.group_options), lengths_of(tier.group_options)
     controls: dict[tuple[str, bool], dict[str, None]] = {}
     with closing(TitledProgress(sys.stderr, 0)) as progress:
-        supply = Supply(
-            matrix, tier, threads, results / "logs", lambda *_: None, options.text, needs, lengths
-        )
+        supply = make_supply(matrix, tier, threads, results / "logs", ignore_progress, options.text)
         supply.check()
         proof = Proof(
             matrix=matrix,
