@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantgate.backends.tree import TokenSequence, TokenTree
 from quantgate.checkpoint.template import Message
+from quantgate.machine.environment import Facts
 from quantgate.serving.replies import Answer
 from quantgate.serving.traffic import Level
 
@@ -112,7 +113,7 @@ class Backend(Steps, Protocol):
     def sizes(self) -> Sizes:
         """What ids and texts the model takes."""
 
-    def facts(self) -> dict[str, str | int | float | bool | None]:
+    def facts(self) -> Facts:
         """What of this backend can change a number: versions, device, and `kernels`, what it runs on."""
 
     # Capability `logits`: next-token distributions over the whole vocabulary.

@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from quantgate.items import common_length
+
 WORTHWHILE = 16
 """A beginning stays in the cache where computing it again would take one part in so many of a batch, or more."""
 
@@ -114,12 +116,6 @@ def build_tree(sequences: Sequence[TokenSequence], past: int = 0) -> TokenTree:
         tokens = sequence.ids[sequence.start :]
         tree.targets.append([(row_of[n], t) for n, t in zip(path, tokens, strict=True)])
     return tree
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two texts have in common at their beginnings."""
-    different = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(different, min(len(one), len(other)))
 
 
 def common(beginnings: Iterable[Ids]) -> Ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantgate.config.tolerances import Tolerance
+from quantgate.items import common_length
 from quantgate.judge.judge import Subject
 from quantgate.records import Metric, Verdict
 
@@ -21,10 +22,7 @@ def same_texts(subject: Subject, measured: Metric, baseline: Metric, tolerance: 
     text = f"all {len(new):,} texts equal the baseline's, token by token"
     if other:
         first = other[0]
-        place = next(
-            (n for n, (a, b) in enumerate(zip(old[first], new[first], strict=False)) if a != b),
-            min(len(old[first]), len(new[first])),
-        )
+        place = common_length(old[first], new[first])
         text = (
             f"{len(other):,} of {len(new):,} texts differ from the baseline's: the first is that of prompt "
             f"{first + 1:,}, from token {place + 1:,} on"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
+from quantgate.records import Scalar
 from quantgate.serving.client import Client, Event
 from quantgate.serving.replies import Reply
 
-Facts = dict[str, str | int | float | bool | None]
+Facts = dict[str, Scalar]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
+from quantgate.items import common_length
 from quantgate.serving.client import Event
 from quantgate.serving.dialect import Dialect, Facts, part
 from quantgate.serving.replies import Reply
@@ -75,9 +76,7 @@ class LlamaServer(Dialect):
         entries = list(answer.get("completion_probabilities") or [])
         written = part(answer, "tokens")
         if written != wanted:
-            place = next(
-                (n for n, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), len(written)
-            )
+            place = common_length(written, wanted)
             raise MeasurementError(
                 f"the server was to write the tokens {wanted[place : place + 3]} from place {begin + place} on, and "
                 f"wrote {written[place : place + 3] or 'nothing'}"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantgate.errors import MeasurementError
+from quantgate.items import common_length
 
 ABOVE = 1e-4
 """Nats above 0 that rounding may leave of a probability of 1, and the sum of probabilities above 1."""
@@ -84,9 +85,7 @@ def checked(reply: Reply, ids: Sequence[int], start: int) -> Answer:
             f"{scored} tokens were to be scored, and the server sent {len(reply.logprobs)} log-probabilities{few}"
         )
     if reply.ids is not None and list(reply.ids) != list(ids[start:]):
-        place = next(
-            (n for n, (a, b) in enumerate(zip(reply.ids, ids[start:], strict=False)) if a != b), scored
-        )
+        place = common_length(reply.ids, ids[start:])
         raise MeasurementError(
             f"the server scored other tokens than were sent: {list(reply.ids[place : place + 3])} from token "
             f"{start + place} on, where {list(ids[start + place : start + place + 3])} were sent"

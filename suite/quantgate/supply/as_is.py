@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quantgate.backends.tree import common_length
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.kinds import check_folder, check_packed
@@ -19,6 +18,7 @@ from quantgate.config.matrix import Cell, Model
 from quantgate.config.source import Checkpoint
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
+from quantgate.items import common_length
 from quantgate.machine.environment import code_hash
 from quantgate.paths import cache_dir
 from quantgate.supply.maker import Maker

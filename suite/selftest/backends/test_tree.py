@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantgate.backends.tree import TokenSequence, TokenTree, batches, build_tree, common_length, plan
+from quantgate.backends.tree import TokenSequence, TokenTree, batches, build_tree, plan
+from quantgate.items import common_length
 
 VOCABULARY = 6
 """Few tokens: random sequences then share much."""

@@ -27,6 +27,7 @@ from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.checkpoint.template import Message
 from quantgate.errors import MeasurementError
+from quantgate.machine.environment import Facts
 
 logging.getLogger("llama-cpp-python").setLevel(logging.WARNING)  # its debug lines would fill the log
 
@@ -226,11 +227,8 @@ class LlamaCpp:
         values = read_header(self._checkpoint).values
         return {key: value for key, value in values.items() if isinstance(value, int)}
 
-    def facts(self) -> dict[str, str | int | float | bool | None]:
-        facts: dict[str, str | int | float | bool | None] = {
-            "llama.cpp": llama_commit(),
-            "kernels": kernels(),
-        }
+    def facts(self) -> Facts:
+        facts: Facts = {"llama.cpp": llama_commit(), "kernels": kernels()}
         return facts if self.settings == _DEFAULTS else {**facts, "attention": self.settings}
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from quantgate.backends.base import Sizes, Stops
 from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
-from quantgate.machine.environment import instruction_sets
+from quantgate.machine.environment import Facts, instruction_sets
 from quantgate.serving.client import Client
 from quantgate.serving.dialects import DIALECTS
 from quantgate.serving.handshake import handshake
@@ -94,7 +94,7 @@ class Served:
     def sizes(self) -> Sizes:
         return Sizes(vocabulary=self._dialect.vocabulary.size, positions=self._context)
 
-    def facts(self) -> dict[str, str | int | float | bool | None]:
+    def facts(self) -> Facts:
         return dict(self._facts)
 
     def _kernels(self) -> str:

@@ -38,7 +38,7 @@ from quantgate.checkpoint.checks import check_no_adapter, check_quantization, po
 from quantgate.checkpoint.contents import weight_files
 from quantgate.checkpoint.template import Message, render, with_one_bos
 from quantgate.errors import InputError, MeasurementError
-from quantgate.machine.environment import cuda_driver, instruction_sets
+from quantgate.machine.environment import Facts, cuda_driver, instruction_sets
 
 SHARED = ("position_ids", "attention_mask", "past_key_values")
 """What a model's forward has to take for a tree."""
@@ -207,8 +207,8 @@ class Transformers(Continuing):
             self._tokenizer_folder, trust_remote_code=False, local_files_only=True
         )
 
-    def facts(self) -> dict[str, str | int | float | bool | None]:
-        facts: dict[str, str | int | float | bool | None] = {
+    def facts(self) -> Facts:
+        facts: Facts = {
             "attention": ", ".join(filter(None, [self._attention, self.cache_in_words])),
             "kernels": f"{torch.backends.cpu.get_cpu_capability()} {instruction_sets()}",
             "mkl": torch.backends.mkl.is_available(),

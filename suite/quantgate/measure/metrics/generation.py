@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from quantgate.backends.base import Stops
-from quantgate.backends.tree import TokenSequence, common_length
+from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
-from quantgate.items import Prompts
+from quantgate.items import Prompts, common_length
 from quantgate.jobs import Asked, Needs
 from quantgate.measure.groups import Column, Group, InChat, of_blocks, paired
 from quantgate.measure.scoring import Look, Scored, score

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from quantgate.backends.base import NamesLikeliest, Serves
-from quantgate.backends.tree import TokenSequence, common_length
+from quantgate.backends.tree import TokenSequence
 from quantgate.files import hash_of
+from quantgate.items import common_length
 from quantgate.jobs import Needs
 from quantgate.measure.groups import Group, exact
 from quantgate.measure.session import Session
