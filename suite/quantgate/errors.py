@@ -83,7 +83,7 @@ def _is_of_python(file: str) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, of the machine or of an accelerator. What torch raises is a RuntimeError."""
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+        isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     )
 
 

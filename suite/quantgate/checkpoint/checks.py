@@ -46,6 +46,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+_tokenizer = cache(read_json)
+
+
 def _configurations(folder: Path) -> list[dict[str, Any]]:
     """The configuration of a model; after it, of one with further parts, that of the part which reads text."""
     config = read_json(folder / "config.json")
@@ -280,11 +283,6 @@ def tokens_of(folder: Path) -> int | None:
     )
     ids = [*numbered, *((token.get("content"), token["id"]) for token in added)]
     return 1 + int(max((number for token, number in ids if token not in special), default=-1))
-
-
-@cache
-def _tokenizer(path: Path) -> dict[str, Any]:
-    return read_json(path)
 
 
 def _before_text(processor: Any) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def rows(verdicts: list[Verdict]) -> list[Row]:
     """Return one row per cell, grouped by model, in the order of the verdicts."""
     models: dict[str, list[Row]] = {}
     for cell, its in by_cell(verdicts).items():
-        models.setdefault(_model(cell), []).append(_row(cell, {v.metric: v for v in its}))
+        models.setdefault(cell.partition("/")[0], []).append(_row(cell, {v.metric: v for v in its}))
     return [row for group in models.values() for row in group]
 
 
@@ -250,7 +250,3 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     # Always with a selection: without one, values that drifted within their tolerance would be updated too.
     chosen = " or ".join(f"({selecting(cell)})" for cell in cells) if len(cells) > 1 else selecting(cells[0])
     return f'{command} -m "{chosen if len(cells) <= 3 else "<these cells>"}"'
-
-
-def _model(cell: str) -> str:
-    return cell.partition("/")[0]

@@ -116,9 +116,8 @@ class ModelServer:
         last = _last(" | ".join(line.strip() for line in list(self.lines)[-TAIL:] if line.strip()))
         return f"the server {self._program} has ended with {how}{f'; its last lines: {last}' if last else ''}"
 
-    def wait(self, is_ready: Callable[[], bool], seconds: float) -> float:
-        """Wait until the server is ready; return the seconds that took. Raises MeasurementError: it ended before, or is
-        not ready in time."""
+    def wait(self, is_ready: Callable[[], bool], seconds: float) -> None:
+        """Wait until the server is ready. Raises MeasurementError: it ended before, or is not ready in time."""
         begin = time.monotonic()
         while not is_ready():
             if ended := self.why_ended():  # waits for a moment, too
@@ -129,7 +128,6 @@ class ModelServer:
                     f"the server {self._program} is not ready after {seconds:g} s (start_limit of its scheme); it "
                     f"printed last: {last}"
                 )
-        return time.monotonic() - begin
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes that the server is made of."""
