@@ -36,7 +36,9 @@ GGUF = "qwen3-pocket"
 """The model of matrix.toml that names a GGUF, llamacpp/Q4_K_M."""
 LEAST = 15.0
 """Seconds that have to be left for a process to be started."""
-_ABSENT = re.compile(r"(?:ModuleNotFound|Import)Error: (.*)|(this llama-cpp-python was built without CUDA)")
+_ABSENT = re.compile(
+    r"(?:ModuleNotFound|Import)Error(?: in \S+)?: (.*)|(this llama-cpp-python was built without CUDA)"
+)
 
 T = TypeVar("T")
 
