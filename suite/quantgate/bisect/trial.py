@@ -253,6 +253,7 @@ class OnceEach:
     def compare(self, cell: Cell, request: str) -> Comparison:
         """Return both sides' records."""
         old = self._record("old", cell, request)
+        self.benches["new"].settle(cell.id, old.metrics)  # it takes the options that the good side settled
         return Comparison(self._record("new", cell, request), old)
 
     def reference(self, cell: Cell) -> None:

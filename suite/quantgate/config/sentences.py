@@ -197,7 +197,7 @@ def _of_another_kind(error: Any, place: _Place) -> bool:
 
 
 def _described(annotation: Any) -> str:
-    """Return what a value has to be: `a whole number or 'tensor'`."""
+    """Return what a value has to be: `a whole number or 'auto'`."""
     annotation = _plain(annotation)
     if _is_union(annotation):
         return " or ".join(dict.fromkeys(_described(kind) for kind in get_args(annotation)))

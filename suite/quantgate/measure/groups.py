@@ -111,6 +111,7 @@ class Group:
     length: options that add up to the tokens of its longest text, where predictions at every position count.
     expected: by its options, the gated metrics with as many samples as they will have, so that a run can say beforehand
     what its samples are too few for.
+    as_measured: the options as a record's metrics were measured with, where a tier leaves some of them open.
     """
 
     options: type[Record]
@@ -129,6 +130,7 @@ class Group:
     needs: Callable[[Any], Needs] = lambda options: Needs()
     length: tuple[str, ...] = ()
     expected: Callable[[Any], dict[str, Metric]] = lambda options: {}
+    as_measured: Callable[[Any, Mapping[str, Metric]], Any] = lambda options, metrics: options
 
     def __post_init__(self) -> None:
         check_capabilities(self.capabilities)

@@ -1,4 +1,4 @@
-"""How tasks are scored (`quantgate.measure.scoring`): the shared way or the plain one.
+"""How tasks are scored (`quantgate.measure.scoring`): the shared way or the plain one, and the tokens of a pass.
 
 A handshake decides (README.md says when the shared way is right): where the two ways differ on a probe by more than
 rounding, or the shared one raises an exception, the cell is scored the plain way. A model whose scores depend on tokens
@@ -13,18 +13,25 @@ Q8_0 0.33 and 0.59. A wrong mask, position or state is off by nats.
 
 from __future__ import annotations
 
+import json
 import random
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
 
 from quantgate.backends.base import Backend, Scores
-from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, common
+from quantgate.backends.tree import Ids, TokenSequence, TokenTree, Way, build_tree, chains, common, plan
+from quantgate.cache.kept import intact, keep
 from quantgate.errors import MeasurementError, in_one_line, is_out_of_memory
-from quantgate.measure.scoring import Scored, score_trees
+from quantgate.files import hash_of, write_atomic
+from quantgate.machine.environment import code_hash, machine
+from quantgate.measure.scoring import Scored, score, score_trees
 from quantgate.measure.session import Session
+from quantgate.paths import cache_dir
 
 FACTOR = 3
 STEM, ADDED, END = 12, 6, 3
@@ -34,6 +41,11 @@ BEYOND = 8
 WHOLE = 96
 CUTS = (6, 32, 49)
 """Tokens of the sequence whose rounding is measured, and of its beginnings: kernels change with the number of rows."""
+BUDGETS = (256, 512, 1024)
+NEARLY = 0.97
+"""The smallest budget that reaches this share of the best one's speed is taken: less memory, and the same on every
+trial."""
+
 SEEN, OTHER = 12, 4
 """Tokens of the beginning that two sequences share, and of their different ends, where a text is all that is scored."""
 
@@ -198,3 +210,45 @@ def probe_of(backend: Backend, groups: Groups) -> Probe:
     whole = TokenSequence(longest[:WHOLE], 1)
     cuts = [TokenSequence(whole.ids[:n], 1) for n in CUTS if n < len(whole.ids)]
     return Probe(trees, sequences, whole, cuts)
+
+
+def fastest_budget(session: Session, groups: Groups, way: Way) -> int:
+    """Return the budget among `BUDGETS` at which this cell scores the first groups fastest, tokens/s, from trials that
+    the cache keeps. The plain way has no batches: the smallest."""
+    if way == "plain":
+        return BUDGETS[0]
+    code = code_hash("measure/scoring.py", "backends/*.py", "backends/runtime/*.py")
+    key = [machine(), session.threads, session.cell, session.backend.facts(), BUDGETS, code]
+    path = cache_dir() / "budgets" / f"{hash_of(key)}.json"
+    if intact(path):
+        return int(json.loads(path.read_bytes())["budget"])
+    sample = first_tokens(groups, max(BUDGETS))
+    _rate(session, sample, BUDGETS[0])  # warm-up
+    rates = {budget: _rate(session, sample, budget) for budget in BUDGETS}
+    budget = smallest_fast(rates)
+    with suppress(OSError):  # a cache that is only read: the next process tries again
+        write_atomic(path, json.dumps({"budget": budget, "tokens/s": rates}, indent=1).encode())
+        keep(path)
+    return budget
+
+
+def smallest_fast(rates: dict[int, float]) -> int:
+    """Return the smallest budget that is nearly as fast as the fastest."""
+    return min(budget for budget, rate in rates.items() if rate >= NEARLY * max(rates.values()))
+
+
+def first_tokens(groups: Groups, tokens: int) -> Groups:
+    """Return the first groups that together have so many tokens to compute; all where they have fewer."""
+    total = 0
+    for number, group in enumerate(groups, 1):
+        total += len(build_tree(group).ids)
+        if total >= tokens:
+            return groups[:number]
+    return groups
+
+
+def _rate(session: Session, groups: Groups, budget: int) -> float:
+    tokens = sum(len(tree.ids) for tree in plan(groups, budget))
+    begin = time.perf_counter()
+    score(session.backend, groups, budget)
+    return tokens / (time.perf_counter() - begin)

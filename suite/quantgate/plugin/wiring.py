@@ -226,8 +226,10 @@ class Wiring:
     def _cells(self, plan: Plan, bench: Bench) -> Cells:
         options = self.options
         if self.machines is None:
-            return LocalCells(plan, bench, self.progress, options.reuse)
-        cells = self.machines.cells(plan, bench, self.progress, options.text, reuse=options.reuse)
+            return LocalCells(plan, bench, self.progress, self.stored, options.reuse)
+        cells = self.machines.cells(
+            plan, bench, self.progress, self.stored, options.text, reuse=options.reuse
+        )
         self._open.callback(cells.close)
         return cells
 

@@ -87,6 +87,8 @@ class AgainstRun:
                 events = self.progress.of_process(cell.id, number, len(steps))
                 for side, record in zip(sides, run_beside(benches, cell, share, events), strict=True):
                     parts[side].append(record)
+                    for one in self.benches.values():  # the other side takes the same
+                        one.settle(cell.id, record.metrics)
         merged = {side: with_reasons(beside(merge(parts[side]), run), reasons) for side in parts}
         if not name:
             for side, file in (("new", ""), ("old", "old")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from quantgate.measure.groups import group_name, group_of, reading_reference
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
-from quantgate.records import Measurement, Record
+from quantgate.records import Measurement, Metric, Record
 from quantgate.run.plan import lacking
 from quantgate.run.process import Process, file_error, prefix_errors, sibling
 from quantgate.supply.supply import Supply
@@ -54,6 +54,8 @@ class Bench:
     """Of the machines that measure in place of this one (`work_facts`); empty: this one measures."""
     spent: list[Spent] = field(default_factory=list)
     """The wall time of each process, in their order."""
+    _settled: dict[str, dict[str, Record]] = field(default_factory=dict)
+    """By cell: the group options with what the tier leaves open, as the other side was measured."""
     _servers: dict[str, Server] = field(default_factory=dict)
     """By the name of the process that they fork: those of one cell have different names and different servers."""
 
@@ -123,7 +125,7 @@ class Bench:
             under_test=self.supply.under_test(cell),
             workload=self.supply.workload(cell.model),
             requests=list(requests),
-            group_options=self._group_options,
+            group_options=self._group_options(cell),
             threads=self.threads,
             first=first,
             reference=cell.reference,
@@ -205,10 +207,25 @@ class Bench:
             for group, path in paths.items()
         }
 
-    @property
-    def _group_options(self) -> dict[str, dict[str, Any]]:
-        """The options of metric groups as the measuring process takes them."""
-        return {group: _dumped(one) for group, one in self.tier.group_options.items()}
+    def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
+        """From now on, measure a cell with the options that these metrics were measured with, where the tier leaves
+        them open."""
+        if cell not in self._settled:
+            options = self.tier.group_options
+            self._settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
+
+    def settled(self, cell: str) -> Mapping[str, Record] | None:
+        """Return the options with which a cell is measured; None: those of the tier."""
+        return self._settled.get(cell)
+
+    def settle_as(self, cell: str, options: Mapping[str, Record]) -> None:
+        """From now on, measure a cell with these options."""
+        self._settled[cell] = dict(options)
+
+    def _group_options(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """Return the options of metric groups as the measuring process takes them."""
+        options = self._settled.get(cell.id, self.tier.group_options)
+        return {group: _dumped(one) for group, one in options.items()}
 
     def file(self, cell: Cell, name: str = "") -> Path:
         """Return the path of the cell's record; `name` tells several records of a cell apart."""
@@ -231,7 +248,7 @@ class Bench:
             [
                 cell.model_dump(exclude=NO_WORK),
                 self.supply.workload_hash(cell.model),
-                self._group_options,
+                self._group_options(cell),
                 facts or work_facts(self.supply.environment.libraries),
                 self.threads,
                 *self.supply.identity(cell),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.files import write_atomic
@@ -26,11 +27,13 @@ from quantgate.run.process import read_measurement, sibling
 
 @dataclass(eq=False)
 class LocalCells:
-    """Measures each cell when it is asked for. reuse: whether a record of an earlier run may stand for one."""
+    """Measures each cell when it is asked for. reuse: whether a record of an earlier run may stand for a measurement.
+    baselines: with whose options a cell is measured where the tier leaves them open."""
 
     plan: Plan
     bench: Bench
     progress: Progress
+    baselines: StoredBaselines
     reuse: bool = False
     _measured: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
     _fresh: dict[tuple[str, str], Measurement | QuantgateError] = field(default_factory=dict)
@@ -56,6 +59,8 @@ class LocalCells:
         requests = self.plan.requests[cell.id]
         output = self.bench.file(cell)
         failure_file = sibling(output, "error")
+        for metrics in self.baselines.metrics([cell.id]).values():
+            self.bench.settle(cell.id, metrics)
         # Another process of pytest-xdist may be measuring this cell.
         with locked(output.with_suffix(".lock"), f"measure {cell.id}"):
             record = reusable(self.bench, cell, requests, reuse=self.reuse)

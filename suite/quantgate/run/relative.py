@@ -53,7 +53,8 @@ def relative_metrics(
         other = reference.get(metric_name)
         if other is None:
             continue
-        shared = (metric.conditions.keys() & other.conditions.keys()) - {*WAYS}
+        # The conditions that both have. Budgets may differ: they change last digits alone.
+        shared = (metric.conditions.keys() & other.conditions.keys()) - {"budget", *WAYS}
         if not _same_units(metric, other, shared):
             continue
         conditions = {**metric.conditions, **_particular(other, metric), "relative to": name}

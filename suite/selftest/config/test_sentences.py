@@ -113,7 +113,7 @@ def test_whatever_stands_in_place_of_a_value_ends_in_a_sentence(
     [
         (
             "[tiers.smoke.accuracy]\ntasks = ['piqa']\nbudget = 'fast'",
-            "accuracy.budget: must be a whole number, not the text 'fast'",
+            "accuracy.budget: must be a whole number or 'auto', not the text 'fast'",
         ),
         (
             "[tiers.smoke.accuracy]\ntasks = ['piqa']\nbudget = 3",

@@ -132,11 +132,15 @@ def test_the_metric_that_a_relative_one_is_made_of() -> None:
     assert [origin(n) for n in names] == ["perplexity", "throughput/decode", "perplexity"]
 
 
-def test_a_recovery_is_had_on_the_same_task_alone() -> None:
-    def of(task: str) -> Metric:
-        return accuracy([1.0, 0.0]).model_copy(update={"conditions": {"task": task}})
+def test_a_recovery_is_had_though_the_batches_differ() -> None:
+    """Each cell may have a budget of its own choice; another task is another matter."""
+
+    def of(**conditions: Any) -> Metric:
+        return accuracy([1.0, 0.0]).model_copy(update={"conditions": conditions})
 
     name = "accuracy/arc/acc"
-    relatives = relative_metrics({name: of("a")}, {name: of("a")}, "m/b/ref")
+    relatives = relative_metrics(
+        {name: of(budget=256, task="a")}, {name: of(budget=512, task="a")}, "m/b/ref"
+    )
     assert relatives["accuracy/arc/recovery"].value == 1.0
-    assert not relative_metrics({name: of("a")}, {name: of("b")}, "m/b/ref")
+    assert not relative_metrics({name: of(budget=256, task="a")}, {name: of(budget=256, task="b")}, "m/b/ref")

@@ -70,6 +70,9 @@ class FakeBench:
     def file(self, cell: Cell) -> Path:
         return self.folder / f"{cell.scheme}.json"
 
+    def settle(self, cell: str, metrics: Any) -> None:
+        """Leave the options as they are."""
+
     def missing(self, cell: Cell, requests: Sequence[str]) -> dict[str, str]:
         return {}
 
@@ -92,7 +95,7 @@ def stored_run(bench: Any, *, reuse: bool = False) -> StoredRun:
         plan.add(one, "throughput/decode")
     bench.run_id = "r" if reuse else "another"
     baselines = StoredBaselines(bench.folder, "smoke")
-    return StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), reuse), baselines)
+    return StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), baselines, reuse), baselines)
 
 
 def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +20,7 @@ from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import Better, Column, Group, InChat, Names, paired
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
-from quantgate.measure.way import Handshake, way_of
+from quantgate.measure.way import Handshake, fastest_budget, way_of
 from quantgate.records import Declared, Metric, Scalar
 
 MEAN = "mean"
@@ -37,14 +37,14 @@ class Options(InChat):
     each, the first of the task's few-shot split; None: as many as the task says, chosen as it says. chat: ask through
     the model's chat template, after the message `system` if there is one; turns: examples are turns of the
     conversation, not one message with the item. budget: tokens of a forward pass (part of the key: the batch can change
-    the last digits)."""
+    the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
 
     tasks: Names
     items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
     fewshot: int | None = Field(default=None, ge=0)
     turns: bool = True
-    budget: int = Field(default=512, ge=16)
+    budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
 
 
 def needs(options: Options) -> Needs:
@@ -83,6 +83,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     what `item_metrics` gives; and `accuracy/mean/acc`, the mean of the `acc` of the tasks that have one."""
     options = session.options("accuracy", Options)
     every = MEAN in parts or not parts
+    budget = None if options.budget == "auto" else options.budget
     metrics: dict[str, Metric] = {}
     positions, cuts = session.backend.sizes().positions, list[str]()
     for name, progress in session.each(options.tasks, () if every else parts):
@@ -91,11 +92,11 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         if cut:
             cuts.append(f"{cut} of {len(groups)} items of {name}")
         handshake = way_of(session, lambda: list(_groups_of_all(session, options)))
+        budget = budget or fastest_budget(session, groups, handshake.way)
         begin = time.perf_counter()
-        scored = score(session.backend, groups, options.budget, progress, way=handshake.way)
+        scored = score(session.backend, groups, budget, progress, way=handshake.way)
         session.scoring[name] = time.perf_counter() - begin
-        cut_items: dict[str, Scalar] = {"cut items": cut} if cut else {}
-        metrics.update(_metrics(session, task, scored, options.budget, handshake, cut_items))
+        metrics.update(_metrics(session, task, scored, budget, handshake, {"cut items": cut} if cut else {}))
     if cuts:
         session.notes["positions"] = (
             f"longer than the model's {positions:,} positions, so their beginnings are left out, as "
@@ -107,6 +108,15 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             raise MeasurementError("none of the tasks has an accuracy to take the mean of: add one that has")
         metrics[f"accuracy/{MEAN}/acc"] = _mean(with_acc)
     return metrics
+
+
+def as_measured(options: Options, metrics: Mapping[str, Metric]) -> Options:
+    """Replace the budget "auto" by the one that a record's accuracies were computed with."""
+    if options.budget != "auto":
+        return options
+    budgets = (m.conditions.get("budget") for name, m in metrics.items() if name.startswith("accuracy/"))
+    budget = next((budget for budget in budgets if isinstance(budget, int)), None)
+    return options.model_copy(update={"budget": budget}) if budget else options
 
 
 def groups_of(task: Task) -> list[list[TokenSequence]]:
@@ -264,6 +274,7 @@ GROUP = Group(
     capabilities=frozenset({"scores"}),
     needs=needs,
     expected=expected,
+    as_measured=as_measured,
     columns=(
         Column(
             "accuracy",

@@ -195,12 +195,11 @@ class Bed:
 
     def measure_with(self, cell: Cell, requests: Sequence[str], options: Mapping[str, Record]) -> Measurement:
         """Measure a cell with other options of its metric groups."""
-        tier = self.bench.tier
-        self.bench.tier = tier.model_copy(update={"group_options": {**tier.group_options, **options}})
+        self.bench.settle_as(cell.id, {**self.bench.tier.group_options, **options})
         try:
             return self._measure(cell, requests)
         finally:
-            self.bench.tier = tier
+            self.bench.settle_as(cell.id, self.bench.tier.group_options)
 
     @property
     def server_process(self) -> int:

@@ -140,7 +140,7 @@ class Proof:
         bench = self._bench(fault, run_id, command(fault))
         other = self._bench(fault, run_id, WORKER, "without the fault: ")
         baselines = StoredBaselines(self.baselines, self.tier)
-        stored = _Stored(plan, LocalCells(plan, bench, self.progress, self.reuse), baselines)
+        stored = _Stored(plan, LocalCells(plan, bench, self.progress, baselines, self.reuse), baselines)
         measurer: Measurer = stored
         if beside_clean:
             benches: dict[Side, Bench] = {"old": other, "new": bench}

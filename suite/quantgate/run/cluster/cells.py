@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell
 from quantgate.config.resources import Resources, lacking
 from quantgate.errors import MeasurementError, QuantgateError, in_one_line, unexpected
@@ -60,6 +61,7 @@ class ClusterCells:
     plan: Plan
     bench: Bench
     progress: Progress
+    baselines: StoredBaselines
     cluster: Cluster
     setup: Setup
     names: Mapping[str, str]
@@ -85,7 +87,7 @@ class ClusterCells:
         key = ("again", request, *(cell.id for cell in cells))
 
         def measure() -> dict[str, Measurement]:
-            works = [Work(one.id, [request], "again") for one in cells]
+            works = [Work(one.id, [request], self.bench.settled(one.id), "again") for one in cells]
             self._submit(key, works)
             return {one.cell: self._record(one) for one in self._wait_for(key)}
 
@@ -110,6 +112,8 @@ class ClusterCells:
         seconds: dict[str, float] = {}
         for cell in self.plan.cells.values():
             requests = self.plan.requests[cell.id]
+            for metrics in self.baselines.metrics([cell.id]).values():
+                self.bench.settle(cell.id, metrics)
             if self.reuse and (record := reusable(self.bench, cell, requests, reuse=True)):
                 self._records[cell.id] = record
                 self.progress.finish(cell.id, 0.0, "reused")
@@ -118,7 +122,7 @@ class ClusterCells:
                 seconds[cell.id] = read_measurement(self.bench.file(cell)).seconds
             waiting[cell.id] = cell.reference if reading_reference(requests) else cell.id
         for name in submission(waiting, seconds):
-            self._submit((name,), [Work(name, self.plan.requests[name])])
+            self._submit((name,), [Work(name, self.plan.requests[name], self.bench.settled(name))])
 
     def _submit(self, key: Key, works: list[Work]) -> None:
         """Give Ray a task that measures some cells on one node."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from quantgate.baselines.store import StoredBaselines
 from quantgate.config.matrix import Cell
 from quantgate.config.resources import lacking
 from quantgate.errors import InputError
@@ -96,6 +97,7 @@ class Machines:
         plan: Plan,
         bench: Bench,
         progress: Progress,
+        baselines: StoredBaselines,
         text: Path | None,
         *,
         reuse: bool,
@@ -112,7 +114,7 @@ class Machines:
             share=len({(node.address, self._described[node.id].cache) for node in self.nodes}) > 1,
         )
         names = {node.id: node.offer.name for node in self.nodes}
-        return ClusterCells(plan, bench, progress, self._cluster, setup, names, self._apart, reuse)
+        return ClusterCells(plan, bench, progress, baselines, self._cluster, setup, names, self._apart, reuse)
 
 
 def _joined(values: Sequence[Scalar]) -> Scalar:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from quantgate.config.matrix import Matrix
 from quantgate.machine.environment import Facts, variables
 from quantgate.records import Measurement
+from quantgate.run.plan import GroupOptions
 
 _OF_A_NODE = re.compile(
     r"CUDA_VISIBLE_DEVICES|QUANTGATE_(?:CACHE\w*|WIKITEXT2|SPY|\w+_FD)|LD_LIBRARY_PATH|LD_PRELOAD|LLAMA_CPP_LIB\w*"
@@ -35,10 +36,12 @@ class Setup:
 
 @dataclass(frozen=True)
 class Work:
-    """What a task measures of one cell. name: as in `quantgate.run.cell.measure`."""
+    """What a task measures of one cell. options: of metric groups, with what the tier leaves open; None: the tier's.
+    name: as in `quantgate.run.cell.measure`."""
 
     cell: str
     requests: list[str]
+    options: GroupOptions | None = None
     name: str = ""
 
 
