@@ -55,6 +55,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def files_at(path: Path, *, pattern: bool) -> list[Path]:
+    """Return the files that a path names, those of a folder included, sorted. pattern: parts of it have wildcards."""
+    if pattern:
+        fixed = next((n for n, part in enumerate(path.parts) if "*" in part), len(path.parts) - 1)
+        named = sorted(Path(*path.parts[:fixed]).glob("/".join(path.parts[fixed:])))
+    else:
+        named = [path] if path.exists() else []
+    return [
+        file
+        for one in named
+        for file in (sorted(filter(Path.is_file, one.rglob("*"))) if one.is_dir() else [one])
+    ]
+
+
 def writable(folder: Path) -> bool:
     """Return whether files can be made in a folder, which need not exist yet."""
     while not folder.exists() and folder != folder.parent:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from quantgate.checkpoint.nominal import nominal_bits
+from quantgate.config.data import TaskEntry, TextEntry, check_data_names
 from quantgate.config.resources import Resources
 from quantgate.config.sentences import allowed
 from quantgate.config.source import Checkpoint, Source
@@ -167,6 +168,8 @@ class Matrix(Record):
     models: dict[str, Model]
     backends: dict[str, BackendEntry]
     tiers: dict[str, Tier]
+    texts: dict[str, TextEntry] = Field(default_factory=dict)
+    tasks: dict[str, TaskEntry] = Field(default_factory=dict)
 
     def cell(self, cell_id: str) -> Cell:
         model, backend, scheme = cell_id.split("/")
@@ -245,6 +248,7 @@ class Matrix(Record):
         for backend, entry in self.backends.items():
             for scheme in entry.schemes:
                 checked_name(f"{self.path}: backends.{backend}.schemes:", scheme)
+        check_data_names(str(self.path), self.texts, self.tasks)
 
     def check_patterns(self) -> None:
         """Raise InputError for a cell pattern that matches nothing, naming the part that is unknown."""

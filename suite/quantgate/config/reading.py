@@ -14,7 +14,7 @@ from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import InputError
 from quantgate.records import Record
 
-_TABLES = ("models", "backends", "tiers")
+_TABLES = ("models", "backends", "tiers", "texts", "tasks")
 _TIER_KEYS = ("extends", "time_limit", "cells")
 
 

@@ -20,7 +20,6 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import write_atomic
 from quantgate.items import (
     CHATS,
-    NLTK_DATA,
     TOKENIZER,
     Conversation,
     Opening,
@@ -254,10 +253,9 @@ class Session:
 
         return Tokenizer.from_file(str(self._job.workload / TOKENIZER))
 
-    @property
-    def nltk_data(self) -> Path | None:
-        """What the rules of the tasks read with NLTK; None: nothing."""
-        folder = self._job.workload / NLTK_DATA
+    def folder(self, name: str) -> Path | None:
+        """Return a folder of the workload; None: it has none of this name."""
+        folder = self._job.workload / name
         return folder if folder.exists() else None
 
     def tokenizer_lines(self) -> list[tuple[str, list[int]]]:

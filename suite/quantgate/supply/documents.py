@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from quantgate.config.data import ROWS
 from quantgate.errors import InputError
 from quantgate.supply.rows import Row, dataset_of, rows_of_file, saved_rows
-
-ROW_PLACES = ("folder", "folders", "jsonl", "csv", "parquet", "yaml", "hub")
-"""Keys of an entry of tasks.toml that say where its rows lie."""
 
 
 def load_rows(spec: dict[str, Any]) -> Any:
@@ -49,7 +47,7 @@ def load_rows(spec: dict[str, Any]) -> Any:
 
 def place_of(spec: Mapping[str, Any]) -> str:
     """Return where the rows of an entry lie, for messages."""
-    return str(next((spec[key] for key in ROW_PLACES if key in spec), "the data"))
+    return str(next((spec[key] for key in ROWS if key in spec), "the data"))
 
 
 def task_manager(folder: Path) -> Any:

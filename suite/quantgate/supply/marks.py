@@ -33,15 +33,20 @@ class Marks:
     format: list[float]
 
 
-def mark(questions: Questions, answers: Sequence[str], nltk_data: Path | None = None) -> Marks:
-    """Return the marks of the answers to all questions. nltk_data: what the task's rules read with NLTK. Raises
-    MeasurementError where a filter or the task's function fails, and for a task none of whose metrics says yes or
-    no."""
+def mark(
+    questions: Questions, answers: Sequence[str], nltk_data: Path | None = None, rules: Path | None = None
+) -> Marks:
+    """Return the marks of the answers to all questions.
+
+    nltk_data: what the task's rules read with NLTK. rules: the folder of the task's file; None: the harness's, or the
+    shipped one. Raises MeasurementError where a filter or the task's function fails, and for a task none of whose
+    metrics says yes or no.
+    """
     name = questions.name
     try:
         if nltk_data is not None:
             read_nltk_data(nltk_data)
-        task = _task(questions)
+        task = _task(questions, rules or task_file(name).parent)
         blank = _filtered(task, [""] * len(answers))
         filtered = _filtered(task, answers)
         values = {
@@ -66,7 +71,7 @@ def mark(questions: Questions, answers: Sequence[str], nltk_data: Path | None = 
     )
 
 
-def _task(questions: Questions) -> Any:
+def _task(questions: Questions, folder: Path) -> Any:
     """Return the harness's task on the documents of the questions, which need no preparation any more."""
     import datasets
 
@@ -77,7 +82,7 @@ def _task(questions: Questions) -> Any:
         on_these = {"test_split": "test", "num_fewshot": 0, "custom_dataset": lambda **_: data}
         return config | dict.fromkeys(unused) | on_these
 
-    task = build_task(questions.name, task_file(questions.name), configure)
+    task = build_task(questions.name, folder, configure)
     task.build_all_requests(rank=0, world_size=1)
     return task
 

@@ -10,7 +10,7 @@ from quantgate.checkpoint.template import template_of
 from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.items import Questions
-from quantgate.supply.tasks import build_requests, check_count, load_task
+from quantgate.supply.tasks import build_requests, check_count, load_task, version_of
 
 if TYPE_CHECKING:
     from quantgate.supply.encoder import Encoder
@@ -43,7 +43,7 @@ def make_questions(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Ques
     documents = [request.doc for request in task.instances]
     return Questions(
         name=name,
-        version=str(task.VERSION),
+        version=version_of(task, spec),
         chat=spec["chat"],
         template=hash_of(template_of(encoder.tokenizer)) if spec["chat"] else "",
         fewshot=task.config.num_fewshot or 0,

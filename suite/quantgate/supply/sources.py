@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quantgate.cache.kept import keep, read_entry
 from quantgate.checkpoint.contents import contents
+from quantgate.config.data import FILES, PATTERNS, Data, Entry, TaskEntry, TextEntry
 from quantgate.config.matrix import Model
+from quantgate.config.sentences import allowed
 from quantgate.config.source import Source
-from quantgate.config.toml_input import read_toml
+from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import AssetError, InputError
-from quantgate.files import hash_of
+from quantgate.files import files_at, hash_of
 from quantgate.machine.builds import package_folder
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.assets import Asset, fetch, load_assets, sha256_of
+from quantgate.supply.documents import MAKERS
 from quantgate.supply.maker import Maker
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
-LOCATIONS = ("folder", "folders", "jsonl", "csv", "parquet", "yaml", "nltk_data")
-"""Keys of an entry of tasks.toml that say where inside an asset its rows lie, or what its rules read."""
+LOCATIONS = (*FILES, "nltk_data")
+"""Keys of an entry that say where inside an asset its rows lie, or what its rules read."""
 ROWS = ("supply/documents.py", "supply/rows.py")
 """The code that reads them."""
 CHATS = FIXTURES / "chats"
@@ -38,15 +41,30 @@ DOWNLOAD = 10
 class Sources:
     """Locates and identifies what the matrix at `path` names. Identifying never fetches an asset or a repository.
 
-    text: the user's own file, in place of every text. Methods raise AssetError and InputError, and what `maker` raises.
+    text: the user's own file, in place of every text. texts, tasks: those of the matrix, which go before those that are
+    shipped. Methods raise AssetError and InputError, and what `maker` raises.
     """
 
-    def __init__(self, path: Path, text: Path | None, maker: Maker) -> None:
+    def __init__(
+        self,
+        path: Path,
+        text: Path | None,
+        maker: Maker,
+        texts: Mapping[str, TextEntry] | None = None,
+        tasks: Mapping[str, TaskEntry] | None = None,
+    ) -> None:
         self._path = path
         self._user_text = text.absolute() if text else None  # makers work in a folder of their own
         self._maker = maker
         self._assets = load_assets(ASSETS)
-        self._data = read_toml(TASKS)
+        data = validate(Data, read_toml(TASKS), TASKS, strict=True)
+        self._calibration = data.calibration.model_dump()
+        self._entries: dict[str, dict[str, tuple[Path, Entry]]] = {"texts": {}, "tasks": {}}
+        """By kind and name, an entry and the file that it stands in."""
+        for file, kind, entries in (
+            (TASKS, "texts", data.texts), (TASKS, "tasks", data.tasks), (path, "texts", texts), (path, "tasks", tasks)
+        ):  # fmt: skip
+            self._entries[kind] |= {name: (file, entry) for name, entry in (entries or {}).items()}
         self._errors: dict[str, AssetError] = {}
         """By asset: why it could not be fetched."""
         self._hashes: dict[Path, str] = {}
@@ -110,30 +128,31 @@ class Sources:
         """Return what pins a text; for the user's file, its content alone."""
         if self._user_text is not None:
             return sha256_of(self._user_text)
-        return self._entry("texts", name, self._checksums)
+        return self._pinned("texts", name)
 
     def text(self, name: str) -> dict[str, Any]:
         """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
-        return self._entry("texts", name, self.asset)
+        if self._user_text is not None:
+            return {"path": str(self._user_text)}
+        return self._located("texts", name)
 
     def calibration_identity(self, name: str) -> Any:
         """Return what pins the sequences that quantizers are calibrated on."""
-        return [self._entry("calibration", name, self._checksums), self._data["calibration"]]
+        return [self._pinned("texts", name), self._calibration]
 
     def calibration(self, name: str) -> dict[str, Any]:
         """Return the place and size of a calibration set for `quantgate.supply.calibration`. The user's text (`--text`)
         never replaces it."""
-        return {"text": self._entry("calibration", name, self.asset), **self._data["calibration"]}
+        return {"text": self._located("texts", name), **self._calibration}
 
     def task_identity(self, name: str) -> Any:
-        """Return what pins a task's documents and, for one of `TASK_FILES`, its prompts."""
-        file = TASK_FILES / f"{name}.yaml"
-        entry = self._entry("tasks", name, self._checksums)
-        return [entry, sha256_of(file)] if file.exists() else entry
+        """Return what pins a task's documents and, for one of `TASK_FILES` or of the user's, its prompts."""
+        file, entry = TASK_FILES / f"{name}.yaml", self._pinned("tasks", name)
+        return [entry, sha256_of(file)] if file.exists() and "file" not in entry else entry
 
     def task(self, name: str) -> dict[str, Any]:
         """Return the place of a task's documents; empty: lm-eval fetches them."""
-        return self._entry("tasks", name, self.asset)
+        return self._located("tasks", name)
 
     def prompts(self, name: str) -> Path:
         """Return the file of conversations that `prompts` of a tier names: one of `fixtures/chats`, or the user's own,
@@ -153,30 +172,65 @@ class Sources:
         return path.absolute()
 
     def check_task(self, name: str) -> None:
-        """Raise InputError for a task that is neither in tasks.toml nor in lm-evaluation-harness."""
-        if name not in self._data["tasks"]:
+        """Raise InputError for a task that is neither in tasks.toml nor in the matrix nor in lm-evaluation-harness, and
+        for data of it that should be here and are not."""
+        there, entry = self._entry("tasks", name)
+        if there != TASKS or "asset" not in entry:
+            self._pinned("tasks", name)
+        if "file" not in entry and (there != TASKS or not entry):
             try:
                 task_file(name)
             except InputError as error:
-                raise InputError(f"{self._path}: {error}") from error
+                raise InputError(
+                    f"{self._path}: {error}; one of yours needs [tasks.{name}] with `file`"
+                ) from error
 
-    def _entry(self, kind: str, name: str, place: Callable[[str], Any]) -> dict[str, Any]:
-        if kind == "texts" and self._user_text is not None:
-            return {"path": str(self._user_text)}
-        table = self._data["tasks" if kind == "tasks" else "texts"]
-        if kind != "tasks" and name not in table:
-            raise InputError(f"{self._path}: no text {name!r}; {TASKS.name} has: {', '.join(table)}")
-        entry = dict(table.get(name, {}))
+    def _entry(self, kind: str, name: str) -> tuple[Path, dict[str, Any]]:
+        """Return an entry as it was written, and its file. Raises InputError for an unknown text."""
+        entries = self._entries[kind]
+        if name in entries:
+            file, entry = entries[name]
+            written = entry.model_dump(exclude_unset=True)
+            if "documents" in written and written["documents"] not in MAKERS:
+                problem = f"cannot be {written['documents']!r}. {allowed(written['documents'], MAKERS)}"
+                raise InputError(f"{file}: {kind}.{name}.documents: {problem}")
+            return file, written
+        if kind == "texts":
+            raise InputError(
+                f"{self._path}: no text {name!r}; {TASKS.name} has: {', '.join(entries)}; one of yours needs "
+                f"[texts.{name}] here"
+            )
+        return TASKS, {}
+
+    def _pinned(self, kind: str, name: str) -> dict[str, Any]:
+        """Return an entry with the checksums of its asset, or of its files here."""
+        there, entry = self._entry(kind, name)
+        where = f"{there}: {kind}.{name}"
+        if "file" in entry:
+            files = rules_beside(_absolute(there.parent, entry["file"]))
+            entry["file"] = self._content(f"{where}.file", entry["file"], files)
+        if (asset := entry.pop("asset", None)) is not None:
+            return {**entry, "asset": [part.sha256 for part in self.pinned(asset).parts]}
+        for key in (*LOCATIONS, "path"):
+            if key in entry:
+                files = files_at(_absolute(there.parent, entry[key]), pattern=key in PATTERNS)
+                entry[key] = self._content(f"{where}.{key}", entry[key], files)
+        return entry
+
+    def _content(self, where: str, written: str, files: Sequence[Path]) -> str:
+        """Return a hash of files and their names. Raises InputError: there are none."""
+        if not files:
+            raise InputError(f"{where}: {written}: no such file or folder")
+        return hash_of([[written, [[file.name, self.sha256(file)] for file in files]]])
+
+    def _located(self, kind: str, name: str) -> dict[str, Any]:
+        """Return an entry with absolute paths, its asset fetched if necessary."""
+        there, entry = self._entry(kind, name)
+        if "file" in entry:
+            entry["file"] = str(_absolute(there.parent, entry["file"]))
         asset = entry.pop("asset", None)
-        if asset is None:
-            return entry
-        root = place(asset)
-        if not isinstance(root, Path):
-            return {**entry, "asset": root}
-        return {**entry, **{k: str(root / entry[k]) for k in LOCATIONS if k in entry}}
-
-    def _checksums(self, asset: str) -> list[str]:
-        return [p.sha256 for p in self.pinned(asset).parts]
+        root = there.parent if asset is None else self.asset(asset)
+        return {**entry, **{k: str(_absolute(root, entry[k])) for k in (*LOCATIONS, "path") if k in entry}}
 
     def pinned(self, name: str) -> Asset:
         """Return the pins of an asset. Raises InputError."""
@@ -195,6 +249,15 @@ class Sources:
         except AssetError as error:
             self._errors[name] = error  # a download that fails takes minutes: once a run is enough
             raise
+
+
+def rules_beside(file: Path) -> list[Path]:
+    """Return a task's file and those beside it that it may include or take functions from; empty: there is none."""
+    return sorted({file, *file.parent.glob("*.yaml"), *file.parent.glob("*.py")}) if file.is_file() else []
+
+
+def _absolute(folder: Path, written: str) -> Path:
+    return (folder / Path(written).expanduser()).absolute()
 
 
 def task_file(name: str) -> Path:

@@ -76,7 +76,7 @@ class Supply:
         self._tier = tier
         self._threads = threads
         self._maker = Maker(logs, tier.time_limit, on_progress, self.environment)
-        self._sources = Sources(matrix.path, text, self._maker)
+        self._sources = Sources(matrix.path, text, self._maker, matrix.texts, matrix.tasks)
         self._calibrated = Calibrated(self._sources, self._maker, threads)
         self._derived = Derived(self._sources, self._maker, self._calibrated, threads)
         self._as_is = AsIs(matrix.path, self._sources, self._maker)

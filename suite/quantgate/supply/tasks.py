@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from quantgate.checkpoint.template import Message, render, template_of
+from quantgate.config.data import ROWS
 from quantgate.errors import AssetError, InputError, QuantgateError, in_one_line
 from quantgate.files import hash_of
 from quantgate.items import Item, Results, Task
@@ -29,6 +32,10 @@ RESULTS_OF_FUNCTIONS: dict[str, Results] = {"truthfulqa_mc2": "mass", "crows_pai
 
 EXTRAS = {"immutabledict": "ifeval", "langdetect": "ifeval", "nltk": "ifeval"}
 """The extra that has a package which the rules of tasks import."""
+SPLIT = "test"
+"""The harness gets rows under this name where their entry has none."""
+RULES = ("doc_to_target", "doc_to_choice", "process_results", "metric_list", "filter_list")
+"""Keys of a task that say how answers are marked."""
 SEED = 1234
 """Of the harness's choice of examples: its default."""
 
@@ -76,7 +83,7 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         )
     return Task(
         name=name,
-        version=str(task.VERSION),
+        version=version_of(task, spec),
         output_type=task.OUTPUT_TYPE,
         results=results,
         metrics=metrics,
@@ -145,7 +152,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
     """Return lm-eval's task object. Its documents come from the place that `spec` names, or from lm-eval itself. The
     `fewshot` examples before each item are the first of the task's few-shot split (lm-eval's sampler `first_n`); None:
     there are as many as the task says, chosen as it says. Raises AssetError and InputError."""
-    split = spec.get("split")
+    split = spec.get("split") or (SPLIT if any(key in spec for key in ROWS) else None)
 
     def configure(config: dict[str, Any]) -> dict[str, Any]:
         if split:
@@ -156,6 +163,11 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
                 dict.fromkeys(("training_split", "validation_split", "test_split", "fewshot_split"))
             )
             config.update({f"{split}_split": split, "custom_dataset": lambda **_: data})
+        elif "data_files" in (config.get("dataset_kwargs") or {}):
+            raise InputError(
+                f"{file}: names its data by `data_files`, a change of which nobody would notice: say where its rows "
+                f"lie in [tasks.{name}] (jsonl, csv, parquet ...), and remove dataset_path and dataset_kwargs"
+            )
         examples = spec.get("fewshot")
         if examples is not None:
             config["num_fewshot"] = examples
@@ -167,12 +179,12 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
             config["fewshot_config"] = fewshot | ({"sampler": "first_n"} if examples else {})
         return config
 
-    file = task_file(name)
+    file = Path(spec["file"]) if "file" in spec else task_file(name)
     _check_kind(name, file)
     try:
         if "nltk_data" in spec:
             read_nltk_data(Path(spec["nltk_data"]))
-        return build_task(name, file, configure)
+        return build_task(name, file.parent, configure)
     except QuantgateError as error:
         raise InputError(f"task {name!r}: {error}") from error
     except ImportError as error:
@@ -190,7 +202,12 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
 def _check_kind(name: str, file: Path) -> None:
     """Raise InputError for a task that is a Python class of the harness: its YAML says too little; and for one of
     programs, whose metric runs them wherever it is loaded."""
-    config = task_manager(file.parent).task_index[name].cfg  # functions as text
+    index = task_manager(file.parent).task_index
+    if name not in index:
+        raise InputError(
+            f"{file}: has no task {name!r}: its key `task` must be the name that the tier gives it"
+        )
+    config = index[name].cfg  # functions as text
     if "class" in config:
         raise InputError(
             f"task {name!r} is a class of lm-evaluation-harness ({file.name}), which quantgate does not run: choose a "
@@ -198,6 +215,20 @@ def _check_kind(name: str, file: Path) -> None:
         )
     if config.get("unsafe_code"):
         raise InputError(f"task {name!r} asks for programs, which only a sandbox may run: name it in `code`")
+
+
+def version_of(task: Any, spec: Mapping[str, Any]) -> str:
+    """Return the version that a task states; for one of the user's own, with a hash of how its answers are marked,
+    which data, prompts and tokens do not show. Values under other rules are not compared."""
+    if "file" not in spec:
+        return str(task.VERSION)
+    config = task.dump_config()
+    rules = json.dumps({key: config.get(key) for key in RULES}, sort_keys=True, default=_source_of)
+    return f"{task.VERSION}-{hash_of(rules)[:8]}"
+
+
+def _source_of(value: Any) -> str:
+    return inspect.getsource(value) if callable(value) else type(value).__name__
 
 
 def read_nltk_data(folder: Path) -> None:
@@ -208,9 +239,9 @@ def read_nltk_data(folder: Path) -> None:
         nltk.data.path.insert(0, str(folder))
 
 
-def build_task(name: str, file: Path, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
-    """Return lm-eval's object of the task `name` in `file`. configure: takes and returns the configuration, whose
-    functions are imported."""
+def build_task(name: str, folder: Path, configure: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return lm-eval's object of the task `name`, whose file is in `folder`. configure: takes and returns the
+    configuration, whose functions are imported."""
     from lm_eval.api.task import ConfigurableTask
 
     class Configured(ConfigurableTask):  # type: ignore[misc]
@@ -220,7 +251,7 @@ def build_task(name: str, file: Path, configure: Callable[[dict[str, Any]], dict
 
     # A group may override keys of its tasks. `class` is the one that sees the others.
     group = {"group": "quantgate", "task": [{"task": name, "class": Configured}]}
-    return next(iter(task_manager(file.parent).load(group)["tasks"].values()))
+    return next(iter(task_manager(folder).load(group)["tasks"].values()))
 
 
 def _recorder(name: str, encoder: Encoder) -> Callable[[Iterable[Any]], list[tuple[list[int], list[int]]]]:

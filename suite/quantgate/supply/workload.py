@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from quantgate.checkpoint.template import template_of
 from quantgate.errors import AssetError, QuantgateError, in_one_line
-from quantgate.items import CHATS, MISSING, NLTK_DATA, TOKENIZER, opening_name, part, tokens_in
+from quantgate.items import CHATS, MISSING, NLTK_DATA, RULES, TOKENIZER, opening_name, part, tokens_in
 from quantgate.records import Record
 from quantgate.supply.chat import make_conversations, make_opening, make_prompts
 from quantgate.supply.checkpoints import Report, whole
@@ -19,6 +19,7 @@ from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
 from quantgate.supply.programs import make_programs
 from quantgate.supply.questions import make_questions
+from quantgate.supply.sources import rules_beside
 from quantgate.supply.tasks import make_task
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ def make_workload(
     partial: bool = False,
 ) -> None:
     """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `questions-<name>.json`, `nltk_data/`, `lines.json`, `chats.json`, `opening*.json` and `missing.json` below
-    `output`.
+    `questions-<name>.json`, `nltk_data/`, `rules/`, `lines.json`, `chats.json`, `opening*.json` and `missing.json`
+    below `output`.
 
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
     place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
@@ -90,6 +91,10 @@ def make_workload(
             write(part("questions", name), spec, bound(make_questions, name, spec, encoder))
             if "nltk_data" in spec:
                 shutil.copytree(spec["nltk_data"], work / NLTK_DATA, dirs_exist_ok=True)
+            if "file" in spec:
+                (work / RULES / name).mkdir(parents=True)
+                for file in rules_beside(Path(spec["file"])):
+                    shutil.copyfile(file, work / RULES / name / file.name)
         if programs or questions:
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
         for name, spec in prompts.items():

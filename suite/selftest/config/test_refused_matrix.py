@@ -105,8 +105,11 @@ def test_a_wrong_key_of_a_tier_is_named_with_what_is_allowed(tmp_path: Path, mor
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ("[model.other]", "model: unknown key. Did you mean 'models'? Allowed: backends, models, tiers"),
-        ("[path]", "path: unknown key. Allowed: backends, models, tiers"),
+        (
+            "[model.other]",
+            "model: unknown key. Did you mean 'models'? Allowed: backends, models, tasks, texts, tiers",
+        ),
+        ("[path]", "path: unknown key. Allowed: backends, models, tasks, texts, tiers"),
         (
             "[models.a]\nlicense = 'MIT'\npath = 'x'",
             "models.a.path: unknown key. Allowed: add_bos, checkpoints, gguf, license, resources, weights",

@@ -205,7 +205,7 @@ def test_prompts_with_examples_are_those_of_lm_evals_first_n(
     splits = {f"{s}_split": split if s == split else None for s in ("training", "validation", "test")}
     sampler = {"sampler": "first_n", "split": splits["test_split"]}
     changes = {**splits, "custom_dataset": lambda **_: data, "num_fewshot": 3, "fewshot_config": sampler}
-    theirs = build_task(name, task_file(name), lambda config: config | changes)
+    theirs = build_task(name, task_file(name).parent, lambda config: config | changes)
     theirs.build_all_requests(rank=0, world_size=1)
     expected: list[list[str]] = [[] for _ in prompts]
     for request in theirs.instances:

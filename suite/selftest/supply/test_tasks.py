@@ -74,7 +74,7 @@ def harness(name: str, documents: list[dict[str, Any]], file: str) -> Any:
         splits = dict.fromkeys(("training_split", "validation_split", "fewshot_split", "process_docs"))
         return config | splits | {"test_split": "test", "custom_dataset": lambda **_: data}
 
-    return build_task(name, Path(lm_eval.__file__).parent / "tasks" / file, configure)
+    return build_task(name, (Path(lm_eval.__file__).parent / "tasks" / file).parent, configure)
 
 
 def requests(task: Any) -> list[list[tuple[str, str]]]:
@@ -215,7 +215,7 @@ COUNTRIES = [
 
 
 def capitals(
-    folder: Path, monkeypatch: Any, rows: Sequence[dict[str, Any]], *changes: tuple[str, str], **further: Any
+    folder: Path, rows: Sequence[dict[str, Any]], *changes: tuple[str, str], **further: Any
 ) -> dict[str, Any]:
     """The place of a task of these rows. changes: of the text of its file."""
     text = CAPITALS
@@ -223,15 +223,15 @@ def capitals(
         assert old in text
         text = text.replace(old, new)
     (folder / "capitals.yaml").write_text(text)
-    monkeypatch.setattr("quantgate.supply.tasks.task_file", lambda name: folder / f"{name}.yaml")
-    return {"jsonl": lines(folder, rows), "split": "test", "items": len(rows), **further}
+    file = str(folder / "capitals.yaml")
+    return {"jsonl": lines(folder, rows), "file": file, "items": len(rows), **further}
 
 
 def test_a_task_that_asks_for_examples_has_them_unless_the_tier_says_how_many(
-    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: TinyModel, tmp_path: Path
 ) -> None:
     encoder = Encoder(tiny.safetensors, None)
-    spec = capitals(tmp_path, monkeypatch, COUNTRIES)
+    spec = capitals(tmp_path, COUNTRIES)
     theirs = load_task("capitals", spec)
     theirs.set_fewshot_seed(1234)  # the harness's default
     expected = joined(requests(theirs))
@@ -251,14 +251,12 @@ def rows_with(**changes: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("norm", [True, False])
-def test_the_harnesss_mutual_information_adds_no_choices(
-    norm: bool, tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_harnesss_mutual_information_adds_no_choices(norm: bool, tiny: TinyModel, tmp_path: Path) -> None:
     metrics = "{metric: acc}, {metric: acc_norm}" if norm else "{metric: acc}"
     encoder = Encoder(tiny.safetensors, None)
     changes = (("[{metric: acc}, {metric: acc_norm}]", f"[{metrics}, {{metric: acc_mutual_info}}]"),)
-    task = make_task("capitals", capitals(tmp_path, monkeypatch, COUNTRIES, *changes, fewshot=0), encoder)
-    plain = make_task("capitals", capitals(tmp_path, monkeypatch, COUNTRIES, fewshot=0), encoder)
+    task = make_task("capitals", capitals(tmp_path, COUNTRIES, *changes, fewshot=0), encoder)
+    plain = make_task("capitals", capitals(tmp_path, COUNTRIES, fewshot=0), encoder)
     assert task.items == plain.items
     assert task.metrics == (["acc", "acc_norm"] if norm else ["acc"])
 
@@ -280,9 +278,8 @@ def test_right_answers_are_those_of_the_harness(
     gold: list[int],
     tiny: TinyModel,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = capitals(tmp_path, monkeypatch, rows, fewshot=0)
+    spec = capitals(tmp_path, rows, fewshot=0)
     ours, theirs = make_task("capitals", spec, Encoder(tiny.safetensors, None)), load_task("capitals", spec)
     assert ours.items[1].gold == gold
     source = random.Random(2)
@@ -306,9 +303,9 @@ def test_right_answers_are_those_of_the_harness(
     ],
 )
 def test_an_item_that_cannot_be_right_is_named(
-    change: dict[str, Any], message: str, tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], message: str, tiny: TinyModel, tmp_path: Path
 ) -> None:
-    spec = capitals(tmp_path, monkeypatch, rows_with(**change), fewshot=0)
+    spec = capitals(tmp_path, rows_with(**change), fewshot=0)
     with pytest.raises(InputError, match=f"task 'capitals': {message}"):
         make_task("capitals", spec, Encoder(tiny.safetensors, None))
 
@@ -340,27 +337,21 @@ BARE = (", {metric: acc_norm}", "")
 )
 def test_answers_and_choices_of_other_kinds_are_named(
     rows: list[dict[str, Any]], changes: list[tuple[str, str]], message: str,
-    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tiny: TinyModel, tmp_path: Path,
 ) -> None:  # fmt: skip
-    spec = capitals(tmp_path, monkeypatch, rows, *changes, fewshot=0)
+    spec = capitals(tmp_path, rows, *changes, fewshot=0)
     with pytest.raises(InputError, match=message):
         make_task("capitals", spec, Encoder(tiny.safetensors, None))
 
 
-def test_a_number_in_a_column_of_texts_is_one_in_a_template(
-    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_in_a_column_of_texts_is_one_in_a_template(tiny: TinyModel, tmp_path: Path) -> None:
     rows = [{**row, "answer": "1"} for row in COUNTRIES]
-    made = make_task(
-        "capitals", capitals(tmp_path, monkeypatch, rows, fewshot=0), Encoder(tiny.safetensors, None)
-    )
+    made = make_task("capitals", capitals(tmp_path, rows, fewshot=0), Encoder(tiny.safetensors, None))
     assert [item.gold for item in made.items] == [[1]] * 4
 
 
-def test_data_of_a_task_that_cannot_be_read_is_named_with_the_task(
-    tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = capitals(tmp_path, monkeypatch, COUNTRIES)
+def test_data_of_a_task_that_cannot_be_read_is_named_with_the_task(tiny: TinyModel, tmp_path: Path) -> None:
+    spec = capitals(tmp_path, COUNTRIES)
     (tmp_path / "rows.jsonl").write_text("{}\n{")
     with pytest.raises(InputError, match=r"task 'capitals': .*rows.jsonl, line 2: is not JSON"):
         make_task("capitals", spec, Encoder(tiny.safetensors, None))

@@ -12,7 +12,7 @@ from pydantic import Field
 from quantgate.backends.base import Stops
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
-from quantgate.items import Questions
+from quantgate.items import NLTK_DATA, RULES, Questions
 from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import Column, Group, InChat, Names, paired
 from quantgate.measure.session import Session
@@ -93,7 +93,7 @@ def _of_task(
     check_room(session, "answers", questions.items, limit, f"task {questions.name!r}", otherwise)
     texts = _write(session, questions, limit, progress)
     answers = [answer_of(session, questions, text) for text in texts]
-    marks = mark(questions, answers, session.nltk_data)
+    marks = mark(questions, answers, session.folder(NLTK_DATA), session.folder(f"{RULES}/{name}"))
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
         "task": questions.name,
