@@ -206,6 +206,26 @@ def test_line_ends_of_a_text_are_tokens_like_others(tiny: TinyModel, tmp_path: P
     assert unix.ids != windows.ids
 
 
+def test_blocks_that_are_a_part_of_a_character_count_with_its_end() -> None:
+    sums, sizes = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), np.array([0, 0, 3, 2, 0, 0])
+    joined = perplexity.with_bytes_each(sums, sizes)
+    assert [part.tolist() for part in joined] == [[7.0, 56.0], [3, 2]]
+    as_it_was = perplexity.with_bytes_each(sums[:2], np.array([5, 1]))
+    assert [part.tolist() for part in as_it_was] == [[1.0, 2.0], [5, 1]]
+
+
+def test_a_text_of_characters_in_several_tokens_has_bits_per_byte(here: Here) -> None:
+    with_text(here)
+    file = here.folder / "text-t.json"
+    text = Text.model_validate_json(file.read_bytes())
+    starts = [2 * (n // 2) for n in range(len(text.starts))]  # two tokens to a character of two bytes
+    file.write_text(text.model_copy(update={"starts": starts}).model_dump_json())
+    metric = here.measure(perplexity, text="t", n_ctx=N_CTX, windows=2, block=1)["perplexity/bits_per_byte"]
+    samples, weights = metric.samples or [], metric.weights or []
+    assert metric.value == pytest.approx(np.average(samples, weights=weights))
+    assert set(weights) == {2.0}
+
+
 def test_a_text_of_long_tokens_is_read_until_there_are_enough(tmp_path: Path) -> None:
     """Runs of spaces, rulers and the like are tokens of many characters."""
     import tokenizers

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from quantgate.backends.tree import TokenSequence
@@ -69,8 +70,23 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     with_bytes = {**conditions, "scored bytes": int(scored_bytes.sum())}
     return {
         "perplexity": of_blocks(nll, tokens, conditions, unit="", link="exp"),
-        "perplexity/bits_per_byte": of_blocks(nll / math.log(2), scored_bytes, with_bytes, unit="bits/byte"),
+        "perplexity/bits_per_byte": of_blocks(
+            *with_bytes_each(nll / math.log(2), scored_bytes), with_bytes, unit="bits/byte"
+        ),
     }
+
+
+def with_bytes_each(
+    sums: NDArray[np.float64], sizes: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Join each block without a byte of its own with the next one: its tokens are parts of a character, whose bytes
+    count where it ends. At the end of the text it is joined with the one before."""
+    count = max(1, int((sizes > 0).sum()))
+    place = np.minimum(np.concatenate([[0], np.cumsum(sizes > 0)[:-1]]), count - 1)
+    joined_sums, joined_sizes = np.zeros(count), np.zeros(count, np.int64)
+    np.add.at(joined_sums, place, sums)
+    np.add.at(joined_sizes, place, sizes)
+    return joined_sums, joined_sizes
 
 
 def conditions_of(session: Session, text: Text, options: Options, scored: int) -> dict[str, Scalar]:
