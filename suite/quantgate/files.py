@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
@@ -31,9 +31,11 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(
+    path: Path, place: Callable[[Path, Path], object] = Path.replace, mode: int = 0o666
+) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` in one step when the block ends well. On any error the old file is untouched
-    and nothing is left behind.
+    and nothing is left behind. place: moves the written file to `path`. mode: its permissions before the umask.
 
     Raises OSError (disk full, no permission).
     """
@@ -46,8 +48,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        Path(name).replace(path)
+        Path(name).chmod(mode & ~umask)  # mkstemp makes files that only their owner reads
+        place(Path(name), path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):
@@ -89,6 +91,12 @@ def path_problem(path: Path) -> str:
         remedy = "set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
         return f"{shown}: has characters that this locale's encoding ({encoding}) lacks; {remedy}"
     return ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_of(value: Any) -> str:

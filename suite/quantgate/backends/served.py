@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from typing import Literal, Self
@@ -12,6 +11,7 @@ from pydantic import Field, model_validator
 
 from quantgate.backends import llamacpp
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
+from quantgate.files import sha256_of
 from quantgate.machine.environment import variables
 from quantgate.serving.programs import program, why_missing
 
@@ -111,8 +111,7 @@ class Options(SchemeOptions):
         path = program(self.command[0]) if self.command else None
         if path is None:
             return {}
-        with path.open("rb") as file:
-            return {f"server {path.name}": hashlib.file_digest(file, "sha256").hexdigest()[:12]}
+        return {f"server {path.name}": sha256_of(path)[:12]}
 
 
 BACKEND = BackendSpec(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from quantgate.errors import InputError
+from quantgate.files import replacing
 from quantgate.history.record import DIGITS, read_header, to_lines
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
@@ -51,27 +51,24 @@ def _run_of(path: Path) -> str:
 
 def _create(path: Path, content: bytes) -> bool:
     """Make a file in one step; return False where it was there. On any error nothing is left behind."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path, _link, mode=0o444) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o444 & ~umask)
-        try:
-            os.link(name, path)  # unlike a rename, never replaces a file
-        except OSError as error:
-            if error.errno not in _WITHOUT_LINKS or path.exists():
-                raise
-            Path(name).rename(path)
     except FileExistsError:  # another process has written the same run since
         return False
-    finally:
-        Path(name).unlink(missing_ok=True)
     _sync(path.parent)
     return True
+
+
+def _link(written: Path, path: Path) -> None:
+    """Move a file to `path`; unlike a rename, never replace one there."""
+    try:
+        path.hardlink_to(written)
+        written.unlink()
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS or path.exists():
+            raise
+        written.rename(path)
 
 
 def _sync(folder: Path) -> None:

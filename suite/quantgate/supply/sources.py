@@ -16,10 +16,10 @@ from quantgate.config.sentences import allowed
 from quantgate.config.source import Source
 from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import AssetError, InputError
-from quantgate.files import files_at, hash_of
+from quantgate.files import files_at, hash_of, sha256_of
 from quantgate.machine.builds import package_folder
 from quantgate.paths import FIXTURES, cache_dir
-from quantgate.supply.assets import Asset, fetch, load_assets, sha256_of
+from quantgate.supply.assets import Asset, fetch, load_assets
 from quantgate.supply.documents import MAKERS
 from quantgate.supply.maker import Maker
 

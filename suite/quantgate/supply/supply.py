@@ -16,7 +16,7 @@ from typing import Any
 
 from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import AssetError, QuantgateError
-from quantgate.files import hash_of
+from quantgate.files import hash_of, sha256_of
 from quantgate.items import MISSING
 from quantgate.jobs import Needs, Posed
 from quantgate.judge.environment import CHECKPOINT, MADE_FROM
@@ -24,7 +24,6 @@ from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.supply.as_is import AsIs
-from quantgate.supply.assets import sha256_of
 from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived

@@ -9,9 +9,9 @@ from _pytest.mark.expression import Expression
 from quantgate.backends.spec import backends
 from quantgate.checkpoint.nominal import file_type
 from quantgate.config.matrix import MATRIX, Matrix, selecting
+from quantgate.files import sha256_of
 from quantgate.measure.groups import metric_groups
 from quantgate.run.inputs import load_matrix
-from quantgate.supply.assets import sha256_of
 
 SMOKE = [
     *(

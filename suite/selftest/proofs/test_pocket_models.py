@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 from quantgate.backends.tree import TokenSequence
+from quantgate.files import sha256_of
 from quantgate.measure.scoring import score
 from quantgate.paths import FIXTURES
 from quantgate.proofs.pocket.plan import config_of, load_plan
 from quantgate.proofs.pocket.ready import make_ready
-from quantgate.supply.assets import sha256_of
 from quantgate.supply.checkpoints import quantize_gguf
 from quantgate.supply.gguf import gguf_from_safetensors
 from quantgate.supply.lines import HARD_LINES

@@ -8,8 +8,9 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+from quantgate.files import sha256_of
 from quantgate.paths import cache_dir
-from quantgate.supply.assets import Asset, Part, sha256_of
+from quantgate.supply.assets import Asset, Part
 
 
 def make_wheel(folder: Path, package: str, members: dict[str, bytes], link: str = "") -> Part:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from quantgate.errors import AssetError
+from quantgate.files import sha256_of
 from quantgate.paths import cache_dir
-from quantgate.supply.assets import Asset, Part, fetch, sha256_of
+from quantgate.supply.assets import Asset, Part, fetch
 
 from selftest.supply.packages import files_below, make_asset, make_sdist, make_wheel, unpacked
 

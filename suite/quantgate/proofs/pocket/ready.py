@@ -7,10 +7,9 @@ from pathlib import Path
 
 from quantgate.config.matrix import MATRIX, Model
 from quantgate.config.source import Source
-from quantgate.files import write_atomic
+from quantgate.files import sha256_of, write_atomic
 from quantgate.proofs.pocket.corpus import new_maker
 from quantgate.proofs.pocket.plan import Size
-from quantgate.supply.assets import sha256_of
 from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.derived import Derived
 from quantgate.supply.sources import Sources

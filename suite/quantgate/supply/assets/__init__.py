@@ -14,6 +14,6 @@ Layout of the cache (`QUANTGATE_CACHE`, or the user's cache folder of this syste
 """
 
 from quantgate.supply.assets.fetching import fetch
-from quantgate.supply.assets.spec import Asset, Part, load_assets, sha256_of
+from quantgate.supply.assets.spec import Asset, Part, load_assets
 
-__all__ = ["Asset", "Part", "fetch", "load_assets", "sha256_of"]
+__all__ = ["Asset", "Part", "fetch", "load_assets"]

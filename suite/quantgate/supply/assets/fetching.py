@@ -18,9 +18,10 @@ from zipfile import BadZipFile
 
 from quantgate.cache.kept import made
 from quantgate.errors import AssetError, InputError
+from quantgate.files import sha256_of
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
-from quantgate.supply.assets.spec import Asset, Part, sha256_of
+from quantgate.supply.assets.spec import Asset, Part
 from quantgate.supply.assets.unpack import unpack
 from quantgate.supply.pip import run_pip
 

@@ -18,12 +18,6 @@ from quantgate.paths import cache_dir
 from quantgate.records import Record
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _member(value: str) -> str:
     if leaves_folder(value):
         raise ValueError("should be a relative name inside the package, with / between folders")
