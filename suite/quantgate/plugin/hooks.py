@@ -142,17 +142,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             if not session.config.option.collectonly:
                 for line in without_cases(session.config, wiring) if controls else ():
                     wiring.screen.say(f"note: {line}")
-                _prepare(wiring, controls=controls)
+                if wiring.needs and controls:
+                    wiring.claim_results()
+                wiring.open_against()
+                wiring.look_at_machines()
+                wiring.foresee()
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
-
-
-def _prepare(wiring: Wiring, *, controls: bool) -> None:
-    if wiring.needs and controls:
-        wiring.claim_results()
-    wiring.open_against()
-    wiring.look_at_machines()
-    wiring.foresee()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -202,8 +198,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if config.option.collectonly:
         return
     if is_worker(config):
-        shared = {"skipped": wiring.skipped, "notes": list(notes_of(wiring))}
-        config.workeroutput["quantgate"] = shared
+        config.workeroutput["quantgate"] = {"skipped": wiring.skipped, "notes": list(notes_of(wiring))}
         return
     try:
         if wiring.options.update_baselines and wiring.needs and exitstatus in (0, 1):
