@@ -13,7 +13,8 @@ Two detectors judge each night the segment since the last step, both at a level 
 
 The standard deviation comes from differences of nights that are a few apart, which a step moves by a few; the
 correlation of neighbours, from how much smaller the differences of neighbours are. Values beyond `CLIP` standard
-deviations count as that, so a bad night or two are no step.
+deviations count as that, so a bad night or two are no step. A series that hardly varies, as a peak that repeats to the
+byte, counts as one with a standard deviation of a third of the least step: else nothing of a step would be left.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Scan:
         with np.errstate(divide="ignore", invalid="ignore"):
             measured = np.nan_to_num(1 - (near / apart) ** 2)
         rho = np.clip((count * measured + NIGHTS * PRIOR) / (count + NIGHTS), 0.0, 0.6)
-        sigma = apart * np.sqrt(np.pi) / 2
+        sigma = np.maximum(apart * np.sqrt(np.pi) / 2, self.minimum / TAIL)
         return sigma, sigma * np.sqrt((1 + rho) / (1 - rho))
 
     def take(self, position: int) -> None:

@@ -108,6 +108,27 @@ def test_a_small_step_that_is_certain_is_not_told() -> None:
     assert seen(values) == {}
 
 
+@pytest.mark.parametrize("spread", [0.0, 1e-5, 0.0005, 0.001], ids=str)
+@pytest.mark.parametrize("step", [-0.4, 0.02], ids=str)
+def test_a_step_of_a_series_that_hardly_varies_is_seen(spread: float, step: float) -> None:
+    """Peaks of memory repeat nearly to the byte."""
+    values = spread / SPREAD * noise(20)
+    values[:, ::7] += 2 * spread  # most of the first nights are equal where nothing else varies
+    values[:, 100:] += step
+    by_row = seen(values)
+    assert sorted(by_row) == list(range(20))
+    for first, *more in by_row.values():
+        assert (first.seen - 100, first.after - first.before) == pytest.approx((4, step), abs=4, rel=0.3)
+        assert not more
+
+
+def test_a_bad_night_or_two_of_a_series_that_hardly_varies_are_no_step() -> None:
+    values = 0.01 * noise(20)
+    values[:, 60] += 0.4
+    values[:, 90:92] -= 0.4
+    assert seen(values) == {}
+
+
 def test_more_series_need_more_evidence() -> None:
     levels = [Levels.of(count) for count in (1, 10, 100, 1000, 100_000)]
     assert [one.steps for one in levels] == sorted(one.steps for one in levels)
