@@ -53,16 +53,20 @@ class StoredRun:
         return None if record is None else self._held(record, cell.reference)
 
     def again(self, cell: Cell, request: str) -> MoreProcesses:
-        """Measure one request in fresh processes; a timing beside its reference, if that was measured."""
-        ids = [cell.id]
-        beside = request in self.plan.requests.get(cell.reference, ())
-        if beside and group_of(request).alone and isinstance(self._plain.get(cell.reference), Measurement):
+        """Measure one request in fresh processes; a timing beside those that it is held against, if they were
+        measured: its reference, and the cell that runs a served one's weights in process."""
+        ids, group = [cell.id], group_of(request)
+        if group.alone and self._has(cell.reference, request):
             ids = list(dict.fromkeys([cell.reference, cell.id]))
-        cells = [self.plan.cells[one] for one in ids]
-        fresh = self.cells.again(cells, request)
-        together = {one.id: merge([self._measured(one), fresh[one.id]]) for one in cells}
-        looks = [add_ratios(look[cell.id], look.get(cell.reference), cell) for look in (together, fresh)]
-        return MoreProcesses(*(self._comparison(cell, look) for look in looks))
+        fresh = dict(self.cells.again([self.plan.cells[one] for one in ids], request))
+        if self._has(cell.in_process, group.in_process):
+            fresh |= self.cells.again([self.plan.cells[cell.in_process]], group.in_process)
+        together = {one: merge([self._measured(self.plan.cells[one]), new]) for one, new in fresh.items()}
+        return MoreProcesses(*(self._comparison(cell, _beside(cell, look)) for look in (together, fresh)))
+
+    def _has(self, cell: str, request: str) -> bool:
+        """Return whether a cell, by its id, was measured, and asked for this request."""
+        return request in self.plan.requests.get(cell, ()) and isinstance(self._plain.get(cell), Measurement)
 
     def _comparison(self, cell: Cell, record: Measurement) -> Comparison:
         reference = self._plain.get(cell.reference)
@@ -136,3 +140,12 @@ class StoredRun:
     @cached_property
     def _partners(self) -> dict[str, list[Cell]]:
         return partners_of(self.plan.cells.values())
+
+
+def _beside(cell: Cell, look: Mapping[str, Measurement]) -> Measurement:
+    """Return a cell's record of a second look with its timings relative to those of the other cells of that look."""
+    record = add_ratios(look[cell.id], look.get(cell.reference), cell)
+    if other := look.get(cell.in_process):
+        speed = served_speed(record.metrics, other.metrics, cell.in_process)
+        record = record.model_copy(update={"metrics": {**record.metrics, **speed}})
+    return record

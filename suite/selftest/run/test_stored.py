@@ -19,7 +19,7 @@ from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.local import LocalCells
 from quantgate.run.measurer import once
-from quantgate.run.plan import Plan
+from quantgate.run.plan import Need, Plan, make_plan
 from quantgate.run.stored import StoredRun
 
 
@@ -107,6 +107,40 @@ def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None
     assert bench.started == [REFERENCE.id, QUANTIZED.id]
     assert look.together.new.metrics["throughput/decode"].process_count == 4
     assert "throughput/decode_ratio" in look.fresh.new.metrics
+
+
+def test_a_server_is_measured_again_beside_the_same_weights_in_process(tmp_path: Path) -> None:
+    """Without them its speed relative to theirs could not be judged again, and never be red."""
+    served = QUANTIZED.model_copy(
+        update={"backend": "served", "in_process": QUANTIZED.id, "reference": "m/served/Q4_0"}
+    )
+
+    class Serves(FakeBench):
+        def run(self, cell: Cell, requests: Sequence[str], *arguments: Any) -> Measurement:
+            record = super().run(cell)
+            self.started[-1] += f" {' '.join(requests)}"
+            seconds = {"kind": "rounds", "unit": "s", "better": "lower", "samples": [0.1], "processes": [1]}
+            token = Metric.model_validate({**seconds, "value": 0.1})
+            metrics = {"traffic/1/per_token": token} if cell == served else record.metrics
+            return record.model_copy(update={"requests": list(requests), "metrics": metrics})
+
+    bench: Any = Serves(tmp_path)
+    bench.tier = bench.tier.model_copy(
+        update={"group_options": parse_options({"throughput": {"processes": 1}, "traffic": {"processes": 1}})}
+    )
+    bench.file = lambda cell: tmp_path / f"{cell.backend}.json"
+    bench.run_id = "r"
+    cells = {one.id: one for one in (served, QUANTIZED)}
+    plan = make_plan([Need(served, "traffic")], cells, groups=("traffic", "throughput"))
+    baselines = StoredBaselines(tmp_path, "smoke")
+    run = StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), baselines), baselines)
+    assert run.compare(served, "traffic").new.metrics["traffic/in_process"].process_count == 1
+    bench.started.clear()
+    look = run.again(served, "traffic")
+    assert bench.started == [f"{served.id} traffic", f"{QUANTIZED.id} throughput/decode"]
+    both, fresh = (one.new.metrics["traffic/in_process"] for one in (look.together, look.fresh))
+    assert (both.process_count, fresh.process_count) == (2, 1)
+    assert both.value == fresh.value == 0.5
 
 
 def test_a_reference_that_failed_keeps_no_timing_from_a_second_look(tmp_path: Path) -> None:
