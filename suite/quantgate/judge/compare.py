@@ -26,7 +26,17 @@ from quantgate.judge.judge import (
     reproduction,
 )
 from quantgate.judge.texts import same_texts
-from quantgate.records import MOVED, QUANTIZED_SHARE, Measurement, Metric, Scalar, Status, Verdict
+from quantgate.records import (
+    AGREEMENT,
+    IN_PROCESS,
+    MOVED,
+    QUANTIZED_SHARE,
+    Measurement,
+    Metric,
+    Scalar,
+    Status,
+    Verdict,
+)
 from quantgate.words import delta
 
 UNNAMED_MACHINE = "timings are gated on a named machine (--machine) or as ratio"
@@ -57,6 +67,10 @@ class Rules:
         """Return the level of one look at a metric: an A/B run takes two independent ones, and both must agree (see
         `quantgate.judge.confirm`)."""
         return math.sqrt(self.alpha) if self.against and metric.nested else self.alpha
+
+    def gates(self, name: str, cell: str) -> bool:
+        """Return whether a metric is a gate: it has a tolerance, or values that it must have."""
+        return self.tolerances.of(name, cell) is not None or self.limits(name, cell) is not None
 
     def limits(self, name: str, cell: str) -> Limits | None:
         """Return the values that a metric must have regardless of the baseline; None where there are no such values."""
@@ -104,9 +118,12 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules) -> list[Verdi
         subject = Subject(new.cell, name)
         if not metric.relative:
             judged.append(subject.verdict(Status.ERROR, text="is in the baseline, but was not measured"))
-        elif rules.tolerances.of(name, new.cell) is not None:
-            # No error of this cell: the cases of the reference say what happened to it.
+        elif rules.gates(name, new.cell):
+            # No error of this cell: the cases of the other one say what happened to it.
             text = f"cannot be judged without the reference: {comparison.no_reference}"
+            if name in (AGREEMENT, IN_PROCESS):
+                other = metric.conditions["relative to"]
+                text = f"cannot be judged without {other}, of which this run has no perplexity of the same tokens"
             judged.append(
                 subject.verdict(Status.INCONCLUSIVE, baseline=metric.value, unit=metric.unit, text=text)
             )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from quantgate.config.tolerances import Tolerance, Tolerances
+from quantgate.config.tolerances import Tolerance, Tolerances, load_tolerances
+from quantgate.judge.compare import Comparison, Rules, verdicts
 from quantgate.judge.coverage import coverage
 from quantgate.judge.expected import Limits, held_to, limits_of, why_refused
-from quantgate.records import AGREEMENT, Metric, Status, Verdict
+from quantgate.records import AGREEMENT, Measurement, Metric, Status, Verdict
 from quantgate.report import RunInfo
 from quantgate.report.summary import outcome, update_command
 from quantgate.run.inputs import load_matrix
@@ -176,6 +177,18 @@ def test_agreement_is_with_the_one_that_is_farthest_away() -> None:
 def test_other_tokens_are_nothing_to_agree_on(other: dict[str, Metric]) -> None:
     assert agreement(perplexity([1.0, 2.0]), {"m/llamacpp/F16": other}) == {}
     assert agreement({}, {"m/llamacpp/F16": perplexity([1.0, 2.0])}) == {}
+
+
+def test_what_was_held_against_another_cell_and_is_no_longer_is_not_judged() -> None:
+    """The other cell failed, was skipped or is no longer in the tier: the gate does not go without a word."""
+    record = Measurement(cell=CELL, tier="smoke", fingerprint="", created="", metrics=perplexity([1.0, 2.0]))
+    held = agreement(record.metrics, {FP32: perplexity([1.0, 2.0])})
+    old = record.model_copy(update={"metrics": {**record.metrics, **held}})
+    rules = Rules(load_tolerances(), alpha=0.001)
+    judged = {v.metric: v for v in verdicts(Comparison(record, old), lambda _: True, rules)}
+    assert judged[AGREEMENT].status == Status.INCONCLUSIVE
+    assert judged[AGREEMENT].text.startswith(f"cannot be judged without {FP32}, of which this run has no")
+    assert coverage(judged.values()).others == {"inconclusive": {"agreement": 1}}
 
 
 CELLS = {cell.id: cell for cell in load_matrix().cells("full")}
