@@ -82,6 +82,16 @@ def confirmed(
     return settled
 
 
+def unconfirmed(first: Sequence[Verdict], comparison: Comparison, rules: Rules, why: str) -> list[Verdict]:
+    """Return the verdicts of `first` where there is no second look: what needed one is an error, the rest stands. why:
+    the reason that there is none."""
+    changes = {"status": Status.ERROR, "text": f"could not be measured again in fresh processes: {why}"}
+    return [
+        v.model_copy(update=changes) if _suspicious(v, _metric(comparison, v), rules.against) else v
+        for v in first
+    ]
+
+
 def _metric(comparison: Comparison, verdict: Verdict) -> Metric | None:
     """Return the metric that a verdict is on: its value, or its loss since the anchor."""
     return comparison.new.metrics.get(measured_name(verdict.metric))

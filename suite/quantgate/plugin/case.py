@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
 from quantgate.judge.compare import Rules, explained, verdicts
-from quantgate.judge.confirm import confirmed, needs_second_look
+from quantgate.judge.confirm import confirmed, needs_second_look, unconfirmed
 from quantgate.plugin.options import Options
 from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import MOVED, Scalar, Status, Verdict, worst
@@ -73,15 +73,11 @@ class Gate:
             self.judged = judge_case(
                 self.need, wiring.measurer, wiring.rules, reproduce, second_look=second_look
             )
-        verdicts = self.judged.verdicts
-        status = worst(v.status for v in verdicts)
-        deciding = [v for v in verdicts if v.status == status]
+        outcome, deciding = outcome_of(self.judged.verdicts, failing(options))
         text = "\n".join(map(describe, deciding))
-        # Nothing but the machine keeps it from being judged.
-        elsewhere = status == Status.NOT_COMPARABLE and all(v.by_machine for v in deciding)
-        if status in failing(options) and not elsewhere:
+        if outcome == "failed":
             pytest.fail(text, pytrace=False)
-        if elsewhere or status in (Status.NO_BASELINE, Status.INCONCLUSIVE):
+        if outcome == "skipped":
             pytest.skip(text)
 
     def report_rounds(self, benchmark: Any) -> None:
@@ -120,8 +116,12 @@ def judge_case(
                 f"{request}: measured without an error, and gave no metric that could be judged"
             )
         if second_look and needs_second_look(judged, comparison, rules):
-            look = measurer.again(cell, request)
-            judged = confirmed(judged, comparison, look, need.covers, rules)
+            try:
+                look = measurer.again(cell, request)
+            except QuantgateError as error:
+                judged = unconfirmed(judged, comparison, rules, str(error))
+            else:
+                judged = confirmed(judged, comparison, look, need.covers, rules)
         if any(v.status in MOVED for v in judged):
             judged = _beside_reference(judged, need, measurer, rules)
     except Exception as error:
@@ -137,6 +137,21 @@ def _beside_reference(judged: list[Verdict], need: Need, measurer: Measurer, rul
     except QuantgateError:
         return judged  # the reference's own cases say why
     return explained(judged, reference, need.covers, rules) if reference else judged
+
+
+def outcome_of(
+    verdicts: Sequence[Verdict], failing: Collection[Status]
+) -> tuple[Literal["passed", "failed", "skipped"], list[Verdict]]:
+    """Return what a case comes to by its verdicts, and those that decide it: the worst. What nothing but the machine
+    keeps from being judged fails no case, and hides nothing that does. failing: the statuses that do."""
+    status = worst(v.status for v in verdicts)
+    deciding = [v for v in verdicts if v.status == status]
+    if status == Status.NOT_COMPARABLE and all(v.by_machine for v in deciding):
+        rest = [v for v in verdicts if not v.by_machine and v.status in failing]
+        return ("failed", rest) if rest else ("skipped", deciding)
+    if status in failing:
+        return "failed", deciding
+    return "skipped" if status in (Status.NO_BASELINE, Status.INCONCLUSIVE) else "passed", deciding
 
 
 def failing(options: Options) -> set[Status]:

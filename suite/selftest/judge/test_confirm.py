@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from quantgate.config.matrix import Cell
 from quantgate.config.tolerances import Tolerances
+from quantgate.errors import MeasurementError
 from quantgate.jobs import Spent
 from quantgate.judge.compare import Comparison, Rules
 from quantgate.judge.confirm import FreshPairs, MoreProcesses
-from quantgate.plugin.case import judge_case
+from quantgate.plugin.case import judge_case, outcome_of
 from quantgate.records import Measurement, Metric, Status, Verdict
 from quantgate.run.plan import Need
 
@@ -160,6 +161,36 @@ def test_an_update_takes_no_second_look() -> None:
     runner = Stored([100.0, 101.0, 99.0], [150.0, 151.0, 149.0], [])
     assert checked(runner, second_look=False).status == Status.REGRESSION
     assert runner.looks == 0
+
+
+def test_where_there_is_no_second_look_what_is_certain_stays() -> None:
+    """A size that grew is a regression, whatever became of the process that was to measure the peak again."""
+
+    class Fails(Stored):
+        def again(self, cell: Cell, request: str) -> MoreProcesses:
+            raise MeasurementError("was killed by SIGKILL\nlog")
+
+    runner = Fails([100.0, 101.0, 99.0], [150.0, 151.0, 149.0], [])
+    size = runner.baseline.metrics["memory/weight_bytes"].model_copy(update={"value": 0.5})
+    runner.baseline.metrics["memory/weight_bytes"] = size
+    peak, weights = judge_case(Need(CELL, "memory"), runner, Rules(TOLERANCES, ALPHA)).verdicts
+    assert (peak.status, weights.status) == (Status.ERROR, Status.REGRESSION)
+    assert peak.text.startswith("could not be measured again in fresh processes: was killed by SIGKILL")
+    assert outcome_of([peak, weights], [Status.ERROR, Status.REGRESSION]) == ("failed", [weights])
+
+
+def test_what_the_machine_keeps_from_being_judged_hides_no_missing_baseline() -> None:
+    def verdict(status: Status, **more: Any) -> Verdict:
+        return Verdict(cell=CELL.id, metric=str(status), status=status, **more)
+
+    elsewhere = verdict(Status.NOT_COMPARABLE, by_machine=True)
+    none, fine = verdict(Status.NO_BASELINE), verdict(Status.PASS)
+    required = {Status.NOT_COMPARABLE, Status.NO_BASELINE}
+    assert outcome_of([elsewhere, none, fine], required) == ("failed", [none])
+    assert outcome_of([elsewhere, none, fine], {Status.NOT_COMPARABLE}) == ("skipped", [elsewhere])
+    other = verdict(Status.NOT_COMPARABLE)
+    assert outcome_of([elsewhere, other], required) == ("failed", [elsewhere, other])
+    assert outcome_of([other], {Status.ERROR}) == ("passed", [other])  # of an update, which takes it
 
 
 def test_ab_stages_must_both_say_so() -> None:
