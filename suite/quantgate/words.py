@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from quantgate.records import Verdict
 
 DASH = "-"
+BEYOND = 1e15
+"""Numbers from here on, the perplexities of broken models, are written as powers of ten."""
 
 
 def signed(number: float, unit: str) -> str:
     """Return a signed number with its unit, `+0.53 %`, `-12 %`; empty where it rounds to zero."""
+    if abs(number) >= BEYOND:
+        return f"{number:+.3g} {unit}"
     digits = 2 if abs(number) < 0.995 else 1 if abs(number) < 9.95 else 0
     text = f"{number:+.{digits}f}"
     return f"{text} {unit}" if float(text) else ""
@@ -23,9 +27,12 @@ def quantity(value: float | None, unit: str = "") -> str:
         return DASH
     if unit == "fraction":
         return f"{value * 100:.2f} %"
-    if unit == "x":
-        return f"{value:.3f} x"
-    text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:#.5g}"
+    if abs(value) >= BEYOND:
+        text = f"{value:.5g}"
+    elif unit == "x":
+        text = f"{value:.3f}"
+    else:
+        text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:#.5g}"
     return f"{text} {unit}".rstrip()
 
 
@@ -37,6 +44,8 @@ def delta(value: float, verdict: Verdict) -> str:
     if not value:
         return f"0 {unit}"
     percent = value * 100
+    if abs(percent) >= BEYOND:
+        return f"{percent:+.3g} {unit}"
     digits = ".1f" if abs(percent) >= 10 else ".2f" if abs(percent) >= 0.005 else ".1g"  # never +0.00
     return f"{percent:+{digits}} {unit}"
 

@@ -16,7 +16,7 @@ from quantgate.measure.groups import Column, case_of, columns
 from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.report import RunInfo, by_cell
 from quantgate.report.findings import FAILED, leading, unique
-from quantgate.words import DASH, delta, duration, plural, signed
+from quantgate.words import BEYOND, DASH, delta, duration, plural, signed
 
 MARKS = {
     Status.REGRESSION: "✗",
@@ -99,7 +99,8 @@ def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
     if not measured or len(measured) < len(chosen):  # a mean over other tasks cannot be compared
         return Entry(DASH, "", status, MARKS[status])
     value = sum(measured) / len(measured) * column.scale
-    text = f"{value:.{column.digits}f}{' %' if column.percent else ''}"
+    number = f"{value:.{column.digits}f}" if abs(value) < BEYOND else f"{value:.5g}"
+    text = f"{number}{' %' if column.percent else ''}"
     return Entry(text, _change(column, list(chosen.values())), status, MARKS[status])
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 import pytest
 from quantgate.records import Status, Verdict
 from quantgate.report.summary import COLUMNS, counts, outcome, rows, update_command
-from quantgate.words import clean, difference, duration
+from quantgate.words import clean, difference, duration, quantity
 
 from selftest.report.examples import INFO, cell, changed, example, verdict
 
@@ -25,6 +26,15 @@ def test_accuracy_is_the_mean_of_tasks_with_acc_norm_where_there_is_one() -> Non
 def test_accuracy_changes_in_percentage_points() -> None:
     worse = changed(cell("m/b/s", 20.0), "accuracy/lambada/acc", Status.REGRESSION, measured=0.41)
     assert entry(worse, "accuracy") == ("40.5 %", "-2.0 pp", "✗")
+
+
+def test_the_numbers_of_a_broken_model_leave_room_for_its_name() -> None:
+    """Of 100 nats per token the perplexity has 44 digits."""
+    broken = changed(cell("m/b/s", 20.0), "perplexity", Status.REGRESSION, measured=math.exp(100))
+    assert entry(broken, "perplexity") == ("2.6881e+43", "+1.34e+44 %", "✗")
+    assert [quantity(math.exp(100), unit) for unit in ("", "x")] == ["2.6881e+43", "2.6881e+43 x"]
+    (one,) = (v for v in broken if v.metric == "perplexity")
+    assert difference(one.model_copy(update={"change": math.exp(97)})) == "+1.34e+44 %"
 
 
 def test_a_mean_without_one_of_its_tasks_is_not_shown() -> None:
