@@ -19,6 +19,7 @@ from quantgate.judge.statistics import (
     growth,
     mcnemar,
     mean_difference,
+    most_lost,
     root_mean_square,
 )
 from quantgate.records import Metric, Scalar, Status, Verdict
@@ -103,14 +104,13 @@ def judge(
     floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
     limit = max(tolerance.limit(unchanged=not changed), floor)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
-    cautious = change.at(nested.PASS_LEVEL)
     if worse > limit:
         status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
     elif worse < -limit and not measured.relative and change.p < alpha:
         # A value relative to the reference never counts as an improvement: a slow reference would make every other
         # cell look faster. Nor does one that is better than on other kernels: it is no reason to update the baseline.
         status = Status.PASS if kernels else Status.IMPROVEMENT
-    elif (cautious.high if measured.better == "lower" else -cautious.low) <= limit:
+    elif _most_worse(measured, baseline, tolerance, change, unchanged=not changed) <= limit:
         status = Status.PASS
     else:
         status = Status.INCONCLUSIVE
@@ -260,6 +260,20 @@ def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[C
     if tolerance.relative is not None:
         terms = growth if measured.link == "exp" else lambda x: x / base
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
+
+
+def _most_worse(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, change: Change, *, unchanged: bool
+) -> float:
+    """Return the 95 % limit of the change for the worse, in the tolerance's terms. unchanged: the environment is that
+    of the baseline, where equal answers are the same computation and no sample of what others might be."""
+    old, new = baseline.samples or [], measured.samples or []
+    if measured.answers and not (unchanged and old == new):
+        lost, gained = flips(old, new) if measured.better == "higher" else flips(new, old)
+        base = abs(baseline.value) if tolerance.relative is not None else 1.0
+        return most_lost(lost, gained, len(new), nested.PASS_LEVEL) / base
+    cautious = change.at(nested.PASS_LEVEL)
+    return cautious.high if measured.better == "lower" else -cautious.low
 
 
 def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: str) -> str:

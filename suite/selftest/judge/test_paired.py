@@ -6,10 +6,22 @@ import math
 
 import numpy as np
 import pytest
+from quantgate.judge.judge import Subject, judge
 from quantgate.records import Status
 from scipy import stats
 
-from selftest.judge.made import ALPHA, JITTER, OLD, absolute, accuracy, grown, judged, perplexity, relative
+from selftest.judge.made import (
+    ALPHA,
+    CELL,
+    JITTER,
+    OLD,
+    absolute,
+    accuracy,
+    grown,
+    judged,
+    perplexity,
+    relative,
+)
 
 
 def test_the_change_of_a_perplexity_is_relative() -> None:
@@ -65,7 +77,8 @@ def test_a_mean_is_held_relative_to_its_baseline() -> None:
         (0, 12, Status.IMPROVEMENT),
         (9, 3, Status.INCONCLUSIVE),
         (3, 9, Status.PASS),
-        (2, 0, Status.PASS),
+        (2, 2, Status.PASS),
+        (2, 0, Status.INCONCLUSIVE),
         (12, 12, Status.INCONCLUSIVE),
     ],
 )
@@ -80,6 +93,25 @@ def test_accuracy_is_better_when_higher_and_judged_by_its_flips(
     assert verdict.change_unit == "absolute"
     if lost != gained:
         assert f"{lost} items lost, {gained} gained of 100, exact McNemar test" in verdict.text
+
+
+@pytest.mark.parametrize(("items", "elsewhere"), [(20, Status.INCONCLUSIVE), (100, Status.PASS)])
+def test_equal_answers_of_few_items_exclude_no_loss_but_where_nothing_has_changed(
+    items: int, elsewhere: Status
+) -> None:
+    """Of 20 items a model that loses 5 of 100 answers loses none with a probability of 36 %."""
+    same = accuracy([1, 0] * (items // 2))
+    assert judged(same, same, absolute(0.05)).status == Status.PASS
+    upgraded = Subject(CELL, "accuracy/mean/acc", ["torch 2.12.0 -> 2.13.0"])
+    assert judge(upgraded, same, same, absolute(0.05), ALPHA).status == elsewhere
+
+
+def test_of_what_is_better_low_a_gain_is_a_loss() -> None:
+    old = [0] * 50 + [1] * 50
+    more, fewer = ([1] * 3 + old[3:], [*old[:97], 0, 0, 0])
+    low = {"better": "lower"}
+    assert judged(accuracy(more, **low), accuracy(old, **low), absolute(0.05)).status == Status.INCONCLUSIVE
+    assert judged(accuracy(fewer, **low), accuracy(old, **low), absolute(0.05)).status == Status.PASS
 
 
 def test_a_share_of_a_block_is_no_answer_though_it_is_whole() -> None:

@@ -16,6 +16,7 @@ from quantgate.judge.statistics import (
     flips,
     mcnemar,
     mean_difference,
+    most_lost,
     root_mean_square,
 )
 from scipy import stats
@@ -214,6 +215,28 @@ def test_mcnemar_against_sums_of_binomial_coefficients(lost: int, gained: int, p
 @pytest.mark.parametrize(("lost", "gained"), [(9, 2), (30, 12), (2, 14)])
 def test_mcnemar_is_half_of_the_two_sided_binomial_test(lost: int, gained: int) -> None:
     assert mcnemar(lost, gained) == pytest.approx(stats.binomtest(lost, lost + gained).pvalue / 2)
+
+
+@pytest.mark.parametrize(("lost", "items"), [(0, 20), (2, 100), (30, 60), (5, 5)])
+def test_the_limit_of_a_loss_without_gains_is_that_of_one_share(lost: int, items: int) -> None:
+    """Wilson's score interval; both sides of an interval of 90 % leave 5 %."""
+    both = stats.binomtest(lost, items).proportion_ci(0.9, "wilson")
+    assert most_lost(lost, 0, items, 0.05) == pytest.approx(both.high, abs=1e-5)
+
+
+@pytest.mark.parametrize(("items", "share", "gained"), [(40, 0.05, 0.03), (59, 0.05, 0.0), (60, 0.1, 0.05)])
+def test_a_loss_is_below_its_limit_19_times_of_20(items: int, share: float, gained: float) -> None:
+    """Over all outcomes; by the error bar of the mean it is above in 20 % of 59 items that lose a twentieth."""
+    missed = 0.0
+    for lost in range(items // 3):
+        for won in range(items // 3):
+            if most_lost(lost, won, items, 0.05) < share:
+                outcome, chances = (
+                    [lost, won, items - lost - won],
+                    [share + gained, gained, 1 - share - 2 * gained],
+                )
+                missed += stats.multinomial.pmf(outcome, items, chances)
+    assert missed <= 0.0505
 
 
 # --- what a sample can see ------------------------------------------------------------------------
