@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from quantgate.errors import InputError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_GZIP = b"\x1f\x8b\x08"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = {
     "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, as a UTF-16 mark begins one of them
@@ -129,6 +130,8 @@ def decoded(path: Path, raw: bytes) -> str:
         if raw.startswith(marks):
             remedy = _convert(path, encoding)
             raise InputError(f"{path}: is {encoding}, not UTF-8 (byte order mark at offset 0): {remedy}")
+    if raw.startswith(_GZIP):
+        raise InputError(f"{path}: is packed by gzip: unpack it by `gunzip -c {path} > {_beside(path)}`")
     if (offset := raw.find(0)) >= 0:
         raise InputError(
             f"{path}: has a NUL byte at offset {offset}: it is not plain text, or it is UTF-16 without its byte order "
@@ -149,6 +152,11 @@ def decoded(path: Path, raw: bytes) -> str:
 def _convert(path: Path, encoding: str) -> str:
     target = path.with_name(f"{path.stem}-utf8{path.suffix}")
     return f"convert it by `iconv -f {encoding} -t UTF-8 {path} > {target}`"
+
+
+def _beside(path: Path) -> Path:
+    """Return a name for the file's content."""
+    return path.with_suffix("") if path.suffix == ".gz" else path.with_name(f"{path.name}.txt")
 
 
 def lfs_problem(path: Path) -> str:

@@ -52,7 +52,15 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
             where = f"tiers.{name}.{group}"
             if group not in groups:
                 raise InputError(f"{path}: {where}: unknown key. {allowed(group, [*groups, *_TIER_KEYS])}")
-            tier["group_options"][group] = validate(groups[group], options, path, where, strict=True)
+            chosen = validate(groups[group], options, path, where, strict=True)
+            for table, names in getattr(groups[group], "ENTRIES", {}).items():
+                # Those of a tier that this one extends may be left over.
+                for entry in tiers[name].get(group, {}).get(table, ()):
+                    if entry not in (possible := getattr(chosen, names)):
+                        raise InputError(
+                            f"{path}: {where}.{table}: {entry!r} is none of its {names}. {allowed(entry, possible)}"
+                        )
+            tier["group_options"][group] = chosen
     matrix = validate(Matrix, {"path": path, **raw}, path, strict=True)
     matrix.check_names()
     check_checkpoints(matrix)

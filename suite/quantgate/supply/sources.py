@@ -268,12 +268,19 @@ def task_file(name: str) -> Path:
     harness = package_folder("lm_eval")
     if harness is None:
         raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")
-    line = re.compile(
-        rb"""^["']?task["']?:\s*["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.MULTILINE
-    )
+    definition, grouped = _line(rb"""^["']?task["']?:\s*""", name), False
+    group = _line(rb"^(?:(?:group|tag):\s*|tag:\n(?:\s+- .*\n)*\s+- )", name)
     for file in sorted((harness / "tasks").rglob("*.yaml")):
-        if line.search(file.read_bytes()):
+        content = file.read_bytes()
+        if definition.search(content):
             return file
-    raise InputError(
-        f"unknown task {name!r}: lm-evaluation-harness has none of this name (`lm-eval ls tasks` lists them)"
-    )
+        grouped = grouped or group.search(content) is not None
+    problem = "lm-evaluation-harness has none of this name"
+    if grouped:
+        problem = "a group of tasks of lm-evaluation-harness, not a task: name those of it that you want"
+    raise InputError(f"unknown task {name!r}: {problem} (`lm-eval ls tasks` lists them)")
+
+
+def _line(before: bytes, name: str) -> re.Pattern[bytes]:
+    """Return the pattern of a line with a name at its end, after another pattern."""
+    return re.compile(before + rb"""["']?""" + re.escape(name).encode() + rb"""["']?\s*$""", re.MULTILINE)

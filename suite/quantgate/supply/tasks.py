@@ -267,8 +267,13 @@ def _recorder(name: str, encoder: Encoder) -> Callable[[Iterable[Any]], list[tup
 
         @property
         def prefix_token_id(self) -> int:
-            bos = encoder.tokenizer.bos_token_id
-            return int(bos if bos is not None else encoder.tokenizer.eos_token_id)
+            bos, eos = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
+            if bos is None and eos is None:
+                raise InputError(
+                    f"task {name!r}: a prompt is empty, and the tokenizer has no beginning- or end-of-sequence token "
+                    "to put there: leave out the task"
+                )
+            return int(eos if bos is None else bos)
 
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
             ids = encoder.encode(string)

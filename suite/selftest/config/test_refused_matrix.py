@@ -76,6 +76,10 @@ def test_an_unknown_part_of_a_cell_is_named_with_what_is_allowed(
         ),
         ("[tiers.smoke.accuracy]\nitems = 4", "tiers.smoke.accuracy.tasks: is missing; add it"),
         (
+            "[tiers.smoke.accuracy]\ntasks = ['piqa', 'sciq']\nitems_of = { piqua = 500 }",
+            "tiers.smoke.accuracy.items_of: 'piqua' is none of its tasks. Did you mean 'piqa'? Allowed: piqa, sciq",
+        ),
+        (
             "[tiers.smoke.generation]\nwritten = 1",
             "tiers.smoke.generation.written: must be 0, or 2 or more: one text alone has no standard error",
         ),

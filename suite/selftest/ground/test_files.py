@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,10 @@ def test_text_is_read_as_it_is_without_its_mark(tmp_path: Path, mark: bytes) -> 
         (TEXT.encode("utf-32"), r"is UTF-32, not UTF-8 \(byte order mark at offset 0\)"),
         (TEXT.encode("utf-16-le"), "NUL byte at offset 1: .*iconv -f UTF-16LE"),
         (b"some\x00text", "NUL byte at offset 4"),
+        (
+            gzip.compress(b"text"),
+            "text.txt: is packed by gzip: unpack it by `gunzip -c .*text.txt > .*text.txt.txt`",
+        ),
         (b"\xed\xa0\x80", "byte 0xed at offset 0"),  # half of a surrogate pair
         (b"", "is empty"),
         (b"\xef\xbb\xbf \n", "is empty"),

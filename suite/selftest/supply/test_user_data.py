@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from quantgate.processes.progress import ignore_progress
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.maker import Maker
 from quantgate.supply.marks import mark
-from quantgate.supply.sources import Sources
+from quantgate.supply.sources import Sources, task_file
 from quantgate.supply.tasks import make_task
 from quantgate.supply.workload import make_workload
 
@@ -184,3 +185,33 @@ def test_written_answers_are_marked_by_the_rules_that_the_workload_was_made_with
     )
     marks = mark(questions, ["Bern", "Graz"], rules=tmp_path / "workload" / RULES / "capitals")
     assert (questions.until, questions.limit, marks.solved) == (["."], 8, [1, 0])
+
+
+def test_a_group_of_tasks_is_told_from_a_name_that_nobody_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lm_eval
+
+    for name in ("arc", "headqa", "mmlu_pro"):  # of 14,000 files
+        shutil.copytree(Path(lm_eval.__file__).parent / "tasks" / name, tmp_path / "tasks" / name)
+    monkeypatch.setattr("quantgate.supply.sources.package_folder", lambda name: tmp_path)
+    assert task_file("arc_easy").name == "arc_easy.yaml"
+    for name in ("ai2_arc", "headqa", "mmlu_pro"):
+        with pytest.raises(
+            InputError, match=f"unknown task '{name}': a group of tasks .*: name those of it that"
+        ):
+            task_file(name)
+    with pytest.raises(
+        InputError, match="unknown task 'ai2_ar': lm-evaluation-harness has none of this name"
+    ):
+        task_file("ai2_ar")
+
+
+def test_an_empty_prompt_needs_a_token_to_begin_with(folder: Path, tiny: TinyModel) -> None:
+    (folder / "evals" / "capitals.yaml").write_text(CAPITALS.replace("{{country}}:", ""))
+    assert made(folder, tiny).items[0].choices[0].context == [0]
+    place = {**sources(folder).task("capitals"), "items": 2}
+    encoder = Encoder(tiny.safetensors, None)
+    encoder.tokenizer.bos_token = encoder.tokenizer.eos_token = None
+    with pytest.raises(InputError, match="task 'capitals': a prompt is empty, and the tokenizer has no"):
+        make_task("capitals", place, encoder)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -38,6 +38,9 @@ class Options(InChat):
     the model's chat template, after the message `system` if there is one; turns: examples are turns of the
     conversation, not one message with the item. budget: tokens of a forward pass (part of the key: the batch can change
     the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
+
+    ENTRIES: ClassVar[Mapping[str, str]] = {"items_of": "tasks"}
+    """By a table of options, the list that its keys are in."""
 
     tasks: Names
     items: int = Field(default=32, ge=2)
