@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -101,14 +101,13 @@ def write(
 
 
 def of_texts(
-    name: str, texts: list[list[int]], ends: Collection[int], limit: int, conditions: dict[str, Scalar]
+    name: str, texts: list[list[int]], stops: Stops, limit: int, conditions: dict[str, Scalar]
 ) -> dict[str, Metric]:
     """Return what can be said of written texts by themselves: `<name>/length` (tokens, geometric mean), `limit`, the
     share that had no end at `limit` tokens, and `loops`, the share that ends in a loop (`ends_in_loop`). The ids are in
-    `raw` of the first."""
-    ended = [text[-1] in ends for text in texts]
-    inside = [text[:-1] if end else text for text, end in zip(texts, ended, strict=True)]
-    unended = [float(not end and len(text) >= limit) for text, end in zip(texts, ended, strict=True)]
+    `raw` of the first. stops: what ends a text, also with its last token."""
+    inside = [text[:-1] if text[-1] in stops.ids else text for text in texts]
+    unended = [float(len(text) >= limit and not stops.reached(text)) for text in texts]
     loops = [float(ends_in_loop(text)) for text in inside]
     lengths = np.log([len(text) for text in texts])
     return {

@@ -84,4 +84,8 @@ def _ending(settings: Mapping[str, Any]) -> tuple[list[str], int]:
     until = [text for text in normal["until"] if text is not None]
     if "" in until:
         raise InputError("`until` of its generation_kwargs has an empty text, which ends nothing: remove it")
+    if normal["max_gen_toks"] < 1:
+        raise InputError(
+            f"max_gen_toks of its generation_kwargs is {normal['max_gen_toks']}: must be 1 or more"
+        )
     return until, normal["max_gen_toks"]

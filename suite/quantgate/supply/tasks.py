@@ -193,7 +193,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
             f"task {name!r}: its rules need a package that is not installed: {error}{extra}"
         ) from error
     except Exception as error:
-        remedy = "mend them" if split else "where there is no hub, add an entry to fixtures/tasks.toml"
+        remedy = "mend them" if split else f"where there is no hub, say in [tasks.{name}] where its rows lie"
         raise AssetError(
             f"task {name!r}: it cannot be loaded from {file} and its data ({in_one_line(error)}); {remedy}"
         ) from error
@@ -211,7 +211,7 @@ def _check_kind(name: str, file: Path) -> None:
     if "class" in config:
         raise InputError(
             f"task {name!r} is a class of lm-evaluation-harness ({file.name}), which quantgate does not run: choose a "
-            "task that a YAML file describes, or write one in fixtures/tasks"
+            "task that a YAML file describes, or write one and name it as `file` in [tasks.NAME]"
         )
     if config.get("unsafe_code"):
         raise InputError(f"task {name!r} asks for programs, which only a sandbox may run: name it in `code`")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from quantgate.backends.base import Stops
 from quantgate.errors import MeasurementError
-from quantgate.measure.written import Written, ends_in_loop, leave, read_left
+from quantgate.measure.written import Written, ends_in_loop, leave, of_texts, read_left
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,15 @@ from quantgate.measure.written import Written, ends_in_loop, leave, read_left
 )
 def test_a_loop_is_an_n_gram_three_times_at_the_end(ids: list[int], loop: bool) -> None:
     assert ends_in_loop(ids) is loop
+
+
+def test_a_text_whose_last_token_ends_it_has_an_end_at_the_limit() -> None:
+    words = {1: "an", 2: " egg", 3: ".", 4: " st", 5: "op"}
+    stops = Stops(frozenset({9}), (".", " stop"), lambda ids: "".join(words.get(token, "") for token in ids))
+    texts = [[1, 2, 3], [1, 2, 9], [1, 4, 5], [1, 2, 1], [2, 3]]
+    metrics = of_texts("t", texts, stops, 3, {})
+    assert metrics["t/limit"].samples == [0, 0, 0, 1, 0]
+    assert of_texts("t", texts, Stops(frozenset({9})), 3, {})["t/limit"].samples == [1, 0, 1, 1, 0]
 
 
 WRITTEN = Written(prompts="p", texts=[[1, 2]], logprobs=[[-0.5, -0.25]], gaps=[[1.0, 0.0]])

@@ -111,7 +111,7 @@ def test_the_system_message_is_in_the_prompt(tiny: TinyModel, tmp_path: Path) ->
     [
         ("arc_easy", "has output type 'multiple_choice': .* name it in `accuracy`"),
         ("gsm8k_cot_self_consistency", r"takes 64 answers .* `repeats: 1`"),
-        ("squadv2", r"is a class of lm-evaluation-harness \(squadv2.yaml\), .* write one in fixtures/tasks"),
+        ("squadv2", r"is a class of lm-evaluation-harness \(squadv2.yaml\), .* name it as `file` in"),
         ("humaneval", "asks for programs, .* name it in `code`"),
         ("mbpp", "asks for programs, .* name it in `code`"),
     ],
@@ -135,6 +135,10 @@ def test_a_task_that_cannot_be_asked_says_why(
         ({"until": ["\n", ""]}, "`until` of its generation_kwargs has an empty text"),
         ({"until": "\n", "do_sample": True, "temperature": 0.7}, r"at random \(do_sample\)"),
         ({"until": ["\n"], "temperature": 0.7}, r"at random \(do_sample\)"),
+        (
+            {"until": ["\n"], "max_gen_toks": 0},
+            "max_gen_toks of its generation_kwargs is 0: must be 1 or more",
+        ),
     ],
 )
 def test_settings_of_a_task_that_do_not_go_are_named(settings: dict[str, Any], message: str) -> None:
@@ -166,7 +170,9 @@ def test_a_task_with_too_few_documents_and_one_without_data(
     with pytest.raises(InputError, match="task 'gsm8k' has 8 items, the tier needs 9: lower `items`"):
         make_questions("gsm8k", spec(tmp_path, items=9), encoder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(AssetError, match=r"task 'triviaqa': .*where there is no hub, add an entry to"):
+    with pytest.raises(
+        AssetError, match=r"task 'triviaqa': .*where there is no hub, say in .tasks.triviaqa. where its rows"
+    ):
         make_questions("triviaqa", {"items": 1, **PLAIN}, encoder)
 
 

@@ -91,7 +91,8 @@ def _of_task(
     limit = options.tokens or questions.limit
     otherwise = "set a lower fewshot, or leave the task out"
     check_room(session, "answers", questions.items, limit, f"task {questions.name!r}", otherwise)
-    texts = _write(session, questions, limit, progress)
+    stops = _stops(session, questions)
+    texts = write(session, questions.items, limit, stops, progress)
     answers = [answer_of(session, questions, text) for text in texts]
     marks = mark(questions, answers, session.folder(NLTK_DATA), session.folder(f"{RULES}/{name}"))
     conditions: dict[str, Scalar] = {
@@ -109,7 +110,7 @@ def _of_task(
     }
     shares = {each: math.fsum(one) / len(one) for each, one in marks.by_filter.items()}
     return {
-        **of_texts(f"answers/{name}/texts", texts, questions.ends, limit, conditions),
+        **of_texts(f"answers/{name}/texts", texts, stops, limit, conditions),
         f"answers/{name}/format": _marks(marks.format, conditions),
         f"answers/{name}/solved": _marks(
             marks.solved, {**conditions, "metric": marks.metric}, raw={"by filter": shares}
@@ -117,16 +118,13 @@ def _of_task(
     }
 
 
-def _write(
-    session: Session, questions: Questions, limit: int, progress: Callable[[float, float], None]
-) -> list[list[int]]:
-    """Return what the cell writes after each prompt, with the token or the text that ended it."""
+def _stops(session: Session, questions: Questions) -> Stops:
+    """Return what ends an answer, tokens and texts; the one that did stands in it."""
 
     def decode(ids: Sequence[int]) -> str:
         return str(session.detokenizer.decode(list(ids), skip_special_tokens=False))
 
-    stops = Stops(frozenset(questions.ends), tuple(questions.until), decode)
-    return write(session, questions.items, limit, stops, progress)
+    return Stops(frozenset(questions.ends), tuple(questions.until), decode)
 
 
 def answer_of(session: Session, questions: Questions, text: Sequence[int]) -> str:

@@ -76,7 +76,7 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         texts = _write(session, options, prompts, len(prompts.items))
         leave(path, _with_scores(session, prompts, texts))
         conditions["items"] = len(texts)
-        return of_texts("generation", texts, prompts.ends, options.tokens, conditions)
+        return of_texts("generation", texts, _stops(prompts), options.tokens, conditions)
     reference = read_left(path, prompts.token_hash)
     conditions["reference"] = session.reference
     metrics = _agreement(session, prompts, reference, {**conditions, "items": len(reference.texts)})
@@ -84,9 +84,13 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         count = min(options.written, len(prompts.items))
         texts = _write(session, options, prompts, count)
         conditions["items"] = count
-        metrics |= of_texts("generation", texts, prompts.ends, options.tokens, conditions)
+        metrics |= of_texts("generation", texts, _stops(prompts), options.tokens, conditions)
         metrics["generation/divergence"] = _divergence(texts, reference, conditions)
     return metrics
+
+
+def _stops(prompts: Prompts) -> Stops:
+    return Stops(frozenset(prompts.ends))
 
 
 def _write(session: Session, options: Options, prompts: Prompts, count: int) -> list[list[int]]:
@@ -95,7 +99,7 @@ def _write(session: Session, options: Options, prompts: Prompts, count: int) -> 
     def progress(number: int, total: int) -> None:
         session.progress(number, total + 1)
 
-    texts = write(session, prompts.items[:count], options.tokens, Stops(frozenset(prompts.ends)), progress)
+    texts = write(session, prompts.items[:count], options.tokens, _stops(prompts), progress)
     if [] in texts:
         raise MeasurementError(
             f"nothing was written after prompt {texts.index([]) + 1} of {options.prompts!r}"
