@@ -64,6 +64,10 @@ class Tolerance(Record):
             raise ValueError("an exception for a cell needs a reason")
         if self.metric.endswith(REPRODUCTION) and (self.absolute is None or self.here is None):
             raise ValueError("reproduction is judged in nats: give absolute and here")
+        if self.here is not None and self.here > self.limit(unchanged=False):
+            raise ValueError(
+                "here, for the baseline's own environment, is wider than the tolerance for any other"
+            )
         if self.elsewhere is not None and self.elsewhere < self.limit(unchanged=False):
             raise ValueError("elsewhere is narrower than the tolerance on the baseline's own kernels")
         return self

@@ -72,11 +72,13 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
 
 class Sensitivity(NamedTuple):
     """What the gates of a cell can detect. metrics: with the smallest detectable change of each; void: why gates can
-    never turn red; narrow: why tolerances are smaller than what the sample can show."""
+    never turn red; narrow: why tolerances are smaller than what the sample can show; wide: which allow to lose all that
+    there is."""
 
     metrics: dict[str, Metric]
     void: list[str]
     narrow: list[str]
+    wide: list[str]
 
 
 def with_sensitivity(
@@ -88,9 +90,10 @@ def with_sensitivity(
     where the 95 % limit of a loss is within the tolerance, and is inconclusive otherwise; a loss of the size that the
     sample can show is red all the same, and that size is kept with the baseline. So this is a warning: refusing would
     leave a user with few items without any gate. A gate is void, and refused, where even `ruin` would go unseen: its
-    case could only be green or skipped.
+    case could only be green or skipped. Where the tolerance allows even that, a warning says so: the same tolerance is
+    for better models, too.
     """
-    result = Sensitivity({}, [], [])
+    result = Sensitivity({}, [], [], [])
     for name, metric in metrics.items():
         smallest = detectable(name, cell, metric, tolerances, alpha)
         result.metrics[name] = metric.model_copy(update={"detectable": smallest})
@@ -98,7 +101,24 @@ def with_sensitivity(
         if tolerance and smallest and (text := too_narrow(name, metric, tolerance, smallest, alpha)):
             void = smallest >= ruin(metric, tolerance)
             (result.void if void else result.narrow).append(text)
+        elif tolerance and (text := too_wide(name, metric, tolerance)):
+            result.wide.append(text)
     return result
+
+
+def too_wide(name: str, metric: Metric, tolerance: Tolerance) -> str:
+    """Return why a gate can never fail that allows to lose all of a value which cannot be worse than nothing; empty
+    where it can."""
+    limit = tolerance.limit(unchanged=False)
+    bounded = metric.unit == "fraction"
+    if tolerance.relative is not None:
+        bounded = metric.better == "higher" and not metric.unit.startswith("nats")
+    if not bounded or not 0 < (most := ruin(metric, tolerance)) <= limit:
+        return ""
+    return (
+        f"{name}: the tolerance of {limit * 100:.3g} % allows to lose all of the {most * 100:.3g} % that there is: as "
+        "it is, this gate can never fail; narrow the tolerance"
+    )
 
 
 def ruin(metric: Metric, tolerance: Tolerance) -> float:

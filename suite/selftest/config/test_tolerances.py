@@ -133,6 +133,10 @@ def test_the_level_is_read(tmp_path: Path) -> None:
             "tolerance (entry 1).noise: must be more than 0, not 0.0",
         ),
         (
+            'metric = "p"\nrelative = 0.1\nhere = 0.25',
+            "tolerance (entry 1): here, for the baseline's own environment, is wider than the tolerance for any other",
+        ),
+        (
             'metric = "p"\nrelative = 0.1\nfloor = -1',
             "tolerance (entry 1).floor: must be 0 or more, not -1",
         ),

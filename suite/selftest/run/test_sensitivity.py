@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -119,7 +119,7 @@ def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
 ) -> None:
     entry = PERPLEXITY.model_copy(update={"relative": limit})
     rules = tolerances(entry, SAME)
-    seen, void, refused = with_sensitivity(CELL, {"perplexity": perplexity()}, rules, ALPHA)
+    seen, void, refused, _ = with_sensitivity(CELL, {"perplexity": perplexity()}, rules, ALPHA)
     assert not void, "a loss of 0.3 % is red all the same"
     assert seen["perplexity"].detectable == pytest.approx(0.00222, rel=0.02)
     assert bool(refused) != enough
@@ -196,6 +196,28 @@ def test_a_gate_that_sees_no_loss_at_all_is_void(
 ) -> None:
     sensitivity = with_sensitivity(CELL, metrics, tolerances(*entries), ALPHA)
     assert (bool(sensitivity.void), bool(sensitivity.narrow)) == (outcome == "void", outcome == "narrow")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "better", "entry", "wide"),
+    [
+        (0.27, "fraction", "higher", {"absolute": 0.3}, True),
+        (0.31, "fraction", "higher", {"absolute": 0.3}, False),
+        (0.0, "fraction", "higher", {"absolute": 0.0}, False),  # nothing is quantized, and nothing has to be
+        (0.75, "fraction", "lower", {"absolute": 0.3}, True),
+        (40.0, "tokens/s", "higher", {"relative": 5.0}, True),  # five percent was meant
+        (40.0, "tokens/s", "higher", {"relative": 0.6}, False),
+        (0.4, "s", "lower", {"relative": 4.0}, False),
+        (2.0, "nats", "higher", {"relative": 1.0}, False),  # a margin may become negative
+        (0.2, "nats", "lower", {"absolute": 3.0}, False),
+    ],
+)
+def test_a_tolerance_that_allows_to_lose_everything_is_told(
+    value: float, unit: str, better: Literal["lower", "higher"], entry: dict[str, float], wide: bool
+) -> None:
+    metric = Metric(kind="exact", value=value, unit=unit, better=better)
+    result = with_sensitivity(CELL, {"m": metric}, tolerances(Tolerance(metric="m", **entry)), ALPHA)
+    assert (bool(result.wide), result.void, result.narrow) == (wide, [], [])
 
 
 @pytest.mark.parametrize(
