@@ -41,7 +41,7 @@ class Move:
     run: the first on the new level, between `first` and `last` for all that is known. since: the run on the old level
     whose environment is compared. seen: the run that showed it. before, after: values or levels. change: relative, or
     in the metric's unit where the series is not `relative`. cause: what differs in the environment, a line each. gated:
-    whether the metric has a tolerance. back: the run at which the level was back within half of the step; None: it is
+    whether the metric has a tolerance. back: the run at which the level was back, within half of the step; None: it is
     not.
     """
 
@@ -98,43 +98,51 @@ def _exact(history: History, series: Series, classes: Sequence[NDArray[np.intp]]
 def _steps(history: History, series: Series, runs: NDArray[np.intp]) -> Iterator[Move]:
     """Yield the exact steps of one series on one class of machine. `level` is the value that the next one is held
     against: it changes with each move, so that small steps add up."""
-    open_move: Move | None = None
+    away: list[Move] = []  # the level of each is not back
     unequal = False
     level_run = runs[0]
     for before, now in pairwise(runs.tolist()):
         value, level = float(series.value[now]), float(series.value[level_run])
         if value == series.value[before]:
             continue
-        if (
-            open_move is not None
-            and abs(value - open_move.before) <= abs(open_move.after - open_move.before) / 2
-        ):
-            open_move.back, open_move.back_cause = int(now), _cause(history, series, before, now)
-            yield open_move
-            open_move, level_run = None, now
+        back = next((number for number, move in enumerate(away) if _is_back(move, now, value)), None)
+        if back is not None:
+            for move in away[back:]:  # the later ones, too, were on the way
+                move.back, move.back_cause = int(now), _cause(history, series, before, now)
+                yield move
+            away, level_run = away[:back], now
             continue
         visible = _visible(series, now, level)
         alone = abs(value - float(series.value[before])) > visible
         since = int(before if alone else level_run)
         if abs(value - level) > visible:
-            if open_move is not None:
-                yield open_move
             worse = (value > level) == (series.better == "lower")
             direction: Direction = "worse" if worse else "better"
-            open_move = _move(history, series, direction, (since, before, now), level, value)
+            away.append(_move(history, series, direction, (since, before, now), level, value))
             level_run = now
         elif not unequal and not _cause(history, series, before, now):
             unequal = True  # reported once: it does not repeat itself, and will not tomorrow
             yield _move(history, series, "unequal", (before, before, now), float(series.value[before]), value)
-    if open_move is not None:
-        yield open_move
+    yield from away
+
+
+def _is_back(move: Move, run: int, value: float) -> bool:
+    """Return whether the level before a move is back: within half of the step and, where the metric has a tolerance,
+    within that, since of a step of many tolerances half is still a loss."""
+    rest = abs(value - move.before)
+    within = not np.isfinite(move.series.tolerance[run]) or rest <= _limit(move.series, run, move.before)
+    return within and rest <= abs(move.after - move.before) / 2
 
 
 def _visible(series: Series, run: int, level: float) -> float:
     """Return the least step that is a move, in the metric's unit."""
     share = 1.0 if series.metric.endswith(REPRODUCTION) else VISIBLE
-    tolerance = float(np.nan_to_num(series.tolerance[run]))
-    return share * tolerance * (abs(level) if series.relative else 1.0)
+    return share * _limit(series, run, level)
+
+
+def _limit(series: Series, run: int, level: float) -> float:
+    """Return the tolerance of a run around a level, in the metric's unit; 0 where there is none."""
+    return float(np.nan_to_num(series.tolerance[run])) * (abs(level) if series.relative else 1.0)
 
 
 def _move(

@@ -145,6 +145,21 @@ def test_a_level_that_is_back_is_gone_or_fixed(tmp_path: Path) -> None:
     assert event.reason == "back since 2026-03-12: torch 2.14 -> 2.14.1"
 
 
+def test_half_of_a_large_step_is_still_a_loss_and_two_steps_back_are_back(tmp_path: Path) -> None:
+    """40 % worse, then 19 %: nearly eight tolerances. Nothing is fixed before the rest has gone, too."""
+
+    def change(cell: str, metric: str, night: int) -> float:
+        if metric != "perplexity" or night < 60:
+            return 1.0
+        return 1.4 if night < 70 else 1.19 if night < 80 else 1.001
+
+    plan = Plan(nights=78, environments=LLAMA, change=change)
+    better, worse = sorted(of(tmp_path / "h", plan), key=lambda e: e.direction)
+    assert (better.state, worse.state) == (State.OPEN, State.OPEN)
+    for event in of(tmp_path / "h", dataclasses.replace(plan, nights=90)):
+        assert (event.state, event.reason) == (State.GONE, "back since 2026-03-22")
+
+
 def test_an_acknowledgement_holds_until_its_day_for_its_members(tmp_path: Path) -> None:
     plan = Plan(nights=80, change=step(1.02, "perplexity"))
     (event,) = of(tmp_path / "h", plan)
