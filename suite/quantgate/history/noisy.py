@@ -109,7 +109,8 @@ class Scan:
         reach = CLIP * sigma[:, None]
         self.cumulated[:, 1 : WARM + 1] = np.cumsum(np.clip(head, center - reach, center + reach), axis=1)
         self.size, self.up, self.down = np.zeros(count), np.zeros(count), np.zeros(count)
-        self.pending: dict[int, tuple[Shift, float]] = {}
+        self.pending: dict[int, list[Shift]] = {}  # by row, those that are not back, in their order
+        self.odds = np.zeros(count)  # that the last of them is back
 
     def _sigmas(self, count: int) -> tuple[Floats, Floats]:
         """Return the standard deviation of a value, and that of a mean times the root of its number (which neighbours
@@ -201,31 +202,36 @@ class Scan:
         raw = self.values[row, onset:end]
         after = float(np.median(raw))
         self._begin(row, onset, np.clip(raw, after - CLIP * wide, after + CLIP * wide))
-        earlier = self.pending.pop(row, (None, 0.0))[0]
-        if earlier is not None and 2 * abs(after - earlier.before) < abs(earlier.after - earlier.before):
-            earlier.back = position
-            return
+        earlier = self.pending.setdefault(row, [])
+        self.odds[row] = 0.0
+        for number, one in enumerate(earlier):
+            if 2 * abs(after - one.before) < abs(one.after - one.before):
+                for back in earlier[number:]:  # the later ones, too, were on the way
+                    back.back = position
+                del earlier[number:]
+                return
         before = float(total[heads[best]] / heads[best])
         shift = Shift(row, onset, int(near[0]), int(near[-1]), position, before, after)
         self.shifts.append(shift)
-        self.pending[row] = shift, 0.0
+        earlier.append(shift)
 
     def _is_back(self, row: int, position: int, sigma: float) -> bool:
         """Return whether the level of before is back: by the logarithm of its odds against the new level, since the
         last night that spoke for the new one (Wald's sequential test). Then a new segment begins there."""
-        shift, odds = self.pending[row]
+        if not self.pending[row]:
+            return False
+        shift = self.pending[row][-1]
         begin = int(self.begin[row])
         shift.after = float((self.cumulated[row, position] - self.cumulated[row, begin]) / (position - begin))
         away = (shift.after + shift.before) / 2 - float(self.values[row, position])
         gain = (shift.after - shift.before) * away / sigma**2 if sigma else 0.0
-        odds = max(
-            0.0, odds + min(max(gain, -3.0), RETURNED / TAIL + 0.01)
-        )  # not in fewer than `TAIL` nights
-        self.pending[row] = shift, odds
-        if odds <= RETURNED:
+        # Not in fewer than `TAIL` nights.
+        self.odds[row] = max(0.0, self.odds[row] + min(max(gain, -3.0), RETURNED / TAIL + 0.01))
+        if self.odds[row] <= RETURNED:
             return False
         shift.back = position
-        del self.pending[row]
+        self.pending[row].pop()
+        self.odds[row] = 0.0
         self._begin(row, position + 1 - TAIL, self.values[row, position + 1 - TAIL : position + 1])
         return True
 

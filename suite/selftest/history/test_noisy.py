@@ -73,6 +73,18 @@ def test_a_level_that_returns_is_back() -> None:
     assert all(130 <= (of_row[0].back or 0) <= 136 for of_row in by_row.values())
 
 
+def test_a_level_that_returns_in_two_steps_is_back() -> None:
+    values = noise(40)
+    values[:, 60:110] += 0.4
+    values[:, 110:150] += 0.25
+    by_row = seen(values)
+    assert sorted(by_row) == list(range(40))
+    for up, down in by_row.values():
+        assert (up.after > up.before, down.after < down.before) == (True, True)
+        assert up.back == down.back
+        assert 150 <= (up.back or 0) <= 160
+
+
 def test_what_was_seen_does_not_depend_on_later_nights() -> None:
     values = noise(30, 300)
     values[:, 80:] += 2 * SPREAD
