@@ -149,7 +149,7 @@ def _state(
         entry = next((e for e in entries if _covers(e, move, history, group[0].run)), None)
         if entry is not None and entry.until >= today:
             reasons.append(f"{entry.reason} (until {entry.until})")
-        elif _accepted(move):
+        elif _accepted(history, move):
             reasons.append("the baseline moved to the new level")
         elif entry is not None:
             return State.OPEN, f"its acknowledgement ended on {entry.until}: {entry.reason}"
@@ -174,10 +174,12 @@ def _covers(entry: Acknowledgement, move: Move, history: History, run: int) -> b
     return direction == move.direction and key in {f"{one.time:%Y%m%d}-{one.id[:8]}" for one in near}
 
 
-def _accepted(move: Move) -> bool:
-    """Return whether the baseline has moved since, to less than half of the step from the new level."""
-    baselines = move.series.baseline[~np.isnan(move.series.baseline)]
-    before = move.series.baseline[: move.run][~np.isnan(move.series.baseline[: move.run])]
+def _accepted(history: History, move: Move) -> bool:
+    """Return whether the baseline has moved since, to less than half of the step from the new level. Of ratios and
+    peaks other machines have other baselines, so those of the move's class count."""
+    of_class = [run.machine_class == history.runs[move.run].machine_class for run in history.runs]
+    every = np.where(of_class, move.series.baseline, np.nan)
+    baselines, before = (part[~np.isnan(part)] for part in (every, every[: move.run]))
     if not len(before) or not len(baselines) or baselines[-1] == before[-1]:
         return False
     return bool(abs(baselines[-1] - move.after) < abs(move.after - move.before) / 2)

@@ -189,6 +189,21 @@ def test_a_baseline_that_moved_to_the_new_level_acknowledges(tmp_path: Path) -> 
     assert event.state == State.OPEN, "a baseline of before says nothing of the step"
 
 
+def test_a_baseline_of_another_class_of_machine_acknowledges_nothing(tmp_path: Path) -> None:
+    """Every other night is on a machine whose baseline is 2 % higher; then the first one gets worse by 2 %."""
+    plan = Plan(
+        nights=80,
+        machines={n: {"cpu": "AMD" if n % 2 else "Intel"} for n in range(80)},
+        accepted={n: 1.02 if n % 2 else 1 / 1.02 for n in range(1, 80)},
+        missing=frozenset({59}),
+        change=lambda cell, metric, night: (
+            1.02 if metric == "perplexity" and (night % 2 or night >= 60) else 1.0
+        ),
+    )
+    (event,) = of(tmp_path / "h", plan)
+    assert (event.direction, event.state) == ("worse", State.OPEN)
+
+
 def test_a_cell_that_is_in_no_run_any_more_leaves_no_open_event(tmp_path: Path) -> None:
     change = step(1.02, "perplexity", cells="Q4_0", since=5)
     plan = Plan(nights=10, change=change)
