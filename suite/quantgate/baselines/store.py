@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,6 +50,12 @@ def read(root: Path, cell: str, tier: str, machine: str | None = None) -> Baseli
             "digests": general.digests | timings.digests,
         }
     )
+
+
+def without_cell(root: Path, tier: str, cells: Collection[str]) -> list[str]:
+    """Return the ids of cells that have a baseline of this tier and are none of its `cells`: removed, or renamed."""
+    there = (file.parent.relative_to(root).as_posix() for file in root.glob(f"*/*/*/{tier}.toml"))
+    return sorted(cell for cell in there if cell not in cells)
 
 
 class StoredBaselines:

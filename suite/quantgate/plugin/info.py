@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from quantgate.baselines.store import without_cell
 from quantgate.judge.environment import changed_environment
 from quantgate.machine.environment import Environment, commit_of, instruction_sets
 from quantgate.measure.groups import TEMPLATE
@@ -38,7 +39,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
         left_out=outcome.left_out,
-        notes=list(dict.fromkeys([*outcome.notes, *notes_of(wiring)])),
+        notes=list(dict.fromkeys([*outcome.notes, *notes_of(wiring), *_no_longer_gated(wiring)])),
         commit=commit_of(wiring.root, "--short") or "",
         matrix=str(options.matrix or ""),
         updating=options.update_baselines,
@@ -58,6 +59,16 @@ def notes_of(wiring: Wiring) -> Iterator[tuple[str, str]]:
     for (cell, group), why in wiring.without.items():
         if cell in wiring.needs:
             yield cell, f"no {group} cases: {why}"
+
+
+def _no_longer_gated(wiring: Wiring) -> Iterator[tuple[str, str]]:
+    """Yield a note for each baseline that no cell of the tier has: nothing else says that its cell is gone. Not where
+    another matrix than the repository's own is held against its baselines, nor in an A/B run."""
+    options = wiring.options
+    if options.against is None and (options.matrix is None or options.baselines is not None):
+        gone = f"has a baseline, but is no cell of tier {options.tier}: if that is meant, delete the baseline"
+        for cell in without_cell(wiring.baselines, options.tier, wiring.cells):
+            yield cell, gone
 
 
 def machine_class(wiring: Wiring) -> dict[str, Scalar]:

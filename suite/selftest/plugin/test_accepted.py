@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
@@ -145,6 +146,15 @@ def test_reuse_takes_earlier_measurements(baselined: Project) -> None:
     records = {name: data for name, data in before.items() if name.endswith("/F16.json")}
     assert records
     assert records.items() <= tree(baselined.results).items()
+
+
+def test_a_baseline_whose_cell_is_gone_is_told(baselined: Project) -> None:
+    """A cell that was renamed, or left out by mistake, is gated no longer, and nothing is red."""
+    shutil.copytree(baselined.baselines / Q4, (baselined.baselines / Q4).with_name("Q4_renamed"))
+    result = baselined.run("--reuse")
+    assert result.status == 0
+    told = f"{Q4.rpartition('/')[0]}/Q4_renamed: has a baseline, but is no cell of tier smoke"
+    assert told in " ".join(result.output.split())
 
 
 def test_reuse_measures_what_changed(baselined: Project) -> None:
