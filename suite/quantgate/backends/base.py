@@ -26,6 +26,7 @@ class Weights:
     file_bytes: of the checkpoint files that are loaded.
     linear, in_scheme: logical count of the weights of linear layers (experts included; embeddings, head, convolutions
     and biases not), and of those that the scheme's precision holds.
+    says: what a reader of the sizes has to know; empty: nothing.
     """
 
     bytes: int
@@ -34,6 +35,7 @@ class Weights:
     simulated: bool = False
     linear: int = 0
     in_scheme: int = 0
+    says: str = ""
 
     @property
     def quantized_share(self) -> float | None:

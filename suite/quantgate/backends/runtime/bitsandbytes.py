@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import bitsandbytes  # noqa: F401  # so that no import is timed as loading
-import transformers
 
+from quantgate.backends.runtime.quantization import configuration
 from quantgate.backends.runtime.transformers import Transformers
 from quantgate.checkpoint.checks import check_quantization, quantization_of
 from quantgate.errors import InputError
+
+STATED = {
+    "llm_int8_threshold": 6.0,
+    "llm_int8_has_fp16_weight": False,
+    "llm_int8_skip_modules": None,
+    "bnb_4bit_compute_dtype": "float32",
+    "bnb_4bit_quant_storage": "uint8",
+}
+"""What of a checkpoint's configuration changes what is computed, beside the kind of its weights, with the library's
+defaults."""
 
 
 class BitsAndBytes(Transformers):
@@ -17,6 +30,7 @@ class BitsAndBytes(Transformers):
 
     def check(self, options: dict[str, Any]) -> str:
         check_quantization(self._checkpoint, "this scheme", options)
+        check_stated(self._checkpoint, options)
         if options.get("as_is") and not quantization_of(self._checkpoint):
             raise InputError(
                 f"{self._checkpoint}/config.json: quantization_config: is missing: the weights are not quantized, and "
@@ -27,10 +41,25 @@ class BitsAndBytes(Transformers):
     def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
         if quantization_of(self._checkpoint):
             return {}  # what the checkpoint says already; another one was refused
-        settings = {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
+        settings = self.stated(options)
         if settings.get("load_in_4bit"):
             settings.setdefault("bnb_4bit_compute_dtype", options["dtype"])
-        return {"quantization_config": transformers.BitsAndBytesConfig(**settings)}
+        return {"quantization_config": configuration({"method": "bitsandbytes", **settings})}
+
+    def stated(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
+
+
+def check_stated(folder: Path, options: Mapping[str, Any]) -> None:
+    """Raise InputError where a checkpoint that is quantized already is computed otherwise than a scheme's `options`
+    say: the library goes by the checkpoint alone."""
+    stored = quantization_of(folder)
+    for key, default in STATED.items() if stored else ():
+        if (given := options.get(key)) is not None and given != (has := stored.get(key, default)):
+            raise InputError(
+                f"{folder}/config.json: quantization_config.{key}: is {json.dumps(has)}, and the scheme says "
+                f"{json.dumps(given)}: the library goes by the checkpoint; correct the scheme, or leave {key} out"
+            )
 
 
 load = BitsAndBytes

@@ -20,7 +20,7 @@ from transformers import (
     AutoModelForMultimodalLM,
 )
 
-from quantgate.backends.runtime.weights import leaves, quantized_layers
+from quantgate.backends.runtime.weights import numbers, quantized_layers
 from quantgate.checkpoint.checks import is_composite, is_tied, read_json, tensors_of
 from quantgate.checkpoint.contents import INDEX, SINGLE, weight_files
 from quantgate.errors import (
@@ -135,12 +135,13 @@ def _configuration(checkpoint: Path) -> Any:
 def check_finite(model: Any, checkpoint: Path) -> None:
     """Raise MeasurementError naming the weights that hold infinities or NaN. Those of packed weights are read from the
     files: a quantizer may hide them."""
-    parts = [(name, leaf) for name, p in model.named_parameters() for leaf in leaves(p.data)]
-    wrong = [name for name, leaf in parts if not _is_finite(leaf)]
+    wrong = [name for name, leaf in numbers(model) if not _is_finite(leaf.data)]
     if quantized_layers(model):
+        names = set(tensors_of(checkpoint))
         for file in weight_files(checkpoint):
             with safe_open(file, framework="pt") as tensors:
-                wrong += [n for n in tensors.keys() if not _is_finite(tensors.get_tensor(n))]  # noqa: SIM118
+                of_numbers = [n for n in tensors.keys() if f"{n}.absmax" not in names]  # noqa: SIM118
+                wrong += [n for n in of_numbers if not _is_finite(tensors.get_tensor(n))]
     if wrong:
         raise MeasurementError(
             f"{checkpoint}: {_named(dict.fromkeys(wrong), 'not finite')}: the numbers of such a model mean nothing; "

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
+from quantgate.backends.methods import configuration_of
 from quantgate.backends.runtime.weights import quantized_layers
 from quantgate.checkpoint.checks import describe, quantization_of
 from quantgate.errors import InputError, MeasurementError, in_one_line
@@ -23,6 +24,8 @@ def configuration(quantization: Mapping[str, Any]) -> Any:
     """Return an instance of the method's configuration class. Raises MeasurementError for what it does not accept."""
     settings = {key: value for key, value in quantization.items() if key != "method"}
     method = quantization["method"]
+    if (options := configuration_of(method)) is not None:  # a whole number may stand for one with a point
+        settings = options.model_validate(settings).model_dump(exclude_unset=True)
     if method == "bitsandbytes":
         method += "_4bit" if settings.get("load_in_4bit") else "_8bit"
     try:

@@ -31,6 +31,7 @@ from quantgate.backends.runtime.linear import linear_layers, linear_weights
 from quantgate.backends.runtime.loading import OTHER_PARTS, check_finite, load_model
 from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
 from quantgate.backends.runtime.rotary import reset
+from quantgate.backends.runtime.skipped import check_head, check_layers
 from quantgate.backends.runtime.tree_mask import masks
 from quantgate.backends.runtime.weights import count, in_and_out, quantized_layers
 from quantgate.backends.tree import TokenTree
@@ -61,6 +62,9 @@ class Transformers(Continuing):
         self._tokenizer_folder = Path(options.get("tokenizer") or checkpoint)
         check_no_adapter(checkpoint)
         self.method = self.check(options)
+        further = self.quantization(options)
+        settings = self.stated(options) if further else {}
+        check_head(checkpoint, settings, self.method)
         model = load_model(
             checkpoint,
             method=self.method,
@@ -69,14 +73,17 @@ class Transformers(Continuing):
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            **self.quantization(options),
+            **further,
         ).eval()
         super().__init__(model, Devices(model, options), options.get("cache") or {})
+        check_layers(model, settings, self.method)
         check_finite(model, checkpoint)
         # Counted now: the first forward pass may repack the weights, or make floats of them.
         self._count = count(self._model)
         head = self._model.get_output_embeddings()
-        quantized = {n: m for n, m in quantized_layers(self._model).items() if m is not head}
+        layers = quantized_layers(self._model)
+        quantized = {n: m for n, m in layers.items() if m is not head}
+        self._says = "the head is quantized, too" if len(quantized) < len(layers) else ""
         self._quantized = {name: in_and_out(module) for name, module in quantized.items()}
         if options.get("quantization"):
             check_quantized(self._model, checkpoint, self.method, as_is=options.get("as_is", False))
@@ -96,6 +103,10 @@ class Transformers(Continuing):
         if not options.get("quantization") or options.get("as_is"):
             return {}
         return {"quantization_config": configuration(options["quantization"])}
+
+    def stated(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return what the scheme says to the method that quantizes while loading."""
+        return dict(options.get("quantization") or {})
 
     @property
     def rounding(self) -> Rounding:
@@ -171,6 +182,7 @@ class Transformers(Continuing):
             simulated=METHODS.get(self.method, Method()).decompresses,
             linear=quantized + sum(p.numel() for p in linear.values()),
             in_scheme=quantized + sum(p.numel() for p in held),
+            says=self._says,
         )
 
     def holds(self, name: str, parameter: torch.Tensor) -> bool:
@@ -217,7 +229,8 @@ class Transformers(Continuing):
         if self._devices.is_cuda:
             facts["kernels"] = self._devices.kernels()
             facts |= {"cudnn": torch.backends.cudnn.version(), "cuda driver": cuda_driver()}
-        return facts | self._devices.facts() | libraries_of(self.method)
+        of_cache = libraries_of(str(self._few_bits.get("backend", "")))
+        return facts | self._devices.facts() | of_cache | libraries_of(self.method)
 
     def device_peak_bytes(self) -> dict[str, int]:
         return self._devices.peak_bytes()

@@ -48,7 +48,7 @@ def quantized_layers(model: Any) -> dict[str, Any]:
     return {
         name: module
         for name, module in model.named_modules()
-        if in_and_out(module) and not _is_plain(module._parameters.get("weight"))
+        if in_and_out(module) and not _is_plain(module._parameters.get("weight"), in_and_out(module))
     }
 
 
@@ -58,11 +58,22 @@ def in_and_out(module: Any) -> int:
     return inputs * outputs if isinstance(inputs, int) and isinstance(outputs, int) else 0
 
 
-def _is_plain(weight: Any) -> bool:
-    """Return whether a layer's weight is a tensor of plain floats; None: it has none of that name."""
+def _is_plain(weight: Any, count: int) -> bool:
+    """Return whether a layer's weight is a tensor of `count` plain floats; None: it has none of that name. What is
+    packed may call itself floats, too (`bnb_4bit_quant_storage`), but fewer."""
     if not isinstance(weight, torch.Tensor) or is_traceable_wrapper_subclass(weight):
         return False
-    return bool(weight.is_floating_point() and weight.element_size() >= PLAIN)
+    return bool(weight.is_floating_point() and weight.element_size() >= PLAIN and weight.numel() >= count)
+
+
+def numbers(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the plain tensors of a model's parameters that are numbers, with the parameter's name: of one that packs
+    bits into floats, its constants alone."""
+    packed = {f"{name}.weight" for name in quantized_layers(model)}
+    for name, parameter in model.named_parameters():
+        for leaf in leaves(parameter):
+            if leaf is not parameter or name not in packed:
+                yield name, leaf
 
 
 def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

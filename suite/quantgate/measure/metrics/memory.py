@@ -35,6 +35,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     backend = session.backend
     weights = backend.weights()  # before the first forward pass: kernels may repack what was loaded
     source: dict[str, Scalar] = {"source": session.source_hash}
+    if weights.says:
+        session.notes["weights"] = weights.says
     if weights.simulated:
         return _sizes(weights, {**source, "simulated": True})
     backend.reserve(options.prompt + options.decode, 1)
