@@ -13,6 +13,7 @@ RUNTIME = "quantgate.backends.runtime.kbit"
 EXPONENT_BITS = {2: 1, 3: 2, 4: 3, 5: 3, 6: 3, 7: 3, 8: 3}
 """Of the float type, by bits: appendix A, for 3 to 8. Appendix C.4 finds half the bits, rounded up, better at 4."""
 FOUR_BITS = ("nf4", "fp4")
+OF_DATA_TYPES = {"block", "exponent_bits", "centered", "outliers"}
 
 
 class Options(transformers.FloatOptions):
@@ -33,9 +34,16 @@ class Options(transformers.FloatOptions):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if self.as_is:
+            raise ValueError(
+                "its bits are simulated in whatever is loaded, so that nothing is measured as it is: name a checkpoint "
+                "under a scheme of another backend"
+            )
         if self.data_type is None:
             if self.bits != 16:
                 raise ValueError("without a data_type, weights have 16 bits")
+            if idle := sorted(self.model_fields_set & OF_DATA_TYPES):
+                raise ValueError(f"{idle[0]} does nothing without a data_type: give one, or leave it out")
             return self
         allowed = [4] if self.data_type in FOUR_BITS else list(EXPONENT_BITS)
         if self.bits not in allowed:

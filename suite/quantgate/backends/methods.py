@@ -83,7 +83,10 @@ def check_options(method: str, options: Mapping[str, Any], *, as_is: bool, bits:
     if method == "torchao" and "quant_type" in options:
         quant_type = options["quant_type"]
         _check_torchao(quant_type if isinstance(quant_type, Mapping) else {"type": quant_type})
-    made = quantization_bits({"quant_method": method, **options})
+    stated = {"quant_method": method, **options}
+    if method == "torchao":
+        stated["quant_type"] = _with_formats(options.get("quant_type"))
+    made = quantization_bits(stated)
     if made is not None and bits is not None and made != bits:
         raise WrongValueError(
             "quantization", f"these options make {made} bits, and the scheme says bits = {bits:g}"
@@ -129,6 +132,18 @@ def _check_torchao(table: Mapping[str, Any]) -> None:
         raise WrongValueError(where, f"cannot be {plainly(name)}. {allowed(str(name), configurations)}")
     options = {key: value for key, value in table.items() if key != "type"}
     _check(configurations[name], options, where, required=True)
+
+
+def _with_formats(quant_type: Any) -> Any:
+    """Return a configuration of torchao with the number formats (`torch.int8`) that its class has by default."""
+    table = {"type": quant_type} if isinstance(quant_type, str) else quant_type
+    node = _classes("torchao", "quantization/quant_api.py").get(str(table.get("type"))) if table else None
+    formats = {}
+    for line in node.body if node else ():
+        match line:
+            case ast.AnnAssign(ast.Name(key), value=ast.Attribute(ast.Name("torch"), str(name))):
+                formats[key] = f"torch.{name}"
+    return {**formats, **table} if table else table
 
 
 @functools.cache

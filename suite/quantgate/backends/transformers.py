@@ -69,6 +69,9 @@ class FloatOptions(SchemeOptions):
             raise ValueError('device_map splits a model over GPUs: give device = "cuda", or leave it out')
         return self
 
+    def further_libraries(self) -> dict[str, str]:
+        return libraries_of(self.cache.backend) if self.cache else {}
+
     def why_not(self) -> str:
         if self.cache is None or self.cache.backend == "fp8":
             return ""
@@ -110,7 +113,8 @@ class Options(FloatOptions):
         return not_installed(method.needs) or super().why_not()
 
     def further_libraries(self) -> dict[str, str]:
-        return libraries_of(self.quantization.method) if self.quantization else {}
+        of_method = libraries_of(self.quantization.method) if self.quantization else {}
+        return {**super().further_libraries(), **of_method}
 
     def lacks(self) -> frozenset[Capability]:
         decompresses = self.quantization is not None and METHODS[self.quantization.method].decompresses

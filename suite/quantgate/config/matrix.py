@@ -180,7 +180,7 @@ class Matrix(Record):
         if as_is is not None:
             local = as_is.beside(self.path)
             bits = bits or (nominal_bits(local) if local else 0)
-            options |= {"bits": bits or None, "as_is": True}
+            options |= {"bits": chosen.bits, "as_is": True}
         return Cell(
             model=model,
             backend=backend,

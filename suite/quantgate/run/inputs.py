@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from quantgate.backends.spec import backends
 from quantgate.config.matrix import Cell, Matrix, Scheme
@@ -74,6 +76,12 @@ def _way(cell: Cell) -> str:
 def _check_schemes(matrix: Matrix) -> None:
     """Raise InputError, naming all of them, for options that a scheme's backend does not take."""
     problems = []
+    for name, one in matrix.models.items():
+        for key in one.checkpoints:
+            backend, scheme = key.partition("/")[0], matrix.schemes[key]
+            options = {**scheme.scheme_options, "bits": scheme.bits, "as_is": True}
+            if not scheme.as_is:  # of a scheme that says so itself, below
+                problems += _problems(matrix, backend, options, f"models.{name}.checkpoints.{key}")
     for backend, entry in matrix.backends.items():
         model = backends()[backend].options
         for name, scheme in entry.schemes.items():
@@ -83,13 +91,17 @@ def _check_schemes(matrix: Matrix) -> None:
             problems += [
                 f"{matrix.path}: {where}.{key}: unknown key. {allowed(key, keys)}" for key in unknown
             ]
-            if not unknown:
-                try:
-                    validate(model, scheme.scheme_options, matrix.path, where)
-                except InputError as error:
-                    problems.append(str(error))
+            problems += [] if unknown else _problems(matrix, backend, scheme.scheme_options, where)
     if problems:
-        raise InputError("\n".join(problems))
+        raise InputError("\n".join(dict.fromkeys(problems)))
+
+
+def _problems(matrix: Matrix, backend: str, options: Mapping[str, Any], where: str) -> list[str]:
+    try:
+        validate(backends()[backend].options, options, matrix.path, where)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def lacking_capabilities(cell: Cell, group: str) -> list[str]:

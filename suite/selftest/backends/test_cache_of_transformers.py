@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from quantgate.backends.methods import libraries_of
 from quantgate.backends.transformers import Options
 from quantgate.config.toml_input import validate
 from quantgate.errors import InputError, MeasurementError
@@ -90,6 +91,18 @@ def test_arguments_that_the_cache_does_not_take_are_refused(cache: dict[str, Any
     with pytest.raises(InputError) as refused:
         validate(Options, {"bits": 32, "dtype": "float32", "cache": cache}, Path("m.toml"), "schemes.x")
     assert str(refused.value).startswith(f"m.toml: schemes.x.cache.{message}")
+
+
+def test_the_libraries_of_a_cache_are_told() -> None:
+    """An upgrade of one is named, and measured anew."""
+    options = {"bits": 32, "dtype": "float32"}
+    quanto = Options.model_validate({**options, "cache": {"backend": "quanto"}}).further_libraries()
+    assert quanto == libraries_of("quanto")
+    assert bool(quanto) == (importlib.util.find_spec("optimum") is not None)
+    assert not Options.model_validate({**options, "cache": FP8}).further_libraries()
+    quantization = {"method": "bitsandbytes", "load_in_8bit": True}
+    both = {"bits": 8, "dtype": "float32", "quantization": quantization, "cache": {"backend": "quanto"}}
+    assert Options.model_validate(both).further_libraries() == {**quanto, **libraries_of("bitsandbytes")}
 
 
 def test_a_package_that_is_missing_is_named_with_its_command() -> None:

@@ -121,6 +121,14 @@ def test_outliers_keep_16_bits_and_leave_their_blocks(tiny: TinyModel) -> None:
     ("scheme", "message"),
     [
         ({"bits": 4}, "without a data_type, weights have 16 bits"),
+        (
+            {"bits": 16, "outliers": 0.1},
+            "outliers does nothing without a data_type: give one, or leave it out",
+        ),
+        (
+            {"bits": 4, "data_type": "int", "as_is": True},
+            "its bits are simulated in whatever is loaded, so that nothing is measured as it is",
+        ),
         ({"bits": 9, "data_type": "int"}, "the int type has 2 or 3 or 4 or 5 or 6 or 7 or 8 bits"),
         ({"bits": 3, "data_type": "nf4"}, "the nf4 type has 4 bits"),
         ({"bits": 4, "data_type": "int", "block": 0}, "a block has at least one weight"),

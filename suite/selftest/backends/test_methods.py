@@ -86,6 +86,18 @@ def test_options_that_a_method_does_not_take_are_refused(quantization: dict[str,
     assert message in refusal(scheme(quantization))
 
 
+@NEEDS_TORCHAO
+@pytest.mark.parametrize(
+    "quant_type", ["IntxWeightOnlyConfig", {"type": "Int8DynamicActivationIntxWeightConfig"}]
+)
+def test_bits_that_the_options_leave_to_the_library_are_its_default(quant_type: Any) -> None:
+    four = scheme({"method": "torchao", "quant_type": quant_type}, bits=4)
+    assert "these options make 8 bits, and the scheme says bits = 4" in refusal(four)
+    formats = {"type": quant_type} if isinstance(quant_type, str) else quant_type
+    quantization = {"method": "torchao", "quant_type": {**formats, "weight_dtype": "torch.int4"}}
+    assert Options.model_validate(scheme(quantization, bits=4)).quantization
+
+
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_misspelt_option_of_any_method_is_refused_with_the_nearest(method: str) -> None:
     """Here the first option whose name is long enough to be recognized."""

@@ -99,6 +99,14 @@ def test_what_is_wrong_is_named_at_collection(
     assert str(caught.value).startswith(f"{tmp_path / 'matrix.toml'}: {message}")
 
 
+def test_a_scheme_that_simulates_takes_no_checkpoint_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        loaded(tmp_path, '"kbit/int4-b64" = { path = "x" }', '"mine/kbit/int4-b64", "mine/transformers/fp32"')
+    assert f"{tmp_path / 'matrix.toml'}: models.mine.checkpoints.kbit/int4-b64: its bits are simu" in str(
+        caught.value
+    )
+
+
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
