@@ -86,15 +86,9 @@ def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
     last part has wildcards. Raise MeasurementError if no file has any.
 
     The files are read as plain YAML: the harness's index leaves out those that another file includes."""
-    import yaml
-
-    class Plain(yaml.SafeLoader):  # type: ignore[misc]
-        """Leaves the harness's tags (`!function`) unread."""
-
-    Plain.add_multi_constructor("!", lambda *_: None)
     empty = True
     for file in sorted(pattern.parent.glob(pattern.name)):
-        rows: Any = yaml.load(file.read_text(encoding="utf-8"), Loader=Plain)  # noqa: S506
+        rows = plain_yaml(file)
         for key in keys:
             rows = rows.get(key) if isinstance(rows, dict) else None
         for row in rows or ():
@@ -102,6 +96,20 @@ def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
             yield row
     if empty:
         raise MeasurementError(f"{pattern}: no file has rows under {'.'.join(keys)}")
+
+
+def plain_yaml(file: Path) -> Any:
+    """Return what is in a YAML file of the harness, its own tags (`!function`) unread. Raises InputError."""
+    import yaml
+
+    class Plain(yaml.SafeLoader):  # type: ignore[misc]
+        """Leaves those tags unread."""
+
+    Plain.add_multi_constructor("!", lambda *_: None)
+    try:
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=Plain)  # noqa: S506
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: is not YAML ({in_one_line(error)})") from error
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

@@ -22,6 +22,7 @@ from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.assets import Asset, fetch, load_assets
 from quantgate.supply.documents import MAKERS
 from quantgate.supply.maker import Maker
+from quantgate.supply.rules import rules_beside
 
 ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
@@ -249,11 +250,6 @@ class Sources:
         except AssetError as error:
             self._errors[name] = error  # a download that fails takes minutes: once a run is enough
             raise
-
-
-def rules_beside(file: Path) -> list[Path]:
-    """Return a task's file and those beside it that it may include or take functions from; empty: there is none."""
-    return sorted({file, *file.parent.glob("*.yaml"), *file.parent.glob("*.py")}) if file.is_file() else []
 
 
 def _absolute(folder: Path, written: str) -> Path:

@@ -19,7 +19,7 @@ from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
 from quantgate.supply.programs import make_programs
 from quantgate.supply.questions import make_questions
-from quantgate.supply.sources import rules_beside
+from quantgate.supply.rules import rules_beside
 from quantgate.supply.tasks import make_task
 
 T = TypeVar("T")

@@ -95,11 +95,31 @@ def test_whatever_is_in_the_files_pins_them(folder: Path) -> None:
     (folder / "book.txt").write_text("Other words.")
     write_rows(folder, [["Bern", "Basel"], ["Vienna", "Linz"]])
     rows = identities()
-    (folder / "evals" / "base.yaml").write_text("# included")
+    (folder / "evals" / "other.yaml").write_text("task: other")
+    assert identities() == rows
+    assert [a != b for a, b in zip(before, rows, strict=True)] == [True, True]
     (folder / "evals" / "rules.py").write_text("# called")
     rules = identities()
-    assert [a != b for a, b in zip(before, rows, strict=True)] == [True, True]
-    assert [a != b for a, b in zip(rows, rules, strict=True)] == [False, True]
+    (folder / "evals" / "capitals.yaml").write_text("include: base.yaml\n")
+    for text in (CAPITALS, f"include: [other.yaml]\n{CAPITALS}", f"include: [capitals.yaml]\n{CAPITALS}"):
+        (folder / "evals" / "base.yaml").write_text(text)
+        last, rules = rules, identities()
+        assert [a != b for a, b in zip(last, rules, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include: ../base.yaml", "includes ../base.yaml, which has to be a file beside it"),
+        ("include: [none.yaml]", "includes none.yaml, which has to be a file beside it"),
+        ("task: [", "capitals.yaml: is not YAML"),
+    ],
+)
+def test_a_part_of_a_task_that_would_not_be_pinned_is_refused(folder: Path, text: str, message: str) -> None:
+    (folder / "base.yaml").write_text(CAPITALS)
+    (folder / "evals" / "capitals.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        sources(folder).check_task("capitals")
 
 
 def test_changed_items_and_changed_rules_are_conditions(folder: Path, tiny: TinyModel) -> None:
