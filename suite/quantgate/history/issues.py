@@ -40,7 +40,7 @@ def to_issues(history: History, events: Sequence[Event]) -> str:
 
 
 def _issue(history: History, event: Event) -> dict[str, Any]:
-    failing = _failing(event)
+    failing = _failing(history, event)
     recent = (history.runs[-1].time - event.seen.time).days < RECENT
     return {
         "id": event.id,
@@ -55,11 +55,13 @@ def _issue(history: History, event: Event) -> dict[str, Any]:
     }
 
 
-def _failing(event: Event) -> list[list[str]]:
+def _failing(history: History, event: Event) -> list[list[str]]:
+    """Return cell and metric of the members that failed the gate in the newest run of their tier."""
     if event.state not in (State.OPEN, State.ACKNOWLEDGED):
         return []
+    last = max(number for number, run in enumerate(history.runs) if run.tier == event.run.tier)
     failing = [code for code, status in enumerate(STATUSES) if status in MOVED]
-    return [[m.series.cell, m.series.metric] for m in event.members if m.series.status[-1] in failing]
+    return [[m.series.cell, m.series.metric] for m in event.members if m.series.status[last] in failing]
 
 
 def title_of(event: Event) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import json
 import math
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from quantgate.history.acknowledged import Acknowledgement
 from quantgate.history.events import Event, State, events
+from quantgate.history.issues import to_issues
 from quantgate.history.series import read
 
 from selftest.history import nights
@@ -202,6 +204,19 @@ def test_a_baseline_of_another_class_of_machine_acknowledges_nothing(tmp_path: P
     )
     (event,) = of(tmp_path / "h", plan)
     assert (event.direction, event.state) == ("worse", State.OPEN)
+
+
+def test_what_fails_is_what_failed_in_the_newest_run_of_its_own_tier(tmp_path: Path) -> None:
+    *_, last = nights.write(tmp_path, Plan(nights=70, change=step(1.02, "perplexity")))
+    lines = last.read_text().splitlines()
+    lines = [one.replace('"pass"', '"regression"') if '"perplexity"' in one else one for one in lines]
+    last.write_text("\n".join([*lines, ""]))
+    nights.write(tmp_path, Plan(nights=80, tier="smoke", seed=1, missing=frozenset(range(79))))
+    history = read(tmp_path)
+    assert history.runs[-1].tier == "smoke"
+    (issue,) = json.loads(to_issues(history, events(history)))["events"]
+    assert {metric for _, metric in issue["failing"]} == {"perplexity"}
+    assert len(issue["failing"]) == 3
 
 
 def test_a_cell_that_is_in_no_run_any_more_leaves_no_open_event(tmp_path: Path) -> None:
