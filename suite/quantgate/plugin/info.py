@@ -31,7 +31,8 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         place=machine_class(wiring),
         seconds=time.monotonic() - wiring.begin,
-        machine=f"{place['cpu']}, {place['cores']} cores, {place['memory_gb']} GB, {place['threads']} threads"
+        machine=f"{place['cpu']}, {plural(place['cores'], 'core')}, {place['memory_gb']} GB, "
+        + plural(place["threads"], "thread")
         + (f", {plural(len(wiring.machines.nodes), 'node')}" if wiring.machines else ""),
         environment=common,
         environments=rest,
