@@ -117,7 +117,9 @@ def verdicts(comparison: Comparison, covers: Covers, rules: Rules) -> list[Verdi
             continue
         subject = Subject(new.cell, name)
         if not metric.relative:
-            judged.append(subject.verdict(Status.ERROR, text="is in the baseline, but was not measured"))
+            remedy = "if it cannot be any more, delete the baseline's files and update again"
+            text = f"is in the baseline, but was not measured; {remedy}"
+            judged.append(subject.verdict(Status.ERROR, text=text))
         elif rules.gates(name, new.cell):
             # No error of this cell: the cases of the other one say what happened to it.
             text = f"cannot be judged without the reference: {comparison.no_reference}"
