@@ -110,7 +110,7 @@ def plan_update(
     before = old.values if old else {}
     measured = {place(old, name, m): m for name, m in new.metrics.items() if machine or not is_timing(m)}
     kept = {name: old.origin(name).created for name in _left(old, new)} if old else {}
-    void, narrow = (sensitivity.void, sensitivity.narrow + sensitivity.wide) if sensitivity else ([], [])
+    void, narrow = (sensitivity.void, sensitivity.narrow + sensitivity.never) if sensitivity else ([], [])
     refusals = [_line(v) for v in mine if v.status is Status.ERROR and not v.wrong]
     refusals += why_refused(new.cell, verdicts)
     refusals += [f"{text}; as it is, this gate can never fail" for text in void]

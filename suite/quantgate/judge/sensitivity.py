@@ -72,13 +72,13 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
 
 class Sensitivity(NamedTuple):
     """What the gates of a cell can detect. metrics: with the smallest detectable change of each; void: why gates can
-    never turn red; narrow: why tolerances are smaller than what the sample can show; wide: which allow to lose all that
-    there is."""
+    never turn red; narrow: why tolerances are smaller than what the sample can show; never: why other gates cannot
+    turn red, for their tolerance or since a single process measured them."""
 
     metrics: dict[str, Metric]
     void: list[str]
     narrow: list[str]
-    wide: list[str]
+    never: list[str]
 
 
 def with_sensitivity(
@@ -91,7 +91,7 @@ def with_sensitivity(
     sample can show is red all the same, and that size is kept with the baseline. So this is a warning: refusing would
     leave a user with few items without any gate. A gate is void, and refused, where even `ruin` would go unseen: its
     case could only be green or skipped. Where the tolerance allows even that, a warning says so: the same tolerance is
-    for better models, too.
+    for better models, too; and so it does of a value that a single process measured, which a person may want to keep.
     """
     result = Sensitivity({}, [], [], [])
     for name, metric in metrics.items():
@@ -101,8 +101,8 @@ def with_sensitivity(
         if tolerance and smallest and (text := too_narrow(name, metric, tolerance, smallest, alpha)):
             void = smallest >= ruin(metric, tolerance)
             (result.void if void else result.narrow).append(text)
-        elif tolerance and (text := too_wide(name, metric, tolerance)):
-            result.wide.append(text)
+        elif tolerance and (text := too_wide(name, metric, tolerance) or alone(name, metric)):
+            result.never.append(text)
     return result
 
 
@@ -118,6 +118,17 @@ def too_wide(name: str, metric: Metric, tolerance: Tolerance) -> str:
     return (
         f"{name}: the tolerance of {limit * 100:.3g} % allows to lose all of the {most * 100:.3g} % that there is: as "
         "it is, this gate can never fail; narrow the tolerance"
+    )
+
+
+def alone(name: str, metric: Metric) -> str:
+    """Return why a gate of what varies from process to process can never fail: a single one measured it; empty: it
+    can."""
+    if not metric.nested or metric.process_count > 1:
+        return ""
+    return (
+        f"{name}: a single process says nothing about noise: as it is, this gate can never fail; measure it in several "
+        "(processes), or gate another metric"
     )
 
 
