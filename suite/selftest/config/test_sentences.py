@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import tomlkit
+from quantgate.config.data import Data
 from quantgate.config.sentences import allowed, nearest
 from quantgate.config.tolerances import load_tolerances
-from quantgate.config.toml_input import read_toml
+from quantgate.config.toml_input import read_toml, validate
 from quantgate.errors import InputError
 from quantgate.run.inputs import load_matrix
 
@@ -54,6 +55,24 @@ MATRIX: dict[str, Any] = {
         "more": {"extends": "smoke"},
     },
 }
+DATA: dict[str, Any] = {
+    "texts": {
+        "book": {"path": "book.txt"},
+        "notes": {"csv": "notes.csv", "column": "body", "first": 3, "distinct": True},
+        "noise": {"random": 0, "characters": 9},
+    },
+    "tasks": {
+        "mine": {
+            "file": "mine.yaml",
+            "yaml": "*.yaml",
+            "key": ["a"],
+            "split": "test",
+            "columns": {"q": "question"},
+        },
+        "hub": {"hub": "a/b", "revision": "0" * 40, "split": "test"},
+    },
+    "calibration": {"tokens": 8, "length": 4},
+}
 TOLERANCES: dict[str, Any] = {
     "run_alpha": 0.01,
     "tolerance": [
@@ -63,7 +82,7 @@ TOLERANCES: dict[str, Any] = {
 }
 WRONG = [-1, 10**30, math.nan, "", "x", [], [1], {}, {"a": 1}, date(2020, 1, 2)]
 ENGLISH_OF_PYDANTIC = re.compile(
-    r"Value error|[Ii]nput|Extra|valid (dict|string|int|num|bool|list)|instance|validation|\(got |None|<class"
+    r"Value error|[Ii]nput|Extra|valid (dict|string|int|num|bool|list)|instance|validation error|\(got |None|<class"
 )
 
 
@@ -86,7 +105,13 @@ def changed(table: dict[str, Any], keys: tuple[Any, ...], value: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("table", "load"), [(MATRIX, load_matrix), (TOLERANCES, load_tolerances)], ids=["matrix", "tolerances"]
+    ("table", "load"),
+    [
+        (MATRIX, load_matrix),
+        (TOLERANCES, load_tolerances),
+        (DATA, lambda file: validate(Data, read_toml(file), file, strict=True)),
+    ],
+    ids=["matrix", "tolerances", "data"],
 )
 def test_whatever_stands_in_place_of_a_value_ends_in_a_sentence(
     tmp_path: Path, table: dict[str, Any], load: Any
