@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from quantgate.backends.spec import BackendSpec, SchemeOptions, loader
 
 RUNTIME = "quantgate.backends.runtime.llamacpp"
-FLOATS = ("F32", "F16", "BF16")
+UNWEIGHTED = ("F32", "F16", "BF16", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4_MOE", "NVFP4")
+"""What llama.cpp makes without looking at an importance matrix (`quant_weights` of ggml-quants.c)."""
 
 Ftype = Literal[
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
@@ -64,7 +65,7 @@ class Options(SchemeOptions):
             raise ValueError(
                 "ftype is missing: name it, or as_is = true for files that are loaded as they are"
             )
-        if self.imatrix is not None and self.ftype in FLOATS:
+        if self.imatrix is not None and self.ftype in UNWEIGHTED:
             raise ValueError(f"an importance matrix does nothing for {self.ftype}: leave imatrix out")
         if self.type_v not in UNQUANTIZED and self.flash_attn is False:
             raise ValueError(

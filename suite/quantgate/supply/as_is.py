@@ -13,7 +13,7 @@ from typing import Any
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
 from quantgate.checkpoint.kinds import check_folder, check_packed
-from quantgate.checkpoint.nominal import nominal_bits
+from quantgate.checkpoint.nominal import file_type, nominal_bits
 from quantgate.config.matrix import Cell, Model
 from quantgate.config.source import Checkpoint
 from quantgate.errors import AssetError, InputError
@@ -56,6 +56,7 @@ class AsIs:
             check_folder(path)
             check_packed(path)
         check_bits(cell, path)
+        check_type(cell, path)
 
     def checkpoint(self, cell: Cell, model: Model) -> Path:
         """Return the file or folder that the cell loads, its checksums and tokenizer checked. `check` comes before."""
@@ -155,6 +156,16 @@ def check_bits(cell: Cell, path: Path) -> None:
         f"{path}: holds weights of {bits:g} bits, and {cell.backend}/{cell.scheme} has {cell.bits:g}: name it under a "
         "scheme of its bits, or under one with as_is = true, which takes them from the file"
     )
+
+
+def check_type(cell: Cell, path: Path) -> None:
+    """Raise AssetError where a GGUF file states another type than the one that the scheme makes (`ftype`)."""
+    wanted = cell.scheme_options.get("ftype")
+    if wanted is not None and path.is_file() and (kind := file_type(path)) not in ("", wanted):
+        raise AssetError(
+            f"{path}: is in {kind} (general.file_type), and {cell.backend}/{cell.scheme} in {wanted}: name it under a "
+            "scheme of its type, or under one with as_is = true"
+        )
 
 
 def _checkpoint(cell: Cell) -> Checkpoint:

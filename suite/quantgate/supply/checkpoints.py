@@ -45,6 +45,8 @@ def quantize_gguf(
     the layers' inputs (`quantgate.supply.calibration`), from which the importance matrix is made."""
     import llama_cpp
 
+    from quantgate.backends.runtime.gguf import check_applied, linear_tensors
+    from quantgate.backends.runtime.llama_cache import type_names
     from quantgate.supply.imatrix import importance_matrix
 
     name = "ALL_F32" if ftype == "F32" else f"MOSTLY_{ftype}"
@@ -65,6 +67,7 @@ def quantize_gguf(
     report(f"quantize to {ftype}", 0, 1)
     with whole(output, folder=False) as work:
         rewrite(Path(gguf), work, params, f"quantized to {ftype}")
+        check_applied(linear_tensors(work), ftype, type_names())
 
 
 def rewrite(source: Path, output: Path, params: Any, what: str) -> None:

@@ -56,14 +56,16 @@ def write_folder(path: Path, config: dict[str, object] = QUANTIZED) -> Path:
     return path
 
 
-def cell(key: str, path: Path, bits: float = 0, sha256: str | dict[str, str] | None = None) -> Cell:
+def cell(
+    key: str, path: Path, bits: float = 0, sha256: str | dict[str, str] | None = None, **options: str
+) -> Cell:
     backend, _, scheme = key.partition("/")
     return Cell(
         model="mine",
         backend=backend,
         scheme=scheme,
         bits=bits,
-        scheme_options={"as_is": True},
+        scheme_options={"as_is": True, **options},
         checkpoint="gguf" if backend == "llamacpp" else "safetensors",
         reference="mine/llamacpp/F16",
         as_is=Checkpoint(path=path, sha256=sha256),
@@ -186,6 +188,16 @@ def test_a_checkpoint_of_another_kind_or_other_bits_is_refused(tmp_path: Path) -
     as_is(tmp_path).check(cell(GGUF, file, bits=8))
     halves = write_folder(tmp_path / "h", {"dtype": "bfloat16"})
     as_is(tmp_path).check(cell("transformers/fp32", halves, bits=32))
+
+
+def test_a_gguf_of_another_type_than_its_schemes_is_refused(tmp_path: Path) -> None:
+    """Of the same bits: it would be measured under another name."""
+    file = write_gguf(tmp_path / "x.gguf", 15, ["Q4_0"])
+    with pytest.raises(
+        AssetError, match=r"x\.gguf: is in Q4_K_M \(general\.file_type\), and llamacpp/Q4_0 in Q4_0"
+    ):
+        as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_0"))
+    as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_K_M"))
 
 
 def test_checksums_are_held_against_the_files(tmp_path: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
+from quantgate.errors import AssetError
 
 FLOATS = {0: "F32", 1: "F16", 30: "BF16"}
 """ggml's numbers of the types that are not quantized."""
@@ -18,17 +19,20 @@ _OTHERS = ("token_embd", "position_embd", "token_types", "norm", "conv", "rope_"
 
 
 class LinearTensor(NamedTuple):
-    """The weights of a linear layer, or of all experts of one. type: `F32`, `F16`, `BF16`; empty: a quantized one."""
+    """The weights of a linear layer, or of all experts of one. type: `F32`, `F16`, `BF16`; empty: a quantized one.
+    number: ggml's, of its type. row: weights of a row."""
 
     name: str
     elements: int
     type: str
+    number: int = 0
+    row: int = 0
 
 
 def linear_tensors(path: Path) -> list[LinearTensor]:
     """Return the linear layers' tensors of a file, or of all parts of a split one, without the head."""
     return [
-        LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""))
+        LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""), kind, shape[0])
         for part in gguf_parts(path)
         for name, (shape, kind, _) in read_header(part).tensors.items()
         if len(shape) > 1 and name.endswith(".weight") and name != "output.weight"
@@ -46,6 +50,41 @@ def in_scheme(tensors: Sequence[LinearTensor], ftype: str) -> int:
     if not ftype and not counts[""]:
         return max(counts.values(), default=0)
     return counts[scheme_type]
+
+
+def other_types(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int, str]) -> str:
+    """Say which types most of the weights have where that is not the one of a quantized `ftype` (`Q4_K` of `Q4_K_M`);
+    empty: it is. names: of ggml's types, by number."""
+    counts: Counter[str] = Counter()
+    for tensor in tensors:
+        counts[names.get(tensor.number, str(tensor.number)).upper()] += tensor.elements
+    total = counts.total()
+    others = {name: count for name, count in counts.most_common() if not _is_of(name, ftype)}
+    if ftype in ("", *FLOATS.values()) or 2 * sum(others.values()) <= total:
+        return ""
+    listed = ", ".join(f"{name} {count / total:.0%}" for name, count in others.items())
+    return f"{ftype} is in other types for the most part: {listed}; llama.cpp takes them where rows do not fit its own"
+
+
+def check_applied(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int, str]) -> None:
+    """Raise AssetError where no weight has the type of `ftype` although there are rows that fit its blocks: llama.cpp
+    has another rule, as that of MXFP4, which is for experts."""
+    if ftype in FLOATS.values() or any(_is_of(names.get(t.number, "").upper(), ftype) for t in tensors):
+        return
+    block = 256 if "_K" in ftype or ftype.startswith(("IQ", "TQ")) else 32
+    if fitting := [t for t in tensors if t.row and t.row % block == 0]:
+        made = " and ".join(sorted({names.get(t.number, str(t.number)).upper() for t in fitting}))
+        rule = " (MXFP4 is for experts, which it has none of)" if ftype.startswith("MXFP4") else ""
+        raise AssetError(
+            f"ftype {ftype}: llama.cpp has made {made} of the linear layers of this model, and nothing else{rule}: "
+            f"name what is made, or another ftype"
+        )
+
+
+def _is_of(name: str, ftype: str) -> bool:
+    """Return whether a type of tensors is that of an ftype; of an IQ one, any of its bits (`IQ3_S` of `IQ3_M`)."""
+    base = ftype.removesuffix("_MOE")
+    return base == name or base.startswith(f"{name}_") or (base[:2] == "IQ" and name[:3] == base[:3])
 
 
 def learns_positions(path: Path) -> bool:

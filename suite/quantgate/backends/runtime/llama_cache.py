@@ -44,11 +44,16 @@ def cache_bytes(lines: Iterable[str], keys: int, values: int) -> int | None:
     return total or None
 
 
-def type_number(name: str) -> int:
-    """Return ggml's number of a type. Raises MeasurementError where this build has none of that name."""
+def type_names() -> dict[int, str]:
+    """Return ggml's names of the types of this build, by number."""
     libggml.ggml_type_name.restype = ctypes.c_char_p
     names = map(libggml.ggml_type_name, range(llama_cpp.GGML_TYPE_COUNT))
-    numbers = {text.decode(): number for number, text in enumerate(names) if text}
+    return {number: text.decode() for number, text in enumerate(names) if text}
+
+
+def type_number(name: str) -> int:
+    """Return ggml's number of a type. Raises MeasurementError where this build has none of that name."""
+    numbers = {text: number for number, text in type_names().items()}
     if name not in numbers:
         raise MeasurementError(f"this llama-cpp-python has no type {name!r}; it has {', '.join(numbers)}")
     return numbers[name]

@@ -16,9 +16,9 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from quantgate.backends.base import Rounding, Sizes, Stops, Weights, lengths_in
-from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors
+from quantgate.backends.runtime.gguf import in_scheme, learns_positions, linear_tensors, other_types
 from quantgate.backends.runtime.greedy import continue_greedily
-from quantgate.backends.runtime.llama_cache import cache_bytes, type_number
+from quantgate.backends.runtime.llama_cache import cache_bytes, type_names, type_number
 from quantgate.backends.runtime.llama_chat import ids_of, rendered
 from quantgate.backends.runtime.llama_log import listening
 from quantgate.backends.runtime.llama_split import spread, visible_gpus
@@ -63,6 +63,7 @@ class LlamaCpp:
         self._checkpoint = checkpoint
         self._threads = threads
         self._ftype = options.get("ftype", "")
+        self._as_is = options.get("as_is", False)
         self._micro_batch = options.get("n_ubatch", 512)
         self._flash_attention = options.get("flash_attn")
         self._cache_types = options.get("type_k", "f16"), options.get("type_v", "f16")
@@ -194,6 +195,7 @@ class LlamaCpp:
             file_bytes=sum(part.stat().st_size for part in gguf_parts(self._checkpoint)),
             linear=sum(t.elements for t in linear),
             in_scheme=in_scheme(linear, self._ftype),
+            says="" if self._as_is else other_types(linear, self._ftype, type_names()),
         )
 
     def cache_bytes(self) -> int | None:
