@@ -21,16 +21,19 @@ JUDGED = (*MOVED, Status.IMPROVEMENT, Status.PASS)
 
 @dataclass(frozen=True)
 class Coverage:
-    """Numbers of gates. others: those not judged, by reason and metric group."""
+    """Numbers of gates. others: those not judged, by reason and metric group. recorded: the number of metrics that are
+    no gates."""
 
     gates: int
     judged: int
     others: dict[str, dict[str, int]] = field(default_factory=dict)
+    recorded: int = 0
 
     @property
     def share(self) -> float:
-        """The share of gates that were judged; 1 where there are no gates."""
-        return self.judged / self.gates if self.gates else 1.0
+        """The share of gates that were judged; 0 where there is none among the metrics, 1 where there are no metrics
+        either."""
+        return self.judged / self.gates if self.gates else float(not self.recorded)
 
     @property
     def text(self) -> str:
@@ -45,7 +48,8 @@ class Coverage:
 
 def coverage(verdicts: Iterable[Verdict], left_out: Mapping[str, int] = MappingProxyType({})) -> Coverage:
     """Count the gates of a run. left_out: by metric group, the cases that were skipped."""
-    gates = [v for v in verdicts if v.status != Status.PASS or v.tolerance is not None]
+    every = list(verdicts)
+    gates = [v for v in every if v.status != Status.PASS or v.tolerance is not None]
     others: dict[str, Counter[str]] = {}
     for verdict in sorted(gates, key=lambda v: list(Status).index(v.status)):
         if verdict.status in JUDGED or verdict.wrong:
@@ -61,4 +65,5 @@ def coverage(verdicts: Iterable[Verdict], left_out: Mapping[str, int] = MappingP
         len(gates) + skipped.total(),
         judged,
         {why: dict(groups.most_common()) for why, groups in others.items()},
+        recorded=len(every) - len(gates),
     )

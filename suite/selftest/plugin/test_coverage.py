@@ -54,6 +54,8 @@ def test_all_judged() -> None:
     assert coverage([verdict("perplexity", Status.PASS)]).text == "1 of 1 gates judged"
     assert coverage([]) == Coverage(0, 0)
     assert coverage([]).share == 1.0
+    recorded = verdict("code/mbpp/solved", Status.PASS, None, "recorded, not gated")
+    assert coverage([recorded]).share == 0.0, "with --min-judged, a run without any gate is not green"
 
 
 def test_a_case_of_a_cell_that_was_left_out_is_not_judged() -> None:
