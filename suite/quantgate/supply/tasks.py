@@ -18,6 +18,7 @@ from quantgate.items import Item, Results, Task
 from quantgate.supply.choices import check_lengths, choice_of, gold_of
 from quantgate.supply.documents import load_rows, task_manager
 from quantgate.supply.encoder import Encoder
+from quantgate.supply.rules import check_alone
 from quantgate.supply.sources import task_file
 
 METRICS: dict[Results, tuple[str, ...]] = {
@@ -180,7 +181,7 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         return config
 
     file = Path(spec["file"]) if "file" in spec else task_file(name)
-    _check_kind(name, file)
+    _check_kind(name, file, users="file" in spec)
     try:
         if "nltk_data" in spec:
             read_nltk_data(Path(spec["nltk_data"]))
@@ -199,14 +200,16 @@ def load_task(name: str, spec: dict[str, Any]) -> Any:
         ) from error
 
 
-def _check_kind(name: str, file: Path) -> None:
+def _check_kind(name: str, file: Path, users: bool) -> None:
     """Raise InputError for a task that is a Python class of the harness: its YAML says too little; and for one of
-    programs, whose metric runs them wherever it is loaded."""
+    programs, whose metric runs them wherever it is loaded. users: it is a file of the user's."""
     index = task_manager(file.parent).task_index
     if name not in index:
         raise InputError(
             f"{file}: has no task {name!r}: its key `task` must be the name that the tier gives it"
         )
+    if users:
+        check_alone(name, file, index[name].yaml_path)
     config = index[name].cfg  # functions as text
     if "class" in config:
         raise InputError(

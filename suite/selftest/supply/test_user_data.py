@@ -178,6 +178,17 @@ def test_a_file_with_another_name_for_the_task_is_refused(folder: Path, tiny: Ti
         made(folder, tiny)
 
 
+def test_two_files_of_one_task_in_a_folder_are_refused(folder: Path, tiny: TinyModel) -> None:
+    """The harness takes the first that it comes across, whichever the matrix names."""
+    (folder / "evals" / "old").mkdir()
+    (folder / "evals" / "old" / "capitals.yaml").write_text(CAPITALS)
+    (folder / "evals" / "a.yaml").write_text(CAPITALS.replace("{{right}}", "{{1 - right}}"))
+    with pytest.raises(
+        InputError, match=r"a.yaml: defines task 'capitals', as .*evals.capitals.yaml does: rename"
+    ):
+        made(folder, tiny)
+
+
 def test_data_that_the_task_fetches_behind_the_back_of_the_matrix_is_refused(
     folder: Path, tiny: TinyModel
 ) -> None:
