@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
+from collections.abc import Callable
 from importlib import metadata
 from types import ModuleType
 from typing import Any, TypeVar
@@ -45,6 +47,21 @@ def discover(package: str, attribute: str, group: str, kind: type[T]) -> dict[st
         remedy = f": name the object, {entry.value}:{attribute}" if isinstance(offered, ModuleType) else ""
         declared[entry.name] = _checked(f"{origin}: {entry.value}", offered, kind, remedy)
     return declared
+
+
+def guarded(what: str, function: Callable[..., T]) -> Callable[..., T]:
+    """Return a function of somebody else's, whose errors become an InputError with their place. what: it is."""
+
+    @functools.wraps(function)
+    def called(*arguments: Any) -> T:
+        try:
+            return function(*arguments)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{what} fails: {with_place(error)}; correct it") from error
+
+    return called
 
 
 def _checked(origin: str, offered: Any, kind: type[T], remedy: str = "") -> T:

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from quantgate.backends.base import Sizes
 from quantgate.backends.spec import WITH_LOGITS, BackendSpec, Capability, Loader
 from quantgate.errors import MeasurementError
 from quantgate.measure.groups import Group, group_name
-from quantgate.records import AGREEMENT, IN_PROCESS, Metric
+from quantgate.records import AGREEMENT, IN_PROCESS, Metric, Record, Scalar
 from quantgate.words import shortened
 
 if TYPE_CHECKING:
     from quantgate.backends.base import Backend
+
+R = TypeVar("R", bound=Record)
 
 MEMBERS: dict[Capability, tuple[str, ...]] = {
     "scores": ("scores",),
@@ -52,6 +55,45 @@ def checked(name: str, spec: BackendSpec) -> Loader:
         return model
 
     return load
+
+
+def sizes_of(model: Backend) -> Sizes:
+    """Return the sizes of a loaded model. Raises MeasurementError where they are something else."""
+    sizes = model.sizes()
+    if not isinstance(sizes, Sizes):
+        raise MeasurementError(
+            f"{type(model).__name__}.sizes returned {_kind(sizes)}: return Sizes(vocabulary=...)"
+        )
+    return sizes
+
+
+def facts_of(model: Backend) -> dict[str, Scalar]:
+    """Return what of a loaded model can change a number. Raises MeasurementError where it is no table of plain values
+    with `kernels`."""
+    facts = model.facts()
+    where = f"{type(model).__name__}.facts"
+    if not isinstance(facts, dict) or "kernels" not in facts:
+        what = _kind(facts) if not isinstance(facts, dict) else "no kernels"
+        raise MeasurementError(
+            f'{where} returned {what}: return a dict that has "kernels", what the model runs on'
+        )
+    for key, value in facts.items():
+        if not isinstance(value, str | int | float | None):
+            raise MeasurementError(
+                f"{where} returned {_kind(value)} as {key!r}: return text, a number, or None"
+            )
+    return facts
+
+
+def read_part(workload: Path, model: type[R], name: str) -> R:
+    """Read a text or task of a workload. Raises MeasurementError where no metric group has asked for it."""
+    try:
+        return model.model_validate_json((workload / f"{name}.json").read_bytes())
+    except FileNotFoundError:
+        kind, _, rest = name.partition("-")
+        raise MeasurementError(
+            f"{kind} {rest}: is not in the workload, as `needs` of no metric group of the tier names it: add it there"
+        ) from None
 
 
 def check_metrics(name: str, group: Group, metrics: Any) -> dict[str, Metric]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from quantgate.backends.spec import check_capabilities
 from quantgate.config.sentences import allowed
-from quantgate.discovery import discover
+from quantgate.discovery import discover, guarded
 from quantgate.errors import InputError
 from quantgate.jobs import Needs
 from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Kind, Link, Metric, Record, Scalar
@@ -136,6 +136,8 @@ class Group:
         check_capabilities(self.capabilities)
         if not (isinstance(self.options, type) and issubclass(self.options, Record)):
             raise InputError("options must be a class derived from quantgate.records.Record")
+        for name in ("needs", "expected", "as_measured"):
+            object.__setattr__(self, name, guarded(f"{name} of a metric group", getattr(self, name)))
         for name, metric in self.metrics.items():
             if not isinstance(metric, Declared) or metric.kind not in get_args(Kind):
                 raise InputError(f"metrics: {name!r} must be Declared(KIND). {allowed('', get_args(Kind))}")
@@ -143,14 +145,13 @@ class Group:
 
 @functools.cache
 def metric_groups() -> dict[str, Group]:
-    """Return all metric groups by name. Raises InputError for a file or an entry point that cannot be imported, and for
-    a metric that no case of its group would judge."""
+    """Return all metric groups by name. Raises InputError where one cannot be imported, or no case would judge it."""
     groups = discover("quantgate.measure.metrics", "GROUP", "quantgate.metrics", Group)
-    for name, group in groups.items():
-        for metric in group.metrics:
-            if group_name(metric) != name and metric not in (AGREEMENT, IN_PROCESS):
-                why = "does not begin with the group's name, so that no case would judge it"
-                raise InputError(f"metric group {name}: metrics: {metric!r} {why}: call it '{name}/{metric}'")
+    for name, metric in ((name, metric) for name, group in groups.items() for metric in group.metrics):
+        if group_name(metric) != name and metric not in (AGREEMENT, IN_PROCESS):
+            raise InputError(
+                f"metric group {name}: no case would judge {metric!r}: call it '{name}/{metric}'"
+            )
     return groups
 
 

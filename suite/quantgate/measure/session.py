@@ -34,7 +34,7 @@ from quantgate.items import (
 )
 from quantgate.jobs import Job
 from quantgate.machine.environment import describe
-from quantgate.measure.added import check_metrics, checked
+from quantgate.measure.added import check_metrics, checked, facts_of, read_part, sizes_of
 from quantgate.measure.groups import group_name, group_of, in_order, unused_template
 from quantgate.measure.positions import refuse_longer
 from quantgate.measure.watch import Peak, memory_peak, watched
@@ -97,7 +97,7 @@ def measure_cell(job: Job) -> None:
         requests=job.requests,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=clock() - job.requested,
-        environment={**describe(), "threads": job.threads, **session.backend.facts(), **job.under_test},
+        environment={**describe(), "threads": job.threads, **facts_of(session.backend), **job.under_test},
         notes=session.notes,
         metrics=metrics,
         phases=phases,
@@ -155,7 +155,7 @@ class Session:
             begin = time.perf_counter()
             self.backend = loader(job.weights, job.scheme_options, job.threads)
             self.load_seconds = time.perf_counter() - begin
-        sizes = self.backend.sizes()
+        sizes = sizes_of(self.backend)
         if self.vocabulary > sizes.vocabulary:
             raise MeasurementError(
                 f"{job.weights}: its tokenizer has {self.vocabulary:,} tokens, its embedding {sizes.vocabulary:,} "
@@ -191,7 +191,7 @@ class Session:
     @property
     def kernels(self) -> str:
         """Which kernels the backend chose for this processor: a condition of memory peaks and timings."""
-        return str(self.backend.facts()["kernels"])
+        return str(facts_of(self.backend)["kernels"])
 
     @property
     def attention(self) -> dict[str, Scalar]:
@@ -244,7 +244,7 @@ class Session:
         return self._read(Questions, part("questions", name))
 
     def _read(self, model: type[R], name: str) -> R:
-        return model.model_validate_json((self._job.workload / f"{name}.json").read_bytes())
+        return read_part(self._job.workload, model, name)
 
     @functools.cached_property
     def detokenizer(self) -> Tokenizer:

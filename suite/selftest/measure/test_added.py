@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from quantgate.backends import base
 from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions
 from quantgate.backends.tree import TokenSequence, TokenTree
-from quantgate.errors import MeasurementError
+from quantgate.errors import InputError, MeasurementError
 from quantgate.measure import worker
-from quantgate.measure.added import MEMBERS, check_metrics, checked
+from quantgate.measure.added import MEMBERS, check_metrics, checked, facts_of, sizes_of
 from quantgate.measure.groups import Group
 from quantgate.measure.scoring import score
 from quantgate.records import AGREEMENT, Declared, Metric, Record
 
-from selftest.measure.fakes import Bigrams
+from selftest.measure.fakes import Bigrams, Here
 
 SEQUENCES = [TokenSequence((1, 2, 3, 4), 1), TokenSequence((1, 2), 1)]
 
@@ -80,6 +80,54 @@ def test_a_group_gives_metrics_that_its_case_judges() -> None:
         with pytest.raises(MeasurementError) as caught:
             check_metrics("mine", replace(group, metrics={"mine": Declared("exact")}), wrong)
         assert str(caught.value) == f"{__file__}: measure {message}"
+
+
+def test_what_a_model_says_of_itself_is_of_its_types(here: Here) -> None:
+    class Wrong(Bigrams):
+        sizes_, facts_ = Bigrams().sizes(), Bigrams().facts()
+
+        def sizes(self) -> Any:
+            return self.sizes_
+
+        def facts(self) -> Any:
+            return self.facts_
+
+    model: Any = Wrong()
+    assert (sizes_of(model), facts_of(model)) == (model.sizes_, model.facts_)
+    for facts, message in (
+        (None, 'returned nothing: return a dict that has "kernels", what the model runs on'),
+        ({"version": 1}, "returned no kernels: return a dict"),
+        ({"kernels": [1]}, "returned a list as 'kernels': return text, a number, or None"),
+    ):
+        model.facts_ = facts
+        with pytest.raises(MeasurementError, match=f"^Wrong.facts {message}"):
+            facts_of(model)
+    model.sizes_ = 7
+    here.backend = model
+    with pytest.raises(
+        MeasurementError, match=r"^Wrong.sizes returned a int: return Sizes\(vocabulary=\.\.\.\)$"
+    ):
+        here.session()
+
+
+def test_a_text_that_no_group_has_asked_for_is_named(here: Here) -> None:
+    with pytest.raises(
+        MeasurementError, match=r"^text wiki: is not in the workload, as `needs` of no metric group"
+    ):
+        here.session().text("wiki")
+
+
+@pytest.mark.parametrize("name", ["needs", "expected", "as_measured"])
+def test_a_function_of_a_group_that_fails_is_named_with_its_line(name: str) -> None:
+    def failing(*_: object) -> Any:
+        raise KeyError("x")
+
+    functions: Any = {"measure": failing, name: failing}
+    group = Group(options=Record, metrics={}, family="quality", **functions)
+    with pytest.raises(
+        InputError, match=rf"^{name} of a metric group fails: KeyError in test_added.py:\d+: 'x'; co"
+    ):
+        getattr(group, name)(Record(), {})
 
 
 Result = tuple[NDArray[np.float64], NDArray[np.bool_]]
