@@ -167,7 +167,7 @@ class _Table:
             codes = {key: [self._code(point.get(key)) for point in points] for key in _CODES}
             rows = self.rows
             index = [rows.setdefault((tier, point["cell"], point["metric"]), len(rows)) for point in points]
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"has a damaged point: {error}") from None
         self._describe(index, points)
         for name, rest in header.environments.items():

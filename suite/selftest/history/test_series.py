@@ -104,6 +104,7 @@ def test_a_run_that_is_there_twice_counts_once(tmp_path: Path) -> None:
         (lambda text: text.replace('"verdict":"pass"', '"verdict":"fine"', 1), "'fine'"),
         (lambda text: text.replace('"value":', '"value":"x","v":', 1), "'x'"),
         (lambda text: text.replace('"value":', '"value":1e999,"v":', 1), "not finite"),
+        (lambda text: text.replace('"value":', f'"value":1{"0" * 400},"v":', 1), "too large"),
         (
             lambda text: text.replace('"metric":"perplexity"', '"metric":7', 1),
             "line 2, metric: 7 is not text",
