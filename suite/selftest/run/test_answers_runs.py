@@ -38,7 +38,7 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
         verdict = result.verdict(F16, f"answers/{part}")
         assert verdict.status == Status.ERROR
         assert "task 'nq_open': it cannot be loaded" in verdict.text
-        assert "add an entry to fixtures/tasks.toml" in verdict.text
+        assert "where there is no hub, say in [tasks.nq_open] where its rows lie" in verdict.text
 
 
 def test_each_case_of_a_cell_without_any_data_says_what_it_lacks_itself(with_tasks: Project) -> None:
