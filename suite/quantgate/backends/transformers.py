@@ -13,6 +13,7 @@ from quantgate.config.sentences import WrongValueError
 from quantgate.records import Record
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+BITS = {"float32": 32, "float16": 16, "bfloat16": 16}
 RUNTIME = "quantgate.backends.runtime.transformers"
 SIMULATED: frozenset[Capability] = frozenset(
     {"scores", "logits", "steps", "weights", "tokenizes", "generates", "inputs"}
@@ -102,6 +103,11 @@ class Options(FloatOptions):
         if self.quantization is not None:
             settings = self.quantization.settings
             check_options(self.quantization.method, settings, as_is=self.as_is, bits=self.bits)
+        elif not self.as_is and self.bits not in (None, BITS[self.dtype]):
+            raise ValueError(
+                f'dtype = "{self.dtype}" makes {BITS[self.dtype]} bits, and bits = {self.bits:g}: add the quantization '
+                "that makes them, or correct bits"
+            )
         return self
 
     def why_not(self) -> str:

@@ -15,6 +15,8 @@ from quantgate.errors import InputError
 from quantgate.measure.groups import agreement_group, group_of, metric_groups, reading_reference
 
 SINGLY = "token by token"
+MADE_BY = {"gguf": "ftype", "compressed": "method"}
+"""By form of a checkpoint, the option of a scheme that says how it is made."""
 
 
 def load_matrix(path: Path | None = None) -> Matrix:
@@ -92,6 +94,13 @@ def _check_schemes(matrix: Matrix) -> None:
                 f"{matrix.path}: {where}.{key}: unknown key. {allowed(key, keys)}" for key in unknown
             ]
             problems += [] if unknown else _problems(matrix, backend, scheme.scheme_options, where)
+            form = scheme.checkpoint or entry.checkpoint
+            made_by = MADE_BY.get(form)
+            if made_by is not None and not scheme.as_is and made_by not in model.model_fields:
+                problems.append(
+                    f"{matrix.path}: {where}: loads what is made by `{made_by}` of its scheme (checkpoint = "
+                    f'"{form}"), and the backend {backend} has no such option: name another form, or as_is = true'
+                )
     if problems:
         raise InputError("\n".join(dict.fromkeys(problems)))
 

@@ -71,6 +71,14 @@ ON_GPUS = "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'\nn_
             "mine.n_ubatch: must be 1 or more, not 0",
         ),
         ("transformers.schemes.mine]\nbits = 32", "mine.dtype: is missing; add it"),
+        (
+            "transformers.schemes.mine]\nbits = 8\ndtype = 'float32'",
+            'dtype = "float32" makes 32 bits, and bits = 8: add the quantization that makes them',
+        ),
+        (
+            "transformers.schemes.mine]\nbits = 32\ndtype = 'float32'\ncheckpoint = 'gguf'",
+            'loads what is made by `ftype` of its scheme (checkpoint = "gguf"), and the backend transformers has no',
+        ),
         ("bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'", "give either load_in_8bit = true or"),
         (
             "bitsandbytes.schemes.mine]\nbits = 4\ndtype = 'float32'\nload_in_8bit = true",
