@@ -10,13 +10,15 @@ from quantgate.judge.causes import Cause, causes, same_factor
 from quantgate.measure.groups import families, group_name
 from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.report import by_cell
-from quantgate.words import comparison, delta, difference, limit, lines_of, listed, plural
+from quantgate.words import comparison, delta, difference, limit, lines_of, listed, plural, shortened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LOG_LINES = 15
 """How many of the last lines of an error's log are shown."""
+SOME = 6
+"""How many changes of the environment are named that some cells have."""
 FAILED = (*MOVED, Status.ERROR)
 
 
@@ -197,6 +199,8 @@ def circumstances(finding: Finding) -> list[str]:
     lines += unique(v.reference.partition(" (")[0] for v in finding.verdicts if v.reference)
     if changed:
         lines.append(f"since the baseline, in all of them: {changed}")
+    elif some := unique(line for v in finding.verdicts for line in v.environment):
+        lines.append(f"since the baseline, in some of them: {shortened(some, SOME)}")
     elif finding.status != Status.ERROR:
         suspects = "the machine itself (load, frequency, neighbours) or the code under test"
         lines.append(f"the recorded environment has not changed since the baseline: look at {suspects}")

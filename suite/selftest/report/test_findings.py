@@ -83,6 +83,16 @@ def test_without_a_change_of_the_environment_the_machine_is_named() -> None:
     assert "the recorded environment has not changed since the baseline" in rendered(unchanged)
 
 
+def test_changes_that_only_some_cells_have_are_not_called_none() -> None:
+    """Baselines of two days: nothing changed since both, but something since each."""
+    lines = {"b": [f"lib-{n} 1 -> 2" for n in range(7)], "c": ["torch 2.12.0 -> 2.13.0"]}
+    mixed = [v.model_copy(update={"environment": lines[v.cell.split("/")[1]]}) for v in slowed()]
+    text = " ".join(rendered(mixed).split())
+    assert "since the baseline, in some of them: lib-0 1 -> 2, lib-1 1 -> 2" in text
+    assert "lib-5 1 -> 2 and 2 more" in text
+    assert "has not changed" not in text
+
+
 @pytest.mark.parametrize("width", [40, 80])
 def test_no_line_of_a_common_cause_is_wider_than_the_terminal(width: int) -> None:
     assert widest(rendered(slowed(), width)) <= width
