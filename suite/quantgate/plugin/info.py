@@ -40,7 +40,11 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         exit_status=str(status),
         skipped=list(wiring.skipped.items()),
         left_out=outcome.left_out,
-        notes=list(dict.fromkeys([*outcome.notes, *notes_of(wiring), *_no_longer_gated(wiring)])),
+        notes=list(
+            dict.fromkeys(
+                [*outcome.notes, *_without_verdict(outcome), *notes_of(wiring), *_no_longer_gated(wiring)]
+            )
+        ),
         commit=commit_of(wiring.root, "--short") or "",
         matrix=str(options.matrix or ""),
         updating=options.update_baselines,
@@ -60,6 +64,13 @@ def notes_of(wiring: Wiring) -> Iterator[tuple[str, str]]:
     for (cell, group), why in wiring.without.items():
         if cell in wiring.needs:
             yield cell, f"no {group} cases: {why}"
+
+
+def _without_verdict(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Yield a note for each case that failed and has no verdict, so that no sentence on the verdicts tells of it."""
+    for case in outcome.failed:
+        if case not in outcome.cases:
+            yield case, "failed before it came to a verdict: see its traceback, of a fixture or a plugin"
 
 
 def _no_longer_gated(wiring: Wiring) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,17 @@ def test_what_others_skip_is_not_judged(baselined: Project) -> None:
     result = beside(baselined, skip, "--reuse", "--min-judged=0.1")
     assert result.status == 14, result.output
     assert "no gate was judged: fewer than --min-judged 0.1" in result.output
+
+
+def test_what_fails_before_its_verdict_is_named_beside_those_that_passed(baselined: Project) -> None:
+    fails = (
+        "def pytest_runtest_setup(item):\n    assert not ('tokenizer' in item.name and 'F16' in item.name)\n"
+    )
+    result = beside(baselined, fails, "--reuse")
+    assert result.status == 10, result.output
+    assert {verdict.status for verdict in result.verdicts} == {Status.PASS}
+    text = " ".join(result.output.split())
+    assert re.search(r"test_tokenizer\[\S*/F16\]: failed before it came to a verdict", text), result.output
 
 
 @pytest.mark.parametrize(
