@@ -235,7 +235,8 @@ def unequal_text(verdicts: list[Verdict]) -> str:
 def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
     """Return the command that makes improvements and first values the baseline; empty where there are none, or where
     this run updates. Cells in which something failed are left out: that comes first."""
-    failed = {v.cell for v in verdicts if v.status in FAILED}
+    other_work = [v for v in verdicts if v.status == Status.NOT_COMPARABLE and not v.by_machine]
+    failed = {v.cell for v in verdicts if v.status in FAILED} | {v.cell for v in other_work}
     better = unique(v.cell for v in verdicts if v.status in (Status.IMPROVEMENT, Status.NO_BASELINE))
     wrong = [v for v in verdicts if v.wrong]
     cells = [cell for cell in better if cell not in failed and not why_refused(cell, wrong)]

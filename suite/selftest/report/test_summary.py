@@ -135,7 +135,10 @@ def test_the_update_command_leaves_out_a_choice_only_for_the_whole_tier() -> Non
 def test_nothing_of_a_failed_cell_is_offered_for_the_baseline() -> None:
     better = verdict("m/b/s", "memory/weight_bytes", Status.IMPROVEMENT, measured=1.0)
     assert update_command([better], INFO)
-    assert update_command([better, verdict("m/b/s", "perplexity", Status.REGRESSION)], INFO) == ""
+    for status in (Status.REGRESSION, Status.NOT_COMPARABLE):
+        assert update_command([better, verdict("m/b/s", "perplexity", status)], INFO) == ""
+    elsewhere = verdict("m/b/s", "memory/peak_resident", Status.NOT_COMPARABLE, by_machine=True)
+    assert update_command([better, elsewhere], INFO)
     assert update_command([better, verdict("m/b/t", "perplexity", Status.REGRESSION)], INFO).endswith(
         '-m "m and b and s"'
     )
