@@ -42,6 +42,24 @@ def written(folder: Path, history: History, shown: list[Event] | None = None) ->
     return path.read_text(encoding="utf-8")
 
 
+def test_the_sentence_of_a_page_begins_with_what_is_worse(tmp_path: Path) -> None:
+    """Though something has become better since."""
+
+    def change(cell: str, metric: str, night: int) -> float:
+        return (
+            {"perplexity": 1.02, "divergence/kl_mean": 0.5}.get(metric, 1.0)
+            if night >= since[metric]
+            else 1.0
+        )
+
+    since = {kind.metric: 20 if kind.metric == "perplexity" else 30 for kind in Plan().metrics}
+    write(tmp_path, Plan(nights=40, change=change))
+    whole = read(tmp_path)
+    shown = view(whole, events(whole))
+    assert [event.direction for event in shown.open_events] == ["better", "worse"]
+    assert re.match(r"Worse: perplexity .*; and 1 further event\.", shown.outcome)
+
+
 def test_open_events_come_first_with_cause_size_and_date(
     shown: View, history: History, tmp_path: Path
 ) -> None:

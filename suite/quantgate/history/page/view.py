@@ -75,13 +75,13 @@ class View:
 
     @property
     def outcome(self) -> str:
-        """The page in one sentence."""
+        """The page in one sentence: what is worse comes before what is better."""
         count = len(self.open_events)
         if not self.history.runs:
             return "No run yet."
         if not count:
             return "Nothing is open."
-        first = self.open_events[0]
+        first = min(self.open_events, key=lambda event: event.direction != "worse")
         more = f"; and {plural(count - 1, 'further event')}" if count > 1 else ""
         return f"{WORDS[first.direction].capitalize()}: {sentence(first)}{more}."
 
