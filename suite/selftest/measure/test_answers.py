@@ -15,8 +15,8 @@ from quantgate.supply.encoder import Encoder
 from quantgate.supply.questions import make_questions
 
 from selftest.measure.fakes import Here
+from selftest.supply.harness import harness
 from selftest.supply.test_questions import CHAT
-from selftest.supply.test_tasks import harness
 from selftest.tiny import TEXT
 
 if TYPE_CHECKING:

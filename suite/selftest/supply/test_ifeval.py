@@ -16,8 +16,8 @@ from quantgate.supply.tasks import load_task
 from quantgate.supply.workload import make_workload
 
 from selftest.run.test_as_is import quiet
+from selftest.supply.harness import lines
 from selftest.supply.test_questions import PLAIN
-from selftest.supply.test_tasks import lines
 
 if TYPE_CHECKING:
     from selftest.tiny import TinyModel

@@ -1,28 +1,25 @@
-"""Tasks beside those of smoke: documents made of an asset's rows; prompts, choices, right answers and results held
-against lm-evaluation-harness where it has the task."""
+"""Tasks beside those of smoke: documents made of an asset's rows; prompts and choices held against
+lm-evaluation-harness where it has the task."""
 
 from __future__ import annotations
 
 import json
-import math
-import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from quantgate.errors import AssetError, InputError
-from quantgate.items import MISSING, Choice, Item, Task
+from quantgate.items import MISSING
 from quantgate.measure.metrics import accuracy
-from quantgate.measure.scoring import Scored
 from quantgate.supply.encoder import Encoder
-from quantgate.supply.tasks import build_task, load_task, make_task, results_of
+from quantgate.supply.tasks import load_task, make_task
 from quantgate.supply.workload import make_workload
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from selftest.supply.harness import harness, joined, lines, requests, scores, texts
 
+if TYPE_CHECKING:
     from selftest.tiny import TinyModel
+
 
 BBQ: list[dict[str, Any]] = [
     {
@@ -50,47 +47,6 @@ STEREOSET = [
     },
 ]  # fmt: skip
 
-
-def lines(folder: Path, rows: Sequence[dict[str, Any]]) -> str:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def texts(task: Task, encoder: Encoder) -> list[list[tuple[str, str]]]:
-    """Of each item, context and continuation of each choice."""
-    decode = encoder.tokenizer.decode
-    return [[(decode(c.context), decode(c.continuation)) for c in item.choices] for item in task.items]
-
-
-def harness(name: str, documents: list[dict[str, Any]], file: str) -> Any:
-    """The harness's task on these documents; file: in the folder of its tasks."""
-    import datasets
-    import lm_eval
-
-    data = datasets.DatasetDict({"test": datasets.Dataset.from_list(documents)})
-
-    def configure(config: dict[str, Any]) -> dict[str, Any]:
-        splits = dict.fromkeys(("training_split", "validation_split", "fewshot_split", "process_docs"))
-        return config | splits | {"test_split": "test", "custom_dataset": lambda **_: data}
-
-    return build_task(name, (Path(lm_eval.__file__).parent / "tasks" / file).parent, configure)
-
-
-def requests(task: Any) -> list[list[tuple[str, str]]]:
-    """What the harness scores, by item."""
-    task.build_all_requests(rank=0, world_size=1)
-    by_item: dict[int, list[tuple[str, str]]] = {}
-    for request in task.instances:
-        by_item.setdefault(request.doc_id, []).append(request.args)
-    return list(by_item.values())
-
-
-def joined(items: list[list[tuple[str, str]]]) -> list[list[str]]:
-    return [["".join(pair) for pair in item] for item in items]
-
-
-# --- prompts and choices of the harness -----------------------------------------------------------
 
 SUBJECTS = ("abstract_algebra", "high_school_european_history", "us_foreign_policy")
 
@@ -194,242 +150,6 @@ def test_sentences_of_stereoset_stand_alone_or_after_their_context(tiny: TinyMod
     assert between == [("He is Swiss.", f" {s}") for s in ("He is on time.", "He is late.", "Cats purr.")]
     assert [c for _, c in within] == [f"The nurse was {word}." for word in ("kind", "rude", "blue")]
     assert len({context for context, _ in within}) == 1  # what begins every text
-
-
-# --- a task of one's own --------------------------------------------------------------------------
-
-CAPITALS = """\
-task: capitals
-output_type: multiple_choice
-num_fewshot: 2
-fewshot_split: test
-doc_to_text: "{{country}}:"
-doc_to_choice: "{{choices}}"
-doc_to_target: "{{answer}}"
-metric_list: [{metric: acc}, {metric: acc_norm}]
-"""
-COUNTRIES = [
-    {"country": name, "choices": [f"{name} City", "Bern"], "answer": 0}
-    for name in ("Ay", "Bee", "Cee", "Dee")
-]
-
-
-def capitals(
-    folder: Path, rows: Sequence[dict[str, Any]], *changes: tuple[str, str], **further: Any
-) -> dict[str, Any]:
-    """The place of a task of these rows. changes: of the text of its file."""
-    text = CAPITALS
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "capitals.yaml").write_text(text)
-    file = str(folder / "capitals.yaml")
-    return {"jsonl": lines(folder, rows), "file": file, "items": len(rows), **further}
-
-
-def test_a_task_that_asks_for_examples_has_them_unless_the_tier_says_how_many(
-    tiny: TinyModel, tmp_path: Path
-) -> None:
-    encoder = Encoder(tiny.safetensors, None)
-    spec = capitals(tmp_path, COUNTRIES)
-    theirs = load_task("capitals", spec)
-    theirs.set_fewshot_seed(1234)  # the harness's default
-    expected = joined(requests(theirs))
-    for fewshot, count in ((None, 2), (0, 0), (1, 1)):
-        options = accuracy.Options(tasks=["capitals"], items=4, fewshot=fewshot)
-        posed = accuracy.needs(options).tasks["capitals"].model_dump()
-        made = make_task("capitals", {**spec, **posed}, encoder)
-        prompts = joined(texts(made, encoder))
-        assert made.fewshot == count
-        assert all(one.count(":") == count + 1 for item in prompts for one in item)
-        assert (prompts == expected) is (fewshot is None)
-
-
-def rows_with(**changes: Any) -> list[dict[str, Any]]:
-    """Two rows, the second one with these changes."""
-    return [COUNTRIES[0], {**COUNTRIES[1], **changes}]
-
-
-@pytest.mark.parametrize("norm", [True, False])
-def test_the_harnesss_mutual_information_adds_no_choices(norm: bool, tiny: TinyModel, tmp_path: Path) -> None:
-    metrics = "{metric: acc}, {metric: acc_norm}" if norm else "{metric: acc}"
-    encoder = Encoder(tiny.safetensors, None)
-    changes = (("[{metric: acc}, {metric: acc_norm}]", f"[{metrics}, {{metric: acc_mutual_info}}]"),)
-    task = make_task("capitals", capitals(tmp_path, COUNTRIES, *changes, fewshot=0), encoder)
-    plain = make_task("capitals", capitals(tmp_path, COUNTRIES, fewshot=0), encoder)
-    assert task.items == plain.items
-    assert task.metrics == (["acc", "acc_norm"] if norm else ["acc"])
-
-
-@pytest.mark.parametrize(
-    ("rows", "gold"),
-    [
-        (rows_with(answer=1), [1]),  # an index
-        ([{**row, "answer": row["choices"][0]} for row in rows_with()], [0]),  # a text
-        (rows_with(choices=["Bern"], answer=0), [0]),  # of one choice
-        (
-            rows_with(choices=["a", "b", "c", "d", "a"], answer=4),
-            [4],
-        ),  # more than the others have, two of them equal
-    ],
-)
-def test_right_answers_are_those_of_the_harness(
-    rows: list[dict[str, Any]],
-    gold: list[int],
-    tiny: TinyModel,
-    tmp_path: Path,
-) -> None:
-    spec = capitals(tmp_path, rows, fewshot=0)
-    ours, theirs = make_task("capitals", spec, Encoder(tiny.safetensors, None)), load_task("capitals", spec)
-    assert ours.items[1].gold == gold
-    source = random.Random(2)
-    for item, document in zip(ours.items, theirs.eval_docs, strict=True):
-        for _ in range(10):
-            totals = [-source.choice((1.0, 2.0, 9.0)) for _ in item.choices]  # with ties
-            expected = theirs.process_results(document, [(total, False) for total in totals])
-            assert accuracy.item_metrics(ours, item, scores(totals)) == expected
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"answer": 2},
-            r"item 2: the right answer, 2, is none of its 2 choices, nor the number of one, from 0: \['Bee",
-        ),
-        ({"answer": -1}, "item 2: the right answer, '-1', is none of"),
-        ({"answer": None}, "item 2: the right answer, 'None', is none of"),
-        ({"choices": ["", "Bern"]}, "item 2: choice 1 is empty, and acc_norm divides by the characters"),
-    ],
-)
-def test_an_item_that_cannot_be_right_is_named(
-    change: dict[str, Any], message: str, tiny: TinyModel, tmp_path: Path
-) -> None:
-    spec = capitals(tmp_path, rows_with(**change), fewshot=0)
-    with pytest.raises(InputError, match=f"task 'capitals': {message}"):
-        make_task("capitals", spec, Encoder(tiny.safetensors, None))
-
-
-LISTED = ('"{{answer}}"', "answer")  # as the column has it, not as text
-JOINED = ("metric_list", 'target_delimiter: ""\nmetric_list')
-BARE = (", {metric: acc_norm}", "")
-
-
-@pytest.mark.parametrize(
-    ("rows", "changes", "message"),
-    [
-        (
-            [{**row, "answer": "1"} for row in COUNTRIES],
-            [LISTED],
-            r"'1', is none of .*in a column of texts, write \"\{\{column\}\}\"\): \['Ay City'",
-        ),
-        (
-            [{**row, "answer": []} for row in COUNTRIES],
-            [LISTED],
-            r"right answer, \[\], is none of its 2 choices",
-        ),
-        (
-            rows_with(choices=["", "Bern"]),
-            [JOINED, BARE],
-            "choice 1, '', has no token of its own after the prompt",
-        ),
-    ],
-)
-def test_answers_and_choices_of_other_kinds_are_named(
-    rows: list[dict[str, Any]], changes: list[tuple[str, str]], message: str,
-    tiny: TinyModel, tmp_path: Path,
-) -> None:  # fmt: skip
-    spec = capitals(tmp_path, rows, *changes, fewshot=0)
-    with pytest.raises(InputError, match=message):
-        make_task("capitals", spec, Encoder(tiny.safetensors, None))
-
-
-def test_a_number_in_a_column_of_texts_is_one_in_a_template(tiny: TinyModel, tmp_path: Path) -> None:
-    rows = [{**row, "answer": "1"} for row in COUNTRIES]
-    made = make_task("capitals", capitals(tmp_path, rows, fewshot=0), Encoder(tiny.safetensors, None))
-    assert [item.gold for item in made.items] == [[1]] * 4
-
-
-def test_data_of_a_task_that_cannot_be_read_is_named_with_the_task(tiny: TinyModel, tmp_path: Path) -> None:
-    spec = capitals(tmp_path, COUNTRIES)
-    (tmp_path / "rows.jsonl").write_text("{}\n{")
-    with pytest.raises(InputError, match=r"task 'capitals': .*rows.jsonl, line 2: is not JSON"):
-        make_task("capitals", spec, Encoder(tiny.safetensors, None))
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-def scores(totals: Sequence[float]) -> list[Scored]:
-    return [Scored(np.array([total]), np.array([False])) for total in totals]
-
-
-def a_task(results: Any, tokens: Sequence[int], gold: list[int], *metrics: str) -> tuple[Task, Item]:
-    item = Item(
-        choices=[Choice(context=[1], continuation=[2] * n, characters=4 * n) for n in tokens], gold=gold
-    )
-    task = Task(
-        name="x", version="1", output_type="multiple_choice", results=results, metrics=list(metrics),
-        items=[item], data_hash="d", prompt_hash="p", token_hash="t",
-    )  # fmt: skip
-    return task, item
-
-
-def test_the_share_of_true_answers_is_that_of_the_harness() -> None:
-    source = random.Random(5)
-    labels = [1, 1, 0, 1, 0]
-    document = {
-        "question": "Do bears dress?",
-        "mc1_targets": {"choices": ["a"], "labels": [1]},
-        "mc2_targets": {"choices": list("abcde"), "labels": labels},
-    }
-    theirs = harness("truthfulqa_mc2", [document], "truthfulqa/truthfulqa_mc2.yaml")
-    task, item = a_task("mass", [1] * 5, [0, 1, 3], "acc")
-    for _ in range(20):
-        totals = [-30 * source.random() for _ in labels]
-        expected = float(theirs.process_results(document, [(t, False) for t in totals])["acc"])
-        assert accuracy.item_metrics(task, item, scores(totals)) == {"acc": pytest.approx(expected)}
-    assert accuracy.margins(task, item, scores([-1.0, -2.0, -4.0, -8.0, -3.0])) == {"margin": 2.0}
-
-
-def test_the_right_answers_of_truthfulqa_mc2_are_its_labels(tiny: TinyModel, tmp_path: Path) -> None:
-    rows = [
-        {
-            "question": "Do bears dress?",
-            "mc1_targets": {"choices": ["No", "Yes"], "labels": [1, 0]},
-            "mc2_targets": {"choices": ["No", "Never", "Yes", "Rarely"], "labels": [1, 1, 0, 0]},
-        }
-    ] * 2
-    spec = {"jsonl": lines(tmp_path, rows), "split": "validation", "items": 2}
-    task = make_task("truthfulqa_mc2", spec, Encoder(tiny.safetensors, None))
-    assert (task.results, task.metrics, [i.gold for i in task.items]) == ("mass", ["acc"], [[0, 1]] * 2)
-
-
-@pytest.mark.parametrize(
-    ("per_token", "lms", "ss"),
-    [((-1, -2, -3), 1.0, 1.0), ((-2, -1, -3), 1.0, 0.0), ((-1, -3, -2), 0.5, 1.0), ((-3, -2, -1), 0.0, 0.0)],
-)
-def test_stereoset_counts_preferences_by_token(per_token: tuple[float, ...], lms: float, ss: float) -> None:
-    """A long sentence is not less likely for its length."""
-    tokens = (5, 2, 9)
-    task, item = a_task("stereoset", tokens, [0], "lms", "ss")
-    totals = scores([n * p for n, p in zip(tokens, per_token, strict=True)])
-    assert accuracy.item_metrics(task, item, totals) == {"lms": lms, "ss": ss}
-    assert accuracy.margins(task, item, totals) == {}
-
-
-def test_a_given_answer_has_its_likelihood_and_that_by_character() -> None:
-    task, item = a_task("gold", [3], [0])
-    assert accuracy.item_metrics(task, item, scores([-6.0])) == {}
-    assert accuracy.margins(task, item, scores([-6.0])) == {"margin": -6.0, "margin_norm": -0.5}
-
-
-def test_code_of_a_task_that_is_not_known_is_refused() -> None:
-    assert results_of("arc_easy", None) == "choice"
-    with pytest.raises(InputError, match=r"task .odd. computes its results by a function"):
-        results_of("odd", math.sqrt)
-    with pytest.raises(InputError, match="by a function"):
-        results_of("truthfulqa_mc2", "no-such-rule")
 
 
 def test_a_workload_is_whole_or_says_what_it_lacks(tiny: TinyModel, tmp_path: Path) -> None:
