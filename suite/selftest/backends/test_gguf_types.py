@@ -51,7 +51,7 @@ def test_an_ftype_that_is_for_experts_is_refused_of_a_model_without_any(
     assert not file.exists()
 
 
-NAMES = {2: "q4_0", 6: "q5_0", 8: "q8_0", 12: "q4_K", 14: "q6_K", 21: "iq3_s", 39: "mxfp4"}
+NAMES = {2: "q4_0", 6: "q5_0", 8: "q8_0", 11: "q3_K", 12: "q4_K", 14: "q6_K", 21: "iq3_s", 39: "mxfp4"}
 
 
 def tensors(row: int, **counts: int) -> list[LinearTensor]:
@@ -69,6 +69,11 @@ def tensors(row: int, **counts: int) -> list[LinearTensor]:
             "Q4_K_M is in other types for the most part: Q5_0 60%, Q8_0 2",
         ),
         (tensors(256, iq3_s=80, q4_K=20), "IQ3_M", ""),
+        (
+            [*tensors(576, q4_0=75), *tensors(1536, q3_K=25)],  # of the embedded model: none in its type
+            "Q2_K",
+            "Q2_K is in other types for the most part: Q4_0 75%, Q3_K 25%",
+        ),
         (
             tensors(64, q4_0=100),
             "TQ1_0",

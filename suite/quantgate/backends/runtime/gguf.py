@@ -68,10 +68,17 @@ def other_types(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int,
 
 def check_applied(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int, str]) -> None:
     """Raise AssetError where no weight has the type of `ftype` although there are rows that fit its blocks: llama.cpp
-    has another rule, as that of MXFP4, which is for experts."""
-    if ftype in FLOATS.values() or any(_is_of(names.get(t.number, "").upper(), ftype) for t in tensors):
+    has another rule, as that of MXFP4, which is for experts. A mix (`Q2_K`, `IQ3_M`) has each layer in a type by its
+    place, and may have none in the one of its name: Q3_K is what Q2_K makes of those that go back to the model's
+    width."""
+    mixed = "_K" in ftype or ftype.startswith("IQ")
+    if (
+        mixed
+        or ftype in FLOATS.values()
+        or any(_is_of(names.get(t.number, "").upper(), ftype) for t in tensors)
+    ):
         return
-    block = 256 if "_K" in ftype or ftype.startswith(("IQ", "TQ")) else 32
+    block = 256 if ftype.startswith("TQ") else 32
     if fitting := [t for t in tensors if t.row and t.row % block == 0]:
         made = " and ".join(sorted({names.get(t.number, str(t.number)).upper() for t in fitting}))
         rule = " (MXFP4 is for experts, which it has none of)" if ftype.startswith("MXFP4") else ""
