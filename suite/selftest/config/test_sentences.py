@@ -104,6 +104,7 @@ def changed(table: dict[str, Any], keys: tuple[Any, ...], value: Any) -> str:
     return tomlkit.dumps(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "load"),
     [

@@ -237,6 +237,7 @@ def test_broken_checkpoints(
     assert not (tmp_path / "quantgate.toml").exists()
 
 
+@pytest.mark.slow
 def test_pytest_measures_what_was_written_and_accepts_it(
     q4: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:

@@ -120,6 +120,7 @@ def files(project: Project) -> list[Path]:
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.slow
 def test_the_reference_is_computed_once_and_shared(diverging: Project) -> None:
     result = diverging.update()
     assert result.status == 0, result.output
@@ -159,6 +160,7 @@ def test_a_file_that_was_removed_is_made_again_though_the_record_is_there(diverg
     assert result.cases[f"divergence[{Q4}]"] == "skipped"  # no baseline
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_disturb_each_other(diverging: Project, tmp_path: Path) -> None:
     assert diverging.update().status == 0
     other = diverging.copy(tmp_path / "other")

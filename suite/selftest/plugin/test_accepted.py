@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 
+import pytest
 from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
 from quantgate.records import Status
@@ -13,6 +14,7 @@ from selftest.plugin.runs import CASES, F16, Q4, break_quantizer, exact, shell, 
 from selftest.project import REPO, Accepted, Project, tree
 
 
+@pytest.mark.slow
 def test_without_baselines_cases_are_skipped_and_counted(project: Project) -> None:
     result = project.run()
     assert result.status == 0
@@ -157,6 +159,7 @@ def test_a_baseline_whose_cell_is_gone_is_told(baselined: Project) -> None:
     assert told in " ".join(result.output.split())
 
 
+@pytest.mark.slow
 def test_reuse_measures_what_changed(baselined: Project) -> None:
     select = ("--reuse", "-k", "tokenizer")
     break_quantizer(baselined)

@@ -157,6 +157,7 @@ def test_tasks_share_one_line_with_the_largest_change() -> None:
 # --- for real -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_faults_turn_their_gates_red_and_nothing_is_red_without_one(baselined: Project) -> None:
     names = ("logits-overflow", "last-window-dropped", "one-character", "tokenizer-normalizes")
     markdown = baselined.folder / "faults.md"
@@ -182,6 +183,7 @@ def test_faults_turn_their_gates_red_and_nothing_is_red_without_one(baselined: P
     assert summary.startswith("4 faults: 4 caught; 1 control: 1 clean; ")
 
 
+@pytest.mark.slow
 def test_what_varies_is_compared_with_clean_processes_in_alternation(baselined: Project) -> None:
     status, output, rows = prove(baselined, "-k", "buffer-kept", "--pairs", "2")
     assert status == 0, output
@@ -195,6 +197,7 @@ def test_what_varies_is_compared_with_clean_processes_in_alternation(baselined: 
     assert all(60e6 < size < 72e6 for size in kept.values()), kept
 
 
+@pytest.mark.slow
 def test_a_cache_that_forgets_in_generation_only_is_caught(project: Project) -> None:
     """Perplexity and accuracy never decode token by token."""
     smoke = project.matrix["tiers"]["smoke"]
@@ -216,6 +219,7 @@ def test_a_cache_that_forgets_in_generation_only_is_caught(project: Project) -> 
     assert abs(verdict["baseline"]) < 1e-3 < verdict["measured"]
 
 
+@pytest.mark.slow
 def test_a_fault_that_no_gate_sees_is_missed_and_fails_the_proof(project: Project) -> None:
     project.folder.mkdir(parents=True)
     project.text.write_text(

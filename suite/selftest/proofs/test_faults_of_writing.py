@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from selftest.plugin.runs import F16
 from selftest.proofs.test_faults import prove
 from selftest.run.test_as_is_answers import with_tasks
@@ -18,6 +20,7 @@ NAMES = ("stop-applied-late", "repetition-penalty", "padding-without-mask", "cac
 """Those that need neither a chat template nor a model that ends its answers."""
 
 
+@pytest.mark.slow
 def test_another_text_turns_its_gate_red_and_none_is_red_without_a_fault(with_tasks: Project) -> None:
     project = with_tasks
     project.matrix["tiers"]["generation"] = {

@@ -25,6 +25,7 @@ from quantgate.run.inputs import load_matrix
 from selftest.proofs.papers_points import cost, finding, point, record
 
 
+@pytest.mark.slow
 def test_a_section_that_was_accepted_passes_in_the_next_run(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +100,7 @@ def test_records_become_a_table(
         assert text in " ".join(shown.split())
 
 
+@pytest.mark.slow
 def test_records_become_the_baseline_that_they_then_fit(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

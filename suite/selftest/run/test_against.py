@@ -72,6 +72,7 @@ def test_only_what_varies_is_marked_as_paired() -> None:
 # --- real runs --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_against_the_same_interpreter_nothing_is_red(project: Project) -> None:
     result = project.run("--against", sys.executable, "--pairs", "2", "-k", Q4, "--tier", "timed")
     assert result.status == 0, result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from quantgate.records import Status
 
 from selftest.plugin.runs import F16, Q4
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["with_tasks"]
 
 
+@pytest.mark.slow
 def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
     project = with_tasks
     project.environment["HF_HUB_OFFLINE"] = "1"
@@ -41,6 +43,7 @@ def test_answers_are_judged_task_by_task(with_tasks: Project) -> None:
         assert "where there is no hub, say in [tasks.nq_open] where its rows lie" in verdict.text
 
 
+@pytest.mark.slow
 def test_each_case_of_a_cell_without_any_data_says_what_it_lacks_itself(with_tasks: Project) -> None:
     project = with_tasks
     tier = project.matrix["tiers"]["smoke"]
@@ -60,6 +63,7 @@ def test_each_case_of_a_cell_without_any_data_says_what_it_lacks_itself(with_tas
     assert {case: outcome for case, outcome in again.cases.items() if outcome != "failed"} == {}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_asked_or_has_no_room_leaves_the_other_cases(with_tasks: Project) -> None:
     """A model without a chat template, and an answer beyond its positions."""
     project = with_tasks

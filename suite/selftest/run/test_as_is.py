@@ -111,6 +111,7 @@ def windows_of(project: Project) -> list[list[int]]:
     return [ids[begin : begin + WINDOW] for begin in range(0, WINDOW * WINDOWS, WINDOW)]
 
 
+@pytest.mark.slow
 def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(
     project: Project, shipped: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def reference_of(project: Project) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ftype", "worse"), [("Q4_K_S", False), ("Q2_K", True)], ids=["as good", "worse"])
 def test_another_file_under_the_same_name_is_judged_and_named(
     project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path, ftype: str, worse: bool
@@ -173,6 +175,7 @@ def test_another_file_under_the_same_name_is_judged_and_named(
     assert [v for v in result.verdicts if v.cell == REFERENCE and v.metric.endswith("/reproduction")]
 
 
+@pytest.mark.slow
 def test_another_file_is_judged_where_the_model_is_that_file(
     project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path
 ) -> None:
@@ -193,6 +196,7 @@ def test_another_file_is_judged_where_the_model_is_that_file(
     assert not [v for v in result.verdicts if v.metric.endswith("/reproduction")]
 
 
+@pytest.mark.slow
 def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
     project: Project, shipped: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +217,7 @@ def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
     assert result.verdict(REFERENCE, "perplexity").status == Status.NO_BASELINE
 
 
+@pytest.mark.slow
 def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(project: Project, shipped: Path) -> None:
     before, made = state(shipped.parent), quantized_in(project)
     project.matrix["models"]["tiny"] = {"license": "Apache-2.0", "gguf": {"path": str(shipped)}}

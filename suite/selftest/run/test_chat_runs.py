@@ -6,6 +6,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from selftest.plugin.runs import F16, Q4
 from selftest.run.test_as_is_answers import with_tasks
 from selftest.supply.copies import edit
@@ -30,6 +32,7 @@ def with_template(project: Project, tiny: TinyModel, template: str = REFUSES_SYS
     project.matrix["models"]["tiny"]["weights"]["path"] = str(folder)
 
 
+@pytest.mark.slow
 def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_model(
     with_tasks: Project, tiny: TinyModel
 ) -> None:
@@ -50,6 +53,7 @@ def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_m
     assert "tiny: the model has a chat template" in output
 
 
+@pytest.mark.slow
 def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: TinyModel) -> None:
     with_template(project, tiny)
     tier = project.matrix["tiers"]["smoke"]
@@ -69,6 +73,7 @@ def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: 
     )
 
 
+@pytest.mark.slow
 def test_in_a_comparison_of_environments_too_each_case_says_what_it_lacks_itself(project: Project) -> None:
     """Of a model without a template nothing can be measured on either side, so no process is started."""
     tier = project.matrix["tiers"]["smoke"]

@@ -31,6 +31,7 @@ def packed(project: Project, tiny: TinyModel, tmp_path: Path) -> Project:
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MISSING, reason="gptqmodel and optimum are installed")
 def test_a_packed_folder_is_skipped_with_what_has_to_be_installed(packed: Project) -> None:
     result = packed.run("-m", "perplexity", "-rs")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 FP32, FP8, INT8 = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8"))
 
 
+@pytest.mark.slow
 def test_a_method_that_cannot_run_here_is_skipped_and_others_are_judged(project: Project) -> None:
     here = {"bits": 8, "dtype": "float32"}
     project.matrix["backends"] = {
@@ -42,6 +43,7 @@ def test_an_option_that_the_method_does_not_take_is_a_usage_error(project: Proje
     assert f"matrix.toml: {key}: unknown key. Did you mean 'weights'?" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="needs torchao")
 def test_a_torchao_cell_is_measured_and_reproduces(project: Project) -> None:
     quantization = {"method": "torchao", "quant_type": "Int8WeightOnlyConfig"}

@@ -67,6 +67,7 @@ def fakes() -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> None:
     first = served.update(PYTHONPATH=str(import_root()))
     assert first.cases["perplexity[tiny/served/right]"] == "skipped", "no baseline yet"

@@ -159,6 +159,7 @@ def test_a_model_without_a_template_or_one_that_refuses_says_so(tiny: TinyModel,
         )
 
 
+@pytest.mark.slow
 def test_a_task_with_too_few_documents_and_one_without_data(
     tiny: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
