@@ -114,13 +114,13 @@ def _taken(backend: Scores, group: Sequence[TokenSequence]) -> list[Scored]:
     """Return what a backend says of a group. Raises MeasurementError where that is not one finite log-probability for
     each scored token: any other number of them would be summed up all the same."""
     where = f"{type(backend).__name__}.scores"
-    given = list(backend.scores(group))
-    if len(given) != len(group):
+    results = list(backend.scores(group))
+    if len(results) != len(group):
         raise MeasurementError(
-            f"{where} returned {len(given)} results for {len(group)} sequences: return one for each"
+            f"{where} returned {len(results)} results for {len(group)} sequences: return one for each"
         )
     scored = []
-    for sequence, (logprobs, greedy) in zip(group, given, strict=True):
+    for sequence, (logprobs, greedy) in zip(group, results, strict=True):
         one = Scored(np.asarray(logprobs, np.float64), np.asarray(greedy, bool))
         wanted = (len(sequence.ids) - sequence.start,)
         if one.logprobs.shape != wanted or one.greedy.shape != wanted:

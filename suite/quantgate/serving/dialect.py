@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
-from quantgate.records import Scalar
+from quantgate.machine.environment import Facts
 from quantgate.serving.client import Client, Event
 from quantgate.serving.replies import Reply
-
-Facts = dict[str, Scalar]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
 from quantgate.items import common_length
+from quantgate.machine.environment import Facts
 from quantgate.serving.client import Event
-from quantgate.serving.dialect import Dialect, Facts, part
+from quantgate.serving.dialect import Dialect, part
 from quantgate.serving.replies import Reply
 
 PLAIN: dict[str, Any] = {"samplers": ["temperature"], "temperature": 0.0, "cache_prompt": False, "seed": 0}

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 from tokenizers import decoders
 
 from quantgate.errors import MeasurementError
+from quantgate.machine.environment import Facts
 from quantgate.serving.client import Event
-from quantgate.serving.dialect import Dialect, Facts, part
+from quantgate.serving.dialect import Dialect, part
 from quantgate.serving.replies import Reply
 
 PATH = "/v1/completions"

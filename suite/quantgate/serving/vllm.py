@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from quantgate.errors import MeasurementError
+from quantgate.machine.environment import Facts
 from quantgate.serving.client import Event
-from quantgate.serving.dialect import Dialect, Facts, part
+from quantgate.serving.dialect import Dialect, part
 from quantgate.serving.replies import Reply
 
 PLAIN: dict[str, Any] = {"temperature": 0, "seed": 0, "n": 1}

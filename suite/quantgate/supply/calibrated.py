@@ -15,7 +15,7 @@ from quantgate.machine.environment import Environment, code_hash, version_of
 from quantgate.paths import FIXTURES, cache_dir
 from quantgate.supply.environments import layer
 from quantgate.supply.maker import Maker
-from quantgate.supply.sources import ROWS, Sources
+from quantgate.supply.sources import ROW_CODE, Sources
 
 REQUIREMENTS = FIXTURES / "llmcompressor.txt"
 CODE = (
@@ -51,7 +51,7 @@ class Calibrated:
                 model.add_bos,
                 self._sources.calibration_identity(calibration),
                 self._maker.identity("calibration", "transformers", "tokenizers", "datasets"),
-                code_hash("supply/encoder.py", *ROWS),
+                code_hash("supply/encoder.py", *ROW_CODE),
             ]
         )
         return self._maker.make(

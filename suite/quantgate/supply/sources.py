@@ -28,7 +28,7 @@ ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
 LOCATIONS = (*FILES, "nltk_data")
 """Keys of an entry that say where inside an asset its rows lie, or what its rules read."""
-ROWS = ("supply/documents.py", "supply/rows.py")
+ROW_CODE = ("supply/documents.py", "supply/rows.py")
 """The code that reads them."""
 CHATS = FIXTURES / "chats"
 """Conversations that a tier can name: `<name>.toml`."""

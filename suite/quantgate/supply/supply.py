@@ -30,13 +30,13 @@ from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
 from quantgate.supply.shipped import UNDER_TEST, check_measured, shipped
-from quantgate.supply.sources import ROWS, Sources
+from quantgate.supply.sources import ROW_CODE, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
 WORKLOAD_CODE = (
     "supply/encoder.py", "supply/tasks.py", "supply/choices.py", "supply/programs.py", "supply/questions.py",
     "supply/lines.py", "supply/splitting.py", "supply/chat.py", "supply/conversations.py", "checkpoint/template.py",
-    *ROWS,
+    *ROW_CODE,
 )  # fmt: skip
 """The code that it calls."""
 

@@ -64,9 +64,8 @@ def make_task(name: str, spec: dict[str, Any], encoder: Encoder) -> Task:
         if task.OUTPUT_TYPE == "multiple_choice":
             choices = task.doc_to_choice(document)
             gold = gold_of(where, task, document, choices, results)
-            requests = requests[
-                : len(choices)
-            ]  # for acc_mutual_info the harness asks for each without context, too
+            # For acc_mutual_info the harness asks for each without context, too.
+            requests = requests[: len(choices)]
         else:
             choices, gold = [requests[0].args[1]], [0]
         documents.append(document)

@@ -155,8 +155,8 @@ def test_a_baseline_whose_cell_is_gone_is_told(baselined: Project) -> None:
     shutil.copytree(baselined.baselines / Q4, (baselined.baselines / Q4).with_name("Q4_renamed"))
     result = baselined.run("--reuse")
     assert result.status == 0
-    told = f"{Q4.rpartition('/')[0]}/Q4_renamed: has a baseline, but is no cell of tier smoke"
-    assert told in " ".join(result.output.split())
+    note = f"{Q4.rpartition('/')[0]}/Q4_renamed: has a baseline, but is no cell of tier smoke"
+    assert note in " ".join(result.output.split())
 
 
 @pytest.mark.slow

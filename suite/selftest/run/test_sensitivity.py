@@ -218,13 +218,13 @@ def test_a_tolerance_that_allows_to_lose_everything_is_told(
 def test_a_gate_of_a_single_process_can_never_fail_and_that_is_told() -> None:
     """Of a ratio of accuracies as of a peak."""
     entry = tolerances(Tolerance(metric="m", relative=0.1))
-    for samples, told in (([1.0], True), (None, True), ([1.0, 1.1], False)):
+    for samples, single in (([1.0], True), (None, True), ([1.0, 1.1], False)):
         metric = Metric(kind="ratio", value=1.0, unit="x", better="higher", samples=samples)
         never = with_sensitivity(CELL, {"m": metric}, entry, ALPHA).never
-        assert [text.partition(":")[0] for text in never] == ["m"] * told
+        assert [text.partition(":")[0] for text in never] == ["m"] * single
         broken = metric.model_copy(update={"value": 0.01, "samples": samples and [0.01 * s for s in samples]})
         verdict = judge(Subject(CELL, "m"), broken, metric, entry.tolerance[0], 0.01)
-        assert verdict.status == (Status.INCONCLUSIVE if told else Status.REGRESSION)
+        assert verdict.status == (Status.INCONCLUSIVE if single else Status.REGRESSION)
 
 
 @pytest.mark.parametrize(

@@ -96,11 +96,11 @@ def test_a_question_with_several_right_answers_takes_any(
 ) -> None:
     place = {"jsonl": lines(tmp_path, [{"doc": one} for one in documents]), "documents": "requests"}
     further = {"split": "test", "items": 2, **PLAIN, "fewshot": 0}
-    asked = make_questions(task, {**place, **further}, Encoder(tiny.safetensors, None))
-    assert "\n" in asked.until
-    assert mark(asked, [" abraham stoker.", "6"]).solved == [1, 1]
-    assert mark(asked, ["Stoker", "seven"]).solved == [0, 0]
-    assert mark(asked, ["Stoker", " "]).format == [1, 0]
+    posed = make_questions(task, {**place, **further}, Encoder(tiny.safetensors, None))
+    assert "\n" in posed.until
+    assert mark(posed, [" abraham stoker.", "6"]).solved == [1, 1]
+    assert mark(posed, ["Stoker", "seven"]).solved == [0, 0]
+    assert mark(posed, ["Stoker", " "]).format == [1, 0]
 
 
 def test_a_filter_that_fails_on_an_answer_names_the_task(tmp_path: Path, monkeypatch: Any) -> None:

@@ -55,10 +55,10 @@ def check_stated(folder: Path, options: Mapping[str, Any]) -> None:
     say: the library goes by the checkpoint alone."""
     stored = quantization_of(folder)
     for key, default in STATED.items() if stored else ():
-        if (given := options.get(key)) is not None and given != (has := stored.get(key, default)):
+        if (wanted := options.get(key)) is not None and wanted != (has := stored.get(key, default)):
             raise InputError(
                 f"{folder}/config.json: quantization_config.{key}: is {json.dumps(has)}, and the scheme says "
-                f"{json.dumps(given)}: the library goes by the checkpoint; correct the scheme, or leave {key} out"
+                f"{json.dumps(wanted)}: the library goes by the checkpoint; correct the scheme, or leave {key} out"
             )
 
 
