@@ -60,16 +60,18 @@ def replacing(
 
 def files_at(path: Path, *, pattern: bool) -> list[Path]:
     """Return the files that a path names, those of a folder included, sorted. pattern: parts of it have wildcards."""
-    if pattern:
-        fixed = next((n for n, part in enumerate(path.parts) if "*" in part), len(path.parts) - 1)
-        named = sorted(Path(*path.parts[:fixed]).glob("/".join(path.parts[fixed:])))
-    else:
-        named = [path] if path.exists() else []
+    named = matching(path) if pattern else filter(Path.exists, [path])
     return [
         file
         for one in named
         for file in (sorted(filter(Path.is_file, one.rglob("*"))) if one.is_dir() else [one])
     ]
+
+
+def matching(pattern: Path) -> list[Path]:
+    """Return the files and folders that a path names, parts of which have wildcards, sorted."""
+    fixed = next((n for n, part in enumerate(pattern.parts) if "*" in part), len(pattern.parts) - 1)
+    return sorted(Path(*pattern.parts[:fixed]).glob("/".join(pattern.parts[fixed:])))
 
 
 def writable(folder: Path) -> bool:

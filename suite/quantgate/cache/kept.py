@@ -20,11 +20,13 @@ from pydantic import Field, ValidationError
 
 from quantgate.files import write_atomic
 from quantgate.locks import locked
-from quantgate.paths import cache_dir
 from quantgate.records import Record
 
 SMALL = 16 * 2**20
 ENTRIES = "entries"
+LOCKS = "locks"
+PARTIAL = ".partial"
+"""How the name of a download ends that goes on in the next run."""
 
 log = logging.getLogger("quantgate")
 _checked: set[Path] = set()
@@ -52,12 +54,11 @@ class Entry(Record):
         write_atomic(entry_file(path), self.model_dump_json().encode())
 
 
-def made(path: Path, lock: str, what: str, make: Callable[[], object], *, hashed: bool = True) -> Path:
+def made(path: Path, what: str, make: Callable[[], object], *, hashed: bool = True) -> Path:
     """Return `path`, made by `make` unless it is there and intact. Of several processes at once, one makes it and the
-    others wait. lock: its name. what: the work, for messages. hashed: as in `keep`. Raises OSError, and what `make`
-    raises."""
+    others wait. what: the work, for messages. hashed: as in `keep`. Raises OSError, and what `make` raises."""
     if not intact(path):
-        with locked(cache_dir() / "locks" / f"{lock}.lock", what):
+        with locked(lock_file(path), what):
             if not intact(path):  # another process may have made it while this one waited
                 discard(path)
                 make()
@@ -118,6 +119,11 @@ def discard(path: Path) -> None:
 def entry_file(path: Path) -> Path:
     """Return the path of its entry."""
     return path.parent.parent / ENTRIES / path.parent.name / f"{path.name}.json"
+
+
+def lock_file(path: Path) -> Path:
+    """Return the lock that is held while it is made or removed; what is made of it meanwhile may lie beside it."""
+    return path.parent.parent / LOCKS / f"{path.name.removesuffix(PARTIAL)}.lock"
 
 
 def read_entry(path: Path) -> Entry | None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantgate.cache.kept import ENTRIES, discard, entry_file, read_entry, size_of
+from quantgate.cache.kept import ENTRIES, LOCKS, discard, entry_file, lock_file, read_entry, size_of
 from quantgate.errors import InputError
 from quantgate.locks import BusyError, locked
 from quantgate.paths import ENGINES, cache_dir
@@ -27,10 +27,12 @@ DAY = 24 * 3600.0
 SHORT_LIVED = ("logprobs",)
 """Kinds that are removed when they were not used for a day, even below the limit: each change of a library makes new
 ones, of gigabytes."""
-LOCKED = ("checkpoints", "workloads", "calibration", "tokenizers", "hub", "tools")
+LOCKED = (
+    "assets", "calibration", "checkpoints", "environments", "hub", "tokenizers", "tools", "workloads",
+)  # fmt: skip
 """Kinds that are made under a lock of their name: what is half-made there, and not locked, is of a run that was killed.
 Elsewhere it is left for a day."""
-INTERNAL = (ENGINES, ENTRIES, "locks", "tmp", "wheels")
+INTERNAL = (ENGINES, ENTRIES, LOCKS, "tmp", "wheels")
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,14 @@ def things(root: Path) -> list[Thing]:
 
 
 def surplus(listed: Iterable[Thing], limit: float, is_old: Callable[[Thing], bool]) -> Iterator[Thing]:
-    """Yield what to remove of `listed`: what is old, and what was used longest ago until the rest takes no more than
-    `limit` bytes."""
+    """Yield what to remove of `listed`: what is old, and of the rest what was used longest ago until it takes no more
+    than `limit` bytes."""
     listed = list(listed)
-    left = sum(thing.bytes for thing in listed)
+    left = sum(thing.bytes for thing in listed if not is_old(thing))
     for thing in listed:
-        if left > limit or is_old(thing):
+        if is_old(thing):
+            yield thing
+        elif left > limit:
             left -= thing.bytes
             yield thing
 
@@ -86,8 +90,7 @@ def remove(chosen: Iterable[Thing]) -> list[Thing]:
     """Remove things that no process is making or has used meanwhile; return those that were removed."""
     removed = []
     for thing in chosen:
-        lock = thing.path.parent.parent / "locks" / f"{thing.path.name}.lock"
-        with suppress(OSError, BusyError), locked(lock, f"remove {thing.path}", 0.0):
+        with suppress(OSError, BusyError), locked(lock_file(thing.path), f"remove {thing.path}", 0.0):
             stamp = entry_file(thing.path)
             if not stamp.exists() or stamp.stat().st_mtime <= thing.used:
                 discard(thing.path)
@@ -108,19 +111,14 @@ def bound(begin: float) -> list[Thing]:
 
 def sweep(root: Path) -> None:
     """Remove what killed runs have left half-made: a free lock shows that no process is making it."""
-    leftovers = [(folder, folder.name) for folder in root.glob("tmp/*")]
-    leftovers += [(path, path.name[1:].rpartition(".")[0]) for path in root.glob("*/.*")]
-    leftovers += [
-        (folder, f"environment-{folder.name}")
-        for folder in root.glob("environments/*")
-        if not entry_file(folder).exists()
-    ]
-    for path, name in leftovers:
+    rooms = [(path, path.with_name(path.name[1:].rpartition(".")[0])) for path in root.glob("*/.*")]
+    folders = [*root.glob("tmp/*"), *(f for f in root.glob("environments/*") if not entry_file(f).exists())]
+    for path, thing in [*rooms, *((folder, folder) for folder in folders)]:
         with suppress(OSError, BusyError):
-            unlocked = path.name.startswith(".") and path.parent.name not in LOCKED
+            unlocked = path != thing and path.parent.name not in LOCKED
             if unlocked and path.stat().st_mtime > time.time() - DAY:
                 continue
-            with locked(root / "locks" / f"{name}.lock", f"remove {path}", 0.0):
+            with locked(lock_file(thing), f"remove {path}", 0.0):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path, ignore_errors=True)
                 else:

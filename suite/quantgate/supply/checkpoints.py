@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from quantgate.cache.kept import PARTIAL
 from quantgate.checkpoint.contents import READ, contents, gguf_parts, parts_pattern
 from quantgate.errors import AssetError, MeasurementError, in_one_line
 
@@ -109,7 +110,7 @@ def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, fil
 
     report(f"fetch {hub}", 0, 1)
     # Not through `whole`: an interrupted download continues where it stopped.
-    partial = output.with_name(f"{output.name}.partial")
+    partial = output.with_name(f"{output.name}{PARTIAL}")
     try:
         snapshot_download(
             hub,

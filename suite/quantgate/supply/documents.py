@@ -10,6 +10,7 @@ from typing import Any
 
 from quantgate.config.data import ROWS
 from quantgate.errors import InputError
+from quantgate.files import matching
 from quantgate.supply.rows import Row, dataset_of, rows_of_file, saved_rows
 
 
@@ -22,8 +23,7 @@ def load_rows(spec: dict[str, Any]) -> Any:
     if "folder" in spec:
         rows = saved_rows(spec["folder"])
     elif "folders" in spec:
-        root, _, pattern = spec["folders"].partition("*")
-        parts = [saved_rows(str(p)) for p in sorted(Path(root).glob("*" + pattern))]
+        parts = [saved_rows(str(folder)) for folder in matching(Path(spec["folders"]))]
         rows = datasets.interleave_datasets(parts)  # one row of each in turn, until one of them ends
     elif "hub" in spec:
         rows = datasets.load_dataset(

@@ -172,7 +172,7 @@ def build(needed: Sequence[str], say: Say, beneath: Sequence[str] = (), pins: Se
             raise
 
     try:
-        made(folder, f"environment-{key}", f"build {folder}", make, hashed=False)
+        made(folder, f"build {folder}", make, hashed=False)
     except OSError as error:
         raise InputError(f"the environment {folder} cannot be built: {error.strerror or error}") from error
     return python

@@ -62,7 +62,7 @@ class Maker:
             )
 
         try:
-            return made(output, output.name, title, prepare)
+            return made(output, title, prepare)
         except Exception as error:
             self.errors[output] = error
             raise

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from quantgate.errors import InputError, MeasurementError, in_one_line
-from quantgate.files import decoded, lfs_problem
+from quantgate.files import decoded, lfs_problem, matching
 from quantgate.words import plural
 
 Row = dict[str, Any]
@@ -82,12 +82,12 @@ def column_of(rows: Any, column: str, where: str) -> list[str]:
 
 
 def yaml_rows(pattern: Path, keys: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows that `keys` lead to in each of the harness's task files that has them, files by name. pattern: its
-    last part has wildcards. Raise MeasurementError if no file has any.
+    """Yield the rows that `keys` lead to in each of the harness's task files that has them, files by name. pattern:
+    with wildcards. Raise MeasurementError if no file has any.
 
     The files are read as plain YAML: the harness's index leaves out those that another file includes."""
     empty = True
-    for file in sorted(pattern.parent.glob(pattern.name)):
+    for file in matching(pattern):
         rows = plain_yaml(file)
         for key in keys:
             rows = rows.get(key) if isinstance(rows, dict) else None
@@ -142,8 +142,11 @@ def _csv(path: Path) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # a cell may be a book
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
+        names = reader.fieldnames or ()
+        if twice := next((name for name in names if list(names).count(name) > 1), None):
+            raise InputError(f"{path}, line 1: has two columns {twice!r}: rename one")
         for row in reader:
-            columns, further = len(reader.fieldnames or ()), row.pop(None, [])
+            columns, further = len(names), row.pop(None, [])
             cells = columns - list(row.values()).count(None) + len(further)
             if cells != columns:
                 raise InputError(

@@ -13,8 +13,8 @@ import pytest
 from quantgate.cache import kept
 from quantgate.cache import prune as cache
 from quantgate.cache.__main__ import main
-from quantgate.cache.kept import damage, discard, entry_file, intact, keep
-from quantgate.cache.prune import DAY, Thing, limit_bytes, surplus, sweep, things
+from quantgate.cache.kept import damage, discard, entry_file, intact, keep, made
+from quantgate.cache.prune import DAY, Thing, limit_bytes, remove, surplus, sweep, things
 from quantgate.errors import InputError
 from quantgate.locks import locked
 
@@ -168,6 +168,7 @@ def test_what_is_old_goes_whatever_the_limit_and_counts_for_it() -> None:
     listed = [thing("a", 5, 1), thing("b", 5, 2), thing("c", 5, 3)]
     assert names(surplus(listed, 100, lambda one: one.path.name == "b")) == ["b"]
     assert names(surplus(listed, 10, lambda one: one.path.name == "a")) == ["a"]
+    assert names(surplus(listed, 10, lambda one: one.path.name == "c")) == ["c"], "that is enough"
 
 
 def test_log_probabilities_go_after_a_day_without_a_reader(root: Path) -> None:
@@ -192,6 +193,26 @@ def test_a_run_bounds_the_cache_and_keeps_what_it_uses(root: Path, monkeypatch: 
     assert mine.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "half"),
+    [
+        ("environments", "0123", "0123"),
+        ("assets", "a-1.0-01-23", "a-1.0-01-23"),
+        ("hub", "m-01", "m-01.partial"),
+    ],
+)
+def test_what_is_being_made_stays(root: Path, kind: str, name: str, half: str) -> None:
+    removed: list[Thing] = []
+
+    def make_it() -> None:
+        (root / kind / half).mkdir(parents=True)
+        removed.extend(remove(things(root)))
+        (root / kind / half).rename(root / kind / name)
+
+    assert made(root / kind / name, "make it", make_it).exists()
+    assert removed == []
+
+
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
 def test_a_limit_that_is_no_number_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTGATE_CACHE_LIMIT", text)
@@ -201,9 +222,9 @@ def test_a_limit_that_is_no_number_is_refused(text: str, monkeypatch: pytest.Mon
 
 def test_what_a_killed_run_has_left_is_removed_but_not_what_is_being_made(root: Path) -> None:
     busy = root / "checkpoints" / ".m-Q4-abc.gguf.r4nd0m"
-    young = root / "assets" / ".a-1.0.r4nd0m"
+    young = root / "logprobs" / ".a-1.0.r4nd0m"
     leftovers = [
-        *(root / kind / ".m-abc.r4nd0m" for kind in ("workloads", "tokenizers", "hub", "tools")),
+        *(root / kind / ".m-abc.r4nd0m" for kind in ("workloads", "tokenizers", "hub", "tools", "assets")),
         root / "tmp" / "asset",
         root / "environments" / "0123",
     ]

