@@ -24,7 +24,6 @@ from quantgate.run.cluster.nodes import asked, whole_node
 from quantgate.run.cluster.order import submission
 from quantgate.run.cluster.work import Outcome, Setup, Work
 from quantgate.run.local import reusable
-from quantgate.run.measurer import once
 from quantgate.run.plan import Plan, groups_of
 from quantgate.run.process import file_error, read_measurement
 
@@ -71,32 +70,28 @@ class ClusterCells:
     """What is not back yet."""
     _submitted: dict[str, _Task] = field(default_factory=dict)
     """By cell, the latest task that measures it."""
-    _done: dict[Key, list[Outcome] | QuantgateError] = field(default_factory=dict)
-    _records: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
-    _fresh: dict[Key, dict[str, Measurement] | QuantgateError] = field(default_factory=dict)
+    _done: dict[Key, dict[str, Measurement] | QuantgateError] = field(default_factory=dict)
+    """By task, the records of its cells."""
+    _nodes: dict[str, str] = field(default_factory=dict)
+    """By cell, the node that measured it in this run."""
     _shared: Any = None
     """The setup in the object store; None until the plan is submitted."""
 
     def measured(self, cell: Cell) -> Measurement:
         """Return the cell's record as its processes left it on some node."""
         self._begin()
-        return once(self._records, cell.id, lambda: self._record(self._wait_for((cell.id,))[0]))
+        return self._wait_for((cell.id,))[cell.id]
 
     def again(self, cells: Sequence[Cell], request: str) -> Mapping[str, Measurement]:
         """Measure one request of each cell in fresh processes of one node."""
         key = ("again", request, *(cell.id for cell in cells))
-
-        def measure() -> dict[str, Measurement]:
-            works = [Work(one.id, [request], self.bench.settled(one.id), "again") for one in cells]
-            self._submit(key, works)
-            return {one.cell: self._record(one) for one in self._wait_for(key)}
-
-        return once(self._fresh, key, measure)
+        if key not in self._done:
+            self._submit(key, [Work(one.id, [request], self.bench.settled(one.id), "again") for one in cells])
+        return self._wait_for(key)
 
     def apart(self, cell: Cell) -> str:
         """Return why the cell's record cannot be compared; empty where it can."""
-        done = self._done.get((cell.id,))
-        return self.apart_by_node.get(done[0].node, "") if isinstance(done, list) else ""
+        return self.apart_by_node.get(self._nodes.get(cell.id, ""), "")
 
     def close(self) -> None:
         """End all tasks."""
@@ -115,7 +110,7 @@ class ClusterCells:
             for metrics in self.baselines.metrics([cell.id]).values():
                 self.bench.settle(cell.id, metrics)
             if self.reuse and (record := reusable(self.bench, cell, requests, reuse=True)):
-                self._records[cell.id] = record
+                self._done[cell.id,] = {cell.id: record}
                 self.progress.finish(cell.id, 0.0, "reused")
                 continue
             with suppress(MeasurementError):
@@ -158,11 +153,10 @@ class ClusterCells:
     def _failure(self, cell: str) -> str:
         """Return why a cell has no record; empty: it has one, or may have one yet."""
         done = self._done.get((cell,))
-        if isinstance(done, QuantgateError):
-            return str(done)
-        return done[0].error if done else ""
+        return str(done) if isinstance(done, QuantgateError) else ""
 
-    def _wait_for(self, key: Key) -> list[Outcome]:
+    def _wait_for(self, key: Key) -> dict[str, Measurement]:
+        """Return the records of a task. Raises QuantgateError, the same one each time."""
         while key not in self._done:
             waiting = {id(task.outcomes): name for name, task in self._tasks.items()}
             references = [task.outcomes for task in self._tasks.values()]
@@ -171,8 +165,8 @@ class ClusterCells:
                 self._take(waiting[id(one)], one)
             if not arrived:
                 self._look_at_nodes()
-            done = len(self._done) + len(self._records)
-            self.progress.waiting(key[-1], min(done, self.progress.total), self.progress.total)
+            cells = sum(len(one) == 1 for one in self._done)
+            self.progress.waiting(key[-1], cells, self.progress.total)
         result = self._done[key]
         if isinstance(result, QuantgateError):
             raise result
@@ -189,16 +183,19 @@ class ClusterCells:
                 return
             self._fail(key, self._why(error))
             return
-        self._done[key] = outcomes
-        for outcome in outcomes:
-            try:
+        try:
+            for outcome in outcomes:
                 self._store(outcome, record=len(key) == 1)
-            except OSError as error:
-                self._done[key] = file_error(error)
+            self._done[key] = {outcome.cell: self._record(outcome) for outcome in outcomes}
+        except QuantgateError as error:
+            self._done[key] = error
+        except OSError as error:
+            self._done[key] = file_error(error)
         if len(key) == 1:
-            name = self.names.get(outcomes[0].node, "a node")
-            end = f"measured on {name}" if outcomes[0].record else "error"
-            self.progress.finish(key[0], outcomes[0].seconds, end)
+            [outcome] = outcomes
+            self._nodes[outcome.cell] = outcome.node
+            end = f"measured on {self.names.get(outcome.node, 'a node')}" if outcome.record else "error"
+            self.progress.finish(outcome.cell, outcome.seconds, end)
 
     def _fail(self, key: Key, why: str) -> None:
         self._done[key] = MeasurementError(why)
