@@ -145,12 +145,11 @@ def agreement(
     return {name: metric}
 
 
-def served_speed(
-    metrics: Mapping[str, Metric], in_process: Mapping[str, Metric], name: str
-) -> dict[str, Metric]:
+def served_speed(record: Measurement, in_process: Measurement) -> dict[str, Metric]:
     """`traffic/in_process`: tokens/s of a server that answers one request at a time, divided by those of decoding the
-    same weights in process (cell `name`). Absent where one of them was not timed."""
-    mine, other = metrics.get("traffic/1/per_token"), in_process.get("throughput/decode")
+    same weights in process. Absent where one of them was not timed."""
+    mine = record.metrics.get("traffic/1/per_token")
+    other = in_process.metrics.get("throughput/decode")
     if mine is None or other is None:
         return {}
     pairs = [1 / (seconds * rate) for seconds, rate in zip(mine.per_process, other.per_process, strict=False)]
@@ -161,7 +160,11 @@ def served_speed(
         unit="x",
         better="higher",
         samples=pairs if len(pairs) > 1 else None,
-        conditions={**conditions, "decoded in process": other.conditions.get("decode"), "reference": name},
+        conditions={
+            **conditions,
+            "decoded in process": other.conditions.get("decode"),
+            "reference": in_process.cell,
+        },
         raw={
             "disturbances": [d for m in (mine, other) for d in m.raw.get("disturbances", [])],
             "doubts": mine.raw.get("doubts", []),

@@ -74,7 +74,7 @@ class StoredRun:
         if isinstance(reference, QuantgateError):
             why = str(reference).partition("\n")[0]
         elif reference is not None:
-            why = self._unlike(cell, record, reference) or why
+            why = self._unlike(record, reference) or why
         return self._held(record, cell.id, no_reference=why, apart=self.cells.apart(cell))
 
     def _held(self, record: Measurement, cell: str, **more: str) -> Comparison:
@@ -82,12 +82,13 @@ class StoredRun:
         baseline = self.baselines.of(cell)
         return Comparison(record, baseline, anchors=baseline.anchors if baseline else {}, **more)
 
-    def _unlike(self, cell: Cell, record: Measurement, reference: Measurement) -> str:
-        """Return why the cell is not compared with its reference, which other versions or another kind of machine
-        measured; empty where it is."""
-        if self.cells.apart(cell) != (why := self.cells.apart(self.plan.cells[cell.reference])):
-            return why or f"it was measured elsewhere than {cell.reference}"
-        return another_kind(record, reference)
+    def _unlike(self, record: Measurement, other: Measurement) -> str:
+        """Return why a cell is not compared with another, which other versions or another kind of machine measured;
+        empty where it is."""
+        ours, theirs = (self.cells.apart(self.plan.cells[one.cell]) for one in (record, other))
+        if ours != theirs:
+            return theirs or f"it was measured elsewhere than {other.cell}"
+        return another_kind(record, other)
 
     def _measured(self, cell: Cell) -> Measurement:
         return once(self._plain, cell.id, lambda: self.cells.measured(cell))
@@ -104,12 +105,11 @@ class StoredRun:
         plain = (m for name, m in record.metrics.items() if group_name(name) not in relative)
         if not any(m.kind in ("rounds", "paired") for m in plain):
             return record
-        try:
+        reference: Measurement | None = None
+        with suppress(QuantgateError):  # the reference's own cases say why it failed
             reference = self._reference(cell)
-        except QuantgateError:
-            return record  # the reference's own cases say why it failed
-        if reference is not None and self._unlike(cell, record, reference):
-            return record
+        if reference is not None and self._unlike(record, reference):
+            reference = None
         if reference is not None:
             added = relative_metrics(record.metrics, reference.metrics, cell.reference)
         else:
@@ -123,10 +123,10 @@ class StoredRun:
         if cell.in_process not in self.plan.cells:
             return {}
         with suppress(QuantgateError):  # that cell's own cases say why it failed
-            other = self._measured(self.plan.cells[cell.in_process]).metrics
+            other = self._measured(self.plan.cells[cell.in_process])
             why = "the server computes something else with the same weights and tokens"
-            agrees = agreement(record.metrics, {cell.in_process: other}, IN_PROCESS, why)
-            return {**agrees, **served_speed(record.metrics, other, cell.in_process)}
+            agrees = agreement(record.metrics, {other.cell: other.metrics}, IN_PROCESS, why)
+            return {**agrees, **({} if self._unlike(record, other) else served_speed(record, other))}
         return {}
 
     def _partners_of(self, cell: Cell, record: Measurement) -> dict[str, Mapping[str, Metric]]:
@@ -145,7 +145,7 @@ class StoredRun:
 def _beside(cell: Cell, look: Mapping[str, Measurement]) -> Measurement:
     """Return a cell's record of a second look with its timings relative to those of the other cells of that look."""
     record = add_ratios(look[cell.id], look.get(cell.reference), cell)
-    if other := look.get(cell.in_process):
-        speed = served_speed(record.metrics, other.metrics, cell.in_process)
-        record = record.model_copy(update={"metrics": {**record.metrics, **speed}})
-    return record
+    other = look.get(cell.in_process)
+    if other is None or another_kind(record, other):
+        return record
+    return record.model_copy(update={"metrics": {**record.metrics, **served_speed(record, other)}})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -109,35 +109,69 @@ def test_a_timing_is_measured_again_beside_its_reference(tmp_path: Path) -> None
     assert "throughput/decode_ratio" in look.fresh.new.metrics
 
 
-def test_a_server_is_measured_again_beside_the_same_weights_in_process(tmp_path: Path) -> None:
-    """Without them its speed relative to theirs could not be judged again, and never be red."""
-    served = QUANTIZED.model_copy(
-        update={"backend": "served", "in_process": QUANTIZED.id, "reference": "m/served/Q4_0"}
-    )
+SERVED = QUANTIZED.model_copy(
+    update={"backend": "served", "in_process": QUANTIZED.id, "reference": "m/served/F16"}
+)
+SERVED_REFERENCE = REFERENCE.model_copy(update={"backend": "served", "reference": "m/served/F16"})
 
-    class Serves(FakeBench):
-        def run(self, cell: Cell, requests: Sequence[str], *arguments: Any) -> Measurement:
-            record = super().run(cell)
-            self.started[-1] += f" {' '.join(requests)}"
-            seconds = {"kind": "rounds", "unit": "s", "better": "lower", "samples": [0.1], "processes": [1]}
-            token = Metric.model_validate({**seconds, "value": 0.1})
-            metrics = {"traffic/1/per_token": token} if cell == served else record.metrics
-            return record.model_copy(update={"requests": list(requests), "metrics": metrics})
 
-    bench: Any = Serves(tmp_path)
+class Serves(FakeBench):
+    """Measures traffic of a served cell, decoding of any other. cpus: of the machines, by cell."""
+
+    cpus: Mapping[str, str] = {}
+
+    def run(self, cell: Cell, requests: Sequence[str], *arguments: Any) -> Measurement:
+        record = super().run(cell)
+        self.started[-1] += f" {' '.join(requests)}"
+        seconds = {"kind": "rounds", "unit": "s", "better": "lower", "samples": [0.1], "processes": [1]}
+        token = Metric.model_validate({**seconds, "value": 0.1})
+        metrics = {"traffic/1/per_token": token} if cell.backend == "served" else record.metrics
+        environment = {"cpu": self.cpus.get(cell.id, "here")}
+        more = {"requests": list(requests), "metrics": metrics, "environment": environment}
+        return record.model_copy(update=more)
+
+
+def served_run(bench: Any) -> StoredRun:
     bench.tier = bench.tier.model_copy(
         update={"group_options": parse_options({"throughput": {"processes": 1}, "traffic": {"processes": 1}})}
     )
-    bench.file = lambda cell: tmp_path / f"{cell.backend}.json"
+    bench.file = lambda cell: bench.folder / f"{cell.backend}-{cell.scheme}.json"
     bench.run_id = "r"
-    cells = {one.id: one for one in (served, QUANTIZED)}
-    plan = make_plan([Need(served, "traffic")], cells, groups=("traffic", "throughput"))
-    baselines = StoredBaselines(tmp_path, "smoke")
-    run = StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), baselines), baselines)
-    assert run.compare(served, "traffic").new.metrics["traffic/in_process"].process_count == 1
+    cells = {one.id: one for one in (SERVED, SERVED_REFERENCE, QUANTIZED)}
+    plan = make_plan([Need(SERVED, "traffic")], cells, groups=("traffic", "throughput"))
+    plan.add(SERVED_REFERENCE, "traffic")
+    baselines = StoredBaselines(bench.folder, "smoke")
+    return StoredRun(plan, LocalCells(plan, bench, Progress(StringIO(), 2), baselines), baselines)
+
+
+def test_a_server_on_another_kind_of_machine_is_not_timed_against_the_same_weights_in_process(
+    tmp_path: Path,
+) -> None:
+    bench = Serves(tmp_path)
+    bench.cpus = {QUANTIZED.id: "another"}
+    run = served_run(bench)
+    assert list(run.compare(SERVED, "traffic").new.metrics) == [
+        "traffic/1/per_token",
+        "traffic/1/per_token_ratio",
+    ]
+    look = run.again(SERVED, "traffic")
+    assert "traffic/in_process" not in {**look.together.new.metrics, **look.fresh.new.metrics}
+
+
+def test_without_its_reference_a_server_is_held_against_the_same_weights_in_process(tmp_path: Path) -> None:
+    run = served_run(Serves(tmp_path, failing=[SERVED_REFERENCE]))
+    metrics = run.compare(SERVED, "traffic").new.metrics
+    assert list(metrics) == ["traffic/1/per_token", "traffic/in_process"]
+
+
+def test_a_server_is_measured_again_beside_the_same_weights_in_process(tmp_path: Path) -> None:
+    """Without them its speed relative to theirs could not be judged again, and never be red."""
+    bench = Serves(tmp_path, failing=[SERVED_REFERENCE])
+    run = served_run(bench)
+    assert run.compare(SERVED, "traffic").new.metrics["traffic/in_process"].process_count == 1
     bench.started.clear()
-    look = run.again(served, "traffic")
-    assert bench.started == [f"{served.id} traffic", f"{QUANTIZED.id} throughput/decode"]
+    look = run.again(SERVED, "traffic")
+    assert bench.started == [f"{SERVED.id} traffic", f"{QUANTIZED.id} throughput/decode"]
     both, fresh = (one.new.metrics["traffic/in_process"] for one in (look.together, look.fresh))
     assert (both.process_count, fresh.process_count) == (2, 1)
     assert both.value == fresh.value == 0.5

@@ -136,10 +136,13 @@ def test_a_server_is_held_against_decoding_in_process() -> None:
             conditions={"threads": 2},
         )  # fmt: skip
 
-    server = {"traffic/1/per_token": rounds([0.02, 0.02], 0.02, "s")}
-    process = {"throughput/decode": rounds([0.32, 0.32], 100.0, "tokens/s")}
-    (metric,) = served_speed(server, process, "m/llamacpp/Q8_0").values()
+    def record(cell: str, **metrics: Metric) -> Measurement:
+        return Measurement(cell=cell, tier="served", fingerprint="", created="", metrics=metrics)
+
+    server = record("m/served/Q8_0", **{"traffic/1/per_token": rounds([0.02, 0.02], 0.02, "s")})
+    decode = rounds([0.32, 0.32], 100.0, "tokens/s")
+    (metric,) = served_speed(server, record("m/llamacpp/Q8_0", **{"throughput/decode": decode})).values()
     assert metric.value == pytest.approx(0.5)
     assert metric.samples == pytest.approx([0.5, 0.5])
     assert metric.conditions["reference"] == "m/llamacpp/Q8_0"
-    assert not served_speed(server, {}, "m/llamacpp/Q8_0")
+    assert not served_speed(server, record("m/llamacpp/Q8_0"))

@@ -1,4 +1,4 @@
-"""What the driver makes of what nodes send, without Ray: a cluster that has measured each cell as soon as it is asked."""
+"""What the driver makes of what nodes send, without Ray: a cluster that has measured each cell once it is asked."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def cluster_cells(folder: Path, cluster: Any, *, reuse: bool = False) -> Cluster
     more.run_id, more.results, more.settled = "r", folder, lambda cell: None
     setup: Any = SimpleNamespace(threads=1)
     baselines = StoredBaselines(folder, "smoke")
-    return ClusterCells(plan, more, Shown(), baselines, cluster, setup, {"n": "node a"}, {"n": "apart"}, reuse)
+    return ClusterCells(
+        plan, more, Shown(), baselines, cluster, setup, {"n": "node a"}, {"n": "apart"}, reuse
+    )
 
 
 def test_a_measured_cell_counts_once(tmp_path: Path) -> None:
