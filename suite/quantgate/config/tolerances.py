@@ -56,8 +56,10 @@ class Tolerance(Record):
         if self.expected is not None:
             if self.relative is not None and self.absolute is not None:
                 raise ValueError("give at most one of relative, absolute beside expected")
-            if self.here is not None or self.noise is not None or self.floor or self.against:
-                raise ValueError("expected needs no baseline: leave out here, noise, floor and against")
+            if any((self.here is not None, self.elsewhere is not None, self.noise, self.floor, self.against)):
+                raise ValueError(
+                    "expected needs no baseline: leave out here, elsewhere, noise, floor and against"
+                )
         elif (self.relative is None) == (self.absolute is None):
             raise ValueError("give exactly one of relative, absolute")
         if self.cell != "*" and not self.reason:

@@ -137,6 +137,10 @@ def test_the_level_is_read(tmp_path: Path) -> None:
             "tolerance (entry 1): here, for the baseline's own environment, is wider than the tolerance for any other",
         ),
         (
+            'metric = "p"\nexpected = 0.0\nabsolute = 0.1\nelsewhere = 0.2',
+            "tolerance (entry 1): expected needs no baseline: leave out here, elsewhere, noise, floor and against",
+        ),
+        (
             'metric = "p"\nrelative = 0.1\nfloor = -1',
             "tolerance (entry 1).floor: must be 0 or more, not -1",
         ),
