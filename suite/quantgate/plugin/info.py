@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quantgate.baselines.store import without_cell
 from quantgate.judge.environment import changed_environment
@@ -31,8 +31,7 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         place=machine_class(wiring),
         seconds=time.monotonic() - wiring.begin,
-        machine=f"{place['cpu']}, {plural(place['cores'], 'core')}, {place['memory_gb']} GB, "
-        + plural(place["threads"], "thread")
+        machine=machine_in_words(place)
         + (f", {plural(len(wiring.machines.nodes), 'node')}" if wiring.machines else ""),
         environment=common,
         environments=rest,
@@ -53,6 +52,13 @@ def run_info(wiring: Wiring, outcome: Outcome, status: int) -> RunInfo:
         bits=wiring.bits,
         options=options.words,
     )
+
+
+def machine_in_words(place: Mapping[str, Any]) -> str:
+    """Return processor, cores, memory and threads; nodes of a cluster that differ have a text in place of a number."""
+    cores = place["cores"]
+    many = plural(cores, "core") if isinstance(cores, int) else f"{cores} cores"
+    return f"{place['cpu']}, {many}, {place['memory_gb']} GB, {plural(place['threads'], 'thread')}"
 
 
 def notes_of(wiring: Wiring) -> Iterator[tuple[str, str]]:

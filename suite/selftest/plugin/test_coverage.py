@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from quantgate.judge.coverage import Coverage, coverage
 from quantgate.machine.environment import MEASURING, code_hash
-from quantgate.plugin.info import in_common
+from quantgate.plugin.info import in_common, machine_in_words
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo
 
@@ -126,6 +126,13 @@ def test_the_report_has_the_environment_of_every_cell(baselined: Project, proces
     assert info.environment["quantgate code"] == code_hash(*MEASURING)
     assert info.environment["llama.cpp"]
     assert "quantgate code" in (baselined.folder / "report/report.md").read_text()
+
+
+def test_machines_of_a_cluster_that_differ_are_named_with_both() -> None:
+    one = {"cpu": "EPYC", "cores": 1, "memory_gb": 4.0, "threads": 1}
+    assert machine_in_words(one) == "EPYC, 1 core, 4.0 GB, 1 thread"
+    two = {"cpu": "EPYC", "cores": "2 or 16", "memory_gb": "4.0 or 64.0", "threads": 2}
+    assert machine_in_words(two) == "EPYC, 2 or 16 cores, 4.0 or 64.0 GB, 2 threads"
 
 
 def test_what_cells_have_in_common_stands_once() -> None:
