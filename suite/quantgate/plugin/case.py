@@ -13,7 +13,9 @@ import pytest
 from quantgate.errors import MeasurementError, QuantgateError, unexpected
 from quantgate.judge.compare import Rules, explained, verdicts
 from quantgate.judge.confirm import confirmed, needs_second_look, unconfirmed
+from quantgate.measure.groups import group_name, group_of
 from quantgate.plugin.options import Options
+from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import WIRING, Wiring
 from quantgate.records import MOVED, Scalar, Status, Verdict, worst
 from quantgate.run.measurer import Measurer
@@ -39,10 +41,26 @@ def quantgate_case(request: pytest.FixtureRequest) -> Iterator[Gate]:
     if request.config.pluginmanager.hasplugin("benchmark"):
         request.node.add_marker(pytest.mark.benchmark(timer=replay))
     gate = Gate(request.param, node_id(request.node), wiring, replay)
+    # Of a repository's own functions the process that starts this one does not know what they measure.
+    if is_worker(request.config) and (problem := beside_others(group_name(gate.need.request), "-n")):
+        refusal = Verdict(cell=gate.need.cell.id, metric=gate.need.request, status=Status.ERROR, text=problem)
+        request.node.stash[JUDGED] = Judged([refusal])
+        pytest.fail(describe(refusal), pytrace=False)
     yield gate
     for verdict in gate.judged.verdicts:
         request.node.user_properties.append((f"verdict {verdict.metric}", str(verdict.status)))
     request.node.stash[JUDGED] = gate.judged
+
+
+def beside_others(group: str, spread_by: str) -> str:
+    """Return why a metric group cannot be measured while other processes of pytest-xdist measure; empty: it can.
+    spread_by: the option that starts them."""
+    if not group_of(group).alone:
+        return ""
+    return (
+        f"{spread_by} measures cells side by side, and {group} cases are selected: their timings would be worthless; "
+        f"leave {spread_by} out, or deselect them with -m 'not {group}'"
+    )
 
 
 def node_id(item: pytest.Item) -> str:

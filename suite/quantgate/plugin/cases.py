@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Container
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from quantgate.paths import CASES
-from quantgate.plugin.entry import MATRIX_FILE, MATRIX_FILES
+from quantgate.plugin.entry import MATRIX_FILE
 
 CASE = "quantgate_case"
 """The fixture that makes a function with the mark `quantgate` a case."""
@@ -61,17 +61,13 @@ def case_module() -> ModuleType:
     return whole
 
 
-def metric_groups_of(ids: Iterable[str]) -> set[str]:
-    """Return the metric groups (`throughput`) that the cases among these node ids measure."""
-    functions = vars(case_module())
-    groups = set()
-    for nodeid in ids:
-        file, _, rest = nodeid.partition("::")
-        request = request_of(functions.get(rest.partition("[")[0]))
-        name = file.rpartition("/")[2]
-        if request and (name in MATRIX_FILES or (CASES / name).is_file()):
-            groups.add(request.partition("/")[0])
-    return groups
+def group_of_case(nodeid: str, cells: Container[str]) -> str | None:
+    """Return the metric group (`throughput`) that a case measures, by its node id; empty: that of a function which is
+    not quantgate's own; None: it is no case of these cells."""
+    function, _, parameter = nodeid.rpartition("::")[2].partition("[")
+    if "/".join(parameter.rstrip("]").split("/")[:3]) not in cells:
+        return None
+    return (request_of(vars(case_module()).get(function)) or "").partition("/")[0]
 
 
 def request_of(value: Any) -> str | None:

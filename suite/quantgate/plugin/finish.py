@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from quantgate.history import store as history
 from quantgate.judge.coverage import coverage
 from quantgate.judge.sensitivity import gate_level, with_sensitivity
 from quantgate.plugin.case import failing
-from quantgate.plugin.cases import metric_groups_of
+from quantgate.plugin.cases import group_of_case
 from quantgate.plugin.info import run_info
 from quantgate.plugin.wiring import Wiring
 from quantgate.records import Measurement, Scalar, Status, Verdict, worst
@@ -47,8 +47,12 @@ FEW_JUDGED = 14
 
 @dataclass(eq=False)  # pytest keeps plugins in sets
 class Outcome:
-    """What comes out of a run: filled as reports arrive, in the controlling process. Registered as a plugin."""
+    """What comes out of a run: filled as reports arrive, in the controlling process. Registered as a plugin.
 
+    cells: ids of those of the tier.
+    """
+
+    cells: Container[str]
     verdicts: list[Verdict] = field(default_factory=list)
     cases: dict[str, list[Verdict]] = field(default_factory=dict)
     """By node id."""
@@ -82,7 +86,7 @@ class Outcome:
         if report.when == "teardown" and not verdicts and (group := getattr(report, "quantgate_case", "")):
             self.silent[report.nodeid] = group
         self.case_seconds += report.duration
-        if report.failed and _is_case(report):
+        if report.failed and self._is_case(report):
             self.failed[report.nodeid] = None
         elif report.failed:
             self.foreign_failures += 1
@@ -93,11 +97,12 @@ class Outcome:
         cells out, or somebody else's mark or fixture skips them."""
         return Counter(group for case, group in self.silent.items() if case not in self.failed)
 
-
-def _is_case(report: Any) -> bool:
-    group: str | None = getattr(report, "quantgate_case", None)
-    # Of a process of pytest-xdist that crashed there is a report that has been through no hook of ours.
-    return bool(metric_groups_of([report.nodeid]) if group is None else group)
+    def _is_case(self, report: Any) -> bool:
+        group: str | None = getattr(report, "quantgate_case", None)
+        if group is not None:
+            return group != ""
+        # Of a process of pytest-xdist that crashed there is a report that has been through no hook of ours.
+        return group_of_case(report.nodeid, self.cells) is not None
 
 
 def exit_status(wiring: Wiring, outcome: Outcome, pytest_status: int) -> int:
@@ -234,12 +239,15 @@ def write_reports(wiring: Wiring, outcome: Outcome, info: RunInfo) -> Iterator[s
         if options.history is not None:
             path, _ = history.append(options.history, verdicts, info)
             yield f"wrote {path}"
-    except InputError as error:  # the reports are written all the same
+    except InputError as error:  # the others are written all the same
         yield str(error)
     try:
         if options.report is not None:
             for path in write_report(options.report, verdicts, info):
                 yield f"wrote {path}"
+    except InputError as error:
+        yield str(error)
+    try:
         if job_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             append_job_summary(Path(job_summary), to_markdown(verdicts, info))
     except InputError as error:

@@ -11,10 +11,10 @@ import pytest
 
 from quantgate import __version__
 from quantgate.errors import InputError, unexpected
-from quantgate.measure.groups import group_name, group_of, metric_groups
+from quantgate.measure.groups import group_name, metric_groups
 from quantgate.plugin import case, finish
 from quantgate.plugin.asked import parts_of, without_cases, wrong_request
-from quantgate.plugin.cases import CASE, metric_groups_of, request_of
+from quantgate.plugin.cases import CASE, group_of_case, request_of
 from quantgate.plugin.entry import MATRIX_FILE, unread_table
 from quantgate.plugin.info import notes_of
 from quantgate.plugin.options import Options, add_options
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.option.help:  # which says what to write instead
             return
         raise pytest.UsageError(str(error)) from None
-    config.stash[WIRING], config.stash[OUTCOME] = wiring, finish.Outcome()
+    config.stash[WIRING], config.stash[OUTCOME] = wiring, finish.Outcome(wiring.cells)
     register = config.pluginmanager.register
     register(config.stash[OUTCOME], "quantgate-outcome")
     register(case, "quantgate-case")
@@ -154,13 +154,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Refuse timings beside other cells, which would be worthless, and take the folder of results."""
-    groups, spread_by = metric_groups_of(ids), _spread_by(node.config)
-    if alone := sorted(group for group in groups if group_of(group).alone):
-        raise pytest.UsageError(
-            f"{spread_by} measures cells side by side, and {alone[0]} cases are selected: their timings would be "
-            f"worthless; leave {spread_by} out, or deselect them with -m 'not {alone[0]}'"
-        )
     wiring = node.config.stash[WIRING]
+    groups = {one for nodeid in ids if (one := group_of_case(nodeid, wiring.cells)) is not None}
+    for group in sorted(groups - {""}):
+        if problem := case.beside_others(group, _spread_by(node.config)):
+            raise pytest.UsageError(problem)
     if groups and not wiring.claimed:
         try:
             wiring.claim_results()

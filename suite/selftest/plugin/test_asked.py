@@ -63,6 +63,17 @@ def test_a_group_of_the_tier_without_a_case_is_named() -> None:
     assert not notes(source.INVOCATION_DIR), "another process collects"
 
 
+def test_timings_of_a_function_of_ones_own_are_not_taken_side_by_side(tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    write(folder / "quantgate.toml", f"{MATRIX}throughput = {{ processes = 2 }}\n")
+    write(folder / "test_mine.py", CASE.format(request="throughput/decode", more=""))
+    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "-n", "1", "test_mine.py"]
+    status, output = start("pytest", words, folder, variables(folder)).finish(600)
+    assert status == 10, output
+    assert "-n measures cells side by side, and throughput cases are selected: their timings would" in output
+    assert not list((folder / ".quantgate").glob("smoke/**/*.log")), "nothing was measured"
+
+
 @pytest.mark.parametrize(
     ("request_", "more", "message"),
     [

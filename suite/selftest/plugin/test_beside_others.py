@@ -142,13 +142,15 @@ def test_what_fails_before_its_verdict_is_named_beside_those_that_passed(baselin
     [
         ("suite/test_perplexity.py::test_perplexity[m/b/s]", 1, 0),
         ("quantgate.toml::test_decode[m/b/s]", 1, 0),
+        ("tests/test_mine.py::test_speed[m/b/s/arc_easy]", 1, 0),
+        ("suite/test_perplexity.py::test_perplexity[m/b/another]", 0, 1),
         ("tests/test_theirs.py::test_perplexity", 0, 1),
     ],
 )
 def test_a_crash_of_a_process_of_xdist_is_a_failure_of_its_test(
     nodeid: str, failed: int, foreign: int
 ) -> None:
-    outcome = Outcome()
+    outcome = Outcome(cells=["m/b/s"])
     file = nodeid.partition("::")[0]
     crash = pytest.TestReport(nodeid, (file, None, file), {}, "failed", "worker 'gw0' crashed", "???")  # type: ignore[arg-type]
     outcome.pytest_runtest_logreport(crash)
