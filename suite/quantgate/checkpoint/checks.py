@@ -20,9 +20,6 @@ from quantgate.errors import AssetError, InputError
 
 LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 """Keys of a configuration that say how many positions a model has."""
-HEADS = ("head.weight", "embed_out.weight", "output.weight")
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-TIED = "tie_word_embeddings"
 PARTS = ("vision_config", "audio_config", "text_config")
 WITHOUT_DEFAULTS = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Classes of tokenizers that have no special token but those that the files name."""
@@ -49,7 +46,7 @@ def read_json(path: Path) -> dict[str, Any]:
 _tokenizer = cache(read_json)
 
 
-def _configurations(folder: Path) -> list[dict[str, Any]]:
+def configurations(folder: Path) -> list[dict[str, Any]]:
     """The configuration of a model; after it, of one with further parts, that of the part which reads text."""
     config = read_json(folder / "config.json")
     text = config.get("text_config")
@@ -58,7 +55,7 @@ def _configurations(folder: Path) -> list[dict[str, Any]]:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """The configuration of the language model."""
-    return {key: value for part in _configurations(folder) for key, value in part.items()}
+    return {key: value for part in configurations(folder) for key, value in part.items()}
 
 
 def is_composite(folder: Path) -> bool:
@@ -83,7 +80,7 @@ def check_no_adapter(folder: Path) -> None:
 
 def quantization_of(folder: Path) -> dict[str, Any]:
     """The quantization that the weights of the folder already have; empty: none."""
-    for part in _configurations(folder):
+    for part in configurations(folder):
         settings = part.get("quantization_config") or part.get("compression_config")
         if isinstance(settings, dict) and settings:
             return settings
@@ -157,56 +154,6 @@ def is_same_bitsandbytes(stored: Mapping[str, Any], options: Mapping[str, Any]) 
 def _as_scheme(stored: Mapping[str, Any]) -> str:
     keys = BITSANDBYTES if stored.get("load_in_4bit") else ("load_in_8bit",)
     return ", ".join(f"{k} = {json.dumps(stored[k])}" for k in keys if stored.get(k))
-
-
-def check_head(folder: Path, *, derived: bool) -> None:
-    """Raise AssetError where the file's output projection is not the one that the configuration promises.
-
-    Tied, and the file has another head than its embeddings: libraries disagree which of both counts. derived: a GGUF is
-    made of it: there a missing head silently becomes the embeddings.
-    """
-    tensors = tensors_of(folder)
-    head = next(filter(is_head, tensors), None)
-    embeddings = next((n for n in tensors if n.endswith(EMBEDDINGS)), None)
-    tied = is_tied(folder)
-    if tied and head and embeddings and not _equal(tensors[head], tensors[embeddings]):
-        raise AssetError(
-            f"{tensors[head].file}: holds {head}, which differs from {embeddings}, while config.json says "
-            "tie_word_embeddings = true: set it to false if the model has a head of its own, or remove the tensor"
-        )
-    if derived and tied is False and head is None:
-        raise AssetError(
-            f"{folder}: config.json says tie_word_embeddings = false, and no file holds lm_head.weight: fetch the "
-            "checkpoint again, or set it to true if the head is the embeddings"
-        )
-
-
-def is_head(name: str) -> bool:
-    """Return whether a tensor is the output projection, by its name: not that of an attention (RWKV's
-    `blocks.0.attention.output.weight`), nor of a layer that predicts further tokens."""
-    return name.endswith(HEADS) and not re.search(r"\.\d+\.", name)
-
-
-def is_tied(folder: Path) -> bool | None:
-    """Return whether config.json says that the head is the embeddings, for the model or for the part of it that reads
-    text; None: it does not say."""
-    stated = [bool(part[TIED]) for part in _configurations(folder) if part.get(TIED) is not None]
-    return any(stated) if stated else None
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    size = one.end - one.begin
-    if one.shape != other.shape or size != other.end - other.begin:
-        return False
-    with one.file.open("rb") as first, other.file.open("rb") as second:
-        first.seek(one.begin)
-        second.seek(other.begin)
-        while size > 0:
-            part = min(size, 1 << 22)
-            if first.read(part) != second.read(part):
-                return False
-            size -= part
-    return True
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from quantgate.checkpoint.checks import (
     bos_token,
-    check_head,
     check_no_adapter,
     check_quantization,
     config_of,
@@ -19,6 +18,7 @@ from quantgate.checkpoint.checks import (
     tokens_of,
 )
 from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
+from quantgate.checkpoint.heads import check_head
 from quantgate.checkpoint.kinds import check_folder, check_packed
 from quantgate.config.matrix import Cell, Model
 from quantgate.errors import AssetError, InputError

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from quantgate.checkpoint.checks import TIED, is_head, read_json
+from quantgate.checkpoint.checks import read_json, tensors_of
 from quantgate.checkpoint.contents import INDEX, contents, weight_files
+from quantgate.checkpoint.heads import TIED, head_and_embeddings, is_one_of
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
@@ -42,13 +43,6 @@ PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
 }
 """Pre-tokenizers as tokenizer.json defines them, by llama.cpp's names. The converter recognizes a tokenizer by a hash
 of the ids of one text, which it has of published vocabularies alone, not of one that a user trained."""
-_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "word_embeddings.weight",
-    "embed_in.weight",
-    "embeddings.weight",
-)
 
 
 def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, converter: str) -> None:
@@ -95,7 +89,7 @@ def stage(folder: Path, staged: Path) -> None:
     (staged / INDEX).write_text(json.dumps({"weight_map": index}))
     config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     config.pop("auto_map", None)
-    tied = _tied(folder, shards, index)
+    tied = _tied(folder)
     for part in (config, config.get("text_config")):
         if isinstance(part, dict):
             part[TIED] = tied
@@ -105,15 +99,13 @@ def stage(folder: Path, staged: Path) -> None:
     (staged / "config.json").write_text(json.dumps(with_old_names(config)))
 
 
-def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str, str]) -> bool:
-    """Whether the head is the embedding, as transformers decides it: the configuration says so, and the files hold no
-    head that differs. Raises AssetError for a head that is neither."""
-    import torch
-    from safetensors import safe_open
-
-    config = load_config(folder)
+def _tied(folder: Path) -> bool:
+    """Return whether the head is the embedding, as transformers decides it: the configuration says so, and the files
+    hold no head that differs. Raises AssetError for a head that is neither."""
+    config, tensors = load_config(folder), tensors_of(folder)
     tied = any(getattr(part, TIED, False) for part in (config, config.get_text_config()))
-    if not any(map(is_head, names)):
+    head, embeddings = head_and_embeddings(tensors)
+    if head is None:
         if not tied:
             raise AssetError(
                 f"{folder}: has no lm_head.weight, and config.json does not say that the head is the embedding "
@@ -122,19 +114,13 @@ def _tied(folder: Path, shards: Sequence[Path], names: Sequence[str] | dict[str,
         return True
     if not tied:
         return False
-    if not any(part in name for name in names for part in ("emb", "wte")):
+    if not any(part in name for name in tensors for part in ("emb", "wte")):
         raise AssetError(
             f"{folder}: holds the head alone of head and embeddings, which are the same (tie_word_embeddings), and "
             "llama.cpp's converter asks for the embeddings: load it by transformers, and save it again "
             "(`save_pretrained`)"
         )
-    tensors = {}
-    for shard in shards:
-        with safe_open(shard, framework="pt") as file:
-            compared = [n for n in file.keys() if is_head(n) or n.endswith(_EMBEDDINGS)]  # noqa: SIM118 - no mapping
-            tensors.update({name: file.get_tensor(name) for name in compared})
-    head = next(tensors.pop(name) for name in list(tensors) if is_head(name))
-    return any(torch.equal(head, t) for t in tensors.values() if t.shape == head.shape)
+    return is_one_of(tensors, head, embeddings)
 
 
 def convert(converter: Path, folder: Path, staged: Path, output: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 import transformers as library
 from quantgate.backends.runtime import bitsandbytes, transformers
 from quantgate.backends.tree import TokenSequence, build_tree
-from quantgate.checkpoint.checks import is_tied
+from quantgate.checkpoint.heads import is_tied
 from quantgate.errors import MeasurementError
 from quantgate.measure.scoring import score_trees
 

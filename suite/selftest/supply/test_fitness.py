@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.checkpoint.checks import check_head, describe, is_head, positions_of, tokens_of
+from quantgate.checkpoint.checks import describe, positions_of, tokens_of
+from quantgate.checkpoint.heads import check_head, is_head
 from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
 from quantgate.records import AGREEMENT, Status
@@ -188,10 +189,14 @@ def test_which_tensor_is_the_head(name: str, head: bool) -> None:
     assert is_head(name) is head
 
 
-def test_a_head_that_differs_from_what_it_is_tied_to_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens.weight", "model.tok_embeddings.weight", "backbone.embeddings.weight"]
+)
+def test_a_head_that_differs_from_what_it_is_tied_to_is_refused(folder: Path, name: str) -> None:
     file = folder / "model.safetensors"
     tensors = load_file(file)
-    embeddings = tensors["model.embed_tokens.weight"]
+    embeddings = tensors.pop("model.embed_tokens.weight")
+    tensors |= {name: embeddings, "model.position_embeddings.weight": embeddings[:8].clone()}
     save_file({**tensors, "lm_head.weight": embeddings.clone()}, file, {"format": "pt"})
     check_head(folder, derived=True)
     save_file({**tensors, "lm_head.weight": embeddings + 1}, file, {"format": "pt"})

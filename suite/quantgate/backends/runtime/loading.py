@@ -21,8 +21,9 @@ from transformers import (
 )
 
 from quantgate.backends.runtime.weights import numbers, quantized_layers
-from quantgate.checkpoint.checks import is_composite, is_tied, read_json, tensors_of
+from quantgate.checkpoint.checks import is_composite, read_json, tensors_of
 from quantgate.checkpoint.contents import INDEX, SINGLE, weight_files
+from quantgate.checkpoint.heads import is_tied
 from quantgate.errors import (
     MeasurementError,
     QuantgateError,
