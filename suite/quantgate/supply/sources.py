@@ -128,7 +128,7 @@ class Sources:
     def text_identity(self, name: str) -> Any:
         """Return what pins a text; for the user's file, its content alone."""
         if self._user_text is not None:
-            return sha256_of(self._user_text)
+            return self.sha256(self._user_text)
         return self._pinned("texts", name)
 
     def text(self, name: str) -> dict[str, Any]:
@@ -155,9 +155,13 @@ class Sources:
         """Return the place of a task's documents; empty: lm-eval fetches them."""
         return self._located("tasks", name)
 
-    def prompts(self, name: str) -> Path:
-        """Return the file of conversations that `prompts` of a tier names: one of `fixtures/chats`, or the user's own,
-        `*.toml`, beside the matrix."""
+    def prompts_identity(self, name: str) -> str:
+        """Return what pins a file of conversations."""
+        return self.sha256(Path(self.prompts(name)["path"]))
+
+    def prompts(self, name: str) -> dict[str, str]:
+        """Return the place of the conversations that `prompts` of a tier names: a file of `fixtures/chats`, or one of
+        the user's, `*.toml`, beside the matrix."""
         is_file = name.endswith(".toml")
         path = self._path.parent / name if is_file else CHATS / f"{name}.toml"
         if not path.is_file():
@@ -170,7 +174,7 @@ class Sources:
                     else f"none of this name; there are {there}, or name a file, *.toml"
                 )
             )
-        return path.absolute()
+        return {"path": str(path.absolute())}
 
     def check_task(self, name: str) -> None:
         """Raise InputError for a task that is neither in tasks.toml nor in the matrix nor in lm-evaluation-harness, and

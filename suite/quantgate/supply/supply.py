@@ -7,24 +7,22 @@ made. The name of each thing contains a hash of all that went into it: source, s
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.errors import AssetError, QuantgateError
-from quantgate.files import hash_of, sha256_of
+from quantgate.files import hash_of
 from quantgate.items import MISSING
-from quantgate.jobs import Needs, Posed
+from quantgate.jobs import Needs
 from quantgate.judge.environment import CHECKPOINT, MADE_FROM
 from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
 from quantgate.supply.as_is import AsIs
-from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
@@ -40,17 +38,14 @@ WORKLOAD_CODE = (
 )  # fmt: skip
 """The code that it calls."""
 
-Place = Callable[[Callable[[str], dict[str, Any]], str], dict[str, Any]]
-"""Finds the place of a text or task by a method of `Sources`: `operator.call`, which raises what that raises, or
-`_or_reason`."""
 
+class Part(NamedTuple):
+    """A text or task of a workload. place: finds it, for the process that makes the workload. identity: of its content.
+    size: how much of it is needed, and how it is asked."""
 
-def _or_reason(find: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the place of a text or task, or as `missing` why it cannot be fetched."""
-    try:
-        return find(name)
-    except AssetError as error:
-        return {"missing": str(error)}
+    place: Callable[[str], dict[str, Any]]
+    identity: Callable[[str], Any]
+    size: dict[str, Any]
 
 
 class Supply:
@@ -76,8 +71,7 @@ class Supply:
         self._threads = threads
         self._maker = Maker(logs, tier.time_limit, on_progress, self.environment)
         self._sources = Sources(matrix.path, text, self._maker, matrix.texts, matrix.tasks)
-        self._calibrated = Calibrated(self._sources, self._maker, threads)
-        self._derived = Derived(self._sources, self._maker, self._calibrated, threads)
+        self._derived = Derived(matrix.models, self._sources, self._maker, threads)
         self._as_is = AsIs(matrix.path, self._sources, self._maker)
         self._needs = needs
         self._checked: set[str] = set()
@@ -106,7 +100,7 @@ class Supply:
         for task in [*self._needs.tasks, *self._needs.programs, *self._needs.questions]:
             self._sources.check_task(task)
         for name, asked in self._needs.prompts.items():
-            read_chats(self._sources.prompts(name), asked.items)
+            read_chats(Path(self._sources.prompts(name)["path"]), asked.items)
 
     def check_fit(self, cell: Cell, *, local: bool = False) -> None:
         """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
@@ -147,11 +141,11 @@ class Supply:
         if cell.checkpoint == "none":  # for its vocabulary
             return self._sources.locate(model.tokenizer_source)
         if cell.checkpoint == "safetensors":
-            return self._derived.safetensors(cell.model, model)
+            return self._derived.safetensors(cell.model)
         if cell.checkpoint == "compressed":
-            return self._calibrated.compressed(cell, model, self._derived.safetensors(cell.model, model))
+            return self._derived.compressed(cell)
         options = cell.scheme_options
-        return self._derived.quantized(cell.model, model, options["ftype"], options.get("imatrix"))
+        return self._derived.quantized(cell.model, options["ftype"], options.get("imatrix"))
 
     def under_test(self, cell: Cell) -> dict[str, str]:
         """Return, by key of the environment, the identity of a checkpoint that the cell loads as it is (its own, or the
@@ -160,7 +154,11 @@ class Supply:
             return {CHECKPOINT: self._as_is.identity(cell)}
         model, options = self._matrix.models[cell.model], cell.scheme_options
         recipe = str(options.get("ftype")), options.get("imatrix")
-        if cell.checkpoint == "gguf" and model.gguf is not None and self._derived.is_of_type(model, *recipe):
+        if (
+            cell.checkpoint == "gguf"
+            and model.gguf is not None
+            and self._derived.is_of_type(cell.model, *recipe)
+        ):
             return {CHECKPOINT: hash_of(self._sources.identity(model.gguf))}
         source = shipped(model, self._sources) if cell.checkpoint != "none" else None
         return {MADE_FROM: hash_of(self._sources.identity(source))} if source else {}
@@ -170,14 +168,13 @@ class Supply:
         that has none."""
         options = dict(cell.scheme_options)
         if cell.as_is is not None and self._as_is.takes_tokenizer(cell):
-            model = self._matrix.models[cell.model]
-            options["tokenizer"] = str(self._derived.safetensors(cell.model, model))
+            options["tokenizer"] = str(self._derived.safetensors(cell.model))
         return options
 
     def identity(self, cell: Cell) -> list[Any]:
         """Return what pins the cell's checkpoint beside the model and the scheme: its files, if it is loaded as it is,
         or the calibration set and the code that makes it; empty without calibration."""
-        return [self._as_is.identity(cell)] if cell.as_is is not None else self._calibrated.identity(cell)
+        return [self._as_is.identity(cell)] if cell.as_is is not None else self._derived.calibrated_by(cell)
 
     def left(self, reference: Cell, group: str, options: Any, worker: Sequence[str]) -> Path:
         """Return where a reference's process leaves what a metric group of its cells needs.
@@ -202,33 +199,45 @@ class Supply:
         """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
         return self._sources.text(name)
 
-    def tasks(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
-        """Return the place of each task's documents, and how it is asked, for `make_task`."""
-        return self._posed(self._needs.tasks, place)
-
-    def questions(self, place: Place = operator.call) -> dict[str, dict[str, Any]]:
-        """Return the place of each task's documents, and how it is asked, for `make_questions`."""
-        return self._posed(self._needs.questions, place)
-
-    def _posed(self, tasks: Mapping[str, Posed], place: Place) -> dict[str, dict[str, Any]]:
+    @cached_property
+    def _parts(self) -> dict[str, dict[str, Part]]:
+        """By kind, as `quantgate.items.part` takes it, and name."""
+        needs, sources = self._needs, self._sources
+        text = sources.text, sources.text_identity
+        task = sources.task, sources.task_identity
+        prompts = sources.prompts, sources.prompts_identity
         return {
-            task: {**place(self._sources.task, task), **posed.model_dump()} for task, posed in tasks.items()
+            "text": {name: Part(*text, {"tokens": count}) for name, count in needs.texts.items()},
+            "lines": {name: Part(*text, {"characters": count}) for name, count in needs.lines.items()},
+            "task": {name: Part(*task, posed.model_dump()) for name, posed in needs.tasks.items()},
+            "questions": {name: Part(*task, posed.model_dump()) for name, posed in needs.questions.items()},
+            "programs": {name: Part(*task, {"items": count}) for name, count in needs.programs.items()},
+            "prompts": {name: Part(*prompts, asked.model_dump()) for name, asked in needs.prompts.items()},
         }
+
+    def specs(self, kind: str, *, partial: bool = False) -> dict[str, dict[str, Any]]:
+        """Return what the texts or tasks of a kind are made of, for `quantgate.supply.workload.MAKERS`. partial: of one
+        that cannot be fetched, as `missing`, the reason."""
+        specs = {}
+        for name, part in self._parts[kind].items():
+            try:
+                place = part.place(name)
+            except AssetError as error:
+                if not partial:
+                    raise
+                place = {"missing": str(error)}
+            specs[name] = {**place, **part.size}
+        return specs
 
     def workload_hash(self, model: str) -> str:
         """Return the identity of one model's workload: its contents, and the code and packages that make it."""
-        needs, sources = self._needs, self._sources
-        requested = {
-            "bos": self._matrix.models[model].add_bos,
-            "needs": needs.model_dump(),
-            "texts": {t: sources.text_identity(t) for t in [*needs.texts, *needs.lines]},
-            "tasks": {t: sources.task_identity(t) for t in [*needs.tasks, *needs.programs, *needs.questions]},
-            "prompts": {p: sha256_of(sources.prompts(p)) for p in needs.prompts},
-        }
+        parts = {kind: {n: p.identity(n) for n, p in named.items()} for kind, named in self._parts.items()}
         return hash_of(
             [
-                sources.model_hash(self._matrix.models[model]),
-                requested,
+                self._sources.model_hash(self._matrix.models[model]),
+                self._matrix.models[model].add_bos,
+                self._needs.model_dump(),
+                parts,
                 self._maker.identity("workload", "transformers", "tokenizers", "lm_eval", "datasets"),
                 code_hash(*WORKLOAD_CODE),
             ]
@@ -243,7 +252,7 @@ class Supply:
         except QuantgateError as error:
             # A workload of this run alone, with the texts and tasks that can be had; workloads in the cache are whole.
             partial = Path(self._room.name) / "workloads" / output.name
-            arguments = {**self._workload_arguments(model, _or_reason), "partial": True}
+            arguments = self._workload_arguments(model, partial=True)
             try:
                 return self._maker.make(partial, title, MAKE_WORKLOAD, lambda: arguments)
             except QuantgateError:
@@ -254,24 +263,14 @@ class Supply:
         reasons: dict[str, str] = json.loads((self.workload(model) / MISSING).read_bytes())
         return reasons
 
-    def _workload_arguments(self, name: str, place: Place = operator.call) -> dict[str, Any]:
+    def _workload_arguments(self, name: str, *, partial: bool = False) -> dict[str, Any]:
         model = self._matrix.models[name]
-        needs, sources = self._needs, self._sources
         return {
-            "tokenizer": str(sources.locate(model.tokenizer_source)),
+            "tokenizer": str(self._sources.locate(model.tokenizer_source)),
             "add_bos": model.add_bos,
             "key": f"{self._matrix.path}: models.{name}.add_bos",
-            "texts": {t: {**place(sources.text, t), "tokens": count} for t, count in needs.texts.items()},
-            "tasks": self.tasks(place),
-            "programs": {
-                t: {**place(sources.task, t), "items": count} for t, count in needs.programs.items()
-            },
-            "prompts": {
-                p: {"path": str(sources.prompts(p)), **asked.model_dump()}
-                for p, asked in needs.prompts.items()
-            },
-            "questions": self.questions(place),
-            "chats": needs.chats,
-            "openings": needs.openings,
-            "lines": {t: {**place(sources.text, t), "characters": count} for t, count in needs.lines.items()},
+            "specs": {kind: self.specs(kind, partial=partial) for kind in self._parts},
+            "chats": self._needs.chats,
+            "openings": self._needs.openings,
+            "partial": partial,
         }

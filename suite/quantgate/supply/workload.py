@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +24,17 @@ from quantgate.supply.tasks import make_task
 
 T = TypeVar("T")
 
+Specs = Mapping[str, Mapping[str, dict[str, Any]]]
+"""By kind and name, what a text or task is made of."""
+MAKERS: dict[str, Callable[[str, dict[str, Any], Encoder], Record]] = {
+    "text": lambda name, spec, encoder: encoder.text(name, spec),
+    "task": make_task,
+    "programs": make_programs,
+    "questions": make_questions,
+    "prompts": make_prompts,
+}
+"""By kind (of `quantgate.items.part`); lines of several texts make one file."""
+
 
 def make_workload(
     output: Path,
@@ -32,29 +43,23 @@ def make_workload(
     tokenizer: str,
     add_bos: bool | None,
     key: str,
-    texts: dict[str, dict[str, Any]],
-    tasks: dict[str, dict[str, Any]],
-    lines: dict[str, dict[str, Any]],
-    programs: dict[str, dict[str, Any]],
-    prompts: dict[str, dict[str, Any]],
-    questions: dict[str, dict[str, Any]],
-    chats: bool,
+    specs: Specs,
+    chats: bool = False,
     openings: Sequence[str | None] = (),
     partial: bool = False,
 ) -> None:
-    """Write `meta.json`, `text-<name>.json`, `task-<name>.json`, `programs-<name>.json`, `prompts-<name>.json`,
-    `questions-<name>.json`, `nltk_data/`, `rules/`, `lines.json`, `chats.json`, `opening*.json` and `missing.json`
-    below `output`.
+    """Write `<kind>-<name>.json` of each kind in `MAKERS`, `meta.json`, `nltk_data/`, `rules/`, `lines.json`,
+    `chats.json`, `opening*.json` and `missing.json` below `output`.
 
-    tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. texts: by name, the
-    place of the text, and `tokens`, how many are needed. tasks: by name, the place of the documents (empty: lm-eval
-    fetches them), `items` and `fewshot`. prompts, questions: by name, as `make_prompts` and `make_questions` take them.
-    Any of them may have `missing` instead: why it could not be fetched. chats: whether chat templates are compared.
-    openings: the system messages of texts that go through the chat template.
-    partial: leave out texts, tasks and prompts that cannot be made; `missing.json` gives the reasons.
+    tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. specs: as the makers
+    take them: the place of a text or of a task's documents (empty: lm-eval fetches them), and how much of it is needed
+    (`tokens`, `characters`, `items`). Any of them may have `missing`: why it could not be fetched. chats: whether chat
+    templates are compared. openings: the system messages of texts that go through the chat template. partial: leave out
+    what cannot be made; `missing.json` gives the reasons.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
-    steps = len(texts) + len(tasks) + 1
+    parts = [(kind, name, spec) for kind in MAKERS for name, spec in specs.get(kind, {}).items()]
+    lines = specs.get("lines", {})
     missing: dict[str, str] = {}
 
     def attempt(name: str, spec: dict[str, Any], make: Callable[[], T]) -> T | None:
@@ -78,27 +83,13 @@ def make_workload(
             if (record := attempt(name, spec, make)) is not None:
                 (work / f"{name}.json").write_text(record.model_dump_json())
 
-        for number, (name, spec) in enumerate(texts.items()):
-            report(f"tokenize {name}", number, steps)
-            write(part("text", name), spec, bound(encoder.text, name, spec))
-        for number, (name, spec) in enumerate(tasks.items(), start=len(texts)):
-            report(f"prepare task {name}", number, steps)
-            write(part("task", name), spec, bound(make_task, name, spec, encoder))
-        for name, spec in programs.items():
-            write(part("programs", name), spec, bound(make_programs, name, spec, encoder))
-        for name, spec in questions.items():
-            report(f"prepare task {name}", steps - 1, steps)
-            write(part("questions", name), spec, bound(make_questions, name, spec, encoder))
-            if "nltk_data" in spec:
-                shutil.copytree(spec["nltk_data"], work / NLTK_DATA, dirs_exist_ok=True)
-            if "file" in spec:
-                (work / RULES / name).mkdir(parents=True)
-                for file in rules_beside(Path(spec["file"])):
-                    shutil.copyfile(file, work / RULES / name / file.name)
-        if programs or questions:
+        for number, (kind, name, spec) in enumerate(parts):
+            report(f"prepare {kind} {name}", number, len(parts) + 1)
+            write(part(kind, name), spec, bound(MAKERS[kind], name, spec, encoder))
+        for name, spec in specs.get("questions", {}).items():
+            _copy_rules(work, name, spec)
+        if specs.get("programs") or specs.get("questions"):
             encoder.tokenizer.backend_tokenizer.save(str(work / TOKENIZER))
-        for name, spec in prompts.items():
-            write(part("prompts", name), spec, bound(make_prompts, name, spec, encoder))
         for system in openings:
             write(opening_name(system), {}, bound(make_opening, system, encoder))
         if chats and (compared := attempt(CHATS, {}, bound(make_conversations, encoder))) is not None:
@@ -113,3 +104,13 @@ def make_workload(
         meta = {"vocabulary": largest, "template": bool(template_of(encoder.tokenizer))}
         (work / "meta.json").write_text(json.dumps(meta))
         (work / MISSING).write_text(json.dumps(missing))
+
+
+def _copy_rules(work: Path, name: str, spec: Mapping[str, Any]) -> None:
+    """Copy into a workload what the answers to a task's questions are marked by."""
+    if "nltk_data" in spec:
+        shutil.copytree(spec["nltk_data"], work / NLTK_DATA, dirs_exist_ok=True)
+    if "file" in spec:
+        (work / RULES / name).mkdir(parents=True)
+        for file in rules_beside(Path(spec["file"])):
+            shutil.copyfile(file, work / RULES / name / file.name)

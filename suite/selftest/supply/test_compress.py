@@ -17,8 +17,8 @@ from quantgate.jobs import Preparation
 from quantgate.machine.environment import Environment
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.server import Server
-from quantgate.supply.calibrated import requirements
 from quantgate.supply.compress import _weights, most_sensitive
+from quantgate.supply.derived import requirements
 from quantgate.supply.environments import layer
 
 from selftest.tiny import TinyModel

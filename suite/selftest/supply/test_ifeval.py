@@ -64,8 +64,7 @@ def test_words_and_sentences_are_counted_without_a_download(
     monkeypatch.setattr(nltk, "download", lambda name: pytest.fail(f"{name} is downloaded"))
     make_workload(
         tmp_path / "made", report=lambda *_: None, tokenizer=str(tiny.safetensors), add_bos=None, key="",
-        texts={}, tasks={}, lines={}, programs={}, prompts={}, chats=False,
-        questions={"ifeval": spec(tmp_path, asset / "llama_index/core/_static/nltk_cache")},
+        specs={"questions": {"ifeval": spec(tmp_path, asset / "llama_index/core/_static/nltk_cache")}},
     )  # fmt: skip
     asked = Questions.model_validate_json((tmp_path / "made" / "questions-ifeval.json").read_bytes())
     assert (asked.until, asked.limit) == ([], 1280)

@@ -14,8 +14,8 @@ from quantgate.config.source import Source
 from quantgate.errors import InputError
 from quantgate.machine.environment import Environment
 from quantgate.processes.progress import ignore_progress
-from quantgate.supply.calibrated import Calibrated, requirements
 from quantgate.supply.compress import check_groups
+from quantgate.supply.derived import Derived, requirements
 from quantgate.supply.maker import Maker
 from quantgate.supply.sources import Sources
 
@@ -83,8 +83,8 @@ def making(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NotingMaker:
     return NotingMaker(tmp_path)
 
 
-def calibrated(making: Maker) -> Calibrated:
-    return Calibrated(Sources(Path("matrix.toml"), None, making), making, 1)
+def derived(making: Maker, **models: Model) -> Derived:
+    return Derived(models, Sources(Path("matrix.toml"), None, making), making, 1)
 
 
 def cell(**options: Any) -> Cell:
@@ -101,7 +101,7 @@ def cell(**options: Any) -> Cell:
 
 def compressed(making: NotingMaker, tiny: TinyModel, **options: Any) -> Path:
     model = Model(license="x", weights=Source(path=tiny.safetensors))
-    return calibrated(making).compressed(cell(**options), model, tiny.safetensors)
+    return derived(making, tiny=model).compressed(cell(**options))
 
 
 def test_each_set_and_method_is_a_checkpoint_of_its_own(making: NotingMaker, tiny: TinyModel) -> None:
@@ -124,14 +124,15 @@ def test_each_set_and_method_is_a_checkpoint_of_its_own(making: NotingMaker, tin
 
 
 def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
-    making: NotingMaker, tiny: TinyModel
+    making: NotingMaker, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Model(license="x", weights=Source(path=tiny.safetensors))
+    made = derived(making, tiny=Model(license="x", gguf=Source(path=tiny.gguf)))
     rounded = cell(method="rtn", group=32)
 
     def output(torch: str, safetensors: Path) -> Path:
         making.torch = torch
-        return calibrated(making).compressed(rounded, model, safetensors)
+        monkeypatch.setattr(made, "safetensors", lambda name: safetensors)
+        return made.compressed(rounded)
 
     first = output("2", tiny.safetensors)
     assert output("2", tiny.safetensors) == first
@@ -140,16 +141,26 @@ def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
 
 
 def test_what_is_calibrated_is_measured_anew_with_another_set(making: NotingMaker) -> None:
-    made = calibrated(making)
-    assert made.identity(cell(method="rtn").model_copy(update={"checkpoint": "gguf"})) == []
-    assert made.identity(cell(method="rtn")), "the quantizer itself is a part of it"
-    sets = [made.identity(cell(method="gptq", calibration=name)) for name in ("random", "german")]
+    made = derived(making)
+    assert made.calibrated_by(cell(method="rtn").model_copy(update={"checkpoint": "gguf"})) == []
+    assert made.calibrated_by(cell(method="rtn")), "the quantizer itself is a part of it"
+    sets = [made.calibrated_by(cell(method="gptq", calibration=name)) for name in ("random", "german")]
     assert sets[0] != sets[1]
     weighed = Cell(
         model="m", backend="llamacpp", scheme="s", bits=4, scheme_options={"imatrix": "random"}, checkpoint="gguf",
         reference="r",
     )  # fmt: skip
-    assert made.identity(weighed)
+    assert made.calibrated_by(weighed)
+
+
+def test_a_type_of_floats_is_made_from_the_file_itself_and_no_other(
+    making: NotingMaker, tiny: TinyModel
+) -> None:
+    """F16 has fewer exponents than BF16: small weights would get lost on the way."""
+    made = derived(making, tiny=Model(license="x", gguf=Source(path=tiny.gguf)))
+    half, brain, four = (made.quantized("tiny", ftype).name for ftype in ("F16", "BF16", "Q4_0"))
+    made_from = [Path(making.jobs[name]["gguf"]).name for name in (half, brain, four)]
+    assert made_from == [tiny.gguf.name, tiny.gguf.name, half]
 
 
 def test_a_users_own_text_is_no_calibration_set(making: NotingMaker, tmp_path: Path) -> None:

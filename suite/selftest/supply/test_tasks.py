@@ -158,10 +158,11 @@ def test_a_workload_is_whole_or_says_what_it_lacks(tiny: TinyModel, tmp_path: Pa
     had, gone = {"path": str(text)}, {"missing": "it could not be fetched"}
     arguments: dict[str, Any] = {
         "report": lambda *_: None, "tokenizer": str(tiny.safetensors), "add_bos": None, "key": "k",
-        "programs": {}, "prompts": {}, "questions": {}, "chats": False,
-        "texts": {"a": {**had, "tokens": 8}, "b": {**gone, "tokens": 8}, "c": {**had, "tokens": 10**6}},
-        "tasks": {"t": {**gone, "items": 2}},
-        "lines": {"a": {**had, "characters": 50}, "b": {**gone, "characters": 50}},
+        "specs": {
+            "text": {"a": {**had, "tokens": 8}, "b": {**gone, "tokens": 8}, "c": {**had, "tokens": 10**6}},
+            "task": {"t": {**gone, "items": 2}},
+            "lines": {"a": {**had, "characters": 50}, "b": {**gone, "characters": 50}},
+        },
     }  # fmt: skip
     with pytest.raises(AssetError, match="it could not be fetched"):
         make_workload(tmp_path / "whole", **arguments)

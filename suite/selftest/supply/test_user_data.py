@@ -207,8 +207,7 @@ def test_written_answers_are_marked_by_the_rules_that_the_workload_was_made_with
     posed = {"items": 2, "chat": False, "system": None, "fewshot": None, "turns": True}
     make_workload(
         tmp_path / "workload", report=lambda *_: None, tokenizer=str(tiny.safetensors), add_bos=None, key="k",
-        texts={}, tasks={}, lines={}, programs={}, prompts={}, chats=False,
-        questions={"capitals": {**sources(folder).task("capitals"), **posed}},
+        specs={"questions": {"capitals": {**sources(folder).task("capitals"), **posed}}},
     )  # fmt: skip
     (folder / "evals" / "rules.py").write_text(RESULTS.replace("[0])}", "[1])}"))
     questions = Questions.model_validate_json(

@@ -39,7 +39,7 @@ def same_answers(chat: bool, bed: Bed) -> list[Check]:
         model=str(ours.checkpoint(REFERENCE)),
         add_bos=bed.matrix.models[bed.config.model].add_bos,
         task=name,
-        spec=ours.supply.questions()[name],
+        spec=ours.supply.specs("questions")[name],
         tokens=options.tokens,
         threads=bed.threads,
     )

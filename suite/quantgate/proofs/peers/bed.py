@@ -200,7 +200,7 @@ class Bed:
             model=str(ours.checkpoint(REFERENCE)),
             gguf=str(ours.checkpoint(cell)) if gguf else None,
             add_bos=self.matrix.models[model].add_bos,
-            tasks=ours.supply.tasks(),
+            tasks=ours.supply.specs("task"),
             batch_sizes=list(batch_sizes),
             softmax=softmax,
             threads=self.threads,

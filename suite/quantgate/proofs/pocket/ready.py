@@ -10,7 +10,6 @@ from quantgate.config.source import Source
 from quantgate.files import sha256_of, write_atomic
 from quantgate.proofs.pocket.corpus import new_maker
 from quantgate.proofs.pocket.plan import Size
-from quantgate.supply.calibrated import Calibrated
 from quantgate.supply.derived import Derived
 from quantgate.supply.sources import Sources
 
@@ -23,10 +22,10 @@ def make_ready(name: str, size: Size, models: Path, threads: int, say: Callable[
     suite makes the checkpoints of schemes with `imatrix`. Raises AssetError, InputError, MeasurementError."""
     maker = new_maker()
     sources = Sources(MATRIX, None, maker)
-    derived = Derived(sources, maker, Calibrated(sources, maker, threads), threads)
     model = Model(license="Apache-2.0", weights=Source(path=(models / name).absolute()))
+    derived = Derived({name: model}, sources, maker, threads)
     for ftype, text in size.gguf.items():
         file = models / FOLDER / f"{name}-{ftype}.gguf"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, derived.quantized(name, model, ftype, text).read_bytes())
+        write_atomic(file, derived.quantized(name, ftype, text).read_bytes())
         say(f"{file}: {file.stat().st_size:,} bytes, SHA-256 {sha256_of(file)}")
