@@ -225,29 +225,33 @@ class _Table:
         for (tier, cell, metric), row in self.rows.items():
             facts = self.facts[row]
             columns = {key: array[row, :count] for key, array in self.arrays.items()}
-            terms = facts.relative is not False
-            yield Series(tier, cell, metric, facts.kind, facts.better, facts.unit, terms, **columns)
+            yield Series(
+                tier, cell, metric, facts.kind, facts.better, facts.unit, facts.relative, **columns
+            )
 
 
 @dataclass
 class _Facts:
-    """What the points of a series have in common."""
+    """What the points of a series have in common. compared: whether one of them was held against a baseline; until
+    then a tolerance alone, that of a gate without a baseline, says what the terms are."""
 
     kind: str = ""
     better: str = "lower"
     unit: str = ""
-    relative: bool | None = None
+    relative: bool = True
+    compared: bool = False
 
     @property
     def complete(self) -> bool:
-        return bool(self.kind) and self.relative is not None
+        return bool(self.kind) and self.compared
 
     def take(self, point: Mapping[str, Any]) -> None:
         """Take what a point says."""
         self.kind, self.unit = point.get("kind", self.kind), point.get("unit", self.unit)
         self.better = point.get("better", self.better)
-        if "change" in point:
-            self.relative = point.get("terms") != "absolute"
+        compared = "change" in point
+        if compared or ("tolerance" in point and not self.compared):
+            self.relative, self.compared = point.get("terms") != "absolute", compared
 
 
 REMEMBERED = 100_000

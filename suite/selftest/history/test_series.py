@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 from quantgate.errors import InputError
 from quantgate.history.series import ABSENT, STATUSES, Series, read
+from quantgate.history.store import append
+from quantgate.records import Status, Verdict
 
 from selftest.history import nights
 from selftest.history.nights import Plan
+from selftest.history.test_store import INFO
 
 
 def one(folder: Path, cell: str, metric: str) -> Series:
@@ -131,6 +134,22 @@ def test_a_damaged_file_is_named_and_the_others_are_read(
     assert says in problem
     assert len(history.series) == 18
     assert all(len(series.value) == 2 and not np.isnan(series.value).any() for series in history.series)
+
+
+@pytest.mark.parametrize(("baseline", "relative"), [(False, False), (True, True)])
+def test_a_tolerance_in_the_unit_of_the_metric_is_no_share_of_it(
+    tmp_path: Path, baseline: bool, relative: bool
+) -> None:
+    """A gate without a baseline has no change, and its tolerance is in nats; a comparison states the terms anew."""
+    gate = {"cell": "m/b/s", "metric": "agreement/references", "status": Status.PASS, "kind": "exact"}
+    value = {"measured": 0.0002, "unit": "nats", "tolerance": 0.002, "change_unit": "absolute"}
+    append(tmp_path, [Verdict.model_validate(gate | value)], INFO)
+    if baseline:
+        value |= {"baseline": 0.0002, "change": 0.0, "change_unit": "relative", "tolerance": 0.01}
+        later = {"run": "fedcba9876543210", "created": "2026-11-29T02:30:11+00:00"}
+        append(tmp_path, [Verdict.model_validate(gate | value)], INFO.model_copy(update=later))
+    (series,) = read(tmp_path).series
+    assert series.relative == relative
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
