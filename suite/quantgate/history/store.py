@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantgate.errors import InputError
 from quantgate.files import replacing
-from quantgate.history.record import DIGITS, read_header, to_lines
+from quantgate.history.record import DIGITS, read_header, split_points, to_lines
 from quantgate.records import Verdict
 from quantgate.report import RunInfo
 
@@ -43,8 +43,10 @@ def append(folder: Path, verdicts: Sequence[Verdict], info: RunInfo) -> tuple[Pa
 def _run_of(path: Path) -> str:
     """Return the id of a file's run; empty where the file is damaged, which is then no reason to leave out a run."""
     try:
-        with path.open("rb") as file:
-            return read_header(file.readline()).run
+        content = path.read_bytes()
+        header = read_header(content.partition(b"\n")[0])
+        split_points(content, header.points)
+        return header.run
     except (OSError, InputError):
         return ""
 

@@ -125,13 +125,15 @@ def test_runs_whose_ids_begin_alike_are_both_kept(tmp_path: Path) -> None:
     assert sorted(run.id for run in read(tmp_path).runs) == ids
 
 
-def test_a_run_whose_file_is_damaged_is_written_again_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lines", [0, 2], ids=["empty", "cut after its first point"])
+def test_a_run_whose_file_is_damaged_is_written_again_beside_it(tmp_path: Path, lines: int) -> None:
     path, _ = append(tmp_path, VERDICTS, INFO)
     path.chmod(0o644)
-    path.write_bytes(b"")
+    left = b"".join(path.read_bytes().splitlines(keepends=True)[:lines])
+    path.write_bytes(left)
     other, new = append(tmp_path, VERDICTS, INFO)
     assert new
-    assert path.read_bytes() == b""
+    assert path.read_bytes() == left
     assert [run.path for run in read(tmp_path).runs] == [other]
 
 
