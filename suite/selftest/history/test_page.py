@@ -127,7 +127,7 @@ def unpack(text: str, series: int, runs: int) -> dict[str, NDArray[Any]]:
     raw = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
     arrays, at, count = {}, 0, series * runs
     layout = [("value", "<f4"), ("baseline", "<f4"), ("tolerance", "<f4"), ("low", "<u2"), ("high", "<u2"),
-              ("environment", "<u2"), ("status", "u1")]  # fmt: skip
+              ("environment", "<u4"), ("status", "u1")]  # fmt: skip
     for name, kind in layout:
         width = np.dtype(kind).itemsize
         planes = raw[at : at + count * width].reshape(width, count)
@@ -168,6 +168,12 @@ def test_what_was_not_measured_stays_empty(shown: View) -> None:
     arrays = unpack(pack([nothing], shown.runs["nightly"]).text, 1, len(shown.runs["nightly"]))
     assert not any(arrays[name].any() for name in ("low", "high", "status", "environment"))
     assert np.isnan(arrays["value"]).all()
+
+
+def test_environments_of_many_years_keep_their_numbers(shown: View) -> None:
+    series, runs = shown.entries[0].series[0], shown.runs["nightly"]
+    late = Series(**{**series.__dict__, "environment": np.full_like(series.environment, 70_000)})
+    assert (unpack(pack([late], runs).text, 1, len(runs))["environment"] == 70_001).all()
 
 
 def test_the_page_grows_with_its_cells_alone(tmp_path: Path) -> None:

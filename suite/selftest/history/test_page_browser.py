@@ -13,7 +13,7 @@ from quantgate.history.page.write import write_page
 from quantgate.history.series import read
 
 from selftest.browser import PHONE, Browser, overflow, visible
-from selftest.history.nights import Plan
+from selftest.history.nights import Kind, Plan
 from selftest.history.nights import write as write_nights
 from selftest.history.year import CELLS, STEP, make
 
@@ -119,6 +119,17 @@ def test_the_anchor_is_a_line_of_its_own_once_accepted_values_move_away(
         tab.keyboard.press("Escape")
         tab.wait_for_selector(".row svg .trace", state="attached")
         assert len(tab.query_selector_all(".row a[data-m=perplexity] svg .anchor")) == 2
+
+
+def test_a_change_of_what_is_below_zero_has_the_sign_of_the_change(browser: Browser, tmp_path: Path) -> None:
+    kind = Kind("accuracy/margin", "paired", "nats", "higher", -2.0, 0.01)
+    plan = Plan(3, CELLS[:1], [kind], change=lambda cell, metric, night: 0.5 if night == 2 else 1.0)
+    write_nights(tmp_path / "nights", plan)
+    history = read(tmp_path / "nights")
+    write_page(tmp_path / "page.html", history, events(history))
+    with browser.visit(tmp_path / "page.html", "#c0/accuracy%2Fmargin") as tab:
+        tab.wait_for_selector("dialog .point p:nth-child(2)")
+        assert " +50.00 % " in tab.inner_text("dialog .point")
 
 
 def ys(tab: Any, selector: str) -> list[list[float]]:

@@ -21,7 +21,8 @@ const chart = (() => {
       return joined.buffer;
     };
     const [value, baseline, tolerance] = [0, 0, 0].map(() => new Float32Array(planes(4)));
-    const [low, high, environment] = [0, 0, 0].map(() => new Uint16Array(planes(2)));
+    const [low, high] = [0, 0].map(() => new Uint16Array(planes(2)));
+    const environment = new Uint32Array(planes(4));
     const status = bytes.subarray(at, at + count);
     const all = lines.map(([fact, now, least, most, marks], n) => {
       const [metric, unit, better, relative, family] = meta.facts[fact];

@@ -1,7 +1,8 @@
 """Pack series for a page: one piece for each cell, small, unpacked by the browser when the cell comes into view.
 
 A piece is the zlib stream, in base64, of these arrays, one after another, each of series x runs in the order of the
-cell's series: `value`, `baseline`, `tolerance` (float32), `low`, `high`, `environment` (uint16), `status` (uint8).
+cell's series: `value`, `baseline`, `tolerance` (float32), `low`, `high` (uint16), `environment` (uint32), `status`
+(uint8).
 Numbers are split into planes of bytes, the lowest first, since those compress better. Missing: NaN; 0 in those of whole
 numbers, which begin at 1. `low` and `high` are the ends of the value's interval, in steps of `STEPS` - 1 to the range
 that `Piece.ranges` gives.
@@ -48,7 +49,7 @@ def pack(series: Sequence[Series], runs: NDArray[np.intp]) -> Piece:
     planes = [
         *(_planes(array.astype("<f4")) for array in (value, baseline, tolerance)),
         *(_planes(_numbered(array, least, most)) for array in (low, high)),
-        _planes(environment.astype("<u2")),
+        _planes(environment.astype("<u4")),
         status.astype(np.uint8).tobytes(),
     ]
     packed = zlib.compress(b"".join(planes), 6)

@@ -165,7 +165,8 @@
     const state = one.status[i] ? meta.statuses[one.status[i] - 1][1] : "not in this run";
     const interval = one.high[i] > one.low[i] ? `${text(one.low[i], one.unit)} to ${text(one.high[i], one.unit)}` : "";
     const [base, tolerance] = [one.baseline[i], one.tolerance[i]];
-    const change = one.relative && Number.isFinite(base) && base ? `${one.value[i] >= base ? "+" : ""}${((one.value[i] / base - 1) * 100).toFixed(2)} %` : "";
+    const share = one.relative && base ? (one.value[i] - base) / Math.abs(base) : NaN;
+    const change = Number.isFinite(share) ? `${share >= 0 ? "+" : ""}${(share * 100).toFixed(2)} %` : "";
     const since = one.moved && Number.isFinite(one.anchor[i]) && `anchor ${text(one.anchor[i], one.unit)}`;
     const lines = [
       line([time, commit && `commit ${commit}`, state]),
