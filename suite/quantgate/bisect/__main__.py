@@ -25,14 +25,13 @@ from quantgate.bisect.hunt import Hunt
 from quantgate.bisect.outcome import no_change, report, skipped_lines, step
 from quantgate.bisect.search import Answer, Finding, Pins, changes_between, most
 from quantgate.bisect.state import State
-from quantgate.bisect.steps import History
+from quantgate.bisect.steps import Versions, at_commits
 from quantgate.bisect.trial import Question
 from quantgate.commands import WRONG_INPUT, Parser, run_command
 from quantgate.config.matrix import selecting
 from quantgate.config.tolerances import TOLERANCES, load_tolerances
 from quantgate.errors import InputError, QuantgateError
 from quantgate.locks import BusyError, locked
-from quantgate.machine.environment import work_facts
 from quantgate.machine.quota import cores as quota
 from quantgate.machine.quota import usable_cores
 from quantgate.paths import RESULTS
@@ -95,7 +94,8 @@ def _hunt(
     here: dict[str, str],
     progress: Progress,
 ) -> int:
-    state = State(options.results.resolve() / "bisect", _identity(question, good, bad, here))
+    results = options.results.resolve() / "bisect"
+    state = State(results, _identity(question, question.work(results), good, bad, here))
     try:
         with locked(state.folder / ".lock", f"search in {state.folder}", patience=1.0):
             if options.results == RESULTS:  # nobody adds it to git by mistake
@@ -104,8 +104,8 @@ def _hunt(
                 state.forget(broken=not options.fresh)
             if state.count:
                 progress.note(f"going on: {state.count} replies are in {state.file}")
-            history = History(state.folder / "repositories", progress.note)
-            hunt = Hunt(question, good, bad, here, state, progress, history)
+            versions = Versions(state.folder / "repositories", progress.note)
+            hunt = Hunt(question, good, bad, here, state, progress, versions)
             changes = changes_between(good, bad)
             progress.note(f"differ: {', '.join(step(c.package, c.good, c.bad) for c in changes)}")
             progress.note(f"measured are {_about(len(changes))}")
@@ -153,7 +153,8 @@ def _about(packages: int) -> str:
 def _question(options: argparse.Namespace) -> tuple[Question, dict[str, str], dict[str, str], dict[str, str]]:
     """Return what is asked, the pins of both ends, and what is installed here. Raises InputError."""
     here = installed()
-    good, bad = with_here(*_ends(options), here)
+    ends = _ends(options)
+    good, bad = with_here(at_commits(ends[0]), at_commits(ends[1]), here)
     if not changes_between(good, bad):
         raise InputError(
             f"{options.good or '--good'} and {options.bad or '--bad'} pin the same versions: nothing differs"
@@ -210,21 +211,20 @@ def _ends(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
     return good, bad
 
 
-def _identity(question: Question, good: Pins, bad: Pins, here: dict[str, str]) -> dict[str, object]:
-    """Return all that a reply depends on."""
+def _identity(
+    question: Question, work: str, good: Pins, bad: Pins, here: dict[str, str]
+) -> dict[str, object]:
+    """Return all that a reply depends on. work: see `Question.work`."""
     return {
-        "cell": question.cell.model_dump(mode="json"),
+        "cell": question.cell.id,
         "metric": question.metric,
         "tier": question.tier_name,
-        "options": question.tier(0).model_dump(mode="json", exclude={"cells"})["group_options"],
+        "work": work,
         "tolerances": question.tolerances.model_dump(mode="json"),
-        "text": str(question.text or ""),
-        "threads": question.threads,
         "pairs": question.pairs,
         "good": dict(good),
         "bad": dict(bad),
         "here": here,
-        "facts": work_facts({}),
     }
 
 

@@ -12,7 +12,7 @@ from quantgate.bisect.ends import in_order, needs_here, split
 from quantgate.bisect.outcome import difference_in_words, reply_in_words
 from quantgate.bisect.search import Answer, Finding, Pins, changes_between, search
 from quantgate.bisect.state import State, place
-from quantgate.bisect.steps import History
+from quantgate.bisect.steps import Versions
 from quantgate.bisect.trial import LEVELS, TARGETS, Question, Reply, Trial, answered, status_of
 from quantgate.errors import MeasurementError, QuantgateError
 from quantgate.machine.environment import Environment
@@ -34,7 +34,7 @@ class Hunt:
     here: Mapping[str, str]
     state: State
     progress: Progress
-    history: History
+    versions: Versions
     count: int = 0
     """Environments beside the two ends that the search has asked for; it asks for none twice."""
     skipped: list[str] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Hunt:
         """Search. `aim` comes first."""
         packages = [change.package for change in changes_between(self.good, self.bad)]
         order = in_order(packages, needs_here)
-        return search(self.good, self.bad, self._judge, self.history.steps, order)
+        return search(self.good, self.bad, self._judge, self.versions.steps, order)
 
     def reply(self, pins: Pins) -> Reply | None:
         """Return the reply with the largest sample about an environment; None: it was not asked for."""

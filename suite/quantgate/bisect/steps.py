@@ -9,11 +9,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
-from quantgate.bisect.search import Change
+from quantgate.bisect.search import Change, Pins
 from quantgate.errors import InputError
 from quantgate.files import hash_of
 from quantgate.supply.pip import run_pip
@@ -23,7 +24,7 @@ _AT = re.compile(r"git\+(?P<url>[^#]+?)@(?P<commit>[^@/#]+)(?P<rest>#.*)?")
 
 
 @dataclass
-class History:
+class Versions:
     """Lists the versions of packages. repositories: the folder for clones. say: takes what goes wrong, as then only the
     two ends of a package are compared."""
 
@@ -47,10 +48,9 @@ class History:
         if change.good is None:
             return [change.bad]
         old, new = git_pin(change.good), git_pin(change.bad)
-        if old and new and old[0] == new[0]:
-            begin = change.bad.partition(" @ ")[0]
-            commits = commits_between(old[0], old[1], new[1], self.repositories)
-            return [f"{begin} @ git+{new[0]}@{commit}{new[2]}" for commit in commits[:-1]] + [change.bad]
+        if old and new and old.url == new.url:
+            commits = commits_between(new.url, old.commit, new.commit, self.repositories)
+            return [new.at(commit) for commit in commits[:-1]] + [change.bad]
         good, bad = Requirement(change.good), Requirement(change.bad)
         if good.url or bad.url:
             return [change.bad]
@@ -89,10 +89,42 @@ def released(package: str) -> list[str]:
     raise InputError(f"its releases cannot be listed ({reason})")
 
 
-def git_pin(pin: str) -> tuple[str, str, str] | None:
-    """Return repository, commit and the rest (`#subdirectory=...`) of a pin; None: it is of no git repository."""
-    match = _AT.fullmatch(Requirement(pin).url or "")
-    return (match["url"], match["commit"], match["rest"] or "") if match else None
+class GitPin(NamedTuple):
+    """A pin of a git repository. rest: `#subdirectory=...`."""
+
+    package: str
+    url: str
+    commit: str
+    rest: str
+
+    def at(self, commit: str) -> str:
+        """Return the pin of another commit."""
+        return f"{self.package} @ git+{self.url}@{commit}{self.rest}"
+
+
+def git_pin(pin: str) -> GitPin | None:
+    """Return what a pin of a git repository says; None: it is of none, or names no commit."""
+    requirement = Requirement(pin)
+    match = _AT.fullmatch(requirement.url or "")
+    return GitPin(requirement.name, match["url"], match["commit"], match["rest"] or "") if match else None
+
+
+def at_commits(pins: Pins) -> dict[str, str]:
+    """Return pins with commits in place of the branches and tags of git repositories: tomorrow these may be others, and
+    what was built and judged of them is not. Raises InputError where a repository does not answer."""
+    gits = {package: (pin, git_pin(pin)) for package, pin in pins.items()}
+    return {name: git.at(commit_of(git.url, git.commit)) if git else pin for name, (pin, git) in gits.items()}
+
+
+def commit_of(url: str, name: str) -> str:
+    """Return the commit that a branch or a tag is at now; of anything else, such as a commit, its name."""
+    if re.fullmatch("[0-9a-f]{40}", name):
+        return name
+    # The second is what a tag with a message stands for.
+    places = [f"refs/heads/{name}", f"refs/tags/{name}^{{}}", f"refs/tags/{name}"]
+    lines = _git(Path(), "ls-remote", "--", url, *places).splitlines()
+    commits = {place: commit for commit, _, place in (line.partition("\t") for line in lines)}
+    return next((commits[place] for place in places if place in commits), name)
 
 
 def commits_between(url: str, good: str, bad: str, folder: Path) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from quantgate.judge.compare import Comparison, Rules, origin
 from quantgate.machine.environment import Environment
 from quantgate.measure.groups import case_of, group_name, metric_groups, reading_reference
 from quantgate.plugin.case import judge_case
+from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.records import AGREEMENT, MOVED, Measurement, Record, Status, Verdict
 from quantgate.report.progress import Progress
 from quantgate.run.against import AgainstRun, Side
@@ -97,6 +98,33 @@ class Question:
             if name in by_metric and by_metric[name].status in (Status.ERROR, Status.NOT_COMPARABLE):
                 by_metric.setdefault(self.metric, by_metric[name])
         return by_metric.get(self.metric)
+
+    @contextmanager
+    def bench(
+        self,
+        environment: Environment,
+        results: Path,
+        level: int = 0,
+        *,
+        say: OnProgress = ignore_progress,
+        run_id: str = "",
+        words: str = "",
+    ) -> Iterator[Bench]:
+        """Give what measures in an environment at a level. words: begin its errors."""
+        tier = self.tier(level)
+        supply = make_supply(self.matrix, tier, self.threads, results / "logs", say, self.text, environment)
+        bench = Bench(
+            self.matrix, tier, self.tier_name, supply, self.threads, results, run_id,
+            worker=environment.worker, place=words,
+        )  # fmt: skip
+        with closing(supply), closing(bench):
+            yield bench
+
+    def work(self, results: Path) -> str:
+        """Return a hash of what is measured: the content of the weights, the texts and the tasks, whatever their
+        paths; libraries as they are here."""
+        with self.bench(Environment(), results) as bench:
+            return bench.fingerprint(self.cell)
 
     def check(self) -> None:
         """Refuse a cell and a metric that cannot be judged in an A/B run. Raises InputError."""
@@ -194,12 +222,13 @@ class Trial:
         """Return the judge's verdict on the metric. place: the environment's folder below the results. Raises
         MeasurementError where the good environment cannot be measured, InputError where the metric is not judged."""
         question, cell = self.question, self.question.cell
-        with ExitStack() as stack:
-            bench = partial(self._bench, stack, run_id=uuid.uuid4().hex, level=level)
-            benches: dict[Side, Bench] = {
-                "old": bench(self.good, "good", words="in the good environment: "),
-                "new": bench(environment, place),
-            }
+        bench = partial(question.bench, level=level, say=self.progress.preparation, run_id=uuid.uuid4().hex)
+        folders = [self.results / name / str(level) for name in ("good", place)]
+        with (
+            bench(self.good, folders[0], words="in the good environment: ") as old,
+            bench(environment, folders[1]) as new,
+        ):
+            benches: dict[Side, Bench] = {"old": old, "new": new}
             measurer: Measurer
             if question.nested:
                 plan = make_plan([question.need], {cell.id: cell}, references=False)
@@ -212,30 +241,6 @@ class Trial:
             return verdict
         names = ", ".join(v.metric for v in judged)
         raise InputError(f"--metric {question.metric}: is not measured of {cell.id}; there are {names}")
-
-    def _bench(
-        self,
-        stack: ExitStack,
-        environment: Environment,
-        place: str,
-        *,
-        run_id: str,
-        level: int,
-        words: str = "",
-    ) -> Bench:
-        """Return what measures in an environment, until the stack is closed. words: begin its errors."""
-        question, tier = self.question, self.question.tier(level)
-        results, say = self.results / place / str(level), self.progress.preparation
-        supply = make_supply(
-            question.matrix, tier, question.threads, results / "logs", say, question.text, environment
-        )
-        stack.callback(supply.close)
-        bench = Bench(
-            question.matrix, tier, question.tier_name, supply, question.threads, results, run_id,
-            worker=environment.worker, place=words,
-        )  # fmt: skip
-        stack.callback(bench.close)
-        return bench
 
 
 @dataclass(eq=False)

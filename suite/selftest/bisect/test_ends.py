@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from quantgate.bisect.ends import in_order, is_here, read_pins, split, version_of, with_here
 from quantgate.bisect.search import Change, changes_between
-from quantgate.bisect.steps import History, between, commits_between, git_pin, released
+from quantgate.bisect.steps import Versions, at_commits, between, commits_between, git_pin, released
 from quantgate.errors import InputError
 
 from selftest.bisect.shop import knob, repository
@@ -121,16 +121,16 @@ def test_releases_are_what_pip_finds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
     assert sorted(released("knob-a")) == ["1.0", "10.0", "11.0", "2.0"]
     lines: list[str] = []
-    history = History(tmp_path, lines.append)
-    assert history.steps(Change("knob-a", "knob-a==1.0", "knob-a==11.0")) == [
+    versions = Versions(tmp_path, lines.append)
+    assert versions.steps(Change("knob-a", "knob-a==1.0", "knob-a==11.0")) == [
         "knob-a==2.0", "knob-a==10.0", "knob-a==11.0",
     ]  # fmt: skip
     assert lines == []
     # A package that is not to be had: its two ends are compared, and the reason is said.
-    assert history.steps(Change("absent", "absent==1", "absent==2")) == ["absent==2"]
+    assert versions.steps(Change("absent", "absent==1", "absent==2")) == ["absent==2"]
     assert re.match(r"absent: its releases cannot be listed \(No matching .*\); only its two ends", lines[0])
-    assert history.steps(Change("knob-a", None, "knob-a==2.0")) == ["knob-a==2.0"]
-    assert history.steps(Change("knob-a", "knob-a==1.0", "knob-a @ file:///x")) == ["knob-a @ file:///x"]
+    assert versions.steps(Change("knob-a", None, "knob-a==2.0")) == ["knob-a==2.0"]
+    assert versions.steps(Change("knob-a", "knob-a==1.0", "knob-a @ file:///x")) == ["knob-a @ file:///x"]
 
 
 # --- commits ----------------------------------------------------------------------------------------
@@ -161,19 +161,39 @@ def test_commits_lie_along_the_first_parents(tmp_path: Path) -> None:
     subprocess.run([*git, "tag", "later"], check=True)
     assert len(commits_between(url, first, "later", tmp_path / "clones")) == 4, "fetched again"
     pins = [f"t @ git+{url}@{commit}#subdirectory=python" for commit in (first, third)]
-    steps = History(tmp_path / "clones", print).steps(Change("t", *pins))
+    steps = Versions(tmp_path / "clones", print).steps(Change("t", *pins))
     assert steps == [pins[0].replace(first, second), pins[1]]
+
+
+def test_a_branch_is_searched_at_the_commit_that_it_is_at_now(tmp_path: Path) -> None:
+    first, second = repository(tmp_path / "r", [0.0, 0.1])
+    git = ("git", "-c", "user.name=test", "-c", "user.email=test@example.org", "-C", str(tmp_path / "r"))
+    subprocess.run([*git, "tag", "--annotate", "v1", "--message", "one", first], check=True)
+    source = f"k @ git+file://{tmp_path}/r@"
+
+    def at(name: str) -> str:
+        return at_commits({"k": f"{source}{name}#subdirectory=a"})["k"]
+
+    assert at("main") == f"{source}{second}#subdirectory=a"
+    assert at("v1") == f"{source}{first}#subdirectory=a"
+    assert at(first[:10]) == f"{source}{first[:10]}#subdirectory=a", "a commit"
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "--message", "later"], check=True)
+    assert at("main") not in (f"{source}{first}#subdirectory=a", f"{source}{second}#subdirectory=a")
+    pins = {"a": "a==1", "b": f"b @ git+file://{tmp_path}/absent@{first}"}
+    assert at_commits(pins) == pins, "nothing is looked up"
+    with pytest.raises(InputError, match="git ls-remote: "):
+        at_commits({"b": f"b @ git+file://{tmp_path}/absent@main"})
 
 
 @pytest.mark.parametrize(
     ("pin", "parts"),
     [
-        ("x @ git+https://h/x@abc", ("https://h/x", "abc", "")),
-        ("x @ git+ssh://git@h/x@v1.0#subdirectory=a", ("ssh://git@h/x", "v1.0", "#subdirectory=a")),
+        ("x @ git+https://h/x@abc", ("x", "https://h/x", "abc", "")),
+        ("x @ git+ssh://git@h/x@v1.0#subdirectory=a", ("x", "ssh://git@h/x", "v1.0", "#subdirectory=a")),
         ("x @ git+https://h/x", None),
         ("x @ https://h/x.whl", None),
         ("x==1.0", None),
     ],
 )
-def test_a_pin_of_a_repository(pin: str, parts: tuple[str, str, str] | None) -> None:
+def test_a_pin_of_a_repository(pin: str, parts: tuple[str, str, str, str] | None) -> None:
     assert git_pin(pin) == parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ from quantgate.bisect.hunt import patient
 from quantgate.bisect.outcome import conclusion, difference_in_words, no_change, reply_in_words, report
 from quantgate.bisect.search import Answer, Culprit, Finding
 from quantgate.bisect.state import State
-from quantgate.bisect.trial import Reply, answered, grown
+from quantgate.bisect.trial import Question, Reply, answered, grown
+from quantgate.config.matrix import Matrix
+from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import InputError
 from quantgate.measure.metrics import accuracy, memory, perplexity
 from quantgate.records import Status, Verdict
+from quantgate.run.inputs import load_matrix
 
 from selftest.bisect.tables import pins
+from selftest.tiny import TEXT, TinyModel
 
 S, A = Status, Answer
 
@@ -129,6 +134,44 @@ def test_what_is_forgotten(tmp_path: Path) -> None:
     filled().forget(broken=False)
     again = State(tmp_path, {})
     assert (again.target, again.count) == (None, 0)
+
+
+def test_other_weights_and_texts_are_another_question_whatever_their_paths(
+    tmp_path: Path, tiny: TinyModel
+) -> None:
+    weights, text = tmp_path / "weights", tmp_path / "text.txt"
+    shutil.copytree(tiny.safetensors, weights)
+    text.write_text(TEXT)
+    matrix = load_matrix_of(tmp_path, weights)
+
+    def work() -> str:
+        question = Question(
+            matrix,
+            "smoke",
+            matrix.cell("tiny/transformers/fp32"),
+            "perplexity",
+            load_tolerances(),
+            1,
+            text,
+            2,
+        )
+        return question.work(tmp_path)
+
+    first = work()
+    assert work() == first
+    text.write_text(f"{TEXT} and more")
+    second = work()
+    config = weights / "config.json"
+    config.write_text(f"{config.read_text()}\n")
+    assert len({first, second, work()}) == 3
+
+
+def load_matrix_of(folder: Path, weights: Path) -> Matrix:
+    (folder / "quantgate.toml").write_text(
+        f'[models.tiny]\nlicense = "MIT"\nweights = {{ path = "{weights}" }}\n[tiers.smoke]\ntime_limit = 900\n'
+        'cells = ["tiny/transformers/fp32"]\nperplexity = { text = "boolq", n_ctx = 8, windows = 4 }\n'
+    )
+    return load_matrix(folder / "quantgate.toml")
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 9, "question": {}}', "\x00"])
