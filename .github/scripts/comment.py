@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from gh import gh
+from gh import gh, run_address
 
 LIMIT = 65_000
 """Characters; GitHub takes 65,536."""
@@ -35,8 +35,7 @@ def main() -> int:
     env = os.environ
     text = Path(sys.argv[1]).read_text()[:LIMIT].rstrip()
     mark = text.partition("\n")[0]
-    place = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"
-    body = json.dumps({"body": f"{text}\n\n[Run]({place}) of commit {env['COMMIT'][:12]}\n"})
+    body = json.dumps({"body": f"{text}\n\n[Run]({run_address()}) of commit {env['COMMIT'][:12]}\n"})
     comments = f"repos/{env['GITHUB_REPOSITORY']}/issues/{env['PULL_REQUEST']}/comments"
     select = ".[] | [.id, .body, .user.type] | @json"
     before = existing(gh("api", "--paginate", comments, "--jq", select), mark)

@@ -12,14 +12,13 @@ the state changes. Needs the standard library and `gh` alone, since it runs with
 from __future__ import annotations
 
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gh import gh
+from gh import gh, run_address
+from marks import came_and_went, mark, read_mark
 
 EVENTS = Path("report/events.json")
 LABEL = "event"
@@ -27,10 +26,7 @@ LIMIT = 55_000
 """Characters of a text; an issue holds 65,536 with the mark."""
 KEPT = 50
 """Members that the next run can name as gone."""
-FEW = 10
-MARK = re.compile(r"<!-- quantgate event (\{.*\}) -->")
-DASHES = "-\\u002d"
-"""Two dashes, as JSON: written out, they would end the comment that a mark is."""
+MARK = "quantgate event"
 
 Event = Mapping[str, Any]
 
@@ -44,72 +40,55 @@ def read_events() -> list[Event]:
     return every
 
 
-def mark_of(event: Event, place: str) -> str:
-    """Return the hidden mark: what the next run reads."""
-    data = {"place": place, **{key: event[key] for key in ("id", "digest", "state")}}
-    text = json.dumps({**data, "members": event["members"][:KEPT]})
-    return f"<!-- quantgate event {text.replace('--', DASHES)} -->"
-
-
-def read_mark(body: str) -> dict[str, Any] | None:
-    """Return what the mark of an issue says; None: it has none."""
-    match = MARK.match(body)
-    return json.loads(match[1]) if match else None
-
-
 def change(before: Event, event: Event) -> str:
     """Return what became of an event since its issue was written, and which members came and went."""
     parts = []
     if before["state"] != event["state"]:
         reason = f": {event['reason']}" if event["reason"] else ""
         parts.append(f"Now {event['state']}{reason}.")
-    old, new = ({tuple(member) for member in one["members"]} for one in (before, event))
-    whole = len(before["members"]) < KEPT  # else nobody knows which are new
-    for word, members in (("New", sorted(new - old) if whole else []), ("Gone", sorted(old - new))):
-        if members:
-            more = f" and {len(members) - FEW} more" if len(members) > FEW else ""
-            names = ", ".join(f"`{metric} of {cell}`" for cell, metric in members[:FEW])
-            parts.append(f"{word}: {names}{more}.")
-    return " ".join(parts) or "Its members changed."
+    old, new = ({f"{metric} of {cell}" for cell, metric in one["members"]} for one in (before, event))
+    return " ".join([*parts, *came_and_went(old, new, KEPT)]) or "Its members changed."
 
 
 def reconcile(event: Event, issue: Mapping[str, Any] | None, place: str, run: str) -> None:
     """Make the issue of an event what it should be. issue: number, body and state of the one that there is."""
     title = f"{place.capitalize()}: {event['title']}"
-    body = f"{mark_of(event, place)}\n{event['body'][:LIMIT]}\n\nFrom the history of [{place}]({run}).\n"
+    data = {"place": place, **{key: event[key] for key in ("id", "digest", "state")}}
+    first = mark(MARK, {**data, "members": event["members"][:KEPT]})
+    body = f"{first}\n{event['body'][:LIMIT]}\n\nFrom the history of [{place}]({run}).\n"
     if issue is None:
         if event["new"]:
             gh("issue", "create", "--title", title, "--label", LABEL, "--body-file", "-", text=body)
         return
-    before = read_mark(issue["body"])
+    before = read_mark(MARK, issue["body"])
     if before is None or before["digest"] == event["digest"]:
         return
     number = str(issue["number"])
-    gh("issue", "edit", number, "--title", title, "--body-file", "-", text=body)
     gh("issue", "comment", number, "--body-file", "-", text=f"{change(before, event)} {run}")
     if before["state"] != event["state"]:
         is_open, to_open = issue["state"].upper() == "OPEN", event["state"] == "open"
         if is_open != to_open:
             gh("issue", "reopen" if to_open else "close", number)
+    # The mark comes last: a night that breaks off before it is made up for by the next one.
+    gh("issue", "edit", number, "--title", title, "--body-file", "-", text=body)
 
 
 def by_event(issues: Iterable[Mapping[str, Any]], place: str) -> dict[str, Mapping[str, Any]]:
     """Return the issues of a place by the id of their event; the oldest where there are several."""
     chosen: dict[str, Mapping[str, Any]] = {}
     for issue in sorted(issues, key=lambda issue: issue["number"]):
-        mark = read_mark(issue["body"])
-        if mark is not None and mark["place"] == place:
-            chosen.setdefault(mark["id"], issue)
+        data = read_mark(MARK, issue["body"])
+        if data is not None and data["place"] == place:
+            chosen.setdefault(data["id"], issue)
     return chosen
 
 
 def main() -> int:
     """Run the command."""
-    place, env = sys.argv[1], os.environ
+    place, run = sys.argv[1], run_address()
     events = read_events()
     if not events:
         return 0
-    run = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"
     fields = ("--state", "all", "--label", LABEL, "--json", "number,body,state", "--limit", "1000")
     issues = by_event(json.loads(gh("issue", "list", *fields)), place)
     if any(event["new"] and event["id"] not in issues for event in events):

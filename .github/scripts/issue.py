@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from events import read_events
-from gh import gh
+from gh import gh, run_address
+from marks import came_and_went, mark, read_mark
 
 REPORT = Path("report")
 LIMIT = 45_000
@@ -33,11 +34,10 @@ LIMIT = 45_000
 TITLE = 200
 KEPT = 100
 """Members that the next night can name as gone."""
-FEW = 10
 FAILING = ("regression", "drift", "changed", "error", "not comparable")
 MOVED = ("regression", "changed")
 """What events of the history tell. Not `drift`: it is the sum of many, each of which may be settled."""
-MARK = re.compile(r"<!-- quantgate (\{.*\}) -->")
+MARK = "quantgate"
 
 MEANS = {
     "regression": (
@@ -92,13 +92,6 @@ class Event:
         """A hash that is equal where the same is red."""
         return hashlib.sha256("\n".join([self.kind, *self.members]).encode()).hexdigest()[:16]
 
-    @property
-    def mark(self) -> str:
-        """What the next night reads."""
-        data = json.dumps({"id": self.identity, "members": self.members[:KEPT]})
-        data = data.replace("--", "-\\u002d")  # two dashes would end the comment
-        return f"<!-- quantgate {data} -->"
-
 
 def event(
     report: Mapping[str, Any] | None, status: str, elsewhere: Collection[tuple[str, str]] = ()
@@ -115,16 +108,23 @@ def event(
     verdicts = report["verdicts"] if report else []
     red = [v for v in verdicts if v["status"] in failing]
     left = [v for v in red if v["status"] not in MOVED or (v["cell"], v["metric"]) not in elsewhere]
-    if kind in MOVED and red and not left:
-        return None
+    if kind in MOVED and red:
+        if not left:
+            return None
+        worst = next(status for status in FAILING if any(v["status"] == status for v in left))
+        kind = "broken infrastructure" if worst == "error" else worst
     return Event(kind, tuple(sorted({f"{v['cell']} {v['metric']}: {v['status']}" for v in left})))
 
 
 def title_of(name: str, red: Event, report: Mapping[str, Any] | None) -> str:
-    """Return the title: the kind, and what leads the report."""
-    findings = report["findings"] if report else []
-    first = f": {findings[0]['title'][:TITLE]}" if findings else ""
-    return f"{name.capitalize()}: {red.kind}{first}"
+    """Return the title: the kind, and the first finding of the report that is about what is red."""
+    red_metrics = {member.rpartition(": ")[0] for member in red.members}
+    about = [
+        finding["title"][:TITLE]
+        for finding in (report["findings"] if report else [])
+        if not red_metrics or red_metrics & {f"{c} {m}" for c in finding["cells"] for m in finding["metrics"]}
+    ]
+    return ": ".join([name.capitalize(), red.kind, *about[:1]])
 
 
 def bisect_command(report: Mapping[str, Any] | None) -> str:
@@ -161,7 +161,7 @@ def body_of(
         lines.append(markdown[:LIMIT].rpartition("\n")[0])
     else:
         lines.append(markdown)
-    return "\n".join([red.mark, *lines])
+    return "\n".join([mark(MARK, {"id": red.identity, "members": red.members[:KEPT]}), *lines])
 
 
 def _which_upgrade(report: Mapping[str, Any] | None, run: str) -> list[str]:
@@ -188,20 +188,10 @@ def _which_upgrade(report: Mapping[str, Any] | None, run: str) -> list[str]:
 def changes(old: str, red: Event) -> str | None:
     """Return what came and went since the text of an issue; empty: nothing that is named, only the kind; None: the same
     is red as then."""
-    match = MARK.search(old)
-    before = json.loads(match[1]) if match else {"id": "", "members": []}
+    before = read_mark(MARK, old) or {"id": "", "members": []}
     if before["id"] == red.identity:
         return None
-    parts = []
-    old_members, new_members = set(before["members"]), set(red.members)
-    for word, members in (
-        ("New", sorted(new_members - old_members)),
-        ("Gone", sorted(old_members - new_members)),
-    ):
-        if members:
-            more = f" and {len(members) - FEW} more" if len(members) > FEW else ""
-            parts.append(f"{word}: {', '.join(f'`{member}`' for member in members[:FEW])}{more}.")
-    return " ".join(parts)
+    return " ".join(came_and_went(set(before["members"]), set(red.members), KEPT))
 
 
 def read_report(folder: Path) -> tuple[dict[str, Any] | None, str]:
@@ -221,8 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--canary", action="store_true", help="write the command of the bisection")
     options = parser.parse_args(arguments)
     env = os.environ
-    place = f"{env['GITHUB_SERVER_URL']}/{env['GITHUB_REPOSITORY']}/actions/runs/{env['GITHUB_RUN_ID']}"
-    run = f"{place}, commit {env['GITHUB_SHA']}"
+    run = f"{run_address()}, commit {env['GITHUB_SHA']}"
     fields = ("--state", "open", "--label", options.label, "--json", "number,body", "--limit", "100")
     issues = sorted(json.loads(gh("issue", "list", *fields)), key=lambda issue: issue["number"])
     if env["RESULT"] == "success" and env["STATUS"] == "0":
@@ -250,8 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"issue {first['number']}: the same is red as before; nothing is written")
         return 0
     number = str(first["number"])
-    gh("issue", "edit", number, "--title", title, "--body-file", "-", text=body)
     gh("issue", "comment", number, "--body-file", "-", text=f"Now {red.kind}. {difference} {run}.")
+    # The mark comes last: a night that breaks off before it is made up for by the next one.
+    gh("issue", "edit", number, "--title", title, "--body-file", "-", text=body)
     return 0
 
 

@@ -81,7 +81,7 @@ def test_the_size_of_a_step_is_no_change_and_a_member_is(forge: Forge) -> None:
     night(forge, Plan(nights=62, environments=environments, change=grows))
     assert forge.written == ["issue create"]
     night(forge, Plan(nights=62, change=worse(*Q4)))
-    assert forge.written == ["issue create", "issue edit", "issue comment"]
+    assert forge.written == ["issue create", "issue comment", "issue edit"]
     issue = only(forge)
     assert issue["comments"] == [
         "New: `perplexity of m/llamacpp/Q4_0`. https://github.com/o/r/actions/runs/7"
@@ -94,7 +94,7 @@ def test_the_issue_follows_the_state(forge: Forge) -> None:
     night(forge, Plan(nights=62, environments=UPGRADE, change=worse(*Q4)))
     night(forge, Plan(nights=66, environments=back, change=worse(*Q4, until=64)))
     night(forge, Plan(nights=68, environments=back, change=worse(*Q4, until=64)))
-    assert forge.written == ["issue create", "issue edit", "issue comment", "issue close"]
+    assert forge.written == ["issue create", "issue comment", "issue close", "issue edit"]
     issue = only(forge)
     assert issue["state"] == "CLOSED"
     [comment] = issue["comments"]
@@ -185,10 +185,12 @@ def test_steps_that_add_up_are_searched_from_the_first_of_them(forge: Forge) -> 
 # --- beside the issue of red nights -----------------------------------------------------------------
 
 
-def red(forge: Forge, *cells: str) -> None:
-    """The job of the red night's issue, in which these cells are worse."""
+def red(forge: Forge, *cells: str, crashed: str = "") -> None:
+    """The job of the red night's issue, in which these cells are worse, and one crashed."""
     values = {"measured": 21.0, "baseline": 20.0, "change": 0.05, "tolerance": 0.005}
     moved = [verdict(name, "perplexity", Status.REGRESSION, **values) for name in cells]
+    if crashed:
+        moved.append(verdict(crashed, "perplexity", Status.ERROR, text="killed"))
     write_report(forge.folder / "report", [*moved, *cell("m/b/fine", 20.0)], INFO)
     done = forge.run("issue.py", "nightly", RESULT="failure", STATUS="1")
     assert done.returncode == 0, done.stderr
@@ -224,9 +226,18 @@ def test_what_an_event_tells_is_not_told_twice(forge: Forge) -> None:
     assert forge.written[3:] == []
     red(forge, *Q4, "m/b/other")
     assert forge.written[3:] == ["issue create"]
-    mark = forge.state["issues"][-1]["body"].partition("\n")[0]
+    issue = forge.state["issues"][-1]
+    mark = issue["body"].partition("\n")[0]
     assert "m/b/other" in mark
     assert Q4[0] not in mark
+
+
+def test_the_issue_beside_an_event_is_of_what_is_left(forge: Forge) -> None:
+    night(forge, Plan(nights=90, change=worse(*Q4)))
+    failing(Plan(nights=90, change=worse(*Q4)), forge.folder / "history")
+    red(forge, Q4[0], crashed="m/b/other")
+    title = forge.state["issues"][-1]["title"]
+    assert title.startswith("Nightly: broken infrastructure: m/b/other: perplexity"), title
 
 
 # --- from the branch --------------------------------------------------------------------------------

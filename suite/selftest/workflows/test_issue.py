@@ -55,7 +55,7 @@ def test_what_comes_and_goes_is_told_once_each(forge: Forge) -> None:
     night(forge, worse("m/b/one", "m/b/two"), "1")
     night(forge, worse("m/b/two"), "1")
     night(forge, worse("m/b/two", metric="perplexity/reproduction", status=Status.CHANGED), "13")
-    assert forge.written == ["issue create", *["issue edit", "issue comment"] * 3]
+    assert forge.written == ["issue create", *["issue comment", "issue edit"] * 3]
     [issue] = forge.state["issues"]
     assert issue["title"].startswith("Nightly: changed")
     assert issue["comments"][0].startswith("Now regression. New: `m/b/two perplexity: regression`. https://")
@@ -127,6 +127,32 @@ def test_a_long_report_is_cut(forge: Forge) -> None:
     assert len(issue["body"]) < 65_536
     night(forge, many, "1")
     assert forge.written == ["issue create"], "all members count, though not all are kept"
+
+
+def test_of_more_members_than_are_kept_nobody_knows_which_came(forge: Forge) -> None:
+    many = [f"m/b/{number:03}" for number in range(120)]
+    night(forge, worse(*many), "1")
+    night(forge, worse(*many[1:]), "1")
+    [issue] = forge.state["issues"]
+    assert issue["comments"] == [
+        "Now regression. Gone: `m/b/000 perplexity: regression`. "
+        "https://github.com/o/r/actions/runs/7, commit abc."
+    ]
+
+
+def test_a_night_that_breaks_off_is_made_up_for_by_the_next(forge: Forge) -> None:
+    night(forge, worse("m/b/one"), "1")
+    program = forge.folder / "bin" / "gh"
+    whole = program.read_text()
+    program.write_text(
+        whole.replace("words = sys.argv[1:]", "words = sys.argv[1:]\nassert words[1] != 'comment'")
+    )
+    write_report(forge.folder / "report", worse("m/b/one", "m/b/two"), INFO)
+    assert forge.run("issue.py", "nightly", RESULT="failure", STATUS="1").returncode != 0
+    program.write_text(whole)
+    night(forge, worse("m/b/one", "m/b/two"), "1")
+    [issue] = forge.state["issues"]
+    assert issue["comments"][0].startswith("Now regression. New: `m/b/two perplexity: regression`.")
 
 
 # --- the canary -------------------------------------------------------------------------------------
