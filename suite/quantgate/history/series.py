@@ -225,9 +225,7 @@ class _Table:
         for (tier, cell, metric), row in self.rows.items():
             facts = self.facts[row]
             columns = {key: array[row, :count] for key, array in self.arrays.items()}
-            yield Series(
-                tier, cell, metric, facts.kind, facts.better, facts.unit, facts.relative, **columns
-            )
+            yield Series(tier, cell, metric, facts.kind, facts.better, facts.unit, facts.relative, **columns)
 
 
 @dataclass
