@@ -141,6 +141,22 @@ def test_texts_of_a_cell_part_where_it_writes_another_token(asked: Here) -> None
     assert metrics["generation/agreement"].conditions["items"] == 4
 
 
+def test_prompts_that_lead_to_one_text_have_gaps_of_their_own(asked: Here) -> None:
+    prompts = Prompts(
+        name="mine", chat=False, template="", ends=[END], items=[[1, 2], [1, 2, 3], [6]], token_hash="h"
+    )
+    asked.write("prompts-mine.json", prompts.model_dump_json())
+    reference = chain(REFERENCE)
+    reference.table[6, 1] = 2.95  # a near tie, in the last text alone
+    measured(asked, reference, reference=True)
+    left = read_left(asked.folder / "left" / "r", "h")
+    assert left.texts == [[3, 4, 5, 0], [4, 5, 0], [6] * 5]
+    assert left.gaps is not None
+    assert [len(gaps) for gaps in left.gaps] == [4, 3, 5]
+    metrics = measured(asked, chain({**REFERENCE, 6: 1}), written=3)
+    assert metrics["generation/divergence"].raw == {"apart": 1, "near ties": 1}
+
+
 def test_a_loop_counts_without_the_end(asked: Here) -> None:
     asked.write(
         "prompts-mine.json",
