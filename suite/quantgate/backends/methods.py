@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
@@ -97,12 +98,13 @@ def check_options(method: str, options: Mapping[str, Any], *, as_is: bool, bits:
 def libraries_of(method: str) -> dict[str, str]:
     """Return the versions and builds of the packages that a method needs, as the environment names them."""
     libraries: dict[str, str] = {}
-    for module in METHODS.get(method, Method()).needs:
-        name = module.replace(".", "-").replace("_", "-")
-        with suppress(metadata.PackageNotFoundError):
-            libraries[name] = metadata.version(name)
-            if (build := build_of(name, module.partition(".")[0])) is not None:
-                libraries[f"{BUILD}{name}"] = build
+    for module, requirement in METHODS.get(method, Method()).needs.items():
+        # Most distributions have the name of their module; of the others, pip is given it.
+        for name in sorted({re.sub("[._]", "-", one) for one in (module, requirement)}):
+            with suppress(metadata.PackageNotFoundError):
+                libraries[name] = metadata.version(name)
+                if (build := build_of(name, module.partition(".")[0])) is not None:
+                    libraries[f"{BUILD}{name}"] = build
     return libraries
 
 

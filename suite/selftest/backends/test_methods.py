@@ -207,6 +207,21 @@ def test_the_libraries_of_a_method_are_told_by_version_and_build() -> None:
     assert libraries["build of bitsandbytes"] == builds()["build of bitsandbytes"]
 
 
+@pytest.mark.parametrize(("method", "name"), [("higgs", "flute-kernel"), ("quark", "amd-quark")])
+def test_a_distribution_of_another_name_than_its_module_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, name: str
+) -> None:
+    folder = tmp_path / f"{name.replace('-', '_')}-1.2.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    libraries_of.cache_clear()
+    try:
+        assert libraries_of(method) == {name: "1.2"}
+    finally:
+        libraries_of.cache_clear()
+
+
 @NEEDS_TORCHAO
 def test_the_build_of_torchao_is_told() -> None:
     assert libraries_of("torchao").keys() == {"torchao", "build of torchao"}
