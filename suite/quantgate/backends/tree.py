@@ -154,7 +154,9 @@ def batches(
 def chains(groups: Sequence[Sequence[TokenSequence]]) -> list[TokenTree]:
     """Return a tree without branches for each sequence; one for neighbours of a group that differ in their last token
     alone."""
-    alike = (build_tree(list(same)) for group in groups for _, same in groupby(group, key=lambda s: s.ids[:-1]))
+    alike = (
+        build_tree(list(same)) for group in groups for _, same in groupby(group, key=lambda s: s.ids[:-1])
+    )
     return [replace(tree, members=[[0] for _ in tree.ids]) for tree in alike]
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-from pydantic import AfterValidator, Field, model_validator
 
 from quantgate.backends.spec import check_capabilities
 from quantgate.config.sentences import allowed
@@ -34,32 +34,6 @@ TEMPLATE = "template"
 """The subject of the note on a chat template that is not used: the records of all cells of the model have the same."""
 
 
-def _each_once(names: list[str]) -> list[str]:
-    if twice := [name for number, name in enumerate(names) if name in names[:number]]:
-        raise ValueError(f"names {twice[0]!r} twice: remove one")
-    return names
-
-
-class InChat(Record):
-    """Options of a group that may go through the model's chat template. Without it there is no message `system`, and no
-    turns for examples."""
-
-    chat: bool = False
-    system: str | None = None
-
-    @model_validator(mode="after")
-    def _of_a_chat(self) -> Self:
-        if not self.chat and self.system is not None:
-            raise ValueError("system is a message of a chat: set chat = true, or remove system")
-        if not self.chat and not getattr(self, "turns", True):
-            raise ValueError(
-                "turns = false puts examples into one message of a chat: set chat = true, or remove turns"
-            )
-        return self
-
-
-Names = Annotated[list[str], Field(min_length=1), AfterValidator(_each_once)]
-"""What a group measures one after the other: none twice, since that would count its items twice."""
 Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
 
 
@@ -235,6 +209,29 @@ def level(
     """Return a metric of which each process has one value. further: other fields of `Metric`."""
     fields = {"samples": [value], "conditions": conditions, **further}
     return Metric(kind="level", value=value, unit=unit, better=better, **fields)
+
+
+def rounds(
+    seconds: Sequence[float],
+    conditions: dict[str, Scalar],
+    *,
+    work: float = 0,
+    unit: str = "s",
+    **further: Any,
+) -> Metric:
+    """Return the metric of timings of the same work in one process; its value is their median, or the rate at which
+    `work` was done, in `unit`. further: other fields of `Metric`."""
+    median = statistics.median(seconds)
+    return Metric(
+        kind="rounds",
+        value=work / median if work else median,
+        unit=unit,
+        better="higher" if work else "lower",
+        samples=list(seconds),
+        processes=[len(seconds)],
+        conditions=conditions,
+        **further,
+    )
 
 
 def of_blocks(

@@ -84,9 +84,11 @@ def write(
     prompts: Sequence[list[int]],
     limit: int,
     stops: Stops,
+    what: str,
     progress: Callable[[int, int], None],
 ) -> list[list[int]]:
-    """Return what the cell writes after each prompt: at most `limit` tokens, the one that ended it included."""
+    """Return what the cell writes after each prompt: at most `limit` tokens, the one that ended it included. what: the
+    prompts, in words. Raises MeasurementError where that is nothing."""
     backend = session.backend
     assert isinstance(backend, Generates)
     if not stops.ids:
@@ -96,6 +98,8 @@ def write(
     texts = []
     for number, prompt in enumerate(prompts, 1):
         texts.append(backend.generate(prompt, limit, stops))
+        if not texts[-1]:
+            raise MeasurementError(f"nothing was written after prompt {number} of {what}")
         progress(number, len(prompts))
     return texts
 

@@ -159,6 +159,20 @@ def test_a_task_that_does_not_fit_leaves_the_others(tmp_path: Path, backend: Any
     assert session.unmeasured.keys() == {"answers/long", "answers/vast", "answers/pooled"}
 
 
+def test_a_task_after_which_nothing_is_written_leaves_the_others(
+    tmp_path: Path, backend: Any, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Here(tmp_path, backend)
+    prepared(here, encoder, documents(["1", "2"]))
+    texts = iter([[5], []])
+    monkeypatch.setattr(backend, "generate", lambda *_: next(texts))
+    here.options = {"answers": {"tasks": ["gsm8k"], "tokens": LIMIT}}
+    session = here.session()
+    assert answers.measure(session, ["gsm8k"]) == {}
+    message = "nothing was written after prompt 2 of task 'gsm8k'"
+    assert session.unmeasured == {"answers/gsm8k": message}
+
+
 def test_a_part_that_was_not_measured_is_the_error_of_its_case_alone() -> None:
     from quantgate.records import Measurement
 

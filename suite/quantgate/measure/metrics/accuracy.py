@@ -16,8 +16,9 @@ from quantgate.backends.tree import TokenSequence
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Item, Task
-from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Better, Column, Group, InChat, Names, paired
+from quantgate.jobs import Needs
+from quantgate.measure.groups import Better, Column, Group, paired
+from quantgate.measure.options import OfTasks
 from quantgate.measure.scoring import Scored, fitted, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import Handshake, fastest_budget, way_of
@@ -31,38 +32,22 @@ ANSWERS = ("acc", "acc_norm", "pct_stereotype", "ss")
 LESS_IS_BETTER = ("pct_stereotype", "likelihood_diff", "ss")
 
 
-class Options(InChat):
-    """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline).
-    items: how many of each, the first ones; items_of: of tasks that take another number. fewshot: examples before
-    each, the first of the task's few-shot split; None: as many as the task says, chosen as it says. chat: ask through
-    the model's chat template, after the message `system` if there is one; turns: examples are turns of the
-    conversation, not one message with the item. budget: tokens of a forward pass (part of the key: the batch can change
-    the last digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
+class Options(OfTasks):
+    """tasks: names of lm-evaluation-harness tasks (tasks.toml says where their data lies offline). items_of: items of
+    tasks that take another number. budget: tokens of a forward pass (part of the key: the batch can change the last
+    digits); "auto": the number in the cell's baseline; without one, what is fastest on this machine."""
 
     ENTRIES: ClassVar[Mapping[str, str]] = {"items_of": "tasks"}
     """By a table of options, the list that its keys are in."""
 
-    tasks: Names
-    items: int = Field(default=32, ge=2)
     items_of: dict[str, Annotated[int, Field(ge=2)]] = Field(default_factory=dict)
-    fewshot: int | None = Field(default=None, ge=0)
-    turns: bool = True
     budget: Annotated[int, Field(ge=16)] | Literal["auto"] = 512
 
 
 def needs(options: Options) -> Needs:
     """Return the items of each task, with examples."""
-
-    def posed(name: str) -> Posed:
-        return Posed(
-            items=options.items_of.get(name, options.items),
-            chat=options.chat,
-            system=options.system,
-            fewshot=options.fewshot,
-            turns=options.turns,
-        )
-
-    return Needs(tasks={name: posed(name) for name in options.tasks})
+    counts = {name: options.items_of.get(name, options.items) for name in options.tasks}
+    return Needs(tasks={name: options.posed(count) for name, count in counts.items()})
 
 
 def expected(options: Options) -> dict[str, Metric]:
@@ -134,7 +119,7 @@ def _groups_of_all(session: Session, options: Options) -> Iterator[list[TokenSeq
     """Yield the items of all tasks of the tier: the handshake is the same whichever of them the cases need."""
     positions = session.backend.sizes().positions
     for name in options.tasks:
-        with suppress(FileNotFoundError, MeasurementError):  # a missing task is an error of its cases alone
+        with suppress(MeasurementError):  # a missing task is an error of its cases alone
             yield from fitted(groups_of(session.task(name)), positions)[0]
 
 

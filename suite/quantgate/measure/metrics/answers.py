@@ -13,8 +13,9 @@ from quantgate.backends.base import Stops
 from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import NLTK_DATA, RULES, Questions
-from quantgate.jobs import Needs, Posed
-from quantgate.measure.groups import Column, Group, InChat, Names, paired
+from quantgate.jobs import Needs
+from quantgate.measure.groups import Column, Group, paired
+from quantgate.measure.options import OfTasks
 from quantgate.measure.session import Session
 from quantgate.measure.written import check_room, of_texts, write
 from quantgate.records import Declared, Metric, Scalar
@@ -25,30 +26,17 @@ POOLED = "pooled"
 JUDGED = ("solved", "format")
 
 
-class Options(InChat):
-    """tasks: names of lm-evaluation-harness tasks, or of fixtures/tasks. items: how many of each, the first ones.
-    fewshot: examples before each, the first of the task's; None: as many as the task says, chosen as it says. chat: ask
-    through the model's chat template, after the message `system` if there is one; turns: examples are turns of the
-    conversation, not one message with the question. tokens: an answer has at most so many; None: as the task says."""
+class Options(OfTasks):
+    """tasks: names of lm-evaluation-harness tasks, or of fixtures/tasks. tokens: an answer has at most so many; None:
+    as the task says."""
 
-    tasks: Names
-    items: int = Field(default=32, ge=2)
-    fewshot: int | None = Field(default=None, ge=0)
     chat: bool = True
-    turns: bool = True
     tokens: int | None = Field(default=None, ge=1)
 
 
 def needs(options: Options) -> Needs:
     """Return the questions of each task."""
-    posed = Posed(
-        items=options.items,
-        chat=options.chat,
-        system=options.system,
-        fewshot=options.fewshot,
-        turns=options.turns,
-    )
-    return Needs(questions=dict.fromkeys(options.tasks, posed))
+    return Needs(questions=dict.fromkeys(options.tasks, options.posed(options.items)))
 
 
 def expected(options: Options) -> dict[str, Metric]:
@@ -90,9 +78,10 @@ def _of_task(
     questions = session.questions(name)
     limit = options.tokens or questions.limit
     otherwise = "set a lower fewshot, or leave the task out"
-    check_room(session, "answers", questions.items, limit, f"task {questions.name!r}", otherwise)
+    what = f"task {questions.name!r}"
+    check_room(session, "answers", questions.items, limit, what, otherwise)
     stops = _stops(session, questions)
-    texts = write(session, questions.items, limit, stops, progress)
+    texts = write(session, questions.items, limit, stops, what, progress)
     answers = [answer_of(session, questions, text) for text in texts]
     marks = mark(questions, answers, session.folder(NLTK_DATA), session.folder(f"{RULES}/{name}"))
     conditions: dict[str, Scalar] = {

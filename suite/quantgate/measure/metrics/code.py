@@ -16,7 +16,8 @@ from quantgate.backends.base import Generates, Stops
 from quantgate.errors import MeasurementError
 from quantgate.items import Program, Programs
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group, Names, paired
+from quantgate.measure.groups import Group, paired
+from quantgate.measure.options import Names
 from quantgate.measure.sandbox import run_program
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Record, Scalar

@@ -17,11 +17,11 @@ from pydantic import Field, field_validator
 
 from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence
-from quantgate.errors import MeasurementError
 from quantgate.files import hash_of
 from quantgate.items import Prompts, common_length
 from quantgate.jobs import Asked, Needs
-from quantgate.measure.groups import Column, Group, InChat, of_blocks, paired
+from quantgate.measure.groups import Column, Group, of_blocks, paired
+from quantgate.measure.options import InChat
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.written import Written, check_room, leave, of_texts, read_left, write
@@ -72,39 +72,26 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
         "length": options.tokens,
         **session.attention,
     }
-    if session.is_reference:
-        texts = _write(session, options, prompts, len(prompts.items))
-        leave(path, _with_scores(session, prompts, texts))
-        conditions["items"] = len(texts)
-        return of_texts("generation", texts, _stops(prompts), options.tokens, conditions)
-    reference = read_left(path, prompts.token_hash)
-    conditions["reference"] = session.reference
-    metrics = _agreement(session, prompts, reference, {**conditions, "items": len(reference.texts)})
-    if options.written:
-        count = min(options.written, len(prompts.items))
-        texts = _write(session, options, prompts, count)
-        conditions["items"] = count
-        metrics |= of_texts("generation", texts, _stops(prompts), options.tokens, conditions)
-        metrics["generation/divergence"] = _divergence(texts, reference, conditions)
-    return metrics
-
-
-def _stops(prompts: Prompts) -> Stops:
-    return Stops(frozenset(prompts.ends))
-
-
-def _write(session: Session, options: Options, prompts: Prompts, count: int) -> list[list[int]]:
-    """Return what the cell writes after the first prompts."""
+    reference, metrics, count = None, dict[str, Metric](), len(prompts.items)
+    if not session.is_reference:
+        reference, count = read_left(path, prompts.token_hash), options.written
+        conditions["reference"] = session.reference
+        metrics = _agreement(session, prompts, reference, {**conditions, "items": len(reference.texts)})
+    if not count:
+        return metrics
 
     def progress(number: int, total: int) -> None:
         session.progress(number, total + 1)
 
-    texts = write(session, prompts.items[:count], options.tokens, _stops(prompts), progress)
-    if [] in texts:
-        raise MeasurementError(
-            f"nothing was written after prompt {texts.index([]) + 1} of {options.prompts!r}"
-        )
-    return texts
+    stops = Stops(frozenset(prompts.ends))
+    texts = write(session, prompts.items[:count], options.tokens, stops, what, progress)
+    conditions["items"] = len(texts)
+    metrics |= of_texts("generation", texts, stops, options.tokens, conditions)
+    if reference is None:
+        leave(path, _with_scores(session, prompts, texts))
+    else:
+        metrics["generation/divergence"] = _divergence(texts, reference, conditions)
+    return metrics
 
 
 def _scored(

@@ -17,7 +17,8 @@ from pydantic import Field
 from quantgate.backends.base import ShowsInputs
 from quantgate.errors import MeasurementError
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Group, Names, paired
+from quantgate.measure.groups import Group, paired
+from quantgate.measure.options import Names
 from quantgate.measure.session import Session
 from quantgate.records import Declared, Metric, Record, Scalar
 

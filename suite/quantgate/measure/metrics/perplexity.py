@@ -16,7 +16,8 @@ from quantgate.errors import MeasurementError, UnmeasurableError
 from quantgate.files import hash_of
 from quantgate.items import Text
 from quantgate.jobs import Needs
-from quantgate.measure.groups import Column, Group, InChat, of_blocks, with_blocks
+from quantgate.measure.groups import Column, Group, of_blocks, with_blocks
+from quantgate.measure.options import InChat
 from quantgate.measure.scoring import Look, Scored, score
 from quantgate.measure.session import Session
 from quantgate.measure.way import check_causal

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from pydantic import Field
 
 from quantgate.backends.base import HasLoop
 from quantgate.machine.environment import machine
-from quantgate.measure.groups import Column, Group
+from quantgate.measure.groups import Column, Group, rounds
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.processes.turns import Turns
-from quantgate.records import Declared, Metric, Record
+from quantgate.records import Declared, Metric, Record, Scalar
 
 
 class Options(Record):
@@ -87,8 +86,8 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
     metrics = {}
     for name, progress in session.each(n for n in kinds if n.partition("/")[0] in parts or not parts):
         with watched(lambda: session.turns.aside) as raw:
-            rounds = _time(kinds[name], options, session.turns, progress)
-        metrics[f"throughput/{name}"] = _metric(session, options, rounds, kinds[name], raw)
+            seconds = _time(kinds[name], options, session.turns, progress)
+        metrics[f"throughput/{name}"] = _metric(session, options, seconds, kinds[name], raw)
     if "load" in parts or not parts:
         metrics["throughput/load"] = _metric(session, options, [session.load_seconds], None, session.load_raw)
     return metrics
@@ -111,42 +110,39 @@ def _time(
     if turns.shared:
         least, most = options.turns, max(options.turns, most)
     turns.take(lambda: timed(0, kind.warm_up))
-    rounds: list[float] = []
+    seconds: list[float] = []
     first, spent = 0, 0.0
-    while (len(rounds) < options.rounds or spent < least) and spent < most:
+    while (len(seconds) < options.rounds or spent < least) and spent < most:
         mine, theirs = turns.take(partial(timed, first, kind.tokens))
-        rounds.append(mine)
+        seconds.append(mine)
         spent += (mine + theirs) / 2
         first = first + kind.tokens if first + 2 * kind.tokens <= kind.whole else 0
-        progress(min(1.0, len(rounds) / options.rounds, spent / least if least else 1.0), 1)
-    return rounds
+        progress(min(1.0, len(seconds) / options.rounds, spent / least if least else 1.0), 1)
+    return seconds
 
 
 def _metric(
-    session: Session, options: Options, rounds: list[float], kind: Kind | None, raw: dict[str, Any]
+    session: Session, options: Options, seconds: list[float], kind: Kind | None, raw: dict[str, Any]
 ) -> Metric:
-    """Return the metric of rounds, in seconds. kind: None for loading."""
-    median = statistics.median(rounds)
-    tokens = kind.tokens if kind and kind.rate else None
-    return Metric(
-        kind="rounds",
-        value=tokens / median if tokens else median,
+    """Return the metric of rounds. kind: None for loading."""
+    tokens = kind.tokens if kind and kind.rate else 0
+    conditions: dict[str, Scalar] = {
+        "source": session.source_hash,
+        "threads": session.threads,
+        "governor": machine()["governor"],
+        "kernels": session.kernels,
+        "settings": session.backend.settings,
+        "prompt": options.prompt,
+        "decode": options.decode,
+        "first_token": options.first_token,
+        "warm-up tokens": kind.warm_up if kind else 0,
+    }
+    return rounds(
+        seconds,
+        conditions,
+        work=tokens,
         unit="tokens/s" if tokens else "s",
-        better="higher" if tokens else "lower",
-        samples=rounds,
-        processes=[len(rounds)],
         in_turns=session.turns.shared and kind is not None,
-        conditions={
-            "source": session.source_hash,
-            "threads": session.threads,
-            "governor": machine()["governor"],
-            "kernels": session.kernels,
-            "settings": session.backend.settings,
-            "prompt": options.prompt,
-            "decode": options.decode,
-            "first_token": options.first_token,
-            "warm-up tokens": kind.warm_up if kind else 0,
-        },
         raw={"tokens": tokens, **raw} if tokens else raw,
     )
 

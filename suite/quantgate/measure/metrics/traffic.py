@@ -7,8 +7,8 @@ all answers. The first requests of each level warm the server up and do not coun
 from __future__ import annotations
 
 import random
-import statistics
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from quantgate.backends.base import Serves
 from quantgate.machine.environment import machine
-from quantgate.measure.groups import Group, level
+from quantgate.measure.groups import Group, level, rounds
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.records import Declared, Metric, Record, Scalar
@@ -124,27 +124,15 @@ def _of_level(
     count, good = len(load.first), load.good(options.first_token, options.per_token)
     begin = f"traffic/{load.concurrency}"
 
-    def timed(samples: Sequence[float], work: float | None = None) -> Metric:
-        middle = statistics.median(samples)
-        return Metric(
-            kind="rounds",
-            value=work / middle if work else middle,
-            unit="s" if work is None else "tokens/s" if work != count else "requests/s",
-            better="lower" if work is None else "higher",
-            samples=list(samples),
-            processes=[len(samples)],
-            conditions=conditions,
-            raw=raw,
-        )
-
+    timed = partial(rounds, conditions=conditions, raw=raw)
     limits = {"first_token": options.first_token, "per_token": options.per_token}
     return {
         f"{begin}/first_token": timed(load.first),
         f"{begin}/first_token_95": timed([float(np.quantile(load.first, 0.95))]),
         f"{begin}/per_token": timed(load.per_token),
         f"{begin}/per_token_95": timed([float(np.quantile(load.per_token, 0.95))]),
-        f"{begin}/output": timed([load.seconds], count * load.tokens),
-        f"{begin}/requests": timed([load.seconds], count),
+        f"{begin}/output": timed([load.seconds], work=count * load.tokens, unit="tokens/s"),
+        f"{begin}/requests": timed([load.seconds], work=count, unit="requests/s"),
         f"{begin}/goodput": level(
             good / load.seconds, {**conditions, **limits}, unit="requests/s", better="higher", raw=raw
         ),
