@@ -48,14 +48,7 @@ class Derived:
             return folder
         assert model.gguf is not None
         gguf = model.gguf
-        key = hash_of(
-            [
-                self._sources.model_hash(model),
-                "safetensors",
-                self._maker.identity("dequantize", "transformers", "gguf"),
-                code_hash("supply/splitting.py"),
-            ]
-        )
+        key = hash_of([self._sources.model_hash(model), "safetensors", *self._dequantizing()])
         return self._maker.make(
             cache_dir() / "checkpoints" / f"{name}-safetensors-{key}",
             f"make safetensors of {name}",
@@ -117,32 +110,45 @@ class Derived:
             command=lambda: Environment(str(layer(packages, lambda text: say(text, 0, 1)))).worker,
         )
 
-    def calibrated_by(self, cell: Cell) -> list[Any]:
-        """Return what pins a calibrated checkpoint beside its source and scheme; empty for a cell without."""
-        names = [cell.scheme_options[key] for key in ("calibration", "imatrix") if key in cell.scheme_options]
-        sets = [self._sources.calibration_identity(name) for name in names]
-        made = code_hash(*CALIBRATED_CODE)
+    def made_by(self, cell: Cell) -> list[Any]:
+        """Return what pins a cell's checkpoint beside its source and scheme: calibration sets, and the code and
+        libraries that make it; empty for one that is not made."""
+        model, options, made = self._models[cell.model], cell.scheme_options, list[Any]()
+        if model.weights is None and (
+            cell.checkpoint in ("safetensors", "compressed") or "imatrix" in options
+        ):
+            made += self._dequantizing()
+        if cell.checkpoint == "gguf":
+            made += [] if model.gguf else self._converting()
+            made += [self._maker.identity("checkpoints", "llama-cpp-python")]
+        sets = [options[key] for key in ("calibration", "imatrix") if key in options]
+        if sets or cell.checkpoint == "compressed":
+            made += [*map(self._sources.calibration_identity, sets), code_hash(*CALIBRATED_CODE)]
         if cell.checkpoint == "compressed":
-            return [*sets, made, requirements(), version_of("compressed-tensors")]
-        return [*sets, made] if sets else []
+            made += [requirements(), version_of("compressed-tensors")]
+        return made
+
+    def _dequantizing(self) -> list[Any]:
+        return [
+            self._maker.identity("dequantize", "transformers", "gguf"), code_hash("supply/splitting.py")
+        ]  # fmt: skip
+
+    def _converting(self) -> list[Any]:
+        # By one converter, in this environment, whichever llama.cpp reads the file: both sides of an A/B run share it.
+        versions = Environment().versions
+        return [
+            self._sources.pinned(CONVERTER).folder.name,
+            code_hash("supply/gguf*.py", "checkpoint/contents.py"),
+            *(versions[package] for package in ("torch", "transformers", "tokenizers")),
+        ]
 
     def _gguf(self, name: str) -> Path:
         """Return the model's own GGUF, or one in F32 that is written from its safetensors."""
         model = self._models[name]
         if model.gguf is not None:
             return self._sources.locate(model.gguf)
-        # By one converter, in this environment, whichever llama.cpp reads the file: both sides of an A/B run share it.
-        here = Environment()
         pin = self._sources.pinned(CONVERTER)
-        key = hash_of(
-            [
-                self._sources.model_hash(model),
-                "F32",
-                pin.folder.name,
-                code_hash("supply/gguf*.py", "checkpoint/contents.py"),
-                *(here.versions[p] for p in ("torch", "transformers", "tokenizers")),
-            ]
-        )
+        key = hash_of([self._sources.model_hash(model), "F32", *self._converting()])
         return self._maker.make(
             cache_dir() / "checkpoints" / f"{name}-F32-{key}.gguf",
             f"write {name} as GGUF by the converter of {pin.parts[0].package} {pin.parts[0].version}",
@@ -151,7 +157,7 @@ class Derived:
                 "safetensors": str(self.safetensors(name)),
                 "converter": str(self._sources.asset(CONVERTER)),
             },
-            command=lambda: here.worker,
+            command=lambda: Environment().worker,
         )
 
     def _requantized(self, name: str, source: Path, ftype: str, imatrix: str | None = None) -> Path:

@@ -33,8 +33,8 @@ from quantgate.supply.sources import ROW_CODE, Sources
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
 WORKLOAD_CODE = (
     "supply/encoder.py", "supply/tasks.py", "supply/choices.py", "supply/programs.py", "supply/questions.py",
-    "supply/lines.py", "supply/splitting.py", "supply/chat.py", "supply/conversations.py", "checkpoint/template.py",
-    *ROW_CODE,
+    "supply/rules.py", "supply/lines.py", "supply/splitting.py", "supply/chat.py", "supply/conversations.py",
+    "checkpoint/template.py", *ROW_CODE,
 )  # fmt: skip
 """The code that it calls."""
 
@@ -105,26 +105,22 @@ class Supply:
     def check_fit(self, cell: Cell, *, local: bool = False) -> None:
         """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
         local: check local checkpoints only, so that nothing is fetched."""
-        model = self._matrix.models[cell.model]
+        model, source = self._matrix.models[cell.model], self._matrix.models[cell.model].tokenizer_source
         if cell.as_is is not None:
             self._as_is.check(cell, local=local)
+        if local and source.path is None:
+            return
         if model.weights is None:
-            assert model.gguf is not None
-            if cell.model not in self._checked and (not local or model.gguf.path is not None):
-                gguf = self._sources.locate(model.gguf)
+            if cell.model not in self._checked:
+                gguf = self._sources.locate(source)
                 check_gguf(self._matrix.path, cell.model, model, gguf)
                 if shipped(model, self._sources):
                     check_measured(self._matrix, cell.model, gguf)
                 self._checked.add(cell.model)
-            return
-        if local and model.weights.path is None:
-            return
-        folder = self._sources.locate(model.weights)
-        if not folder.is_dir():
-            return  # its loader reports that
-        check_model(self._matrix.path, cell.model, model, self._lengths, folder)
-        if cell.as_is is None and (cell.checkpoint != "gguf" or model.gguf is None):
-            check_cell(cell, folder, derived=cell.checkpoint == "gguf")
+        elif (folder := self._sources.locate(source)).is_dir():  # if not, its loader says so
+            check_model(self._matrix.path, cell.model, model, self._lengths, folder)
+            if cell.as_is is None and (cell.checkpoint != "gguf" or model.gguf is None):
+                check_cell(cell, folder, derived=cell.checkpoint == "gguf")
 
     def source_hash(self, model: str) -> str:
         """Return what has to be equal before values of the model's cells are compared: the identity of its weights
@@ -173,8 +169,8 @@ class Supply:
 
     def identity(self, cell: Cell) -> list[Any]:
         """Return what pins the cell's checkpoint beside the model and the scheme: its files, if it is loaded as it is,
-        or the calibration set and the code that makes it; empty without calibration."""
-        return [self._as_is.identity(cell)] if cell.as_is is not None else self._derived.calibrated_by(cell)
+        or what makes it."""
+        return [self._as_is.identity(cell)] if cell.as_is is not None else self._derived.made_by(cell)
 
     def left(self, reference: Cell, group: str, options: Any, worker: Sequence[str]) -> Path:
         """Return where a reference's process leaves what a metric group of its cells needs.

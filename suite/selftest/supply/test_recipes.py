@@ -140,17 +140,40 @@ def test_another_torch_or_other_safetensors_make_a_checkpoint_of_their_own(
     assert output("2", tiny.safetensors.with_name("converted-anew")) != first
 
 
-def test_what_is_calibrated_is_measured_anew_with_another_set(making: NotingMaker) -> None:
-    made = derived(making)
-    assert made.calibrated_by(cell(method="rtn").model_copy(update={"checkpoint": "gguf"})) == []
-    assert made.calibrated_by(cell(method="rtn")), "the quantizer itself is a part of it"
-    sets = [made.calibrated_by(cell(method="gptq", calibration=name)) for name in ("random", "german")]
-    assert sets[0] != sets[1]
-    weighed = Cell(
-        model="m", backend="llamacpp", scheme="s", bits=4, scheme_options={"imatrix": "random"}, checkpoint="gguf",
-        reference="r",
-    )  # fmt: skip
-    assert made.calibrated_by(weighed)
+def test_what_is_calibrated_is_measured_anew_with_another_set(making: NotingMaker, tiny: TinyModel) -> None:
+    made = derived(making, tiny=Model(license="x", weights=Source(path=tiny.safetensors)))
+    assert made.made_by(cell(method="rtn")), "the quantizer itself is a part of it"
+    gptq, weighed = ({"method": "gptq", "calibration": "{}"}, "compressed"), ({"imatrix": "{}"}, "gguf")
+    for options, checkpoint in (gptq, weighed):
+        sets = [
+            made.made_by(
+                cell(**{k: v.format(name) for k, v in options.items()}).model_copy(
+                    update={"checkpoint": checkpoint}
+                )
+            )
+            for name in ("random", "german")
+        ]
+        assert sets[0] != sets[1]
+
+
+def test_what_was_made_otherwise_is_measured_anew(
+    making: NotingMaker, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record, and what a reference has left for others, is of the checkpoint that was there then."""
+    weights, gguf = Source(path=tiny.safetensors), Source(path=tiny.gguf)
+    hashed: list[str] = []
+    monkeypatch.setattr("quantgate.supply.derived.code_hash", lambda *files: hashed.extend(files))
+
+    def makers(checkpoint: str, **sources: Source) -> list[str]:
+        made = derived(making, tiny=Model(license="x", **sources))
+        hashed.clear()
+        listed = made.made_by(cell().model_copy(update={"checkpoint": checkpoint}))
+        return sorted([one[0] for one in listed if isinstance(one, list)] + hashed)
+
+    assert makers("safetensors", weights=weights) == makers("none", gguf=gguf) == []
+    assert makers("safetensors", gguf=gguf) == ["dequantize", "supply/splitting.py"]
+    assert makers("gguf", gguf=gguf) == ["checkpoints"]
+    assert makers("gguf", weights=weights) == ["checkpoint/contents.py", "checkpoints", "supply/gguf*.py"]
 
 
 def test_a_type_of_floats_is_made_from_the_file_itself_and_no_other(
