@@ -87,12 +87,17 @@ class Client:
                 self._check(what, answer)
                 for line in answer:
                     seconds = time.perf_counter() - begin
-                    if not line.startswith(b"data:"):
+                    kind, _, text = map(bytes.strip, line.partition(b":"))
+                    if kind not in (b"data", b"error"):
                         continue
-                    text = line[5:].strip()
                     if text == b"[DONE]":
                         return
-                    yield Event(seconds, self._parsed(what, text))
+                    value = self._parsed(what, text)
+                    if kind == b"error" or (isinstance(value, dict) and value.get("error")):
+                        raise self._error(
+                            f"{what}: the server ends its answer with an error{self._shown(text)}"
+                        )
+                    yield Event(seconds, value)
         except _AgainError as error:
             raise self._error(f"{what}: {error}") from None
         except TimeoutError:

@@ -111,9 +111,9 @@ class LlamaServer(Dialect):
             f"the server names {len(every)} likely tokens, and token {token} is not among them"
         )
 
-    def _complete(self, prompt: Sequence[int], asked: dict[str, Any]) -> Any:
+    def _complete(self, prompt: Sequence[int], options: dict[str, Any]) -> Any:
         answer = self.client.post(
-            "/completion", {**PLAIN, **asked, "prompt": list(prompt), "return_tokens": True}
+            "/completion", {**PLAIN, **options, "prompt": list(prompt), "return_tokens": True}
         )
         seen = part(answer, "tokens_evaluated")
         if seen != len(prompt):

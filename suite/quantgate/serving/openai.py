@@ -1,7 +1,7 @@
 """Servers with OpenAI's `/v1/completions` of old: a prompt of token ids, `echo` and `logprobs`.
 
-They name tokens by their texts. Each is held against the text of the id that was sent; of the likeliest it is told
-whether that is the token itself, and how likely it is, which is all that the handshake needs.
+They name tokens by their texts. Each is held against the text of the id that was sent; of the likeliest only
+whether that is the token itself, and how likely it is: all that the handshake needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantgate.serving.replies import Reply
 PATH = "/v1/completions"
 GREEDY: dict[str, Any] = {"temperature": 0, "seed": 0, "n": 1}
 OTHER = -1
-"""In place of the id of a token that is known by its text alone."""
+"""In place of the id of a token that the server names by a text alone."""
 ELSEWHERE = (
     "this server does not score prompts by /v1/completions (echo with logprobs): use its own dialect (llama-server, "
     "vllm, sglang), or measure these weights in process"

@@ -47,7 +47,7 @@ class Answer:
 
     @property
     def width(self) -> int:
-        """How many of the likeliest tokens are known at each place."""
+        """How many of the likeliest tokens the server names at each place."""
         return int(self.tokens.shape[1])
 
     def rows(self, part: slice, width: int | None = None) -> Answer:

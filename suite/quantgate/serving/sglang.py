@@ -31,8 +31,8 @@ class SGLang(Dialect):
         return self.client.get("/get_server_info")
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Reply:
-        asked = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": top}
-        about = part(self._generate(ids, 1, asked), "meta_info")
+        options = {"return_logprob": True, "logprob_start_len": 0, "top_logprobs_num": top}
+        about = part(self._generate(ids, 1, options), "meta_info")
         cached = int(about.get("cached_tokens") or 0)
         if cached:
             raise MeasurementError(
@@ -60,6 +60,6 @@ class SGLang(Dialect):
             yield event, written - seen
             seen = written
 
-    def _generate(self, prompt: Sequence[int], limit: int, asked: dict[str, Any]) -> Any:
-        body = {"input_ids": list(prompt), "sampling_params": {**GREEDY, "max_new_tokens": limit}, **asked}
+    def _generate(self, prompt: Sequence[int], limit: int, options: dict[str, Any]) -> Any:
+        body = {"input_ids": list(prompt), "sampling_params": {**GREEDY, "max_new_tokens": limit}, **options}
         return self.client.post("/generate", body)

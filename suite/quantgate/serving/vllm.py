@@ -58,12 +58,12 @@ class Vllm(Dialect):
         body = {"prompt": text, "add_special_tokens": False}
         return list(part(self.client.post("/tokenize", body), "tokens"))
 
-    def _complete(self, prompt: Sequence[int], asked: dict[str, Any]) -> Any:
-        return self.client.post("/v1/completions", _body(prompt, asked))
+    def _complete(self, prompt: Sequence[int], options: dict[str, Any]) -> Any:
+        return self.client.post("/v1/completions", _body(prompt, options))
 
 
-def _body(prompt: Sequence[int], asked: dict[str, Any]) -> dict[str, Any]:
-    return {**PLAIN, **asked, "prompt": list(prompt), "return_token_ids": True}
+def _body(prompt: Sequence[int], options: dict[str, Any]) -> dict[str, Any]:
+    return {**PLAIN, **options, "prompt": list(prompt), "return_token_ids": True}
 
 
 def _of_token(place: Any, token: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -83,6 +84,13 @@ def test_a_request_that_fails_ends_the_traffic() -> None:
         serving(Fake(Bigrams(), "503")) as url,
         pytest.raises(MeasurementError, match="POST /completion: the server answers 503"),
     ):
+        run_traffic(job(url), lambda _: None)
+
+
+@pytest.mark.parametrize("kind", ["data", "error"])
+def test_an_answer_that_ends_with_an_error_is_that_error(kind: str) -> None:
+    says = 'POST /completion: the server ends its answer with an error: {"error": {"message": "no slot"}}'
+    with serving(Fake(Bigrams(), kind)) as url, pytest.raises(MeasurementError, match=re.escape(says)):
         run_traffic(job(url), lambda _: None)
 
 
