@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from pydantic import ValidationError
-
 from quantgate.backends.spec import unused
 from quantgate.bisect.search import Answer
 from quantgate.config.matrix import Cell, Matrix, Tier
@@ -32,6 +30,7 @@ from quantgate.run.bench import Bench
 from quantgate.run.cell import make_supply
 from quantgate.run.gates import gates_of
 from quantgate.run.inputs import lacking_capabilities
+from quantgate.run.local import reusable
 from quantgate.run.measurer import Measurer, check_measured
 from quantgate.run.plan import Need, make_plan, repeated
 from quantgate.words import shortened
@@ -278,13 +277,8 @@ class OnceEach:
 
     def _record(self, side: Side, cell: Cell, request: str) -> Measurement:
         bench = self.benches[side]
-        path = bench.file(cell)
-        try:
-            record = Measurement.model_validate_json(path.read_bytes())
-            if bench.stands(record, cell, [request]):
-                return record
-        except (OSError, ValidationError):
-            pass
+        if (kept := reusable(bench, cell, [request], reuse=True)) is not None:
+            return kept
         if reasons := bench.missing(cell, [request]):
             raise MeasurementError(reasons[request])
         if bench.lacks_reference(cell, [request]):
@@ -292,5 +286,5 @@ class OnceEach:
         with self.progress.measuring(cell.id, [group_name(request)]):
             record = bench.run(cell, [request], on_progress=self.progress.of_process(cell.id, 0, 1))
         check_measured(record, request)
-        write_atomic(path, record.model_dump_json(indent=1).encode())
+        write_atomic(bench.file(cell), record.model_dump_json(indent=1).encode())
         return record
