@@ -63,7 +63,7 @@ def _from_anchor(row: Row) -> str:
 def _signed(difference: float, of: float | None) -> str:
     if difference == 0:
         return "none"
-    return _number(difference, "+") + (f" ({difference / abs(of):+.2%})" if of else "")
+    return _number(difference, "+") + (f" ({100 * difference / abs(of):+.2f} %)" if of else "")
 
 
 def _number(value: float, sign: str = "") -> str:

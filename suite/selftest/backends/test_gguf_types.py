@@ -66,18 +66,23 @@ def tensors(row: int, **counts: int) -> list[LinearTensor]:
         (
             tensors(576, q4_K=20, q5_0=60, q8_0=20),
             "Q4_K_M",
-            "Q4_K_M is in other types for the most part: Q5_0 60%, Q8_0 2",
+            "Q4_K_M is in other types for the most part: Q5_0 60 %, Q8_0 2",
+        ),
+        (
+            tensors(576, q5_0=996, q8_0=4),
+            "Q4_K_M",
+            "Q4_K_M is in other types for the most part: Q5_0 100 %; llama.cpp takes them",
         ),
         (tensors(256, iq3_s=80, q4_K=20), "IQ3_M", ""),
         (
             [*tensors(576, q4_0=75), *tensors(1536, q3_K=25)],  # of the embedded model: none in its type
             "Q2_K",
-            "Q2_K is in other types for the most part: Q4_0 75%, Q3_K 25%",
+            "Q2_K is in other types for the most part: Q4_0 75 %, Q3_K 25 %",
         ),
         (
             tensors(64, q4_0=100),
             "TQ1_0",
-            "TQ1_0 is in other types for the most part: Q4_0 100%; llama.cpp takes them",
+            "TQ1_0 is in other types for the most part: Q4_0 100 %; llama.cpp takes them",
         ),
         (tensors(256, q8_0=20, mxfp4=80), "MXFP4_MOE", ""),
         (tensors(256, q8_0=100), "F16", ""),
@@ -97,7 +102,7 @@ def test_what_is_made_of_a_narrow_model_is_said(tiny: TinyModel, tmp_path: Path)
     file = tmp_path / "x.gguf"
     quantize_gguf(file, report=lambda *_: None, gguf=str(tiny.gguf), ftype="Q8_0", threads=1)
     weights = llamacpp.load(file, {"device": "cpu", "ftype": "Q4_K_M"}, 1).weights()
-    assert weights.says.startswith("Q4_K_M is in other types for the most part: Q8_0 100%")
+    assert weights.says.startswith("Q4_K_M is in other types for the most part: Q8_0 100 %")
     assert not llamacpp.load(file, {"device": "cpu", "ftype": "Q4_K_M", "as_is": True}, 1).weights().says
 
 

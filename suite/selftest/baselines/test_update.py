@@ -101,7 +101,7 @@ def test_table_of_an_update(tmp_path: Path) -> None:
     assert f"{CELL} (smoke)" in lines[0]
     assert "memory/bpw (bytes) | - | 98,362,432 | first" in lines
     assert "memory/weight_bytes (bytes) | 98,362,432 | kept from 2026-07-01" in lines
-    assert "perplexity (ppl) | 24.8 | 26.04 | +1.24 (+5.00%)" in lines
+    assert "perplexity (ppl) | 24.8 | 26.04 | +1.24 (+5.00 %)" in lines
 
 
 def test_table_warns_of_timings_of_a_busy_machine(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_shift_that_loses_a_share_of_the_answers() -> None:
     margins = np.array([0.1, 0.2, 0.4, 0.8, -1.0, -2.0, 5.0, 6.0, 7.0, 8.0])
     assert paired.shift_for(margins, 0.2) == pytest.approx(0.2)
     assert paired.shift_for(margins, 0.25) == pytest.approx(0.3)
-    with pytest.raises(InputError, match=r"only 8 of 10 items are right: 90.0% cannot be lost"):
+    with pytest.raises(InputError, match=r"only 8 of 10 items are right: 90.0 % cannot be lost"):
         paired.shift_for(margins, 0.9)
 
 

@@ -59,10 +59,10 @@ def other_types(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int,
     for tensor in tensors:
         counts[names.get(tensor.number, str(tensor.number)).upper()] += tensor.elements
     total = counts.total()
-    others = {name: count for name, count in counts.most_common() if not _is_of(name, ftype)}
-    if ftype in ("", *FLOATS.values()) or 2 * sum(others.values()) <= total:
+    others = {name: 100 * count / total for name, count in counts.most_common() if not _is_of(name, ftype)}
+    if ftype in ("", *FLOATS.values()) or sum(others.values()) <= 50:
         return ""
-    listed = ", ".join(f"{name} {count / total:.0%}" for name, count in others.items())
+    listed = ", ".join(f"{name} {percent:.0f} %" for name, percent in others.items() if round(percent))
     return f"{ftype} is in other types for the most part: {listed}; llama.cpp takes them where rows do not fit its own"
 
 

@@ -105,10 +105,8 @@ def doubt(levels: Sequence[Level]) -> str:
     busiest = max(levels, key=lambda load: load.client_share)
     if busiest.client_share <= MOST:
         return ""
-    return (
-        f"the client took {busiest.client_share:.0%} of a core at {busiest.concurrency} requests at once: it may be "
-        "what is slow"
-    )
+    share = f"{busiest.client_share * 100:.0f} % of a core"
+    return f"the client took {share} at {busiest.concurrency} requests at once: it may be what is slow"
 
 
 def _prompts(session: Session, options: Options, many: int) -> list[list[int]]:

@@ -187,5 +187,7 @@ def shift_for(margins: Array, lost: float) -> float:
     right = np.sort(margins[margins > 0])
     turned = lost * len(margins)
     if turned > len(right):
-        raise InputError(f"only {len(right)} of {len(margins)} items are right: {lost:.1%} cannot be lost")
+        raise InputError(
+            f"only {len(right)} of {len(margins)} items are right: {lost * 100:.1f} % cannot be lost"
+        )
     return float(np.interp(turned, np.arange(len(right) + 1), np.concatenate([[0.0], right])))
