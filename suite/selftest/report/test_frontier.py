@@ -12,7 +12,7 @@ from quantgate.records import Status
 from quantgate.report.page.chart import LETTER, LINE, Scale, around, linear_ticks, log_ticks, place_labels
 from quantgate.report.page.frontier import Point, frontiers, mark_front, staircase
 
-from selftest.report.examples import cell
+from selftest.report.examples import cell, verdict
 from selftest.report.pages import chart, charted, scheme
 
 SMALL = st.integers(0, 4).map(float)
@@ -50,6 +50,15 @@ def test_perplexity_stands_in_for_divergence() -> None:
     (shown,) = (one for one in frontiers(verdicts) if one.model == "m")
     assert shown.loss == "perplexity"
     assert {p.loss for p in shown.points} == {20.0, 20.004, 20.3, 20.12, 20.26}
+
+
+@pytest.mark.parametrize("metric", ["perplexity/loss", "divergence"])
+def test_a_cell_without_a_divergence_is_a_reference_only_where_nothing_compares_it(metric: str) -> None:
+    """One whose divergence failed, or cannot be measured, would be the best of all, without any loss."""
+    compared = [*scheme("served/Q2_K", 60, None), verdict("m/served/Q2_K", metric, measured=1.4)]
+    assert {point.scheme for point in frontiers([*charted(), *compared])[-1].points} == {
+        "F16", "Q8_0", "Q4_0", "Q5_1", "nf4",
+    }  # fmt: skip
 
 
 def test_too_few_cells_make_no_chart() -> None:

@@ -17,7 +17,7 @@ from quantgate.history.series import ABSENT, STATUSES, History, Series
 from quantgate.history.telling import WORDS, in_terms_of, size
 from quantgate.measure.groups import columns, families, group_name
 from quantgate.records import Status, Verdict, worst
-from quantgate.report.page.frontier import LOSSES, SIZE, SPEEDS, Frontier, frontiers
+from quantgate.report.page.frontier import SHOWN, Frontier, frontiers
 from quantgate.report.page.template import SLUGS
 from quantgate.words import listed, plural, quantity
 
@@ -196,12 +196,11 @@ def _place(metric: str) -> int:
 
 def newest_frontiers(shown: View) -> list[Frontier]:
     """Return the charts of size, loss and speed of the newest run of each tier."""
-    axes = {SIZE, *LOSSES, *SPEEDS}
     verdicts = []
     for entry in shown.entries:
         last = shown.runs[entry.tier][-1]
         for one in entry.series:
-            if one.metric in axes and one.status[last] != ABSENT:
+            if one.metric in SHOWN and one.status[last] != ABSENT:
                 value, status = float(one.value[last]), STATUSES[one.status[last]]
                 measured = value if np.isfinite(value) else None
                 verdicts.append(Verdict(cell=entry.cell, metric=one.metric, status=status, measured=measured))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from quantgate.measure.groups import group_name
 from quantgate.records import Status, Verdict, worst
 from quantgate.report.findings import FAILED
 from quantgate.report.page.chart import Label, Scale, around, place_labels
@@ -20,6 +21,10 @@ SPEEDS = {
     "throughput/decode_ratio": "decoding, x of the reference",
 }
 """The metrics that state a speed; larger is better."""
+AGAINST_REFERENCE = "perplexity/loss"
+"""The metric that every cell with a perplexity has but the reference."""
+SHOWN = (SIZE, *LOSSES, AGAINST_REFERENCE, *SPEEDS)
+"""What the charts are made of."""
 
 WIDTH, HEIGHT = 460, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 448, 12, 286
@@ -168,8 +173,8 @@ def _frontier(model: str, cells: Mapping[str, Mapping[str, Verdict]]) -> Frontie
     points = []
     for cell, metrics in cells.items():
         size, lost = _value(metrics, SIZE), _value(metrics, loss)
-        if lost is None and loss not in metrics and loss != "perplexity" and "perplexity" in metrics:
-            lost = 0.0  # no such metric at all: the cell is what the others are compared with
+        if lost is None and loss != "perplexity" and _is_reference(metrics, group_name(loss)):
+            lost = 0.0
         if size is None or lost is None or size <= 0:
             continue
         status = worst(v.status for v in metrics.values())
@@ -178,6 +183,13 @@ def _frontier(model: str, cells: Mapping[str, Mapping[str, Verdict]]) -> Frontie
         return None
     points = sorted(mark_front(points), key=lambda point: (point.size, point.loss))
     return Frontier(model, LOSSES[loss], SPEEDS[speed] if speed else "", points)
+
+
+def _is_reference(metrics: Mapping[str, Verdict], group: str) -> bool:
+    """Return whether a cell is what the others are compared with: nothing compares it with another one. group: that of
+    the loss; a cell in which that failed, or whose backend cannot measure it, is no reference."""
+    relative = AGAINST_REFERENCE in metrics or group in map(group_name, metrics)
+    return "perplexity" in metrics and not relative
 
 
 def _first(names: Iterable[str], cells: Mapping[str, Mapping[str, Verdict]]) -> str:
