@@ -17,7 +17,7 @@ from quantgate.errors import InputError
 from quantgate.judge.anchor import Anchor, Replaced, anchor_of, measured_name, updated
 from quantgate.judge.expected import why_refused
 from quantgate.judge.kernels import name_of, on_kernels, same_work
-from quantgate.judge.nested import restless
+from quantgate.judge.nested import poor_baselines
 from quantgate.judge.sensitivity import Sensitivity
 from quantgate.records import Measurement, Metric, Record, Status, Verdict, worst
 
@@ -148,7 +148,7 @@ def plan_update(
         objections=list(_objections(old, new, mine)),
         anchors=anchors.kept,
         moved=anchors.moved,
-        warnings=restless(measured),
+        warnings=poor_baselines(measured),
         narrow=narrow,
     )
 

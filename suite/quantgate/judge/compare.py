@@ -25,6 +25,7 @@ from quantgate.judge.judge import (
     recorded,
     reproduction,
 )
+from quantgate.judge.nested import doubts_of
 from quantgate.judge.texts import same_texts
 from quantgate.records import (
     AGREEMENT,
@@ -140,17 +141,17 @@ def _of_metric(name: str, metric: Metric, comparison: Comparison, rules: Rules) 
     changed = changed_environment(environment, new.environment) if before else []
     subject = Subject(cell, name, changed, rules.unused.get(cell.split("/")[1], ()))
     tolerance, limits = tolerances.of(name, cell, against=rules.against), rules.limits(name, cell)
-    if tolerance is not None and (doubts := [*filter(None, metric.raw.get("doubts", ()))]):
-        # Its process says that it may have measured something else.
+    if tolerance is not None and metric.kind == "rounds" and not rules.timings:
+        yield recorded(cell, name, metric, None, UNNAMED_MACHINE)
+        return
+    if tolerance is not None and (doubts := doubts_of(metric, before if rules.against else None)):
+        # A process of this run says that it may have measured something else.
         shown = recorded(cell, name, metric, before, doubts[0])
         yield shown.model_copy(update={"status": Status.INCONCLUSIVE})
         return
     verdict = None
     if tolerance is None and limits is None:
         yield recorded(cell, name, metric, before, flips_in_words(metric))
-    elif tolerance is not None and metric.kind == "rounds" and not rules.timings:
-        yield recorded(cell, name, metric, None, UNNAMED_MACHINE)
-        return
     elif tolerance is not None:
         verdict = judge(subject, metric, before, tolerance, rules.level(metric), against=rules.against)
     if limits is not None:

@@ -101,8 +101,8 @@ def judge(
     interval = change.at(alpha)
     relative = tolerance.relative is not None
     changed = subject.changed
-    floor = tolerance.floor / abs(baseline.value) if relative else tolerance.floor
-    limit = max(tolerance.limit(unchanged=not changed), floor)
+    base = abs(baseline.value) if relative else 1.0
+    limit = max(tolerance.limit(unchanged=not changed), tolerance.floor / base)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
     if worse > limit:
         status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
@@ -115,8 +115,8 @@ def judge(
     else:
         status = Status.INCONCLUSIVE
     if measured.nested and status == Status.INCONCLUSIVE:
-        evidence = nested.why_inconclusive(measured, baseline, tolerance, alpha)
-    more = answers_that_would_do(measured, tolerance, alpha) if status == Status.INCONCLUSIVE else ""
+        evidence = nested.why_inconclusive(measured, baseline, tolerance, limit, alpha)
+    more = answers_that_would_do(measured, limit * base, alpha) if status == Status.INCONCLUSIVE else ""
     bounded = interval.low != interval.high and math.isfinite(interval.low) and math.isfinite(interval.high)
     return _with(
         verdict,

@@ -20,8 +20,9 @@ from statistics import fmean, median, variance
 from typing import NamedTuple
 
 from quantgate.config.tolerances import Tolerance
-from quantgate.judge.statistics import Change, detectable_mean, growth
+from quantgate.judge.statistics import Change, detectable_mean, growth, log_loss
 from quantgate.records import Disturbance, Metric
+from quantgate.words import listed
 
 PASS_LEVEL = 0.05
 """One-sided level of the limit that has to be within the tolerance for a metric to pass."""
@@ -114,12 +115,14 @@ def _spread(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[b
     return True, spread(list(map(math.log, old)), list(map(math.log, new)), paired=False)
 
 
-def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> int | None:
-    """Return how many processes per side (or pairs) would show a change as large as the tolerance at level `alpha`
-    with 95 % power, if they spread as these do. None: more than `MOST`, or the spread is unknown (a single process)."""
+def needed(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, limit: float, alpha: float
+) -> int | None:
+    """Return how many processes per side (or pairs) would show a loss of `limit`, in the tolerance's terms, at level
+    `alpha` with 95 % power, if they spread as these do. None: more than `MOST`, or the spread is unknown (a single
+    process)."""
     logarithmic, estimate = _spread(measured, baseline, tolerance)
-    limit = tolerance.limit(unchanged=False)
-    size = math.log1p(limit) if logarithmic else limit
+    size = log_loss(limit, measured.better) if logarithmic else limit
     sides = 1 if pairs(measured, baseline) else 2
     if not math.isfinite(estimate.sd) or size <= 0:
         return None
@@ -132,16 +135,20 @@ def needed(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: floa
     return counts[first] if first < len(counts) else None
 
 
-def why_inconclusive(measured: Metric, baseline: Metric, tolerance: Tolerance, alpha: float) -> str:
+def why_inconclusive(
+    measured: Metric, baseline: Metric, tolerance: Tolerance, limit: float, alpha: float
+) -> str:
     """Return why this sample is inconclusive, and what would help: `processes differ by up to 14 %, other work took up
-    to 31 % of the processor; 12 processes per side would show a change as large as the tolerance`."""
+    to 31 % of the processor; 12 processes per side would show a change as large as the tolerance`.
+
+    limit: the tolerance with its floor."""
     sides = {"baseline": baseline, "measurement": measured}
     single = [side for side, metric in sides.items() if len(metric.per_process) < 2]
     if single:
         has = "have" if len(single) > 1 else "has"
         return f"the {' and the '.join(single)} {has} a single process, which says nothing about noise"
     causes = ", ".join([_differ(measured, baseline), *disturbed(measured)])
-    count = needed(measured, baseline, tolerance, alpha)
+    count = needed(measured, baseline, tolerance, limit, alpha)
     unit = "pairs" if pairs(measured, baseline) else "processes per side"
     amount = f"{count} {unit}" if count else f"only more than {MOST:,} {unit}"
     return f"{causes}; {amount} would show a change as large as the tolerance"
@@ -167,14 +174,25 @@ def _range(values: Sequence[float]) -> str:
     return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
-def restless(metrics: Mapping[str, Metric]) -> list[str]:
-    """Return a warning for each timing that makes a poor baseline, because other work took much of the processor."""
-    return [
+def doubts_of(*metrics: Metric | None) -> list[str]:
+    """Return why these values may be of something else, as the processes say that measured them."""
+    return [doubt for metric in metrics if metric for doubt in metric.raw.get("doubts", ()) if doubt]
+
+
+def poor_baselines(metrics: Mapping[str, Metric]) -> list[str]:
+    """Return a warning for each timing that makes a poor baseline: other work took much of the processor, or it may be
+    of something else."""
+    busy = [
         f"{name} was timed while {' and '.join(disturbed(metric))}"
         for name, metric in metrics.items()
         if metric.kind in ("rounds", "ratio")
         and any(d.others + d.steal >= RESTLESS for d in _disturbances(metric))
     ]
+    doubtful: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        for doubt in doubts_of(metric)[:1]:
+            doubtful.setdefault(doubt, []).append(name)
+    return busy + [f"{listed(names)}: {doubt}" for doubt, names in doubtful.items()]
 
 
 def _disturbances(metric: Metric) -> list[Disturbance]:

@@ -8,7 +8,14 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from quantgate.config.tolerances import Tolerance, Tolerances
-from quantgate.judge.statistics import POWER, detectable_flips, detectable_mean, effective_units, growth
+from quantgate.judge.statistics import (
+    POWER,
+    detectable_flips,
+    detectable_mean,
+    effective_units,
+    log_loss,
+    relative_loss,
+)
 from quantgate.records import Metric
 
 NOISY = {"paired", "level", "ratio", "rounds"}
@@ -56,7 +63,8 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
         if tolerance.noise is None or tolerance.relative is None or count < 2:
             return None  # the spread of a single process is unknown: it never shows a loss
         # Welch's test has between count - 1 and 2 (count - 1) degrees of freedom, by how alike the sides are.
-        return min(growth(detectable_mean(tolerance.noise, count / 2, count - 1, alpha)), MOST)
+        smallest = detectable_mean(tolerance.noise, count / 2, count - 1, alpha)
+        return min(relative_loss(smallest, metric.better), MOST)
     harmless = tolerances.of_reproduction(name, cell)
     if metric.answers:
         change = detectable_flips(metric.unit_count, alpha)
@@ -67,7 +75,9 @@ def detectable(name: str, cell: str, metric: Metric, tolerances: Tolerances, alp
         return None
     if tolerance.relative is None:
         return change
-    return min(growth(change), MOST) if metric.link == "exp" else change / (abs(metric.value) or 1.0)
+    if metric.link == "exp":
+        return min(relative_loss(change, metric.better), MOST)
+    return change / (abs(metric.value) or 1.0)
 
 
 class Sensitivity(NamedTuple):
@@ -168,17 +178,15 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
     return f"{text}: measure more in this tier, or widen the tolerance"
 
 
-def answers_that_would_do(measured: Metric, tolerance: Tolerance, alpha: float) -> str:
-    """Return of answers how many it takes to detect a loss as small as the tolerance; empty of other metrics, of a
-    tolerance of nothing, and where there are as many."""
-    limit = tolerance.limit(unchanged=False)
-    if not (measured.answers and measured.samples) or limit <= 0:
+def answers_that_would_do(measured: Metric, share: float, alpha: float) -> str:
+    """Return of answers how many it takes to detect that this share of them is lost; empty of other metrics, of a share
+    of nothing, and where there are as many."""
+    if not (measured.answers and measured.samples) or share <= 0:
         return ""
     amount = len(measured.samples)
-    enough = _enough(measured, tolerance, 0.0, alpha)
+    enough = _enough_answers(amount, share, alpha)
     if enough <= amount:
         return ""
-    share = limit if tolerance.relative is None else limit * (abs(measured.value) or 1.0)
     return (
         f"; {enough:,} items detect a loss of {share * 100:.3g} points {POWER * 100:.0f} % of the time"
         f"{_as_option(measured, enough / amount)}"
@@ -211,12 +219,11 @@ def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float)
     limit = tolerance.limit(unchanged=False)
     if metric.answers:
         share = limit if tolerance.relative is None else limit * (abs(metric.value) or 1.0)
-        counts = range(amount, 10**7)
-        return amount + bisect_left(counts, True, key=lambda n: detectable_flips(n, alpha) <= share)
+        return _enough_answers(amount, share, alpha)
     units = metric.process_count if metric.nested else metric.unit_count
     if tolerance.relative is not None and (metric.link == "exp" or metric.nested):
         # The log scale, on which errors shrink with the square root of n.
-        limit, smallest = math.log1p(limit), math.log1p(smallest)
+        limit, smallest = log_loss(limit, metric.better), log_loss(smallest, metric.better)
 
     def width(n: int) -> float:
         return detectable_mean(1.0, n, n - 1, alpha)
@@ -225,3 +232,9 @@ def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float)
     most = 2 * math.ceil(units * (smallest / limit) ** 2)  # more units also mean more degrees of freedom
     enough = units + bisect_left(range(units, most), True, key=lambda n: width(n) <= goal)
     return math.ceil(amount * enough / units)
+
+
+def _enough_answers(least: int, share: float, alpha: float) -> int:
+    """Return the number of answers, `least` or more, of which a loss of this share is detected."""
+    counts = range(least, 10**7)
+    return least + bisect_left(counts, True, key=lambda n: detectable_flips(n, alpha) <= share)

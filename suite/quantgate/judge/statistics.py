@@ -157,6 +157,17 @@ def growth(log_change: float) -> float:
         return math.inf
 
 
+def relative_loss(log_loss: float, better: str) -> float:
+    """Return a loss on the log scale as a share of the value: 0.7 doubles what is better low, and halves what is better
+    high."""
+    return growth(log_loss) if better == "lower" else -growth(-log_loss)
+
+
+def log_loss(share: float, better: str) -> float:
+    """Return a loss, a share of the value, on the log scale: the inverse of `relative_loss`."""
+    return math.log1p(share) if better == "lower" else -math.log1p(-share)
+
+
 def detectable_mean(noise: float, units: float, df: float, alpha: float) -> float:
     """Return the smallest change of a mean over `units` units that a one-sided t-test at level `alpha` with `df`
     degrees of freedom detects with `POWER`, where the paired differences have the standard deviation `noise`: from the

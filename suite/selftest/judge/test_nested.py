@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import Subject, judge
-from quantgate.judge.nested import change, needed, pairs, restless, spread
+from quantgate.judge.nested import change, needed, pairs, poor_baselines, spread
 from quantgate.records import Status
 from scipy import stats
 
@@ -103,22 +103,40 @@ def test_why_a_sample_cannot_tell_names_spread_disturbance_and_remedy() -> None:
         "the hypervisor took up to 4 % of the processor (steal)",
         "the clock ran at 1,800 to 2,900 MHz",
         "throttled 3 times",
-        f"{needed(new, timed([[0.5]] * 3, beside='r'), TIGHT, ALPHA)} pairs would show",
+        f"{needed(new, timed([[0.5]] * 3, beside='r'), TIGHT, 0.025, ALPHA)} pairs would show",
     ):
         assert words in verdict.text
+
+
+def test_as_many_processes_as_the_limit_asks_for_are_named() -> None:
+    """A loss of half of a rate is as large as a doubled duration; a floor above the tolerance is the limit."""
+    noisy, calm = [1.0, 1.3, 1.6], [1.0, 1.2, 1.4]
+    tolerance = Tolerance(metric="m", relative=0.5)
+    rate, duration = (
+        needed(level(noisy, better=better), level(calm, better=better), tolerance, limit, ALPHA)
+        for better, limit in (("higher", 0.5), ("lower", 1.0))
+    )
+    assert rate == duration
+    texts = [
+        judge(Subject("c", "m"), level(noisy), level(calm), one, ALPHA).text
+        for one in (Tolerance(metric="m", relative=0.1, floor=0.36), Tolerance(metric="m", relative=0.3))
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_timings_of_a_busy_machine_are_named() -> None:
     calm = {"disturbances": [{"others": 0.05, "steal": 0.0, "load": 1.0}]}
     busy = {"disturbances": [*calm["disturbances"], {"others": 0.15, "steal": 0.06, "load": 3.0}]}
-    result = restless(
+    result = poor_baselines(
         {
             "throughput/decode": timed([[0.5]], raw=calm),
             "throughput/decode_ratio": timed([[0.5]], raw=busy, kind="ratio"),
             "memory/peak_load": level([1.0], raw=busy),
             "throughput/load": timed([[0.5]]),
+            "traffic/scaling": level([2.0], raw={"doubts": ["", "the client may be slow"]}),
         }
     )
+    assert result.pop() == "traffic/scaling: the client may be slow"
     assert result == [
         "throughput/decode_ratio was timed while other work took up to 15 % of the processor and "
         "the hypervisor took up to 6 % of the processor (steal)"

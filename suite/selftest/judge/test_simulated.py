@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 from quantgate.judge.judge import Subject, judge
-from quantgate.judge.nested import change, evidence, log_ratios, needed
+from quantgate.judge.nested import change, evidence, log_ratios, needed, spread
+from quantgate.judge.statistics import Change
 from quantgate.records import Metric, Status
 from scipy import stats
 
@@ -44,6 +45,26 @@ def test_a_large_loss_is_seen_through_a_drift_that_both_sides_share() -> None:
     result = verdicts(300, slower=0.2, drift=0.2)
     assert result.count(Status.REGRESSION) > 0.97 * 300
     assert Status.PASS not in result
+
+
+def test_the_tolerance_keeps_processes_of_unequal_spread_within_the_level() -> None:
+    """Three accepted processes spread three times as much as six measured ones. Welch's test alone exceeds its level;
+    where all six, the first three and the fresh three have to be beyond twice the larger spread, too, it does not."""
+    level, draws, source = 3e-4, 300_000, np.random.default_rng(7)
+    old, new = source.normal(0, 1, (draws, 3)), source.normal(0, 1 / 3, (draws, 6))
+    first, fresh = (half.mean(axis=1) - old.mean(axis=1) for half in (new[:, :3], new[:, 3:]))
+    error = np.sqrt(old.var(axis=1, ddof=1) / 3 + new.var(axis=1, ddof=1) / 6)
+    likely = np.flatnonzero(
+        first + fresh > 8 * error
+    )  # Student's t with seven degrees of freedom needs 5.7 of them
+    alarms = [
+        case
+        for case in likely
+        if Change(*spread(old[case].tolist(), new[case].tolist(), paired=False)[:3]).p < level
+    ]
+    assert 6 * level * draws < len(alarms) < 11 * level * draws
+    confirmed = sum(min(first[case], fresh[case]) > 2 for case in alarms)
+    assert confirmed < level * draws / 3
 
 
 def test_a_test_of_rounds_would_raise_alarms_that_this_one_does_not() -> None:
@@ -146,14 +167,14 @@ def test_so_many_processes_do_show_a_change_as_large_as_the_tolerance(paired: bo
     logs = 0.03 * (logs / logs.std(ddof=1))
     still = timed([[0.5]] * 20, beside=beside) if paired else timed([[0.5 * math.exp(x)] for x in logs])
     moving = timed([[0.5 * math.exp(x)] for x in logs], beside=beside)
-    count = needed(moving, still, TIGHT, ALPHA)
+    count = needed(moving, still, TIGHT, 0.025, ALPHA)
     assert count is not None
 
     def power(number: int) -> float:
         shown = 0
         for _ in range(600):
             old = source.normal(0, 0.0 if paired else 0.03, number)
-            new = source.normal(math.log(1.025), 0.03, number)
+            new = source.normal(-math.log(0.975), 0.03, number)
             shown += bool((stats.ttest_rel if paired else stats.ttest_ind)(new, old).pvalue / 2 < ALPHA)
         return shown / 600
 
@@ -163,15 +184,15 @@ def test_so_many_processes_do_show_a_change_as_large_as_the_tolerance(paired: bo
 
 def test_more_spread_takes_more_processes_and_one_process_says_nothing() -> None:
     def count(spread: float) -> int | None:
-        return needed(timed([[0.5], [0.5 * (1 + spread)], [0.5]]), timed([[0.5]] * 3), TIGHT, ALPHA)
+        return needed(timed([[0.5], [0.5 * (1 + spread)], [0.5]]), timed([[0.5]] * 3), TIGHT, 0.025, ALPHA)
 
     few, more = count(0.02), count(0.04)
     assert few is not None
     assert more is not None
     assert 2 < few < more < 200
     assert count(3.0) is None
-    assert needed(timed([[0.5]]), timed([[0.5]]), TIGHT, ALPHA) is None
+    assert needed(timed([[0.5]]), timed([[0.5]]), TIGHT, 0.025, ALPHA) is None
 
 
 def test_more_processes_than_anybody_runs_are_no_number() -> None:
-    assert needed(timed([[0.5], [2.0], [0.5]]), timed([[0.5]] * 3), TIGHT, ALPHA) is None
+    assert needed(timed([[0.5], [2.0], [0.5]]), timed([[0.5]] * 3), TIGHT, 0.025, ALPHA) is None

@@ -108,6 +108,18 @@ def test_more_processes_detect_smaller_changes_of_a_peak() -> None:
     assert detected / 500 > 0.95
 
 
+def test_a_rate_cannot_lose_more_than_all() -> None:
+    """Half of a rate is lost where a duration doubles: the same on the log scale, another share."""
+    rules = tolerances(Tolerance(metric="m", relative=0.3, noise=0.1))
+
+    def smallest(better: Literal["lower", "higher"], unit: str) -> float:
+        metric = Metric(kind="level", value=1.0, unit=unit, better=better, samples=[1.0] * 3)
+        return detectable("m", CELL, metric, rules, 0.001) or 0.0
+
+    slower, fewer = smallest("lower", "s"), smallest("higher", "tokens/s")
+    assert 1 - fewer == pytest.approx(1 / (1 + slower))
+
+
 @pytest.mark.parametrize(("limit", "enough"), [(0.0025, True), (0.001, False)])
 def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
     limit: float, enough: bool

@@ -112,27 +112,40 @@ def test_tokens_without_an_event_of_their_own_count() -> None:
 def test_a_client_that_takes_half_a_core_may_be_what_is_slow() -> None:
     assert doubt([level(cpu=0.1), level(cpu=2.0)]) == ""
     says = doubt([level(cpu=0.1), level(cpu=2.4, concurrency=8)])
-    assert says.startswith("the client took 60% of a core at 8 requests at once")
+    assert says.startswith("the client took 60 % of a core at 8 requests at once")
 
 
 def test_what_may_be_the_clients_time_is_inconclusive() -> None:
-    def status(**raw: object) -> str:
-        ratio = Metric(kind="ratio", value=2.0, unit="x", better="higher", samples=[2.0, 2.1, 2.0])
-        old, new = (
+    scaling = Metric(kind="ratio", value=2.0, unit="x", better="higher", samples=[2.0, 2.1, 2.0])
+    seconds = scaling.model_copy(update={"kind": "rounds", "unit": "s", "processes": [1, 1, 1]})
+
+    def status(
+        old: list[str],
+        new: list[str],
+        *,
+        against: bool = False,
+        metric: Metric = scaling,
+        name: str = "scaling",
+    ) -> str:
+        before, now = (
             Measurement(
                 cell="m/served/Q8_0", tier="served", fingerprint="", created="",
-                metrics={"traffic/scaling": ratio.model_copy(update={"raw": one})},
+                metrics={f"traffic/{name}": metric.model_copy(update={"raw": {"doubts": doubts}})},
             )
-            for one in ({}, raw)
+            for doubts in (old, new)
         )  # fmt: skip
-        rules = Rules(tolerances=load_tolerances(), alpha=0.001)
-        (verdict,) = verdicts(Comparison(new, old), lambda _: True, rules)
+        rules = Rules(tolerances=load_tolerances(), alpha=0.001, against=against)
+        (verdict,) = verdicts(Comparison(now, before), lambda _: True, rules)
         return f"{verdict.status}: {verdict.text}"
 
-    assert status(doubts=["", "", ""]).startswith("pass")
-    assert (
-        status(doubts=["", "the client took 60% of a core", ""])
-        == "inconclusive: the client took 60% of a core"
+    none, slow = ["", "", ""], ["", "the client took 60 % of a core", ""]
+    assert status(none, none).startswith("pass")
+    assert status(none, slow) == "inconclusive: the client took 60 % of a core"
+    assert status(slow, none).startswith("pass"), "a person accepted the baseline"
+    assert status(slow, none, against=True) == "inconclusive: the client took 60 % of a core"
+    unnamed = status(none, slow, metric=seconds, name="1/per_token")
+    assert unnamed.startswith("pass: timings are gated on a named machine"), (
+        "no gate, so no gate that is not judged"
     )
 
 
