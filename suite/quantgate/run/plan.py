@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from quantgate.config.matrix import Cell
+from quantgate.errors import InputError
 from quantgate.items import CHATS, opening_name, part
 from quantgate.jobs import Needs
 from quantgate.measure.groups import case_of, group_name, group_of
@@ -86,7 +88,8 @@ def partners_of(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def needs_of(group_options: GroupOptions) -> Needs:
-    """Return the most that any metric group takes of each text and task of the workload."""
+    """Return the most that any metric group takes of each text and task of the workload. Raises InputError where two
+    pose one task in different ways."""
     needs = [group_of(group).needs(options) for group, options in group_options.items()]
 
     def most(kind: str) -> dict[str, int]:
@@ -96,13 +99,23 @@ def needs_of(group_options: GroupOptions) -> Needs:
                 counts[name] = max(count, counts.get(name, 0))
         return counts
 
+    def alike(kind: str) -> dict[str, Any]:
+        """The workload has each of them once: two groups may take the same, in the same way alone."""
+        chosen: dict[str, Any] = {}
+        for group, one in zip(group_options, needs, strict=True):
+            for name, way in getattr(one, kind).items():
+                if chosen.setdefault(name, way) != way:
+                    raise InputError(
+                        f"{group} asks {kind} {name!r} in another way than a metric group before it: give both the "
+                        "same options (items, fewshot, chat, system)"
+                    )
+        return chosen
+
     return Needs(
-        tasks={name: posed for one in needs for name, posed in one.tasks.items()},
-        prompts={name: asked for one in needs for name, asked in one.prompts.items()},
-        questions={name: posed for one in needs for name, posed in one.questions.items()},
         chats=any(one.chats for one in needs),
         openings=list(dict.fromkeys(system for one in needs for system in one.openings)),
         **{kind: most(kind) for kind in ("texts", "lines", "programs")},
+        **{kind: alike(kind) for kind in ("tasks", "prompts", "questions")},
     )
 
 

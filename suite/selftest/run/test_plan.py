@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from quantgate.config.matrix import Cell
+from quantgate.errors import InputError
 from quantgate.items import opening_name, part
+from quantgate.jobs import Needs, Posed
 from quantgate.measure.groups import parse_options
+from quantgate.records import Record
 from quantgate.run.inputs import load_matrix
-from quantgate.run.plan import Need, Plan, in_turns, lacking, make_plan, repeated
+from quantgate.run.plan import Need, Plan, in_turns, lacking, make_plan, needs_of, repeated
 
 CELLS = {cell.id: cell for cell in load_matrix().cells("smoke")}
 FULL = "smollm2-135m/llamacpp/F16"
@@ -20,6 +24,26 @@ FP32 = "smollm2-135m/transformers/fp32"
 
 def planned(*needs: tuple[str, str], cells: dict[str, Cell] = CELLS) -> Plan:
     return make_plan([Need(CELLS[cell], request) for cell, request in needs], cells)
+
+
+def test_two_groups_cannot_pose_one_task_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workload has it once: one of them would be measured on the other's items."""
+
+    def needs(**items: int) -> Any:
+        groups = {
+            name: SimpleNamespace(
+                needs=lambda options, count=count: Needs(tasks={"piqa": Posed(items=count, chat=False)})
+            )
+            for name, count in items.items()
+        }
+        monkeypatch.setattr("quantgate.run.plan.group_of", groups.__getitem__)
+        return needs_of(dict.fromkeys(groups, Record()))
+
+    assert needs(accuracy=8, mine=8).tasks["piqa"].items == 8
+    with pytest.raises(
+        InputError, match="mine asks tasks 'piqa' in another way than a metric group before it"
+    ):
+        needs(accuracy=8, mine=4)
 
 
 def test_what_a_request_takes_and_cannot_be_had_is_said() -> None:
