@@ -4,6 +4,7 @@ write them as words of a command."""
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -34,6 +35,21 @@ PARTNERS = {
     "mixed_nodes": "executor",
 }
 """Options that do nothing without another one."""
+EXCLUDED = {
+    "update_baselines": {
+        "min_judged": "an update accepts values instead of judging them; remove one of them"
+    },
+    "executor": {
+        "against": "an A/B run measures both environments on this machine, in turns",
+        "machine": "it stands for this machine, but the nodes of the cluster do the measuring",
+        "profile": "times of parallel processes do not add up to the wall time",
+    },
+    "against": dict.fromkeys(
+        ("update_baselines", "machine", "require_baselines", "reuse", "history"),
+        "an A/B run measures both environments now and leaves baselines alone",
+    ),
+}
+"""By option, those that cannot be combined with it, and why."""
 
 _DEST = "quantgate_"
 
@@ -195,39 +211,23 @@ class Options:
         for path in (self.matrix, self.tolerances, self.text, self.baselines, self.report, self.history):
             if path is not None and (problem := path_problem(path)):
                 raise InputError(problem)
-        if self.executor is not None:
-            self._check_executor(self.executor)
-        if self.min_judged is not None:
-            self._check_min_judged(self.min_judged)
-        if self.against is not None:
-            self._check_against(self.against)
-
-    def _check_min_judged(self, share: float) -> None:
-        flag = self.flag("min_judged")
-        if not 0 <= share <= 1:
-            raise InputError(f"{flag} {share:g}: must be between 0 and 1 (0.9 is nine gates of ten)")
-        if self.update_baselines:
-            raise InputError(
-                f"{flag} cannot be combined with {self.flag('update_baselines')}, which accepts values instead of "
-                "judging them: remove one of them"
-            )
-
-    def _check_executor(self, executor: str) -> None:
-        if executor.partition("=")[0] != "ray" or executor == "ray=":
+        if self.executor is not None and not re.fullmatch(r"ray(=.+)?", self.executor):
             flag = self.flag("executor")
-            raise InputError(f"{flag} {executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
-        reasons = {
-            "against": "an A/B run measures both environments on this machine, in turns",
-            "machine": "it stands for this machine, but the nodes of the cluster do the measuring",
-            "profile": "times of parallel processes do not add up to the wall time",
-        }
-        self._refuse_with(self.flag("executor"), reasons)
+            raise InputError(f"{flag} {self.executor!r}: must be ray, or ray=HOST:PORT of a cluster's head")
+        if self.min_judged is not None and not 0 <= self.min_judged <= 1:
+            flag = self.flag("min_judged")
+            raise InputError(
+                f"{flag} {self.min_judged:g}: must be between 0 and 1 (0.9 is nine gates of ten)"
+            )
+        for name, reasons in EXCLUDED.items():
+            if self._has(name):
+                self._refuse_with(self.flag(name), reasons)
+        if self.against is not None:
+            parse(self.against)
 
-    def _check_against(self, environment: str) -> None:
-        names = ("update_baselines", "machine", "require_baselines", "reuse", "history")
-        reason = "an A/B run measures both environments now and leaves baselines alone"
-        self._refuse_with(self.flag("against"), dict.fromkeys(names, reason))
-        parse(environment)
+    def _has(self, name: str) -> bool:
+        value = getattr(self, name)
+        return value is not None and value is not False
 
     def check_parallel(self, spread_by: str) -> None:
         """Refuse what cannot be combined with the processes of pytest-xdist or pytest-forked. spread_by: the options
@@ -244,7 +244,7 @@ class Options:
     def _refuse_with(self, partner: str, reasons: Mapping[str, str]) -> None:
         """Raise InputError for an option that cannot be combined with `partner`. reasons: by the option's name."""
         for name, reason in reasons.items():
-            if getattr(self, name):
+            if self._has(name):
                 raise InputError(f"{self.flag(name)} cannot be combined with {partner}: {reason}")
 
 
