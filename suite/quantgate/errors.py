@@ -45,10 +45,8 @@ class UnmeasurableError(MeasurementError):
 
 
 def unexpected(error: Exception) -> MeasurementError:
-    """Wrap an error that quantgate does not expect: its type, text, and the line that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return MeasurementError(f"quantgate itself failed: {type(error).__name__}{where}: {error}")
+    """Wrap an error that quantgate does not expect."""
+    return MeasurementError(f"quantgate itself failed: {with_place(error)}")
 
 
 def in_one_line(error: BaseException) -> str:

@@ -13,11 +13,10 @@ from quantgate.errors import QuantgateError
 from quantgate.files import write_atomic
 from quantgate.judge.compare import Comparison
 from quantgate.judge.confirm import FreshPairs
-from quantgate.measure.groups import reading_reference
 from quantgate.records import Measurement
 from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench, run_beside
-from quantgate.run.cell import without_reference
+from quantgate.run.cell import measurable
 from quantgate.run.measurer import check_measured, once, with_reasons
 from quantgate.run.merge import merge
 from quantgate.run.plan import Plan, groups_of, in_turns, repeated
@@ -98,17 +97,11 @@ class AgainstRun:
     def _measurable(self, cell: Cell, requests: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Return the requests that both sides can measure and, by request, why they cannot measure the rest. For those
         that read what a reference leaves, each side measures its reference first."""
-        reasons: dict[str, str] = {}
-        for bench in self.benches.values():
-            reasons = bench.missing(cell, requests) | reasons
-        possible = [request for request in requests if request not in reasons]
-        try:
-            for side, bench in self.benches.items():
-                if bench.lacks_reference(cell, possible):
-                    bench.run(bench.reference(cell), reading_reference(possible), f"{side}.logprobs")
-        except QuantgateError:
-            reasons |= without_reference(cell, possible)
-        return [request for request in requests if request not in reasons], reasons
+        possible, reasons = list(requests), dict[str, str]()
+        for side, bench in self.benches.items():
+            possible, why = measurable(bench, self.progress, cell, possible, f"{side}.logprobs")
+            reasons |= why
+        return possible, reasons
 
 
 def alternation(pairs: int, seed: str) -> list[tuple[Side, Side]]:

@@ -47,13 +47,14 @@ def measurable(
     progress: Progress,
     cell: Cell,
     requests: Sequence[str],
-    have_reference: Callable[[], object],
+    name: str = "logprobs",
+    have_reference: Callable[[], object] = lambda: None,
 ) -> tuple[list[str], dict[str, str]]:
     """Return what can be measured: whose texts and tasks are there, and of what reads the reference, for what that has
     left; and, by request, why the rest cannot.
 
     have_reference: makes sure that the reference is measured, as far as this run does so; raises QuantgateError where
-    that fails.
+    that fails. name: as in `measure`, of the process that measures the reference where this has left nothing.
     """
     reasons = bench.missing(cell, requests)
     possible = [request for request in requests if request not in reasons]
@@ -61,15 +62,11 @@ def measurable(
         try:
             have_reference()
             if bench.lacks_reference(cell, possible):  # the file was removed since its record was made
-                measure(bench, progress, bench.reference(cell), reading_reference(possible), "logprobs")
+                measure(bench, progress, bench.reference(cell), reading_reference(possible), name)
         except QuantgateError:
-            reasons |= without_reference(cell, possible)
+            why = f"not measured: the reference {cell.reference} failed"
+            reasons |= dict.fromkeys(reading_reference(possible), why)
     return [request for request in requests if request not in reasons], reasons
-
-
-def without_reference(cell: Cell, requests: Sequence[str]) -> dict[str, str]:
-    """Return why requests that read what a reference leaves are not measured where it failed."""
-    return dict.fromkeys(reading_reference(requests), f"not measured: the reference {cell.reference} failed")
 
 
 def make_supply(

@@ -72,8 +72,10 @@ class LocalCells:
             output.unlink(missing_ok=True)
             failure_file.unlink(missing_ok=True)
             try:
-                have_reference = partial(self._have_reference, cell)
-                possible, reasons = measurable(self.bench, self.progress, cell, requests, have_reference)
+                possible, reasons = measurable(
+                    self.bench, self.progress, cell, requests,
+                    have_reference=lambda: self.measured(self.plan.cells[cell.reference]),
+                )  # fmt: skip
                 record = with_reasons(measure(self.bench, self.progress, cell, possible), reasons)
                 write_atomic(output, record.model_dump_json(indent=1).encode())
                 return record
@@ -82,9 +84,6 @@ class LocalCells:
                 with suppress(OSError):  # of a full disk, `error` itself tells
                     write_atomic(failure_file, failure.model_dump_json().encode())
                 raise
-
-    def _have_reference(self, cell: Cell) -> None:
-        self.measured(self.plan.cells[cell.reference])
 
     def _raise_earlier(self, file: Path) -> None:
         """Raise what a sister process of this run raised when it measured the cell."""

@@ -153,7 +153,9 @@ class _Place:
                 what = f"take what {cell.reference} left"
                 stack.enter_context(locked(cache_dir() / "locks" / f"{first.name}.lock", what))
             have_reference = partial(self._have_reference, cell, work, reference_error, left)
-            requests, reasons = measurable(bench, self.progress, cell, work.requests, have_reference)
+            requests, reasons = measurable(
+                bench, self.progress, cell, work.requests, have_reference=have_reference
+            )
         return with_reasons(measure(bench, self.progress, cell, requests, work.name), reasons)
 
     def _have_reference(self, cell: Cell, work: Work, reference_error: str, left: Sequence[Any]) -> None:
