@@ -50,20 +50,6 @@ def write_job(text: str, log: Path) -> Path:
     return file
 
 
-def run_isolated(
-    file: Path,
-    log: Path,
-    *,
-    command: Sequence[str],
-    timeout: float,
-    on_progress: OnProgress = ignore_progress,
-    threads: int | None = None,
-) -> None:
-    """Run one job with a server of its own; see `run_together`."""
-    with Server(command, threads) as server:
-        run_together([Assignment(server, file, log, on_progress)], timeout=timeout)
-
-
 def run_together(assignments: Sequence[Assignment], *, timeout: float) -> None:
     """Run the jobs of different servers at the same time, all to their end; two jobs take turns
     (`quantgate.processes.turns`).

@@ -11,8 +11,9 @@ from quantgate.errors import MeasurementError, ProcessError
 from quantgate.jobs import Preparation
 from quantgate.machine.builds import BUILD
 from quantgate.machine.environment import WORKER, Environment, code_hash
-from quantgate.processes.isolate import run_isolated, write_job
+from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
+from quantgate.processes.server import Server
 
 
 class Maker:
@@ -86,13 +87,8 @@ def run_preparation(
 ) -> None:
     """Run one maker in a process of its own. Raises MeasurementError with the cause from its log."""
     try:
-        run_isolated(
-            write_job(job.model_dump_json(indent=1), log),
-            log,
-            command=command,
-            timeout=timeout,
-            on_progress=on_progress,
-            threads=threads,
-        )
+        file = write_job(job.model_dump_json(indent=1), log)
+        with Server(command, threads) as server:
+            run_together([Assignment(server, file, log, on_progress)], timeout=timeout)
     except ProcessError as error:
         raise MeasurementError(str(error)) from error

@@ -13,7 +13,7 @@ import pytest
 from quantgate.errors import ProcessError
 from quantgate.jobs import Preparation
 from quantgate.machine.environment import WORKER
-from quantgate.processes.isolate import Assignment, run_isolated, run_together, write_job
+from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
 
@@ -30,24 +30,20 @@ def start(
     threads: int | None = None, **arguments: Any,
 ) -> Path:  # fmt: skip
     """Run a maker in a process with a server of its own; return the path of what it makes."""
-    job = preparation(folder, maker, **arguments)
-    log = folder / "logs" / "a.log"
-    run_isolated(
-        write_job(job.model_dump_json(), log), log, command=WORKER, timeout=timeout,
-        on_progress=on_progress, threads=threads,
-    )  # fmt: skip
-    return job.output
+    with Server(WORKER, threads) as server:
+        return run(
+            server, folder, maker, timeout=timeout, on_progress=on_progress, log="logs/a.log", **arguments
+        )
 
 
 def run(
     server: Server, folder: Path, maker: str, *, timeout: float = 600, on_progress: OnProgress = ignore_progress,
-    modules: Sequence[str] = (), **arguments: Any,
+    modules: Sequence[str] = (), log: str = "a.log", **arguments: Any,
 ) -> Path:  # fmt: skip
     """Have a server run a maker; return the path of what it makes."""
     job = preparation(folder, maker, **arguments)
-    log = folder / "a.log"
-    file = write_job(job.model_dump_json(), log)
-    run_together([Assignment(server, file, log, on_progress, modules)], timeout=timeout)
+    file = write_job(job.model_dump_json(), folder / log)
+    run_together([Assignment(server, file, folder / log, on_progress, modules)], timeout=timeout)
     return job.output
 
 

@@ -12,10 +12,9 @@ import psutil
 import pytest
 from quantgate.errors import ProcessError
 from quantgate.processes.ends import TAIL, explain
-from quantgate.processes.isolate import run_isolated, write_job
 from quantgate.processes.server import Server
 
-from selftest.processes.jobs import facts, failure, preparation, run, start
+from selftest.processes.jobs import facts, failure, run, start
 
 
 def test_a_job_that_ends_well_leaves_what_it_made_and_its_log(tmp_path: Path) -> None:
@@ -137,13 +136,11 @@ def test_the_end_of_a_job_does_not_end_the_server(
 
 def test_a_python_that_is_not_there_leaves_no_open_pipe(tmp_path: Path) -> None:
     before = psutil.Process().num_fds()
-    with pytest.raises(ProcessError, match=f"{tmp_path}/python: cannot be started: No such file"):
-        run_isolated(
-            write_job(preparation(tmp_path, "make_file").model_dump_json(), tmp_path / "a.log"),
-            tmp_path / "a.log",
-            timeout=6000,
-            command=[str(tmp_path / "python")],
-        )
+    with (
+        pytest.raises(ProcessError, match=f"{tmp_path}/python: cannot be started: No such file"),
+        Server([str(tmp_path / "python")]) as server,
+    ):
+        run(server, tmp_path, "make_file", text="x")
     assert psutil.Process().num_fds() == before
 
 
