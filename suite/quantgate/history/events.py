@@ -14,6 +14,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantgate.files import hash_of
 from quantgate.history.acknowledged import Acknowledgement
@@ -21,12 +22,12 @@ from quantgate.history.moves import Move, moves
 from quantgate.history.series import ABSENT, History, Run, Series
 
 NEAR = 2
-"""Runs that two moves of one event may be apart, where no exact step says when it was."""
+"""Runs of the tier that two moves of one event may be apart, where no exact step says when it was."""
 ENDED = 14
 """Runs of the tier without a series, whatever their results, after which it is none any more: its cell or metric was
 removed or renamed. A cell that fails is in its runs, as an error."""
 RAMP = 60
-"""Runs within which a further move of the same series in the same direction is the same ramp."""
+"""Runs of the tier within which a further move of the same series in the same direction is the same ramp."""
 
 
 class State(StrEnum):
@@ -90,27 +91,29 @@ def events(
 def _groups(history: History) -> list[list[Move]]:
     """Return the moves of each event, in the order in which they were seen. The first one says at which run the event
     is; a metric without a tolerance begins none."""
-    groups: list[list[Move]] = []
+    groups: dict[str, list[list[Move]]] = {tier: [] for tier in history.tiers}
     for move in sorted(moves(history), key=lambda m: (m.seen, not m.gated)):
-        group = next((g for g in reversed(groups) if _takes(g, move)), None)
+        of_tier, runs = groups[move.series.tier], history.tiers[move.series.tier]
+        group = next((g for g in reversed(of_tier) if _takes(g, move, runs)), None)
         if group is not None:
             group.append(move)
         elif move.gated or move.direction == "unequal":
-            groups.append([move])
-    return groups
+            of_tier.append([move])
+    return [group for of_tier in groups.values() for group in of_tier]
 
 
-def _takes(group: Sequence[Move], move: Move) -> bool:
-    """Return whether a move, which was seen later, is of the same event."""
+def _takes(group: Sequence[Move], move: Move, runs: NDArray[np.intp]) -> bool:
+    """Return whether a move, which was seen later, is of the same event. runs: those of the tier, of both."""
     first = group[0]
-    if move.direction != first.direction or move.series.tier != first.series.tier:
+    if move.direction != first.direction:
         return False
     if move.exact and first.exact:
         return move.run == first.run or (bool(move.cause) and any(m.cause == move.cause for m in group))
+    begin, run, early, late = np.searchsorted(runs, (first.run, move.run, move.first, move.last))
     mine = [m for m in group if m.series is move.series and not m.exact and m.back is None]
-    if mine and not move.exact and move.run - mine[-1].run <= RAMP:
+    if mine and not move.exact and run - np.searchsorted(runs, mine[-1].run) <= RAMP:
         return True
-    return move.first - NEAR <= first.run <= move.last + NEAR
+    return bool(early - NEAR <= begin <= late + NEAR)
 
 
 def _event(history: History, group: Sequence[Move], state: State, reason: str) -> Event:
@@ -118,7 +121,7 @@ def _event(history: History, group: Sequence[Move], state: State, reason: str) -
     causes = [m.cause for m in group if m.cause]
     shared = [line for line in causes[0] if all(line in cause for cause in causes)] if causes else []
     return Event(
-        id=f"{first.direction}-{run.time:%Y%m%d}-{run.id[:8]}",
+        id=_id(first.direction, run),
         direction=first.direction,
         run=run,
         seen=history.runs[first.seen],
@@ -127,6 +130,10 @@ def _event(history: History, group: Sequence[Move], state: State, reason: str) -
         state=state,
         reason=reason,
     )
+
+
+def _id(direction: str, run: Run) -> str:
+    return f"{direction}-{run.time:%Y%m%d}-{run.id[:8]}"
 
 
 def _state(
@@ -160,7 +167,7 @@ def _state(
 
 def _ended(history: History, series: Series) -> bool:
     """Return whether the newest `ENDED` runs of the tier have not had the series."""
-    runs = [n for n, run in enumerate(history.runs) if run.tier == series.tier][-ENDED:]
+    runs = history.tiers[series.tier][-ENDED:]
     return len(runs) == ENDED and bool((series.status[runs] == ABSENT).all())
 
 
@@ -169,9 +176,10 @@ def _covers(entry: Acknowledgement, move: Move, history: History, run: int) -> b
     begin up to `NEAR` runs beside the one that the entry names."""
     if not (fnmatchcase(move.series.cell, entry.cell) and fnmatchcase(move.series.metric, entry.metric)):
         return False
-    direction, _, key = entry.event.partition("-")
-    near = history.runs[max(run - NEAR, 0) : run + NEAR + 1]
-    return direction == move.direction and key in {f"{one.time:%Y%m%d}-{one.id[:8]}" for one in near}
+    runs = history.tiers[move.series.tier]
+    place = int(np.searchsorted(runs, run))
+    near = [history.runs[one] for one in runs[max(place - NEAR, 0) : place + NEAR + 1]]
+    return entry.event in {_id(move.direction, one) for one in near}
 
 
 def _accepted(history: History, move: Move) -> bool:

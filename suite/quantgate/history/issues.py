@@ -59,7 +59,7 @@ def _failing(history: History, event: Event) -> list[list[str]]:
     """Return cell and metric of the members that failed the gate in the newest run of their tier."""
     if event.state not in (State.OPEN, State.ACKNOWLEDGED):
         return []
-    last = max(number for number, run in enumerate(history.runs) if run.tier == event.run.tier)
+    last = history.tiers[event.run.tier][-1]
     failing = [code for code, status in enumerate(STATUSES) if status in MOVED]
     return [[m.series.cell, m.series.metric] for m in event.members if m.series.status[last] in failing]
 

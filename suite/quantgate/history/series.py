@@ -10,6 +10,7 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ class History:
     hashes: Sequence[str]
     environments: Mapping[str, Mapping[str, Scalar]]
     problems: Sequence[str]
+
+    @cached_property
+    def tiers(self) -> Mapping[str, NDArray[np.intp]]:
+        """By tier, the indices of its runs."""
+        names = [run.tier for run in self.runs]
+        return {tier: np.flatnonzero([name == tier for name in names]) for tier in dict.fromkeys(names)}
 
     def environment_of(self, series: Series, run: int) -> Mapping[str, Scalar]:
         """Return the environment of a point in full; empty where it was not measured."""

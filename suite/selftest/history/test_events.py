@@ -162,6 +162,28 @@ def test_half_of_a_large_step_is_still_a_loss_and_two_steps_back_are_back(tmp_pa
         assert (event.state, event.reason) == (State.GONE, "back since 2026-03-22")
 
 
+def test_runs_of_other_tiers_between_the_nights_split_no_event(tmp_path: Path) -> None:
+    """A shift of what varies is placed a night too early or too late, of one series and of another."""
+
+    def change(cell: str, metric: str, night: int) -> float:
+        first = 61 if "Q4_0" in cell else 60
+        return 0.7 if night >= first else 1.0
+
+    ratio = nights.KINDS[-1:]
+    (alone,) = of(tmp_path / "h", Plan(nights=90, metrics=ratio, change=change))
+    for seed in (1, 2, 3, 4):
+        nights.write(tmp_path / "h", Plan(nights=90, metrics=nights.KINDS[:1], tier="smoke", seed=seed))
+    (event,) = events(read(tmp_path / "h"))
+    assert (event.id, event.digest) == (alone.id, alone.digest)
+    entry = Acknowledgement(
+        event=f"worse-20260303-{nights.run_id(Plan(), 61)[:8]}",
+        reason="a night beside it",
+        until=datetime.date(2026, 6, 1),
+    )
+    (event,) = events(read(tmp_path / "h"), [entry])
+    assert event.state == State.ACKNOWLEDGED
+
+
 def test_an_acknowledgement_holds_until_its_day_for_its_members(tmp_path: Path) -> None:
     plan = Plan(nights=80, change=step(1.02, "perplexity"))
     (event,) = of(tmp_path / "h", plan)

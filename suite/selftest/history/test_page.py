@@ -139,7 +139,7 @@ def unpack(text: str, series: int, runs: int) -> dict[str, NDArray[Any]]:
 
 def test_packed_series_are_what_was_read(shown: View, history: History) -> None:
     entry = next(e for e in shown.entries if e.cell.endswith("nf4"))
-    runs = shown.runs["nightly"]
+    runs = shown.history.tiers["nightly"]
     piece = pack(entry.series, runs)
     arrays = unpack(piece.text, len(entry.series), len(runs))
     for n, one in enumerate(entry.series):
@@ -165,13 +165,15 @@ def test_what_was_not_measured_stays_empty(shown: View) -> None:
         for name in ("value", "baseline", "tolerance", "low", "high", "status", "environment")
     }
     nothing = Series(**{**series.__dict__, **empty})
-    arrays = unpack(pack([nothing], shown.runs["nightly"]).text, 1, len(shown.runs["nightly"]))
+    arrays = unpack(
+        pack([nothing], shown.history.tiers["nightly"]).text, 1, len(shown.history.tiers["nightly"])
+    )
     assert not any(arrays[name].any() for name in ("low", "high", "status", "environment"))
     assert np.isnan(arrays["value"]).all()
 
 
 def test_environments_of_many_years_keep_their_numbers(shown: View) -> None:
-    series, runs = shown.entries[0].series[0], shown.runs["nightly"]
+    series, runs = shown.entries[0].series[0], shown.history.tiers["nightly"]
     late = Series(**{**series.__dict__, "environment": np.full_like(series.environment, 70_000)})
     assert (unpack(pack([late], runs).text, 1, len(runs))["environment"] == 70_001).all()
 

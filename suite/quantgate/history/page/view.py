@@ -55,12 +55,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows. entries: the cells in the order of the rows. runs: by tier, the indices of its runs."""
+    """What the page shows. entries: the cells in the order of the rows."""
 
     history: History
     events: Sequence[Event]
     entries: list[Entry]
-    runs: Mapping[str, NDArray[np.intp]]
     families: list[str]
 
     @property
@@ -107,10 +106,6 @@ def view(history: History, events: Sequence[Event]) -> View:
     for number, event in enumerate(events):
         for move in event.members:
             entries[move.series.tier, move.series.cell].moves[move.series.metric].append((number, move))
-    runs = {
-        tier: np.array([n for n, run in enumerate(history.runs) if run.tier == tier], dtype=np.intp)
-        for tier in dict.fromkeys(run.tier for run in history.runs)
-    }
     used = {family_of(series.metric) for series in history.series}
     keep = {
         family_of(name): column.keep
@@ -118,7 +113,7 @@ def view(history: History, events: Sequence[Event]) -> View:
         for name in column.values
     }
     order = sorted(used, key=lambda family: (-keep.get(family, -1), family))
-    return View(history, events, list(entries.values()), runs, order)
+    return View(history, events, list(entries.values()), order)
 
 
 def family_of(metric: str) -> str:
@@ -156,7 +151,7 @@ def rows(shown: View) -> list[Row]:
         by_family: dict[str, list[Series]] = defaultdict(list)
         for series in entry.series:
             by_family[family_of(series.metric)].append(series)
-        last = {series.metric: newest(series, shown.runs[entry.tier]) for series in entry.series}
+        last = {series.metric: newest(series, shown.history.tiers[entry.tier]) for series in entry.series}
         concerned = {m for m, moves in entry.moves.items() if any(event in opened for event, _ in moves)}
         slots = [
             _slot(by_family[family], last, concerned) if family in by_family else None
@@ -198,7 +193,7 @@ def newest_frontiers(shown: View) -> list[Frontier]:
     """Return the charts of size, loss and speed of the newest run of each tier."""
     verdicts = []
     for entry in shown.entries:
-        last = shown.runs[entry.tier][-1]
+        last = shown.history.tiers[entry.tier][-1]
         for one in entry.series:
             if one.metric in SHOWN and one.status[last] != ABSENT:
                 value, status = float(one.value[last]), STATUSES[one.status[last]]
@@ -220,7 +215,7 @@ def meta(shown: View, ranges: Sequence[Sequence[tuple[float, float]]]) -> dict[s
     facts: dict[tuple[Any, ...], int] = {}
     cells = []
     for entry, of_series in zip(shown.entries, ranges, strict=True):
-        runs = shown.runs[entry.tier]
+        runs = history.tiers[entry.tier]
         lines = []
         for one, (least, most) in zip(entry.series, of_series, strict=True):
             family = shown.families.index(family_of(one.metric))
@@ -230,9 +225,9 @@ def meta(shown: View, ranges: Sequence[Sequence[tuple[float, float]]]) -> dict[s
             if marks := [_mark(number, move, runs) for number, move in entry.moves.get(one.metric, ())]:
                 line.append(marks)
             lines.append(line)
-        cells.append([entry.cell, list(shown.runs).index(entry.tier), lines])
+        cells.append([entry.cell, list(history.tiers).index(entry.tier), lines])
     return {
-        "tiers": [[tier, runs.tolist()] for tier, runs in shown.runs.items()],
+        "tiers": [[tier, runs.tolist()] for tier, runs in history.tiers.items()],
         "runs": [
             [f"{r.time:%Y-%m-%d %H:%M}", r.commit, machines.index(r.machine_class)] for r in history.runs
         ],

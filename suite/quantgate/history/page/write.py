@@ -26,7 +26,7 @@ PLACE = "<!--pieces-->"
 def write_page(path: Path, history: History, events: Sequence[Event]) -> None:
     """Write the page in one step. Raises InputError naming the file where it cannot be written."""
     shown = views.view(history, events)
-    pieces = [pack(entry.series, shown.runs[entry.tier]) for entry in shown.entries]
+    pieces = [pack(entry.series, history.tiers[entry.tier]) for entry in shown.entries]
     table = views.rows(shown)
     numbers = {(entry.tier, entry.cell): number for number, entry in enumerate(shown.entries)}
     page = render(
