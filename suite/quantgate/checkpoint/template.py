@@ -11,8 +11,8 @@ from quantgate.errors import InputError, in_one_line
 
 TODAY = datetime.datetime(2025, 1, 1, tzinfo=datetime.UTC)
 """The date for a template that prints one: the tokens are the same every day."""
-DIRECTIVES = "YymdbBaAjHIMSp"
-"""Of `strftime`, those that templates use."""
+DIRECTIVES = (*"YymdbBaAjHIMSpeFT", *(f"-{letter}" for letter in "dmjHIMS"))
+"""Of `strftime`, those that templates use; with `-`, a number without a zero before it."""
 
 Message = Mapping[str, Any]
 

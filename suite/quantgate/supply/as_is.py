@@ -71,16 +71,16 @@ class AsIs:
         return path.is_dir() and not has_tokenizer(path)
 
     def _check_sha256(self, cell: Cell, files: dict[str, Path]) -> None:
-        given = _checkpoint(cell).sha256 or {}
+        pins = _checkpoint(cell).sha256 or {}
         key = f"{self._matrix}: models.{cell.model}.checkpoints: {cell.backend}/{cell.scheme}: sha256"
-        if isinstance(given, str):
+        if isinstance(pins, str):
             if len(files) != 1:
                 raise AssetError(
                     f"{key}: is one checksum, and {len(files)} files are loaded: give checksums by name: "
                     f'{{ "{next(iter(files))}" = "..." }}'
                 )
-            given = {next(iter(files)): given}
-        for name, expected in given.items():
+            pins = {next(iter(files)): pins}
+        for name, expected in pins.items():
             if name not in files:
                 raise AssetError(f"{key}: {name}: no such file is loaded; there are: {', '.join(files)}")
             if (actual := self._sources.sha256(files[name])) != expected:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantgate.checkpoint.checks import read_json
+from quantgate.checkpoint.checks import configurations, read_json
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.checkpoint.template import Message, RefusedError, render, template_of
 from quantgate.config.toml_input import read_toml
@@ -50,7 +50,7 @@ def make_prompts(name: str, spec: Mapping[str, Any], encoder: Encoder) -> Prompt
     """Return the prompts of a file of conversations as token ids.
 
     spec: `path`, `items`, `chat` (through the model's template; without, the bare texts of the last turns), `system`
-    (the system message, None: none is given). Raises InputError, naming the remedy.
+    (the system message, None: there is none). Raises InputError, naming the remedy.
     """
     chats = read_chats(Path(spec["path"]), spec["items"])
     if spec["chat"]:
@@ -95,7 +95,7 @@ def _system(content: str | None) -> list[Message]:
 
 def make_opening(system: str | None, encoder: Encoder) -> Opening:
     """Return what the model's chat template puts before a user's message, which a text then is: what comes before its
-    own tokens. system: the system message; None: none is given. Raises InputError."""
+    own tokens. system: the system message; None: there is none. Raises InputError."""
     try:
         message = {"role": "user", "content": SAMPLE}
         rendered = render(encoder.tokenizer, [*_system(system), message], answer=False)
@@ -134,17 +134,15 @@ def make_conversations(encoder: Encoder) -> list[Conversation]:
 
 def ends_of(source: Path, tokenizer: Any) -> list[int]:
     """Return the ids of the tokens that end an answer, ascending: those that the checkpoint's generation_config.json
-    names, or without it its configuration, or a GGUF file's header; and the tokenizer's own. No other setting of these
-    files is read. source: a folder, or a GGUF file."""
+    names, or without it its configuration, or a GGUF file's header; and that of the tokenizer. No other setting of
+    these files is read. source: a folder, or a GGUF file."""
     ends: set[int] = set()
     if source.is_file():
         header = read_header(source).values
         named: Any = [header.get(f"tokenizer.ggml.{key}_token_id") for key in ("eos", "eot")]
     else:
-        files = ((source / name) for name in ("generation_config.json", "config.json"))
-        named = next(
-            (e for f in files if f.is_file() and (e := read_json(f).get("eos_token_id")) is not None), []
-        )
+        files = [read_json(source / "generation_config.json"), *configurations(source)]
+        named = next((e for file in files if (e := file.get("eos_token_id")) is not None), None)
     for end in [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]:
         if end is not None:
             ends.add(int(end))

@@ -84,9 +84,7 @@ def _texts_of_tokens(tokenizer: Any) -> dict[int, str]:
         if text and "\ufffd" not in text:
             texts[token] = text
     encoded = _encoded(tokenizer, list(texts.values()))
-    return {
-        token: text for (token, text), given in zip(texts.items(), encoded, strict=True) if given == [token]
-    }
+    return {token: text for (token, text), ids in zip(texts.items(), encoded, strict=True) if ids == [token]}
 
 
 def _by_line(parts: list[str]) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,14 +24,13 @@ Row = dict[str, Any]
 def rows_of_file(spec: Mapping[str, Any]) -> Iterator[Row]:
     """Yield the rows of the file that an entry of tasks.toml names: `jsonl`, `csv` (either packed by gzip, too),
     `parquet`, or `yaml` with `key`. text: a template for one column, `text`. Raises InputError."""
-    if "jsonl" in spec:
-        rows = _jsonl(Path(spec["jsonl"]))
-    elif "csv" in spec:
-        rows = _csv(Path(spec["csv"]))
-    elif "parquet" in spec:
-        rows = _parquet(Path(spec["parquet"]))
-    else:
-        rows = yaml_rows(Path(spec["yaml"]), spec["key"])
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        "jsonl": _jsonl,
+        "csv": _csv,
+        "parquet": _parquet,
+        "yaml": lambda pattern: yaml_rows(pattern, spec["key"]),
+    }
+    rows = next(read(Path(spec[key])) for key, read in readers.items() if key in spec)
     template = spec.get("text")
     for number, row in enumerate(rows, 1):
         yield row if template is None else {"text": _filled(template, row, number)}

@@ -99,8 +99,8 @@ class Supply:
             self._sources.text_identity(text)
         for task in [*self._needs.tasks, *self._needs.programs, *self._needs.questions]:
             self._sources.check_task(task)
-        for name, asked in self._needs.prompts.items():
-            read_chats(Path(self._sources.prompts(name)["path"]), asked.items)
+        for name, size in self._needs.prompts.items():
+            read_chats(Path(self._sources.prompts(name)["path"]), size.items)
 
     def check_fit(self, cell: Cell, *, local: bool = False) -> None:
         """Raise InputError or AssetError if the model's checkpoint does not go with the matrix, the tier or the scheme.
@@ -191,10 +191,6 @@ class Supply:
         )
         return cache_dir() / "logprobs" / f"{reference.id.replace('/', '-')}-{group}-{key}"
 
-    def text(self, name: str) -> dict[str, Any]:
-        """Return the place of a text, for `quantgate.supply.encoder.read_text`."""
-        return self._sources.text(name)
-
     @cached_property
     def _parts(self) -> dict[str, dict[str, Part]]:
         """By kind, as `quantgate.items.part` takes it, and name."""
@@ -208,7 +204,7 @@ class Supply:
             "task": {name: Part(*task, posed.model_dump()) for name, posed in needs.tasks.items()},
             "questions": {name: Part(*task, posed.model_dump()) for name, posed in needs.questions.items()},
             "programs": {name: Part(*task, {"items": count}) for name, count in needs.programs.items()},
-            "prompts": {name: Part(*prompts, asked.model_dump()) for name, asked in needs.prompts.items()},
+            "prompts": {name: Part(*prompts, size.model_dump()) for name, size in needs.prompts.items()},
         }
 
     def specs(self, kind: str, *, partial: bool = False) -> dict[str, dict[str, Any]]:

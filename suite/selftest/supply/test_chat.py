@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +144,9 @@ def test_a_template_with_two_bos_is_refused_whether_the_model_wants_one_or_not(
 
 
 def test_a_template_that_prints_the_date_is_the_same_every_day(folder: Path) -> None:
-    encoder = encoder_of(folder, "\n{{ strftime_now('%d %b %Y') }}|{{ date_string }}|" + TEMPLATE)
+    encoder = encoder_of(folder, "\n{{ strftime_now('%d %b %Y, %-d') }}|{{ date_string }}|" + TEMPLATE)
     text = render(encoder.tokenizer, [{"role": "user", "content": "How?"}])
-    assert text == "\n01 Jan 2025|01 Jan 2025|user: How?\nassistant:"
+    assert text == "\n01 Jan 2025, 1|01 Jan 2025|user: How?\nassistant:"
     assert str(datetime.datetime.now(datetime.UTC).year) not in text
 
 
@@ -214,9 +213,11 @@ def test_ends_are_those_of_the_generation_configuration_and_the_tokenizers(folde
     (folder / "generation_config.json").unlink()
     edit(folder / "config.json", eos_token_id=5)
     assert ends_of(folder, tokenizer) == [0, 5]
-    config = json.loads((folder / "config.json").read_text())
-    del config["eos_token_id"]
-    (folder / "config.json").write_text(json.dumps(config))
+    edit(folder / "config.json", text_config={"eos_token_id": [3]})
+    assert ends_of(folder, tokenizer) == [0, 5]
+    edit(folder / "config.json", eos_token_id=None, text_config={"eos_token_id": [3]})
+    assert ends_of(folder, tokenizer) == [0, 3], "as transformers takes those of a part"
+    edit(folder / "config.json", text_config=None)
     assert ends_of(folder, tokenizer) == [0]
 
 

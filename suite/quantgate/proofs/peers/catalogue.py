@@ -280,6 +280,6 @@ def throughput(scheme: str, bed: Bed) -> list[Check]:
 
 def plain_text(bed: Bed, ours: SuiteRun, name: str) -> Path:
     """Return a file with a text of the workload."""
-    arguments: dict[str, Any] = {"spec": ours.supply.text(name), "tokens": ours.tokens(name)}
+    arguments: dict[str, Any] = {"spec": ours.supply.specs("text")[name], "tokens": ours.tokens(name)}
     file = f"text-{hash_of(arguments)}.txt"
     return bed.once(file, lambda: bed.made(file, tools.plain_text, **arguments))
