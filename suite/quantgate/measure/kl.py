@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from quantgate.errors import MeasurementError
 from quantgate.measure.logprobs import Reference, Rows
 from quantgate.measure.scoring import CHUNK
 from quantgate.serving.replies import Answer
@@ -72,20 +71,11 @@ def of_answers(
     reference: Reference, answers: Sequence[Answer], ids: Sequence[Sequence[int]]
 ) -> tuple[Divergence, int]:
     """Hold answers on texts, whose scored tokens are `ids`, against the rows of the reference, in order. Returns the
-    divergence of each token, and how many of the likeliest tokens each place has. Raises MeasurementError: the rows are
-    of other tokens."""
+    divergence of each token, and how many of the likeliest tokens each place has."""
     width = min(answer.width for answer in answers)
     parts: list[Divergence] = []
-    row = 0
     for answer, tokens in zip(answers, ids, strict=True):
         for begin in range(0, len(tokens), CHUNK):
-            part = slice(begin, min(begin + CHUNK, len(tokens)))
-            rows = reference.rows(row + part.start, row + part.stop)
-            if (rows.tokens != np.array(tokens[part])).any():
-                raise MeasurementError(
-                    "the reference's log-probabilities are of other tokens than the cell's: only cells of one model "
-                    "and text can be compared"
-                )
-            parts.append(lumped(rows, answer.rows(part, width)))
-        row += len(tokens)
+            part = slice(begin, begin + CHUNK)
+            parts.append(lumped(reference.next(np.array(tokens[part])), answer.rows(part, width)))
     return Divergence(*map(np.concatenate, zip(*parts, strict=True))), width

@@ -107,6 +107,7 @@ class Reference:
     """The file, mapped into memory. Raises MeasurementError: missing, damaged, or of other rows than expected."""
 
     def __init__(self, path: Path, rows: int) -> None:
+        self._path, self._read = path, 0
         try:
             self._rows = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
@@ -116,6 +117,16 @@ class Reference:
         steps = (self._rows.dtype.fields or {}).get("steps")
         if not steps or self._rows.dtype != _row(steps[0].shape[0]) or self._rows.shape != (rows,):
             raise MeasurementError(f"{path}: does not hold the log-probabilities of {rows} tokens; delete it")
+
+    def next(self, tokens: NDArray[np.int64]) -> Rows:
+        """Return the next rows, which have to be of these true tokens. Raises MeasurementError where they are not."""
+        rows = self.rows(self._read, self._read + len(tokens))
+        if (rows.tokens != tokens).any():
+            raise MeasurementError(
+                f"{self._path}: is of other tokens: only cells of one model and text can be compared"
+            )
+        self._read += len(tokens)
+        return rows
 
     def rows(self, begin: int, end: int) -> Rows:
         """Return the rows begin..end-1."""

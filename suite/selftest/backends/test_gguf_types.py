@@ -56,7 +56,7 @@ NAMES = {2: "q4_0", 6: "q5_0", 8: "q8_0", 11: "q3_K", 12: "q4_K", 14: "q6_K", 21
 
 def tensors(row: int, **counts: int) -> list[LinearTensor]:
     numbers = {name.upper(): number for number, name in NAMES.items()}
-    return [LinearTensor(name, count, "", numbers[name.upper()], row) for name, count in counts.items()]
+    return [LinearTensor(name, count, numbers[name.upper()], row) for name, count in counts.items()]
 
 
 @pytest.mark.parametrize(

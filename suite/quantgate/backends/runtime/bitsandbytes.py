@@ -9,7 +9,6 @@ from typing import Any
 
 import bitsandbytes  # noqa: F401  # so that no import is timed as loading
 
-from quantgate.backends.runtime.quantization import configuration
 from quantgate.backends.runtime.transformers import Transformers
 from quantgate.checkpoint.checks import check_quantization, quantization_of
 from quantgate.errors import InputError
@@ -28,26 +27,20 @@ defaults."""
 class BitsAndBytes(Transformers):
     """The linear layers quantized on loading; embeddings, norms and the head stay in `dtype`."""
 
-    def check(self, options: dict[str, Any]) -> str:
+    def quantization(self, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         check_quantization(self._checkpoint, "this scheme", options)
         check_stated(self._checkpoint, options)
-        if options.get("as_is") and not quantization_of(self._checkpoint):
+        if quantization_of(self._checkpoint):
+            return "bitsandbytes", {}  # what the checkpoint says already; another one was refused
+        if options.get("as_is"):
             raise InputError(
                 f"{self._checkpoint}/config.json: quantization_config: is missing: the weights are not quantized, and "
                 "the scheme has as_is = true: name a quantized checkpoint, or leave as_is out"
             )
-        return "bitsandbytes"
-
-    def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
-        if quantization_of(self._checkpoint):
-            return {}  # what the checkpoint says already; another one was refused
-        settings = self.stated(options)
+        settings = {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
         if settings.get("load_in_4bit"):
             settings.setdefault("bnb_4bit_compute_dtype", options["dtype"])
-        return {"quantization_config": configuration({"method": "bitsandbytes", **settings})}
-
-    def stated(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in options.items() if k.startswith(("load_in_", "bnb_", "llm_int8_"))}
+        return "bitsandbytes", {"method": "bitsandbytes", **settings}
 
 
 def check_stated(folder: Path, options: Mapping[str, Any]) -> None:

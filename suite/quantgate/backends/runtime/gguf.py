@@ -19,20 +19,23 @@ _OTHERS = ("token_embd", "position_embd", "token_types", "norm", "conv", "rope_"
 
 
 class LinearTensor(NamedTuple):
-    """The weights of a linear layer, or of all experts of one. type: `F32`, `F16`, `BF16`; empty: a quantized one.
-    number: ggml's, of its type. row: weights of a row."""
+    """The weights of a linear layer, or of all experts of one. number: ggml's, of its type. row: weights of a row."""
 
     name: str
     elements: int
-    type: str
-    number: int = 0
-    row: int = 0
+    number: int
+    row: int
+
+    @property
+    def type(self) -> str:
+        """`F32`, `F16`, `BF16`; empty: a quantized one."""
+        return FLOATS.get(self.number, "")
 
 
 def linear_tensors(path: Path) -> list[LinearTensor]:
     """Return the linear layers' tensors of a file, or of all parts of a split one, without the head."""
     return [
-        LinearTensor(name, math.prod(shape), FLOATS.get(kind, ""), kind, shape[0])
+        LinearTensor(name, math.prod(shape), kind, shape[0])
         for part in gguf_parts(path)
         for name, (shape, kind, _) in read_header(part).tensors.items()
         if len(shape) > 1 and name.endswith(".weight") and name != "output.weight"

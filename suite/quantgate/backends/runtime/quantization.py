@@ -65,12 +65,12 @@ def _of_torchao(name: str) -> Any:
     raise ValueError(f"torchao has no class {name}")
 
 
-def check_as_is(checkpoint: Path, quantization: Mapping[str, Any] | None) -> str:
+def check_as_is(checkpoint: Path, quantization: Mapping[str, Any]) -> str:
     """Return the method by which a checkpoint that is loaded as it is is quantized; empty: none. Raises InputError
     where the scheme does not say so, or says something else."""
     stored = quantization_of(checkpoint)
     where = f"{checkpoint}/config.json: quantization_config"
-    if quantization is None:
+    if not quantization:
         if not stored:
             return ""
         raise InputError(

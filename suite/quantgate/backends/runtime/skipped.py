@@ -4,7 +4,7 @@ nothing, or that it matches otherwise than their author meant, it passes over wi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +49,16 @@ def check_layers(model: Any, settings: Mapping[str, Any], method: str) -> None:
     stay, and where embeddings stay that should be quantized. settings: of the method's configuration."""
     names = [name for name, _ in model.named_modules() if name]
     quantized, kind = quantized_layers(model), type(model).__name__
-    for key, pattern in _skipped(settings):
-        meant = [name for name in names if _is_meant(name, pattern)]
+    for key, pattern, means in _named(settings):
+        meant = [name for name in names if means(name, pattern)]
         if not meant:
             raise MeasurementError(
                 f"{key}: {pattern!r} is the name of no layer of {kind}{_hint(pattern, names)}"
             )
-        if made := [name for name in meant if name in quantized]:
+        if key in SKIPPED and (made := [name for name in meant if name in quantized]):
             raise MeasurementError(
                 f"{key}: {pattern!r} means {made[0]}, which {method} has quantized all the same: write whole names, or "
                 "regular expressions that match them from their beginning"
-            )
-    for key, pattern in _configured(settings):
-        if not any(_has_that_name(name, pattern) for name in names):
-            raise MeasurementError(
-                f"{key}: {pattern!r} is the name of no layer of {kind}{_hint(pattern, names)}"
             )
     embedding = model.get_input_embeddings()
     if (
@@ -91,18 +86,15 @@ def _is_meant(name: str, pattern: str) -> bool:
     return not all(should_convert_module(one, [pattern]) for one in (name, f"{name}.weight"))
 
 
-def _skipped(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _named(settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Callable[[str, str], bool]]]:
+    """Yield each option and name of layers in it, and what says whether that means a layer."""
     for key in SKIPPED:
-        for pattern in settings.get(key) or ():
-            yield key, str(pattern)
-
-
-def _configured(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        yield from ((key, str(pattern), _is_meant) for pattern in settings.get(key) or ())
     quant_type = settings.get("quant_type")
+    tables = quant_type if isinstance(quant_type, Mapping) else {}
     for key in TABLES:
-        for pattern in (quant_type.get(key) or ()) if isinstance(quant_type, Mapping) else ():
-            if pattern != "_default":
-                yield f"quant_type.{key}", str(pattern)
+        patterns = (str(pattern) for pattern in tables.get(key) or () if pattern != "_default")
+        yield from ((f"quant_type.{key}", pattern, _has_that_name) for pattern in patterns)
 
 
 def _hint(pattern: str, names: list[str]) -> str:

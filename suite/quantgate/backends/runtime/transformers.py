@@ -61,9 +61,8 @@ class Transformers(Continuing):
         self._precision = getattr(torch, options["dtype"])
         self._tokenizer_folder = Path(options.get("tokenizer") or checkpoint)
         check_no_adapter(checkpoint)
-        self.method = self.check(options)
-        further = self.quantization(options)
-        settings = self.stated(options) if further else {}
+        self.method, settings = self.quantization(options)
+        further = {"quantization_config": configuration(settings)} if settings else {}
         check_head(checkpoint, settings, self.method)
         model = load_model(
             checkpoint,
@@ -90,23 +89,15 @@ class Transformers(Continuing):
         # An indexer breaks ties between tokens by the length of the row.
         self._by_length = self._rotary or hasattr(self._model.config.get_text_config(), "index_topk")
 
-    def check(self, options: dict[str, Any]) -> str:
-        """Return the method that the weights are quantized by; empty: none. Raises InputError where the checkpoint is
-        not what the scheme says."""
+    def quantization(self, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return the method that the weights are quantized by (empty: none), and as a scheme's `quantization` what it
+        is told where it quantizes while loading (empty: it does not). Raises InputError where the checkpoint is not
+        what the scheme says."""
+        stated = options.get("quantization") or {}
         if options.get("as_is"):
-            return check_as_is(self._checkpoint, options.get("quantization"))
+            return check_as_is(self._checkpoint, stated), {}
         check_quantization(self._checkpoint, "this scheme", options)
-        return str((options.get("quantization") or {}).get("method", ""))
-
-    def quantization(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the arguments of from_pretrained that quantize: none for a checkpoint that is quantized already."""
-        if not options.get("quantization") or options.get("as_is"):
-            return {}
-        return {"quantization_config": configuration(options["quantization"])}
-
-    def stated(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Return what the scheme says to the method that quantizes while loading."""
-        return dict(options.get("quantization") or {})
+        return stated.get("method", ""), stated
 
     @property
     def rounding(self) -> Rounding:

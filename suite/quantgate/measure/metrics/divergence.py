@@ -166,18 +166,15 @@ def _compare(session: Session, options: Options, windows: Sequence[TokenSequence
     """Hold the cell against its reference, whose log-probabilities are at `path`."""
     reference = Reference(path, len(windows) * _rows(options))
     parts: list[Divergence] = []
-    done = 0
 
     def take(logprobs: NDArray[np.float32], tokens: NDArray[np.int64]) -> None:
-        nonlocal done
-        rows = reference.rows(done, done + len(tokens))
-        if logprobs.shape != rows.logprobs.shape or (tokens != rows.tokens).any():
+        rows = reference.next(tokens)
+        if logprobs.shape != rows.logprobs.shape:
             raise MeasurementError(
                 f"{path}: is of other tokens ({rows.logprobs.shape[1]} in the vocabulary of {session.reference}, "
                 f"{logprobs.shape[1]} in the cell's): only cells of one model and text can be compared"
             )
         parts.append(compare(rows, logprobs))
-        done += len(tokens)
 
     _each(session, options, windows, take)
     return Divergence(*map(np.concatenate, zip(*parts, strict=True)))
