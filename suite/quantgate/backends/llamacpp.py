@@ -24,9 +24,30 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 UNQUANTIZED = ("f32", "f16", "bf16")
 
 
-class Options(SchemeOptions):
-    """ftype: what the file is quantized to; with `as_is`, nothing is. n_gpu_layers: how many layers lie on the GPU, -1
-    for all. imatrix: a text of tasks.toml whose activations make an importance matrix.
+class OfGguf(SchemeOptions):
+    """ftype: what the file is quantized to; with `as_is`, nothing is. imatrix: a text of tasks.toml whose activations
+    make an importance matrix."""
+
+    ftype: Ftype | None = None
+    imatrix: str | None = None
+
+    @model_validator(mode="after")
+    def _uses_imatrix(self) -> Self:
+        if self.imatrix is not None and self.ftype in (None, *UNWEIGHTED):
+            where = f"for {self.ftype}" if self.ftype else "without an ftype"
+            raise ValueError(f"an importance matrix does nothing {where}: leave imatrix out")
+        return self
+
+    def check_ftype(self) -> None:
+        """Raise ValueError where nothing says which file is loaded."""
+        if self.ftype is None and not self.as_is:
+            raise ValueError(
+                "ftype is missing: name it, or as_is = true for files that are loaded as they are"
+            )
+
+
+class Options(OfGguf):
+    """n_gpu_layers: how many layers lie on the GPU, -1 for all.
 
     type_k, type_v: types of the cached keys and values. flash_attn: whether attention is computed so; without it
     llama.cpp chooses. n_ubatch: tokens computed at once. These four are as in llama.cpp's tools by default.
@@ -35,9 +56,7 @@ class Options(SchemeOptions):
     and the one that holds what is not spread.
     """
 
-    ftype: Ftype | None = None
     n_gpu_layers: int = Field(default=0, ge=-1)
-    imatrix: str | None = None
     type_k: CacheType = "f16"
     type_v: CacheType = "f16"
     flash_attn: bool | None = None
@@ -61,12 +80,7 @@ class Options(SchemeOptions):
             raise ValueError(
                 'tensor_split spreads nothing: give it a share above 0, and not split_mode = "none"'
             )
-        if self.ftype is None and not self.as_is:
-            raise ValueError(
-                "ftype is missing: name it, or as_is = true for files that are loaded as they are"
-            )
-        if self.imatrix is not None and self.ftype in UNWEIGHTED:
-            raise ValueError(f"an importance matrix does nothing for {self.ftype}: leave imatrix out")
+        self.check_ftype()
         if self.type_v not in UNQUANTIZED and self.flash_attn is False:
             raise ValueError(
                 f'type_v = "{self.type_v}" needs flash attention in llama.cpp: remove flash_attn = false, or quantize '

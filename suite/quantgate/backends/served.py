@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from quantgate.backends import llamacpp
-from quantgate.backends.spec import BackendSpec, Capability, SchemeOptions, loader
+from quantgate.backends.spec import BackendSpec, Capability, loader
 from quantgate.files import sha256_of
 from quantgate.machine.environment import variables
 from quantgate.serving.programs import program, why_missing
@@ -28,7 +28,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _KEY = re.compile(r"--?api[-_]key\b|\bsk-\w{8}")
 
 
-class Options(SchemeOptions):
+class Options(llamacpp.OfGguf):
     """command: starts the server, word by word; `{checkpoint}`, `{port}` and `{threads}` are filled in. It has to
     listen on 127.0.0.1. url: of a server that runs already, in place of a command; its memory and its weights are not
     measured. dialect: how it is asked. model: its name in requests; without one, the first that the server names, where
@@ -36,7 +36,7 @@ class Options(SchemeOptions):
 
     key_variable: the environment variable that holds the key of the server. start_limit, answer_limit: seconds until it
     has to be ready, and until it has to send the next byte of an answer. top: how many of the likeliest tokens it is
-    asked for at each place. ftype, imatrix: as of llama.cpp, for a GGUF that is quantized for it.
+    asked for at each place. ftype, imatrix: of a GGUF that is quantized for it.
     """
 
     command: list[str] | None = Field(default=None, min_length=1)
@@ -47,8 +47,6 @@ class Options(SchemeOptions):
     start_limit: float = Field(default=300.0, gt=0)
     answer_limit: float = Field(default=120.0, gt=0)
     top: int = Field(default=20, ge=1, le=1000)
-    ftype: llamacpp.Ftype | None = None
-    imatrix: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -63,10 +61,8 @@ class Options(SchemeOptions):
                 f"key_variable {self.key_variable} is recorded, as libraries compute by such variables: give it a name "
                 "that ends in _KEY or _TOKEN"
             )
-        if self.dialect == "llama-server" and self.command and self.ftype is None and not self.as_is:
-            raise ValueError(
-                "ftype is missing: name it, or as_is = true for files that are loaded as they are"
-            )
+        if self.dialect == "llama-server" and self.command:
+            self.check_ftype()
         return self
 
     def _check_url(self, url: str) -> None:

@@ -134,7 +134,8 @@ def test_bits_that_are_packed_into_floats_are_those_packed_into_bytes(
     plain = bitsandbytes.load(tied, NF4, 1)
     packed = bitsandbytes.load(tied, {**NF4, "bnb_4bit_quant_storage": storage}, 1)
     assert packed.weights() == plain.weights()
-    packed._model.save_pretrained(tmp_path / "saved")  # before a pass, which packs anew where there is AVX-512
+    # Before a pass, which packs anew where there is AVX-512.
+    packed._model.save_pretrained(tmp_path / "saved")
     logits = plain._model(IDS).logits
     assert (packed._model(IDS).logits == logits).all()
     as_is = {**NF4, "as_is": True}

@@ -49,6 +49,15 @@ ON_GPUS = "llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\ndevice = 'cuda'\nn_
             "llamacpp.schemes.mine]\nbits = 8\nftype = 'Q8_0'\nimatrix = 'code'",
             "does nothing for Q8_0: leave imatrix",
         ),
+        (
+            "llamacpp.schemes.mine]\nas_is = true\nimatrix = 'code'",
+            "does nothing without an ftype: leave imatrix",
+        ),
+        (
+            "served.schemes.mine]\nbits = 16\nftype = 'F16'\nimatrix = 'code'\ndialect = 'llama-server'\n"
+            "command = ['s', '{port}', '{checkpoint}']",
+            "does nothing for F16: leave imatrix",
+        ),
         ("llamacpp.schemes.mine]\nbits = 4\nftype = 'Q4_0'\nmain_gpu = 0", 'main_gpu needs device = "cuda"'),
         (f"{ON_GPUS}split_mode = 'rows'", "mine.split_mode: cannot be 'rows'. Did you mean 'row'?"),
         (f"{ON_GPUS}tensor_split = [1, -1]", "mine.tensor_split"),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import GenerationConfig, StaticCache
 from transformers.cache_utils import Cache, QuantizedCache
 
@@ -18,6 +17,7 @@ from quantgate.backends.base import Stops
 from quantgate.backends.runtime.devices import Devices
 from quantgate.backends.runtime.greedy import continue_greedily
 from quantgate.backends.runtime.rotary import crosses, length_dependent, reset
+from quantgate.backends.runtime.weights import leaves
 from quantgate.errors import MeasurementError, is_out_of_memory
 
 CACHES = ("past_key_values", "cache_params", "state")
@@ -162,20 +162,7 @@ def cache_bytes(cache: Any) -> int | None:
     """Return the bytes of what is cached, scales included; None of a cache that is not made of layers."""
     if not isinstance(cache, Cache):
         return None
-    tensors = {t.data_ptr(): t.nbytes for layer in cache.layers for t in _tensors(vars(layer))}
-    return sum(tensors.values()) or None
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the plain tensors of which a value is made, but for counters."""
-    if isinstance(value, torch.Tensor):
-        if is_traceable_wrapper_subclass(value):
-            names, _ = value.__tensor_flatten__()
-            yield from _tensors([getattr(value, name) for name in names])
-        elif value.is_floating_point() or value.numel() > 1:
-            yield value
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _tensors(one)
+    tensors = [tensor for layer in cache.layers for tensor in leaves(vars(layer))]
+    # A number alone counts tokens.
+    sizes = {t.data_ptr(): t.nbytes for t in tensors if t.is_floating_point() or t.numel() > 1}
+    return sum(sizes.values()) or None

@@ -120,19 +120,15 @@ class KBit(Transformers):
             parameter.data = rounded.T.contiguous() if turned else rounded
             outliers = len(kept[name]) * (weight.numel() // weight.shape[-1])
             self._bits += bits_of(weight.numel(), outliers, scheme)
-        self._rounded = done = {id(parameter) for parameter in linear.values()}
-        self._unquantized = scheme.data_type is None
+        done = {id(parameter) for parameter in linear.values()}
         for parameter in self._model.parameters():
             if id(parameter) not in done:
                 parameter.data = _in_16_bits(parameter.data)
                 self._bits += 16 * parameter.numel()
 
-    def holds(self, name: str, parameter: torch.Tensor) -> bool:
-        return self._unquantized or id(parameter) in self._rounded
-
     def weights(self) -> Weights:
         held = super().weights()
-        return replace(held, bytes=-(-self._bits // 8), simulated=True)
+        return replace(held, bytes=-(-self._bits // 8), simulated=True, in_scheme=held.linear)
 
 
 def outlier_dimensions(model: Any, name: str, share: float) -> torch.Tensor:

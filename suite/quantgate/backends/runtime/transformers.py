@@ -159,26 +159,22 @@ class Transformers(Continuing):
                 one.remove()
 
     def weights(self) -> Weights:
-        linear = {
-            name: parameter
+        others = [
+            parameter
             for name, parameter in linear_weights(self._model).items()
             if name.removesuffix(".weight") not in self._quantized
-        }
-        held = () if self.method else (p for name, p in linear.items() if self.holds(name, p))
+        ]
+        held = [] if self.method else [p for p in others if p.dtype == self._precision]
         quantized = sum(self._quantized.values())
         return Weights(
             bytes=self._count.bytes,
             parameters=self._count.parameters,
             file_bytes=sum(f.stat().st_size for f in weight_files(self._checkpoint)),
             simulated=METHODS.get(self.method, Method()).decompresses,
-            linear=quantized + sum(p.numel() for p in linear.values()),
+            linear=quantized + sum(p.numel() for p in others),
             in_scheme=quantized + sum(p.numel() for p in held),
             says=self._says,
         )
-
-    def holds(self, name: str, parameter: torch.Tensor) -> bool:
-        """Return whether a weight of a linear layer that is not quantized has the scheme's precision."""
-        return bool(parameter.dtype == self._precision)
 
     def sizes(self) -> Sizes:
         tokens = self._model.get_input_embeddings()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -29,7 +29,7 @@ def count(model: Any) -> Count:
         parameters = dict(module.named_parameters(recurse=False))
         held = [*parameters.values()]
         if id(module) in quantized:
-            held += [*module.buffers(recurse=False), *_tensors_in(getattr(module, "meta", None))]
+            held += [*module.buffers(recurse=False), *leaves(getattr(module, "meta", None))]
             bias = parameters.get("bias")
             if "weight" not in parameters or id(parameters["weight"]) not in seen:
                 number += in_and_out(module) + (bias.numel() if bias is not None else 0)
@@ -76,24 +76,20 @@ def numbers(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, leaf
 
 
-def leaves(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the plain tensors that one consists of: what it packs, and its constants."""
-    if is_traceable_wrapper_subclass(tensor):
-        for name in tensor.__tensor_flatten__()[0]:
-            yield from leaves(getattr(tensor, name))
-        return
-    yield tensor
-    state = getattr(tensor, "quant_state", None)  # bitsandbytes, 4 bits: absmax, code book, nested constants
-    if state is not None:
-        yield from _tensors_in(state.as_dict())
-    if isinstance(constants := getattr(tensor, "SCB", None), torch.Tensor):  # bitsandbytes, 8 bits
-        yield constants
-
-
-def _tensors_in(table: Any) -> Iterable[torch.Tensor]:
-    """Yield the tensors of a table and of tables in it."""
-    for value in table.values() if isinstance(table, dict) else ():
-        if isinstance(value, torch.Tensor):
-            yield value
-        else:
-            yield from _tensors_in(value)
+def leaves(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the plain tensors that a value consists of: a tensor, what it packs and its constants, or those of a table
+    or a list."""
+    if is_traceable_wrapper_subclass(value):
+        names, _ = value.__tensor_flatten__()
+        yield from leaves([getattr(value, name) for name in names])
+    elif isinstance(value, torch.Tensor):
+        yield value
+        state = getattr(
+            value, "quant_state", None
+        )  # bitsandbytes, 4 bits: absmax, code book, nested constants
+        if state is not None:
+            yield from leaves(state.as_dict())
+        yield from leaves(getattr(value, "SCB", None))  # bitsandbytes, 8 bits
+    elif isinstance(value, dict | list | tuple):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from leaves(one)
