@@ -171,10 +171,15 @@ def _objections(old: Baseline | None, new: Measurement, verdicts: Sequence[Verdi
         if verdict.status is Status.DRIFT:
             yield Objection(text=text, drift=True)
         elif verdict.status is Status.REGRESSION:
-            metric = new.metrics.get(verdict.metric)
-            anchor = old and metric and anchor_of(old.anchors, verdict.metric, metric, new.environment)
-            # Without an older anchor, the baseline is its own, and the next run would say `drift`.
-            yield Objection(text=text, regression=True, drift=anchor is None)
+            yield Objection(text=text, regression=True, drift=_begins_anchor(old, new, verdict.metric))
+
+
+def _begins_anchor(old: Baseline | None, new: Measurement, name: str) -> bool:
+    """Return whether the old value of a metric becomes the first anchor, so that the next run would say `drift`."""
+    metric = new.metrics.get(name)
+    if old is None or metric is None or place(old, name, metric) not in old.values:
+        return False
+    return anchor_of(old.anchors, name, metric, new.environment) is None
 
 
 def place(old: Baseline | None, name: str, metric: Metric) -> str:

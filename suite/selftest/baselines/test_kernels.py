@@ -11,7 +11,7 @@ from quantgate.baselines.store import read
 from quantgate.baselines.table import format_update
 from quantgate.baselines.update import plan_update, write_update
 from quantgate.errors import InputError
-from quantgate.records import FORMAT, Measurement, Metric
+from quantgate.records import FORMAT, Measurement, Metric, Status, Verdict
 
 from selftest.baselines.accepted import in_format
 from selftest.judge.kernels import CELL, MIDDLE, NARROW, PEAK, RATIO, TIER, WIDE, peak, ratio
@@ -68,6 +68,18 @@ def test_an_update_on_other_kernels_adds_and_replaces_nothing(tmp_path: Path) ->
     # What does not depend on kernels is the latest update's.
     assert result.origin("perplexity").created == "2026-01-03"
     assert result.metrics.keys() == {RATIO, PEAK, "perplexity"}
+
+
+def test_a_regression_on_other_kernels_moves_no_anchor(tmp_path: Path) -> None:
+    """Its value stands beside the one that it was compared with: nothing can drift from that."""
+    old = run(tmp_path, on(WIDE, 1.5, "2026-01-01"))
+    worse = Verdict(cell=CELL, metric=PEAK, status=Status.REGRESSION, baseline=1e9, tolerance=0.6)
+    for kernels, remedy in (
+        (MIDDLE, "--accept-regressions accepts it"),
+        (WIDE, "--accept-regressions and --re-anchor accept it"),
+    ):
+        (objection,) = plan_update(on(kernels, 1.5, "2026-01-02", 2e9), old, [worse]).objections
+        assert objection.remedy == remedy
 
 
 @pytest.mark.parametrize("kernels", [WIDE, MIDDLE])
