@@ -52,10 +52,14 @@ def test_perplexity_stands_in_for_divergence() -> None:
     assert {p.loss for p in shown.points} == {20.0, 20.004, 20.3, 20.12, 20.26}
 
 
-@pytest.mark.parametrize("metric", ["perplexity/loss", "divergence"])
-def test_a_cell_without_a_divergence_is_a_reference_only_where_nothing_compares_it(metric: str) -> None:
+@pytest.mark.parametrize(
+    ("metric", "loss"), [("perplexity/loss", 1.4), ("divergence", None), ("perplexity", None)]
+)
+def test_a_cell_without_a_divergence_is_a_reference_only_where_nothing_compares_it(
+    metric: str, loss: float | None
+) -> None:
     """One whose divergence failed, or cannot be measured, would be the best of all, without any loss."""
-    compared = [*scheme("served/Q2_K", 60, None), verdict("m/served/Q2_K", metric, measured=1.4)]
+    compared = [*scheme("served/Q2_K", 60, None), verdict("m/served/Q2_K", metric, measured=loss)]
     assert {point.scheme for point in frontiers([*charted(), *compared])[-1].points} == {
         "F16", "Q8_0", "Q4_0", "Q5_1", "nf4",
     }  # fmt: skip

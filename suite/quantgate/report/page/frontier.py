@@ -189,7 +189,7 @@ def _is_reference(metrics: Mapping[str, Verdict], group: str) -> bool:
     """Return whether a cell is what the others are compared with: nothing compares it with another one. group: that of
     the loss; a cell in which that failed, or whose backend cannot measure it, is no reference."""
     relative = AGAINST_REFERENCE in metrics or group in map(group_name, metrics)
-    return "perplexity" in metrics and not relative
+    return _value(metrics, "perplexity") is not None and not relative
 
 
 def _first(names: Iterable[str], cells: Mapping[str, Mapping[str, Verdict]]) -> str:
