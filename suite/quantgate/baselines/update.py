@@ -46,24 +46,20 @@ class Row(Record):
         return None if self.anchor is None or self.new is None else self.new - self.anchor
 
 
+ACCEPT, MOVE = "--accept-regressions", "--re-anchor"
+"""What a person agrees to a value with that is worse than the baseline, and to one that is worse than the anchor."""
+
+
 class Objection(Record):
-    """Why a person has to agree to an update. regression: the value is worse than the baseline; drift: worse than the
-    anchor, which only its move to this value accepts."""
+    """Why a person has to agree to an update, and the options that agree to it."""
 
     text: str
-    regression: bool = False
-    drift: bool = False
-
-    def accepted(self, accept_regressions: bool, re_anchor: bool) -> bool:
-        """Whether these options agree to it."""
-        return (accept_regressions or not self.regression) and (re_anchor or not self.drift)
+    options: list[str]
 
     @property
     def remedy(self) -> str:
         """What accepts it."""
-        options = {"--accept-regressions": self.regression, "--re-anchor": self.drift}
-        needed = [option for option, wanted in options.items() if wanted]
-        return f"{' and '.join(needed)} accept{'s' if len(needed) == 1 else ''} it"
+        return f"{' and '.join(self.options)} accept{'s' if len(self.options) == 1 else ''} it"
 
 
 class Update(Record):
@@ -169,9 +165,10 @@ def _objections(old: Baseline | None, new: Measurement, verdicts: Sequence[Verdi
     for verdict in verdicts:
         text = _line(verdict)
         if verdict.status is Status.DRIFT:
-            yield Objection(text=text, drift=True)
+            yield Objection(text=text, options=[MOVE])
         elif verdict.status is Status.REGRESSION:
-            yield Objection(text=text, regression=True, drift=_begins_anchor(old, new, verdict.metric))
+            begins = _begins_anchor(old, new, verdict.metric)
+            yield Objection(text=text, options=[ACCEPT, MOVE] if begins else [ACCEPT])
 
 
 def _begins_anchor(old: Baseline | None, new: Measurement, name: str) -> bool:
@@ -217,11 +214,11 @@ def write_update(
     new, reason = update.new, one_line(reason)
     if not reason:
         raise InputError('an update of baselines needs a reason: --reason "why the values change"')
-    refusals = list(update.refusals)
-    refusals += [
+    agreed = {ACCEPT: accept_regressions, MOVE: update.re_anchor}
+    refusals = update.refusals + [
         f"{objection.text} ({objection.remedy})"
         for objection in update.objections
-        if not objection.accepted(accept_regressions, update.re_anchor)
+        if not all(agreed[option] for option in objection.options)
     ]
     if refusals:
         raise InputError("\n  ".join([f"{new.cell} ({new.tier}): the baseline is not updated:", *refusals]))
