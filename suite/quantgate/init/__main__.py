@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,9 +132,10 @@ def _write(output: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise AssetError(f"{output}: cannot be written: {error.strerror}") from None
-    command = "pytest" if output.name == FILE.name else f"pytest --matrix={output}"
+    words = ["pytest"] if output.name == FILE.name else ["pytest", f"--matrix={output}"]
     if _in_checkout():  # whose own matrix and baselines pytest takes otherwise
-        command = f"pytest --matrix={output} --baselines={output.stem}"
+        words = ["pytest", f"--matrix={output}", f"--baselines={output.stem}"]
+    command = shlex.join(words)
     print(
         f'{output}: written. Read it; then `{command} --update-baselines --reason "first values"` measures and '
         f"accepts, and `{command}` judges."
