@@ -64,10 +64,10 @@ class Cause:
 
 
 def causes(
-    verdicts: Iterable[Verdict], families: Mapping[str, str], bits: Mapping[str, float] | None = None
+    verdicts: Iterable[Verdict], families: Mapping[str, str], bits: Mapping[str, float]
 ) -> list[Cause]:
     """Return the common causes among `verdicts`, the largest first. families: by metric group, what one change of the
-    computation moves together. bits: nominal bits by cell, where they are known."""
+    computation moves together. bits: nominal bits by cell, as far as they are known."""
     moved: dict[tuple[str, str], list[Verdict]] = defaultdict(list)
     judged: dict[str, dict[str, list[Verdict]]] = defaultdict(lambda: defaultdict(list))
     cells: dict[str, None] = {}
@@ -82,7 +82,7 @@ def causes(
     for (kind, subject), same_kind in moved.items():
         of_subject = judged[subject]
         comparable = cells if kind == Status.ERROR else of_subject
-        for cause in _causes_of(kind, same_kind, of_subject, comparable, bits or {}):
+        for cause in _causes_of(kind, same_kind, of_subject, comparable, bits):
             by_group[kind, cause.group, subject if kind == Status.ERROR else ""].append(cause)
     merged = [_merged(same) for same in by_group.values()]
     return sorted(merged, key=lambda cause: -len(cause.cells))

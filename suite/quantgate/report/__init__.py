@@ -7,10 +7,12 @@ Everything here takes the judge's verdicts and a `RunInfo`, and decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from pydantic import Field
 
 from quantgate import __version__
+from quantgate.jobs import Spent
 from quantgate.records import Record, Scalar, Verdict
 
 
@@ -57,9 +59,12 @@ class RunInfo(Record):
     """The options that an update has to repeat: `--matrix PATH`, `--quantgate-text=PATH` ..."""
 
 
-def by_cell(verdicts: Iterable[Verdict]) -> dict[str, list[Verdict]]:
-    """Return the verdicts of each cell; cells and verdicts keep their order."""
-    cells: dict[str, list[Verdict]] = {}
-    for verdict in verdicts:
-        cells.setdefault(verdict.cell, []).append(verdict)
+OfCell = TypeVar("OfCell", Verdict, Spent)
+
+
+def by_cell(items: Iterable[OfCell]) -> dict[str, list[OfCell]]:
+    """Return what belongs to each cell; cells and items keep their order."""
+    cells: dict[str, list[OfCell]] = {}
+    for item in items:
+        cells.setdefault(item.cell, []).append(item)
     return cells

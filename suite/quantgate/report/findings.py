@@ -109,7 +109,7 @@ class Finding:
         return [f"{line[:400]} ..." if len(line) > 400 else line for line in lines]
 
 
-def findings(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -> list[Finding]:
+def findings(verdicts: list[Verdict], bits: Mapping[str, float]) -> list[Finding]:
     """Return everything that did not pass, the worst first and common causes before others (`quantgate.judge.causes`).
 
     Without a common cause, regressions are grouped by cell, improvements stay single, and the rest is grouped by its
@@ -144,9 +144,7 @@ def findings(verdicts: list[Verdict], bits: Mapping[str, float] | None = None) -
     )
 
 
-def leading(
-    verdicts: list[Verdict], bits: Mapping[str, float] | None = None
-) -> tuple[list[Finding], list[Finding]]:
+def leading(verdicts: list[Verdict], bits: Mapping[str, float]) -> tuple[list[Finding], list[Finding]]:
     """Return the common causes of failures, with which every report begins, and the other findings."""
     everything = findings(verdicts, bits)
     return [one for one in everything if one.leads], [one for one in everything if not one.leads]

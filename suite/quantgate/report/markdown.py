@@ -36,11 +36,10 @@ def to_markdown(verdicts: list[Verdict], info: RunInfo, limit: int = JOB_SUMMARY
 def _parts(verdicts: list[Verdict], info: RunInfo) -> Iterator[str]:
     """Yield pieces that are complete by themselves: a cut between two of them leaves valid Markdown. They are built as
     they are read, so that what does not fit costs nothing."""
-    where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
     yield f"## quantgate {escape(info.tier)}: {summary.counts_text(verdicts)}\n\n"
     yield f"**{escape(summary.outcome(verdicts, info))}**\n\n"
     yield f"{escape(summary.judged_text(verdicts, info))}<br>\n"
-    yield f"{escape(summary.run_text(verdicts, info))}<br>\n{' · '.join(escape(part) for part in where if part)}\n\n"
+    yield f"{escape(summary.run_text(verdicts, info))}<br>\n{escape(summary.where(info))}\n\n"
     for sentence in (summary.against_text(info), summary.unequal_text(verdicts)):
         if sentence:
             yield f"{escape(sentence)}\n\n"

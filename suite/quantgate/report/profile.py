@@ -14,6 +14,7 @@ from rich.text import Text
 
 from quantgate.jobs import Spent
 from quantgate.records import added
+from quantgate.report import by_cell
 
 BEYOND = ("prepare", "start", "rest")
 """Phases of a process in which nothing is measured."""
@@ -32,7 +33,7 @@ def beyond(spent: Sequence[Spent]) -> tuple[list[float], list[float]]:
     and for the others."""
     first: dict[str, float] = {}
     others: list[float] = []
-    for cell, processes in _by_cell(spent).items():
+    for cell, processes in by_cell(spent).items():
         phases, backend = phases_of(processes), cell.rpartition("/")[0]
         seconds = math.fsum(phases[name] for name in BEYOND)
         if backend in first:
@@ -57,8 +58,8 @@ def render_profile(spent: Sequence[Spent], cases: float, run: float, console: Co
     shares = f"measuring processes {processes:.1f} s, judging {cases - processes:.1f} s"
     lines = [
         f"wall time {run:.1f} s: {shares}, pytest and reports {run - cases:.1f} s",
-        f"in forward passes {forward:.1f} s ({forward / run:.1%}), outside {run - forward:.1f} s "
-        f"({1 - forward / run:.1%})".replace("%", " %"),
+        f"in forward passes {forward:.1f} s ({100 * forward / run:.1f} %), outside {run - forward:.1f} s "
+        f"({100 - 100 * forward / run:.1f} %)",
     ]
     first, others = beyond(spent)
     for costs, which in ((first, "the first of its backend"), (others, "any other")):
@@ -85,7 +86,7 @@ def _table(spent: Sequence[Spent]) -> Table:
         values.append(math.fsum(s for one in processes for s in one.forward.values()))
         table.add_row(title, str(len(processes)), *map(_seconds, values), style=style)
 
-    for cell, processes in _by_cell(spent).items():
+    for cell, processes in by_cell(spent).items():
         add(cell, processes)
     if spent:
         table.add_section()
@@ -97,10 +98,3 @@ def _table(spent: Sequence[Spent]) -> Table:
 
 def _seconds(value: float) -> str:
     return f"{value:.1f}" if value >= 0.05 else "-"
-
-
-def _by_cell(spent: Sequence[Spent]) -> dict[str, list[Spent]]:
-    cells: dict[str, list[Spent]] = {}
-    for one in spent:
-        cells.setdefault(one.cell, []).append(one)
-    return cells

@@ -154,6 +154,12 @@ def run_text(verdicts: list[Verdict], info: RunInfo) -> str:
     return ", ".join(filter(None, parts))
 
 
+def where(info: RunInfo) -> str:
+    """Return what judged, and where: version, machine, commit, matrix."""
+    commit = info.commit and f"commit {info.commit}"
+    return " · ".join(filter(None, (f"quantgate {info.version}", info.machine, commit, info.matrix)))
+
+
 ENDED = {"2": "The run was interrupted", "3": "An internal error ended the run"}
 """By exit status: what is judged then is not all that was to be."""
 

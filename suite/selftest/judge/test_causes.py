@@ -50,7 +50,7 @@ def only(verdicts: list[Verdict]) -> Cause:
 
 
 def test_nothing_moved() -> None:
-    assert causes(run(lambda _: 0.0), families()) == []
+    assert causes(run(lambda _: 0.0), families(), {}) == []
 
 
 @pytest.mark.parametrize(

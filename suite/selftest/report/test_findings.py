@@ -21,7 +21,7 @@ def test_one_cause_in_several_cells_is_one_finding() -> None:
         for n in range(9)
         for v in changed(cell(f"m/b/{n}", 9.0), "thr.*", Status.NOT_COMPARABLE, text="machine")
     ]
-    assert [(len(f.cells), len(f.metrics)) for f in findings(many)] == [(9, 3)]
+    assert [(len(f.cells), len(f.metrics)) for f in findings(many, {})] == [(9, 3)]
     assert "m/b/0, m/b/1, m/b/2, m/b/3 and 5 more cells" in rendered(many)
 
 
@@ -32,7 +32,7 @@ def test_cells_without_baseline_are_one_finding_whatever_their_text() -> None:
 
 def test_one_command_shows_all_that_failed_in_a_cell_again() -> None:
     metrics = ("perplexity", "perplexity/loss", "memory/peak_load", "accuracy/arc/acc")
-    (finding,) = findings([verdict("m/b/s", metric, Status.REGRESSION, change=0.1) for metric in metrics])
+    (finding,) = findings([verdict("m/b/s", metric, Status.REGRESSION, change=0.1) for metric in metrics], {})
     (command,) = finding.commands
     cases = [f"suite/test_{group}.py::test_{group}[m/b/s]" for group in ("perplexity", "memory", "accuracy")]
     assert shlex.split(command) == ["pytest", "--tier", "smoke", *cases]
@@ -41,7 +41,7 @@ def test_one_command_shows_all_that_failed_in_a_cell_again() -> None:
 def test_thirty_slow_cells_are_one_finding_that_leads_every_report() -> None:
     crashed = verdict("m/b/x", "memory", Status.ERROR, text="killed")
     verdicts = [*slowed(), crashed]
-    assert [f.common is not None for f in findings(verdicts)] == [True, False]
+    assert [f.common is not None for f in findings(verdicts, {})] == [True, False]
 
     text = rendered(verdicts)
     head = "✗ regression  one cause in all 30 cells: throughput/decode -12.0 %"
@@ -109,7 +109,7 @@ def test_regression_and_changed_computation_of_a_cell_are_one_finding() -> None:
         verdict("m/b/s", "perplexity/loss", Status.INCONCLUSIVE, change=0.1, text="noisy"),
         verdict("m/b/t", "perplexity/reproduction", Status.CHANGED, change=0.1),
     ]
-    assert [(f.status, f.cells, len(f.verdicts)) for f in findings(both)] == [
+    assert [(f.status, f.cells, len(f.verdicts)) for f in findings(both, {})] == [
         (Status.REGRESSION, ["m/b/s"], 2),
         (Status.CHANGED, ["m/b/t"], 1),
     ]

@@ -86,7 +86,7 @@ def test_texts_from_elsewhere_are_no_markup() -> None:
 
 
 def test_one_cause_is_one_card_with_its_cells() -> None:
-    (cause, *_) = findings(slowed())
+    (cause, *_) = findings(slowed(), {})
     shown = card(cause)
     assert shown.title.startswith("one cause in all 30 cells: throughput/decode -12")
     assert len(shown.members) == 30

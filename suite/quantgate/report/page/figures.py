@@ -188,7 +188,6 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
     cells = gates_by_cell(verdicts)
     states = Counter(one.slug for cell in cells for one in cell.gates)
     table = rows(verdicts)
-    where = [f"quantgate {info.version}", info.machine, info.commit and f"commit {info.commit}", info.matrix]
     return render(
         "report.html.j2",
         scripts=("report.js",),
@@ -199,7 +198,7 @@ def to_html(verdicts: list[Verdict], info: RunInfo) -> str:
         sentences=[
             summary.judged_text(verdicts, info),
             summary.run_text(verdicts, info),
-            " · ".join(filter(None, where)),
+            summary.where(info),
             summary.against_text(info),
             summary.unequal_text(verdicts),
         ],
