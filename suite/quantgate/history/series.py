@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -111,14 +112,12 @@ def read(folder: Path, *, tier: str | None = None, newest: int | None = None) ->
     heads: list[tuple[Header, Path]] = []
     tiers: set[str] = set()
     for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/*.jsonl"), key=lambda path: path.name):
-        try:
+        with table.leaving_out(path):
             with path.open("rb") as file:
                 header = read_header(file.readline())
             tiers.add(header.tier)
             if tier in (None, header.tier):
                 heads.append((header, path))
-        except (OSError, InputError) as error:
-            table.problems.append(f"{path}: {getattr(error, 'strerror', None) or error}; it was left out")
     if tiers and not heads:
         raise InputError(f"{folder}: has no run of tier {tier!r}; its runs are of {', '.join(sorted(tiers))}")
     heads.sort(key=lambda head: (head[0].time, head[1].name))
@@ -150,15 +149,21 @@ class _Table:
         read: list[tuple[Header, Path]] = []
         files: dict[str, Path] = {}
         for header, path in self.heads:
-            try:
+            with self.leaving_out(path):
                 if first := files.get(header.run):
                     raise InputError(f"repeats the run of {first.name}")
                 self._add(len(read), header, split_points(path.read_bytes(), header.points))
                 read.append((header, path))
                 files[header.run] = path
-            except (OSError, InputError) as error:
-                self.problems.append(f"{path}: {getattr(error, 'strerror', None) or error}; it was left out")
         self.heads = read
+
+    @contextmanager
+    def leaving_out(self, path: Path) -> Iterator[None]:
+        """Name a file that cannot be read; the others are."""
+        try:
+            yield
+        except (OSError, InputError) as error:
+            self.problems.append(f"{path}: {getattr(error, 'strerror', None) or error}; it was left out")
 
     def _add(self, column: int, header: Header, lines: list[bytes]) -> None:
         seen, tier = self.seen, header.tier

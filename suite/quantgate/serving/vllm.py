@@ -35,11 +35,13 @@ class Vllm(Dialect):
         answer = self._complete(ids, {"max_tokens": 1, "prompt_logprobs": top})
         choice = part(answer, "choices", 0)
         places = list(choice.get("prompt_logprobs") or answer.get("prompt_logprobs") or [])
-        scored = list(zip(ids[start:], places[start:], strict=False))
+        scored = places[start:]
         seen = choice.get("prompt_token_ids")
         return Reply(
-            [_of_token(place, token) for token, place in scored] if len(places) == len(ids) else places,
-            [_likeliest(place, top) for _, place in scored],
+            [_of_token(place, token) for place, token in zip(scored, ids[start:], strict=False)]
+            if len(places) == len(ids)
+            else [None] * len(places),
+            [_likeliest(place, top) for place in scored],
             prompt_tokens=part(answer, "usage", "prompt_tokens"),
             ids=None if seen is None else seen[start:],
         )

@@ -166,6 +166,7 @@ def test_every_token_gets_its_log_probability(name: str, start: int) -> None:
     ("name", "further", "says"),
     [
         ("vllm", {"prompt_logprobs": None}, "the server sent 0 log-probabilities: it ignores"),
+        ("vllm", {"prompt_logprobs": vllm()["choices"][0]["prompt_logprobs"][1:]}, "of token 1 is None"),
         ("vllm", {"prompt_token_ids": [1, *IDS[1:]][::-1]}, "scored other tokens than were sent"),
         ("vllm", {"prompt_logprobs": [None, {"1": {"logprob": -1.0}}, *vllm()["choices"][0]["prompt_logprobs"][2:]],
                   "prompt_token_ids": None}, "token 6722 is not among 1"),

@@ -179,7 +179,7 @@
     let before = i - 1;
     while (before >= 0 && !one.environment[before]) before--;
     const [old, now] = await Promise.all([chart.environmentOf(one.environment[before] || 0), chart.environmentOf(one.environment[i])]);
-    if (shown.run !== i) return;
+    if (!lines[0].isConnected) return; // another point is shown by now
     const differ = before >= 0 && one.environment[before] !== one.environment[i] && one.environment[i];
     const names = differ ? [...new Set([...old.keys(), ...now.keys()])].filter((name) => old.get(name) !== now.get(name)) : [];
     const news = names.map((name) => `${name} ${old.get(name) ?? "-"} → ${now.get(name) ?? "-"}`);
