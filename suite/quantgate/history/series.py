@@ -24,6 +24,8 @@ from quantgate.records import Scalar, Status
 
 STATUSES = tuple(Status)
 """What the codes of `Series.status` stand for."""
+FILES = "[0-9][0-9][0-9][0-9]/[0-9][0-9]/*.jsonl"
+"""Where the files of runs lie below the folder of a history."""
 ABSENT = -1
 """Code of a point that a run has not."""
 
@@ -104,14 +106,15 @@ class History:
 def read(folder: Path, *, tier: str | None = None, newest: int | None = None) -> History:
     """Read a history. tier: the runs of that tier alone. newest: so many runs alone, the last ones.
 
-    Raises InputError where the folder cannot be read, or has runs of other tiers alone.
+    Raises InputError where nothing can be read though something is there: files that are all damaged, runs of other
+    tiers, histories in folders below.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a run with --history {folder} makes it")
     table = _Table()
     heads: list[tuple[Header, Path]] = []
     tiers: set[str] = set()
-    for path in sorted(folder.glob("[0-9][0-9][0-9][0-9]/[0-9][0-9]/*.jsonl"), key=lambda path: path.name):
+    for path in sorted(folder.glob(FILES), key=lambda path: path.name):
         with table.leaving_out(path):
             with path.open("rb") as file:
                 header = read_header(file.readline())
@@ -123,7 +126,15 @@ def read(folder: Path, *, tier: str | None = None, newest: int | None = None) ->
     heads.sort(key=lambda head: (head[0].time, head[1].name))
     table.heads = heads[-newest:] if newest else heads
     table.fill()
-    return table.history()
+    history = table.history()
+    if not history.runs:
+        if history.problems:
+            raise InputError("\n".join([*history.problems, f"{folder}: none of its files can be read"]))
+        if below := sorted({path.parents[2].name for path in folder.glob(f"*/{FILES}")}):
+            raise InputError(
+                f"{folder}: has no runs, but {', '.join(below)} in it has: name one of these folders"
+            )
+    return history
 
 
 @dataclass(eq=False)

@@ -32,6 +32,24 @@ def test_no_event_is_exit_status_0(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "5 runs from 2026-01-01 to 2026-01-05: nothing happened\n"
 
 
+def test_a_history_of_which_nothing_is_read_is_not_one_without_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = nights.write(tmp_path / "branch" / "nightly", Plan(nights=1))
+    assert main(["events", str(tmp_path / "branch")]) == 4
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/branch: has no runs, but nightly in it has: name one of these folders\n"
+    )
+    path.write_text("")
+    assert main(["events", str(tmp_path / "branch" / "nightly")]) == 4
+    problem, last = capsys.readouterr().err.splitlines()
+    assert problem.startswith(f"{path}: line 1 is not JSON")
+    assert last == f"{tmp_path}/branch/nightly: none of its files can be read"
+    (tmp_path / "empty").mkdir()
+    assert main(["events", str(tmp_path / "empty")]) == 0
+    assert capsys.readouterr().out == "The history has no runs.\n"
+
+
 def test_an_open_event_is_exit_status_1_and_says_what_when_and_why(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
