@@ -78,9 +78,7 @@ def released(package: str) -> list[str]:
     yanked ones. Raises InputError with pip's reason."""
     lines: list[str] = []
     arguments = ["index", "versions", package, "--json", "--pre"]
-    # A constraints file says which version to take, not which there are.
-    env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
-    status = run_pip(arguments, env, lines.append)
+    status = run_pip(arguments, lines.append)
     for line in lines:
         if line.startswith("{"):
             return list(json.loads(line)["versions"])

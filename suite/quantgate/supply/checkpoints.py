@@ -65,7 +65,6 @@ def quantize_gguf(
     if mean_squares is not None:
         matrix = importance_matrix(Path(gguf), Path(mean_squares))
         params.imatrix = matrix.entries
-    report(f"quantize to {ftype}", 0, 1)
     with whole(output, folder=False) as work:
         rewrite(Path(gguf), work, params, f"quantized to {ftype}")
         check_applied(linear_tensors(work), ftype, type_names())
@@ -108,7 +107,6 @@ def hub_checkpoint(output: Path, *, report: Report, hub: str, revision: str, fil
     """Fetch one file, or the safetensors and tokenizer, of a hub repository at a fixed revision."""
     from huggingface_hub import snapshot_download
 
-    report(f"fetch {hub}", 0, 1)
     # Not through `whole`: an interrupted download continues where it stopped.
     partial = output.with_name(f"{output.name}{PARTIAL}")
     try:

@@ -182,8 +182,6 @@ def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: P
     file, constraints = folder / "requirements.txt", folder / "constraints.txt"
     file.write_text("\n".join(needed))
     constraints.write_text("\n".join(pins))
-    # A constraints file of the user's (tox sets one) would pin the very versions that have to differ here.
-    env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     tail: deque[str] = deque(maxlen=15)
 
     def read(line: str) -> None:
@@ -192,7 +190,7 @@ def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: P
             say(line.strip())
 
     install = ["install", "--progress-bar", "off", "-r", str(file), "-c", str(constraints)]
-    if run_pip(["--python", str(python), *install], env, read) != 0:
+    if run_pip(["--python", str(python), *install], read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
             f"pip cannot install these versions:{output}\n"

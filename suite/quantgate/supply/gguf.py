@@ -51,7 +51,6 @@ def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, con
     Raises AssetError: what the converter cannot do, in its own words; what it has made another model of.
     """
     folder = Path(safetensors)
-    report("write GGUF", 0, 1)
     if difference := computed_otherwise(load_config(folder).get_text_config()):
         raise AssetError(
             f"{folder}: llama.cpp would compute another model than this: {difference}; leave its llamacpp cells out"

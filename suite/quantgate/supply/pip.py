@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from threading import Event, Timer
 
 from quantgate.processes.warden import guarded, stop
@@ -14,15 +15,15 @@ PIP = (sys.executable, "-P", "-m", "pip")
 
 
 def run_pip(
-    arguments: Sequence[str],
-    env: Mapping[str, str],
-    on_line: Callable[[str], None],
-    limit: float | None = None,
+    arguments: Sequence[str], on_line: Callable[[str], None], limit: float | None = None, **variables: str
 ) -> int:
     """Run pip and return its exit status. Neither pip nor what it starts outlives this call.
 
-    on_line: takes each line of its output. limit: seconds. Raises subprocess.TimeoutExpired.
+    on_line: takes each line of its output. limit: seconds. variables: of its environment, beside those of this process.
+    Raises subprocess.TimeoutExpired.
     """
+    # A constraints file of the user's (tox sets one) would pin versions, and the caller names those that it wants.
+    env = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"} | variables
     with subprocess.Popen(
         guarded([*PIP, *arguments]),
         env=env,

@@ -142,8 +142,8 @@ def _csv(path: Path) -> Iterator[Row]:
     reader = csv.DictReader(io.StringIO(_text(path), newline=""))
     try:
         names = reader.fieldnames or ()
-        if twice := next((name for name in names if list(names).count(name) > 1), None):
-            raise InputError(f"{path}, line 1: has two columns {twice!r}: rename one")
+        if twice := [name for name in names if list(names).count(name) > 1]:
+            raise InputError(f"{path}, line 1: has two columns {twice[0]!r}: rename one")
         for row in reader:
             columns, further = len(names), row.pop(None, [])
             cells = columns - list(row.values()).count(None) + len(further)

@@ -27,13 +27,6 @@ def rules_beside(file: Path) -> list[Path]:
     return sorted({*files, *file.parent.glob("*.py")})
 
 
-def check_alone(name: str, file: Path, taken: Path | None) -> None:
-    """Raise InputError where the harness takes another file for a task than the one that the matrix names. taken: that
-    which it takes, the first in the folder and those below."""
-    if taken is None or taken.resolve() != file.resolve():
-        raise InputError(f"{taken}: defines task {name!r}, as {file} does: rename or move one of them")
-
-
 def _includes(file: Path) -> list[str]:
     content = plain_yaml(file)
     named = content.get("include", []) if isinstance(content, dict) else []

@@ -19,7 +19,6 @@ def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokeni
     tokenizer: the checkpoint has one; without it, its configuration alone is read. Raises AssetError for what cannot be
     read.
     """
-    report("compare tokenizers", 0, 1)
     path = Path(checkpoint)
     lines: list[str] = []
     if tokenizer:

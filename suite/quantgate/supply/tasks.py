@@ -18,7 +18,6 @@ from quantgate.items import Item, Results, Task
 from quantgate.supply.choices import check_lengths, choice_of, gold_of
 from quantgate.supply.documents import load_rows, task_manager
 from quantgate.supply.encoder import Encoder
-from quantgate.supply.rules import check_alone
 from quantgate.supply.sources import task_file
 
 METRICS: dict[Results, tuple[str, ...]] = {
@@ -207,8 +206,9 @@ def _check_kind(name: str, file: Path, users: bool) -> None:
         raise InputError(
             f"{file}: has no task {name!r}: its key `task` must be the name that the tier gives it"
         )
-    if users:
-        check_alone(name, file, index[name].yaml_path)
+    taken = index[name].yaml_path  # the first in the folder and those below
+    if users and (taken is None or taken.resolve() != file.resolve()):
+        raise InputError(f"{taken}: defines task {name!r}, as {file} does: rename or move one of them")
     config = index[name].cfg  # functions as text
     if "class" in config:
         raise InputError(

@@ -128,6 +128,7 @@ def test_a_column_that_the_first_row_lacks_is_there(tmp_path: Path) -> None:
         ("a.csv", b"text,n\na, b,1\n", r"a.csv, line 2: has 3 cells, the first line 2"),
         ("a.csv", b"text;n\na;1\n", r"has no column 'text'; it has text;n"),
         ("a.csv", b"text,n,text\na,1,b\n", r"a.csv, line 1: has two columns 'text': rename one"),
+        ("a.csv", b"text,,\na,1,b\n", r"a.csv, line 1: has two columns '': rename one"),
         ("a.parquet", b"PAR1", r"a.parquet: cannot be read as Parquet"),
     ],
 )

@@ -38,6 +38,14 @@ def test_only_the_named_members_are_unpacked(asset: Asset, capsys: pytest.Captur
     ]
 
 
+def test_what_is_pinned_is_fetched_whatever_the_users_constraints_say(
+    asset: Asset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "constraints.txt").write_text("my-model==2.0\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraints.txt"))
+    assert fetch("m", {"m": asset}).is_dir()
+
+
 def test_second_call_starts_no_pip(
     asset: Asset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

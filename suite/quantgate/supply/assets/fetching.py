@@ -145,10 +145,9 @@ def _download(
         elif line.strip():
             last.append(f"  {line}")
 
-    # pip's temporary files belong on the disk that the user chose, and go when `temp` goes.
-    env = {**os.environ, "TMPDIR": str(temp)}
     try:
-        status = run_pip([*command, "--dest", str(folder), requirement], env, read, limit)
+        # pip's temporary files belong on the disk that the user chose, and go when `temp` goes.
+        status = run_pip([*command, "--dest", str(folder), requirement], read, limit, TMPDIR=str(temp))
     except subprocess.TimeoutExpired:
         raise AssetError(
             f"the download of {requirement} took longer than {limit:g} s (ten times the tier's time_limit)\n- {by_hand}"
