@@ -100,6 +100,6 @@ def _reference_of(matrix: Matrix, name: str) -> tuple[str, str]:
     """What `backend/scheme` is compared with, and the key that says so."""
     backend, _, scheme = name.partition("/")
     entry = matrix.backends[backend]
-    if (given := entry.schemes[scheme].reference) is not None:
-        return given, f"{_key(name)}.reference"
+    if (reference := entry.schemes[scheme].reference) is not None:
+        return reference, f"{_key(name)}.reference"
     return entry.reference, f"backends.{backend}.reference"

@@ -33,13 +33,13 @@ class Offer:
     memory: float
 
 
-def lacking(asked: Resources, offers: Sequence[Offer]) -> str:
+def lacking(resources: Resources, offers: Sequence[Offer]) -> str:
     """Return why no machine has all that is asked for; empty: one has.
 
     "needs 8 GPUs and 900 GB of memory; this machine has 2 GPUs and 24 GB of memory". Of several machines those are
     named that have the most of something.
     """
-    needs = {key: value for key, value in asked.model_dump().items() if value}
+    needs = {key: value for key, value in resources.model_dump().items() if value}
     if not needs or any(all(getattr(one, key) >= value for key, value in needs.items()) for one in offers):
         return ""
     named = dict.fromkeys(max(offers, key=attrgetter(key)) for key in needs) if offers else {}

@@ -143,8 +143,9 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
                 return f"{where} measures no such metric{_nearest(entry.metric, names, 'metrics')}"
             its = shortened(list(dict.fromkeys(matching)), 1)
             return f"the cells that it is for ({its}) have no such metric in {where}"
-        if any(_decides(entry, *gate) for gate in chain([first], gates_of_entry)):
-            return ""
+        for rules, cell, name in chain([first], gates_of_entry):
+            if entry is _in_force(entry, rules, cell, name) or entry is rules.of(name, cell, against=True):
+                return ""
         (_, cell, name), other = first, _in_force(entry, *first)
         return (
             "of the entries that match a gate the last one counts, and this one is never the last "
@@ -189,13 +190,6 @@ def _names(tiers: Iterable[Mapping[str, tuple[str, ...]]]) -> list[str]:
     """Return the names of all metrics, each once, in their order."""
     of_cells = dict.fromkeys(names for cells in tiers for names in cells.values())
     return list(dict.fromkeys(name for names in of_cells for name in names))
-
-
-def _decides(entry: Tolerance, tolerances: Tolerances, cell: str, name: str) -> bool:
-    """Return whether a gate goes by this entry, in a run against baselines or in an A/B run."""
-    return entry is _in_force(entry, tolerances, cell, name) or entry is tolerances.of(
-        name, cell, against=True
-    )
 
 
 def _in_force(entry: Tolerance, tolerances: Tolerances, cell: str, name: str) -> Tolerance:

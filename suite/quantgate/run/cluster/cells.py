@@ -20,7 +20,7 @@ from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.cluster.connection import Cluster
 from quantgate.run.cluster.node import measure_cells
-from quantgate.run.cluster.nodes import asked, whole_node
+from quantgate.run.cluster.nodes import taken, whole_node
 from quantgate.run.cluster.order import submission
 from quantgate.run.cluster.work import Outcome, Setup, Work
 from quantgate.run.local import reusable
@@ -143,7 +143,7 @@ class ClusterCells:
 
     def _resources(self, works: Sequence[Work]) -> Resources:
         """Return the most that any of these cells takes."""
-        each = [asked(self.plan.cells[work.cell].resources, self.setup.threads) for work in works]
+        each = [taken(self.plan.cells[work.cell].resources, self.setup.threads) for work in works]
         return Resources(
             cpus=max(one.cpus or 1 for one in each),
             gpus=max((one.gpus for one in each if one.gpus), default=None),

@@ -76,20 +76,20 @@ class Cluster:
     def describe(self, nodes: Sequence[Node], variables: Mapping[str, str]) -> dict[str, Described | str]:
         """Have each node describe itself, all at once; return by its id what it says, or why it says nothing."""
         task = self._ray.remote(describe)
-        asked = {
+        tasks = {
             task.options(num_cpus=0, max_retries=1, scheduling_strategy=self._on(node)).remote(
                 variables
             ): node.id
             for node in nodes
         }
-        ready, late = self._ray.wait(list(asked), num_returns=len(asked), timeout=DESCRIBING)
+        ready, late = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=DESCRIBING)
         described: dict[str, Described | str] = {}
         for one in ready:
             try:
-                described[asked[one]] = self._ray.get(one)
+                described[tasks[one]] = self._ray.get(one)
             except Exception as error:  # of Ray; or a module that the node lacks
-                described[asked[one]] = in_one_line(getattr(error, "cause", None) or error)
-        described.update({asked[one]: f"no answer within {DESCRIBING:g} s" for one in late})
+                described[tasks[one]] = in_one_line(getattr(error, "cause", None) or error)
+        described.update({tasks[one]: f"no answer within {DESCRIBING:g} s" for one in late})
         return described
 
     def _on(self, node: Node) -> Any:

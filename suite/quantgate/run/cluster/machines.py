@@ -16,7 +16,7 @@ from quantgate.report.progress import Progress
 from quantgate.run.bench import Bench
 from quantgate.run.cluster.cells import ClusterCells
 from quantgate.run.cluster.connection import Cluster
-from quantgate.run.cluster.nodes import Node, asked, differing, shared_machine
+from quantgate.run.cluster.nodes import Node, differing, shared_machine, taken
 from quantgate.run.cluster.work import Described, Setup, sent_variables
 from quantgate.run.plan import Plan
 from quantgate.words import plural
@@ -49,7 +49,7 @@ class Machines:
 
     def lacking(self, cell: Cell) -> str:
         """Return why no node has what the cell takes; empty: one has."""
-        return lacking(asked(cell.resources, self._threads), [node.offer for node in self.nodes])
+        return lacking(taken(cell.resources, self._threads), [node.offer for node in self.nodes])
 
     def left_out(self, group: str) -> str:
         """Return why no node can measure a metric group; empty: one can."""

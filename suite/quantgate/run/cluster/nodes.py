@@ -45,7 +45,7 @@ def nodes_of(listed: Sequence[Mapping[str, Any]]) -> list[Node]:
     ]
 
 
-def asked(resources: Resources, threads: int) -> Resources:
+def taken(resources: Resources, threads: int) -> Resources:
     """Return what a cell takes whose measuring processes have so many threads."""
     return resources.model_copy(update={"cpus": max(threads, resources.cpus or 1)})
 

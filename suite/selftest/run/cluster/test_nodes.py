@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from quantgate.config.resources import Offer, Resources
 from quantgate.machine.environment import machine
-from quantgate.run.cluster.nodes import Node, asked, differing, nodes_of, shared_machine, whole_node
+from quantgate.run.cluster.nodes import Node, differing, nodes_of, shared_machine, taken, whole_node
 from quantgate.run.cluster.order import submission
 from quantgate.run.cluster.work import sent_variables
 
@@ -51,7 +51,7 @@ def test_nodes_of_one_machine_are_told_apart_and_time_nothing() -> None:
     ("resources", "cpus"), [(Resources(), 4), (Resources(cpus=2), 4), (Resources(cpus=8), 8)]
 )
 def test_a_cell_takes_no_fewer_processors_than_its_threads(resources: Resources, cpus: int) -> None:
-    assert asked(resources, threads=4).cpus == cpus
+    assert taken(resources, threads=4).cpus == cpus
 
 
 def test_a_timing_takes_all_processors_of_whatever_node_it_comes_to() -> None:
