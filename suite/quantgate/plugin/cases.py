@@ -9,18 +9,14 @@ import importlib.util
 import sys
 from collections.abc import Container
 from functools import cache
-from inspect import signature
 from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any
+from types import ModuleType
 
 import pytest
 
 from quantgate.paths import CASES
 from quantgate.plugin.entry import MATRIX_FILE
-
-CASE = "quantgate_case"
-"""The fixture that makes a function with the mark `quantgate` a case."""
+from quantgate.plugin.marks import request_of
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,15 +64,6 @@ def group_of_case(nodeid: str, cells: Container[str]) -> str | None:
     if "/".join(parameter.rstrip("]").split("/")[:3]) not in cells:
         return None
     return (request_of(vars(case_module()).get(function)) or "").partition("/")[0]
-
-
-def request_of(value: Any) -> str | None:
-    """Return what a case asks for in its mark; None: not a case."""
-    marks = getattr(value, "pytestmark", ()) if isinstance(value, FunctionType) else ()
-    mark = next((mark for mark in marks if mark.name == "quantgate"), None)
-    if mark is None or CASE not in signature(value).parameters:
-        return None  # the mark alone is somebody else's
-    return str(mark.args[0]) if mark.args else ""
 
 
 def _load(file: Path) -> ModuleType:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,27 +205,28 @@ def summarize(wiring: Wiring, outcome: Outcome, reporter: Any, status: int) -> N
         file=writer._file, force_terminal=writer.hasmarkup, width=writer.fullwidth, no_color=not writer.hasmarkup,
         highlight=False,
     )  # fmt: skip
+    say = partial(console.print, markup=False, soft_wrap=True)
     info = run_info(wiring, outcome, status if outcome.exit_status is None else outcome.exit_status)
     render_summary(outcome.verdicts, info, console)
     if options.update_baselines and status not in (0, 1):
         console.print("the run did not complete: no baseline was updated", style="red")
     for one in outcome.updates:
         if isinstance(one, QuantgateError):
-            console.print(f"not updated: {one}", style="red", markup=False, soft_wrap=True)
+            say(f"not updated: {one}", style="red")
         else:
             console.print(format_update(one))
     if accepted := sum(isinstance(one, Update) for one in outcome.updates):
-        what = f"wrote {plural(accepted, 'baseline')} in {wiring.baselines}: read the differences, then commit them"
-        console.print(what, markup=False, soft_wrap=True)
+        say(
+            f"wrote {plural(accepted, 'baseline')} in {wiring.baselines}: read the differences, then commit them"
+        )
     if left_out := ignored(wiring.baselines, outcome.written):
-        console.print(
+        say(
             f"a .gitignore keeps {plural(len(left_out), 'file')} of these baselines out of git, such as {left_out[0]}: "
             f"except {wiring.baselines} there, or another checkout cannot judge by them",
-            style="yellow", markup=False, soft_wrap=True,
-        )  # fmt: skip
+            style="yellow",
+        )
     for text in write_reports(wiring, outcome, info):
-        style = "" if text.startswith("wrote ") else "red"
-        console.print(text, style=style, markup=False, soft_wrap=True)
+        say(text, style="" if text.startswith("wrote ") else "red")
     if options.profile:
         since_start = time.time() - float(psutil.Process().create_time())
         render_profile(wiring.spent, outcome.case_seconds, since_start, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,18 @@ from quantgate import __version__
 from quantgate.errors import InputError, unexpected
 from quantgate.measure.groups import group_name, metric_groups
 from quantgate.plugin import case, finish
-from quantgate.plugin.asked import parts_of, without_cases, wrong_request
-from quantgate.plugin.cases import CASE, group_of_case, request_of
+from quantgate.plugin.cases import group_of_case
 from quantgate.plugin.entry import MATRIX_FILE, unread_table
 from quantgate.plugin.info import notes_of
+from quantgate.plugin.marks import (
+    CASE,
+    exempting,
+    parts_of,
+    register_marks,
+    request_of,
+    without_cases,
+    wrong_request,
+)
 from quantgate.plugin.options import Options, add_options
 from quantgate.plugin.screen import is_worker
 from quantgate.plugin.wiring import WIRING, Wiring
@@ -28,9 +36,7 @@ from quantgate.words import plural
 OUTCOME = pytest.StashKey[finish.Outcome]()
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the options."""
-    add_options(parser, pluginmanager)
+pytest_addoption = add_options
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("benchmark"):
         register(case.NoBenchmark(), "quantgate-no-benchmark")
     # -m may name what no case of this tier has.
-    _register_marks(config, {*metric_groups(), *(m for c in wiring.cells.values() for m in c.marks)})
+    register_marks(config, {*metric_groups(), *(m for c in wiring.cells.values() for m in c.marks)})
 
 
 @pytest.hookimpl(trylast=True)
@@ -87,7 +93,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     options = wiring.tier.group_options[group]
     wiring.with_cases.add(group)
     parts = parts_of(marker, options)
-    _register_marks(metafunc.config, [*request.split("/"), *filter(None, parts)])
+    register_marks(metafunc.config, [*request.split("/"), *filter(None, parts)])
     parameters = []
     for cell in wiring.cells.values():
         if cell.id == cell.reference and not marker.kwargs.get("references", True):
@@ -105,7 +111,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for part in parts:
             names = dict.fromkeys([*cell.marks, *request.split("/"), *([part] if part else [])])
             marks = [getattr(pytest.mark, name) for name in names]
-            marks += _exempting(metafunc.config)
+            marks += exempting(metafunc.config)
             if reason:
                 marks.append(pytest.mark.skip(reason=reason))
             need = Need(cell, f"{request}/{part}" if part else request)
@@ -144,8 +150,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                     wiring.screen.say(f"note: {line}")
                 if wiring.needs and controls:
                     wiring.claim_results()
-                wiring.open_against()
-                wiring.look_at_machines()
+                wiring.open_environments()
                 wiring.foresee()
     except InputError as error:
         raise pytest.UsageError(str(error)) from None
@@ -261,14 +266,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         print(unexpected(error), file=sys.stderr)
 
 
-def _exempting(config: pytest.Config) -> list[pytest.MarkDecorator]:
-    """Return the marks by which other plugins leave the cases alone: pytest-timeout's limits are made for unit tests, a
-    tier has its own; the measuring processes are given their work by sockets, which pytest-socket forbids."""
-    there = config.pluginmanager.hasplugin
-    timeout = [pytest.mark.timeout(0)] if there("timeout") else []
-    return [*timeout, *([pytest.mark.enable_socket] if there("socket") else [])]
-
-
 def _needs(item: pytest.Item) -> list[Need]:
     """Return what a case needs measured: the parameters of our fixtures that are a `Need`, or that have `needs` (a case
     of many cells)."""
@@ -276,15 +273,6 @@ def _needs(item: pytest.Item) -> list[Need]:
     parameters = callspec.params.items() if callspec else ()
     ours = [value for name, value in parameters if name.startswith("quantgate_")]
     return [n for p in ours for n in ([p] if isinstance(p, Need) else getattr(p, "needs", ()))]
-
-
-def _register_marks(config: pytest.Config, names: Iterable[str]) -> None:
-    """Register marks that are not registered yet."""
-    registered = {line.partition(":")[0] for line in config.getini("markers")}
-    for name in sorted({*names} - registered):
-        config.addinivalue_line(
-            "markers", f"{name}: cases of this model, backend, scheme, nominal bits or metric"
-        )
 
 
 def _spread_by(config: pytest.Config) -> str:

@@ -1,8 +1,11 @@
-"""What the marks of cases ask for: names that there are not would leave a metric unmeasured, without a word."""
+"""The marks of cases. Of the mark `quantgate`, names that there are not would leave a metric unmeasured, without a
+word."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from inspect import signature
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +15,19 @@ from quantgate.measure.groups import group_name, metric_groups
 
 if TYPE_CHECKING:
     from quantgate.plugin.wiring import Wiring
+
+
+CASE = "quantgate_case"
+"""The fixture that makes a function with the mark `quantgate` a case."""
+
+
+def request_of(value: Any) -> str | None:
+    """Return what a case asks for in its mark; None: not a case."""
+    marks = getattr(value, "pytestmark", ()) if isinstance(value, FunctionType) else ()
+    mark = next((mark for mark in marks if mark.name == "quantgate"), None)
+    if mark is None or CASE not in signature(value).parameters:
+        return None  # the mark alone is somebody else's
+    return str(mark.args[0]) if mark.args else ""
 
 
 def wrong_request(request: str) -> str:
@@ -51,3 +67,20 @@ def without_cases(config: pytest.Config, wiring: Wiring) -> Iterator[str]:
                 f"{where}.{group}: is not measured, since no test asks for it: add a function with "
                 f"@pytest.mark.quantgate({group!r}) that calls quantgate_case.check()"
             )
+
+
+def register_marks(config: pytest.Config, names: Iterable[str]) -> None:
+    """Register those marks that nobody has registered yet."""
+    registered = {line.partition(":")[0] for line in config.getini("markers")}
+    for name in sorted({*names} - registered):
+        config.addinivalue_line(
+            "markers", f"{name}: cases of this model, backend, scheme, nominal bits or metric"
+        )
+
+
+def exempting(config: pytest.Config) -> list[pytest.MarkDecorator]:
+    """Return the marks by which other plugins leave the cases alone: pytest-timeout's limits are made for unit tests, a
+    tier has its own; the measuring processes are given their work by sockets, which pytest-socket forbids."""
+    there = config.pluginmanager.hasplugin
+    timeout = [pytest.mark.timeout(0)] if there("timeout") else []
+    return [*timeout, *([pytest.mark.enable_socket] if there("socket") else [])]

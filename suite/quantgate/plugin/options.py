@@ -255,13 +255,13 @@ class Spellings:
     names: Mapping[str, str]
 
 
-def add_options(parser: pytest.Parser, plugins: pytest.PytestPluginManager) -> None:
+def add_options(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Add `--tier` ..., or `--quantgate-tier` ... where another plugin or a conftest.py has that name."""
     names = {}
     for one in _declared():
         tries = dict.fromkeys((spelling(one.name), f"--quantgate-{one.name.replace('_', '-')}"))
         names[one.name] = next(flag for flag in tries if _add(parser, flag, one.name, one.metadata))
-    plugins.register(Spellings(names), "quantgate-spellings")
+    pluginmanager.register(Spellings(names), "quantgate-spellings")
 
 
 def add_plain_spellings(parser: pytest.Parser) -> None:

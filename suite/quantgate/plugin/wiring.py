@@ -82,7 +82,7 @@ class Wiring:
         self.spent: list[Spent] = []
         """The wall time of each measuring process, in their order."""
         self.against: Environment | None = None
-        """The other environment of an A/B run; from `open_against` on."""
+        """The other environment of an A/B run; from `open_environments` on."""
         # The processes of pytest-xdist share a name, so that each cell is measured by one of them.
         self.run = getattr(config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
         self.screen = Screen(config)
@@ -115,15 +115,12 @@ class Wiring:
         limit_bytes()
         self.supply.check()
         if options.executor is not None:
-            self._open_machines()
+            from quantgate.run.cluster.machines import Machines  # of all runs, this one alone needs Ray
+
+            self.machines = Machines(options.address, self.threads)
+            self._open.callback(self.machines.close)
         if options.machine is not None:
             check_machine(self.baselines, options.machine, self.fingerprint, create=options.update_baselines)
-
-    def _open_machines(self) -> None:
-        from quantgate.run.cluster.machines import Machines  # of all runs, this one alone needs Ray
-
-        self.machines = Machines(self.options.address, self.threads)
-        self._open.callback(self.machines.close)
 
     def check_fit(self) -> None:
         """Refuse a matrix that does not go with the checkpoints on this machine of the selected cells. Raises
@@ -163,16 +160,14 @@ class Wiring:
                 self.needs.setdefault(need.cell.id, []).append(need)
         self.skipped = {cell: why for cell, why in self.skipped.items() if cell in selected}
 
-    def open_against(self) -> None:
-        """Find or build the environment that `--against` names. Raises InputError."""
-        if self.options.against is not None and self.needs:
-            self.against = environment_of(parse(self.options.against), self.screen.say)
-
-    def look_at_machines(self) -> None:
-        """Compare the versions of the nodes. Raises InputError."""
+    def open_environments(self) -> None:
+        """Find or build the environment that `--against` names, or compare the versions of a cluster's nodes. Raises
+        InputError."""
+        options, say = self.options, self.screen.say
+        if options.against is not None and self.needs:
+            self.against = environment_of(parse(options.against), say)
         if self.machines is not None and self.needs:
-            options = self.options
-            self.machines.look(self.screen.say, mixed=options.mixed_nodes, updating=options.update_baselines)
+            self.machines.look(say, mixed=options.mixed_nodes, updating=options.update_baselines)
 
     def foresee(self) -> None:
         """Say before an update what its samples will be too few for. Raises InputError for gates that could never turn

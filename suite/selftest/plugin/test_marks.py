@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from quantgate.measure.metrics.accuracy import Options
-from quantgate.plugin.asked import parts_of, without_cases, wrong_request
+from quantgate.plugin.marks import parts_of, without_cases, wrong_request
 
 from selftest.forked import start
 from selftest.plugin.test_package import MATRIX, variables, write
