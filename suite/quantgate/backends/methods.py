@@ -199,8 +199,8 @@ def _torchao_configurations() -> dict[str, type[BaseModel]]:
 
 def _arguments(function: ast.FunctionDef) -> dict[str, tuple[Any, Any]]:
     """Return an `__init__`'s arguments but self: type, and `...` where a value must be given."""
-    names, given = function.args.args[1:], function.args.defaults
-    defaults: list[ast.expr | None] = [*[None] * (len(names) - len(given)), *given]
+    names, values = function.args.args[1:], function.args.defaults
+    defaults: list[ast.expr | None] = [*[None] * (len(names) - len(values)), *values]
     return {
         a.arg: (_type(a.annotation or _type_name(default)), ... if default is None else None)
         for a, default in zip(names, defaults, strict=True)

@@ -44,9 +44,9 @@ class Cache(Record):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        given = sorted(self.model_fields_set - {"backend"})
-        if self.backend == "fp8" and given:
-            raise WrongValueError(given[0], "does nothing with fp8: leave it out")
+        further = sorted(self.model_fields_set - {"backend"})
+        if self.backend == "fp8" and further:
+            raise WrongValueError(further[0], "does nothing with fp8: leave it out")
         for name, values in _CACHES[self.backend].items():
             if (value := getattr(self, name)) not in (None, *values):
                 raise WrongValueError(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers as library
 from numpy.typing import NDArray
+from quantgate.backends.runtime import transformers
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
@@ -17,6 +19,7 @@ from quantgate.measure.metrics import outliers
 from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
 from scipy import stats
 
+from selftest.backends.test_loading import gpt2, saved
 from selftest.measure.fakes import Bigrams, Here
 from selftest.project import Project
 
@@ -71,6 +74,29 @@ def test_a_value_is_the_geometric_mean_of_layers_and_windows(here: Here) -> None
     assert layers["spiky"] == pytest.approx(math.exp(np.log([pair[1] for pair in ratios]).mean()))
     assert metric.conditions["tokens"] == "t1"
     assert here.progress[-1] == ("outliers", 1.0, 1)
+
+
+def test_the_layers_of_gpt2_are_linear_ones_too(tmp_path: Path) -> None:
+    names: list[str] = []
+    model = transformers.load(saved(tmp_path / "m", gpt2()), {"device": "cpu", "dtype": "float32"}, 1)
+    model.inputs([1, 2, 3], lambda name, inputs: names.append(name.partition(".h.")[2]))
+    each = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert names == [f"{layer}.{name}" for layer in (0, 1) for name in each]
+
+
+def test_a_layer_shows_all_tokens_whatever_shape_the_model_hands_it(tmp_path: Path) -> None:
+    """OPT takes the axis of the batch away before its feed-forward layers."""
+    config = library.OPTConfig(
+        vocab_size=64, hidden_size=64, ffn_dim=128, num_hidden_layers=1, num_attention_heads=4,
+        max_position_embeddings=64, word_embed_proj_dim=64,
+    )  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {}
+    model = transformers.load(saved(tmp_path / "m", config), {"device": "cpu", "dtype": "float32"}, 1)
+    model.inputs([1, 2, 3, 4, 5], lambda name, inputs: shapes.update({name: inputs.shape}))
+    layers = {name.rpartition(".")[2]: shape for name, shape in shapes.items()}
+    assert layers == {
+        **dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj", "fc1"), (5, 64)), "fc2": (5, 128)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1])

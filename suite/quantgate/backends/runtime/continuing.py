@@ -118,8 +118,8 @@ class Continuing:
         output = self._forward(ids, **self._state, **positions, use_cache=True, logits_to_keep=1)
         self._fed += ids
         if not self._is_static:
-            given = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
-            self._state = {name: cache for name, cache in given.items() if cache is not None}
+            returned = {name: getattr(output, name, None) for name in CACHES if name in self._takes}
+            self._state = {name: cache for name, cache in returned.items() if cache is not None}
         self._logits = output.logits[0, -1]
         self._devices.wait()
 

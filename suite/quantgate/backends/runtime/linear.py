@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+LINEAR = (torch.nn.Linear, Conv1D)
 
-def linear_layers(model: Any) -> dict[str, torch.nn.Linear]:
+
+def linear_layers(model: Any) -> dict[str, Any]:
     """Return the linear layers by name, in order, without the head."""
     head = model.get_output_embeddings()
-    return {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head}
+    return {n: m for n, m in model.named_modules() if isinstance(m, LINEAR) and m is not head}
 
 
 def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -42,7 +44,7 @@ def is_transposed(model: Any, name: str) -> bool:
 
 
 def _is_linear(module: Any, key: str, parameter: torch.nn.Parameter) -> bool:
-    if isinstance(module, (torch.nn.Linear, Conv1D)):
+    if isinstance(module, LINEAR):
         return key == "weight"
     if "bias" in key:
         return False

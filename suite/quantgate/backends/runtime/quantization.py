@@ -120,10 +120,10 @@ def _plain(stored: Any) -> Any:
     return stored
 
 
-def _agrees(given: Any, stored: Any) -> bool:
-    """Return whether all that is given is stored, table by table."""
-    if isinstance(stored, dict) and "type" in stored and isinstance(given, str):
-        return bool(given == stored["type"])
-    if isinstance(given, Mapping) and isinstance(stored, dict):
-        return all(key in stored and _agrees(value, stored[key]) for key, value in given.items())
-    return bool(given == stored)
+def _agrees(stated: Any, stored: Any) -> bool:
+    """Return whether all that a scheme states is stored, table by table."""
+    if isinstance(stored, dict) and "type" in stored and isinstance(stated, str):
+        return bool(stated == stored["type"])
+    if isinstance(stated, Mapping) and isinstance(stored, dict):
+        return all(key in stored and _agrees(value, stored[key]) for key, value in stated.items())
+    return bool(stated == stored)

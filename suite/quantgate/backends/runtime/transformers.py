@@ -149,7 +149,8 @@ class Transformers(Continuing):
 
     def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
         def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
-            return lambda _, given: look(name, given[0][0].float().cpu().numpy())
+            # Some models hand their layers the tokens without the axis of the batch.
+            return lambda _, inputs: look(name, inputs[0].flatten(0, -2).float().cpu().numpy())
 
         hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(self._model).items()]
         try:
