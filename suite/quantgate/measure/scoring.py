@@ -2,8 +2,8 @@
 
 shared: the sequences of a batch form a prefix tree (`quantgate.backends.tree`), whose tokens are computed once; what a
 batch shares with the one before it (few-shot examples) stays in the backend's cache.
-plain: each sequence is a forward pass of its own, with the library's own mask, positions and cache. Sequences that
-differ in their last token only, which is predicted and never fed, share a pass.
+plain: each sequence is a forward pass by itself, with the library's mask, positions and cache. Sequences of a group
+that differ in their last token only, which is predicted and never fed, share a pass.
 
 `quantgate.measure.way` decides which one a cell uses.
 """

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from quantgate.measure.way import Handshake
 
 R = TypeVar("R", bound=Record)
-FORWARD = ("scores", "logits", "prefill", "decode")
+FORWARD = ("scores", "answer", "logits", "prefill", "decode")
 """The methods of a backend that run the model."""
 
 
@@ -66,15 +66,11 @@ def measure_cell(job: Job) -> None:
         """Monotonic, which is the same in all processes of a machine; it stands still in another process's turn."""
         return time.monotonic() - turns.waited
 
-    def load() -> float:
-        session.load(checked(job.backend, backends()[job.backend]))
-        return session.load_seconds
-
     turns.meet()
     begin = clock()
     phases = {"start": begin - job.requested}
     session.progress(0, 1)
-    turns.take(load)
+    turns.take(lambda: session.load(checked(job.backend, backends()[job.backend])))
     phases["load"] = clock() - begin
     metrics: dict[str, Metric] = {}
     for group in in_order(map(group_name, job.requests)):
@@ -143,13 +139,14 @@ class Session:
         """Why a metric group, or a part of one (`answers/gsm8k`), could not be measured."""
         self.forward: defaultdict[str, float] = defaultdict(float)
         """By phase, the seconds spent in forward passes."""
+        self._in_pass = False
         self.scoring: dict[str, float] = {}
         """By task, the seconds spent on scoring its items."""
 
-    def load(self, loader: Callable[[Path, dict[str, Any], int], Backend]) -> None:
-        """Load the checkpoint, taking time and peak memory. Raises MeasurementError: the model's tokenizer has more ids
-        than its embedding has rows. The backend then refuses texts longer than its positions, where a library would
-        crash or score nonsense."""
+    def load(self, loader: Callable[[Path, dict[str, Any], int], Backend]) -> float:
+        """Load the checkpoint, taking peak memory and time, which is returned in seconds. Raises MeasurementError: the
+        model's tokenizer has more ids than its embedding has rows. The backend then refuses texts longer than its
+        positions, where a library would crash or score nonsense."""
         job = self._job
         with watched() as self.load_raw, self.memory_phase() as self.load_peak:
             begin = time.perf_counter()
@@ -171,15 +168,19 @@ class Session:
         if sizes.positions is not None and hasattr(self.backend, "logits"):
             check = functools.partial(self._check_length, sizes.positions)
             refuse_longer(self.backend, check, learned=sizes.learned)
+        return self.load_seconds
 
     @contextmanager
     def _forward_pass(self) -> Iterator[None]:
-        """Add the time of the block to that of the present phase."""
+        """Add the time of the block to that of the present phase, unless it is part of another one."""
+        inside, self._in_pass = self._in_pass, True
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self.forward[self.phase] += time.perf_counter() - begin
+            self._in_pass = inside
+            if not inside:
+                self.forward[self.phase] += time.perf_counter() - begin
 
     def _check_length(self, positions: int, tokens: int) -> None:
         if tokens > positions:

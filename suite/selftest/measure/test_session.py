@@ -41,6 +41,25 @@ def test_time_in_forward_passes_is_counted_by_phase(here: Here) -> None:
     assert sum(session.forward.values()) <= time.perf_counter() - begin
 
 
+def test_a_pass_of_a_server_is_counted_once(here: Here) -> None:
+    class Server(Bigrams):
+        def answer(self, sequence: Any) -> Any:
+            time.sleep(0.02)
+
+        def scores(self, sequences: Any) -> Any:
+            return [self.answer(sequence) for sequence in sequences]
+
+    here.backend = Server()
+    session: Any = here.session()
+    session.phase = "divergence"
+    session.backend.answer(None)
+    session.phase = "accuracy"
+    begin = time.perf_counter()
+    session.backend.scores([None, None])
+    assert session.forward["divergence"] >= 0.02
+    assert 0.04 <= session.forward["accuracy"] <= time.perf_counter() - begin
+
+
 def test_prompts_are_the_same_every_time_and_within_the_vocabulary(here: Here) -> None:
     prompt = here.session().prompt(500)
     assert prompt == here.session().prompt(500)
