@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from quantgate.checkpoint.checks import check_no_adapter
 from quantgate.checkpoint.contents import contents
@@ -18,7 +17,6 @@ from quantgate.config.matrix import Cell, Model
 from quantgate.config.source import Checkpoint
 from quantgate.errors import AssetError, InputError
 from quantgate.files import hash_of
-from quantgate.items import common_length
 from quantgate.machine.environment import code_hash
 from quantgate.paths import cache_dir
 from quantgate.supply.maker import Maker
@@ -109,28 +107,8 @@ class AsIs:
                 "tokenizer": path.is_file() or has_tokenizer(path),
             },
         )
-        if problem := different(json.loads(result.read_bytes())):
+        if problem := json.loads(result.read_bytes())["problem"]:
             raise AssetError(f"{path}: {problem}")
-
-
-def different(compared: dict[str, Any]) -> str:
-    """Return how the tokenizers differ, of what `quantgate.supply.same_tokens` writes; empty: they do not."""
-    if not compared["different"]:
-        return ""
-    example = compared["example"]
-    here, there = example["checkpoint"], example["model"]
-    same = common_length(here, there)
-    return (
-        f"its tokenizer differs from the model's: {compared['different']:,} of {compared['lines']:,} lines differ, "
-        f"for example {example['line']!r}: {_ids(here, same)} here, {_ids(there, same)} there; name a "
-        "checkpoint of this model, or make it with the model's tokenizer"
-    )
-
-
-def _ids(ids: list[int], begin: int) -> str:
-    """Return some ids from `begin` on."""
-    end = begin + 4
-    return f"{'... ' if begin else ''}{ids[begin:end]}{' ...' if len(ids) > end else ''}"
 
 
 def has_tokenizer(folder: Path) -> bool:

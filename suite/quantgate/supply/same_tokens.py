@@ -3,36 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from quantgate.items import common_length
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import make_lines
 from quantgate.supply.model_config import load_config
 from quantgate.supply.splitting import encoder_of_gguf
 
+Encoded = tuple[str, list[int], list[int]]
+"""A line, and its ids by the tokenizers of the checkpoint and of the model."""
+
 
 def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokenizer: bool) -> None:
-    """Write how many of how many `lines` are `different`, with an `example`, as JSON.
+    """Write as JSON how many `lines` were compared, and as `problem` how they differ; empty: they do not.
 
     model, checkpoint: a folder, or a GGUF file; that of a checkpoint is read by llama.cpp, which will compute with it.
     tokenizer: the checkpoint has one; without it, its configuration alone is read. Raises AssetError for what cannot be
     read.
     """
     path = Path(checkpoint)
-    lines: list[str] = []
+    encoded: list[Encoded] = []
     if tokenizer:
         expected = Encoder(Path(model), add_bos=False)
         encode = encoder_of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
         lines = make_lines(expected.tokenizer, [])
+        encoded = [(line, encode(line), expected.encode(line)) for line in lines]
     else:
         load_config(path)
-    result: dict[str, object] = {"lines": len(lines), "different": 0, "example": None}
-    pairs = [(line, expected.encode(line), encode(line)) for line in lines]
-    different = [pair for pair in pairs if pair[1] != pair[2]]
-    if different:
-        line, there, here = min(different, key=lambda pair: len(pair[0]))
-        result["different"] = len(different)
-        result["example"] = {"line": line[:80], "model": there, "checkpoint": here}
     with whole(output, folder=False) as work:
-        work.write_text(json.dumps(result))
+        work.write_text(json.dumps({"lines": len(encoded), "problem": difference(encoded)}))
+
+
+def difference(encoded: Sequence[Encoded]) -> str:
+    """Return how two tokenizers differ; empty: they do not."""
+    different = [one for one in encoded if one[1] != one[2]]
+    if not different:
+        return ""
+    line, here, there = min(different, key=lambda one: len(one[0]))
+    same = common_length(here, there)
+    return (
+        f"its tokenizer differs from the model's: {len(different):,} of {len(encoded):,} lines differ, for example "
+        f"{line[:80]!r}: {_ids(here, same)} here, {_ids(there, same)} there; name a checkpoint of this model, or make "
+        "it with the model's tokenizer"
+    )
+
+
+def _ids(ids: list[int], begin: int) -> str:
+    """Return some ids from `begin` on."""
+    end = begin + 4
+    return f"{'... ' if begin else ''}{ids[begin:end]}{' ...' if len(ids) > end else ''}"

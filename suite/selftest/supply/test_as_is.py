@@ -18,9 +18,9 @@ from quantgate.errors import AssetError
 from quantgate.machine.environment import Environment
 from quantgate.processes.progress import ignore_progress
 from quantgate.run.inputs import load_matrix
-from quantgate.supply.as_is import AsIs, different
+from quantgate.supply.as_is import AsIs
 from quantgate.supply.maker import Maker
-from quantgate.supply.same_tokens import compare
+from quantgate.supply.same_tokens import compare, difference
 from quantgate.supply.sources import Sources
 from safetensors.numpy import save
 
@@ -241,7 +241,7 @@ def compared(tiny: TinyModel, checkpoint: Path, output: Path) -> str:
     )
     result = json.loads(output.read_bytes())
     assert result["lines"] > 100
-    return different(result)
+    return str(result["problem"])
 
 
 def test_the_models_own_tokenizer_agrees_in_both_formats(tiny: TinyModel, tmp_path: Path) -> None:
@@ -262,10 +262,10 @@ def test_a_lost_merge_is_named_with_an_example(tiny: TinyModel, tmp_path: Path) 
 
 
 def test_the_ids_of_the_example_begin_where_they_differ() -> None:
-    example = {"line": "a line", "model": [1, 2, 3, 4, 5], "checkpoint": [1, 2, 7, 8, 9, 10, 11]}
-    text = different({"lines": 9, "different": 2, "example": example})
+    example = "a line", [1, 2, 7, 8, 9, 10, 11], [1, 2, 3, 4, 5]
+    text = difference([example, ("a longer line", [1], [2]), ("the same", [1], [1])])
     assert (
-        "2 of 9 lines differ, for example 'a line': ... [7, 8, 9, 10] ... here, ... [3, 4, 5] there" in text
+        "2 of 3 lines differ, for example 'a line': ... [7, 8, 9, 10] ... here, ... [3, 4, 5] there" in text
     )
 
 
