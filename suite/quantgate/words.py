@@ -70,6 +70,12 @@ def difference(verdict: Verdict) -> str:
     return text
 
 
+def columns(verdict: Verdict) -> list[str]:
+    """Return baseline, measured, difference and tolerance for the row of a table; a dash where there is none."""
+    values = [quantity(verdict.baseline, verdict.unit), quantity(verdict.measured, verdict.unit)]
+    return [*values, difference(verdict) or DASH, limit(verdict, verdict.tolerance) or DASH]
+
+
 def comparison(verdict: Verdict) -> list[str]:
     """Return the phrases baseline, measured, difference, tolerance and detectable loss, to be joined by commas."""
     phrases = [

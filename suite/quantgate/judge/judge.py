@@ -84,24 +84,21 @@ def judge(
 
     against: both were measured in this run, A/B. Raises ValidationError where the change is not a finite number.
     """
-    verdict = subject.verdict(
-        Status.NO_BASELINE, measured=measured.value, unit=measured.unit, text="no baseline is stored"
-    )
+    shown = {"measured": measured.value, "baseline": baseline and baseline.value, "unit": measured.unit}
     if baseline is None:
-        return verdict
-    verdict = _with(verdict, baseline=baseline.value)
+        return subject.verdict(Status.NO_BASELINE, **shown, text="no baseline is stored")
     baseline, tolerance, kernels = _on_kernels(measured, baseline, tolerance, against)
     different, by_machine = first_difference(baseline, measured)
     if different:
         text = different + kernels
-        return _with(verdict, status=Status.NOT_COMPARABLE, text=text, by_machine=by_machine)
+        return subject.verdict(Status.NOT_COMPARABLE, **shown, text=text, by_machine=by_machine)
     if not baseline.value:
         tolerance = tolerance.of_zero()
-    change, evidence = _change(measured, baseline, tolerance)
-    interval = change.at(alpha)
     relative = tolerance.relative is not None
-    changed = subject.changed
     base = abs(baseline.value) if relative else 1.0
+    change, evidence = _change(measured, baseline, tolerance, base)
+    interval = change.at(alpha)
+    changed = subject.changed
     limit = max(tolerance.limit(unchanged=not changed), tolerance.floor / base)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
     if worse > limit:
@@ -110,7 +107,7 @@ def judge(
         # A value relative to the reference never counts as an improvement: a slow reference would make every other
         # cell look faster. Nor does one that is better than on other kernels: it is no reason to update the baseline.
         status = Status.PASS if kernels else Status.IMPROVEMENT
-    elif _most_worse(measured, baseline, tolerance, change, unchanged=not changed) <= limit:
+    elif _most_worse(measured, baseline, base, change, unchanged=not changed) <= limit:
         status = Status.PASS
     else:
         status = Status.INCONCLUSIVE
@@ -118,9 +115,9 @@ def judge(
         evidence = nested.why_inconclusive(measured, baseline, tolerance, limit, alpha)
     more = answers_that_would_do(measured, limit * base, alpha) if status == Status.INCONCLUSIVE else ""
     bounded = interval.low != interval.high and math.isfinite(interval.low) and math.isfinite(interval.high)
-    return _with(
-        verdict,
-        status=status,
+    return subject.verdict(
+        status,
+        **shown,
         change=interval.estimate,
         change_low=interval.low if bounded else None,
         change_high=interval.high if bounded else None,
@@ -129,11 +126,6 @@ def judge(
         detectable=baseline.detectable if changed else None,
         text=_text(status, change, worse > limit, alpha, evidence) + more + kernels,
     )
-
-
-def _with(verdict: Verdict, **fields: object) -> Verdict:
-    """Replace fields; validated, so that infinity and NaN are refused."""
-    return Verdict.model_validate({**dict(verdict), **fields})
 
 
 def recorded(cell: str, name: str, measured: Metric, baseline: Metric | None, text: str = "") -> Verdict:
@@ -243,9 +235,9 @@ def _on_kernels(
     return as_here, elsewhere, text
 
 
-def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[Change, str]:
-    """Return the signed change in the tolerance's terms, and the evidence as text."""
-    base = abs(baseline.value) if tolerance.relative is not None else 1.0
+def _change(measured: Metric, baseline: Metric, tolerance: Tolerance, base: float) -> tuple[Change, str]:
+    """Return the signed change in the tolerance's terms, and the evidence as text. base: what a change is divided by in
+    these terms."""
     if measured.nested:
         return nested.change(measured, baseline, tolerance), nested.evidence(measured, baseline)
     if measured.kind != "paired":
@@ -262,15 +254,12 @@ def _change(measured: Metric, baseline: Metric, tolerance: Tolerance) -> tuple[C
     return Change(*mean_difference(old, new, measured.weights, tolerance.noise), terms, exact), evidence
 
 
-def _most_worse(
-    measured: Metric, baseline: Metric, tolerance: Tolerance, change: Change, *, unchanged: bool
-) -> float:
+def _most_worse(measured: Metric, baseline: Metric, base: float, change: Change, *, unchanged: bool) -> float:
     """Return the 95 % limit of the change for the worse, in the tolerance's terms. unchanged: the environment is that
     of the baseline, where equal answers are the same computation and no sample of what others might be."""
     old, new = baseline.samples or [], measured.samples or []
     if measured.answers and not (unchanged and old == new):
         lost, gained = flips(old, new) if measured.better == "higher" else flips(new, old)
-        base = abs(baseline.value) if tolerance.relative is not None else 1.0
         return most_lost(lost, gained, len(new), nested.PASS_LEVEL) / base
     cautious = change.at(nested.PASS_LEVEL)
     return cautious.high if measured.better == "lower" else -cautious.low

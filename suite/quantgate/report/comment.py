@@ -8,7 +8,7 @@ from quantgate.judge.coverage import coverage
 from quantgate.records import Status, Verdict
 from quantgate.report import RunInfo, summary
 from quantgate.report.markdown import cell_code, escape
-from quantgate.words import DASH, difference, limit, lines_of, plural, quantity
+from quantgate.words import DASH, columns, lines_of, plural
 
 SHOWN = (
     Status.REGRESSION,
@@ -39,9 +39,9 @@ def to_comment(verdicts: list[Verdict], info: RunInfo) -> str:
     text = f"{mark}**quantgate {escape(info.tier)}: {escape(summary.outcome(verdicts, info))}**\n\n"
     text += "| cell | metric | before | now | change | tolerance | verdict |\n|:--|:--|--:|--:|--:|--:|:--|\n"
     for v in moved[:ROWS]:
-        values = [quantity(v.baseline, v.unit), quantity(v.measured, v.unit)]
-        reason = next(iter(lines_of(v.text)), "")[:REASON]  # of what has no change, such as an error
-        values += [difference(v) or escape(reason) or DASH, limit(v, v.tolerance) or DASH]
+        values = columns(v)
+        if v.change is None:  # an error, or not comparable
+            values[2] = escape(next(iter(lines_of(v.text)), "")[:REASON]) or DASH
         word = f"{summary.MARKS[v.status]} {v.status}"
         text += f"| {cell_code(v.cell)} | {cell_code(v.metric)} | {' | '.join(values)} | {word} |\n"
     if len(moved) > ROWS:

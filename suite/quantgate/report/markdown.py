@@ -11,7 +11,7 @@ from quantgate.records import MOVED, Status, Verdict
 from quantgate.report import RunInfo, by_cell, summary
 from quantgate.report.findings import FAILED, Finding, changes, circumstances, leading, members, sentences
 from quantgate.report.summary import COLUMNS, MARKS, Entry, rows, shown_columns
-from quantgate.words import DASH, abridged, difference, limit, lines_of, listed, plural, quantity
+from quantgate.words import DASH, abridged, columns, difference, lines_of, listed, plural, quantity
 
 JOB_SUMMARY_LIMIT = 1024 * 1024
 """Bytes that GitHub takes as the summary of one step; it drops a larger one as a whole."""
@@ -139,9 +139,7 @@ def _reproduce(finding: Finding) -> str:
 def _metric_table(verdicts: list[Verdict]) -> str:
     table = "| metric | baseline | measured | difference | tolerance | verdict |\n|:--|--:|--:|--:|--:|:--|\n"
     for v in verdicts:
-        figures = [quantity(v.baseline, v.unit), quantity(v.measured, v.unit)]
-        figures += [difference(v) or DASH, limit(v, v.tolerance) or DASH]
-        table += f"| {cell_code(v.metric)} | {' | '.join(figures)} | {_word(v)} |\n"
+        table += f"| {cell_code(v.metric)} | {' | '.join(columns(v))} | {_word(v)} |\n"
     return f"{table}\n"
 
 

@@ -22,7 +22,7 @@ from quantgate.report.findings import (
 from quantgate.report.page.frontier import frontiers
 from quantgate.report.page.template import SLUGS, render
 from quantgate.report.summary import COLUMNS, rows, shown_columns
-from quantgate.words import DASH, abridged, delta, difference, limit, listed, plural, quantity
+from quantgate.words import abridged, columns, delta, listed, plural
 
 SPAN = 3.0
 """How many tolerances the drawing of an interval reaches to either side."""
@@ -84,17 +84,18 @@ class Gate:
 def gate(verdict: Verdict) -> Gate:
     """Prepare a verdict."""
     free = verdict.status == Status.PASS and verdict.tolerance is None
-    change, _, interval = difference(verdict).partition(" (")
+    baseline, measured, difference, tolerance = columns(verdict)
+    change, _, interval = difference.partition(" (")
     why = [line for line in sentences([verdict]) if line != "recorded, not gated"]
     return Gate(
         verdict.metric,
         RECORDED if free else str(verdict.status),
         RECORDED if free else SLUGS[verdict.status],
-        quantity(verdict.baseline, verdict.unit),
-        quantity(verdict.measured, verdict.unit),
-        change or DASH,
+        baseline,
+        measured,
+        change,
         interval and f"({interval}",
-        limit(verdict, verdict.tolerance) or DASH,
+        tolerance,
         bar(verdict),
         why[:3],
         verdict.status == Status.PASS,
