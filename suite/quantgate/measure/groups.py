@@ -41,7 +41,7 @@ Measure = Callable[["Session", Sequence[str]], dict[str, Metric]]
 class Column:
     """One column of the table of cells. values: patterns of metric names; the column shows the mean of their values.
     Metrics that differ in their last part only (`acc`, `acc_norm`) are one value: that of the first pattern that
-    matches.
+    matches. last: patterns of values that count where there are no others, such as another mean of these.
 
     place: columns stand in ascending order of it. keep: a narrow terminal keeps the columns with the highest numbers.
     marks: further metrics whose verdicts mark the column. percent: a share, shown in percent, its change in percentage
@@ -56,6 +56,7 @@ class Column:
     values: tuple[str, ...]
     marks: tuple[str, ...] = ()
     percent: bool = False
+    last: tuple[str, ...] = ()
 
     @property
     def scale(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -87,14 +87,11 @@ def _row(cell: str, metrics: dict[str, Verdict]) -> Row:
 
 
 def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
-    chosen: dict[str, Verdict] = {}
-    for pattern in column.values:
-        for name, verdict in metrics.items():
-            if fnmatchcase(name, pattern):
-                chosen.setdefault(name.rpartition("/")[0], verdict)
+    first = {name: v for name, v in metrics.items() if not _matches(name, column.last)}
+    chosen = _values(column, first) or _values(column, metrics)
     patterns = column.values + column.marks
     named = ((measured_name(name), verdict) for name, verdict in metrics.items())
-    status = worst(v.status for name, v in named if any(fnmatchcase(name, p) for p in patterns))
+    status = worst(v.status for name, v in named if _matches(name, patterns))
     measured = [v.measured for v in chosen.values() if v.measured is not None]
     if not measured or len(measured) < len(chosen):  # a mean over other tasks cannot be compared
         return Entry(DASH, "", status, MARKS[status])
@@ -102,6 +99,20 @@ def _entry(column: Column, metrics: dict[str, Verdict]) -> Entry:
     number = f"{value:.{column.digits}f}" if abs(value) < BEYOND else f"{value:.5g}"
     text = f"{number}{' %' if column.percent else ''}"
     return Entry(text, _change(column, list(chosen.values())), status, MARKS[status])
+
+
+def _values(column: Column, metrics: dict[str, Verdict]) -> dict[str, Verdict]:
+    """Return the values that a column shows the mean of, by their names without the last part."""
+    chosen: dict[str, Verdict] = {}
+    for pattern in column.values:
+        for name, verdict in metrics.items():
+            if fnmatchcase(name, pattern):
+                chosen.setdefault(name.rpartition("/")[0], verdict)
+    return chosen
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _change(column: Column, verdicts: list[Verdict]) -> str:

@@ -21,6 +21,13 @@ def entry(verdicts: list[Verdict], title: str) -> tuple[str, str, str]:
 
 def test_accuracy_is_the_mean_of_tasks_with_acc_norm_where_there_is_one() -> None:
     assert entry(cell("m/b/s", 20.0), "accuracy") == ("42.5 %", "", "")
+    mean = verdict("m/b/s", "accuracy/mean/acc", measured=0.375, unit="fraction")
+    assert entry([*cell("m/b/s", 20.0), mean], "accuracy") == ("42.5 %", "", ""), (
+        "the mean of `acc` is no task"
+    )
+    lost = mean.model_copy(update={"status": Status.REGRESSION})
+    assert entry([*cell("m/b/s", 20.0), lost], "accuracy") == ("42.5 %", "", "✗")
+    assert entry([mean], "accuracy") == ("37.5 %", "", ""), "the one case of `-k mean`"
 
 
 def test_accuracy_changes_in_percentage_points() -> None:

@@ -273,6 +273,7 @@ GROUP = Group(
             ("accuracy/*/acc_norm", "accuracy/*/acc"),
             ("accuracy/*",),
             percent=True,
+            last=(f"accuracy/{MEAN}/*",),
         ),
     ),
 )
