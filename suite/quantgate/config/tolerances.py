@@ -132,9 +132,9 @@ class Tolerances(Record):
         """Return the last entry with `expected` that matches metric and cell."""
         return next((entry for entry in self._matching(metric, cell) if entry.expected is not None), None)
 
-    def of_reproduction(self, metric: str, cell: str) -> Tolerance | None:
+    def of_reproduction(self, metric: str, cell: str, *, against: bool = False) -> Tolerance | None:
         """Return the last entry for the reproduction of a paired metric."""
-        return self.of(metric + REPRODUCTION, cell, against=True)
+        return self.of(metric + REPRODUCTION, cell, against=against)
 
     def _matching(self, metric: str, cell: str) -> Iterator[Tolerance]:
         """Yield the entries that match metric and cell, the last first."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from quantgate.config.tolerances import Tolerances
 from quantgate.files import hash_of
@@ -165,16 +166,17 @@ def _of_metric(name: str, metric: Metric, comparison: Comparison, rules: Rules) 
         return
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)
-    if metric.kind == "paired" and not silent and (same := tolerances.of_reproduction(name, cell)):
+    same_as_before = partial(tolerances.of_reproduction, cell=cell, against=rules.against)
+    if metric.kind == "paired" and not silent and (same := same_as_before(name)):
         yield reproduction(subject, metric, before, same)
     choices, old_choices = of_choices(metric), of_choices(before)
     if choices and old_choices and not first_difference(old_choices, choices)[0]:
         name = f"{name.rpartition('/')[0]}/choices"
-        if same := tolerances.of_reproduction(name, cell):
+        if same := same_as_before(name):
             yield reproduction(replace(subject, name=name), choices, old_choices, same)
     if "ids" in metric.raw and "ids" in before.raw and not first_difference(before, metric)[0]:
         name = name.rpartition("/")[0]
-        if same := tolerances.of_reproduction(name, cell):
+        if same := same_as_before(name):
             yield same_texts(replace(subject, name=name), metric, before, same)
 
 

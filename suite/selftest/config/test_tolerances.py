@@ -173,6 +173,13 @@ def test_an_exception_with_a_reason_is_taken(tmp_path: Path) -> None:
     assert load_text(tmp_path, one_entry(keys)).tolerance[0].reason == "measured on 2026-07-01"
 
 
+def test_a_reproduction_of_ab_runs_is_judged_so_in_them_alone(tmp_path: Path) -> None:
+    entry = '[[tolerance]]\nmetric = "perplexity/reproduction"\nabsolute = {}\nhere = 0.0\n'
+    tolerances = load_text(tmp_path, LAYERS + entry.format(0.001) + entry.format(9.0) + "against = true\n")
+    chosen = [tolerances.of_reproduction("perplexity", Q4, against=against) for against in (False, True)]
+    assert [one.absolute for one in chosen if one] == [0.001, 9.0]
+
+
 def test_an_entry_for_ab_runs_counts_in_them_alone(tmp_path: Path) -> None:
     narrow = '[[tolerance]]\nmetric = "perplexity"\nrelative = 0.001\nagainst = true\n'
     tolerances = load_text(tmp_path, LAYERS + narrow)
