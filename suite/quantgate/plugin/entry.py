@@ -32,18 +32,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
             try:
                 manager.import_plugin(name)
             except Exception as error:  # a traceback would end with the exit status of a regression
-                from quantgate.errors import (
-                    InputError,  # of the standard library alone; not needed in other runs
-                )
+                from quantgate.errors import InputError  # not needed in other runs
 
                 cause = error.__cause__ or error  # pytest's own says no more than which module
-                if isinstance(
-                    cause, InputError
-                ):  # another distribution's backend or metric group: its text says all
-                    raise pytest.UsageError(f"{file}: {cause}") from error
-                why = f"{type(cause).__name__}: {cause}"
-                text = f"{file}: quantgate cannot be loaded: {why}; `pip check` names what its installation lacks"
-                raise pytest.UsageError(text) from error
+                why = f"quantgate cannot be loaded: {type(cause).__name__}: {cause}"
+                text = f"{why}; `pip check` names what its installation lacks"
+                if isinstance(cause, InputError):  # of another distribution's backend or metric group
+                    text = str(cause)
+                raise pytest.UsageError(f"{file}: {text}") from error
 
 
 def matrix_file(start: Path, root: Path, *, elsewhere: bool = False) -> Path | None:

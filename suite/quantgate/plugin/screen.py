@@ -42,7 +42,6 @@ class Screen:
         self.file.write(text)
 
     def flush(self) -> None:
-        """Write what is buffered."""
         self.file.flush()
 
     def fresh_line(self) -> None:

@@ -54,8 +54,8 @@ class Bench:
     """Of the machines that measure in place of this one (`work_facts`); empty: this one measures."""
     spent: list[Spent] = field(default_factory=list)
     """The wall time of each process, in their order."""
-    _settled: dict[str, dict[str, Record]] = field(default_factory=dict)
-    """By cell: the group options with what the tier leaves open, as the other side was measured."""
+    settled: dict[str, Mapping[str, Record]] = field(default_factory=dict)
+    """By cell, options of metric groups that are not those of the tier: they have what the tier leaves open."""
     _servers: dict[str, Server] = field(default_factory=dict)
     """By the name of the process that they fork: those of one cell have different names and different servers."""
 
@@ -210,21 +210,13 @@ class Bench:
     def settle(self, cell: str, metrics: Mapping[str, Metric]) -> None:
         """From now on, measure a cell with the options that these metrics were measured with, where the tier leaves
         them open."""
-        if cell not in self._settled:
+        if cell not in self.settled:
             options = self.tier.group_options
-            self._settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
-
-    def settled(self, cell: str) -> Mapping[str, Record] | None:
-        """Return the options with which a cell is measured; None: those of the tier."""
-        return self._settled.get(cell)
-
-    def settle_as(self, cell: str, options: Mapping[str, Record]) -> None:
-        """From now on, measure a cell with these options."""
-        self._settled[cell] = dict(options)
+            self.settled[cell] = {g: group_of(g).as_measured(o, metrics) for g, o in options.items()}
 
     def _group_options(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Return the options of metric groups as the measuring process takes them."""
-        options = self._settled.get(cell.id, self.tier.group_options)
+        options = self.settled.get(cell.id, self.tier.group_options)
         return {group: _dumped(one) for group, one in options.items()}
 
     def file(self, cell: Cell, name: str = "") -> Path:

@@ -33,7 +33,6 @@ class StoredRun:
     _whole: dict[str, Measurement | QuantgateError] = field(default_factory=dict)
 
     def measurement(self, cell: Cell) -> Measurement:
-        """Return the cell's record with everything that the plan asks of it."""
         return once(self._whole, cell.id, lambda: self._with_relatives(cell, self._measured(cell)))
 
     def finished(self) -> dict[str, Measurement]:

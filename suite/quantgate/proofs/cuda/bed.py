@@ -195,11 +195,11 @@ class Bed:
 
     def measure_with(self, cell: Cell, requests: Sequence[str], options: Mapping[str, Record]) -> Measurement:
         """Measure a cell with other options of its metric groups."""
-        self.bench.settle_as(cell.id, {**self.bench.tier.group_options, **options})
+        self.bench.settled[cell.id] = {**self.bench.tier.group_options, **options}
         try:
             return self._measure(cell, requests)
         finally:
-            self.bench.settle_as(cell.id, self.bench.tier.group_options)
+            del self.bench.settled[cell.id]
 
     @property
     def server_process(self) -> int:

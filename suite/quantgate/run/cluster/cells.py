@@ -86,7 +86,9 @@ class ClusterCells:
         """Measure one request of each cell in fresh processes of one node."""
         key = ("again", request, *(cell.id for cell in cells))
         if key not in self._done:
-            self._submit(key, [Work(one.id, [request], self.bench.settled(one.id), "again") for one in cells])
+            self._submit(
+                key, [Work(one.id, [request], self.bench.settled.get(one.id), "again") for one in cells]
+            )
         return self._wait_for(key)
 
     def apart(self, cell: Cell) -> str:
@@ -117,7 +119,7 @@ class ClusterCells:
                 seconds[cell.id] = read_measurement(self.bench.file(cell)).seconds
             waiting[cell.id] = cell.reference if reading_reference(requests) else cell.id
         for name in submission(waiting, seconds):
-            self._submit((name,), [Work(name, self.plan.requests[name], self.bench.settled(name))])
+            self._submit((name,), [Work(name, self.plan.requests[name], self.bench.settled.get(name))])
 
     def _submit(self, key: Key, works: list[Work]) -> None:
         """Give Ray a task that measures some cells on one node."""

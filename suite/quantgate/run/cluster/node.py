@@ -145,7 +145,7 @@ class _Place:
     def _measure(self, cell: Cell, work: Work, reference_error: str, left: Sequence[Any]) -> Measurement:
         bench = self.bench
         if work.options is not None:
-            bench.settle_as(cell.id, work.options)
+            bench.settled[cell.id] = work.options
         with ExitStack() as stack:
             if bench.lacks_reference(cell, work.requests):
                 # Of several workers of a node, one makes or fetches it.

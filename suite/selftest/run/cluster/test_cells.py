@@ -72,7 +72,7 @@ def cluster_cells(folder: Path, cluster: Any, *, reuse: bool = False) -> Cluster
     for one in CELLS:
         plan.add(one, DECODE)
     more: Any = bench
-    more.run_id, more.results, more.settled = "r", folder, lambda cell: None
+    more.run_id, more.results, more.settled = "r", folder, {}
     setup: Any = SimpleNamespace(threads=1)
     baselines = StoredBaselines(folder, "smoke")
     return ClusterCells(
