@@ -81,12 +81,12 @@ def check_options(method: str, options: Mapping[str, Any], *, as_is: bool, bits:
         problem = f"{method} loads quantized checkpoints and makes none: add as_is = true to the scheme"
         raise WrongValueError("quantization.method", problem)
     _check(configuration_of(method), options, "quantization", required=not as_is)
+    stated = {"quant_method": method, **options}
     if method == "torchao" and "quant_type" in options:
         quant_type = options["quant_type"]
-        _check_torchao(quant_type if isinstance(quant_type, Mapping) else {"type": quant_type})
-    stated = {"quant_method": method, **options}
-    if method == "torchao":
-        stated["quant_type"] = _with_formats(options.get("quant_type"))
+        table = quant_type if isinstance(quant_type, Mapping) else {"type": quant_type}
+        _check_torchao(table)
+        stated["quant_type"] = {**_formats(str(table.get("type"))), **table}
     made = quantization_bits(stated)
     if made is not None and bits is not None and made != bits:
         raise WrongValueError(
@@ -136,16 +136,15 @@ def _check_torchao(table: Mapping[str, Any]) -> None:
     _check(configurations[name], options, where, required=True)
 
 
-def _with_formats(quant_type: Any) -> Any:
-    """Return a configuration of torchao with the number formats (`torch.int8`) that its class has by default."""
-    table = {"type": quant_type} if isinstance(quant_type, str) else quant_type
-    node = _classes("torchao", "quantization/quant_api.py").get(str(table.get("type"))) if table else None
+def _formats(configuration: str) -> dict[str, str]:
+    """Return the number formats (`torch.int8`) that a class of torchao's configurations has by default, by option."""
+    node = _classes("torchao", "quantization/quant_api.py").get(configuration)
     formats = {}
     for line in node.body if node else ():
         match line:
             case ast.AnnAssign(ast.Name(key), value=ast.Attribute(ast.Name("torch"), str(name))):
                 formats[key] = f"torch.{name}"
-    return {**formats, **table} if table else table
+    return formats
 
 
 @functools.cache

@@ -31,6 +31,10 @@ class LinearTensor(NamedTuple):
         """`F32`, `F16`, `BF16`; empty: a quantized one."""
         return FLOATS.get(self.number, "")
 
+    def type_in(self, names: Mapping[int, str]) -> str:
+        """Return the type (`Q4_K`). names: of ggml's types, by number."""
+        return names.get(self.number, str(self.number)).upper()
+
 
 def linear_tensors(path: Path) -> list[LinearTensor]:
     """Return the linear layers' tensors of a file, or of all parts of a split one, without the head."""
@@ -60,7 +64,7 @@ def other_types(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[int,
     empty: it is. names: of ggml's types, by number."""
     counts: Counter[str] = Counter()
     for tensor in tensors:
-        counts[names.get(tensor.number, str(tensor.number)).upper()] += tensor.elements
+        counts[tensor.type_in(names)] += tensor.elements
     total = counts.total()
     others = {name: 100 * count / total for name, count in counts.most_common() if not _is_of(name, ftype)}
     if ftype in ("", *FLOATS.values()) or sum(others.values()) <= 50:
@@ -75,15 +79,11 @@ def check_applied(tensors: Sequence[LinearTensor], ftype: str, names: Mapping[in
     place, and may have none in the one of its name: Q3_K is what Q2_K makes of those that go back to the model's
     width."""
     mixed = "_K" in ftype or ftype.startswith("IQ")
-    if (
-        mixed
-        or ftype in FLOATS.values()
-        or any(_is_of(names.get(t.number, "").upper(), ftype) for t in tensors)
-    ):
+    if mixed or ftype in FLOATS.values() or any(_is_of(t.type_in(names), ftype) for t in tensors):
         return
     block = 256 if ftype.startswith("TQ") else 32
     if fitting := [t for t in tensors if t.row and t.row % block == 0]:
-        made = " and ".join(sorted({names.get(t.number, str(t.number)).upper() for t in fitting}))
+        made = " and ".join(sorted({t.type_in(names) for t in fitting}))
         rule = " (MXFP4 is for experts, which it has none of)" if ftype.startswith("MXFP4") else ""
         raise AssetError(
             f"ftype {ftype}: llama.cpp has made {made} of the linear layers of this model, and nothing else{rule}: "

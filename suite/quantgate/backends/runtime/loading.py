@@ -59,13 +59,13 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
         raise MeasurementError(
             f'{index}: has no "metadata", which transformers asks for: add "metadata": {{}} to it'
         )
-    config = _configuration(checkpoint)
+    config = configuration_in(checkpoint)
     if "flash" in str(config._attn_implementation) and not torch.cuda.is_available():
         # Saved by who had a GPU: the library chooses among what there is.
         arguments["attn_implementation"] = None
     with _reported() as lines:
         try:
-            model, info = auto_class(checkpoint).from_pretrained(
+            model, info = auto_class(checkpoint, config).from_pretrained(
                 checkpoint, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
             )
         except QuantgateError:
@@ -106,10 +106,9 @@ def load_model(checkpoint: Path, method: str = "", **arguments: Any) -> Any:
     return model
 
 
-def auto_class(checkpoint: Path) -> Any:
+def auto_class(checkpoint: Path, config: Any) -> Any:
     """Return the class of transformers that loads a checkpoint: that of causal language models, or that of models which
     see or hear too, and are given text alone here. Raises MeasurementError for any other model."""
-    config = _configuration(checkpoint)
     # Of an encoder with a decoder a causal class would take the decoder alone.
     has_encoder = getattr(config, "is_encoder_decoder", False)
     if not has_encoder:
@@ -129,7 +128,8 @@ def auto_class(checkpoint: Path) -> Any:
     )
 
 
-def _configuration(checkpoint: Path) -> Any:
+def configuration_in(checkpoint: Path) -> Any:
+    """Return a checkpoint's configuration, as an object of transformers."""
     return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
 
 

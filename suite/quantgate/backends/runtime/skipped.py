@@ -10,9 +10,9 @@ from typing import Any
 
 from torch.nn import Embedding
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-from transformers import AutoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
+from quantgate.backends.runtime.loading import configuration_in
 from quantgate.backends.runtime.weights import quantized_layers
 from quantgate.config.sentences import nearest
 from quantgate.errors import MeasurementError
@@ -30,7 +30,7 @@ def check_head(checkpoint: Path, settings: Mapping[str, Any], method: str) -> No
     one."""
     if not settings:
         return
-    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False, local_files_only=True)
+    config = configuration_in(checkpoint)
     tied = any(getattr(part, TIED, False) for part in (config, config.get_text_config()))
     for key in SKIPPED if method != "torchao" else ():
         if tied and (names := settings.get(key)) is not None and should_convert_module(HEAD, names):
