@@ -76,20 +76,20 @@ class State:
 
     def aim(self, target: Status) -> None:
         """Keep the status of the bad end. Raises OSError."""
-        self._write(self._content.model_copy(update={"target": target}))
+        self._write(target=target)
 
     def add(self, pins: Pins, level: int, reply: Reply) -> None:
         """Keep a reply. Raises OSError."""
         entry = Entry(pins=dict(pins), level=level, reply=reply)
-        self._write(self._content.model_copy(update={"entries": [*self._content.entries, entry]}))
+        self._write(entries=[*self._content.entries, entry])
 
     def forget(self, *, broken: bool) -> None:
         """Forget every reply, or those alone that say `broken`. Raises OSError."""
         left = [e for e in self._content.entries if broken and e.reply.answer != Answer.BROKEN]
-        target = self.target if left else None
-        self._write(self._content.model_copy(update={"entries": left, "target": target}))
+        self._write(entries=left, target=self.target if left else None)
 
-    def _write(self, content: Content) -> None:
+    def _write(self, **changes: Any) -> None:
+        content = self._content.model_copy(update=changes)
         write_atomic(self.file, content.model_dump_json(indent=1).encode())
         self._content = content
 

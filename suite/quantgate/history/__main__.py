@@ -89,7 +89,12 @@ def _parser() -> Parser:
     parser = Parser(prog="python -m quantgate.history", description=__doc__)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    add = commands.add_parser("import", help="append the runs of old reports").add_argument
+    def command(name: str, run: Callable[[argparse.Namespace], int], about: str) -> Callable[..., object]:
+        one = commands.add_parser(name, help=about)
+        one.set_defaults(command=run)
+        return one.add_argument
+
+    add = command("import", _import, "append the runs of old reports")
     add(
         "reports",
         nargs="+",
@@ -98,25 +103,19 @@ def _parser() -> Parser:
         help="report.json of --report, or the folder that has it",
     )
     add("--history", type=Path, default=Path("history"), metavar="DIR", help="default: history/")
-    commands.choices["import"].set_defaults(command=_import)
 
-    add = commands.add_parser("events", help="say what happened, and what of it is open").add_argument
+    add = command("events", _events, "say what happened, and what of it is open")
     _add_reading(add)
     add("--all", action="store_true", help="also events that are acknowledged, gone or fixed")
     add("--json", action="store_true", help="all events with their members, for programs")
-    commands.choices["events"].set_defaults(command=_events)
 
-    add = commands.add_parser(
-        "issues", help="write each event as the text of a GitHub issue, for .github/scripts/events.py"
-    ).add_argument
-    _add_reading(add)
-    commands.choices["issues"].set_defaults(command=_issues)
+    about = "write each event as the text of a GitHub issue, for .github/scripts/events.py"
+    _add_reading(command("issues", _issues, about))
 
-    add = commands.add_parser("page", help="write all of it as one HTML file that loads nothing").add_argument
+    add = command("page", _page, "write all of it as one HTML file that loads nothing")
     _add_reading(add)
     add("--out", type=Path, default=Path("history.html"), metavar="FILE", help="default: history.html")
     add("--newest", type=at_least(1), metavar="N", help="only the last N runs (default: all)")
-    commands.choices["page"].set_defaults(command=_page)
     return parser
 
 
