@@ -160,17 +160,15 @@ class _Search:
 
     def run(self, changes: Sequence[Change]) -> Finding:
         unit, before = self._next(changes, [])
-        if len(unit) == 1:
-            finding = self._alone(unit[0], before)
-            if finding is not None:
-                return finding
+        if len(unit) == 1 and before and (finding := self._alone(unit[0], before)) is not None:
+            return finding
         kept = [unit]
         while before and self._ask(_flat(kept)) == Answer.GOOD:
             unit, before = self._next(before, kept)
             kept.insert(0, unit)
         if before and self._ask(_flat(kept)) != Answer.BAD:
             return self._together(kept, before)  # it cannot be judged without the others
-        return self._together(kept, ())
+        return self._together(self._needed(kept), ())
 
     def _next(self, row: Sequence[Change], kept: Sequence[Unit]) -> tuple[Unit, Sequence[Change]]:
         """Return the package of the row that makes `kept` bad, and those before it, with which it does."""
@@ -183,43 +181,30 @@ class _Search:
 
     def _alone(self, change: Change, before: Sequence[Change]) -> Finding | None:
         """Return the step of a package that is bad with every other package old; None: its newest is good there, so it
-        needs a partner. Where that cannot be judged, the packages before it are new as well."""
+        needs a partner. Where that cannot be judged, the packages before it, with which it is bad, are new as well."""
         pins = self._path(change)
         last = len(pins) - 1
         # Past the last place lies what is bad for certain: the package with those before it.
-        span = narrow(0, last if not before else last + 1, lambda k: self._ask([_to(change, pins[k])]))
-        if span.bad <= last:
-            return self._finding(change, pins, span, [])
+        span = narrow(0, last + 1, lambda k: self._ask([_to(change, pins[k])]))
         if span.good == last:
             return None
-        span = narrow(0, last, lambda k: self._ask([*before, _to(change, pins[k])]))
-        return self._finding(change, pins, span, before)
-
-    def _finding(
-        self, change: Change, pins: Sequence[str | None], span: Span, before: Sequence[Change]
-    ) -> Finding:
+        beside = before if span.bad > last else ()
+        if beside:
+            span = narrow(0, last, lambda k: self._ask([*beside, _to(change, pins[k])]))
         return Finding(
             culprits=(_culprit(change, pins, span),),
-            good=self._with([*before, _to(change, pins[span.good])]),
-            bad=self._with([*before, _to(change, pins[span.bad])]),
-            beside=tuple(c.package for c in before),
+            good=self._with([*beside, _to(change, pins[span.good])]),
+            bad=self._with([*beside, _to(change, pins[span.bad])]),
+            beside=tuple(c.package for c in beside),
         )
 
-    def _together(self, kept: Sequence[Unit], beside: Sequence[Change]) -> Finding:
-        """Return packages that are bad together, each with the step of its version, the others being new; without those
-        that are not needed."""
-        units = list(kept)
-        if not beside:
-            units = self._needed(units)
-        if len(units) == 1 and len(units[0]) == 1 and not beside:
-            [[change]] = units
-            if (finding := self._alone(change, ())) is not None:
-                return finding
+    def _together(self, units: Sequence[Unit], beside: Sequence[Change]) -> Finding:
+        """Return packages that are bad together, each with the step of its version, the others being new."""
         culprits: list[Culprit] = []
-        present = dict(enumerate(units))
+        present = list(units)
         good: list[Change] = []
         for number, unit in enumerate(units):
-            others = [*_flat([u for n, u in present.items() if n != number]), *beside]
+            others = [*_flat([*present[:number], *present[number + 1 :]]), *beside]
             if len(unit) > 1 or self._ask(others) != Answer.GOOD:
                 culprits.append(_as_culprit(unit))
                 continue
@@ -229,9 +214,11 @@ class _Search:
             culprits.append(_culprit(change, pins, span))
             present[number] = (_to(change, pins[span.bad]),)
             good = [*others, _to(change, pins[span.good])]
-        bad = [*_flat(list(present.values())), *beside]
         return Finding(
-            tuple(culprits), self._with(good), self._with(bad), tuple(change.package for change in beside)
+            culprits=tuple(culprits),
+            good=self._with(good),
+            bad=self._with([*_flat(present), *beside]),
+            beside=tuple(change.package for change in beside),
         )
 
     def _needed(self, units: list[Unit]) -> list[Unit]:
