@@ -32,14 +32,14 @@ def quantity(value: float | None, unit: str = "") -> str:
     elif unit == "x":
         text = f"{value:.3f}"
     else:
-        text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 1e5 else f"{value:#.5g}"
+        text = f"{value:,.0f}" if value.is_integer() or abs(value) >= 9999.5 else f"{value:#.5g}"
     return f"{text} {unit}".rstrip()
 
 
 def delta(value: float, verdict: Verdict) -> str:
     """Return a change in the verdict's terms: percent, percentage points, or the metric's unit."""
     if verdict.change_unit == "absolute" and verdict.unit != "fraction":
-        return f"{value:+.4g} {verdict.unit}".rstrip()
+        return f"{value:+{_digits(value, 4)}} {verdict.unit}".rstrip()
     unit = "%" if verdict.change_unit == "relative" else "pp"
     if not value:
         return f"0 {unit}"
@@ -50,12 +50,17 @@ def delta(value: float, verdict: Verdict) -> str:
     return f"{percent:+{digits}} {unit}"
 
 
+def _digits(value: float, most: int) -> str:
+    """Return the format of a number: at most so many digits; whole, with commas, from a thousand on."""
+    return ",.0f" if 999.5 <= abs(value) < BEYOND else f".{most}g"
+
+
 def limit(verdict: Verdict, value: float | None) -> str:
     """Return a tolerance or a detectable change in the verdict's terms, without a sign; empty for None."""
     if value is None:
         return ""
     if verdict.change_unit == "absolute" and verdict.unit != "fraction":
-        return f"{value:.3g} {verdict.unit}".rstrip()
+        return f"{value:{_digits(value, 3)}} {verdict.unit}".rstrip()
     return f"{value * 100:.3g} {'%' if verdict.change_unit == 'relative' else 'pp'}"
 
 

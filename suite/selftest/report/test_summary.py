@@ -8,7 +8,7 @@ import shlex
 import pytest
 from quantgate.records import Status, Verdict
 from quantgate.report.summary import COLUMNS, counts, outcome, rows, update_command
-from quantgate.words import clean, difference, duration, quantity
+from quantgate.words import clean, comparison, difference, duration, quantity
 
 from selftest.report.examples import INFO, cell, changed, example, verdict
 
@@ -42,6 +42,19 @@ def test_the_numbers_of_a_broken_model_leave_room_for_its_name() -> None:
     assert [quantity(math.exp(100), unit) for unit in ("", "x")] == ["2.6881e+43", "2.6881e+43 x"]
     (one,) = (v for v in broken if v.metric == "perplexity")
     assert difference(one.model_copy(update={"change": math.exp(97)})) == "+1.34e+44 %"
+
+
+def test_large_numbers_are_whole_and_no_powers_of_ten() -> None:
+    grown = verdict(
+        "m/b/s", "decoding/growth", measured=35855.3, baseline=288.0, change=35567.3, change_low=4736.2,
+        change_unit="absolute", change_high=123456.7, tolerance=1000.0, unit="bytes/token",
+    )  # fmt: skip
+    assert [phrase.removesuffix(" bytes/token") for phrase in comparison(grown)] == [
+        "baseline 288",
+        "measured 35,855",
+        "+35,567 bytes/token (+4,736 bytes/token to +123,457 bytes/token)",
+        "tolerance 1,000",
+    ]
 
 
 def test_a_mean_without_one_of_its_tasks_is_not_shown() -> None:
