@@ -99,6 +99,21 @@ def test_a_layer_shows_all_tokens_whatever_shape_the_model_hands_it(tmp_path: Pa
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("shown", [[], [0]])
+def test_layers_without_inputs_in_a_window_are_said(here: Here, shown: list[int]) -> None:
+    class Partial(Layers):
+        windows = 0
+
+        def inputs(self, ids: Sequence[int], look: Look) -> None:
+            if self.windows in shown:
+                super().inputs(ids, look)
+            self.windows += 1
+
+    here.backend = Partial()
+    with pytest.raises(MeasurementError, match="not all linear layers show their inputs in each window"):
+        here.measure(outliers, "t", texts=["t"], n_ctx=8, windows=2)
+
+
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> None:
     """More or fewer: both are another model than was accepted."""

@@ -49,6 +49,11 @@ def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
             begin = window * options.n_ctx
             backend.inputs(text.ids[begin : begin + options.n_ctx], partial(_add, statistics))
             progress(window + 1, options.windows)
+        if {len(values) for values in statistics["ratio"].values()} != {options.windows}:
+            raise MeasurementError(
+                "not all linear layers show their inputs in each window (experts that no token goes to), or none does "
+                "(packed weights): leave outliers out of the tier"
+            )
         conditions: dict[str, Scalar] = {
             "source": session.source_hash,
             "tokens": text.hash,
