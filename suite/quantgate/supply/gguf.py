@@ -27,15 +27,11 @@ from quantgate.checkpoint.heads import TIED, head_and_embeddings, is_one_of
 from quantgate.checkpoint.safetensors_header import read_tensors
 from quantgate.errors import AssetError
 from quantgate.supply.checkpoints import Report, whole
-from quantgate.supply.encoder import Encoder
-from quantgate.supply.gguf_check import check_computed
+from quantgate.supply.gguf_check import BY_HAND, check_computed, check_tokenizer
 from quantgate.supply.gguf_config import computed_otherwise, with_old_names
-from quantgate.supply.lines import HARD_LINES
 from quantgate.supply.model_config import load_config
-from quantgate.supply.splitting import encoder_of_gguf
 
 SCRIPT = "convert_hf_to_gguf"
-BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"
 GPT2 = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 PRE_TOKENIZERS: dict[str, list[dict[str, Any]]] = {
     "gpt-2": [GPT2],
@@ -62,7 +58,7 @@ def gguf_from_safetensors(output: Path, *, report: Report, safetensors: str, con
         if identified:
             check_tokenizer(work, folder)
         report("compare GGUF", 0, 1)
-        check_computed(work, folder, BY_HAND)
+        check_computed(work, folder)
 
 
 def stage(folder: Path, staged: Path) -> None:
@@ -237,14 +233,3 @@ def splitting(tokenizer: Path) -> str | None:
         if same and table["model"]["type"] == "BPE" and not table.get("normalizer"):
             return name
     return None
-
-
-def check_tokenizer(gguf: Path, folder: Path) -> None:
-    """Raise AssetError where llama.cpp makes other tokens of a line than the checkpoint's own tokenizer."""
-    here, there = encoder_of_gguf(gguf), Encoder(folder, add_bos=False).encode
-    other = [line for line in HARD_LINES if here(line) != there(line)]
-    if other:
-        raise AssetError(
-            f"{folder}: llama.cpp makes other tokens than its tokenizer of {len(other)} of {len(HARD_LINES)} lines, of "
-            f"{other[0]!r} for one; {BY_HAND}"
-        )

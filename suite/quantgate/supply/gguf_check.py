@@ -1,4 +1,5 @@
-"""Compare a model that llama.cpp's converter has written with the original, by what both compute of a text."""
+"""Compare a model that llama.cpp's converter has written with the original: the tokens of some lines, and what both
+compute of them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from quantgate.backends.tree import TokenSequence, TokenTree, build_tree
 from quantgate.errors import AssetError, MeasurementError
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import HARD_LINES
+from quantgate.supply.splitting import encoder_of_gguf
 
+BY_HAND = "make its GGUF in another way, and name that file as `gguf` of the model"
 TOKENS = 64
 LIMIT = 0.1
 """Nats by which the log-probability of a token may differ on average. llama.cpp's cache of 16 bits makes up to 0.007 on
@@ -23,9 +26,20 @@ ROOM = 2.5
 """Bytes of free memory for each byte of the file; with less, nothing is compared."""
 
 
-def check_computed(gguf: Path, folder: Path, remedy: str) -> None:
+def check_tokenizer(gguf: Path, folder: Path) -> None:
+    """Raise AssetError where llama.cpp makes other tokens of a line than the checkpoint's own tokenizer."""
+    here, there = encoder_of_gguf(gguf), Encoder(folder, add_bos=False).encode
+    other = [line for line in HARD_LINES if here(line) != there(line)]
+    if other:
+        raise AssetError(
+            f"{folder}: llama.cpp makes other tokens than its tokenizer of {len(other)} of {len(HARD_LINES)} lines, of "
+            f"{other[0]!r} for one; {BY_HAND}"
+        )
+
+
+def check_computed(gguf: Path, folder: Path) -> None:
     """Raise AssetError where llama.cpp computes another model of an F32 file than transformers does of the folder that
-    it was made from. remedy: for the message.
+    it was made from.
 
     A converter writes what it has a key for; what of a configuration it does not ask for is lost without a word.
     """
@@ -46,12 +60,12 @@ def check_computed(gguf: Path, folder: Path, remedy: str) -> None:
         converted = llamacpp.load(gguf, {"device": "cpu"}, threads)
     except MeasurementError as error:
         cause = str(error).removeprefix(f"{gguf}: ")
-        raise AssetError(f"{folder}: its converter makes a GGUF, and {cause}; {remedy}") from error
+        raise AssetError(f"{folder}: its converter makes a GGUF, and {cause}; {BY_HAND}") from error
     difference = float(np.abs(_logprobs(converted, tree) - expected).mean())
     if difference > LIMIT:
         raise AssetError(
             f"{folder}: llama.cpp computes another model than transformers: the log-probability of a token differs by "
-            f"{difference:.2g} nats on average of {len(expected)}; leave its llamacpp cells out, or {remedy}"
+            f"{difference:.2g} nats on average of {len(expected)}; leave its llamacpp cells out, or {BY_HAND}"
         )
 
 
