@@ -17,7 +17,7 @@ from quantgate.processes.server import Server
 
 
 class Maker:
-    """Makes files and folders in the cache. A failure is remembered and raised again for the same output.
+    """Makes files and folders in the cache.
 
     logs: the folder for the logs of the making processes. time_limit: seconds for making one thing. environment: whose
     libraries make it.
@@ -50,8 +50,6 @@ class Maker:
         download. command: gives the command of the making process; None: the one of the environment. Raises AssetError,
         InputError, MeasurementError and OSError.
         """
-        if output in self.errors:
-            raise self.errors[output]
 
         def prepare() -> None:
             run_preparation(
@@ -62,8 +60,14 @@ class Maker:
                 command=command() if command else self.environment.worker,
             )
 
+        return self.once(output, lambda: made(output, title, prepare))
+
+    def once(self, output: Path, make: Callable[[], Path]) -> Path:
+        """Return what `make` returns. What it raises is raised again for the same output, without another try."""
+        if output in self.errors:
+            raise self.errors[output]
         try:
-            return made(output, title, prepare)
+            return make()
         except Exception as error:
             self.errors[output] = error
             raise

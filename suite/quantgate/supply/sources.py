@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ ASSETS = FIXTURES / "assets.toml"
 TASKS = FIXTURES / "tasks.toml"
 LOCATIONS = (*FILES, "nltk_data")
 """Keys of an entry that say where inside an asset its rows lie, or what its rules read."""
+PLACES = ("file", *LOCATIONS, "path")
+"""All keys that name files."""
 ROW_CODE = ("supply/documents.py", "supply/rows.py")
 """The code that reads them."""
 CHATS = FIXTURES / "chats"
@@ -66,8 +69,6 @@ class Sources:
             (TASKS, "texts", data.texts), (TASKS, "tasks", data.tasks), (path, "texts", texts), (path, "tasks", tasks)
         ):  # fmt: skip
             self._entries[kind] |= {name: (file, entry) for name, entry in (entries or {}).items()}
-        self._errors: dict[str, AssetError] = {}
-        """By asset: why it could not be fetched."""
         self._hashes: dict[Path, str] = {}
         self.sha256 = functools.cache(sha256_of)
         """Of a file; a large one is read once a run."""
@@ -166,22 +167,17 @@ class Sources:
         path = self._path.parent / name if is_file else CHATS / f"{name}.toml"
         if not path.is_file():
             there = ", ".join(sorted(file.stem for file in CHATS.glob("*.toml")))
-            raise InputError(
-                f"{self._path}: prompts = {name!r}: "
-                + (
-                    f"{path}: no such file"
-                    if is_file
-                    else f"none of this name; there are {there}, or name a file, *.toml"
-                )
-            )
+            problem = f"none of this name; there are {there}, or name a file, *.toml"
+            if is_file:
+                problem = f"{path}: no such file"
+            raise InputError(f"{self._path}: prompts = {name!r}: {problem}")
         return {"path": str(path.absolute())}
 
     def check_task(self, name: str) -> None:
         """Raise InputError for a task that is neither in tasks.toml nor in the matrix nor in lm-evaluation-harness, and
         for data of it that should be here and are not."""
         there, entry = self._entry("tasks", name)
-        if there != TASKS or "asset" not in entry:
-            self._pinned("tasks", name)
+        self._pinned("tasks", name)
         if "file" not in entry and (there != TASKS or not entry):
             try:
                 task_file(name)
@@ -210,32 +206,24 @@ class Sources:
     def _pinned(self, kind: str, name: str) -> dict[str, Any]:
         """Return an entry with the checksums of its asset, or of its files here."""
         there, entry = self._entry(kind, name)
-        where = f"{there}: {kind}.{name}"
-        if "file" in entry:
-            files = rules_beside(_absolute(there.parent, entry["file"]))
-            entry["file"] = self._content(f"{where}.file", entry["file"], files)
-        if (asset := entry.pop("asset", None)) is not None:
-            return {**entry, "asset": [part.sha256 for part in self.pinned(asset).parts]}
-        for key in (*LOCATIONS, "path"):
-            if key in entry:
-                files = files_at(_absolute(there.parent, entry[key]), pattern=key in PATTERNS)
-                entry[key] = self._content(f"{where}.{key}", entry[key], files)
+        here = PLACES if "asset" not in entry else ("file",)
+        for key, written in [(key, entry[key]) for key in here if key in entry]:
+            path = _absolute(there.parent, written)
+            files = rules_beside(path) if key == "file" else files_at(path, pattern=key in PATTERNS)
+            if not files:
+                raise InputError(f"{there}: {kind}.{name}.{key}: {written}: no such file or folder")
+            entry[key] = hash_of([[written, [[file.name, self.sha256(file)] for file in files]]])
+        if "asset" in entry:
+            entry["asset"] = [part.sha256 for part in self.pinned(entry["asset"]).parts]
         return entry
-
-    def _content(self, where: str, written: str, files: Sequence[Path]) -> str:
-        """Return a hash of files and their names. Raises InputError: there are none."""
-        if not files:
-            raise InputError(f"{where}: {written}: no such file or folder")
-        return hash_of([[written, [[file.name, self.sha256(file)] for file in files]]])
 
     def _located(self, kind: str, name: str) -> dict[str, Any]:
         """Return an entry with absolute paths, its asset fetched if necessary."""
         there, entry = self._entry(kind, name)
-        if "file" in entry:
-            entry["file"] = str(_absolute(there.parent, entry["file"]))
         asset = entry.pop("asset", None)
         root = there.parent if asset is None else self.asset(asset)
-        return {**entry, **{k: str(_absolute(root, entry[k])) for k in (*LOCATIONS, "path") if k in entry}}
+        roots = {key: there.parent if key == "file" else root for key in PLACES if key in entry}
+        return {**entry, **{key: str(_absolute(folder, entry[key])) for key, folder in roots.items()}}
 
     def pinned(self, name: str) -> Asset:
         """Return the pins of an asset. Raises InputError."""
@@ -245,15 +233,9 @@ class Sources:
 
     def asset(self, name: str) -> Path:
         """Return the folder of an asset, fetched if necessary."""
-        self.pinned(name)
-        if name in self._errors:
-            raise self._errors[name]
-        maker = self._maker
-        try:
-            return fetch(name, self._assets, on_progress=maker.on_progress, limit=DOWNLOAD * maker.time_limit)
-        except AssetError as error:
-            self._errors[name] = error  # a download that fails takes minutes: once a run is enough
-            raise
+        maker, limit = self._maker, DOWNLOAD * self._maker.time_limit
+        fetched = partial(fetch, name, self._assets, on_progress=maker.on_progress, limit=limit)
+        return maker.once(self.pinned(name).folder, fetched)  # a download that fails takes minutes
 
 
 def _absolute(folder: Path, written: str) -> Path:
