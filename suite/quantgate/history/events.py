@@ -14,7 +14,6 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 import numpy as np
-from numpy.typing import NDArray
 
 from quantgate.files import hash_of
 from quantgate.history.acknowledged import Acknowledgement
@@ -92,9 +91,11 @@ def _groups(history: History) -> list[list[Move]]:
     """Return the moves of each event, in the order in which they were seen. The first one says at which run the event
     is; a metric without a tolerance begins none."""
     groups: dict[str, list[list[Move]]] = {tier: [] for tier in history.tiers}
+    numbers = np.arange(len(history.runs))
+    places = {tier: np.searchsorted(runs, numbers).tolist() for tier, runs in history.tiers.items()}
     for move in sorted(moves(history), key=lambda m: (m.seen, not m.gated)):
-        of_tier, runs = groups[move.series.tier], history.tiers[move.series.tier]
-        group = next((g for g in reversed(of_tier) if _takes(g, move, runs)), None)
+        of_tier, place = groups[move.series.tier], places[move.series.tier]
+        group = next((g for g in reversed(of_tier) if _takes(g, move, place)), None)
         if group is not None:
             group.append(move)
         elif move.gated or move.direction == "unequal":
@@ -102,18 +103,18 @@ def _groups(history: History) -> list[list[Move]]:
     return [group for of_tier in groups.values() for group in of_tier]
 
 
-def _takes(group: Sequence[Move], move: Move, runs: NDArray[np.intp]) -> bool:
-    """Return whether a move, which was seen later, is of the same event. runs: those of the tier, of both."""
+def _takes(group: Sequence[Move], move: Move, place: Sequence[int]) -> bool:
+    """Return whether a move, which was seen later, is of the same event. place: by run, how many of the tier that both
+    are of come before it."""
     first = group[0]
     if move.direction != first.direction:
         return False
     if move.exact and first.exact:
         return move.run == first.run or (bool(move.cause) and any(m.cause == move.cause for m in group))
-    begin, run, early, late = np.searchsorted(runs, (first.run, move.run, move.first, move.last))
     mine = [m for m in group if m.series is move.series and not m.exact and m.back is None]
-    if mine and not move.exact and run - np.searchsorted(runs, mine[-1].run) <= RAMP:
+    if mine and not move.exact and place[move.run] - place[mine[-1].run] <= RAMP:
         return True
-    return bool(early - NEAR <= begin <= late + NEAR)
+    return place[move.first] - NEAR <= place[first.run] <= place[move.last] + NEAR
 
 
 def _event(history: History, group: Sequence[Move], state: State, reason: str) -> Event:
