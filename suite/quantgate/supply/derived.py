@@ -211,7 +211,12 @@ class Derived:
         """Return the file of the mean squares of the inputs of each linear layer, safetensors."""
         safetensors, sequences = self.safetensors(name), self._sequences(name, calibration)
         key = hash_of(
-            [sequences.name, safetensors.name, self._maker.identity("calibration", "torch", "transformers")]
+            [
+                sequences.name,
+                safetensors.name,
+                self._maker.identity("calibration", "torch", "transformers"),
+                code_hash("backends/runtime/linear.py"),
+            ]
         )
         return self._maker.make(
             cache_dir() / "calibration" / f"{name}-{calibration}-{key}.safetensors",

@@ -1,10 +1,14 @@
-"""Which weights of a model are those of linear layers: what quantization is about."""
+"""Which weights of a model are those of linear layers, what quantization is about; and what goes into these layers."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers.pytorch_utils import Conv1D
 
 LINEAR = (torch.nn.Linear, Conv1D)
@@ -14,6 +18,22 @@ def linear_layers(model: Any) -> dict[str, Any]:
     """Return the linear layers by name, in order, without the head."""
     head = model.get_output_embeddings()
     return {n: m for n, m in model.named_modules() if isinstance(m, LINEAR) and m is not head}
+
+
+@contextmanager
+def showing_inputs(model: Any, look: Callable[[str, NDArray[np.float32]], None]) -> Iterator[None]:
+    """Call `look` with the name and the inputs, [tokens, features], of each linear layer that runs in the block."""
+
+    def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
+        # Some models hand their layers the tokens without the axis of the batch.
+        return lambda _, inputs: look(name, inputs[0].flatten(0, -2).float().cpu().numpy())
+
+    hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(model).items()]
+    try:
+        yield
+    finally:
+        for one in hooks:
+            one.remove()
 
 
 def linear_weights(model: Any) -> dict[str, torch.nn.Parameter]:

@@ -27,7 +27,7 @@ from quantgate.backends.base import Rounding, Sizes, Weights, lengths_in
 from quantgate.backends.methods import METHODS, Method, libraries_of
 from quantgate.backends.runtime.continuing import Continuing
 from quantgate.backends.runtime.devices import Devices, placement
-from quantgate.backends.runtime.linear import linear_layers, linear_weights
+from quantgate.backends.runtime.linear import linear_weights, showing_inputs
 from quantgate.backends.runtime.loading import OTHER_PARTS, check_finite, load_model
 from quantgate.backends.runtime.quantization import check_as_is, check_quantized, configuration
 from quantgate.backends.runtime.rotary import reset
@@ -148,16 +148,8 @@ class Transformers(Continuing):
         return str(self._model.config.get_text_config()._attn_implementation)
 
     def inputs(self, ids: Sequence[int], look: Callable[[str, NDArray[np.float32]], None]) -> None:
-        def hook(name: str) -> Callable[[Any, tuple[Any, ...]], None]:
-            # Some models hand their layers the tokens without the axis of the batch.
-            return lambda _, inputs: look(name, inputs[0].flatten(0, -2).float().cpu().numpy())
-
-        hooks = [m.register_forward_pre_hook(hook(n)) for n, m in linear_layers(self._model).items()]
-        try:
+        with showing_inputs(self._model, look):
             self._forward(ids, use_cache=False)
-        finally:
-            for one in hooks:
-                one.remove()
 
     def weights(self) -> Weights:
         others = [
