@@ -37,7 +37,7 @@ def format_update(update: Update) -> Table:
     colours = {**red, Status.IMPROVEMENT: "green"}
     for row in update.rows:
         table.add_row(
-            Text(f"{row.metric} ({row.unit})"),
+            Text(f"{row.metric} ({row.unit})" if row.unit else row.metric),
             "-" if row.old is None else _number(row.old),
             f"kept from {row.kept}" if row.new is None else _number(row.new),
             _difference(row),

@@ -75,7 +75,7 @@ def test_small_accepted_steps_end_in_drift_until_the_anchor_is_moved(baselined: 
     assert moved.status == 0, moved.output
     text = " ".join(re.sub(r"[│\s]+", " ", moved.output).split())
     assert re.search(
-        r"perplexity \(\) [\d.]+ [\d.]+ \+[\d.]+ \(\+0\.20 %\) \+[\d.]+ \(\+0\.40 %\) since 20", text
+        r"perplexity +[\d.]+ [\d.]+ \+[\d.]+ \(\+0\.20 %\) \+[\d.]+ \(\+0\.40 %\) since 20", text
     )
     assert "anchor of perplexity: moved from" in text
     after = store.read(baselined.baselines, Q4, "smoke")
