@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from quantgate.config.matrix import Cell
 from quantgate.measure.groups import agreement_group, group_name, metric_groups
-from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Measurement, Metric, Scalars
+from quantgate.records import AGREEMENT, IN_PROCESS, Declared, Measurement, Metric, Scalar, Scalars
 
 LOSS, RECOVERY = "loss", "recovery"
 WORK = ("source", "tokens", "text", "n_ctx", "windows", "protocol", "block", "scored tokens")
@@ -77,18 +78,36 @@ def add_ratios(record: Measurement, reference: Measurement | None, cell: Cell) -
         other = reference.metrics.get(name)
         if metric.kind != "rounds" or other is None or not has_ratio(name):
             continue
-        pairs = list(zip(metric.per_process, other.per_process, strict=False))
-        conditions = {k: v for k, v in metric.conditions.items() if k not in ("threads", "governor")}
-        ratios[f"{name}_ratio"] = Metric(
-            kind="ratio",
-            value=metric.value / other.value,
-            unit="x",
-            better=metric.better,
-            samples=[a / b for a, b in pairs] if len(pairs) > 1 else None,
-            conditions={**conditions, "reference": cell.reference},
-            raw={"disturbances": [d for m in (metric, other) for d in m.raw.get("disturbances", [])]},
-        )
+        pairs = [a / b for a, b in zip(metric.per_process, other.per_process, strict=False)]
+        value, conditions = metric.value / other.value, {"reference": cell.reference}
+        ratios[f"{name}_ratio"] = _ratio(metric, other, value, pairs, conditions, metric.better)
     return record.model_copy(update={"metrics": {**record.metrics, **ratios}})
+
+
+def _ratio(
+    metric: Metric,
+    other: Metric,
+    value: float,
+    pairs: Sequence[float],
+    conditions: Mapping[str, Scalar],
+    better: Literal["lower", "higher"] = "higher",
+) -> Metric:
+    """Return the ratio of two timings of one run. pairs: that of each pair of processes. What casts doubt on one of the
+    two casts it on their ratio."""
+    shared = {key: held for key, held in metric.conditions.items() if key not in ("threads", "governor")}
+    return Metric(
+        kind="ratio",
+        value=value,
+        unit="x",
+        better=better,
+        samples=list(pairs) if len(pairs) > 1 else None,
+        conditions={**shared, **conditions},
+        raw={
+            key: [entry for one in (metric, other) for entry in one.raw.get(key, [])]
+            for key in ("disturbances", "doubts")
+            if key in metric.raw or key in other.raw
+        },
+    )
 
 
 def has_ratio(name: str) -> bool:
@@ -153,24 +172,8 @@ def served_speed(record: Measurement, in_process: Measurement) -> dict[str, Metr
     if mine is None or other is None:
         return {}
     pairs = [1 / (seconds * rate) for seconds, rate in zip(mine.per_process, other.per_process, strict=False)]
-    conditions = {key: value for key, value in mine.conditions.items() if key not in ("threads", "governor")}
-    metric = Metric(
-        kind="ratio",
-        value=1 / (mine.value * other.value),
-        unit="x",
-        better="higher",
-        samples=pairs if len(pairs) > 1 else None,
-        conditions={
-            **conditions,
-            "decoded in process": other.conditions.get("decode"),
-            "reference": in_process.cell,
-        },
-        raw={
-            "disturbances": [d for m in (mine, other) for d in m.raw.get("disturbances", [])],
-            "doubts": mine.raw.get("doubts", []),
-        },
-    )
-    return {SERVED_SPEED: metric}
+    conditions = {"decoded in process": other.conditions.get("decode"), "reference": in_process.cell}
+    return {SERVED_SPEED: _ratio(mine, other, 1 / (mine.value * other.value), pairs, conditions)}
 
 
 def _same_units(metric: Metric, other: Metric, keys: Iterable[str]) -> bool:

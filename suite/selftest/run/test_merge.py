@@ -132,6 +132,14 @@ def test_ratios_to_the_reference_are_taken_process_by_process() -> None:
     assert (lone.value, lone.samples) == (2.0, None)
 
 
+def test_a_doubt_of_either_side_makes_their_ratio_doubtful() -> None:
+    sure, unsure = ({"disturbances": [], "doubts": [why]} for why in ("", "the client was slow"))
+    for mine, other in ((sure, unsure), (unsure, sure)):
+        cell, reference = (record([], throughput__decode=rounds([1.0], raw=raw)) for raw in (mine, other))
+        ratio = add_ratios(cell, reference, CELL).metrics["throughput/decode_ratio"]
+        assert sorted(ratio.raw["doubts"]) == ["", "the client was slow"]
+
+
 def test_without_a_reference_there_is_no_ratio() -> None:
     only = record([], throughput__decode=rounds([1.0]))
     assert add_ratios(only, None, CELL) == only
