@@ -84,10 +84,13 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one case per cell of the tier (and per entry of the workload's `each`)."""
+    if CASE not in metafunc.fixturenames:
+        return
     wiring = metafunc.config.stash[WIRING]
     marker = metafunc.definition.get_closest_marker("quantgate")
-    if marker is None or CASE not in metafunc.fixturenames:
-        return
+    if marker is None:
+        text = f"takes {CASE}, but has no @pytest.mark.quantgate(REQUEST) that says what it measures: add it"
+        pytest.fail(f"{metafunc.function.__name__}: {text}", pytrace=False)
     request: str = marker.args[0]
     group = group_name(request)
     options = wiring.tier.group_options[group]

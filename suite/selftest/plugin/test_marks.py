@@ -74,6 +74,17 @@ def test_timings_of_a_function_of_ones_own_are_not_taken_side_by_side(tmp_path: 
     assert not list((folder / ".quantgate").glob("smoke/**/*.log")), "nothing was measured"
 
 
+def test_a_case_without_a_mark_is_an_error_of_collection(tmp_path: Path) -> None:
+    """It would vanish from the run without a word."""
+    folder = tmp_path / "repository"
+    write(folder / "quantgate.toml", MATRIX)
+    write(folder / "test_mine.py", "def test_mine(quantgate_case):\n    quantgate_case.check()\n")
+    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", "test_mine.py"]
+    status, output = start("pytest", words, folder, variables(folder)).finish(600)
+    assert status == 2, output
+    assert "test_mine: takes quantgate_case, but has no @pytest.mark.quantgate(REQUEST)" in output
+
+
 @pytest.mark.parametrize(
     ("request_", "more", "message"),
     [
