@@ -8,7 +8,8 @@ False alarms stay at most as frequent as the gate's level alpha says:
 - Stored baseline: it stays as it is, so a second look at it is not independent of the first. The second stage judges
   all processes of this run together, the first and the fresh ones, at alpha. The fresh ones alone must be worse by more
   than the tolerance as well, so that one bad minute is not enough. Since the verdict on all processes at alpha is
-  required, the additional condition cannot raise the chance above alpha.
+  required, the additional condition cannot raise the chance above alpha. How far Welch's test keeps that level where
+  the two sides spread unequally, and what the tolerance adds: README.md.
 """
 
 from __future__ import annotations
