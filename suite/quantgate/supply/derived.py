@@ -215,7 +215,7 @@ class Derived:
                 sequences.name,
                 safetensors.name,
                 self._maker.identity("calibration", "torch", "transformers"),
-                code_hash("backends/runtime/linear.py"),
+                code_hash("backends/runtime/linear.py", "backends/runtime/transformers.py"),
             ]
         )
         return self._maker.make(

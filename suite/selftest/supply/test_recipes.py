@@ -174,6 +174,8 @@ def test_what_was_made_otherwise_is_measured_anew(
     assert makers("safetensors", gguf=gguf) == ["dequantize", "supply/splitting.py"]
     assert makers("gguf", gguf=gguf) == ["checkpoints"]
     assert makers("gguf", weights=weights) == ["checkpoint/contents.py", "checkpoints", "supply/gguf*.py"]
+    derived(making, tiny=Model(license="x", gguf=gguf)).quantized("tiny", "Q4_0", "random")
+    assert "backends/runtime/transformers.py" in hashed, "it shows the activations that are squared"
 
 
 def test_a_type_of_floats_is_made_from_the_file_itself_and_no_other(
