@@ -10,6 +10,7 @@ from quantgate.backends import transformers
 from quantgate.backends.spec import BackendSpec, loader
 
 RUNTIME = "quantgate.backends.runtime.llmcompressor"
+HIGH_BITS = 8
 CALIBRATED = ("gptq", "awq", "smoothquant")
 
 
@@ -29,7 +30,7 @@ class Options(transformers.FloatOptions):
     activations: Literal[8] | None = None
     calibration: str | None = None
     high: float = Field(default=0.0, ge=0, lt=1)
-    high_bits: int = Field(default=8, ge=2, le=8)
+    high_bits: int = Field(default=HIGH_BITS, ge=2, le=8)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -39,6 +40,10 @@ class Options(transformers.FloatOptions):
             raise ValueError("needs a `calibration`: the name of a text of tasks.toml")
         if self.method == "rtn" and not self.high and self.calibration is not None:
             raise ValueError("rounding to nearest takes no calibration")
+        if self.high_bits != HIGH_BITS and not self.high:
+            raise ValueError(
+                "high_bits does nothing without high: give the share of the layers, or leave it out"
+            )
         if self.high and self.high_bits <= self.bits:
             raise ValueError("high_bits has to be more than bits")
         return self

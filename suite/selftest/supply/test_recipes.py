@@ -32,6 +32,7 @@ OPTIONS = {"bits": 4, "dtype": "float32", "device": "cpu"}
         ({"method": "rtn", "calibration": "wikipedia"}, "takes no calibration"),
         ({"method": "smoothquant", "calibration": "wikipedia"}, "add activations = 8"),
         ({"method": "rtn", "high": 0.1, "calibration": "w", "high_bits": 4}, "more than bits"),
+        ({"method": "rtn", "high_bits": 6}, "high_bits does nothing without high"),
         ({"method": "obq"}, "Input should be 'rtn'"),
         ({"method": "rtn", "groups": 64}, "Extra inputs"),
     ],
@@ -39,6 +40,11 @@ OPTIONS = {"bits": 4, "dtype": "float32", "device": "cpu"}
 def test_a_recipe_that_does_not_fit_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate({**OPTIONS, **wrong})
+
+
+def test_a_recipe_can_be_sent_to_the_process_that_follows_it() -> None:
+    recipe = Recipe.model_validate({**OPTIONS, "method": "rtn"})
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
 
 
 def test_a_group_divides_the_layers() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from quantgate.backends.llmcompressor import HIGH_BITS
 from quantgate.backends.runtime.transformers import Transformers
 from quantgate.checkpoint.checks import quantization_of
 from quantgate.errors import InputError
@@ -45,7 +46,7 @@ def _compared(
     weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
     bits = {"bits": options["bits"]}
     if options.get("high"):
-        bits["high_bits"] = options.get("high_bits", 8)
+        bits["high_bits"] = options.get("high_bits", HIGH_BITS)
     yield "weights.num_bits", weights.get("num_bits"), bits
     size = "channel" if weights.get("strategy") == "channel" else weights.get("group_size")
     yield "weights.group_size", size, {"group": options.get("group", "channel")}

@@ -55,7 +55,7 @@ class Options(Stretch):
 
     @property
     def stretches(self) -> list[Stretch]:
-        return [Stretch(context=self.context, tokens=self.tokens), *self.further]
+        return [self, *self.further]
 
 
 def measure(session: Session, parts: Sequence[str]) -> dict[str, Metric]:
