@@ -40,34 +40,26 @@ def check_checkpoints(matrix: Matrix) -> None:
 
 
 def check_references(matrix: Matrix) -> None:
-    """Raise InputError for a reference that is no backend/scheme, and for one that is compared with another cell: a
-    reference leaves its log-probabilities to the others, and has no divergence itself."""
+    """Raise InputError for a `reference` or an `in_process` that is no backend/scheme, and for a reference that is
+    compared with another cell: a reference leaves its log-probabilities to the others, and has no divergence itself."""
     schemes = matrix.schemes
     for backend, entry in matrix.backends.items():
-        keys = {f"schemes.{name}.reference": one.reference for name, one in entry.schemes.items()}
-        for key, reference in {"reference": entry.reference, **keys}.items():
-            if reference is None:
+        keys = {"reference": entry.reference}
+        for key in ("reference", "in_process"):
+            keys |= {f"schemes.{name}.{key}": getattr(one, key) for name, one in entry.schemes.items()}
+        for key, named in keys.items():
+            if named is None:
                 continue
             where = f"{matrix.path}: backends.{backend}.{key}"
-            if reference not in schemes:
-                raise InputError(f"{where}: no backend/scheme {reference!r}. {allowed(reference, schemes)}")
-            other, other_key = _reference_of(matrix, reference)
-            if other != reference:
+            if named not in schemes:
+                raise InputError(f"{where}: no backend/scheme {named!r}. {allowed(named, schemes)}")
+            other, other_key = _reference_of(matrix, named)
+            if other != named and key.endswith("reference"):
                 raise InputError(
-                    f"{where}: {reference!r} is not a reference, since {other_key} compares it with {other!r}: "
+                    f"{where}: {named!r} is not a reference, since {other_key} compares it with {other!r}: "
                     f"name {other!r} here, or make it a reference of its own, with "
-                    f"{_key(reference)}.reference = {reference!r}"
+                    f"{_key(named)}.reference = {named!r}"
                 )
-
-
-def check_in_process(matrix: Matrix) -> None:
-    """Raise InputError where a scheme's `in_process` is no backend/scheme."""
-    schemes = matrix.schemes
-    for name, scheme in schemes.items():
-        if (other := scheme.in_process) is not None and other not in schemes:
-            raise InputError(
-                f"{matrix.path}: {_key(name)}.in_process: no backend/scheme {other!r}. {allowed(other, schemes)}"
-            )
 
 
 def check_resources(matrix: Matrix) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantgate.config.between import check_checkpoints, check_in_process, check_references, check_resources
+from quantgate.config.between import check_checkpoints, check_references, check_resources
 from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.config.sentences import allowed, shown
 from quantgate.config.toml_input import read_toml, validate
@@ -65,7 +65,6 @@ def read_matrix(path: Path | None, backends: Collection[str], groups: Mapping[st
     matrix.check_names()
     check_checkpoints(matrix)
     check_references(matrix)
-    check_in_process(matrix)
     check_resources(matrix)
     matrix.check_patterns()
     return matrix

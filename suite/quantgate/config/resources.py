@@ -48,9 +48,5 @@ def lacking(resources: Resources, offers: Sequence[Offer]) -> str:
 
 
 def _in_words(amounts: Mapping[str, float]) -> str:
-    return " and ".join(f"{amount:g} {_unit(key, amount)}" for key, amount in amounts.items())
-
-
-def _unit(key: str, amount: float) -> str:
-    one, several = {"cpus": ("CPU", "CPUs"), "gpus": ("GPU", "GPUs"), "memory": ("GB of memory",) * 2}[key]
-    return one if amount == 1 else several
+    units = {"cpus": ("CPU", "CPUs"), "gpus": ("GPU", "GPUs"), "memory": ("GB of memory", "GB of memory")}
+    return " and ".join(f"{amount:g} {units[key][amount != 1]}" for key, amount in amounts.items())
