@@ -94,15 +94,20 @@ class LocalCells:
 
 
 def reusable(bench: Bench, cell: Cell, requests: Sequence[str], *, reuse: bool) -> Measurement | None:
-    """Return a record that may stand for a new one: made in this run by a sister process, or, with `reuse`, earlier."""
+    """Return a record that may stand for a new one: made in this run by a sister process, or, with `reuse`, earlier.
+    What a sister process could not measure, since a text or a task is missing, this one cannot either."""
     try:
         record = read_measurement(bench.file(cell))
     except MeasurementError:
         return None
-    ours = record.run == bench.run_id or reuse
     # A/B runs time in turns with another process.
-    alone = not any(m.beside for m in record.metrics.values())
-    return record if ours and alone and bench.stands(record, cell, requests) else None
+    if any(m.beside for m in record.metrics.values()):
+        return None
+    if record.run == bench.run_id:
+        requests = [request for request in requests if request not in record.unmeasured]
+    elif not reuse:
+        return None
+    return record if bench.stands(record, cell, requests) else None
 
 
 class _Failure(Record):

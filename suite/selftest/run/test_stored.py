@@ -197,6 +197,22 @@ def test_what_was_timed_in_turns_with_another_process_is_not_reused(
     assert bench.started == started
 
 
+@pytest.mark.parametrize(("run_id", "started"), [("r", []), ("a later one", [REFERENCE.id])])
+def test_what_a_sister_process_could_not_measure_is_not_tried_again(
+    tmp_path: Path, run_id: str, started: list[str]
+) -> None:
+    """By a later run it is: the text may be there then."""
+    bench: Any = FakeBench(tmp_path)
+    bench.stands = lambda record, cell, requests: {*requests} <= {*record.requests}
+    record = timed(REFERENCE).model_copy(update={"unmeasured": {"throughput/load": "no text"}})
+    bench.file(REFERENCE).write_text(record.model_dump_json())
+    run = stored_run(bench, reuse=True)
+    bench.run_id = run_id
+    run.plan.add(REFERENCE, "throughput/load")
+    run.measurement(REFERENCE)
+    assert bench.started == started
+
+
 def test_after_an_interruption_nothing_more_is_measured(tmp_path: Path) -> None:
     """The summary asks for what there is; the reference, which was being measured, would begin anew."""
 
