@@ -20,6 +20,7 @@ from quantgate.run.inputs import load_matrix
 
 from selftest.forked import start
 from selftest.project import Project
+from selftest.tiny import TinyModel
 
 MODEL = "smollm2-135m"
 
@@ -95,6 +96,17 @@ def test_an_unknown_fault_ends_with_the_names_of_all(capsys: pytest.CaptureFixtu
 
 
 # --- outcomes -------------------------------------------------------------------------------------
+
+
+def test_the_fault_of_a_model_in_fp32_quantizes_nothing(
+    tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantgate.backends.runtime.bitsandbytes import BitsAndBytes
+
+    monkeypatch.setattr(BitsAndBytes, "quantization", BitsAndBytes.quantization)  # put back afterwards
+    named("loaded-in-fp32").apply()
+    options = {"bits": 8, "dtype": "float32", "device": "cpu", "load_in_8bit": True}
+    assert BitsAndBytes(tiny.safetensors, options, 1).weights().quantized_share == 0
 
 
 def test_a_fault_is_caught_when_each_of_its_gates_is_red() -> None:

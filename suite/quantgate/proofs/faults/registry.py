@@ -82,21 +82,21 @@ def loading(change: Callable[[Path, dict[str, Any], int], tuple[Path, dict[str, 
     """Change what the backend loads: checkpoint, scheme options, threads. The change counts in the timed load."""
 
     @wrap(Session, "load")
-    def load(original: Any, session: Session, loader: Any) -> None:
-        original(session, lambda *arguments: loader(*change(*arguments)))
+    def load(original: Any, session: Session, loader: Any) -> float:
+        return float(original(session, lambda *arguments: loader(*change(*arguments))))
 
 
 def loaded(change: Callable[[Any], object]) -> None:
     """Change the backend once it has loaded the model, before anything is computed."""
 
     @wrap(Session, "load")
-    def load(original: Any, session: Session, loader: Any) -> None:
+    def load(original: Any, session: Session, loader: Any) -> float:
         def faulty(*arguments: Any) -> Any:
             backend = loader(*arguments)
             change(backend)
             return backend
 
-        original(session, faulty)
+        return float(original(session, faulty))
 
 
 def layers_of(backend: Any) -> Any:

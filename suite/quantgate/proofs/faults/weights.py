@@ -91,8 +91,9 @@ def loaded_in_fp32() -> None:
     from quantgate.backends.runtime.bitsandbytes import BitsAndBytes
 
     @wrap(BitsAndBytes, "quantization")
-    def quantization(original: Any, backend: Any, options: dict[str, Any]) -> dict[str, Any]:
-        return {}
+    def quantization(original: Any, backend: Any, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        method, _ = original(backend, options)
+        return method, {}
 
 
 @fault("two neighbouring layers swapped", "llamacpp/Q8_0", "perplexity", groups=TEXT)
