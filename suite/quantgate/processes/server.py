@@ -128,18 +128,12 @@ _FOR_TESTS = re.compile(
 that are errors would end imports of large libraries, and a debugging interpreter takes more time and memory."""
 
 
-def python_path() -> str:
-    """Return the PYTHONPATH with which any interpreter imports this engine, whatever folder it is started in."""
-    root = str(import_root())
-    parts = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-    others = [absolute for part in parts if (absolute := str(Path(part).absolute())) != root]
-    return os.pathsep.join([root, *others])
-
-
 def environment(threads: int | None) -> dict[str, str]:
-    """Return the variables of a process that computes with `threads` threads; None: the user's own setting."""
+    """Return the variables of a process that computes with `threads` threads; None: the user's own setting. With its
+    PYTHONPATH any interpreter imports this engine, whatever folder it is started in."""
     variables = {name: value for name, value in os.environ.items() if not _FOR_TESTS.fullmatch(name)}
-    variables["PYTHONPATH"] = python_path()
+    folders = [Path(part).absolute() for part in variables.get("PYTHONPATH", "").split(os.pathsep) if part]
+    variables["PYTHONPATH"] = os.pathsep.join(map(str, dict.fromkeys([import_root(), *folders])))
     if threads:
         variables["OMP_NUM_THREADS"] = str(threads)
     return variables

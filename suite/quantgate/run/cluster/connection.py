@@ -75,13 +75,13 @@ class Cluster:
 
     def describe(self, nodes: Sequence[Node], variables: Mapping[str, str]) -> dict[str, Described | str]:
         """Have each node describe itself, all at once; return by its id what it says, or why it says nothing."""
-        task = self._ray.remote(describe)
-        tasks = {
-            task.options(num_cpus=0, max_retries=1, scheduling_strategy=self._on(node)).remote(
-                variables
-            ): node.id
-            for node in nodes
-        }
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        tasks = {}
+        for node in nodes:
+            place = NodeAffinitySchedulingStrategy(node.id, soft=False)
+            task = self._ray.remote(describe).options(num_cpus=0, max_retries=1, scheduling_strategy=place)
+            tasks[task.remote(variables)] = node.id
         ready, late = self._ray.wait(list(tasks), num_returns=len(tasks), timeout=DESCRIBING)
         described: dict[str, Described | str] = {}
         for one in ready:
@@ -91,11 +91,6 @@ class Cluster:
                 described[tasks[one]] = in_one_line(getattr(error, "cause", None) or error)
         described.update({tasks[one]: f"no answer within {DESCRIBING:g} s" for one in late})
         return described
-
-    def _on(self, node: Node) -> Any:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
     def share(self, value: Any) -> Any:
         """Put a value into the object store; return the reference to it, which tasks take in its place."""
