@@ -47,7 +47,7 @@ class Job(Record):
     output: Path
 
 
-class Asked(Record):
+class PromptRequest(Record):
     """How many prompts are asked, the first ones, and how: chat: through the model's chat template, after the `system`
     message if there is one."""
 
@@ -56,7 +56,7 @@ class Asked(Record):
     system: str | None = None
 
 
-class Posed(Asked):
+class Posed(PromptRequest):
     """How the items of a task are asked. fewshot: examples before each, the first of the task's; None: as many as
     the task says, chosen as it says. turns: in a chat the examples are turns of the conversation, not one message with
     the question."""
@@ -74,7 +74,7 @@ class Needs(Record):
     tasks: dict[str, Posed] = Field(default_factory=dict)
     lines: dict[str, int] = Field(default_factory=dict)
     programs: dict[str, int] = Field(default_factory=dict)
-    prompts: dict[str, Asked] = Field(default_factory=dict)
+    prompts: dict[str, PromptRequest] = Field(default_factory=dict)
     questions: dict[str, Posed] = Field(default_factory=dict)
     chats: bool = False
     openings: list[str | None] = Field(default_factory=list)

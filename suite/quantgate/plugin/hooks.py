@@ -91,8 +91,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         text = f"takes {CASE}, but has no @pytest.mark.quantgate(REQUEST) that says what it measures: add it"
         pytest.fail(f"{metafunc.function.__name__}: {text}", pytrace=False)
-    request: str = marker.args[0]
+    request = str(marker.args[0]) if marker.args else ""
     group = group_name(request)
+    if (
+        group not in wiring.tier.group_options
+    ):  # a module's or a class's mark: those of functions were looked at
+        text = wrong_request(request) or (
+            f"the tier {wiring.options.tier} does not measure {group}: mark the function itself, so that such tiers "
+            "leave it out"
+        )
+        pytest.fail(f"{metafunc.function.__name__}: {text}", pytrace=False)
     options = wiring.tier.group_options[group]
     wiring.with_cases.add(group)
     parts = parts_of(marker, options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from quantgate.errors import UnmeasurableError
 from quantgate.items import Prompts
-from quantgate.jobs import Asked, Needs
+from quantgate.jobs import PromptRequest, Needs
 from quantgate.measure.metrics import generation
 from quantgate.measure.written import read_left
 
@@ -202,5 +202,5 @@ def test_prompts_may_be_asked_without_a_template(asked: Here) -> None:
 def test_what_it_needs_of_the_workload() -> None:
     options = generation.Options(items=3, system="Be brief.")
     assert generation.GROUP.needs(options) == Needs(
-        prompts={"everyday": Asked(items=3, chat=True, system="Be brief.")}
+        prompts={"everyday": PromptRequest(items=3, chat=True, system="Be brief.")}
     )

@@ -85,6 +85,17 @@ def test_a_case_without_a_mark_is_an_error_of_collection(tmp_path: Path) -> None
     assert "test_mine: takes quantgate_case, but has no @pytest.mark.quantgate(REQUEST)" in output
 
 
+def test_a_mark_of_a_module_for_what_the_tier_lacks_is_an_error_of_collection(tmp_path: Path) -> None:
+    folder = tmp_path / "repository"
+    write(folder / "quantgate.toml", MATRIX)
+    text = 'import pytest\n\npytestmark = pytest.mark.quantgate("generation")\n\n\ndef test_mine(quantgate_case):\n'
+    write(folder / "test_mine.py", f"{text}    quantgate_case.check()\n")
+    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", "test_mine.py"]
+    status, output = start("pytest", words, folder, variables(folder)).finish(600)
+    assert status == 2, output
+    assert "test_mine: the tier smoke does not measure generation: mark the function itself" in output
+
+
 @pytest.mark.parametrize(
     ("request_", "more", "message"),
     [
