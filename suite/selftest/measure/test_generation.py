@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from quantgate.errors import UnmeasurableError
 from quantgate.items import Prompts
-from quantgate.jobs import PromptRequest, Needs
+from quantgate.jobs import Needs, PromptRequest
 from quantgate.measure.metrics import generation
 from quantgate.measure.written import read_left
 

@@ -43,6 +43,7 @@ class Served:
         self._top = options.get("top", 20)
         command = options.get("command")
         key = os.environ.get(options.get("key_variable") or "", "")
+        vocabulary = vocabulary_of(checkpoint)  # before a server runs that would have to be ended
         self._server = (
             ModelServer(command, {"checkpoint": checkpoint, "threads": threads}, key) if command else None
         )
@@ -52,7 +53,7 @@ class Served:
             timeout=options.get("answer_limit", 120.0),
             model=options.get("model", ""),
         )
-        self._dialect = DIALECTS[options["dialect"]](self._client, vocabulary_of(checkpoint))
+        self._dialect = DIALECTS[options["dialect"]](self._client, vocabulary)
         try:
             self._get_ready(options.get("start_limit", 300.0))
             self._check_size()

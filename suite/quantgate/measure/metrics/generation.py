@@ -19,7 +19,7 @@ from quantgate.backends.base import Stops
 from quantgate.backends.tree import TokenSequence
 from quantgate.files import hash_of
 from quantgate.items import Prompts, common_length
-from quantgate.jobs import PromptRequest, Needs
+from quantgate.jobs import Needs, PromptRequest
 from quantgate.measure.groups import Column, Group, of_blocks, paired
 from quantgate.measure.options import InChat
 from quantgate.measure.scoring import Look, Scored, score
