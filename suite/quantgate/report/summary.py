@@ -268,4 +268,4 @@ def update_command(verdicts: list[Verdict], info: RunInfo) -> str:
         return command
     # Always with a selection: without one, values that drifted within their tolerance would be updated too.
     chosen = " or ".join(f"({selecting(cell)})" for cell in cells) if len(cells) > 1 else selecting(cells[0])
-    return f'{command} -m "{chosen if len(cells) <= 3 else "<these cells>"}"'
+    return f'{command} -m "{chosen}"'

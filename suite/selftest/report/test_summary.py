@@ -147,6 +147,11 @@ def test_the_update_command_leaves_out_a_choice_only_for_the_whole_tier() -> Non
     """Of one cell that was run: the others may have drifted within their tolerance."""
     new = [verdict("m/b/s", "memory/weight_bytes", Status.NO_BASELINE, measured=1.0)]
     tier = {"m/b/s": 4.0, "m/b/t": 4.0}
+    several = [one.model_copy(update={"cell": f"m/b/s{n}"}) for one in new for n in range(5)]
+    chosen = " or ".join(f"(m and b and s{n})" for n in range(5))
+    assert update_command(several, INFO.model_copy(update={"bits": tier})).endswith(f'-m "{chosen}"'), (
+        "as it is"
+    )
     assert update_command(new, INFO.model_copy(update={"bits": tier})).endswith('-m "m and b and s"')
     alone = {"bits": tier, "skipped": [("m/b/t", "no GPU")]}
     assert " -m " not in update_command(new, INFO.model_copy(update=alone))
