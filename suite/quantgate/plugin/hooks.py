@@ -93,9 +93,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pytest.fail(f"{metafunc.function.__name__}: {text}", pytrace=False)
     request = str(marker.args[0]) if marker.args else ""
     group = group_name(request)
-    if (
-        group not in wiring.tier.group_options
-    ):  # a module's or a class's mark: those of functions were looked at
+    if group not in wiring.tier.group_options:
+        # A mark of the module or class: those of functions were looked at when they were collected.
         text = wrong_request(request) or (
             f"the tier {wiring.options.tier} does not measure {group}: mark the function itself, so that such tiers "
             "leave it out"

@@ -84,10 +84,8 @@ def leaves(value: Any) -> Iterator[torch.Tensor]:
         yield from leaves([getattr(value, name) for name in names])
     elif isinstance(value, torch.Tensor):
         yield value
-        state = getattr(
-            value, "quant_state", None
-        )  # bitsandbytes, 4 bits: absmax, code book, nested constants
-        if state is not None:
+        state = getattr(value, "quant_state", None)
+        if state is not None:  # bitsandbytes, 4 bits: absmax, code book, nested constants
             yield from leaves(state.as_dict())
         yield from leaves(getattr(value, "SCB", None))  # bitsandbytes, 8 bits
     elif isinstance(value, dict | list | tuple):
