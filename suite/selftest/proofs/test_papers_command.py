@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from quantgate.config.matrix import MATRIX
-from quantgate.proofs.papers.__main__ import main
+from quantgate.proofs.papers.__main__ import main, update
 from quantgate.proofs.papers.expected import (
+    Entry,
     Expected,
     Outcome,
     load_entries,
@@ -130,6 +131,17 @@ def test_records_become_the_baseline_that_they_then_fit(
     assert "git checkout" in capsys.readouterr().out
     assert main(["-k", "nothing"]) == 4
     assert "there are kbit, dimensions" in capsys.readouterr().out
+
+
+def test_an_update_names_a_state_that_the_next_run_would_fail_by(tmp_path: Path) -> None:
+    findings = {"one": "holds", "two": "open"}
+    entry = Entry.model_validate({"tier": "t", "requests": ["perplexity"], "findings": findings})
+    measured = [replace(finding(key=key), state="holds") for key in findings]
+    first, *others = update("kbit", entry, measured, "w", "first", tmp_path).splitlines()
+    assert first.endswith("kbit.toml: 2 findings")
+    (other,) = others
+    assert other.strip().startswith("two: holds, expected: open: change ")
+    assert "papers.toml" in other
 
 
 def test_records_become_a_page_that_loads_nothing(results: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from quantgate.config.matrix import MATRIX, Matrix
 from quantgate.errors import InputError, QuantgateError
 from quantgate.proofs.command import choose, new_console
 from quantgate.proofs.papers import expected, page
-from quantgate.proofs.papers.expected import Entry, Outcome, load_entries, module_of, outcomes
+from quantgate.proofs.papers.expected import PAPERS, Entry, Outcome, load_entries, module_of, outcomes
 from quantgate.proofs.papers.section import Finding, Measured
 from quantgate.run.inputs import load_matrix
 from quantgate.run.process import read_measurement
@@ -90,7 +90,8 @@ def shown(
 def update(
     name: str, entry: Entry, findings: Sequence[Finding], workload: str, reason: str, root: Path
 ) -> str:
-    """Accept the findings of a section whose state is expected; returns the line that says so."""
+    """Accept the findings of a section whose state is expected; returns the line that says so, and which of them have
+    another state than the expected one: the next run fails there, until that is changed too."""
     accepted = [
         f for f in findings if f.key not in entry.findings or entry.findings[f.key].state != "unknown"
     ]
@@ -105,6 +106,9 @@ def update(
     if before:
         line += f", {len(moved)} of them new or beyond what was accepted before"
         line += f": {', '.join(moved)}" if moved else ""
+    for f in accepted:
+        if f.key in entry.findings and (state := entry.findings[f.key].state) != f.state:
+            line += f"\n  {f.key}: {f.state}, expected: {state}: change {PAPERS}, and say why"
     return line
 
 
