@@ -59,11 +59,11 @@ def test_an_update_writes_and_prints_old_and_new(accepted: Accepted, baselined: 
     assert 0 < (stored.metrics["perplexity"].detectable or 0) < 0.02, (
         "what it detects elsewhere stands with it"
     )
-    assert re.search(rf"perplexity \(\) +│ +- +│ +{value:.6g} +│ +first", accepted.result.output)
+    assert re.search(rf"perplexity +│ +- +│ +{value:.6g} +│ +first", accepted.result.output)
 
     again = baselined.update("-k", Q4)
     assert again.status == 0
-    assert re.search(rf"perplexity \(\) +│ +{value:.6g} +│ +{value:.6g} +│ +none", again.output)
+    assert re.search(rf"perplexity +│ +{value:.6g} +│ +{value:.6g} +│ +none", again.output)
     assert f"wrote 1 baseline in {baselined.baselines}: read the differences" in again.output
 
 
