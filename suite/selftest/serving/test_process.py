@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,22 @@ FAKE = [sys.executable, "-m", "selftest.serving.fake"]
 def _importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The fake server is a module of these tests; and whatever a test starts has to end with it."""
     monkeypatch.setenv("PYTHONPATH", str(import_root()))
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    begin = time.time()
     yield
     deadline = time.monotonic() + 5
-    while (left := _started(before)) and time.monotonic() < deadline:
+    while (left := _started(begin)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not left
 
 
-def _started(before: set[int]) -> list[int]:
-    return [child.pid for child in psutil.Process().children(recursive=True) if child.pid not in before]
+def _started(begin: float) -> list[psutil.Process]:
+    """Return the children that are younger than `begin`: orphans of earlier tests may arrive at any time."""
+    left = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.create_time() > begin:
+                left.append(child)
+    return left
 
 
 def options(defect: str = "", **further: Any) -> dict[str, Any]:
