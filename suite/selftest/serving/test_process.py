@@ -137,7 +137,7 @@ def test_what_a_server_starts_ends_with_it(tmp_path: Path) -> None:
     """A launcher that leaves a daemon, as some start scripts do."""
     daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); time.sleep(600)"
     start = f"subprocess.run([sys.executable, '-c', {daemon!r}])"
-    code = f"import subprocess, sys, time; {start}; print('on'); time.sleep(600)"
+    code = f"import subprocess, sys, time; {start}; print('on', flush=True); time.sleep(600)"
     server = ModelServer([sys.executable, "-c", code, "{port}"], {})
     deadline = time.monotonic() + 20
     while not server.lines and time.monotonic() < deadline:
