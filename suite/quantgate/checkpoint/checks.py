@@ -65,8 +65,19 @@ def is_composite(folder: Path) -> bool:
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
-    """The tensors that are loaded of a folder, by name. Raises AssetError."""
-    return {name: one for file in weight_files(folder) for name, one in read_tensors(file).items()}
+    """The tensors that are loaded of a folder, by name. Raises AssetError, also for one that two shards hold: which of
+    them a library loads depends on their order, whatever the index says."""
+    tensors: dict[str, Tensor] = {}
+    holders: dict[str, Path] = {}
+    for file in weight_files(folder):
+        for name, one in read_tensors(file).items():
+            if name in holders:
+                raise AssetError(
+                    f"{folder}: {holders[name].name} and {file.name} both hold {name}: one of them is of another "
+                    "checkpoint; fetch the checkpoint again into an empty folder"
+                )
+            tensors[name], holders[name] = one, file
+    return tensors
 
 
 def check_no_adapter(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from quantgate.checkpoint.checks import describe, positions_of, tokens_of
+from quantgate.checkpoint.checks import describe, positions_of, tensors_of, tokens_of
 from quantgate.checkpoint.heads import check_head, is_head
 from quantgate.config.matrix import MATRIX
 from quantgate.errors import AssetError, InputError, MeasurementError
@@ -26,6 +26,22 @@ from selftest.supply.copies import checked, edit, set_metadata
 
 if TYPE_CHECKING:
     from selftest.tiny import TinyModel
+
+
+def test_a_tensor_that_two_shards_hold_is_refused(folder: Path) -> None:
+    """A library loads the one of the shard that it opens last, whatever the index says."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    name, *others = sorted(tensors)
+    save_file({name: tensors[name]}, folder / "a.safetensors", {"format": "pt"})
+    save_file({one: tensors[one] for one in others}, folder / "b.safetensors", {"format": "pt"})
+    places = {name: "a.safetensors"} | dict.fromkeys(others, "b.safetensors")
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert tensors_of(folder).keys() == tensors.keys()
+    save_file(tensors, folder / "b.safetensors", {"format": "pt"})
+    with pytest.raises(AssetError, match=rf"a.safetensors and b.safetensors both hold {name}: one of them"):
+        check_head(folder, derived=False)  # which every cell of a folder goes through
 
 
 # --- tokenizers ----------------------------------------------------------------------------------------
