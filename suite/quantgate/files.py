@@ -60,7 +60,7 @@ def replacing(
 
 def files_at(path: Path, *, pattern: bool) -> list[Path]:
     """Return the files that a path names, those of a folder included, sorted. pattern: parts of it have wildcards."""
-    named = matching(path) if pattern else filter(Path.exists, [path])
+    named = matching(path) if pattern else [path] if path.exists() else []
     return [
         file
         for one in named

@@ -68,15 +68,14 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     """The tensors that are loaded of a folder, by name. Raises AssetError, also for one that two shards hold: which of
     them a library loads depends on their order, whatever the index says."""
     tensors: dict[str, Tensor] = {}
-    holders: dict[str, Path] = {}
     for file in weight_files(folder):
-        for name, one in read_tensors(file).items():
-            if name in holders:
-                raise AssetError(
-                    f"{folder}: {holders[name].name} and {file.name} both hold {name}: one of them is of another "
-                    "checkpoint; fetch the checkpoint again into an empty folder"
-                )
-            tensors[name], holders[name] = one, file
+        held = read_tensors(file)
+        if twice := sorted(tensors.keys() & held.keys()):
+            raise AssetError(
+                f"{folder}: {tensors[twice[0]].file.name} and {file.name} both hold {twice[0]}: one of them is of "
+                "another checkpoint; fetch the checkpoint again into an empty folder"
+            )
+        tensors |= held
     return tensors
 
 

@@ -129,9 +129,8 @@ class Derived:
         return made
 
     def _dequantizing(self) -> list[Any]:
-        return [
-            self._maker.identity("dequantize", "transformers", "gguf"), code_hash("supply/splitting.py")
-        ]  # fmt: skip
+        maker = self._maker.identity("dequantize", "transformers", "gguf")
+        return [maker, code_hash("supply/splitting.py")]
 
     def _converting(self) -> list[Any]:
         # By one converter, in this environment, whichever llama.cpp reads the file: both sides of an A/B run share it.

@@ -249,10 +249,7 @@ class Handler(BaseHTTPRequestHandler):
         for token in tokens[:: 2 if self.fake.defect == "half characters" else 1]:
             time.sleep(0.002)
             self.wfile.write(f"data: {json.dumps({'tokens': [token], 'stop': False})}\n\n".encode())
-            if self.fake.defect in (
-                "data",
-                "error",
-            ):  # the two ways in which servers end an answer by an error
+            if self.fake.defect in ("data", "error"):  # how servers end an answer by an error
                 self.wfile.write(f'{self.fake.defect}: {{"error": {{"message": "no slot"}}}}\n\n'.encode())
                 return
         self.wfile.write(f"data: {json.dumps(last)}\n\n".encode())
