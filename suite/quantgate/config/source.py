@@ -60,6 +60,12 @@ class Source(Record):
             )
         return self
 
+    @property
+    def short(self) -> str:
+        """The name of the file, folder, repository or asset, without where it lies."""
+        local = "" if self.path is None else self.path.name or str(self.path)
+        return self.file or local or self.hub or str(self.asset)
+
     def beside(self, matrix: Path) -> Path | None:
         """Return the local path, which is relative to the file of the matrix; None: the source is not local."""
         return None if self.path is None else (matrix.parent / self.path.expanduser()).absolute()

@@ -16,7 +16,7 @@ from functools import partial
 from quantgate.config.tolerances import Tolerances
 from quantgate.files import hash_of
 from quantgate.judge.anchor import Anchor, anchor_of, measured_name, since_anchor
-from quantgate.judge.environment import CHECKPOINT, MADE_FROM, changed_environment, other_weights
+from quantgate.judge.environment import CHECKPOINT, MADE_FROM, changed_environment, of_weights
 from quantgate.judge.expected import Limits, held_to, limits_of
 from quantgate.judge.judge import (
     Subject,
@@ -162,7 +162,7 @@ def _of_metric(name: str, metric: Metric, comparison: Comparison, rules: Rules) 
     anchor = anchor_of(comparison.anchors, name, metric, new.environment)
     if anchor is not None and tolerance is not None:
         yield from since_anchor(subject, metric, anchor, tolerance, rules.level(metric), new.environment)
-    if before is None or other_weights(changed):
+    if before is None or any(map(of_weights, changed)):
         return
     # Where the two cannot be compared, one verdict that says so is enough.
     silent = tolerance and verdict and verdict.status in (Status.NOT_COMPARABLE, Status.ERROR)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from quantgate.machine.builds import BUILD
 from quantgate.records import Scalar
 
-INFORMATIVE = {"commit"}
+CHECKPOINT_NAME = "name of the checkpoint"
+"""Key of the name of a checkpoint that is under test."""
+INFORMATIVE = {"commit", CHECKPOINT_NAME}
 """Keys of an environment that are recorded and change no number."""
 SUITE = "quantgate"
 """Prefix of the lines about the suite's own code."""
@@ -18,10 +20,12 @@ MADE_FROM = "made from"
 
 
 def changed_environment(old: Mapping[str, Scalar], new: Mapping[str, Scalar]) -> list[str]:
-    """List the differences, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one side lacks reads `none`. A
-    build that the old side does not name was not recorded then, and is no difference."""
+    """List the differences, sorted, a line each: `torch 2.12.0 -> 2.13.0`; a key that one side lacks reads `none`; a
+    checkpoint is named. A build that the old side does not name was not recorded then, and is no difference."""
+    named = f" ({new[CHECKPOINT_NAME]})" if CHECKPOINT_NAME in new else ""
     return [
         f"{key} {'none' if was is None else was} -> {'none' if now is None else now}"
+        f"{named if key in (CHECKPOINT, MADE_FROM) else ''}"
         for key in sorted((old.keys() | new.keys()) - INFORMATIVE)
         if (key in old or not key.startswith(BUILD))
         and (was := old.get(key)) != (now := new.get(key))
@@ -49,6 +53,7 @@ def relevant(changes: Sequence[str], unused: Collection[str]) -> list[str]:
     ]
 
 
-def other_weights(changes: Iterable[str]) -> bool:
-    """Return whether another checkpoint is under test: its quality is judged, and its numbers differ."""
-    return any(line.startswith((f"{CHECKPOINT} ", f"{MADE_FROM} ")) for line in changes)
+def of_weights(change: str) -> bool:
+    """Return whether a change is that another checkpoint is under test: its quality is judged, and its numbers
+    differ."""
+    return change.startswith((f"{CHECKPOINT} ", f"{MADE_FROM} "))

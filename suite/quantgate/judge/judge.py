@@ -9,7 +9,7 @@ from typing import Any
 
 from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
-from quantgate.judge.environment import relevant
+from quantgate.judge.environment import of_weights, relevant
 from quantgate.judge.kernels import same_work
 from quantgate.judge.sensitivity import answers_that_would_do
 from quantgate.judge.statistics import (
@@ -99,7 +99,10 @@ def judge(
     change, evidence = _change(measured, baseline, tolerance, base)
     interval = change.at(alpha)
     changed = subject.changed
-    limit = max(tolerance.limit(unchanged=not changed), tolerance.floor / base)
+    # The same libraries on the same machine measure another checkpoint as exactly as the baseline's; but what has no
+    # error bar, such as a quantile, would be red by chance.
+    as_exact = all(map(of_weights, changed)) if measured.kind == "paired" else not changed
+    limit = max(tolerance.limit(unchanged=as_exact), tolerance.floor / base)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
     if worse > limit:
         status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
@@ -123,7 +126,7 @@ def judge(
         change_high=interval.high if bounded else None,
         change_unit="relative" if relative else "absolute",
         tolerance=limit,
-        detectable=baseline.detectable if changed else None,
+        detectable=None if as_exact else baseline.detectable,
         text=_text(status, change, worse > limit, alpha, evidence) + more + kernels,
     )
 

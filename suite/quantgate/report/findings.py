@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
 LOG_LINES = 15
 """How many of the last lines of an error's log are shown."""
+LONG = 400
+"""How many characters of a line of an error are shown."""
 SOME = 6
 """How many changes of the environment are named that some cells have."""
 FAILED = (*MOVED, Status.ERROR)
+
+
+def abbreviated(line: str) -> str:
+    """Leave out the middle of a long line: its end says what to do."""
+    return line if len(line) <= LONG else f"{line[: LONG // 2]} ... {line[-LONG // 2 :]}"
 
 
 def unique(items: Iterable[str]) -> list[str]:
@@ -76,9 +83,13 @@ class Finding:
 
     @property
     def subject(self) -> str:
-        """The metrics in short; for a single one also the change."""
-        change = f" {difference(self.verdicts[0])}" if len(self.verdicts) == 1 else ""
-        return f"{listed(self.metrics)}{change}".rstrip()
+        """The metrics in short; for a single one also the change, and where that settles nothing the tolerance."""
+        text, single = listed(self.metrics), self.verdicts[0]
+        if len(self.verdicts) > 1 or single.change is None:
+            return text
+        inconclusive = self.status == Status.INCONCLUSIVE and single.tolerance is not None
+        tolerance = f", tolerance {limit(single, single.tolerance)}" if inconclusive else ""
+        return f"{text} {difference(single)}{tolerance}"
 
     @property
     def environment(self) -> list[str]:
@@ -106,7 +117,7 @@ class Finding:
         first = self.verdicts[0]
         reason, *log = lines_of(first.text) or first.environment[:1] or [str(self.status)]
         lines = [reason, *textwrap.dedent("\n".join(log[-LOG_LINES:])).splitlines()]
-        return [f"{line[:400]} ..." if len(line) > 400 else line for line in lines]
+        return [abbreviated(line) for line in lines]
 
 
 def findings(verdicts: list[Verdict], bits: Mapping[str, float]) -> list[Finding]:

@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
+from quantgate.config.source import Source
 from quantgate.errors import AssetError, QuantgateError
 from quantgate.files import hash_of
 from quantgate.items import MISSING
 from quantgate.jobs import Needs
-from quantgate.judge.environment import CHECKPOINT, MADE_FROM
+from quantgate.judge.environment import CHECKPOINT, CHECKPOINT_NAME, MADE_FROM
 from quantgate.machine.environment import Environment, code_hash, work_facts
 from quantgate.paths import cache_dir
 from quantgate.processes.progress import OnProgress
@@ -144,20 +145,20 @@ class Supply:
         return self._derived.quantized(cell.model, options["ftype"], options.get("imatrix"))
 
     def under_test(self, cell: Cell) -> dict[str, str]:
-        """Return, by key of the environment, the identity of a checkpoint that the cell loads as it is (its own, or the
-        model's GGUF of its type), or that its weights are made from where the model is itself under test."""
-        if cell.as_is is not None:
-            return {CHECKPOINT: self._as_is.identity(cell)}
+        """Return, by key of the environment, the identity and the name of a checkpoint that the cell loads as it is
+        (its own, or the model's GGUF of its type), or that its weights are made from where the model is itself under
+        test."""
         model, options = self._matrix.models[cell.model], cell.scheme_options
         recipe = str(options.get("ftype")), options.get("imatrix")
-        if (
-            cell.checkpoint == "gguf"
-            and model.gguf is not None
-            and self._derived.is_of_type(cell.model, *recipe)
-        ):
-            return {CHECKPOINT: hash_of(self._sources.identity(model.gguf))}
-        source = shipped(model, self._sources) if cell.checkpoint != "none" else None
-        return {MADE_FROM: hash_of(self._sources.identity(source))} if source else {}
+        key = CHECKPOINT
+        source: Source | None = cell.as_is
+        if source is None and cell.checkpoint == "gguf" and self._derived.is_of_type(cell.model, *recipe):
+            source = model.gguf
+        if source is None and cell.checkpoint != "none":
+            key, source = MADE_FROM, shipped(model, self._sources)
+        if source is None:
+            return {}
+        return {key: hash_of(self._sources.identity(source)), CHECKPOINT_NAME: source.short}
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import Subject, judge
 from quantgate.records import Status
 from scipy import stats
@@ -68,6 +69,41 @@ def test_a_mean_is_held_relative_to_its_baseline() -> None:
     plain_change = judged(new, old, absolute(0.5))
     assert (plain_change.status, plain_change.change_unit) == (Status.PASS, "absolute")
     assert plain_change.change == pytest.approx(0.4)
+
+
+OTHER_FILE = "checkpoint 1 -> 2 (x.gguf)"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "limit"),
+    [
+        ([OTHER_FILE], Status.REGRESSION, 0.0025),
+        (["made from 1 -> 2 (x.gguf)"], Status.REGRESSION, 0.0025),
+        ([OTHER_FILE, "torch 1 -> 2"], Status.INCONCLUSIVE, 0.025),
+        (["checkpointer 1 -> 2"], Status.INCONCLUSIVE, 0.025),
+    ],
+)
+def test_another_file_on_the_same_machine_is_measured_as_exactly(
+    changed: list[str], status: Status, limit: float
+) -> None:
+    tolerance = Tolerance(metric="perplexity", relative=0.025, here=0.0025, noise=0.05)
+    subject = Subject(CELL, "perplexity", changed)
+    verdict = judge(subject, perplexity(grown(0.024)), perplexity(OLD, detectable=0.05), tolerance, ALPHA)
+    assert (verdict.status, verdict.tolerance) == (status, limit)
+    assert verdict.detectable == (0.05 if limit == 0.025 else None), "what the wide tolerance detects"
+
+
+def test_equal_answers_of_another_file_are_a_sample() -> None:
+    """Those of the same file are the same computation, and rule out any loss."""
+    tolerance = absolute(0.02, here=0.01)
+    right = [1] * 30 + [0] * 30
+    seen = [
+        judge(
+            Subject(CELL, "accuracy/t/acc", changed), accuracy(right), accuracy(right), tolerance, ALPHA
+        ).status
+        for changed in ([], [OTHER_FILE])
+    ]
+    assert seen == [Status.PASS, Status.INCONCLUSIVE]
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,15 @@ def test_the_suites_own_code_is_named_and_loosens_nothing() -> None:
     assert status([*code, "torch 1 -> 2"]) == Status.PASS
 
 
+def test_another_checkpoint_is_named_and_a_value_without_an_error_bar_keeps_the_other_tolerance() -> None:
+    old: dict[str, Scalar] = {"checkpoint": "a"}
+    new: dict[str, Scalar] = {"checkpoint": "b", "name of the checkpoint": "x.gguf"}
+    changed = changed_environment(old, new)
+    assert changed == ["checkpoint a -> b (x.gguf)"]
+    assert status(changed) == Status.PASS, "a quantile of other weights moves by chance"
+    assert changed_environment({**new, "name of the checkpoint": "y.gguf"}, new) == []
+
+
 def status(changed: list[str]) -> Status:
     def size(value: float) -> Metric:
         return Metric(kind="exact", value=value, unit="", better="lower")

@@ -30,6 +30,14 @@ def test_cells_without_baseline_are_one_finding_whatever_their_text() -> None:
     assert "○ no baseline  m/b/0, m/b/1, m/b/2  (3 metrics)" in rendered(new)
 
 
+def test_of_a_long_error_the_remedy_is_left() -> None:
+    text = f"m: missing: {', '.join(f'layer.{n}' for n in range(99))}: fetch it again"
+    shown = " ".join(rendered([verdict("m/b/s", "perplexity", Status.ERROR, text=text)]).split())
+    assert "m: missing: layer.0, " in shown
+    assert "layer.98: fetch it again" in shown
+    assert "layer.50," not in shown
+
+
 def test_one_command_shows_all_that_failed_in_a_cell_again() -> None:
     metrics = ("perplexity", "perplexity/loss", "memory/peak_load", "accuracy/arc/acc")
     (finding,) = findings([verdict("m/b/s", metric, Status.REGRESSION, change=0.1) for metric in metrics], {})

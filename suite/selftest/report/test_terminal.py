@@ -143,6 +143,8 @@ def test_the_other_verdicts_are_short() -> None:
     text = rendered(example())
     assert "≠ not comparable  gemma/llamacpp/F16\n  machine a, not b" in text
     assert "? inconclusive  gemma/llamacpp/Q8_0  throughput/decode -20.0 %: too noisy" in text
+    gate = verdict("m/b/s", "perplexity", Status.INCONCLUSIVE, change=0.02, tolerance=0.01, text="noise")
+    assert "? inconclusive  m/b/s  perplexity +2.00 %, tolerance 1 %: noise" in rendered([gate])
     assert "○ no baseline  gemma/llamacpp/Q2_K  (5 metrics)" in text
     assert "↑ improvement  smollm2-135m/llamacpp/Q4_0  perplexity 29.594 -> 28.100 (-5.05 %)" in text
     assert "pytest --update-baselines --reason" in text

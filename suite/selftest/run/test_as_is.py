@@ -168,8 +168,10 @@ def test_another_file_under_the_same_name_is_judged_and_named(
     result = project.run("-m", "perplexity")
     verdict = result.verdict(cell, "perplexity")
     assert (verdict.status == Status.REGRESSION) == worse, result.output
-    assert [line.split(" ")[0] for line in verdict.environment] == ["checkpoint"]
+    (line,) = verdict.environment
+    assert re.fullmatch(r"checkpoint \w+ -> \w+ \(x\.gguf\)", line)
     assert verdict.measured != verdict.baseline
+    assert verdict.tolerance == 0.0025, "the machine and the libraries are the baseline's"
     # Other weights give other numbers: that they differ is no finding.
     assert not [v for v in result.verdicts if v.cell == cell and v.metric.endswith("/reproduction")]
     assert [v for v in result.verdicts if v.cell == REFERENCE and v.metric.endswith("/reproduction")]
@@ -192,7 +194,8 @@ def test_another_file_is_judged_where_the_model_is_that_file(
     for cell, named in ((REFERENCE, "made from"), (CELL, "checkpoint")):
         verdict = result.verdict(cell, "perplexity")
         assert verdict.status == Status.REGRESSION, result.output
-        assert [line.rpartition(" -> ")[0].rpartition(" ")[0] for line in verdict.environment] == [named]
+        (line,) = verdict.environment
+        assert re.fullmatch(rf"{named} \w+ -> \w+ \(my-Q4_K_M\.gguf\)", line)
     assert not [v for v in result.verdicts if v.metric.endswith("/reproduction")]
 
 
