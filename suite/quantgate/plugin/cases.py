@@ -15,14 +15,18 @@ from types import ModuleType
 import pytest
 
 from quantgate.paths import CASES
-from quantgate.plugin.entry import MATRIX_FILE
+from quantgate.plugin.entry import MATRIX_FILE, MATRIX_FILES
 from quantgate.plugin.marks import request_of
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the matrix file too where the repository's `testpaths` name other folders."""
-    if config.args_source == pytest.Config.ArgsSource.TESTPATHS:
-        config.args.append(str(config.stash[MATRIX_FILE]))
+    """Collect the matrix file too where the repository's `testpaths` name other folders, or `--matrix` one that lies in
+    another."""
+    file, source, here = config.stash[MATRIX_FILE], config.args_source, config.invocation_params.dir
+    elsewhere = file.name not in MATRIX_FILES and not file.is_relative_to(here)
+    sources = pytest.Config.ArgsSource
+    if source == sources.TESTPATHS or (source == sources.INVOCATION_DIR and elsewhere):
+        config.args.append(str(file))
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

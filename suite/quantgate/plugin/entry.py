@@ -1,4 +1,4 @@
-"""Load the gate where a repository has a `quantgate.toml`; do nothing anywhere else.
+"""Load the gate where a repository has a `quantgate.toml`, or `--matrix` names one; do nothing anywhere else.
 
 This module is the package's pytest entry point, so every pytest run of an environment that has quantgate installed
 imports it. Keep it light: nothing but the standard library and pytest.
@@ -6,6 +6,7 @@ imports it. Keep it light: nothing but the standard library and pytest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,17 +14,24 @@ import pytest
 
 MATRIX_FILES = ("quantgate.toml", "pyproject.toml")
 MATRIX_FILE = pytest.StashKey[Path]()
-"""The `quantgate.toml`, or the pyproject.toml with a `[tool.quantgate]` table, that pytest runs beside."""
+"""The `quantgate.toml`, or the pyproject.toml with a `[tool.quantgate]` table, that pytest runs beside; without either,
+what `--matrix` names."""
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
     """Load the plugin after the repository's conftest.py files, whose options go first."""
     yield
     options = early_config.known_args_namespace
     elsewhere = bool(options.inifilename or options.rootdir)
     start, root = early_config.invocation_params.dir, early_config.rootpath
-    if file := matrix_file(start, root, elsewhere=elsewhere):
+    file = matrix_file(start, root, elsewhere=elsewhere)
+    # The repository may have an option of this name.
+    if file is None and (named := _named(args)) and not hasattr(parser.parse_known_args(args), "matrix"):
+        file = Path(os.path.normpath(start / named))  # as pytest spells it: links stay
+    if file is not None:
         early_config.stash[MATRIX_FILE] = file
         manager = early_config.pluginmanager
         if manager.has_plugin("quantgate.plugin.hooks"):
@@ -54,6 +62,15 @@ def matrix_file(start: Path, root: Path, *, elsewhere: bool = False) -> Path | N
         if _has_table(table):
             return table
     return None
+
+
+def _named(arguments: list[str]) -> str:
+    """Return the file that `--matrix=PATH` or `--matrix PATH` names; empty: neither is there."""
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--matrix":
+            return value if equals else next(iter(arguments[number + 1 :]), "")
+    return ""
 
 
 def unread_table(file: Path) -> bool:

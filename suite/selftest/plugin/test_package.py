@@ -141,6 +141,31 @@ def test_a_repository_without_a_matrix_gets_no_case_option_or_mark(repository: P
     assert "quantgate" not in shown.replace("quantgate.plugin.entry", "")
 
 
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        ("mine.toml", ["--matrix=mine.toml"]),
+        ("gates/mine.toml", ["--matrix", "gates/mine.toml"]),
+        ("../mine.toml", ["--matrix=../mine.toml", "-o", "testpaths="]),
+    ],
+)
+def test_a_matrix_that_is_named_needs_no_other(repository: Path, file: str, arguments: list[str]) -> None:
+    write(repository / file, MATRIX)
+    cases = collected(repository, *arguments)
+    shown = "" if file.startswith("..") else file  # pytest names no file outside its root
+    assert [case for case in cases if "perplexity[" in case] == [
+        f"{shown}::test_perplexity[{cell}]" for cell in CELLS
+    ]
+    assert any(case.startswith("tests/test_theirs.py::") for case in cases)
+
+
+def test_an_option_of_the_same_name_is_the_repositorys(repository: Path) -> None:
+    write(repository / "mine.toml", MATRIX)
+    conftest = repository / "conftest.py"
+    conftest.write_text(conftest.read_text().replace('"--text"', '"--text", "--matrix"'))
+    assert set(collected(repository, "--matrix=mine.toml")) == set(THEIRS)
+
+
 def test_the_entry_point_imports_nothing_heavy() -> None:
     code = "import pytest, sys; old = set(sys.modules); import quantgate.plugin.entry; print(set(sys.modules) - old)"
     done = subprocess.run(
