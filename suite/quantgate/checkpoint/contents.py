@@ -200,8 +200,8 @@ def _why_no_weights(folder: Path) -> str:
             f"{folder}: has {named[0]}, but neither {SINGLE} nor {INDEX}, which transformers loads; rename the "
             f"file, or add the index"
         )
-    if any(folder.glob("*.gguf")):
-        return f"{folder}: holds no safetensors; a GGUF file is named by `gguf`"
+    if files := sorted(f.name for f in folder.glob("*.gguf")):
+        return f"{folder}: holds no safetensors: name a GGUF file itself ({shortened(files, 4)}), in a matrix as `gguf`"
     if not any(folder.iterdir()):
         return f"{folder}: is an empty folder; fetch the checkpoint into it, or name another folder"
     if not (folder / "config.json").is_file():

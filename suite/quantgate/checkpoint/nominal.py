@@ -7,18 +7,21 @@ import math
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantgate.checkpoint.checks import config_of, quantization_bits, quantization_of
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError
 
+if TYPE_CHECKING:
+    from gguf.constants import GGMLQuantizationType
+
 
 @functools.cache
 def file_type(gguf: Path) -> str:
     """Return what a GGUF file was quantized to (`Q4_K_M`, `F16`), as its `general.file_type` says; empty: it says
-    nothing, or a type of a later llama.cpp. Raises AssetError."""
+    nothing, a type of a later llama.cpp, or what its matrices contradict. Raises AssetError."""
     from gguf.constants import LlamaFileType
 
     number = read_header(gguf).values.get("general.file_type")
@@ -27,22 +30,38 @@ def file_type(gguf: Path) -> str:
         name = LlamaFileType(int(number) & ~LlamaFileType.GUESSED.value).name if number is not None else ""
     except ValueError:
         return ""
-    return re.sub("^(ALL|MOSTLY)_", "", name)
+    name = re.sub("^(ALL|MOSTLY)_", "", name)
+    return "" if _contradicted(name, _weights_by_type(gguf)) else name
 
 
 def commonest_type(gguf: Path) -> str:
     """Return the type that most weights of matrices have (`Q4_K`); empty: there are none. Raises AssetError."""
+    return next((kind.name for kind, _ in _weights_by_type(gguf).most_common()), "")
+
+
+def _weights_by_type(gguf: Path) -> Counter[GGMLQuantizationType]:
+    """Return how many weights of matrices have each type that is known."""
     from gguf.constants import GGMLQuantizationType
 
-    counts: Counter[int] = Counter()
+    counts: Counter[GGMLQuantizationType] = Counter()
     for part in gguf_parts(gguf):
         for shape, kind, _ in read_header(part).tensors.values():
-            if len(shape) > 1:
-                counts[kind] += math.prod(shape)
-    for kind, _ in counts.most_common():
-        if kind in set(GGMLQuantizationType):
-            return str(GGMLQuantizationType(kind).name)
-    return ""
+            if len(shape) > 1 and kind in set(GGMLQuantizationType):
+                counts[GGMLQuantizationType(kind)] += math.prod(shape)
+    return counts
+
+
+def _contradicted(name: str, weights: Counter[GGMLQuantizationType]) -> bool:
+    """Return whether matrices cannot be those of a file of this type: they have fewer bits a weight on average than it
+    says, or none is quantized. No quantizer of llama.cpp goes below the bits in its type's name, and single matrices
+    may have any other type."""
+    from gguf.constants import GGML_QUANT_SIZES
+
+    if not weights or (bits := _bits(name)) is None:
+        return False
+    sizes = {kind: 8 * taken / block for kind, (block, taken) in GGML_QUANT_SIZES.items()}
+    mean = sum(sizes[kind] * count for kind, count in weights.items()) / weights.total()
+    return mean < bits or (name not in FULL and all(kind.name in FULL for kind in weights))
 
 
 FULL = ("F32", "F16", "BF16")
@@ -69,7 +88,12 @@ def nominal_bits(checkpoint: Path) -> float:
             name = str(config.get("dtype") or config.get("torch_dtype") or "")
     except (AssetError, OSError):
         return 0
-    return float(match[0]) if (match := re.search(r"\d+", name)) else 0
+    return _bits(name) or 0
+
+
+def _bits(name: str) -> float | None:
+    """Return the bits in the name of a type (`Q4_K_M`, `bfloat16`); None: there are none."""
+    return float(match[0]) if (match := re.search(r"\d+", name)) else None
 
 
 def _number(bits: Any) -> float:

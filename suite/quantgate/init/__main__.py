@@ -96,6 +96,10 @@ def starter(model: str, reference: str | None, name: str | None, folder: Path) -
 
 
 def _facts(model: str, name: str | None, folder: Path) -> Facts:
+    if not model.strip():
+        raise AssetError(
+            "PATH|HUB_ID: is empty: name a folder of safetensors, a GGUF file, or a repository of the hub"
+        )
     path = Path(model).expanduser()
     if not path.exists() and _HUB_ID.fullmatch(model) and path.suffix != ".gguf":
         return facts_of_hub(model, _name(name or model.partition("/")[2]))

@@ -211,6 +211,13 @@ def foreign(folder: Path) -> Path:
     return quantized(folder / "deeper", {"quant_method": "magic"})
 
 
+def of_files(folder: Path) -> Path:
+    (folder / "deeper").mkdir()
+    for name in ("b.gguf", "a.gguf"):
+        (folder / "deeper" / name).write_bytes(b"")
+    return folder / "deeper"
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -220,10 +227,12 @@ def foreign(folder: Path) -> Path:
         (foreign, "by a method that no backend loads. Allowed: aqlm"),
         (lambda folder: folder / "config.json", "is neither a folder with safetensors nor a GGUF file"),
         (lambda folder: folder / "x.gguf", "no such file or folder"),
+        (lambda folder: "", "PATH|HUB_ID: is empty"),
+        (of_files, "name a GGUF file itself (a.gguf, b.gguf), in a matrix as `gguf`"),
     ],
 )
 def test_broken_checkpoints(
-    broken: Callable[[Path], Path],
+    broken: Callable[[Path], Path | str],
     message: str,
     tiny: TinyModel,
     tmp_path: Path,
