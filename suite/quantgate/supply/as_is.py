@@ -24,6 +24,14 @@ from quantgate.supply.sources import Sources
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Files of which a folder with a tokenizer has one at least."""
+TOKENIZER_CODE = (
+    "supply/encoder.py",
+    "supply/lines.py",
+    "supply/splitting.py",
+    "checkpoint/checks.py",
+    "checkpoint/gguf_header.py",
+)
+"""The code that reads tokenizers."""
 
 
 class AsIs:
@@ -94,7 +102,7 @@ class AsIs:
                 self._sources.identity(source),
                 self.identity(cell),
                 self._maker.identity("same_tokens", "transformers", "tokenizers", "llama-cpp-python"),
-                code_hash("supply/encoder.py", "supply/lines.py", "supply/splitting.py"),
+                code_hash(*TOKENIZER_CODE),
             ]
         )
         result = self._maker.make(
@@ -131,8 +139,8 @@ def check_bits(cell: Cell, path: Path) -> None:
     if path.is_dir() and min(bits, cell.bits) >= 16:
         return  # floats are loaded as the scheme says
     raise AssetError(
-        f"{path}: holds weights of {bits:g} bits, and {cell.backend}/{cell.scheme} has {cell.bits:g}: name it under a "
-        "scheme of its bits, or under one with as_is = true, which takes them from the file"
+        f"{path}: holds weights of {bits:g} bits, and {cell.backend}/{cell.scheme} has {cell.bits:g}: "
+        f"{_elsewhere(cell, 'bits')}"
     )
 
 
@@ -141,9 +149,18 @@ def check_type(cell: Cell, path: Path) -> None:
     wanted = cell.scheme_options.get("ftype")
     if wanted is not None and path.is_file() and (kind := file_type(path)) not in ("", wanted):
         raise AssetError(
-            f"{path}: is in {kind} (general.file_type), and {cell.backend}/{cell.scheme} in {wanted}: name it under a "
-            "scheme of its type, or under one with as_is = true"
+            f"{path}: is in {kind} (general.file_type), and {cell.backend}/{cell.scheme} in {wanted}: "
+            f"{_elsewhere(cell, 'ftype')}"
         )
+
+
+def _elsewhere(cell: Cell, key: str) -> str:
+    """Return what to do where a file is another than the scheme's `key` says."""
+    if cell.scheme_options.get("as_is"):
+        return f"leave {key} out of the scheme, which then takes what the file has"
+    return (
+        f"name it under a scheme of its {key}, or under one with as_is = true, which takes what the file has"
+    )
 
 
 def _checkpoint(cell: Cell) -> Checkpoint:

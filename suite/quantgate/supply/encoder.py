@@ -50,6 +50,8 @@ class Encoder:
         else:
             before = self._put_before() or list(put_before(source) or ())
         check_bos(key, add_bos, before, token, source)
+        self.puts_bos = bool(before)
+        """Whether the tokenizer puts special tokens before a text by itself."""
         self.bos: int | None = bos if add_bos else None
         self._source = source
 
@@ -124,8 +126,10 @@ def _tokenizer_of_folder(folder: Path) -> Any:
         if not _is_as_defined(tokenizer, folder / "tokenizer.json"):
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(folder, **options)
     except Exception as error:
+        file = next(filter(Path.is_file, map(folder.joinpath, ("tokenizer.json", "tokenizer.model"))), folder)
         raise AssetError(
-            f"{folder}: transformers cannot read its tokenizer ({type(error).__name__}: {error})"
+            f"{file}: transformers cannot read this tokenizer ({type(error).__name__}: {error}): fetch it again, from "
+            "where the weights come from"
         ) from error
     return tokenizer
 

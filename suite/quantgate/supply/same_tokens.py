@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.items import common_length
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
@@ -26,15 +27,33 @@ def compare(output: Path, *, report: Report, model: str, checkpoint: str, tokeni
     """
     path = Path(checkpoint)
     encoded: list[Encoded] = []
+    problem = ""
     if tokenizer:
         expected = Encoder(Path(model), add_bos=False)
-        encode = encoder_of_gguf(path) if path.is_file() else Encoder(path, add_bos=False).encode
+        if path.is_file():
+            encode, puts_bos = encoder_of_gguf(path), gguf_puts_bos(read_header(path).values)
+        else:
+            mine = Encoder(path, add_bos=False)
+            encode, puts_bos = mine.encode, mine.puts_bos
         lines = make_lines(expected.tokenizer, [])
         encoded = [(line, encode(line), expected.encode(line)) for line in lines]
+        problem = difference(encoded) or difference_of_bos(puts_bos, expected.puts_bos)
     else:
         load_config(path)
     with whole(output, folder=False) as work:
-        work.write_text(json.dumps({"lines": len(encoded), "problem": difference(encoded)}))
+        work.write_text(json.dumps({"lines": len(encoded), "problem": problem}))
+
+
+def difference_of_bos(here: bool, there: bool) -> str:
+    """Return how the checkpoint's tokenizer and the model's differ in whether they put a beginning-of-sequence token
+    before a text by themselves; empty: they do not."""
+    if here == there:
+        return ""
+    words = {True: "puts a beginning-of-sequence token before each text", False: "puts none before a text"}
+    return (
+        f"its tokenizer {words[here]}, and the model's {words[there]} (add_bos_token): whoever loads it feeds the "
+        "model other tokens than are measured; make it with the model's tokenizer, or set its key as the model has it"
+    )
 
 
 def difference(encoded: Sequence[Encoded]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,11 +87,19 @@ def as_is(folder: Path) -> AsIs:
         (None, ["Q5_0", "Q8_0", "Q5_0"], "", "Q5_0", 5),
         (999, ["F16"], "", "F16", 16),
         (32, ["BF16"], "BF16", "BF16", 16),
+        (7, ["Q4_0", "Q4_0", "Q8_0"], "", "Q4_0", 4),
+        (1, ["Q4_0", "F16"], "", "Q4_0", 4),
+        (15, ["F16", "F32"], "", "F16", 16),
+        (15, ["F16", "F16", "Q4_0"], "Q4_K_M", "F16", 4),
+        (10, ["Q5_0", "Q8_0"], "Q2_K", "Q5_0", 2),
     ],
+    ids=str,
 )
 def test_a_gguf_tells_its_type_and_bits(
     tmp_path: Path, ftype: int | None, kinds: list[str], name: str, commonest: str, bits: float
 ) -> None:
+    """What the matrices contradict counts as not stated: fewer bits than stated, or none quantized. Rows that do not
+    fit the blocks of a type have more bits, and embeddings may stay as they are."""
     file = write_gguf(tmp_path / "x.gguf", ftype, kinds)
     assert (file_type(file), commonest_type(file), nominal_bits(file)) == (name, commonest, bits)
 
@@ -177,14 +187,21 @@ def test_what_is_broken_is_the_error_of_its_cell(
 
 def test_a_checkpoint_of_another_kind_or_other_bits_is_refused(tmp_path: Path) -> None:
     file, folder = write_gguf(tmp_path / "x.gguf", 7, ["Q8_0"]), write_folder(tmp_path / "f")
+    remedy = "leave bits out of the scheme, which then takes what the file has"
     for checkpoint, message in (
         (cell(GGUF, folder), r"f: is a folder, and llamacpp loads a GGUF file"),
         (cell(FOLDER, file), r"x\.gguf: is a file, and transformers loads a folder with safetensors"),
-        (cell(GGUF, file, bits=4), r"x\.gguf: holds weights of 8 bits, and llamacpp/Q4_0 has 4"),
+        (cell(GGUF, file, bits=4), rf"x\.gguf: holds weights of 8 bits, and llamacpp/Q4_0 has 4: {remedy}"),
         (cell("transformers/fp32", folder, bits=32), r"f: holds weights of 4 bits, .*/fp32 has 32"),
     ):
         with pytest.raises(AssetError, match=message):
             as_is(tmp_path).check(checkpoint)
+    made = cell(GGUF, file, bits=4)
+    del made.scheme_options["as_is"]
+    with pytest.raises(
+        AssetError, match=r"has 4: name it under a scheme of its bits, or under one with as_is"
+    ):
+        as_is(tmp_path).check(made)
     as_is(tmp_path).check(cell(GGUF, file, bits=8))
     halves = write_folder(tmp_path / "h", {"dtype": "bfloat16"})
     as_is(tmp_path).check(cell("transformers/fp32", halves, bits=32))
@@ -194,7 +211,8 @@ def test_a_gguf_of_another_type_than_its_schemes_is_refused(tmp_path: Path) -> N
     """Of the same bits: it would be measured under another name."""
     file = write_gguf(tmp_path / "x.gguf", 15, ["Q4_0"])
     with pytest.raises(
-        AssetError, match=r"x\.gguf: is in Q4_K_M \(general\.file_type\), and llamacpp/Q4_0 in Q4_0"
+        AssetError,
+        match=r"x\.gguf: is in Q4_K_M \(general\.file_type\), and .*/Q4_0 in Q4_0: leave ftype out",
     ):
         as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_0"))
     as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_K_M"))
@@ -267,6 +285,32 @@ def test_the_ids_of_the_example_begin_where_they_differ() -> None:
     assert (
         "2 of 3 lines differ, for example 'a line': ... [7, 8, 9, 10] ... here, ... [3, 4, 5] there" in text
     )
+
+
+def test_a_token_that_the_file_alone_puts_before_a_text_is_named(tiny: TinyModel, tmp_path: Path) -> None:
+    """Whoever loads the file by llama.cpp or transformers feeds the model that token, too."""
+    file = tmp_path / "x.gguf"
+    key, puts = b"tokenizer.ggml.add_bos_token" + struct.pack("<I", gguf.GGUFValueType.BOOL), b"\1"
+    whole = tiny.gguf.read_bytes()
+    place = whole.index(key) + len(key)
+    file.write_bytes(whole[:place] + puts + whole[place + 1 :])
+    folder = Path(shutil.copytree(tiny.safetensors, tmp_path / "f"))
+    settings = json.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True}))
+    message = r"its tokenizer puts a beginning-of-sequence token before each text, and the model's puts none"
+    for number, checkpoint in enumerate((file, folder)):
+        assert re.match(message, compared(tiny, checkpoint, tmp_path / str(number)))
+    assert compared(TinyModel(folder, tiny.gguf), file, tmp_path / "both") == ""
+    assert "puts none before a text, and the model's puts a" in compared(
+        TinyModel(folder, tiny.gguf), tiny.gguf, tmp_path / "none"
+    )
+
+
+def test_a_broken_tokenizer_is_named_with_its_remedy(tiny: TinyModel, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny.safetensors, tmp_path / "f"))
+    (folder / "tokenizer.json").write_text('{"model": {}}')
+    with pytest.raises(AssetError, match=r"f/tokenizer\.json: transformers cannot read .*: fetch it again"):
+        compared(tiny, folder, tmp_path / "a")
 
 
 def test_another_splitting_of_a_gguf_is_named(tiny: TinyModel, tmp_path: Path) -> None:
