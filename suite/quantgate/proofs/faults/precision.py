@@ -42,7 +42,7 @@ def window_off_by_one() -> None:
         if not keywords.get("is_causal"):
             return keywords
         mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
-        mask &= ~torch.diag(torch.ones(max(0, len(mask) - 256), dtype=torch.bool), -256)
+        mask &= torch.arange(len(mask)).unsqueeze(1) - torch.arange(mask.shape[1]) != 256
         return {**keywords, "attn_mask": mask, "is_causal": False}
 
     attention(shifted)
