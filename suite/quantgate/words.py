@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from quantgate.records import Verdict
 
 DASH = "-"
+ROUNDING = 1e-10
+"""Percent; a smaller change is that of the last digit of a sum."""
 BEYOND = 1e15
 """Numbers from here on, the perplexities of broken models, are written as powers of ten."""
 
@@ -44,6 +46,8 @@ def delta(value: float, verdict: Verdict) -> str:
     if not value:
         return f"0 {unit}"
     percent = value * 100
+    if abs(percent) < ROUNDING:
+        return f"0 {unit}"
     if abs(percent) >= BEYOND:
         return f"{percent:+.3g} {unit}"
     digits = ".1f" if abs(percent) >= 10 else ".2f" if abs(percent) >= 0.005 else ".1g"  # never +0.00

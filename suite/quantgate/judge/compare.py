@@ -208,7 +208,10 @@ def explained(moved: Sequence[Verdict], reference: Comparison, covers: Covers, r
         if verdict.status not in MOVED or elsewhere or other is None or other.change is None:
             return verdict
         change = f"{other.cell} {delta(other.change, other)}"
-        return verdict.model_copy(update={"reference": f"{beside_reference(whole, other)} ({change})"})
+        text = beside_reference(whole, other)
+        if any(map(of_weights, other.environment)):
+            text = "the reference is made from the checkpoint under test, too, and moves with it"
+        return verdict.model_copy(update={"reference": f"{text} ({change})"})
 
     return [beside(verdict) for verdict in moved]
 

@@ -11,7 +11,7 @@ from quantgate.config.tolerances import REPRODUCTION, Tolerance
 from quantgate.judge import nested
 from quantgate.judge.environment import of_weights, relevant
 from quantgate.judge.kernels import same_work
-from quantgate.judge.sensitivity import answers_that_would_do
+from quantgate.judge.sensitivity import what_would_do
 from quantgate.judge.statistics import (
     Change,
     differences,
@@ -116,7 +116,8 @@ def judge(
         status = Status.INCONCLUSIVE
     if measured.nested and status == Status.INCONCLUSIVE:
         evidence = nested.why_inconclusive(measured, baseline, tolerance, limit, alpha)
-    more = answers_that_would_do(measured, limit * base, alpha) if status == Status.INCONCLUSIVE else ""
+    settles = status == Status.INCONCLUSIVE and (measured.answers or worse > limit)
+    more = what_would_do(measured, change, limit * base, alpha) if settles else ""
     bounded = interval.low != interval.high and math.isfinite(interval.low) and math.isfinite(interval.high)
     return subject.verdict(
         status,

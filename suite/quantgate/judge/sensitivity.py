@@ -10,6 +10,7 @@ from typing import NamedTuple
 from quantgate.config.tolerances import Tolerance, Tolerances
 from quantgate.judge.statistics import (
     POWER,
+    Change,
     detectable_flips,
     detectable_mean,
     effective_units,
@@ -178,12 +179,30 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
     return f"{text}: measure more in this tier, or widen the tolerance"
 
 
-def answers_that_would_do(measured: Metric, share: float, alpha: float) -> str:
-    """Return of answers how many it takes to detect that this share of them is lost; empty of other metrics, of a share
-    of nothing, and where there are as many."""
-    if not (measured.answers and measured.samples) or share <= 0:
+def what_would_do(measured: Metric, change: Change, share: float, alpha: float) -> str:
+    """Return how large a sample would settle what this one cannot: of answers, to detect that this share of them is
+    lost; of means, to detect a change of this size. Empty of other metrics, of a change or share of nothing, and where
+    the sample is as large."""
+    if measured.kind != "paired" or not measured.samples:
         return ""
-    amount = len(measured.samples)
+    if measured.answers:
+        return _answers_that_would_do(measured, share, alpha)
+    units, size = measured.unit_count, abs(change.estimate)
+    smallest = detectable_mean(change.se * math.sqrt(units), units, units - 1, alpha)
+    if not 0 < size < smallest < math.inf:
+        return ""
+    enough = _enough_units(units, size / smallest, alpha) / units
+    amount, noun = _amount(measured)
+    return (
+        f"; {math.ceil(amount * enough):,} {noun} detect a change of this size {POWER * 100:.0f} % of the time"
+        f"{_as_option(measured, enough)}"
+    )
+
+
+def _answers_that_would_do(measured: Metric, share: float, alpha: float) -> str:
+    if share <= 0:
+        return ""
+    amount = measured.unit_count
     enough = _enough_answers(amount, share, alpha)
     if enough <= amount:
         return ""
@@ -225,13 +244,18 @@ def _enough(metric: Metric, tolerance: Tolerance, smallest: float, alpha: float)
         # The log scale, on which errors shrink with the square root of n.
         limit, smallest = log_loss(limit, metric.better), log_loss(smallest, metric.better)
 
+    return math.ceil(amount * _enough_units(units, limit / smallest, alpha) / units)
+
+
+def _enough_units(units: int, share: float, alpha: float) -> int:
+    """Return how many units detect this share of what `units` detect."""
+
     def width(n: int) -> float:
         return detectable_mean(1.0, n, n - 1, alpha)
 
-    goal = width(units) * limit / smallest
-    most = 2 * math.ceil(units * (smallest / limit) ** 2)  # more units also mean more degrees of freedom
-    enough = units + bisect_left(range(units, most), True, key=lambda n: width(n) <= goal)
-    return math.ceil(amount * enough / units)
+    goal = width(units) * share
+    most = 2 * math.ceil(units / share**2)  # more units also mean more degrees of freedom
+    return units + bisect_left(range(units, most), True, key=lambda n: width(n) <= goal)
 
 
 def _enough_answers(least: int, share: float, alpha: float) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from quantgate.judge.causes import Cause, causes, same_factor
+from quantgate.judge.environment import of_weights
 from quantgate.measure.groups import families, group_name
 from quantgate.records import MOVED, Status, Verdict, worst
 from quantgate.report import by_cell
@@ -22,6 +23,10 @@ LONG = 400
 SOME = 6
 """How many changes of the environment are named that some cells have."""
 FAILED = (*MOVED, Status.ERROR)
+OTHER_FILE = (
+    "another checkpoint is under test: put the old one back, or accept this one by --update-baselines "
+    '--accept-regressions --reason "..."'
+)
 
 
 def abbreviated(line: str) -> str:
@@ -200,7 +205,8 @@ def circumstances(finding: Finding) -> list[str]:
     """Return what goes with a finding: other cells, the references, what changed in the environment."""
     common, changed = finding.common, ", ".join(finding.environment)
     if common is None:
-        return [f"since the baseline: {changed}"] if changed else []
+        other = [OTHER_FILE] if finding.status in MOVED and any(map(of_weights, finding.environment)) else []
+        return [f"since the baseline: {changed}", *other] if changed else []
     lines = []
     if common.along:
         lines.append(f"{plural(len(common.along), 'more cell')} moved the same way, within tolerance")

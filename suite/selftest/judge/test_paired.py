@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from quantgate.config.tolerances import Tolerance
 from quantgate.judge.judge import Subject, judge
-from quantgate.records import Status
+from quantgate.records import Metric, Status
 from scipy import stats
 
 from selftest.judge.made import (
@@ -91,6 +92,27 @@ def test_another_file_on_the_same_machine_is_measured_as_exactly(
     verdict = judge(subject, perplexity(grown(0.024)), perplexity(OLD, detectable=0.05), tolerance, ALPHA)
     assert (verdict.status, verdict.tolerance) == (status, limit)
     assert verdict.detectable == (0.05 if limit == 0.025 else None), "what the wide tolerance detects"
+
+
+def test_an_inconclusive_mean_says_how_many_windows_show_a_change_of_this_size() -> None:
+    old, new = OLD * 4, [x + 0.012 + 25 * j for x, j in zip(OLD * 4, JITTER * 4, strict=True)]
+    verdict = judged(of_windows(new), of_windows(old), alpha=1e-5)
+    assert verdict.status == Status.INCONCLUSIVE
+    match = re.search(r"; ([\d,]+) scored tokens detect .* \(windows = (\d+) instead of 4\)", verdict.text)
+    assert match is not None
+    times = math.ceil(int(match[2]) / 4)
+    settled = judged(of_windows(new * times), of_windows(old * times), alpha=1e-5)
+    assert settled.status == Status.REGRESSION
+    assert "detect" not in settled.text
+    unseen = judged(
+        of_windows([x - 0.001 + 40 * j for x, j in zip(OLD * 4, JITTER * 4, strict=True)]), of_windows(old)
+    )
+    assert unseen.status == Status.INCONCLUSIVE
+    assert "detect" not in unseen.text, "of no loss beyond the tolerance there is no size"
+
+
+def of_windows(samples: list[float]) -> Metric:
+    return perplexity(samples, conditions={"windows": 4})
 
 
 def test_equal_answers_of_another_file_are_a_sample() -> None:

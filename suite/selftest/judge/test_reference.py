@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from quantgate.judge.compare import beside_reference
-from quantgate.records import Status, Verdict
+from quantgate.config.tolerances import Tolerance, Tolerances
+from quantgate.judge.compare import Comparison, Rules, beside_reference, explained, verdicts
+from quantgate.records import Measurement, Status, Verdict
+
+from selftest.judge.made import ALPHA, OLD, grown, perplexity
 
 
 def verdict(change: float, status: Status = Status.REGRESSION, unit: str = "relative") -> Verdict:
@@ -42,3 +45,38 @@ def test_the_share_that_the_reference_shows_decides(
 def test_a_loss_may_grow_because_the_reference_got_better() -> None:
     words = beside_reference(verdict(0.001, Status.PASS), verdict(-0.03, Status.IMPROVEMENT))
     assert words == "the reference got better; this scheme did not, or by less"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (
+            "made from 1 -> 2 (x.gguf)",
+            "the reference is made from the checkpoint under test, too, and moves with it",
+        ),
+        ("torch 1 -> 2", "the reference moved as well, by as much: everything moved"),
+    ],
+)
+def test_a_reference_made_from_the_file_under_test_is_no_other_witness(changed: str, words: str) -> None:
+    key = changed.partition(" 1 -> ")[0]
+    tolerances = Tolerances(
+        run_alpha=0.01, tolerance=[Tolerance(metric="perplexity", relative=0.01, noise=0.05)]
+    )
+    rules = Rules(tolerances, ALPHA)
+
+    def record(cell: str, samples: list[float], version: str) -> Measurement:
+        return Measurement(
+            cell=cell,
+            tier="smoke",
+            fingerprint="f",
+            created="2026-11-30",
+            environment={key: version},
+            metrics={"perplexity": perplexity(samples)},
+        )
+
+    def comparison(cell: str) -> Comparison:
+        return Comparison(record(cell, grown(0.03), "2 (x.gguf)"), record(cell, OLD, "1"))
+
+    moved = verdicts(comparison("m/b/s"), lambda _: True, rules)
+    (one,) = explained(moved, comparison("m/b/full"), lambda _: True, rules)
+    assert one.reference.startswith(words)

@@ -30,6 +30,17 @@ def test_cells_without_baseline_are_one_finding_whatever_their_text() -> None:
     assert "○ no baseline  m/b/0, m/b/1, m/b/2  (3 metrics)" in rendered(new)
 
 
+def test_another_checkpoint_that_is_worse_is_put_back_or_accepted() -> None:
+    worse = {"change": 0.1, "environment": ["checkpoint 1 -> 2 (x.gguf)"]}
+    text = " ".join(rendered([verdict("m/b/s", "perplexity", Status.REGRESSION, **worse)]).split())
+    assert (
+        "since the baseline: checkpoint 1 -> 2 (x.gguf) another checkpoint is under test: put the old one"
+        in text
+    )
+    worse["environment"] = ["torch 1 -> 2"]
+    assert "under test" not in rendered([verdict("m/b/s", "perplexity", Status.REGRESSION, **worse)])
+
+
 def test_of_a_long_error_the_remedy_is_left() -> None:
     text = f"m: missing: {', '.join(f'layer.{n}' for n in range(99))}: fetch it again"
     shown = " ".join(rendered([verdict("m/b/s", "perplexity", Status.ERROR, text=text)]).split())
