@@ -6,16 +6,14 @@ import functools
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from quantgate.checkpoint.checks import config_of, quantization_bits, quantization_of
 from quantgate.checkpoint.contents import gguf_parts
 from quantgate.checkpoint.gguf_header import read_header
 from quantgate.errors import AssetError
-
-if TYPE_CHECKING:
-    from gguf.constants import GGMLQuantizationType
 
 
 @functools.cache
@@ -31,39 +29,57 @@ def file_type(gguf: Path) -> str:
     except ValueError:
         return ""
     name = re.sub("^(ALL|MOSTLY)_", "", name)
-    return "" if _contradicted(name, _weights_by_type(gguf)) else name
+    return "" if _contradicted(name, _matrices(gguf)) else name
 
 
 def commonest_type(gguf: Path) -> str:
     """Return the type that most weights of matrices have (`Q4_K`); empty: there are none. Raises AssetError."""
-    return next((kind.name for kind, _ in _weights_by_type(gguf).most_common()), "")
+    counts: Counter[str] = Counter()
+    for matrix in _matrices(gguf):
+        counts[matrix.type] += matrix.weights
+    return next((name for name, _ in counts.most_common()), "")
 
 
-def _weights_by_type(gguf: Path) -> Counter[GGMLQuantizationType]:
-    """Return how many weights of matrices have each type that is known."""
-    from gguf.constants import GGMLQuantizationType
+class _Matrix(NamedTuple):
+    """row: weights of a row. bits: of a weight, with scales."""
 
-    counts: Counter[GGMLQuantizationType] = Counter()
+    type: str
+    row: int
+    weights: int
+    bits: float
+
+
+def _matrices(gguf: Path) -> list[_Matrix]:
+    """Return the matrices of a GGUF file whose types are known to this version of gguf."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    matrices = []
     for part in gguf_parts(gguf):
         for shape, kind, _ in read_header(part).tensors.values():
             if len(shape) > 1 and kind in set(GGMLQuantizationType):
-                counts[GGMLQuantizationType(kind)] += math.prod(shape)
-    return counts
+                block, taken = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+                name = GGMLQuantizationType(kind).name
+                matrices.append(_Matrix(name, shape[0], math.prod(shape), 8 * taken / block))
+    return matrices
 
 
-def _contradicted(name: str, weights: Counter[GGMLQuantizationType]) -> bool:
+def _contradicted(name: str, matrices: Sequence[_Matrix]) -> bool:
     """Return whether matrices cannot be those of a file of this type: they have fewer bits a weight on average than it
-    says, or none is quantized. No quantizer of llama.cpp goes below the bits in its type's name, and single matrices
-    may have any other type."""
-    from gguf.constants import GGML_QUANT_SIZES
-
-    if not weights or (bits := _bits(name)) is None:
+    says, none is quantized, or none of those whose rows fit its blocks has about as few bits as it says. No quantizer
+    of llama.cpp goes below the bits in its type's name; single matrices, and those that do not fit, may have more."""
+    if not matrices or (bits := _bits(name)) is None:
         return False
-    sizes = {kind: 8 * taken / block for kind, (block, taken) in GGML_QUANT_SIZES.items()}
-    mean = sum(sizes[kind] * count for kind, count in weights.items()) / weights.total()
-    return mean < bits or (name not in FULL and all(kind.name in FULL for kind in weights))
+    if sum(m.bits * m.weights for m in matrices) < bits * sum(m.weights for m in matrices):
+        return True
+    fitting = [m.bits for m in matrices if m.row % BLOCK == 0]
+    too_many = min(fitting, default=bits) > bits + SCALES
+    return name not in FULL and (too_many or all(m.type in FULL for m in matrices))
 
 
+BLOCK = 256
+"""Weights of a block of the types of llama.cpp that have the largest."""
+SCALES = 2
+"""More bits than the name of a type says do not go into the scales of any (Q3_K in a file of Q2_K: 1.4)."""
 FULL = ("F32", "F16", "BF16")
 """Types of a GGUF file that is not quantized."""
 

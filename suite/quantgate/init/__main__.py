@@ -65,21 +65,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.print:
             _check_free(options.output)
         folder = options.output.absolute().parent
-        text = starter(options.model, options.reference, options.name, folder)
+        command = _command(options.output)
+        text = starter(options.model, options.reference, options.name, folder, command)
         if options.print:
             print(text, end="")
         else:
-            _write(options.output, text)
+            _write(options.output, text, command)
     except QuantgateError as error:
         print(error, file=sys.stderr)
         return WRONG_INPUT
     return 0
 
 
-def starter(model: str, reference: str | None, name: str | None, folder: Path) -> str:
-    """Return the text of a matrix for `folder`. Raises AssetError and InputError."""
+def starter(
+    model: str, reference: str | None, name: str | None, folder: Path, command: str = "pytest"
+) -> str:
+    """Return the text of a matrix for `folder`. command: what runs pytest with it. Raises AssetError and InputError."""
     facts = _facts(model, name, folder)
-    other = _facts(reference, None, folder) if reference else None
+    other = None if reference is None else _facts(reference, None, folder)
     if other is not None:
         if other.quantized:
             raise AssetError(f"{reference}: is quantized itself; name the full-precision checkpoint")
@@ -92,7 +95,7 @@ def starter(model: str, reference: str | None, name: str | None, folder: Path) -
         reasons = "; ".join(f"{cell} {reason}" for cell, reason in chosen.skipped.items())
         raise AssetError(f"{model}: no scheme runs on this machine: {reasons}")
     samples = enough(lambda samples: render(facts, other, chosen, samples))
-    return render(facts, other, chosen, samples)
+    return render(facts, other, chosen, samples, command)
 
 
 def _facts(model: str, name: str | None, folder: Path) -> Facts:
@@ -130,20 +133,24 @@ def _check_free(output: Path) -> None:
             raise AssetError(f"{file}: has [tool.quantgate] already, which {FILE} would replace: {remedy}")
 
 
-def _write(output: Path, text: str) -> None:
+def _write(output: Path, text: str, command: str) -> None:
     try:
         with output.open("x", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise AssetError(f"{output}: cannot be written: {error.strerror}") from None
-    words = ["pytest"] if output.name == FILE.name else ["pytest", f"--matrix={output}"]
-    if _in_checkout():  # whose own matrix and baselines pytest takes otherwise
-        words = ["pytest", f"--matrix={output}", f"--baselines={output.stem}"]
-    command = shlex.join(words)
     print(
         f'{output}: written. Read it; then `{command} --update-baselines --reason "first values"` measures and '
         f"accepts, and `{command}` judges."
     )
+
+
+def _command(output: Path) -> str:
+    """Return what runs pytest with the file."""
+    words = ["pytest"] if output.name == FILE.name else ["pytest", f"--matrix={output}"]
+    if _in_checkout():  # whose own matrix and baselines pytest takes otherwise
+        words = ["pytest", f"--matrix={output}", f"--baselines={output.stem}"]
+    return shlex.join(words)
 
 
 def _in_checkout() -> bool:

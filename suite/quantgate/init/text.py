@@ -35,8 +35,10 @@ class Samples:
     short: tuple[str, ...] = ()
 
 
-def render(facts: Facts, reference: Facts | None, chosen: Chosen, samples: Samples) -> str:
-    """Return the whole file."""
+def render(
+    facts: Facts, reference: Facts | None, chosen: Chosen, samples: Samples, command: str = "pytest"
+) -> str:
+    """Return the whole file. command: what runs pytest with it."""
     shown = reference or facts
     n_ctx = min(WINDOW, shown.positions or WINDOW)
     seconds = seconds_of(shown, samples)
@@ -50,6 +52,7 @@ def render(facts: Facts, reference: Facts | None, chosen: Chosen, samples: Sampl
     )
     environment.globals.update(line=_line, toml=_text, key=_key, source=_source, duration=duration)
     text: str = environment.get_template("starter.toml.j2").render(
+        command=command,
         facts=facts,
         reference=reference,
         shown=shown,

@@ -71,7 +71,8 @@ def run_together(assignments: Sequence[Assignment], *, timeout: float) -> None:
         for assignment in running:
             assignment.server.close()
         if isinstance(error, TimeoutError):
-            raise running[0].error(f"took longer than its time limit of {timeout:g} s") from None
+            why = f"took longer than its time limit of {timeout:g} s: raise `time_limit` of the tier, or measure less"
+            raise running[0].error(why) from None
         raise
 
 

@@ -139,9 +139,14 @@ def check_bits(cell: Cell, path: Path) -> None:
     if path.is_dir() and min(bits, cell.bits) >= 16:
         return  # floats are loaded as the scheme says
     raise AssetError(
-        f"{path}: holds weights of {bits:g} bits, and {cell.backend}/{cell.scheme} has {cell.bits:g}: "
-        f"{_elsewhere(cell, 'bits')}"
+        f"{path}: holds weights of {bits:g} bits{_stated(path)}, and {cell.backend}/{cell.scheme} has {cell.bits:g}: "
+        f"{_remedy('bits')}"
     )
+
+
+def _stated(path: Path) -> str:
+    """Return where a GGUF file says so; empty: its tensors say it."""
+    return f" (general.file_type: {name})" if path.is_file() and (name := file_type(path)) else ""
 
 
 def check_type(cell: Cell, path: Path) -> None:
@@ -150,16 +155,15 @@ def check_type(cell: Cell, path: Path) -> None:
     if wanted is not None and path.is_file() and (kind := file_type(path)) not in ("", wanted):
         raise AssetError(
             f"{path}: is in {kind} (general.file_type), and {cell.backend}/{cell.scheme} in {wanted}: "
-            f"{_elsewhere(cell, 'ftype')}"
+            f"{_remedy('ftype')}"
         )
 
 
-def _elsewhere(cell: Cell, key: str) -> str:
+def _remedy(key: str) -> str:
     """Return what to do where a file is another than the scheme's `key` says."""
-    if cell.scheme_options.get("as_is"):
-        return f"leave {key} out of the scheme, which then takes what the file has"
     return (
-        f"name it under a scheme of its {key}, or under one with as_is = true, which takes what the file has"
+        f"name it under a scheme of its {key}, or under one of your own with as_is = true and without {key}, which "
+        "takes what the file has"
     )
 
 

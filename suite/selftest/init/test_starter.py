@@ -63,7 +63,7 @@ def test_a_folder(tiny: TinyModel, tmp_path: Path) -> None:
     shutil.copytree(tiny.safetensors, tmp_path / "My model")
     (tmp_path / "My model" / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# My model\n")
     table = written("My model")
-    model = {"license": "mit", "weights": {"path": "My model"}, "add_bos": False}
+    model = {"license": "mit", "weights": {"path": "My model"}}
     assert table["models"] == {"my-model": model}
     assert cells(table) == [
         *("transformers/fp32", "bitsandbytes/int8", "bitsandbytes/nf4"),
@@ -108,7 +108,7 @@ def test_a_model_with_a_chat_template_is_asked_to_write(tiny: TinyModel, tmp_pat
 
 def test_a_gguf_alone(q4: Path) -> None:
     table = written(q4)
-    assert table["models"] == {"mine": {"license": "unknown", "gguf": {"path": str(q4)}, "add_bos": False}}
+    assert table["models"] == {"mine": {"license": "unknown", "gguf": {"path": str(q4)}}}
     assert cells(table) == ["llamacpp/F16", "llamacpp/Q4_K_M"]
     assert (
         '"mine/llamacpp/F16",   # made from the dequantized weights; ' in Path("quantgate.toml").read_text()
@@ -183,6 +183,9 @@ def test_nothing_is_overwritten(tiny: TinyModel, tmp_path: Path, capsys: pytest.
     assert tomllib.loads(capsys.readouterr().out)["models"]
     assert main([str(tiny.safetensors), "--output", "other.toml"]) == 0
     assert "pytest --matrix=other.toml --update-baselines" in capsys.readouterr().out
+    assert "# `pytest --matrix=other.toml --update-baselines" in Path("other.toml").read_text()
+    assert main([str(tiny.safetensors), "--reference", "", "--print"]) == 4
+    assert "is empty" in capsys.readouterr().err
     assert file.read_text() == "theirs"
     file.unlink()
     (tmp_path / "pyproject.toml").write_text("[tool.quantgate.models.a]\n")

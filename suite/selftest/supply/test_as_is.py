@@ -31,7 +31,9 @@ from selftest.tiny import TinyModel
 QUANTIZED: dict[str, object] = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
 
 
-def write_gguf(path: Path, ftype: int | None, kinds: list[str], split: tuple[int, int] | None = None) -> Path:
+def write_gguf(
+    path: Path, ftype: int | None, kinds: list[str], split: tuple[int, int] | None = None, row: int = 64
+) -> Path:
     """A GGUF file with one matrix of each type; ftype: its `general.file_type`."""
     writer = gguf.GGUFWriter(path, "llama")
     if ftype is not None:
@@ -39,7 +41,7 @@ def write_gguf(path: Path, ftype: int | None, kinds: list[str], split: tuple[int
     if split is not None:
         writer.add_uint16("split.no", split[0])
         writer.add_uint16("split.count", split[1])
-    values = np.linspace(-1, 1, 32 * 64, dtype=np.float32).reshape(32, 64)
+    values = np.linspace(-1, 1, 32 * 64, dtype=np.float32).reshape(-1, row)
     for number, name in enumerate(kinds):
         kind = gguf.GGMLQuantizationType[name]
         data = gguf.quantize(values, kind)
@@ -92,6 +94,7 @@ def as_is(folder: Path) -> AsIs:
         (15, ["F16", "F32"], "", "F16", 16),
         (15, ["F16", "F16", "Q4_0"], "Q4_K_M", "F16", 4),
         (10, ["Q5_0", "Q8_0"], "Q2_K", "Q5_0", 2),
+        (2, ["Q8_0", "F16"], "Q4_0", "Q8_0", 4),
     ],
     ids=str,
 )
@@ -102,6 +105,15 @@ def test_a_gguf_tells_its_type_and_bits(
     fit the blocks of a type have more bits, and embeddings may stay as they are."""
     file = write_gguf(tmp_path / "x.gguf", ftype, kinds)
     assert (file_type(file), commonest_type(file), nominal_bits(file)) == (name, commonest, bits)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "name"), [(["Q8_0", "Q8_0"], ""), (["Q8_0", "Q4_0"], "Q4_K_M"), (["F16"], "")]
+)
+def test_rows_that_fit_are_in_about_the_bits_that_the_file_states(
+    tmp_path: Path, kinds: list[str], name: str
+) -> None:
+    assert file_type(write_gguf(tmp_path / "x.gguf", 15, kinds, row=256)) == name
 
 
 def test_the_types_of_all_parts_count(tmp_path: Path) -> None:
@@ -187,21 +199,18 @@ def test_what_is_broken_is_the_error_of_its_cell(
 
 def test_a_checkpoint_of_another_kind_or_other_bits_is_refused(tmp_path: Path) -> None:
     file, folder = write_gguf(tmp_path / "x.gguf", 7, ["Q8_0"]), write_folder(tmp_path / "f")
-    remedy = "leave bits out of the scheme, which then takes what the file has"
+    remedy = "name it under a scheme of its bits, or under one of your own with as_is = true and without bits"
     for checkpoint, message in (
         (cell(GGUF, folder), r"f: is a folder, and llamacpp loads a GGUF file"),
         (cell(FOLDER, file), r"x\.gguf: is a file, and transformers loads a folder with safetensors"),
-        (cell(GGUF, file, bits=4), rf"x\.gguf: holds weights of 8 bits, and llamacpp/Q4_0 has 4: {remedy}"),
+        (
+            cell(GGUF, file, bits=4),
+            rf"x\.gguf: holds weights of 8 bits .*file_type: Q8_0\), and llamacpp/Q4_0 has 4: {remedy}",
+        ),
         (cell("transformers/fp32", folder, bits=32), r"f: holds weights of 4 bits, .*/fp32 has 32"),
     ):
         with pytest.raises(AssetError, match=message):
             as_is(tmp_path).check(checkpoint)
-    made = cell(GGUF, file, bits=4)
-    del made.scheme_options["as_is"]
-    with pytest.raises(
-        AssetError, match=r"has 4: name it under a scheme of its bits, or under one with as_is"
-    ):
-        as_is(tmp_path).check(made)
     as_is(tmp_path).check(cell(GGUF, file, bits=8))
     halves = write_folder(tmp_path / "h", {"dtype": "bfloat16"})
     as_is(tmp_path).check(cell("transformers/fp32", halves, bits=32))
@@ -212,7 +221,7 @@ def test_a_gguf_of_another_type_than_its_schemes_is_refused(tmp_path: Path) -> N
     file = write_gguf(tmp_path / "x.gguf", 15, ["Q4_0"])
     with pytest.raises(
         AssetError,
-        match=r"x\.gguf: is in Q4_K_M \(general\.file_type\), and .*/Q4_0 in Q4_0: leave ftype out",
+        match=r"x\.gguf: is in Q4_K_M \(general\.file_type\), and .*/Q4_0 in Q4_0: .* without ftype",
     ):
         as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_0"))
     as_is(tmp_path).check(cell(GGUF, file, bits=4, ftype="Q4_K_M"))
