@@ -13,12 +13,11 @@ def context_parameters(**values: Any) -> None:
     """Have llama.cpp make its contexts with other parameters."""
     import llama_cpp
 
-    @wrap(llama_cpp, "llama_context_default_params")
-    def defaults(original: Any) -> Any:
-        parameters = original()
+    @wrap(llama_cpp, "llama_init_from_model")
+    def make(original: Any, model: Any, parameters: Any) -> Any:
         for name, value in values.items():
             setattr(parameters, name, value)
-        return parameters
+        return original(model, parameters)
 
 
 @fault("RoPE base 10,000 for 100,000", "llamacpp/Q4_K_M", "perplexity", groups=TEXT)

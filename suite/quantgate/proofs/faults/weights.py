@@ -47,10 +47,12 @@ def rounded_to_bf16() -> None:
 def tied_embeddings_twice() -> None:
     import torch
 
-    @loaded
-    def untie(backend: Any) -> None:
-        head = backend._model.lm_head
-        head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)
+    from quantgate.backends.runtime import transformers
+
+    @wrap(transformers, "count")
+    def count(original: Any, model: Any) -> Any:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+        return original(model)
 
 
 @fault("one layer at 3 bits where 4 are claimed", "bitsandbytes/nf4", REPRODUCTION, groups=TEXT)
