@@ -39,9 +39,10 @@ def forget(backend: Any, position: int) -> None:
     llama_cpp.llama_memory_seq_rm(memory, 0, position, position + 1)
 
 
-@fault("a cache entry stale every 64 tokens of generation", "transformers/fp32", KL, **DECODED)
+@fault("a cache entry stale every 64 tokens of generation", "transformers/fp32", LIKELIHOOD, **DECODED)
 def stale_cache_entry() -> None:
-    """Its place holds what the token before it left there."""
+    """Its place holds what the token before it left there. Of 80 tokens from 496 on it is one place: a mean divergence
+    of 0.001 nats, most of it of a single token, which proves nothing."""
 
     def stale(backend: Any, position: int) -> None:
         if position % 64 == 0:
@@ -52,7 +53,7 @@ def stale_cache_entry() -> None:
     after_each_token(stale)
 
 
-@fault("a cache entry lost every 64 tokens of generation", "llamacpp/Q4_K_M", KL, **DECODED)
+@fault("a cache entry lost every 64 tokens of generation", "llamacpp/Q4_K_M", LIKELIHOOD, **DECODED)
 def lost_cache_entry() -> None:
     after_each_token(lambda backend, position: None if position % 64 else forget(backend, position))
 
