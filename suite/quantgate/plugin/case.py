@@ -67,7 +67,8 @@ def node_id(item: pytest.Item) -> str:
     """Return a case's node id as a command takes it in the folder where pytest was started: pytest's own begins at the
     root of the repository."""
     here, root = item.config.invocation_params.dir, item.config.rootpath
-    if here == root or not (item.path.is_relative_to(here) or here.is_relative_to(root)):
+    below = item.path.is_relative_to(here) or here.is_relative_to(root)
+    if item.path.is_relative_to(root) and (here == root or not below):
         return item.nodeid
     return "::".join([os.path.relpath(item.path, here), *item.nodeid.split("::")[1:]])
 

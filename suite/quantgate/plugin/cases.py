@@ -15,18 +15,29 @@ from types import ModuleType
 import pytest
 
 from quantgate.paths import CASES
-from quantgate.plugin.entry import MATRIX_FILE, MATRIX_FILES
+from quantgate.plugin.entry import IS_NAMED, MATRIX_FILE
 from quantgate.plugin.marks import request_of
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the matrix file too where the repository's `testpaths` name other folders, or `--matrix` one that lies in
-    another."""
-    file, source, here = config.stash[MATRIX_FILE], config.args_source, config.invocation_params.dir
-    elsewhere = file.name not in MATRIX_FILES and not file.is_relative_to(here)
-    sources = pytest.Config.ArgsSource
-    if source == sources.TESTPATHS or (source == sources.INVOCATION_DIR and elsewhere):
+    """Collect the matrix file too where the repository's `testpaths` name other folders, or `--matrix` one outside."""
+    source, sources, here = config.args_source, pytest.Config.ArgsSource, config.invocation_params.dir
+    file = config.stash[MATRIX_FILE]
+    outside = config.stash[IS_NAMED] and not file.is_relative_to(here)
+    if source == sources.TESTPATHS or (source == sources.INVOCATION_DIR and outside):
         config.args.append(str(file))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse a run without any case of the matrix that `--matrix` names: it would be green and have judged nothing."""
+    file = config.stash[MATRIX_FILE]
+    chosen = config.args_source == pytest.Config.ArgsSource.ARGS
+    if config.stash[IS_NAMED] and not chosen and not any(item.path == file for item in items):
+        raise pytest.UsageError(
+            f"{file}: pytest has collected none of its cases: it leaves out such folders (norecursedirs, --ignore); "
+            f"move the file, or name it once more, as what is to be collected: pytest --matrix={file} {file}"
+        )
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

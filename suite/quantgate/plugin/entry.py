@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 MATRIX_FILES = ("quantgate.toml", "pyproject.toml")
+IS_NAMED = pytest.StashKey[bool]()
+"""Whether the matrix is what `--matrix` names, since there is no other."""
 MATRIX_FILE = pytest.StashKey[Path]()
 """The `quantgate.toml`, or the pyproject.toml with a `[tool.quantgate]` table, that pytest runs beside; without either,
 what `--matrix` names."""
@@ -28,8 +30,10 @@ def pytest_load_initial_conftests(
     elsewhere = bool(options.inifilename or options.rootdir)
     start, root = early_config.invocation_params.dir, early_config.rootpath
     file = matrix_file(start, root, elsewhere=elsewhere)
+    early_config.stash[IS_NAMED] = file is None
+    unknown = {one.partition("=")[0] for one in parser.parse_known_and_unknown_args(args)[1]}
     # The repository may have an option of this name.
-    if file is None and (named := _named(args)) and not hasattr(parser.parse_known_args(args), "matrix"):
+    if file is None and "--matrix" in unknown and (named := _named(args)):
         file = Path(os.path.normpath(start / named))  # as pytest spells it: links stay
     if file is not None:
         early_config.stash[MATRIX_FILE] = file
@@ -65,12 +69,13 @@ def matrix_file(start: Path, root: Path, *, elsewhere: bool = False) -> Path | N
 
 
 def _named(arguments: list[str]) -> str:
-    """Return the file that `--matrix=PATH` or `--matrix PATH` names; empty: neither is there."""
+    """Return the file that the last `--matrix=PATH` or `--matrix PATH` names; empty: neither is there."""
+    file = ""
     for number, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--matrix":
-            return value if equals else next(iter(arguments[number + 1 :]), "")
-    return ""
+            file = value if equals else next(iter(arguments[number + 1 :]), "")
+    return file
 
 
 def unread_table(file: Path) -> bool:

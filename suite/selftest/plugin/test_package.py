@@ -146,7 +146,9 @@ def test_a_repository_without_a_matrix_gets_no_case_option_or_mark(repository: P
     [
         ("mine.toml", ["--matrix=mine.toml"]),
         ("gates/mine.toml", ["--matrix", "gates/mine.toml"]),
-        ("../mine.toml", ["--matrix=../mine.toml", "-o", "testpaths="]),
+        ("../quantgate.toml", ["--matrix=../quantgate.toml", "-o", "testpaths="]),
+        ("mine.toml", ["--matrix=gone/other.toml", "--matrix=mine.toml", "-o", "testpaths="]),
+        ("build/mine.toml", ["--matrix=build/mine.toml", "build/mine.toml", "tests"]),
     ],
 )
 def test_a_matrix_that_is_named_needs_no_other(repository: Path, file: str, arguments: list[str]) -> None:
@@ -159,11 +161,24 @@ def test_a_matrix_that_is_named_needs_no_other(repository: Path, file: str, argu
     assert any(case.startswith("tests/test_theirs.py::") for case in cases)
 
 
+def test_a_run_without_a_case_of_the_matrix_that_is_named_is_refused(repository: Path) -> None:
+    write(repository / "build" / "mine.toml", MATRIX)
+    options = ("-p", "quantgate.plugin.entry", "-o", "testpaths=")
+    status, cases, output = run(repository, *options, "--matrix=build/mine.toml")
+    assert (status, cases) == (4, {}), output
+    assert "build/mine.toml: pytest has collected none of its cases" in output
+    status, cases, output = run(repository, *options, "--matrix=build/mine.toml", "tests")
+    assert (status, cases) == (0, THEIRS), output
+
+
 def test_an_option_of_the_same_name_is_the_repositorys(repository: Path) -> None:
     write(repository / "mine.toml", MATRIX)
     conftest = repository / "conftest.py"
-    conftest.write_text(conftest.read_text().replace('"--text"', '"--text", "--matrix"'))
+    theirs = conftest.read_text() + '    parser.addoption("--build-matrix", "--matrix")\n'
+    conftest.write_text(theirs)
     assert set(collected(repository, "--matrix=mine.toml")) == set(THEIRS)
+    conftest.write_text(theirs.replace('"--build-matrix", "--matrix"', '"--grid", dest="matrix"'))
+    assert len(collected(repository, "--matrix=mine.toml")) > len(THEIRS)
 
 
 def test_the_entry_point_imports_nothing_heavy() -> None:
