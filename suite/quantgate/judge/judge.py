@@ -80,7 +80,8 @@ def judge(
 
     `regression`: worse by more than the tolerance, and by more than noise explains at level `alpha` (one-sided);
     `improvement`: the same for the better; `pass`: the 95 % limit of the change for the worse is within the
-    tolerance; `inconclusive`: the sample allows none of these; `not comparable`: the conditions differ.
+    tolerance, of another checkpoint within the wide one; `inconclusive`: the sample allows none of these; `not
+    comparable`: the conditions differ.
 
     against: both were measured in this run, A/B. Raises ValidationError where the change is not a finite number.
     """
@@ -103,6 +104,8 @@ def judge(
     # error bar, such as a quantile, would be red by chance.
     as_exact = all(map(of_weights, changed)) if measured.kind == "paired" else not changed
     limit = max(tolerance.limit(unchanged=as_exact), tolerance.floor / base)
+    # Few samples show that a checkpoint is as good to within `here`: to pass, its 95 % limit has the other tolerance.
+    sure = max(tolerance.limit(unchanged=not changed), limit)
     worse = interval.estimate if measured.better == "lower" else -interval.estimate
     if worse > limit:
         status = Status.REGRESSION if change.p < alpha else Status.INCONCLUSIVE
@@ -110,7 +113,7 @@ def judge(
         # A value relative to the reference never counts as an improvement: a slow reference would make every other
         # cell look faster. Nor does one that is better than on other kernels: it is no reason to update the baseline.
         status = Status.PASS if kernels else Status.IMPROVEMENT
-    elif _most_worse(measured, baseline, base, change, unchanged=not changed) <= limit:
+    elif _most_worse(measured, baseline, base, change, unchanged=not changed) <= sure:
         status = Status.PASS
     else:
         status = Status.INCONCLUSIVE

@@ -94,6 +94,18 @@ def test_another_file_on_the_same_machine_is_measured_as_exactly(
     assert verdict.detectable == (0.05 if limit == 0.025 else None), "what the wide tolerance detects"
 
 
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [([OTHER_FILE], Status.PASS), ([], Status.INCONCLUSIVE), (["torch 1 -> 2"], Status.PASS)],
+)
+def test_a_file_that_is_as_good_passes_by_the_wide_tolerance(changed: list[str], status: Status) -> None:
+    """Few samples show that to within the narrow one."""
+    tolerance = Tolerance(metric="perplexity", relative=0.025, here=0.0025, noise=0.05)
+    new = [x - 0.001 + 8 * j for x, j in zip(OLD, JITTER, strict=True)]
+    subject = Subject(CELL, "perplexity", changed)
+    assert judge(subject, perplexity(new), perplexity(OLD), tolerance, ALPHA).status == status
+
+
 def test_an_inconclusive_mean_says_how_many_windows_show_a_change_of_this_size() -> None:
     old, new = OLD * 4, [x + 0.012 + 25 * j for x, j in zip(OLD * 4, JITTER * 4, strict=True)]
     verdict = judged(of_windows(new), of_windows(old), alpha=1e-5)
