@@ -83,9 +83,11 @@ def check_whole(path: Path) -> Header:
 
 def gguf_puts_bos(values: Mapping[str, Any]) -> bool:
     """Return whether llama.cpp puts the token, by a GGUF file's header; without the key it does for SentencePiece
-    vocabularies (`llama`), and for `PUT_BOS`."""
+    vocabularies (`llama`), and for `PUT_BOS`; for Gemma 4 whatever the key says."""
     if "tokenizer.ggml.bos_token_id" not in values:
         return False
+    if "gemma4" in (values.get("tokenizer.ggml.model"), values.get("tokenizer.ggml.pre")):
+        return True
     puts = values.get("tokenizer.ggml.add_bos_token")
     if puts is not None:
         return bool(puts)

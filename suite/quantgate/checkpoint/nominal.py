@@ -41,10 +41,9 @@ def commonest_type(gguf: Path) -> str:
 
 
 class _Matrix(NamedTuple):
-    """row: weights of a row. bits: of a weight, with scales."""
+    """bits: of a weight, with scales."""
 
     type: str
-    row: int
     weights: int
     bits: float
 
@@ -59,27 +58,21 @@ def _matrices(gguf: Path) -> list[_Matrix]:
             if len(shape) > 1 and kind in set(GGMLQuantizationType):
                 block, taken = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
                 name = GGMLQuantizationType(kind).name
-                matrices.append(_Matrix(name, shape[0], math.prod(shape), 8 * taken / block))
+                matrices.append(_Matrix(name, math.prod(shape), 8 * taken / block))
     return matrices
 
 
 def _contradicted(name: str, matrices: Sequence[_Matrix]) -> bool:
     """Return whether matrices cannot be those of a file of this type: they have fewer bits a weight on average than it
-    says, none is quantized, or none of those whose rows fit its blocks has about as few bits as it says. No quantizer
-    of llama.cpp goes below the bits in its type's name; single matrices, and those that do not fit, may have more."""
+    says, or none is quantized. No quantizer of llama.cpp goes below the bits in its type's name; single matrices, and
+    those whose rows do not fit its blocks, may have more."""
     if not matrices or (bits := _bits(name)) is None:
         return False
     if sum(m.bits * m.weights for m in matrices) < bits * sum(m.weights for m in matrices):
         return True
-    fitting = [m.bits for m in matrices if m.row % BLOCK == 0]
-    too_many = min(fitting, default=bits) > bits + SCALES
-    return name not in FULL and (too_many or all(m.type in FULL for m in matrices))
+    return name not in FULL and all(m.type in FULL for m in matrices)
 
 
-BLOCK = 256
-"""Weights of a block of the types of llama.cpp that have the largest."""
-SCALES = 2
-"""More bits than the name of a type says do not go into the scales of any (Q3_K in a file of Q2_K: 1.4)."""
 FULL = ("F32", "F16", "BF16")
 """Types of a GGUF file that is not quantized."""
 

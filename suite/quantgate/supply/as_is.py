@@ -101,6 +101,7 @@ class AsIs:
             [
                 self._sources.identity(source),
                 self.identity(cell),
+                model.add_bos,
                 self._maker.identity("same_tokens", "transformers", "tokenizers", "llama-cpp-python"),
                 code_hash(*TOKENIZER_CODE),
             ]
@@ -113,6 +114,7 @@ class AsIs:
                 "model": str(self._sources.locate(source)),
                 "checkpoint": str(path),
                 "tokenizer": path.is_file() or has_tokenizer(path),
+                "add_bos": model.add_bos,
             },
         )
         if problem := json.loads(result.read_bytes())["problem"]:

@@ -89,14 +89,27 @@ def restore_splitting(tokenizer: Any, source: Path) -> None:
 
 def encoder_of_gguf(path: Path) -> Callable[[str], list[int]]:
     """Return what encodes a text by llama.cpp, without special tokens. Raises AssetError."""
+    model = vocabulary_of_gguf(path)
+    # The name of a special token stands for that token, as in the tokenizers of transformers.
+    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))
+
+
+def llamacpp_puts_bos(path: Path) -> bool:
+    """Return whether llama.cpp puts a beginning-of-sequence token before a text by itself. Raises AssetError."""
+    import llama_cpp
+
+    vocabulary = llama_cpp.llama_model_get_vocab(vocabulary_of_gguf(path).model)
+    return bool(llama_cpp.llama_vocab_get_add_bos(vocabulary))
+
+
+def vocabulary_of_gguf(path: Path) -> Any:
+    """Return the vocabulary that llama.cpp reads, a `llama_cpp.Llama` without weights. Raises AssetError."""
     import llama_cpp
 
     from quantgate.backends.runtime.llama_log import listening
 
     with listening() as log:
         try:
-            model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+            return llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
         except ValueError:
             raise AssetError(f"{path}: llama.cpp cannot read its vocabulary: {log.cause}") from None
-    # The name of a special token stands for that token, as in the tokenizers of transformers.
-    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))
