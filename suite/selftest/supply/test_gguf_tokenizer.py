@@ -127,6 +127,7 @@ def test_llamacpp_puts_the_bos_of_some_vocabularies_unless_the_file_says_no(
         ({"model": "gpt2", "pre": "llama-bpe", "add_bos_token": False}, False),
         ({"model": "gpt2", "pre": "qwen2"}, False),
         ({"model": "llama"}, True),
+        ({"model": "gemma4", "pre": "gemma4", "add_bos_token": False}, True),
     ],
 )
 def test_what_a_header_says_of_the_bos(values: dict[str, Any], puts: bool) -> None:
