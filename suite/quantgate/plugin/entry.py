@@ -31,10 +31,12 @@ def pytest_load_initial_conftests(
     start, root = early_config.invocation_params.dir, early_config.rootpath
     file = matrix_file(start, root, elsewhere=elsewhere)
     early_config.stash[IS_NAMED] = file is None
-    unknown = {one.partition("=")[0] for one in parser.parse_known_and_unknown_args(args)[1]}
-    # The repository may have an option of this name.
-    if file is None and "--matrix" in unknown and (named := _named(args)):
-        file = Path(os.path.normpath(start / named))  # as pytest spells it: links stay
+    if file is None and (named := _named(args)):
+        unknown = parser.parse_known_and_unknown_args(args)[1]
+        if any(
+            one.partition("=")[0] == "--matrix" for one in unknown
+        ):  # else it is an option of the repository's
+            file = Path(os.path.normpath(start / named))  # as pytest spells it: links stay
     if file is not None:
         early_config.stash[MATRIX_FILE] = file
         manager = early_config.pluginmanager

@@ -98,8 +98,8 @@ def llamacpp_puts_bos(path: Path) -> bool:
     """Return whether llama.cpp puts a beginning-of-sequence token before a text by itself. Raises AssetError."""
     import llama_cpp
 
-    vocabulary = llama_cpp.llama_model_get_vocab(vocabulary_of_gguf(path).model)
-    return bool(llama_cpp.llama_vocab_get_add_bos(vocabulary))
+    model = vocabulary_of_gguf(path)  # as long as it is there, its vocabulary is
+    return bool(llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(model.model)))
 
 
 def vocabulary_of_gguf(path: Path) -> Any:
