@@ -1,11 +1,15 @@
-"""A run in which something got worse, made once."""
+"""A run in which something got worse, made once; a repository of somebody else's."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from selftest.plugin.foreign import CONFTEST, FOREIGN, INI, write
 from selftest.plugin.runs import break_quantizer
 from selftest.project import Accepted, Project, Result
+from selftest.tiny import TEXT
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,14 @@ def broken(accepted: Accepted, tmp_path_factory: pytest.TempPathFactory) -> tupl
     summary = project.folder / "summary.md"
     summary.write_text("before\n")
     return project, project.run(GITHUB_STEP_SUMMARY=str(summary))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with tests and no matrix."""
+    folder = tmp_path / "repository"
+    write(folder / "tests" / "test_theirs.py", FOREIGN)
+    write(folder / "conftest.py", CONFTEST)
+    write(folder / "pytest.ini", INI)
+    write(folder / "text.txt", TEXT)
+    return folder

@@ -11,7 +11,7 @@ from quantgate.measure.metrics.accuracy import Options
 from quantgate.plugin.marks import parts_of, without_cases, wrong_request
 
 from selftest.forked import start
-from selftest.plugin.test_package import MATRIX, variables, write
+from selftest.plugin.foreign import MATRIX, variables, write
 
 CASE = """
     import pytest

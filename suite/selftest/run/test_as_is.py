@@ -19,7 +19,7 @@ from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 
 from selftest.project import Project
-from selftest.supply.test_as_is import with_another_splitting
+from selftest.supply.test_same_tokens import with_another_splitting
 from selftest.tiny import TinyModel
 
 CELL, REFERENCE = "tiny/llamacpp/Q4_K_M", "tiny/llamacpp/F16"

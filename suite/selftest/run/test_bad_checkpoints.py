@@ -18,11 +18,11 @@ from quantgate.records import Status, Verdict
 from safetensors.numpy import load_file, save_file
 
 from selftest.forked import start
-from selftest.plugin.test_package import variables
+from selftest.plugin.foreign import variables
 from selftest.project import verdicts_of
 from selftest.supply.copies import edit
-from selftest.supply.test_as_is import with_another_splitting
 from selftest.supply.test_contents import gguf_bytes
+from selftest.supply.test_same_tokens import with_another_splitting
 from selftest.tiny import TEXT, TinyModel
 
 GOOD = "mine/transformers/fp32"
