@@ -11,7 +11,7 @@ from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import make_lines
 from quantgate.supply.model_config import load_config
-from quantgate.supply.splitting import encoder_of_gguf, llamacpp_puts_bos
+from quantgate.supply.splitting import encoder_of, llamacpp_puts_bos, vocabulary_of_gguf
 
 UNSAID_BOS = (
     "its tokenizer puts a beginning-of-sequence token before each text, and the model's does not: make it with the "
@@ -36,7 +36,8 @@ def compare(
     if tokenizer:
         expected = Encoder(Path(model), add_bos=False)
         if path.is_file():
-            encode, puts_bos = encoder_of_gguf(path), llamacpp_puts_bos(path)
+            vocabulary = vocabulary_of_gguf(path)
+            encode, puts_bos = encoder_of(vocabulary), llamacpp_puts_bos(vocabulary)
         else:
             mine = Encoder(path, add_bos=False)
             encode, puts_bos = mine.encode, mine.puts_bos

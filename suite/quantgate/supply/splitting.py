@@ -89,17 +89,20 @@ def restore_splitting(tokenizer: Any, source: Path) -> None:
 
 def encoder_of_gguf(path: Path) -> Callable[[str], list[int]]:
     """Return what encodes a text by llama.cpp, without special tokens. Raises AssetError."""
-    model = vocabulary_of_gguf(path)
+    return encoder_of(vocabulary_of_gguf(path))
+
+
+def encoder_of(vocabulary: Any) -> Callable[[str], list[int]]:
+    """Return the same of what `vocabulary_of_gguf` has read."""
     # The name of a special token stands for that token, as in the tokenizers of transformers.
-    return lambda text: list(model.tokenize(text.encode(), add_bos=False, special=True))
+    return lambda text: list(vocabulary.tokenize(text.encode(), add_bos=False, special=True))
 
 
-def llamacpp_puts_bos(path: Path) -> bool:
-    """Return whether llama.cpp puts a beginning-of-sequence token before a text by itself. Raises AssetError."""
+def llamacpp_puts_bos(vocabulary: Any) -> bool:
+    """Return whether llama.cpp puts a beginning-of-sequence token before a text by itself."""
     import llama_cpp
 
-    model = vocabulary_of_gguf(path)  # as long as it is there, its vocabulary is
-    return bool(llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(model.model)))
+    return bool(llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(vocabulary.model)))
 
 
 def vocabulary_of_gguf(path: Path) -> Any:

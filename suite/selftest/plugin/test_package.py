@@ -10,9 +10,12 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from quantgate.paths import FIXTURES, IMPORT_ROOT
+from quantgate.plugin.case import node_id
 
 from selftest.plugin.foreign import CELLS, INI, MATRIX, PERPLEXITY, REPO, THEIRS, collected, run, write
 
@@ -62,6 +65,14 @@ def test_an_option_of_the_same_name_is_the_repositorys(repository: Path) -> None
     assert set(collected(repository, "--matrix=mine.toml")) == set(THEIRS)
     conftest.write_text(theirs.replace('"--build-matrix", "--matrix"', '"--grid", dest="matrix"'))
     assert len(collected(repository, "--matrix=mine.toml")) > len(THEIRS)
+
+
+def test_a_case_outside_of_the_root_is_named_by_its_path(tmp_path: Path) -> None:
+    """Its own node id begins with nothing, and no command takes that."""
+    here = tmp_path / "here"
+    config = SimpleNamespace(invocation_params=SimpleNamespace(dir=here), rootpath=here)
+    item: Any = SimpleNamespace(config=config, path=tmp_path / "mine.toml", nodeid="::test_a[m/b/s]")
+    assert node_id(item) == "../mine.toml::test_a[m/b/s]"
 
 
 def test_the_entry_point_imports_nothing_heavy() -> None:

@@ -143,6 +143,8 @@ def test_the_other_verdicts_are_short() -> None:
     text = rendered(example())
     assert "≠ not comparable  gemma/llamacpp/F16\n  machine a, not b" in text
     assert "? inconclusive  gemma/llamacpp/Q8_0  throughput/decode -20.0 %: too noisy" in text
+    last_digit = verdict("m/b/s", "same_top", Status.REGRESSION, change=3e-18, unit="fraction")
+    assert "e-" not in rendered([last_digit])
     gate = verdict("m/b/s", "perplexity", Status.INCONCLUSIVE, change=0.02, tolerance=0.01, text="noise")
     assert "? inconclusive  m/b/s  perplexity +2.00 %, tolerance 1 %: noise" in rendered([gate])
     assert "○ no baseline  gemma/llamacpp/Q2_K  (5 metrics)" in text
