@@ -3,6 +3,7 @@ with an environment and an exit status of its own, without the second of imports
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -104,6 +105,7 @@ def _run(
     output: Connection,
 ) -> NoReturn:
     os.chdir(folder)
+    gc.freeze()  # pytest collects garbage ten times at its end: not among all that was imported before
     # As from a terminal: what a shell starts in the background ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with Path(os.devnull).open() as nothing:

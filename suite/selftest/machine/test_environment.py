@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.machinery
 import importlib.util
+import io
 import json
 import platform
+import tokenize
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -25,8 +28,10 @@ from quantgate.machine.environment import (
     machine,
     variables,
     versions,
+    without_words,
     work_facts,
 )
+from quantgate.paths import PACKAGE
 
 
 @pytest.fixture(autouse=True)
@@ -224,6 +229,27 @@ def test_words_are_no_code(code: Path) -> None:
         (code / "measure/scoring.py").write_text(text)
         hashes.append(code_hashed())
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def words_removed_by_the_parser(source: str) -> str:
+    """Python source without comments, docstrings and empty lines, by Python's own parser and tokenizer."""
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(ast.Constant(str()), lineno=first, end_lineno=int(last)):
+                lines[first - 1 : last] = [""] * (last - first + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def test_what_counts_as_words_in_the_engine_does_to_the_parser() -> None:
+    """Were a value taken for words, records would be used that were made with another one."""
+    for file in sorted(PACKAGE.rglob("*.py")):
+        source = file.read_text()
+        assert without_words(source) == words_removed_by_the_parser(source), file
 
 
 @pytest.mark.parametrize("name", ["judge/judge.py", "measure/metrics/notes.txt"])
