@@ -25,6 +25,14 @@ IMPORTS = [
     *(f"_pytest.{name}" for name in ("junitxml", "terminal", "logging", "pastebin", "skipping")),
     *(f"quantgate.{name}" for name in ("plugin.wiring", "plugin.case", "plugin.finish", "plugin.screen")),
     *(f"quantgate.proofs.papers.{name}" for name in ("section", "expected")),
+    *(
+        "scipy.special",
+        "gguf.constants",
+        "jinja2",
+        "tomlkit",
+        "rich.console",
+        "rich.table",
+    ),  # imported where used
 ]
 """What the process imports that all others are forked from; no module whose `assert` statements pytest rewrites."""
 PATH = tuple(sys.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
@@ -130,6 +131,7 @@ class Here:
         )  # fmt: skip
 
     def session(self) -> Session:
+        gc.freeze()  # garbage is collected before a peak is measured: not among all that other tests imported
         session = Session(self.new_job(), lambda *event: self.progress.append(event))
         session.load(lambda checkpoint, options, threads: self.backend)
         session.causal = True  # test_way.py asks that; tests here count the passes of a group

@@ -100,10 +100,12 @@ def test_an_update_takes_what_this_run_judged_and_nothing_else(baselined: Projec
 def test_a_baseline_that_changes_while_a_run_measures_is_not_overwritten(baselined: Project) -> None:
     baselined.write()
     process = baselined.start("--update-baselines", "--reason", "late", "-k", F16)
-    worker(process, F16)
+    measuring = worker(process, F16)
+    measuring.suspend()
     before = baselines.read(baselined.baselines, F16, "smoke")
     assert before is not None
     write_file(before.model_copy(update={"reason": "another run's"}), "")
+    measuring.resume()
     result = baselined.finish(process)
     assert result.status == 10
     assert "the baseline was changed by another run; run again" in result.output
