@@ -250,6 +250,11 @@ def task_file(name: str) -> Path:
     harness = package_folder("lm_eval")
     if harness is None:
         raise InputError(f"task {name!r}: lm-eval is not installed: pip install lm-eval")
+    return _defining(harness, name)
+
+
+@functools.cache
+def _defining(harness: Path, name: str) -> Path:
     definition, grouped = _line(rb"""^["']?task["']?:\s*""", name), False
     group = _line(rb"^(?:(?:group|tag):\s*|tag:\n(?:\s+- .*\n)*\s+- )", name)
     for file in sorted((harness / "tasks").rglob("*.yaml")):
