@@ -28,6 +28,8 @@ class Job(Record):
     under_test: dict[str, str] = Field(default_factory=dict)
     """By key of the environment (`quantgate.judge.environment`), the identity of a checkpoint that is itself under
     test, and so no condition; empty: it was made from the source."""
+    conditions: dict[str, str] = Field(default_factory=dict)
+    """Of each metric, beside those that its group states."""
     workload: Path
     """Folder with the tokenized texts and tasks (`quantgate.supply.workload`)."""
     requests: list[str]

@@ -123,6 +123,7 @@ class Bench:
             scheme_options=self.supply.scheme_options(cell),
             source_hash=self.supply.source_hash(cell.model),
             under_test=self.supply.under_test(cell),
+            conditions=self.supply.conditions(cell),
             workload=self.supply.workload(cell.model),
             requests=list(requests),
             group_options=self._group_options(cell),

@@ -39,6 +39,8 @@ class Process:
             if not record.complete:
                 ended = "its process ended before it had measured everything"
                 raise MeasurementError(f"{self.job.output}: is not complete: {ended}")
+        for metric in record.metrics.values():
+            metric.conditions.update(self.job.conditions)
         self.record = record
         return record
 

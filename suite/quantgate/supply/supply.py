@@ -13,6 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from quantgate.checkpoint.checks import puts_bos
+from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.config.source import Source
 from quantgate.errors import AssetError, QuantgateError
@@ -28,7 +30,7 @@ from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
-from quantgate.supply.shipped import UNDER_TEST, check_measured, shipped
+from quantgate.supply.shipped import BOS, UNDER_TEST, check_measured, shipped
 from quantgate.supply.sources import ROW_CODE, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
@@ -159,6 +161,17 @@ class Supply:
         if source is None:
             return {}
         return {key: hash_of(self._sources.identity(source)), CHECKPOINT_NAME: source.short}
+
+    def conditions(self, cell: Cell) -> dict[str, str]:
+        """Return what has to be equal before the cell's values are compared, beside what metric groups state: that a
+        checkpoint under test does not put the token which the matrix puts, so that its users go without."""
+        model = self._matrix.models[cell.model]
+        source = cell.as_is or shipped(model, self._sources)
+        if source is None or not model.add_bos:
+            return {}
+        path = self._sources.locate(source)
+        puts = gguf_puts_bos(read_header(path).values) if path.is_file() else puts_bos(path)
+        return {BOS: "put by add_bos, not by the checkpoint"} if puts is False else {}
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is

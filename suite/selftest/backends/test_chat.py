@@ -40,7 +40,7 @@ def with_template(source: Path, target: Path, template: str, *, bos: bool = Fals
     command = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", str(source), str(target)]
     subprocess.run([*command, "--chat-template", template, "--force"], check=True, capture_output=True)
     if bos:
-        set_metadata(target, "tokenizer.ggml.add_bos_token", "1")
+        set_metadata(target, "tokenizer.ggml.add_bos_token", True)
     return target
 
 

@@ -14,7 +14,7 @@ import pytest
 from quantgate.errors import MeasurementError
 from quantgate.jobs import Job
 from quantgate.locks import locked
-from quantgate.records import Measurement
+from quantgate.records import Measurement, Metric
 from quantgate.run.process import Process, file_error, sibling
 
 from selftest.project import Project
@@ -68,11 +68,14 @@ def test_only_a_record_of_this_very_job_is_taken(tmp_path: Path, content: str | 
     assert message in str(caught.value)
 
 
-def test_the_record_of_the_job_is_taken(tmp_path: Path) -> None:
-    expected = job(tmp_path)
-    expected.output.write_text(record())
+def test_the_record_of_the_job_is_taken_and_gets_its_conditions(tmp_path: Path) -> None:
+    expected = job(tmp_path).model_copy(update={"conditions": {"token": "put"}})
+    value = Metric(kind="exact", value=1.0, unit="bytes", better="lower", conditions={"source": "s"})
+    expected.output.write_text(record(metrics={"size": value}))
     task: Any = SimpleNamespace(place="")
-    assert Process(expected, task).read().run == "this"
+    read = Process(expected, task).read()
+    assert read.run == "this"
+    assert read.metrics["size"].conditions == {"source": "s", "token": "put"}
 
 
 def test_processes_and_schemes_do_not_share_files() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,9 @@ def checked(folder: Path, add_bos: bool | None = None, **options: Any) -> None:
     check_model(Path("m.toml"), "t", model, lengths_of(parse_options(options)), folder)
 
 
-def set_metadata(file: Path, key: str, value: str) -> None:
-    command = [sys.executable, "-m", "gguf.scripts.gguf_set_metadata", str(file), key, value, "--force"]
-    subprocess.run(command, check=True, capture_output=True)
+def set_metadata(file: Path, key: str, value: float) -> None:
+    """Change a number or a truth value in a GGUF file's header."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file, "r+").fields[key]
+    field.parts[field.data[0]][0] = value

@@ -11,6 +11,9 @@ import pytest
 from quantgate.checkpoint import checks
 from quantgate.checkpoint.checks import puts_bos
 from quantgate.errors import InputError
+from quantgate.processes.progress import ignore_progress
+from quantgate.run.cell import make_supply
+from quantgate.run.inputs import load_matrix
 from quantgate.supply.encoder import Encoder
 
 from selftest.project import Project
@@ -124,7 +127,7 @@ def test_what_a_tokenizer_puts_after_a_text_is_no_bos(folder: Path) -> None:
 def test_the_flag_of_a_gguf_counts(tiny: TinyModel, tmp_path: Path) -> None:
     assert Encoder(tiny.gguf, None, "k").bos is None
     file = shutil.copy(tiny.gguf, tmp_path / "bos.gguf")
-    set_metadata(Path(file), "tokenizer.ggml.add_bos_token", "true")
+    set_metadata(Path(file), "tokenizer.ggml.add_bos_token", True)
     with pytest.raises(InputError, match="k: is missing"):
         Encoder(Path(file), None, "k")
 
@@ -137,7 +140,7 @@ def test_it_is_said_at_collection(project: Project, tiny: TinyModel, folder: Pat
     model = project.matrix["models"]["tiny"]
     if what == "gguf":
         file = shutil.copy(tiny.gguf, folder / "bos.gguf")
-        set_metadata(Path(file), "tokenizer.ggml.add_bos_token", "true")
+        set_metadata(Path(file), "tokenizer.ggml.add_bos_token", True)
         del model["weights"]
         model["gguf"]["path"] = str(file)
     else:
@@ -157,3 +160,35 @@ def test_a_gguf_that_cannot_be_read_is_an_error_of_its_cells(project: Project, f
     del model["weights"]
     model["gguf"]["path"] = str(folder)
     assert project.run("--collect-only").status == 0
+
+
+def test_a_shipped_checkpoint_that_does_not_put_the_token_is_compared_with_none_that_does(
+    tiny: TinyModel, tmp_path: Path
+) -> None:
+    """Measured with the token it is as good as before; whoever loads it goes without."""
+    file, folder = (
+        shutil.copy(tiny.gguf, tmp_path / "x.gguf"),
+        shutil.copytree(tiny.safetensors, tmp_path / "f"),
+    )
+    matrix_file = tmp_path / "m.toml"
+    matrix_file.write_text(
+        f'[models.m]\nlicense = "MIT"\nadd_bos = true\nweights = {{ path = "{tiny.safetensors}" }}\n'
+        'checkpoints = { "llamacpp/mine" = { path = "x.gguf" }, "transformers/mine" = { path = "f" } }\n'
+        "[backends]\nllamacpp.schemes.mine = { as_is = true }\n"
+        'transformers.schemes.mine = { as_is = true, dtype = "float32" }\n'
+        '[tiers.t]\ntime_limit = 9\ncells = ["m/llamacpp/F16", "m/llamacpp/mine", "m/transformers/mine"]\n'
+        'perplexity = { text = "boolq", n_ctx = 32 }\n'
+    )
+    matrix = load_matrix(matrix_file)
+
+    def conditions() -> list[dict[str, str]]:
+        supply = make_supply(matrix, matrix.tiers["t"], 1, tmp_path, ignore_progress, None)
+        return [supply.conditions(cell) for cell in matrix.cells("t")]
+
+    left_out = {"beginning-of-sequence token": "put by add_bos, not by the checkpoint"}
+    assert conditions() == [{}, left_out, left_out]
+    set_metadata(Path(file), "tokenizer.ggml.add_bos_token", True)
+    edit(folder / "tokenizer_config.json", add_bos_token=True)
+    assert conditions() == [{}, {}, {}]
+    matrix.models["m"] = matrix.models["m"].model_copy(update={"add_bos": False})
+    assert conditions() == [{}, {}, {}]

@@ -234,7 +234,7 @@ def test_references_that_disagree_fail_on_the_first_run_and_become_no_baseline(
 ) -> None:
     bad = tmp_path / "bad.gguf"
     shutil.copy(tiny.gguf, bad)
-    set_metadata(bad, "llama.rope.freq_base", "500000")
+    set_metadata(bad, "llama.rope.freq_base", 500_000)
     project.limit = 240
     project.matrix["models"]["tiny"]["gguf"]["path"] = str(bad)
     project.matrix["tiers"]["smoke"]["cells"] = [
