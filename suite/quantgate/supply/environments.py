@@ -117,13 +117,14 @@ def installed() -> dict[str, str]:
     """Return what is installed here, by canonical name, as requirements: `torch==2.13.0`, `x @ git+https://...`."""
     lines: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
+        facts = distribution.metadata  # read anew each time
+        name = facts["Name"]
         if not name:  # left by an interrupted installation
             continue
         origin = distribution.read_text("direct_url.json")
         lines.setdefault(
             canonicalize_name(name),
-            f"{name} @ {_origin(json.loads(origin))}" if origin else f"{name}=={distribution.version}",
+            f"{name} @ {_origin(json.loads(origin))}" if origin else f"{name}=={facts['Version']}",
         )
     return lines
 
@@ -189,7 +190,17 @@ def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: P
         if line.strip().startswith(SHOWN):
             say(line.strip())
 
-    install = ["install", "--progress-bar", "off", "-r", str(file), "-c", str(constraints)]
+    # Its warnings about packages that no longer go together would be read by nobody.
+    install = [
+        "install",
+        "--progress-bar",
+        "off",
+        "--no-warn-conflicts",
+        "-r",
+        str(file),
+        "-c",
+        str(constraints),
+    ]
     if run_pip(["--python", str(python), *install], read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(

@@ -7,11 +7,11 @@ import hashlib
 import inspect
 import signal
 import subprocess
-import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftest.forked import start
 from selftest.tiny import TEXT, TinyModel
 
 BACKEND = '''
@@ -49,7 +49,7 @@ class Dummy:
 
     def score(self, ids, count):
         draw = np.random.default_rng(list(ids))
-        worse = self.worse * draw.normal(1, 0.1, count) + self.noise * draw.normal(0.6, 2, count)
+        worse = self.worse * draw.normal(1, 0.1, count) + self.noise * draw.normal(1, 2, count)
         return -math.log(512) - worse
 
 
@@ -104,26 +104,11 @@ class Shop:
         path.write_text("# made by a test\n" + "\n".join(lines) + "\n")
         return path
 
-    def command(self, good: Path | None, bad: Path | None, *more: str) -> list[str]:
+    def options(self, good: Path | None, bad: Path | None, *more: str) -> list[str]:
+        """Of the command."""
         ends = [f"--good={good}", f"--bad={bad}"] if good and bad else []
-        return [
-            *(
-                sys.executable,
-                "-m",
-                "quantgate.bisect",
-                "--cell",
-                "tiny/dummy/flat",
-                "--metric",
-                "perplexity",
-            ),
-            *(
-                *ends,
-                "--tolerances=tolerances.toml",
-                "--text=text.txt",
-                "--threads=1",
-                *more,
-            ),
-        ]
+        cell = ("--cell", "tiny/dummy/flat", "--metric", "perplexity")
+        return [*cell, *ends, "--tolerances=tolerances.toml", "--text=text.txt", "--threads=1", *more]
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -139,32 +124,34 @@ class Shop:
         return Run(process.returncode, output)
 
     def bisect(self, good: Path | None, bad: Path | None, *more: str) -> Run:
-        return self.run(*self.command(good, bad, *more))
+        options = self.options(good, bad, *more)
+        return Run(*start("quantgate.bisect", options, self.folder, self.environment).finish(3600))
 
 
 def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Shop:
     """Make the wheels, the plugin and the files of a user."""
-    wheels, plugin = folder / "wheels", folder / "plugin"
-    for key in "abdefgh":
+    wheels, info = folder / "wheels", folder / "dummy_backend-1.0.dist-info"
+    for key in "abdr":
         for version in (1, 2):
             knob(wheels, key, version, 0.0)
-    for version, value in enumerate((0.0, 0.0, 0.0, 0.0, 0.0, 0.05), 1):
-        # Version 4 can be downloaded, but not installed.
-        knob(wheels, "c", version, value, "Requires-Dist: knob-absent\n" if version == 4 else "")
-    for version in (1, 2):
-        knob(wheels, "r", version, 0.0, f"Requires-Dist: knob-a!={version}\n")
-    for key in "pqn":
-        knob(wheels, key, 1, 0.0)
-        knob(wheels, key, 2, 0.1 if key == "n" else 0.25)
-    info = plugin / "dummy_backend-1.0.dist-info"
+    for version in (1, 2, 3, 4, 5):
+        # Version 3 can be downloaded, but not installed.
+        needs = "Requires-Dist: knob-absent\n" if version == 3 else ""
+        knob(wheels, "c", version, 0.05 if version == 5 else 0.0, needs)
+    for key in "pq":
+        for version in (1, 2):
+            knob(wheels, key, version, 0.25 if version == 2 else 0.0)
+    for version in (1, 2, 3, 4):
+        needs = "Requires-Dist: knob-a!=1\n" if version == 4 else ""
+        knob(wheels, "n", version, 0.1 if version == 2 else 0.0, needs)
     info.mkdir(parents=True)
-    (plugin / "dummy_backend.py").write_text(BACKEND)
+    (folder / "dummy_backend.py").write_text(BACKEND)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dummy-backend\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[quantgate.backends]\ndummy = dummy_backend:BACKEND\n")
     (folder / "quantgate.toml").write_text(MATRIX.format(weights=tiny.safetensors))
     (folder / "tolerances.toml").write_text(TOLERANCES)
     (folder / "text.txt").write_text(TEXT)
-    path = f"{environment['PYTHONPATH']}:{plugin}"
+    path = f"{environment['PYTHONPATH']}:{folder}"
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
     # What an installed quantgate registers itself.
     return Shop(
