@@ -13,6 +13,9 @@ from quantgate.processes.progress import VARIABLE, End
 from quantgate.processes.turns import DESCRIPTOR
 from quantgate.processes.warden import adopt_orphans, end_with_parent, kill_descendants
 
+NEVER = 2**31 - 1
+"""Collections of younger objects before one of all."""
+
 
 def serve(descriptor: int) -> Path | None:
     """Fork for each job that comes over the socket `descriptor`. Returns the job's file in each forked process, and
@@ -38,8 +41,12 @@ def serve(descriptor: int) -> Path | None:
         os.close(log)
         file, *modules = os.fsdecode(message).split("\0")
         if not imported.issuperset(modules):
+            thresholds = gc.get_threshold()
+            # What is imported stays: to look at all of it again and again takes a fifth of the time of torch's imports.
+            gc.set_threshold(*thresholds[:2], NEVER)
             for module in modules:
                 importlib.import_module(module)
+            gc.set_threshold(*thresholds)
             imported.update(modules)
             # Freeze imported objects, so that garbage collection in the children does not touch (and copy) their pages.
             gc.collect()

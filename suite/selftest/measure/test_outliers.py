@@ -129,16 +129,12 @@ def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> No
 
 @pytest.mark.slow
 def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
-    project.matrix["tiers"] = {
-        "smoke": {
-            "time_limit": 300.0,
-            "cells": ["tiny/transformers/fp32"],
-            "outliers": {"texts": ["boolq"], "n_ctx": 32, "windows": 8},
-        }
-    }
-    accepted = project.update()
+    smoke = project.matrix["tiers"]["smoke"]
+    smoke["cells"] = ["tiny/transformers/fp32"]
+    smoke["outliers"] = {"texts": ["boolq"], "n_ctx": 32, "windows": 16}  # of the text that others have made
+    accepted = project.update("-m", "outliers")
     assert accepted.status == 0, accepted.output
-    again = project.run()
+    again = project.run("-m", "outliers")
     assert (again.status, again.cases) == (0, {"outliers[tiny/transformers/fp32/boolq]": "passed"})
     assert {v.status for v in again.verdicts} == {"pass"}
 
