@@ -254,29 +254,31 @@ class Supply:
         output = cache_dir() / "workloads" / f"{model}-{self.workload_hash(model)}"
         title = f"tokenize texts and tasks for {model}"
         try:
-            return self._maker.make(output, title, MAKE_WORKLOAD, lambda: self._workload_arguments(model))
-        except QuantgateError as error:
+            return self._maker.make(
+                output, title, MAKE_WORKLOAD, lambda: self._workload_arguments(model, output)
+            )
+        except QuantgateError:
             # A workload of this run alone, with the texts and tasks that can be had; workloads in the cache are whole.
-            partial = Path(self._room.name) / "workloads" / output.name
-            arguments = self._workload_arguments(model, partial=True)
-            try:
-                return self._maker.make(partial, title, MAKE_WORKLOAD, lambda: arguments)
-            except QuantgateError:
-                raise error from None
+            if not (partial := self._partial(output)).exists():
+                raise
+            return partial
+
+    def _partial(self, output: Path) -> Path:
+        return Path(self._room.name) / "workloads" / output.name
 
     def missing(self, model: str) -> dict[str, str]:
         """Return why texts and tasks are missing in the workload of one model, by name."""
         reasons: dict[str, str] = json.loads((self.workload(model) / MISSING).read_bytes())
         return reasons
 
-    def _workload_arguments(self, name: str, *, partial: bool = False) -> dict[str, Any]:
+    def _workload_arguments(self, name: str, output: Path) -> dict[str, Any]:
         model = self._matrix.models[name]
         return {
             "tokenizer": str(self._sources.locate(model.tokenizer_source)),
             "add_bos": model.add_bos,
             "key": f"{self._matrix.path}: models.{name}.add_bos",
-            "specs": {kind: self.specs(kind, partial=partial) for kind in self._parts},
+            "specs": {kind: self.specs(kind, partial=True) for kind in self._parts},
             "chats": self._needs.chats,
             "openings": self._needs.openings,
-            "partial": partial,
+            "partial": str(self._partial(output)),
         }

@@ -46,7 +46,7 @@ def make_workload(
     specs: Specs,
     chats: bool = False,
     openings: Sequence[str | None] = (),
-    partial: bool = False,
+    partial: str = "",
 ) -> None:
     """Write `<kind>-<name>.json` of each kind in `MAKERS`, `meta.json`, `nltk_data/`, `rules/`, `lines.json`,
     `chats.json`, `opening*.json` and `missing.json` below `output`.
@@ -54,16 +54,17 @@ def make_workload(
     tokenizer: a folder, or a GGUF file. key: the place of `add_bos` in the matrix, for messages. specs: as the makers
     take them: the place of a text or of a task's documents (empty: lm-eval fetches them), and how much of it is needed
     (`tokens`, `characters`, `items`). Any of them may have `missing`: why it could not be fetched. chats: whether chat
-    templates are compared. openings: the system messages of texts that go through the chat template. partial: leave out
-    what cannot be made; `missing.json` gives the reasons.
+    templates are compared. openings: the system messages of texts that go through the chat template. partial: another
+    folder, for a workload without what cannot be made; its `missing.json` gives the reasons. Raises the first of them.
     """
     encoder = Encoder(Path(tokenizer), add_bos, key)
     parts = [(kind, name, spec) for kind in MAKERS for name, spec in specs.get(kind, {}).items()]
     lines = specs.get("lines", {})
     missing: dict[str, str] = {}
+    errors: list[Exception] = []
 
     def attempt(name: str, spec: dict[str, Any], make: Callable[[], T]) -> T | None:
-        """Return what `make` makes. With `partial`, note an error as the reason why it is missing. name: of `part`."""
+        """Return what `make` makes; of an error note that this is missing, and why. name: of `part`."""
         try:
             if "missing" in spec:
                 raise AssetError(spec["missing"])
@@ -71,10 +72,9 @@ def make_workload(
         except OSError:
             raise  # of the disk, and no fault of this text or task
         except Exception as error:
-            if not partial:
-                raise
             ours = isinstance(error, QuantgateError)
             missing[name] = str(error) if ours else f"{name.replace('-', ' ', 1)}: {in_one_line(error)}"
+            errors.append(error)
             return None
 
     with whole(output, folder=True) as work:
@@ -104,6 +104,11 @@ def make_workload(
         meta = {"vocabulary": largest, "template": bool(template_of(encoder.tokenizer))}
         (work / "meta.json").write_text(json.dumps(meta))
         (work / MISSING).write_text(json.dumps(missing))
+        if errors:
+            if partial:
+                with whole(Path(partial), folder=True) as rest:
+                    shutil.copytree(work, rest, dirs_exist_ok=True)
+            raise errors[0]
 
 
 def _copy_rules(work: Path, name: str, spec: Mapping[str, Any]) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from selftest.plugin.runs import F16, Q4
-from selftest.run.test_as_is_answers import with_tasks
 from selftest.supply.copies import edit
 
 if TYPE_CHECKING:
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
     from selftest.project import Project
     from selftest.tiny import TinyModel
-
-__all__ = ["with_tasks"]
 
 REFUSES_SYSTEM = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
@@ -34,22 +31,24 @@ def with_template(project: Project, tiny: TinyModel, template: str = REFUSES_SYS
 
 @pytest.mark.slow
 def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_model(
-    with_tasks: Project, tiny: TinyModel
+    project: Project, tiny: TinyModel
 ) -> None:
-    project = with_tasks
     with_template(project, tiny)
     tier = project.matrix["tiers"]["smoke"]
     tier["perplexity"] |= {"chat": True}
     tier["divergence"] = {"text": "boolq", "n_ctx": 32, "windows": 16}
-    tier["answers"] = {"tasks": ["copied_colors"], "items": 2, "tokens": 2, "chat": False}
-    result = project.run("-m", "perplexity or divergence or answers")
+    (project.folder / "mine.toml").write_text('chats = ["How?", "Why?"]')
+    tier["generation"] = {"prompts": "mine.toml", "items": 2, "tokens": 2, "chat": False}
+    result = project.run("-m", "perplexity or divergence or generation")
     assert result.status == 0, result.output
     conditions = project.measurement(Q4).metrics["perplexity"].conditions
     assert conditions["chat"] is True
     assert conditions["template"]
     assert "chat" not in project.measurement(Q4).metrics["divergence/kl_mean"].conditions
     output = " ".join(result.output.split())
-    assert output.count("the model has a chat template, which answers does not use; chat = true uses it") == 1
+    assert (
+        output.count("the model has a chat template, which generation does not use; chat = true uses it") == 1
+    )
     assert "tiny: the model has a chat template" in output
 
 
