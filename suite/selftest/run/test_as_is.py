@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +23,15 @@ from quantgate.records import Status
 from quantgate.supply.checkpoints import quantize_gguf
 
 from selftest.project import Project
-from selftest.supply.test_same_tokens import with_another_splitting
 from selftest.tiny import TinyModel
 
 CELL, REFERENCE = "tiny/llamacpp/Q4_K_M", "tiny/llamacpp/F16"
+MINE, OTHER = "tiny/llamacpp/mine", "tiny/llamacpp/other"
 WINDOW, WINDOWS = 32, 16
 SHIPPED = "llamacpp/Q4_K_M"
+CHECKPOINTS = {SHIPPED: "my-Q4_K_M.gguf", "llamacpp/mine": "as-good.gguf", "llamacpp/other": "worse.gguf"}
+ALONE = "alone.gguf"
+"""The names of files that are all the same, until another takes the place of one."""
 
 
 def quiet(*_: object) -> None: ...
@@ -104,27 +111,57 @@ def divergence_of(
     return float(compare(Reference(file, len(tokens)).rows(0, len(tokens)), mine).kl.mean())
 
 
-def windows_of(project: Project) -> list[list[int]]:
-    """The windows of the text, from the workload that the run left in the cache."""
-    (file,) = project.cache.glob("workloads/tiny-*/text-boolq.json")
-    ids = Text.model_validate_json(file.read_bytes()).ids
-    return [ids[begin : begin + WINDOW] for begin in range(0, WINDOW * WINDOWS, WINDOW)]
+@dataclass(frozen=True)
+class Ready:
+    """A project with ready-made files in its folder, measured and accepted, and what was in them before."""
+
+    project: Project
+    files: Path
+    before: dict[str, tuple[str, int]]
+
+    def job(self, cell: str) -> dict[str, Any]:
+        """What the cell's process was given."""
+        table: dict[str, Any] = json.loads((self.project.results / f"smoke/{cell}~job.json").read_bytes())
+        return table
+
+    def made(self) -> str:
+        """Whatever the run had made, line by line."""
+        lines = (self.project.folder / "spy" / "started").read_text().splitlines()
+        return "\n".join(Path(line).name for line in lines if "/logs/" in line)
 
 
-@pytest.mark.slow
-def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(
-    project: Project, shipped: Path, tmp_path: Path
-) -> None:
-    project.environment["QUANTGATE_CACHE"] = str(tmp_path / "cache")  # without the workloads of other tests
-    before, made = state(shipped.parent), quantized_in(project)
-    project.matrix["models"]["tiny"]["checkpoints"] = {SHIPPED: {"path": str(shipped)}}
+@pytest.fixture(scope="module")
+def ready(make_project: Callable[[], Project], shipped: Path) -> Ready:
+    """A model with files of some of its cells, and one that is a file alone. Tests change copies of it."""
+    project = make_project()
+    (files := project.folder / "files").mkdir(parents=True)
+    for name in (*CHECKPOINTS.values(), ALONE):
+        shutil.copy(shipped, files / name)
+    tables = project.matrix["models"]
+    tables["tiny"]["checkpoints"] = {key: {"path": f"files/{name}"} for key, name in CHECKPOINTS.items()}
+    tables["alone"] = {"license": "Apache-2.0", "gguf": {"path": f"files/{ALONE}"}}
+    schemes = {"mine": {"as_is": True}, "other": {"as_is": True}}
+    project.matrix["backends"] = {"llamacpp": {"schemes": schemes}}
+    project.matrix["tiers"]["smoke"]["cells"] = [
+        *(REFERENCE, CELL, MINE, OTHER),
+        *(f"alone/llamacpp/{scheme}" for scheme in ("F16", "Q4_K_M", "Q8_0")),
+    ]
     windowed = {"text": "boolq", "n_ctx": WINDOW, "windows": WINDOWS, "protocol": "full", "block": 16}
-    project.matrix["tiers"]["smoke"]["divergence"] = windowed
-    result = project.update()
+    project.matrix["tiers"]["smoke"] |= {"divergence": windowed, "memory": {"prompt": 32, "processes": 1}}
+    before = state(files)
+    result = project.update("-m", "perplexity or divergence or memory")
     assert result.status == 0, result.output
-    metrics = project.measurement(CELL).metrics
-    windows = windows_of(project)
-    mine, full = (logits_of(file, windows) for file in (shipped, reference_of(project)))
+    return Ready(project, files, before)
+
+
+def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(ready: Ready, tmp_path: Path) -> None:
+    record, job = ready.project.measurement(CELL), ready.job(CELL)
+    file, reference = Path(job["weights"]), Path(ready.job(REFERENCE)["weights"])
+    assert file == ready.files / CHECKPOINTS[SHIPPED]
+    ids = Text.model_validate_json(Path(job["workload"], "text-boolq.json").read_bytes()).ids
+    windows = [ids[begin : begin + WINDOW] for begin in range(0, WINDOW * WINDOWS, WINDOW)]
+    metrics = record.metrics
+    mine, full = (logits_of(one, windows) for one in (file, reference))
     scored = [logprobs(rows, ids[1:]) for rows, ids in zip(mine, windows, strict=True)]
     edges = (slice(0, 15), slice(15, 31))  # the blocks of a window
     samples = [-rows[edge].sum() / len(rows[edge]) for rows in scored for edge in edges]
@@ -136,104 +173,52 @@ def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(
     assert metrics["divergence/kl_mean"].value == kl
     assert kl == pytest.approx(float((np.exp(there) * (there - here)).sum(axis=1).mean()), abs=1e-5)
     assert 1e-4 < kl < 1
-    assert state(shipped.parent) == before
-    assert quantized_in(project) == made
+    assert state(ready.files) == ready.before
+    assert "tiny-Q4_K_M" not in ready.made()
     assert metrics["memory/quantized_share"].value == 1.0
-    assert metrics["memory/file_bytes"].value == shipped.stat().st_size
-    assert project.measurement(CELL).environment["checkpoint"]
-    assert "checkpoint" not in project.measurement(REFERENCE).environment
+    assert metrics["memory/file_bytes"].value == file.stat().st_size
+    assert record.environment["checkpoint"]
+    assert "checkpoint" not in ready.project.measurement(REFERENCE).environment
 
 
-def quantized_in(project: Project) -> set[Path]:
-    return set(project.cache.glob("checkpoints/tiny-Q4_K_M-*"))
+def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(ready: Ready) -> None:
+    schemes = ("F16", "Q4_K_M", "Q8_0")
+    records = {one: ready.project.measurement(f"alone/llamacpp/{one}") for one in schemes}
+    assert [one for one, record in records.items() if "checkpoint" in record.environment] == ["Q4_K_M"]
+    assert records["Q4_K_M"].metrics["memory/file_bytes"].value == (ready.files / ALONE).stat().st_size
+    made = ready.made()
+    assert [one for one in schemes if f"alone-{one}" in made] == ["F16", "Q8_0"]
+    assert state(ready.files) == ready.before
 
 
-def reference_of(project: Project) -> Path:
-    (file,) = project.cache.glob("checkpoints/tiny-F16-*.gguf")
-    return file
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("ftype", "worse"), [("Q4_K_S", False), ("Q2_K", True)], ids=["as good", "worse"])
 def test_another_file_under_the_same_name_is_judged_and_named(
-    project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path, ftype: str, worse: bool
+    ready: Ready, tiny: TinyModel, tmp_path: Path
 ) -> None:
-    file, cell = Path(shutil.copy(shipped, tmp_path / "x.gguf")), "tiny/llamacpp/mine"
-    project.matrix["backends"] = {"llamacpp": {"schemes": {"mine": {"as_is": True}}}}
-    project.matrix["models"]["tiny"]["checkpoints"] = {"llamacpp/mine": {"path": str(file)}}
-    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, cell]
-    assert project.update("-m", "perplexity").status == 0
-    file.unlink()
-    quantize_gguf(file, report=quiet, gguf=str(tiny.gguf), ftype=ftype, threads=1)
-    result = project.run("-m", "perplexity")
-    verdict = result.verdict(cell, "perplexity")
-    assert (verdict.status == Status.REGRESSION) == worse, result.output
-    (line,) = verdict.environment
-    assert re.fullmatch(r"checkpoint \w+ -> \w+ \(x\.gguf\)", line)
-    assert verdict.measured != verdict.baseline
-    assert verdict.tolerance == 0.0025, "the machine and the libraries are the baseline's"
-    # Other weights give other numbers: that they differ is no finding.
-    assert not [v for v in result.verdicts if v.cell == cell and v.metric.endswith("/reproduction")]
-    assert [v for v in result.verdicts if v.cell == REFERENCE and v.metric.endswith("/reproduction")]
-
-
-@pytest.mark.slow
-def test_another_file_is_judged_where_the_model_is_that_file(
-    project: Project, shipped: Path, tiny: TinyModel, tmp_path: Path
-) -> None:
-    file = Path(shutil.copy(shipped, tmp_path / "my-Q4_K_M.gguf"))
-    project.matrix["models"]["tiny"] = {"license": "Apache-2.0", "gguf": {"path": str(file)}}
-    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, CELL]
-    assert project.update("-m", "perplexity").status == 0
-    worse = tmp_path / "worse.gguf"
-    quantize_gguf(worse, report=quiet, gguf=str(tiny.gguf), ftype="Q2_K", threads=1)
-    file.unlink()
-    quantize_gguf(file, report=quiet, gguf=str(worse), ftype="Q4_K_M", threads=1)
-    result = project.run("-m", "perplexity")
+    project = ready.project.copy(tmp_path / "project")
+    files = project.folder / "files"
+    for file, ftype in ((CHECKPOINTS["llamacpp/mine"], "Q4_K_S"), (CHECKPOINTS["llamacpp/other"], "Q2_K")):
+        (files / file).unlink()
+        quantize_gguf(files / file, report=quiet, gguf=str(tiny.gguf), ftype=ftype, threads=1)
+    (files / ALONE).unlink()
+    worse = str(files / CHECKPOINTS["llamacpp/other"])
+    quantize_gguf(files / ALONE, report=quiet, gguf=worse, ftype="Q4_K_M", threads=1)
+    result = project.run("-k", "perplexity and not Q8_0")
     assert result.status == 1, result.output
-    for cell, named in ((REFERENCE, "made from"), (CELL, "checkpoint")):
+    for cell, named, name in (
+        (MINE, "checkpoint", "as-good"),
+        (OTHER, "checkpoint", "worse"),
+        ("alone/llamacpp/F16", "made from", "alone"),
+        ("alone/llamacpp/Q4_K_M", "checkpoint", "alone"),
+    ):
         verdict = result.verdict(cell, "perplexity")
-        assert verdict.status == Status.REGRESSION, result.output
+        assert (verdict.status == Status.REGRESSION) == (cell != MINE), result.output
         (line,) = verdict.environment
-        assert re.fullmatch(rf"{named} \w+ -> \w+ \(my-Q4_K_M\.gguf\)", line)
-    assert not [v for v in result.verdicts if v.metric.endswith("/reproduction")]
-
-
-@pytest.mark.slow
-def test_a_broken_file_and_a_foreign_tokenizer_are_the_errors_of_their_cells(
-    project: Project, shipped: Path, tmp_path: Path
-) -> None:
-    broken, foreign = tmp_path / "broken.gguf", with_another_splitting(shipped, tmp_path / "foreign.gguf")
-    broken.write_bytes(shipped.read_bytes()[:300_000])
-    project.matrix["backends"] = {"llamacpp": {"schemes": {"foreign": {"as_is": True}}}}
-    project.matrix["tiers"]["smoke"]["cells"].append("tiny/llamacpp/foreign")
-    project.matrix["models"]["tiny"]["checkpoints"] = {
-        SHIPPED: {"path": str(broken)},
-        "llamacpp/foreign": {"path": str(foreign)},
-    }
-    result = project.run("-m", "perplexity")
-    texts = {cell: result.verdict(cell, "perplexity").text for cell in (CELL, "tiny/llamacpp/foreign")}
-    assert "broken.gguf: is cut off" in texts[CELL], result.output
-    assert re.search(
-        r"foreign\.gguf: its tokenizer differs .* of [\d,]+ lines differ", texts["tiny/llamacpp/foreign"]
-    )
-    assert result.verdict(REFERENCE, "perplexity").status == Status.NO_BASELINE
-
-
-@pytest.mark.slow
-def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(project: Project, shipped: Path) -> None:
-    before, made = state(shipped.parent), quantized_in(project)
-    project.matrix["models"]["tiny"] = {"license": "Apache-2.0", "gguf": {"path": str(shipped)}}
-    project.matrix["tiers"]["smoke"]["cells"] = [REFERENCE, CELL, "tiny/llamacpp/Q8_0"]
-    result = project.run("-m", "memory")
-    assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
-    environments = {
-        cell: project.measurement(cell).environment for cell in (CELL, REFERENCE, "tiny/llamacpp/Q8_0")
-    }
-    assert [cell for cell, table in environments.items() if "checkpoint" in table] == [CELL]
-    assert project.measurement(CELL).metrics["memory/file_bytes"].value == shipped.stat().st_size
-    assert quantized_in(project) == made
-    assert state(shipped.parent) == before
+        assert re.fullmatch(rf"{named} \w+ -> \w+ \({name}\.gguf\)", line)
+        assert verdict.measured != verdict.baseline
+        assert verdict.tolerance == 0.0025, "the machine and the libraries are the baseline's"
+    # Other weights give other numbers: that they differ is no finding.
+    reproductions = {v.cell for v in result.verdicts if v.metric.endswith("/reproduction")}
+    assert reproductions == {REFERENCE, CELL}
 
 
 @pytest.mark.slow
@@ -247,26 +232,29 @@ def test_folders_are_loaded_as_they_are_and_take_the_models_tokenizer(
     halves, nf4 = tmp_path / "halves", tmp_path / "nf4"
     load = transformers.AutoModelForCausalLM.from_pretrained
     load(tiny.safetensors, dtype=torch.bfloat16).save_pretrained(halves, max_shard_size="400KB")
-    quantization = transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
-    )
+    options = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    quantization = transformers.BitsAndBytesConfig(**options, bnb_4bit_compute_dtype=torch.float32)
     load(tiny.safetensors, quantization_config=quantization, dtype=torch.float32).save_pretrained(nf4)
     assert (halves / "model.safetensors.index.json").exists()
     assert not list(tmp_path.glob("*/tokenizer*"))
     before = state(tmp_path)
     project.matrix["backends"] = {
-        "transformers": {"schemes": {"halves": {"as_is": True, "dtype": "bfloat16"}}}
+        "transformers": {"schemes": {"halves": {"as_is": True, "dtype": "bfloat16"}}},
+        "bitsandbytes": {"schemes": {"mine": {"as_is": True, "dtype": "float32", **options}}},
     }
+    project.matrix["tiers"]["smoke"]["memory"]["processes"] = 1
     project.matrix["tiers"]["smoke"]["cells"] = [
-        "tiny/transformers/fp32", "tiny/transformers/halves", "tiny/bitsandbytes/nf4",
-    ]  # fmt: skip
-    project.matrix["models"]["tiny"]["checkpoints"] = {"transformers/halves": {"path": str(halves)}}
-    made_here = project.run("-m", "memory and nf4").verdict("tiny/bitsandbytes/nf4", "memory/weight_bytes")
-    project.matrix["models"]["tiny"]["checkpoints"]["bitsandbytes/nf4"] = {"path": str(nf4)}
+        *("tiny/transformers/fp32", "tiny/transformers/halves"),
+        *("tiny/bitsandbytes/mine", "tiny/bitsandbytes/nf4"),
+    ]
+    project.matrix["models"]["tiny"]["checkpoints"] = {
+        "transformers/halves": {"path": str(halves)},
+        "bitsandbytes/mine": {"path": str(nf4)},
+    }
     result = project.run("-m", "memory or tokenizer or perplexity")
     assert {v.status for v in result.verdicts} <= {Status.NO_BASELINE, Status.PASS}, result.output
     full = project.measurement("tiny/transformers/fp32").metrics["perplexity"].value
-    for folder, cell in ((halves, "tiny/transformers/halves"), (nf4, "tiny/bitsandbytes/nf4")):
+    for folder, cell in ((halves, "tiny/transformers/halves"), (nf4, "tiny/bitsandbytes/mine")):
         record = project.measurement(cell)
         metrics = record.metrics
         files = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
@@ -276,5 +264,9 @@ def test_folders_are_loaded_as_they_are_and_take_the_models_tokenizer(
         assert metrics["perplexity"].value == pytest.approx(full, rel=0.2)
         assert record.environment["checkpoint"]
     assert project.measurement("tiny/transformers/halves").metrics["memory/bits_per_weight"].value == 16
-    assert result.verdict("tiny/bitsandbytes/nf4", "memory/weight_bytes").measured == made_here.measured
+    weights = [
+        project.measurement(f"tiny/bitsandbytes/{scheme}").metrics["memory/weight_bytes"].value
+        for scheme in ("mine", "nf4")
+    ]
+    assert weights[0] == weights[1], "as quantized here"
     assert state(tmp_path) == before

@@ -25,7 +25,7 @@ from selftest.supply.test_contents import gguf_bytes
 from selftest.supply.test_same_tokens import with_another_splitting
 from selftest.tiny import TEXT, TinyModel
 
-GOOD = "mine/transformers/fp32"
+GOOD = "mine/llamacpp/F16"
 REPORT = "report"
 
 
@@ -45,7 +45,7 @@ class Bad:
 
     @property
     def backend(self) -> str:
-        return "llamacpp" if self.scheme.startswith("gguf") else "transformers"
+        return "llamacpp" if self.scheme.startswith(("gguf", "Q")) else "transformers"
 
 
 def copy(tiny: TinyModel, folder: Path) -> Path:
@@ -139,7 +139,7 @@ BAD = [
     Bad("pickled", pickled, r"pytorch_model\.bin, a format that is not loaded, as it can run code; convert"),
     Bad("code", with_code, r"needs code that comes with it \(auto_map\), which is not run; use a checkpoint"),
     Bad("tokens", without_a_merge, r"its tokenizer differs .*: \d+ of [\d,]+ lines differ, for example '"),
-    Bad("gguf-half", half_a_gguf, r"mine\.gguf: is cut off: \S+ ends at byte [\d,]+, the file at [\d,]+; fetch"),
+    Bad("Q4_K_M", half_a_gguf, r"mine\.gguf: is cut off: \S+ ends at byte [\d,]+, the file at [\d,]+; fetch"),
     Bad(
         "gguf-changed",
         lambda tiny, folder: Path(shutil.copy(tiny.gguf, folder / "mine.gguf")),
@@ -167,11 +167,12 @@ def matrix_of(tiny: TinyModel, folder: Path) -> str:
         checkpoints[f"{one.backend}/{one.scheme}"] = source | ({"sha256": one.sha256} if one.sha256 else {})
         dtype = {"dtype": "float32"} if one.backend == "transformers" else {}
         method = {"quantization": {"method": one.method}} if one.method else {}
-        schemes[one.backend][one.scheme] = {"as_is": True, **dtype, **method}
-    model = {"license": "MIT", "weights": {"path": str(tiny.safetensors)}, "checkpoints": checkpoints}
+        if one.scheme != "Q4_K_M":  # which is there
+            schemes[one.backend][one.scheme] = {"as_is": True, **dtype, **method}
+    model = {"license": "MIT", "weights": {"path": str(tiny.safetensors)}, "gguf": {"path": str(tiny.gguf)}}
     return tomlkit.dumps(
         {
-            "models": {"mine": model},
+            "models": {"mine": model | {"checkpoints": checkpoints}},
             "backends": {backend: {"schemes": one} for backend, one in schemes.items()},
             "tiers": {
                 "smoke": {
@@ -200,7 +201,7 @@ def test_each_is_one_sentence_and_the_other_cell_is_judged(tiny: TinyModel, tmp_
     folder.mkdir()
     (folder / "text.txt").write_text(TEXT)
     (folder / "quantgate.toml").write_text(matrix_of(tiny, folder))
-    assert run(folder, "-k", "fp32", "--update-baselines", "--reason=first")[0] == 0
+    assert run(folder, "-k", "F16", "--update-baselines", "--reason=first")[0] == 0
     status, verdicts, output = run(folder, "-rs", "--reuse")
     assert status == 10, output
     of_cell = {v.cell: v for v in verdicts if v.metric == "perplexity"}

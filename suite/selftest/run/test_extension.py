@@ -147,24 +147,18 @@ def test_a_backend_and_a_metric_group_are_one_file_each(tiny: TinyModel, tmp_pat
     (user / "text.txt").write_text(TEXT)
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [
+            *("-c", str(house / "pyproject.toml"), "--rootdir", str(house), str(house / "suite")),
+            *(f"-pno:{plugin}" for plugin in ("cacheprovider", "hypothesispytest", "anyio")),  # faster
+            *(f"--{name}={user / f'{name}.toml'}" for name in ("matrix", "tolerances")),
+            *(f"--text={user / 'text.txt'}", f"--baselines={user / 'baselines'}"),
+            *(f"--results={user / 'results'}", "--threads=1", *arguments),
+        ]
+        variables = {"QUANTGATE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": "", "COLUMNS": "200"}
         return subprocess.run(
-            [
-                *(
-                    sys.executable,
-                    "-m",
-                    "pytest",
-                    "-c",
-                    str(house / "pyproject.toml"),
-                    "--rootdir",
-                    str(house),
-                ),
-                *("-pno:cacheprovider", str(house / "suite")),
-                *(f"--{name}={user / f'{name}.toml'}" for name in ("matrix", "tolerances")),
-                *(f"--text={user / 'text.txt'}", f"--baselines={user / 'baselines'}"),
-                *(f"--results={user / 'results'}", "--threads=1", *arguments),
-            ],
+            [sys.executable, "-m", "pytest", *words],
             cwd=user,
-            env=os.environ | {"QUANTGATE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": "", "COLUMNS": "200"},
+            env=os.environ | variables | {"PYTHONDONTWRITEBYTECODE": ""},  # the copy is compiled once
             capture_output=True,
             text=True,
             check=False,

@@ -11,6 +11,7 @@ from quantgate.records import Status
 if TYPE_CHECKING:
     from selftest.project import Project
 
+F16 = "tiny/llamacpp/F16"
 FP32, FP8, INT8 = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8"))
 
 
@@ -25,13 +26,13 @@ def test_a_method_that_cannot_run_here_is_skipped_and_others_are_judged(project:
             }
         }
     }
-    project.matrix["tiers"]["smoke"]["cells"] = [FP32, FP8, "tiny/transformers/aqlm"]
+    project.matrix["tiers"]["smoke"]["cells"] = [F16, FP8, "tiny/transformers/aqlm"]
     project.matrix["models"]["tiny"]["checkpoints"] = {"transformers/aqlm": {"path": str(project.folder)}}
     result = project.run("-m", "perplexity", "-rs")
     assert 'fp8 needs a GPU, and the scheme says device = "cpu"' in result.output
     assert "aqlm is not installed: pip install 'aqlm[cpu,gpu]'" in result.output
-    assert result.measured == [FP32]
-    assert result.verdict(FP32, "perplexity").status == Status.NO_BASELINE
+    assert result.measured == [F16]
+    assert result.verdict(F16, "perplexity").status == Status.NO_BASELINE
 
 
 def test_an_option_that_the_method_does_not_take_is_a_usage_error(project: Project) -> None:
@@ -49,7 +50,7 @@ def test_a_torchao_cell_is_measured_and_reproduces(project: Project) -> None:
     quantization = {"method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
     int8 = {"bits": 8, "dtype": "float32", "rounding": "weights", "quantization": quantization}
     project.matrix["backends"] = {"transformers": {"schemes": {"int8": int8}}}
-    project.matrix["tiers"]["smoke"]["cells"] = [FP32, INT8]
+    project.matrix["tiers"]["smoke"] |= {"cells": [FP32, INT8], "memory": {"prompt": 32, "processes": 1}}
     assert project.update("-m", "perplexity or memory").status == 0
     result = project.run("-m", "perplexity or memory")
     assert result.status == 0, result.output

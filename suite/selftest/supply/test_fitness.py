@@ -238,7 +238,7 @@ def test_references_that_disagree_fail_on_the_first_run_and_become_no_baseline(
     project.limit = 240
     project.matrix["models"]["tiny"]["gguf"]["path"] = str(bad)
     project.matrix["tiers"]["smoke"]["cells"] = [
-        "tiny/transformers/fp32", "tiny/kbit/int4-b64", "tiny/llamacpp/F16",
+        "tiny/transformers/fp32", "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M",
     ]  # fmt: skip
     result = project.update("-m", "perplexity")
     assert result.status == 10, result.output

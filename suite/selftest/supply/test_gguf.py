@@ -270,10 +270,9 @@ def test_a_configuration_that_transformers_cannot_read(folder: Path, edit: Edit,
 
 
 @pytest.mark.slow
-def test_a_model_without_gguf_runs_in_llamacpp(project: Project, converter: str, tmp_path: Path) -> None:
+def test_a_model_without_gguf_runs_in_llamacpp(project: Project, converter: str) -> None:
     del project.matrix["models"]["tiny"]["gguf"]
-    project.environment["QUANTGATE_CACHE"] = str(tmp_path)
-    borrow_assets(tmp_path)
+    borrow_assets(project.cache)
     result = project.run("-k", "F16 and (perplexity or tokenizer)")
     assert result.status == 0, result.output
     metrics = project.measurement("tiny/llamacpp/F16").metrics
