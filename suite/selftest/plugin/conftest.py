@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ def broken(accepted: Accepted, tmp_path_factory: pytest.TempPathFactory) -> tupl
     summary = project.folder / "summary.md"
     summary.write_text("before\n")
     return project, project.run(GITHUB_STEP_SUMMARY=str(summary))
+
+
+@pytest.fixture
+def unjudged(baselined: Project) -> Project:
+    """A project with measurements and without baselines."""
+    shutil.rmtree(baselined.baselines)
+    return baselined
 
 
 @pytest.fixture

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
+import json
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
+from quantgate.cache.kept import keep
+from quantgate.machine.environment import MEASURING, code_hash
 from quantgate.records import Measurement, Metric, Status
+from quantgate.report import RunInfo
 
 from selftest.forked import Forked
 from selftest.project import REPO, Project, Result
@@ -23,9 +28,30 @@ def break_quantizer(project: Project, ftype: str = "Q2_K") -> None:
     project.matrix["backends"] = {"llamacpp": {"schemes": {"Q4_K_M": {"bits": 4, "ftype": ftype}}}}
 
 
+def change_weights(cache: Path, scheme: str, tensor: str, change: Callable[[Any], object]) -> None:
+    """Change a tensor of the tiny model in a scheme, in a cache of the test's own."""
+    import gguf
+
+    for checkpoint in (cache / "checkpoints").glob(f"tiny-{scheme}-*.gguf"):  # other tests leave some, too
+        weights = {one.name: one.data for one in gguf.GGUFReader(checkpoint, "r+").tensors}
+        if tensor in weights:
+            change(weights[tensor])
+        del weights  # writes the mapped file
+        keep(checkpoint)
+
+
 def exact(measurement: Measurement) -> dict[str, Metric]:
     """The metrics that two runs must agree on to the last digit."""
     return {n: m for n, m in measurement.metrics.items() if m.kind in ("paired", "exact")}
+
+
+def check_environment(project: Project) -> None:
+    """The report of the latest run has the environment of every cell."""
+    report = json.loads((project.folder / "report/report.json").read_text())
+    info = RunInfo.model_validate(report["info"])
+    assert info.environment["quantgate code"] == code_hash(*MEASURING)
+    assert info.environment["llama.cpp"]
+    assert "quantgate code" in (project.folder / "report/report.md").read_text()
 
 
 def statuses(result: Result, *cells: str) -> set[Status]:
@@ -33,9 +59,9 @@ def statuses(result: Result, *cells: str) -> set[Status]:
 
 
 def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
-    """Run the command that a message names; the records of that run go elsewhere."""
+    """Run the command that a message names."""
     return subprocess.run(
-        f"{command} --results {shlex.quote(str(project.folder / 'elsewhere'))} -p no:cacheprovider",
+        f"{command} -p no:cacheprovider",
         shell=True,
         cwd=REPO,
         env=project.environment,

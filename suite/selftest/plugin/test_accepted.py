@@ -10,24 +10,38 @@ from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
 from quantgate.records import Status
 
-from selftest.plugin.runs import CASES, F16, Q4, break_quantizer, exact, shell, statuses, worker
+from selftest.plugin.runs import (
+    CASES,
+    F16,
+    Q4,
+    break_quantizer,
+    check_environment,
+    exact,
+    shell,
+    statuses,
+    worker,
+)
 from selftest.project import REPO, Accepted, Project, tree
 
 
-@pytest.mark.slow
-def test_without_baselines_cases_are_skipped_and_counted(project: Project) -> None:
-    result = project.run()
+def test_without_baselines_cases_are_skipped_and_counted(unjudged: Project) -> None:
+    result = unjudged.run("--reuse")
     assert result.status == 0
     assert result.cases == dict.fromkeys(CASES, "skipped")
-    assert result.measured == [F16, Q4]
     assert result.verdict(Q4, "perplexity").status == Status.NO_BASELINE
     assert f"{len(CASES)} no baseline" in result.output
-    assert not project.baselines.exists()
+    assert not unjudged.baselines.exists()
     # What it says to do, does it.
-    report = (project.folder / "report/report.md").read_text()
+    report = (unjudged.folder / "report/report.md").read_text()
     (command,) = re.findall(r"^pytest --update-baselines.*", report, re.MULTILINE)
-    assert shell(project, command).returncode == 0
-    assert project.run("--reuse").cases == dict.fromkeys(CASES, "passed")
+    assert shell(unjudged, command).returncode == 0
+    assert unjudged.run("--reuse").cases == dict.fromkeys(CASES, "passed")
+
+
+def test_without_baselines_cells_are_measured(project: Project) -> None:
+    result = project.run("-m", "perplexity")
+    assert (result.status, result.measured) == (0, [F16, Q4])
+    assert result.verdict(Q4, "perplexity").measured
 
 
 def test_pytest_xdist_may_be_missing(project: Project) -> None:
@@ -36,8 +50,8 @@ def test_pytest_xdist_may_be_missing(project: Project) -> None:
     assert f"perplexity[{Q4}]" in result.output
 
 
-def test_required_baselines_fail_where_they_are_missing(project: Project) -> None:
-    result = project.run("--require-baselines", "-k", F16)
+def test_required_baselines_fail_where_they_are_missing(unjudged: Project) -> None:
+    result = unjudged.run("--require-baselines", "--reuse", "-k", F16)
     assert result.status == 12
     assert result.failed() == [case for case in CASES if F16 in case]
     assert "no baseline is stored" in result.output
@@ -61,7 +75,7 @@ def test_an_update_writes_and_prints_old_and_new(accepted: Accepted, baselined: 
     )
     assert re.search(rf"perplexity +│ +- +│ +{value:.6g} +│ +first", accepted.result.output)
 
-    again = baselined.update("-k", Q4)
+    again = baselined.update("--reuse", "-k", Q4)
     assert again.status == 0
     assert re.search(rf"perplexity +│ +{value:.6g} +│ +{value:.6g} +│ +none", again.output)
     assert f"wrote 1 baseline in {baselined.baselines}: read the differences" in again.output
@@ -80,6 +94,7 @@ def test_two_runs_agree_to_the_last_digit(baselined: Project) -> None:
         assert exact(after) == exact(before[cell])
         assert {"perplexity", "perplexity/bits_per_byte", "memory/bits_per_weight"} <= set(exact(after))
         assert result.verdict(cell, "perplexity").text == "equal to the last digit"
+    check_environment(baselined)
 
 
 def test_an_update_takes_what_this_run_judged_and_nothing_else(baselined: Project) -> None:
@@ -99,7 +114,7 @@ def test_an_update_takes_what_this_run_judged_and_nothing_else(baselined: Projec
 
 def test_a_baseline_that_changes_while_a_run_measures_is_not_overwritten(baselined: Project) -> None:
     baselined.write()
-    process = baselined.start("--update-baselines", "--reason", "late", "-k", F16)
+    process = baselined.start("--update-baselines", "--reason", "late", "-k", "perplexity and F16")
     measuring = worker(process, F16)
     measuring.suspend()
     before = baselines.read(baselined.baselines, F16, "smoke")
@@ -114,13 +129,16 @@ def test_a_baseline_that_changes_while_a_run_measures_is_not_overwritten(baselin
     assert kept.reason == "another run's"
 
 
-def test_k_perplexity_measures_perplexity_alone(baselined: Project) -> None:
+def test_k_perplexity_measures_it_alone_and_reuse_what_was_not_asked_for_before(baselined: Project) -> None:
     result = baselined.run("-k", "perplexity")
     assert result.status == 0
     assert result.measured == [F16, Q4]
     for cell in (F16, Q4):
         assert set(baselined.measurement(cell).metrics) == {"perplexity", "perplexity/bits_per_byte"}
         assert baselined.measurement(cell).requests == ["perplexity"]
+    more = ("--reuse", "-k", "(perplexity or tokenizer) and F16")
+    assert baselined.run(*more).measured == [F16]
+    assert baselined.run(*more).measured == []
 
 
 def test_m_selects_by_scheme_backend_bits_and_metric(project: Project) -> None:
@@ -166,13 +184,7 @@ def test_reuse_measures_what_changed(baselined: Project) -> None:
     select = ("--reuse", "-k", "tokenizer")
     break_quantizer(baselined)
     assert baselined.run(*select).measured == [Q4]
-    assert baselined.run(*select, "--threads", "2").measured == [F16, Q4]
+    alone = ("--reuse", "-k", "tokenizer and F16")
+    assert baselined.run(*alone, "--threads", "2").measured == [F16]
     baselined.matrix["tiers"]["smoke"]["perplexity"]["protocol"] = "half"
-    assert baselined.run(*select, "--threads", "2").measured == [F16, Q4]
-
-
-def test_reuse_measures_what_was_not_asked_for_before(baselined: Project) -> None:
-    baselined.run("-k", "perplexity and F16")
-    more = ("--reuse", "-k", "(perplexity or tokenizer) and F16")
-    assert baselined.run(*more).measured == [F16]
-    assert baselined.run(*more).measured == []
+    assert baselined.run(*alone, "--threads", "2").measured == [F16]

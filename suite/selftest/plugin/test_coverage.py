@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from quantgate.judge.coverage import Coverage, coverage
-from quantgate.machine.environment import MEASURING, code_hash
 from quantgate.plugin.info import in_common, machine_in_words
 from quantgate.records import Status, Verdict
-from quantgate.report import RunInfo
 
 if TYPE_CHECKING:
     from selftest.project import Project
@@ -73,26 +71,26 @@ def gates(project: Project) -> dict[str, Any]:
     return written
 
 
-def test_a_green_run_in_which_nothing_was_judged_is_told_and_may_be_made_to_fail(project: Project) -> None:
-    result = project.run()
+def test_a_green_run_in_which_nothing_was_judged_is_told_and_may_be_made_to_fail(unjudged: Project) -> None:
+    result = unjudged.run("--reuse")
     assert result.status == 0
     text = re.search(r"0 of (\d+) gates judged; not judged: (\d+) no baseline \(.*memory \d+", result.output)
     assert text is not None
     assert text[1] == text[2]
-    assert text[0] in (project.folder / "report/report.md").read_text()
-    assert (gates(project)["gates"], gates(project)["judged"]) == (int(text[1]), 0)
-    assert project.run("--reuse", "--min-judged=0").status == 0
-    result = project.run("--reuse", "--min-judged=0.01")
+    assert text[0] in (unjudged.folder / "report/report.md").read_text()
+    assert (gates(unjudged)["gates"], gates(unjudged)["judged"]) == (int(text[1]), 0)
+    assert unjudged.run("--reuse", "--min-judged=0").status == 0
+    result = unjudged.run("--reuse", "--min-judged=0.01")
     assert result.status == 14
     assert "fewer than --min-judged 0.01" in result.output
 
 
-def test_what_failed_comes_before_what_was_not_judged(project: Project) -> None:
-    assert project.run("--require-baselines", "--min-judged=1", "-m", "tokenizer").status == 12
+def test_what_failed_comes_before_what_was_not_judged(unjudged: Project) -> None:
+    assert unjudged.run("--reuse", "--require-baselines", "--min-judged=1", "-m", "tokenizer").status == 12
 
 
 def test_a_run_in_which_all_is_judged_is_enough(baselined: Project) -> None:
-    result = baselined.run("--min-judged=1", "-m", "perplexity or tokenizer")
+    result = baselined.run("--reuse", "--min-judged=1", "-m", "perplexity or tokenizer")
     assert result.status == 0, result.output
     assert re.search(r"(\d+) of \1 gates judged\n", result.output)
 
@@ -114,18 +112,6 @@ def test_a_share_that_is_none_is_a_usage_error(project: Project, arguments: list
     result = project.run(*arguments)
     assert result.status == 4
     assert words in result.output
-
-
-@pytest.mark.parametrize("processes", ["0", "2"])
-def test_the_report_has_the_environment_of_every_cell(baselined: Project, processes: str) -> None:
-    """Measured by processes of pytest-xdist, too, of which the reporting one has measured nothing."""
-    result = baselined.run("-m", "tokenizer", "-n", processes)
-    assert result.status == 0, result.output
-    report = json.loads((baselined.folder / "report/report.json").read_text())
-    info = RunInfo.model_validate(report["info"])
-    assert info.environment["quantgate code"] == code_hash(*MEASURING)
-    assert info.environment["llama.cpp"]
-    assert "quantgate code" in (baselined.folder / "report/report.md").read_text()
 
 
 def test_machines_of_a_cluster_that_differ_are_named_with_both() -> None:

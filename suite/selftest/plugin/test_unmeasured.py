@@ -7,27 +7,41 @@ import os
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from quantgate.baselines import store as baselines
-from quantgate.cache.kept import keep
 from quantgate.plugin.case import describe
 from quantgate.records import Status, Verdict
 
-from selftest.plugin.runs import CASES, F16, Q4, exact, statuses, worker, worker_left
-from selftest.project import REPO, Project
+from selftest.plugin.runs import (
+    CASES,
+    F16,
+    Q4,
+    change_weights,
+    check_environment,
+    exact,
+    statuses,
+    worker,
+    worker_left,
+)
+from selftest.project import Project
 from selftest.tiny import TinyModel
 
+PERPLEXITY = [case for case in CASES if "perplexity" in case]
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
-def test_a_killed_cell_is_an_error_and_the_others_are_judged(baselined: Project, name: str) -> None:
+
+@pytest.mark.parametrize(("name", "cases"), [("SIGKILL", CASES), ("SIGSEGV", PERPLEXITY)])
+def test_a_killed_cell_is_an_error_and_the_others_are_judged(
+    baselined: Project, name: str, cases: list[str]
+) -> None:
     baselined.write()
-    process = baselined.start()
+    process = baselined.start(*(("-m", "perplexity") if cases is PERPLEXITY else ()))
     worker(process, F16).send_signal(signal.Signals[name])
     result = baselined.finish(process)
     assert result.status == 10
-    assert result.failed() == [case for case in CASES if F16 in case]
+    assert result.failed() == [case for case in cases if F16 in case]
     assert statuses(result, F16) == {Status.ERROR}
     assert f"was killed by {name}" in result.verdict(F16, "perplexity").text
     # What needs the reference says so, and is no error of its own.
@@ -61,7 +75,7 @@ def test_a_time_limit_ends_a_cell(baselined: Project) -> None:
 
 
 def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
-    project: Project, tmp_path: Path
+    baselined: Project, tmp_path: Path
 ) -> None:
     """The processes of one cell stand for the spread between processes: what a server gives to all that it forks must
     not be common to them. What the servers import, they import before anything is measured."""
@@ -70,28 +84,23 @@ def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
         "if '--serve' in sys.orig_argv:\n"
         "    with open(os.environ['SERVERS'], 'a') as file: file.write(f'{os.getpid()} {time.time()}\\n')\n"
     )
-    path = os.pathsep.join([str(REPO), str(tmp_path)])
-    project.run("-k", "tokenizer")  # what has to be made once is made by other processes
-    result = project.run("-k", "memory", PYTHONPATH=path, SERVERS=str(tmp_path / "servers"))
+    baselined.environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"  # which the servers read
+    result = baselined.run("-k", "memory", SERVERS=str(tmp_path / "servers"))
     assert result.processes == [F16, f"{F16}.2", Q4, f"{Q4}.2"]
     servers = dict(line.split() for line in (tmp_path / "servers").read_text().splitlines())
     assert len(servers) == 2
-    first = project.results / "smoke" / f"{F16}~job.json"
+    first = baselined.results / "smoke" / f"{F16}~job.json"
     assert max(map(float, servers.values())) < first.stat().st_mtime
-    assert not worker_left(project)
+    assert not worker_left(baselined)
 
 
 def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> None:
-    import gguf
+    def overflow(weights: Any) -> None:
+        weights[3] = 3e38  # more than the F16 that it is multiplied in can hold
 
     cache = baselined.take_cache(baselined.folder / "cache")
-    for checkpoint in (cache / "checkpoints").glob("tiny-F16-*.gguf"):  # other tests leave some, too
-        weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
-        if "blk.1.ffn_norm.weight" in weights:
-            weights["blk.1.ffn_norm.weight"][3] = 3e38  # more than the F16 that it is multiplied in can hold
-        del weights  # writes the mapped file
-        keep(checkpoint)
-    result = baselined.run()
+    change_weights(cache, "F16", "blk.1.ffn_norm.weight", overflow)
+    result = baselined.run("-k", F16)
     assert result.status == 10
     assert result.failed() == [case for case in CASES if F16 in case]
     verdict = result.verdict(F16, "perplexity")
@@ -104,8 +113,8 @@ def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyMode
     project.write()
     (project.folder / "half.gguf").write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
     project.matrix["models"]["half"] = {**project.matrix["models"]["tiny"], "gguf": {"path": "half.gguf"}}
-    project.matrix["tiers"]["smoke"]["cells"].append("half/llamacpp/F16")
-    result = project.update()
+    project.matrix["tiers"]["smoke"]["cells"] = [F16, "half/llamacpp/F16"]
+    result = project.update("-m", "perplexity")
     assert result.status == 10
     assert not (project.baselines / "half").exists()
     assert (project.baselines / F16 / "smoke.toml").exists()
@@ -115,14 +124,14 @@ def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyMode
 def test_another_text_is_not_comparable(baselined: Project) -> None:
     text = baselined.text.read_text()
     baselined.text.write_text(text[100:] + text[:100])
-    result = baselined.run("-k", "perplexity")
+    result = baselined.run("-k", "perplexity and F16")
     assert result.status == 11
-    verdict = result.verdict(Q4, "perplexity")
+    verdict = result.verdict(F16, "perplexity")
     assert verdict.status == Status.NOT_COMPARABLE
-    old = baselines.read(baselined.baselines, Q4, "smoke")
+    old = baselines.read(baselined.baselines, F16, "smoke")
     assert old is not None
     was = old.metrics["perplexity"].conditions["tokens"]
-    now = exact(baselined.measurement(Q4))["perplexity"].conditions["tokens"]
+    now = exact(baselined.measurement(F16))["perplexity"].conditions["tokens"]
     assert was != now
     assert verdict.text == f"tokens differs: baseline {was}, measured {now}"
     assert verdict.text in result.output
@@ -130,23 +139,24 @@ def test_another_text_is_not_comparable(baselined: Project) -> None:
 
 @pytest.mark.slow
 def test_xdist_measures_each_cell_once(baselined: Project) -> None:
-    result = baselined.run("-n", "2", "-m", "not throughput")
+    result = baselined.run("-n", "2", "-m", "perplexity or tokenizer")
     assert result.status == 0
-    assert result.cases == dict.fromkeys(CASES, "passed")
+    assert result.cases == {case: "passed" for case in CASES if "memory" not in case}
     assert sorted(result.measured) == [F16, Q4]
     assert statuses(result, F16, Q4) == {Status.PASS}
+    check_environment(baselined)  # the process that writes the report has measured nothing
 
 
 def test_xdist_passes_a_failure_on_without_trying_twice(baselined: Project) -> None:
     baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
-    result = baselined.run("-n", "2", "-m", "not throughput")
+    result = baselined.run("-n", "2", "-m", "perplexity or tokenizer")
     assert result.status == 10
     assert sorted(result.measured) == [F16, Q4]
-    assert set(result.failed()) == set(CASES)
+    assert set(result.failed()) == {case for case in CASES if "memory" not in case}
 
 
 def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:
-    result = project.run("--tier", "timed", "-n", "2")
+    result = project.run("--tier", "timed", "-n", "1")
     assert result.status == 4
     assert "-m 'not throughput'" in result.output
     assert "Traceback" not in result.output
@@ -157,7 +167,8 @@ def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:
 def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     baselined.write()
     before = baselined.measurement(F16).run
-    process = baselined.start()
+    select = ("-m", "perplexity")
+    process = baselined.start(*select)
     child = worker(process, Q4)
     child.suspend()  # it ends only if it is ended
     process.send_signal(signal.SIGINT)
@@ -170,7 +181,7 @@ def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     assert not worker_left(baselined)
     assert baselined.measurement(F16).run != before
 
-    rest = baselined.run("--reuse")
+    rest = baselined.run("--reuse", *select)
     assert rest.status == 0
     assert rest.measured == [Q4]
 
@@ -179,7 +190,8 @@ def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
 def test_three_backends_agree(project: Project) -> None:
     full, nf4 = "tiny/transformers/fp32", "tiny/bitsandbytes/nf4"
     project.matrix["tiers"]["smoke"]["cells"] = [full, nf4, F16]
-    assert project.update().status == 0
+    project.matrix["tiers"]["smoke"]["memory"]["processes"] = 1
+    assert project.run().status == 0
     records = {cell: project.measurement(cell) for cell in (full, nf4, F16)}
     samples = {cell: m.metrics["perplexity"].samples or [] for cell, m in records.items()}
     assert samples[F16] == pytest.approx(samples[full], abs=1e-2)
