@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from quantgate.errors import AssetError
+
+
+def import_without_torch() -> None:
+    """Import transformers as where there is no torch. Where there is, it imports that for its configurations, which
+    takes two seconds; it reads tokenizers of folders without."""
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that it finds none
+    importlib.import_module("transformers")
+    del sys.modules["torch"]
 
 
 def load_config(folder: Path) -> Any:

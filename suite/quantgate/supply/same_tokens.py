@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from quantgate.items import common_length
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder
 from quantgate.supply.lines import make_lines
-from quantgate.supply.model_config import load_config
+from quantgate.supply.model_config import import_without_torch, load_config
 from quantgate.supply.splitting import encoder_of, llamacpp_puts_bos, vocabulary_of_gguf
 
 UNSAID_BOS = (
@@ -19,6 +20,13 @@ UNSAID_BOS = (
 )
 Encoded = tuple[str, list[int], list[int]]
 """A line, and its ids by the tokenizers of the checkpoint and of the model."""
+
+
+def main(output: Path, *, model: str, **arguments: Any) -> None:
+    """`compare` in a process that does nothing else."""
+    if Path(model).is_dir():
+        import_without_torch()
+    compare(output, model=model, **arguments)
 
 
 def compare(

@@ -33,7 +33,7 @@ from quantgate.supply.maker import Maker
 from quantgate.supply.shipped import BOS, UNDER_TEST, check_measured, shipped
 from quantgate.supply.sources import ROW_CODE, Sources
 
-MAKE_WORKLOAD = "quantgate.supply.workload:make_workload"
+MAKE_WORKLOAD = "quantgate.supply.workload:main"
 WORKLOAD_CODE = (
     "supply/encoder.py", "supply/tasks.py", "supply/choices.py", "supply/programs.py", "supply/questions.py",
     "supply/rules.py", "supply/lines.py", "supply/splitting.py", "supply/chat.py", "supply/conversations.py",

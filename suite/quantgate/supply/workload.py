@@ -17,6 +17,7 @@ from quantgate.supply.chat import make_conversations, make_opening, make_prompts
 from quantgate.supply.checkpoints import Report, whole
 from quantgate.supply.encoder import Encoder, read_text
 from quantgate.supply.lines import make_lines
+from quantgate.supply.model_config import import_without_torch
 from quantgate.supply.programs import make_programs
 from quantgate.supply.questions import make_questions
 from quantgate.supply.rules import rules_beside
@@ -34,6 +35,13 @@ MAKERS: dict[str, Callable[[str, dict[str, Any], Encoder], Record]] = {
     "prompts": make_prompts,
 }
 """By kind (of `quantgate.items.part`); lines of several texts make one file."""
+
+
+def main(output: Path, *, tokenizer: str, **arguments: Any) -> None:
+    """`make_workload` in a process that does nothing else."""
+    if Path(tokenizer).is_dir():
+        import_without_torch()
+    make_workload(output, tokenizer=tokenizer, **arguments)
 
 
 def make_workload(

@@ -4,6 +4,7 @@ error of its cell, and the other cells are judged."""
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -186,12 +187,16 @@ def matrix_of(tiny: TinyModel, folder: Path) -> str:
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, list[Verdict], str]:
-    """Exit status, verdicts and everything that pytest printed."""
+    """Exit status, verdicts and everything that pytest printed. The import of torch ends a process: none needs it."""
+    (folder / "without/torch").mkdir(parents=True, exist_ok=True)
+    (folder / "without/torch/__init__.py").write_text("raise SystemExit('torch was imported')")
+    settings = variables(folder)
+    settings["PYTHONPATH"] += f"{os.pathsep}{folder / 'without'}"
     words = [
         *("-p", "quantgate.plugin.entry", "-p", "no:cacheprovider"),
         *("--quantgate-text=text.txt", "--threads=1", f"--quantgate-report={REPORT}", *arguments),
     ]
-    status, output = start("pytest", words, folder, variables(folder)).finish(1800)
+    status, output = start("pytest", words, folder, settings).finish(1800)
     return status, verdicts_of(folder / REPORT / "report.json"), output
 
 
