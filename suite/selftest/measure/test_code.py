@@ -251,8 +251,14 @@ def test_a_callers_umask_fails_no_program() -> None:
 
 
 @needs_sandbox
-@pytest.mark.parametrize("program", ["while True: pass", "import os, time; os.setsid(); time.sleep(600)"])
-def test_a_program_that_does_not_end_is_ended(program: str) -> None:
+@pytest.mark.parametrize(
+    ("program", "wall"),
+    [("while True: pass", sandbox.WALL), ("import os, time; os.setsid(); time.sleep(600)", 1)],
+)
+def test_a_program_that_does_not_end_is_ended(
+    program: str, wall: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "WALL", wall)
     assert run_program(program, seconds=1) == "timeout"
 
 
