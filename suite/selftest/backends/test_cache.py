@@ -8,10 +8,12 @@ import pytest
 from quantgate.errors import MeasurementError
 from quantgate.records import Status
 
+from selftest.project import Accepted, Project, tiny_matrix
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from selftest.project import Project
+    from selftest.once import Once
     from selftest.tiny import TinyModel
 
 LAYERS, WIDTH = 2, 2 * 64
@@ -144,33 +146,48 @@ import sys
 if "quantgate.measure.worker" in sys.orig_argv:
     import llama_cpp
     begin = llama_cpp.llama_init_from_model
+    f16, q4, q8 = (getattr(llama_cpp, f"GGML_TYPE_{name}") for name in ("F16", "Q4_0", "Q8_0"))
     def forgets(model, params):
-        if params.type_k != llama_cpp.GGML_TYPE_F16:  # of the reference, nothing is changed
-            params.type_k = params.type_v = llama_cpp.GGML_TYPE_{type}
+        params.type_k = params.type_v = {f16: f16, q4: f16, q8: q4}[params.type_k]
         return begin(model, params)
     llama_cpp.llama_init_from_model = forgets
 """
+"""Of the reference, nothing is changed."""
+
+
+@pytest.fixture(scope="session")
+def accepted_caches(once: Once, tiny: TinyModel, environment: dict[str, str]) -> Accepted:
+    """Three cells that differ in their caches, with windows whose thirds are told apart: measured and accepted once."""
+
+    def new(folder: Path) -> Project:
+        project = Project(folder / "p", tiny_matrix(tiny), dict(environment))
+        text = {"text": "boolq", "n_ctx": 256, "windows": 2, "block": 16}
+        project.matrix["tiers"]["smoke"] |= {
+            "cells": [FULL, Q8, Q4],
+            "perplexity": text,
+            "divergence": {**text, "protocol": "full"},
+            "memory": {"prompt": 256, "decode": 8, "processes": 1},
+        }
+        return project
+
+    def make(folder: Path) -> None:
+        result = new(folder).update()
+        assert result.status == 0, result.output
+        (folder / "output").write_text(result.output)
+
+    folder = once("caches", make)
+    project = new(folder)
+    return Accepted(project, project.left(0, (folder / "output").read_text()))
 
 
 @pytest.fixture
-def caches(project: Project) -> Project:
-    """Three cells that differ in their caches, with windows whose thirds are told apart."""
-    text = {"text": "boolq", "n_ctx": 256, "windows": 2, "block": 16}
-    project.matrix["tiers"]["smoke"] = {
-        "time_limit": 300.0,
-        "cells": [FULL, Q8, Q4],
-        "perplexity": text,
-        "divergence": {**text, "protocol": "full"},
-        "memory": {"prompt": 256, "decode": 8, "processes": 1},
-    }
-    return project
+def caches(accepted_caches: Accepted, tmp_path: Path) -> Project:
+    """A copy of it."""
+    return accepted_caches.project.copy(tmp_path / "project")
 
 
-@pytest.mark.slow
-def test_few_bits_are_seen_and_an_ignored_type_is_red(caches: Project, tmp_path: Path) -> None:
-    result = caches.update()
-    assert result.status == 0, result.output
-    metrics = {cell: caches.measurement(cell).metrics for cell in (FULL, Q8, Q4)}
+def test_few_bits_are_seen(accepted_caches: Accepted) -> None:
+    metrics = {cell: accepted_caches.project.measurement(cell).metrics for cell in (FULL, Q8, Q4)}
     assert "memory/cache_bytes" not in metrics[FULL]
     assert metrics[Q8]["memory/cache_bytes"].value == by_hand("q8_0", "q8_0")
     assert metrics[Q4]["memory/cache_bytes"].value == by_hand("q4_0", "q4_0")
@@ -181,24 +198,21 @@ def test_few_bits_are_seen_and_an_ignored_type_is_red(caches: Project, tmp_path:
     assert "attention" not in metrics[FULL]["perplexity"].conditions
     assert "q4_0 values" in str(metrics[Q4]["perplexity"].conditions["attention"])
 
-    (tmp_path / "sitecustomize.py").write_text(FORGETS.format(type="F16"))
-    path = f"{caches.environment['PYTHONPATH']}:{tmp_path}"
-    ignored = caches.run("-k", "memory and cache-q4_0", PYTHONPATH=path)
-    assert ignored.failed() == [f"memory[{Q4}]"]
-    verdict = ignored.verdict(Q4, "memory/cache_bytes")
-    assert (verdict.status, verdict.measured) == (Status.REGRESSION, by_hand("f16", "f16"))
 
-    (tmp_path / "sitecustomize.py").write_text(FORGETS.format(type="Q4_0"))
-    fewer = caches.run("-k", "divergence and cache-q8_0", PYTHONPATH=path)
-    assert fewer.failed() == [f"divergence[{Q8}]"]
-    assert fewer.verdict(Q8, "divergence/kl_mean/reproduction").status == Status.CHANGED
+def test_an_ignored_type_is_red(caches: Project, tmp_path: Path) -> None:
+    """In the bytes where it is larger, in the divergence where it is smaller."""
+    (tmp_path / "sitecustomize.py").write_text(FORGETS)
+    caches.environment["PYTHONPATH"] += f":{tmp_path}"
+    result = caches.run("-k", "memory and cache-q4_0 or divergence and cache-q8_0")
+    assert set(result.failed()) == {f"memory[{Q4}]", f"divergence[{Q8}]"}
+    verdict = result.verdict(Q4, "memory/cache_bytes")
+    assert (verdict.status, verdict.measured) == (Status.REGRESSION, by_hand("f16", "f16"))
+    assert result.verdict(Q8, "divergence/kl_mean/reproduction").status == Status.CHANGED
 
 
 def test_another_type_under_the_same_name_is_not_compared(caches: Project) -> None:
-    select = ("-k", "perplexity and cache-q8_0")
-    assert caches.update(*select).status == 0
     scheme = {"bits": 16, "ftype": "F16", "type_k": "q8_0", "type_v": "q4_0"}
     caches.matrix["backends"] = {"llamacpp": {"schemes": {"F16-cache-q8_0": scheme}}}
-    verdict = caches.run(*select).verdict(Q8, "perplexity")
+    verdict = caches.run("-k", "perplexity and cache-q8_0").verdict(Q8, "perplexity")
     assert verdict.status == Status.NOT_COMPARABLE
     assert verdict.text.startswith("attention differs: ")
