@@ -29,7 +29,7 @@ def test_another_text_turns_its_gate_red_and_none_is_red_without_a_fault(with_ta
         "generation": {"items": 6, "tokens": 48, "written": 3, "chat": False},
         "answers": {"tasks": ["copied_colors"], "items": 4, "tokens": 24, "chat": False},
     }
-    made = project.update("--tier", "generation", "-k", "generation or copied_colors")
+    made = project.update("--tier", "generation", "-k", "generation and F16 or copied_colors and Q8_0")
     assert made.status == 0, made.output
     status, output, rows = prove(project, "--tier", "generation", "-k", f"^writing ({'|'.join(NAMES)}) ")
     assert status == 0, output

@@ -11,24 +11,34 @@ KL = "decoding/kl_mean"
 LIKELIHOOD = "decoding/perplexity/reproduction"
 
 
-def after_each_token(change: Any) -> None:
-    """Call `change(backend, position)` when a token of generation has been processed."""
+def after_each_token(library: Any, change: Any) -> None:
+    """Call `change(backend, position)` when a backend of this class has processed a token of generation."""
+
+    @wrap(library, "prefill")
+    def prefill(original: Any, backend: Any, ids: Any) -> None:
+        backend.position = len(ids)
+        original(backend, ids)
+
+    @wrap(library, "decode")
+    def decode(original: Any, backend: Any, ids: Any) -> None:
+        for token in ids:
+            original(backend, [token])
+            change(backend, backend.position)
+            backend.position += 1
+
+
+def after_each_token_of_llamacpp(change: Any) -> None:
+    """The same of llama.cpp; nothing else is imported."""
     from quantgate.backends.runtime.llamacpp import LlamaCpp
+
+    after_each_token(LlamaCpp, change)
+
+
+def after_each_token_of_transformers(change: Any) -> None:
+    """The same of transformers."""
     from quantgate.backends.runtime.transformers import Transformers
 
-    for library in (LlamaCpp, Transformers):
-
-        @wrap(library, "prefill")
-        def prefill(original: Any, backend: Any, ids: Any) -> None:
-            backend.position = len(ids)
-            original(backend, ids)
-
-        @wrap(library, "decode")
-        def decode(original: Any, backend: Any, ids: Any) -> None:
-            for token in ids:
-                original(backend, [token])
-                change(backend, backend.position)
-                backend.position += 1
+    after_each_token(Transformers, change)
 
 
 def forget(backend: Any, position: int) -> None:
@@ -50,17 +60,21 @@ def stale_cache_entry() -> None:
                 layer.keys[:, :, position] = layer.keys[:, :, position - 1]
                 layer.values[:, :, position] = layer.values[:, :, position - 1]
 
-    after_each_token(stale)
+    after_each_token_of_transformers(stale)
 
 
 @fault("a cache entry lost every 64 tokens of generation", "llamacpp/Q4_K_M", LIKELIHOOD, **DECODED)
 def lost_cache_entry() -> None:
-    after_each_token(lambda backend, position: None if position % 64 else forget(backend, position))
+    after_each_token_of_llamacpp(
+        lambda backend, position: None if position % 64 else forget(backend, position)
+    )
 
 
 @fault("cache entries beyond 512 lost in generation", "llamacpp/F16", LIKELIHOOD, **DECODED)
 def cache_ends_at_512() -> None:
-    after_each_token(lambda backend, position: forget(backend, position) if position >= 512 else None)
+    after_each_token_of_llamacpp(
+        lambda backend, position: forget(backend, position) if position >= 512 else None
+    )
 
 
 @fault("rotary positions wrong from 512 on", "transformers/fp32", LIKELIHOOD, **DECODED)
@@ -95,7 +109,7 @@ def cache_in_fp16() -> None:
             layer.keys.copy_(layer.keys.half())
             layer.values.copy_(layer.values.half())
 
-    after_each_token(rounded)
+    after_each_token_of_transformers(rounded)
 
 
 @fault("the oldest 8 entries of a long cache overwritten", "llamacpp/Q8_0", LIKELIHOOD, **DECODED)
@@ -104,4 +118,4 @@ def cache_wraps_around() -> None:
         if 512 <= position < 520:
             forget(backend, position - 512)
 
-    after_each_token(wrapped)
+    after_each_token_of_llamacpp(wrapped)

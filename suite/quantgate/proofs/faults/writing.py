@@ -1,4 +1,4 @@
-"""Faults of writing: what is computed is right, and another text comes out."""
+"""Faults of writing: what is computed is right, and another text comes out. All are tried on llama.cpp."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from quantgate.proofs.faults.generation import after_each_token
+from quantgate.proofs.faults.generation import after_each_token_of_llamacpp
 from quantgate.proofs.faults.registry import fault, wrap
 
 TIER = "generation"
@@ -18,40 +18,32 @@ ANSWERED = "answers/*/texts/reproduction"
 MISMATCHES = "tokenizer/chat_mismatches"
 
 
-def libraries() -> tuple[Any, Any]:
-    """The classes that write."""
-    from quantgate.backends.runtime.llamacpp import LlamaCpp
-    from quantgate.backends.runtime.transformers import Transformers
-
-    return LlamaCpp, Transformers
-
-
 def each_choice(change: Callable[[Any, list[int]], Any]) -> None:
     """Change the logits that a token is chosen by; `change` is given them and the ids before, prompt included."""
-    for library in libraries():
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
-        @wrap(library, "prefill")
-        def prefill(original: Any, backend: Any, ids: Any) -> None:
-            backend.before = list(ids)
-            original(backend, ids)
+    @wrap(LlamaCpp, "prefill")
+    def prefill(original: Any, backend: Any, ids: Any) -> None:
+        backend.before = list(ids)
+        original(backend, ids)
 
-        @wrap(library, "decode")
-        def decode(original: Any, backend: Any, ids: Any) -> None:
-            backend.before += ids
-            original(backend, ids)
+    @wrap(LlamaCpp, "decode")
+    def decode(original: Any, backend: Any, ids: Any) -> None:
+        backend.before += ids
+        original(backend, ids)
 
-        @wrap(library, "next_logits")
-        def next_logits(original: Any, backend: Any) -> Any:
-            return change(original(backend).copy(), backend.before)
+    @wrap(LlamaCpp, "next_logits")
+    def next_logits(original: Any, backend: Any) -> Any:
+        return change(original(backend).copy(), backend.before)
 
 
 @fault("the token that ends an answer is forgotten", "llamacpp/Q4_K_M", ANSWERED, **ANSWERS)
 def end_of_sequence_forgotten() -> None:
-    for library in libraries():
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
-        @wrap(library, "generate")
-        def generate(original: Any, backend: Any, ids: Any, limit: int, stops: Any) -> Any:
-            return original(backend, ids, limit, replace(stops, ids=frozenset()))
+    @wrap(LlamaCpp, "generate")
+    def generate(original: Any, backend: Any, ids: Any, limit: int, stops: Any) -> Any:
+        return original(backend, ids, limit, replace(stops, ids=frozenset()))
 
 
 @fault("a text that ends an answer is looked for a token late", "llamacpp/Q8_0", ANSWERED, **ANSWERS)
@@ -100,11 +92,11 @@ def repetition_penalty() -> None:
 
 @fault("prompts padded on the left to 64 tokens, and the padding read", "llamacpp/F16", TEXTS, **CHATS)
 def padding_without_mask() -> None:
-    for library in libraries():
+    from quantgate.backends.runtime.llamacpp import LlamaCpp
 
-        @wrap(library, "generate")
-        def generate(original: Any, backend: Any, ids: Any, limit: int, stops: Any) -> Any:
-            return original(backend, [0] * (-len(ids) % 64) + list(ids), limit, stops)
+    @wrap(LlamaCpp, "generate")
+    def generate(original: Any, backend: Any, ids: Any, limit: int, stops: Any) -> Any:
+        return original(backend, [0] * (-len(ids) % 64) + list(ids), limit, stops)
 
 
 @fault("cache entries one place off once 66 are there", "llamacpp/F16", TEXTS, **CHATS)
@@ -118,7 +110,7 @@ def cache_shifted() -> None:
             memory = llama_cpp.llama_get_memory(backend._context)
             llama_cpp.llama_memory_seq_add(memory, 0, 1, 64, -1)
 
-    after_each_token(shift)
+    after_each_token_of_llamacpp(shift)
 
 
 @fault("tokens drawn at random instead of the likeliest", "llamacpp/F16", TEXTS, **CHATS)
