@@ -121,7 +121,7 @@ def move(project: Project, factor: float) -> None:
 @pytest.mark.slow
 def test_peaks_on_kernels_that_the_baseline_lacks_are_judged_and_then_kept_beside(baselined: Project) -> None:
     move(baselined, 1.0)
-    selected = ("-m", "memory", "-k", "Q4_K_M")
+    selected = ("--reuse", "-m", "memory", "-k", "Q4_K_M")
     result = baselined.run(*selected)
     assert result.status == 0, result.output
     assert result.cases == {f"memory[{Q4}]": "passed"}
@@ -143,7 +143,8 @@ def test_peaks_on_kernels_that_the_baseline_lacks_are_judged_and_then_kept_besid
 @pytest.mark.slow
 def test_a_doubled_peak_is_red_there_too(baselined: Project) -> None:
     move(baselined, 0.45)
-    result = baselined.run("-m", "memory", "-k", "Q4_K_M", "--tolerances", str(no_floor(baselined)))
+    select = ("--reuse", "-m", "memory", "-k", "Q4_K_M")
+    result = baselined.run(*select, "--tolerances", str(no_floor(baselined)))
     assert result.status == 1
     assert result.verdict(Q4, PEAK).status == Status.REGRESSION
 

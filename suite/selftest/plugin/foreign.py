@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -90,27 +89,27 @@ def variables(folder: Path) -> dict[str, str]:
 
 
 def run(
-    folder: Path, *arguments: str, python: Path | str = sys.executable
+    folder: Path, *arguments: str, python: Path | None = None, fresh: bool = False
 ) -> tuple[int, dict[str, str], str]:
-    """Exit status, outcome by case, and everything that pytest printed."""
-    settings = {**variables(folder), "PYTHONWARNINGS": "default::ResourceWarning"}
-    if python != sys.executable:
-        del settings["PYTHONPATH"]
-    done = subprocess.run(
-        [str(python), "-m", "pytest", "-v", "-p", "no:cacheprovider", *arguments],
-        cwd=folder,
-        env=settings,
-        capture_output=True,
-        text=True,
-    )
-    words = (line.split() for line in done.stdout.splitlines() if "::" in line)
-    cases = {w[0]: w[1] for w in words if len(w) > 1 and w[1] in ("PASSED", "FAILED", "SKIPPED", "ERROR")}
-    return done.returncode, cases, done.stdout + done.stderr
+    """Exit status, outcome by case, and everything that pytest printed. python: of an environment that has the wheel.
+    fresh: by a new interpreter."""
+    words = ["-v", "-p", "no:cacheprovider", *arguments]
+    if python is None:
+        status, output = start("pytest", words, folder, variables(folder), fresh=fresh).finish(600)
+    else:
+        settings = {name: value for name, value in variables(folder).items() if name != "PYTHONPATH"}
+        command = [str(python), "-m", "pytest", *words]
+        done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True)
+        status, output = done.returncode, done.stdout + done.stderr
+    lines = (line.split() for line in output.splitlines() if "::" in line)
+    kinds = ("PASSED", "FAILED", "SKIPPED", "ERROR")
+    return status, {line[0]: line[1] for line in lines if len(line) > 1 and line[1] in kinds}, output
 
 
 def collected(folder: Path, *arguments: str) -> list[str]:
     """The node ids that pytest collects where the plugin's entry point is installed."""
     words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", *arguments]
+    words.append("-Wdefault::ResourceWarning")
     _, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert "rror" not in output, output
     assert "ResourceWarning" not in output, output

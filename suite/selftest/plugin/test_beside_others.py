@@ -63,8 +63,7 @@ def pytest_addoption(parser):
 def beside(project: Project, plugin: str, *arguments: str) -> Result:
     """A run with a plugin of somebody else."""
     (project.folder / "theirs.py").write_text(plugin)
-    path = f"{project.folder}:{project.environment['PYTHONPATH']}"
-    return project.run("-p", "theirs", *arguments, PYTHONPATH=path)
+    return project.run("-p", "theirs", *arguments)
 
 
 def test_fixtures_that_change_folder_and_variables_of_all_tests(baselined: Project) -> None:

@@ -18,12 +18,13 @@ from quantgate.paths import FIXTURES, IMPORT_ROOT
 from quantgate.plugin.case import node_id
 
 from selftest.plugin.foreign import CELLS, INI, MATRIX, PERPLEXITY, REPO, THEIRS, collected, run, write
+from selftest.tiny import TinyModel
 
 
 def test_a_repository_without_a_matrix_gets_no_case_option_or_mark(repository: Path) -> None:
-    status, cases, output = run(repository, "-p", "quantgate.plugin.entry")
+    status, cases, output = run(repository, "-p", "quantgate.plugin.entry", fresh=True)
     assert (status, cases) == (0, THEIRS), output
-    shown = run(repository, "-p", "quantgate.plugin.entry", "--help")[2]
+    shown = run(repository, "-p", "quantgate.plugin.entry", "--help", fresh=True)[2]
     assert "quantgate" not in shown.replace("quantgate.plugin.entry", "")
 
 
@@ -127,7 +128,7 @@ def test_settings_of_a_repository(repository: Path) -> None:
 def test_an_installation_that_lacks_a_package_is_no_regression(repository: Path) -> None:
     write(repository / "quantgate.toml", MATRIX)
     write(repository / "psutil.py", "raise ModuleNotFoundError('not installed')\n")
-    status, _, output = run(repository, "-p", "quantgate.plugin.entry", "-p", "no:xdist")
+    status, _, output = run(repository, "-p", "quantgate.plugin.entry", "-p", "no:xdist", fresh=True)
     assert status == 4, output
     assert "quantgate.toml: quantgate cannot be loaded: " in output
     assert "not installed; `pip check`" in output
@@ -173,31 +174,47 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+LLAMACPP = """
+[models.mine]
+license = "Apache-2.0"
+weights = { path = "models/mine" }
+gguf = { path = "models/mine.gguf" }
+
+[backends.llamacpp.schemes]
+ours = { bits = 4, ftype = "Q4_K_M" }
+
+[tiers.smoke]
+time_limit = 120
+cells = ["mine/llamacpp/F16", "mine/llamacpp/ours"]
+perplexity = { text = "boolq", n_ctx = 32, windows = 16 }
+"""
+
+
 @pytest.mark.slow
-def test_the_wheel_gates_a_model_in_another_repository(repository: Path, python: Path) -> None:
+def test_the_wheel_gates_a_model_in_another_repository(
+    repository: Path, python: Path, tiny: TinyModel
+) -> None:
     """It measures, accepts, passes, and is red with exit status 1 once the scheme is worse. Their tests pass."""
     alone = run(repository, python=python)
     assert alone[:2] == (0, THEIRS), alone[2]
 
     matrix = repository / "quantgate.toml"
-    write(matrix, MATRIX)
-    shutil.copytree(FIXTURES / "models" / "pocket-90k", repository / "models" / "pocket-90k")
+    write(matrix, LLAMACPP)
+    shutil.copytree(tiny.safetensors, repository / "models" / "mine")
+    shutil.copyfile(tiny.gguf, repository / "models" / "mine.gguf")
     options = ("--quantgate-text=text.txt", "--threads=1")
     update = ("--update-baselines", "--reason=first")
     status, cases, output = run(repository, *options, *update, python=python)
     assert status == 0, output
     assert {name: cases[name] for name in THEIRS} == THEIRS
-    assert {file.parent.name for file in (repository / "baselines").rglob("smoke.toml")} == {"fp32", "ours"}
+    assert {file.parent.name for file in (repository / "baselines").rglob("smoke.toml")} == {"F16", "ours"}
     assert (repository / ".quantgate" / ".gitignore").read_text() == "*\n"
 
-    status, cases, output = run(repository, *options, python=python)
-    green = {PERPLEXITY.format(cell): "PASSED" for cell in CELLS}
-    assert (status, cases) == (0, THEIRS | green), output
+    status, cases, output = run(repository, *options, "--reuse", python=python)
+    full, ours = (PERPLEXITY.format(f"mine/llamacpp/{scheme}") for scheme in ("F16", "ours"))
+    assert (status, cases) == (0, THEIRS | {full: "PASSED", ours: "PASSED"}), output
 
-    matrix.write_text(MATRIX.replace("bits = 4", "bits = 2"))
+    matrix.write_text(LLAMACPP.replace("Q4_K_M", "Q2_K"))
     status, cases, output = run(repository, *options, python=python)
-    assert (status, cases) == (1, THEIRS | green | {PERPLEXITY.format(CELLS[1]): "FAILED"}), output
-    assert (
-        f"pytest --quantgate-tier smoke --quantgate-text=text.txt --threads=1 '{PERPLEXITY.format(CELLS[1])}'"
-        in output
-    )
+    assert (status, cases) == (1, THEIRS | {full: "PASSED", ours: "FAILED"}), output
+    assert f"pytest --quantgate-tier smoke --quantgate-text=text.txt --threads=1 '{ours}'" in output

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,31 @@ from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
 from quantgate.records import Status
 
+from selftest.once import Once
 from selftest.plugin.runs import F16, Q4
-from selftest.project import Project
+from selftest.project import Project, tiny_matrix
+from selftest.tiny import TinyModel
 
 AGAIN = [f"{cell}.again{number}" for cell in (F16, Q4) for number in ("", ".2", ".3")]
+"""Three processes of each: two do not show how far processes differ."""
 
 
-def test_recorded_rounds_are_pytest_benchmarks(project: Project) -> None:
-    file = project.folder / "benchmark.json"
-    result = project.run("--tier", "timed", "-m", "throughput", f"--benchmark-json={file}")
+@pytest.fixture
+def in_two(project: Project) -> Project:
+    """Times each cell in two processes."""
+    project.matrix["tiers"]["timed"]["throughput"]["processes"] = 2
+    return project
+
+
+def test_recorded_rounds_are_pytest_benchmarks(in_two: Project) -> None:
+    file = in_two.folder / "benchmark.json"
+    result = in_two.run("--tier", "timed", "-m", "throughput", f"--benchmark-json={file}")
     assert result.status == 0
     written = {
         entry["name"].removeprefix("test_"): entry for entry in json.loads(file.read_bytes())["benchmarks"]
     }
     for cell in (F16, Q4):
-        metrics = project.measurement(cell, "timed").metrics
+        metrics = in_two.measurement(cell, "timed").metrics
         for kind in ("prefill", "decode", "time_to_first_token", "load"):
             metric, entry = metrics[f"throughput/{kind}"], written[f"{kind}[{cell}]"]
             assert entry["stats"]["data"] == metric.samples
@@ -35,35 +44,35 @@ def test_recorded_rounds_are_pytest_benchmarks(project: Project) -> None:
             assert entry["extra_info"]["cell"] == cell
         assert metrics["throughput/decode"].unit == "tokens/s"
         decode = metrics["throughput/decode"]
-        assert decode.processes == [4, 4, 4] == written[f"decode[{cell}]"]["extra_info"]["rounds per process"]
+        assert decode.processes == [4, 4] == written[f"decode[{cell}]"]["extra_info"]["rounds per process"]
         assert decode.value == pytest.approx(8 / statistics.median(decode.medians))
     assert "benchmark 'decode': 2 tests" in result.output
 
 
-def test_timings_are_gated_as_ratio_everywhere(project: Project) -> None:
-    result = project.run("--tier", "timed", "-k", f"decode and {Q4}")
-    processes = [f"{cell}{number}" for cell in (F16, Q4) for number in ("", ".2", ".3")]
+def test_timings_are_gated_as_ratio_everywhere(in_two: Project) -> None:
+    result = in_two.run("--tier", "timed", "-k", f"decode and {Q4}")
+    processes = [f"{cell}{number}" for cell in (F16, Q4) for number in ("", ".2")]
     assert sorted(result.processes) == processes  # the reference too, which no case asked for
-    fast, slow = (project.measurement(c, "timed").metrics["throughput/decode"] for c in (Q4, F16))
+    fast, slow = (in_two.measurement(c, "timed").metrics["throughput/decode"] for c in (Q4, F16))
     assert result.verdict(Q4, "throughput/decode_ratio").measured == pytest.approx(fast.value / slow.value)
-    assert "throughput/decode_ratio" not in project.measurement(Q4, "timed").metrics, "made of two records"
+    assert "throughput/decode_ratio" not in in_two.measurement(Q4, "timed").metrics, "made of two records"
     # An absolute timing is shown and never fails.
     assert result.verdict(Q4, "throughput/decode").status == Status.PASS
 
 
-@pytest.fixture(scope="module")
-def on_bench(make_project: Callable[[], Project]) -> Project:
-    """With baselines of decoding on the machine `bench`."""
-    project = make_project()
-    result = project.update("--tier", "timed", "--machine", "bench", "-k", "decode")
-    assert result.status == 0, result.output
-    assert (project.baselines / "machines/bench.toml").is_file()
-    return project
-
-
 @pytest.fixture
-def timed(on_bench: Project, tmp_path: Path) -> Project:
-    return on_bench.copy(tmp_path / "project")
+def timed(once: Once, tiny: TinyModel, environment: dict[str, str], tmp_path: Path) -> Project:
+    """With baselines of decoding on the machine `bench`."""
+
+    def at(folder: Path) -> Project:
+        return Project(folder / "p", tiny_matrix(tiny), environment)
+
+    def make(folder: Path) -> None:
+        result = at(folder).update("--tier", "timed", "--machine", "bench", "-k", f"decode and {Q4}")
+        assert result.status == 0, result.output
+        assert (at(folder).baselines / "machines/bench.toml").is_file()
+
+    return at(once("on-bench", make)).copy(tmp_path / "project")
 
 
 def faster(project: Project, metric: str, machine: str | None) -> None:

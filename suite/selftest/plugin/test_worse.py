@@ -11,10 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 from quantgate.baselines import store as baselines
-from quantgate.cache.kept import keep
 from quantgate.records import Status, Verdict
 
-from selftest.plugin.runs import F16, Q4, break_quantizer, exact, shell, statuses
+from selftest.plugin.runs import F16, Q4, break_quantizer, change_weights, exact, shell, statuses
 from selftest.project import REPO, Accepted, Project, Result, tree
 
 
@@ -113,11 +112,11 @@ def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> N
     assert "--accept-regressions and --re-anchor accept it" in " ".join(refused.output.split())
     assert tree(baselined.baselines) == before
 
-    accepted = baselined.update("-k", Q4, "--accept-regressions", "--re-anchor")
+    accepted = baselined.update("--reuse", "-k", Q4, "--accept-regressions", "--re-anchor")
     assert accepted.status == 0
     changed = {name for name, data in tree(baselined.baselines).items() if before.get(name) != data}
     assert {Path(name).parent.as_posix() for name in changed} == {Q4}
-    assert baselined.run("-k", Q4).status == 0
+    assert baselined.run("--reuse", "-k", Q4).status == 0
 
 
 def test_a_quantized_cell_is_measured_against_its_reference(accepted: Accepted) -> None:
@@ -146,34 +145,30 @@ def test_one_scheme_broken_is_told_from_all_that_moved(broken: tuple[Project, Re
 
 
 @pytest.mark.slow
-def test_everything_broken_is_one_finding(project: Project) -> None:
-    import gguf
+def test_everything_broken_is_one_finding(baselined: Project) -> None:
+    def triple(weights: Any) -> None:
+        weights[:] *= 3
 
-    cells = [F16, "tiny/llamacpp/Q8_0", "tiny/llamacpp/Q6_K", Q4]
-    project.matrix["tiers"]["smoke"]["cells"] = cells
-    cache = project.folder / "cache"  # without the checkpoints of other tests
-    project.environment["QUANTGATE_CACHE"] = str(cache)
-    assert project.update("-k", "perplexity").status == 0
+    cells = [F16, "tiny/llamacpp/Q8_0", Q4]
+    baselined.matrix["tiers"]["smoke"]["cells"] = cells
+    cache = baselined.take_cache(baselined.folder / "cache")
+    assert baselined.update("-k", "perplexity and Q8_0").status == 0
     for cell in cells:
-        (checkpoint,) = (cache / "checkpoints").glob(f"tiny-{cell.rpartition('/')[2]}-*.gguf")
-        weights = {tensor.name: tensor.data for tensor in gguf.GGUFReader(checkpoint, "r+").tensors}
-        weights["blk.1.ffn_norm.weight"][:] *= 3
-        del weights  # writes the mapped file
-        keep(checkpoint)
-    result = project.run("-k", "perplexity")
+        change_weights(cache, cell.rpartition("/")[2], "blk.1.ffn_norm.weight", triple)
+    result = baselined.run("-k", "perplexity")
     assert result.status == 1
     assert result.failed() == [f"perplexity[{cell}]" for cell in cells]
-    findings = json.loads((project.folder / "report/report.json").read_bytes())["findings"]
+    findings = json.loads((baselined.folder / "report/report.json").read_bytes())["findings"]
     assert [(f["status"], f["one_cause"], f["cells"]) for f in findings] == [("regression", True, cells)]
-    assert result.output.count("one cause in all 4 cells: perplexity +") == 1
+    assert result.output.count("one cause in all 3 cells: perplexity +") == 1
     for cell in cells[1:]:
         verdict = result.verdict(cell, "perplexity")
         assert verdict.reference.startswith("the reference moved as well, by as much: everything moved")
         assert result.verdict(cell, "perplexity/loss").status != Status.REGRESSION
     # Of each case, pytest's own list has two lines: value and cause.
-    assert result.output.count("one cause in all 4 cells: see the summary") == 4
+    assert result.output.count("one cause in all 3 cells: see the summary") == 3
     assert "worse by more than the tolerance" not in result.output
-    assert "worse by more than the tolerance" in (project.folder / "junit.xml").read_text()
+    assert "worse by more than the tolerance" in (baselined.folder / "junit.xml").read_text()
 
 
 def test_reports_and_properties_carry_the_verdicts(broken: tuple[Project, Result]) -> None:
