@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tomlkit
+from quantgate.config.toml_input import read_toml
 from quantgate.errors import MeasurementError
 from quantgate.machine.environment import cuda_devices
 from quantgate.proofs.checks import Check, Outcome, number
@@ -17,7 +19,7 @@ from quantgate.proofs.cuda import __main__ as module
 from quantgate.proofs.cuda import command, rows, timed
 from quantgate.proofs.cuda.bed import Bed, NoTimeError, NotTriedError, installed, reason_of
 from quantgate.proofs.cuda.catalogue import Entry, catalogue
-from quantgate.proofs.cuda.config import load_config
+from quantgate.proofs.cuda.config import CUDA, load_config
 from quantgate.proofs.cuda.counts import Llama
 from quantgate.proofs.cuda.prepare import document
 
@@ -195,9 +197,14 @@ def test_a_step_that_cannot_be_compiled_is_not_tried(bed: Bed, monkeypatch: pyte
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> dict[str, Any]:
-    """All rows but those that only need a library that takes long to import."""
+    """All rows but those that only need a library that takes long to import, on fewer data than are shipped."""
     folder = tmp_path_factory.mktemp("rehearsal")
+    shipped = read_toml(CUDA)
+    shipped |= {"pocket": ["pocket-660k"], "items": 4}
+    shipped["rehearsal"]["rounds"] = 20
+    (folder / "cuda.toml").write_text(tomlkit.dumps(shipped))
     arguments = ["--device", "cpu", "-k", "^(?!torchao|llamacpp)", "--markdown", "table.md"]
+    arguments += ["--config", "cuda.toml"]
     status, output = start("quantgate.proofs.cuda", arguments, folder, environment).finish(900)
     assert status == 0, output
     assert "rehearsed on the CPU" in (folder / "table.md").read_text()

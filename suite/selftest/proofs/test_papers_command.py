@@ -26,7 +26,6 @@ from quantgate.run.inputs import load_matrix
 from selftest.proofs.papers_points import cost, finding, point, record
 
 
-@pytest.mark.slow
 def test_a_section_that_was_accepted_passes_in_the_next_run(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,7 +47,7 @@ def test_a_section_that_was_accepted_passes_in_the_next_run(
     lines = " ".join(again.output.split())
     assert f"{project.folder / 'report'}: no report was written, since no gate was judged" in lines
     assert "a page of the findings: python -m quantgate.proofs.papers --results=" in lines
-    beside = project.run(*options, "-m", "papers or perplexity or tokenizer")
+    beside = project.run(*options, "-m", "papers or perplexity", "--reuse")
     assert beside.cases[case] == "passed", beside.output
     file = path_of("small", project.baselines)
     file.write_text(re.sub(r"(?<=value = )[-.0-9e]+", "0.9", file.read_text()))
@@ -101,7 +100,6 @@ def test_records_become_a_table(
         assert text in " ".join(shown.split())
 
 
-@pytest.mark.slow
 def test_records_become_the_baseline_that_they_then_fit(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,7 @@ def png(chart: Any) -> bytes:
     return picture
 
 
+@functools.cache
 def _script() -> str:
     """Return the JavaScript that shows charts, in one piece to be put into the page."""
     load_altair()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -219,7 +220,7 @@ class Point:
     divergences: NDArray[np.float64] | None
     hits: NDArray[np.float64]
 
-    @property
+    @cached_property
     def loss(self) -> float:
         return float(np.average(self.losses, weights=self.sizes))
 
