@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from quantgate.machine.environment import WORKER
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
+
+LIMITS = (0.5, 3.0, 30.0)
+"""Seconds, each for a job that had not begun at the limit before."""
 
 
 def preparation(folder: Path, maker: str, **arguments: Any) -> Preparation:
@@ -59,6 +62,19 @@ def failure(server: Server, folder: Path, maker: str, **arguments: Any) -> str:
     with pytest.raises(ProcessError) as caught:
         run(server, folder, maker, **arguments)
     return str(caught.value)
+
+
+def given_up(
+    server: Server, folder: Path, maker: str, begun: Callable[[str], bool], **arguments: Any
+) -> str:
+    """Return the error of a job that does not end, at the first of the time limits within which it had begun, as
+    `begun` says of its error: half a second is enough on most machines, at most times."""
+    for limit in LIMITS:
+        error = failure(server, folder, maker, timeout=limit, **arguments)
+        assert error.startswith(f"took longer than its time limit of {limit:g} s: raise `time_limit`")
+        if begun(error):
+            return error
+    raise AssertionError(error)
 
 
 def ends(pid: int) -> bool:
