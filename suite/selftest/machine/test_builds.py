@@ -252,21 +252,19 @@ def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Pr
 
 
 @pytest.mark.slow
-def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(
-    baselined: Project, tmp_path: Path
-) -> None:
-    """A copy in front on PYTHONPATH, of the same version."""
+def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baselined: Project) -> None:
+    """A copy of the same version in front on the path: in the folder where pytest is started, and on PYTHONPATH."""
     import llama_cpp
 
-    over, site = tmp_path / "over", Path(llama_cpp.__file__).parents[1]
+    over, site = baselined.folder, Path(llama_cpp.__file__).parents[1]
     for source in (site / "llama_cpp", *site.glob("llama_cpp_python-*.dist-info")):
         shutil.copytree(source, over / source.name, copy_function=shutil.copy2)
-    path = os.pathsep.join([str(over), baselined.environment.get("PYTHONPATH", "")])
+    baselined.environment["PYTHONPATH"] += f"{os.pathsep}{over}"
     selected = ("-m", "perplexity", "-k", "F16", "--reuse")
-    assert baselined.run(*selected, PYTHONPATH=path).measured == [], "the same build, elsewhere"
+    assert baselined.run(*selected).measured == [], "the same build, elsewhere"
     edited = over / "llama_cpp/llama_cpp.py"
     edited.write_text(edited.read_text() + "\n# edited\n")
-    result = baselined.run(*selected, PYTHONPATH=path)
+    result = baselined.run(*selected)
     assert result.measured == [F16]
     (line,) = result.verdict(F16, "perplexity").environment
     assert line.startswith("build of llama-cpp-python ")

@@ -106,17 +106,18 @@ def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result]) 
 def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> None:
     before = tree(baselined.baselines)
     break_quantizer(baselined)
-    refused = baselined.update("-k", Q4)
+    select = ("-k", f"perplexity and {Q4}")
+    refused = baselined.update(*select)
     assert refused.status == 1
     assert f"{Q4} (smoke): the baseline is not updated" in refused.output
     assert "--accept-regressions and --re-anchor accept it" in " ".join(refused.output.split())
     assert tree(baselined.baselines) == before
 
-    accepted = baselined.update("--reuse", "-k", Q4, "--accept-regressions", "--re-anchor")
+    accepted = baselined.update("--reuse", *select, "--accept-regressions", "--re-anchor")
     assert accepted.status == 0
     changed = {name for name, data in tree(baselined.baselines).items() if before.get(name) != data}
     assert {Path(name).parent.as_posix() for name in changed} == {Q4}
-    assert baselined.run("--reuse", "-k", Q4).status == 0
+    assert baselined.run("--reuse", *select).status == 0
 
 
 def test_a_quantized_cell_is_measured_against_its_reference(accepted: Accepted) -> None:

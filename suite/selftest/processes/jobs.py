@@ -64,9 +64,7 @@ def failure(server: Server, folder: Path, maker: str, **arguments: Any) -> str:
     return str(caught.value)
 
 
-def given_up(
-    server: Server, folder: Path, maker: str, begun: Callable[[str], bool], **arguments: Any
-) -> str:
+def given_up(server: Server, folder: Path, maker: str, begun: Callable[[str], bool], **arguments: Any) -> str:
     """Return the error of a job that does not end, at the first of the time limits within which it had begun, as
     `begun` says of its error: half a second is enough on most machines, at most times."""
     for limit in LIMITS:

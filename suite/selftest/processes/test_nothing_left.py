@@ -57,9 +57,7 @@ def test_a_time_limit_counts_while_modules_are_imported(
 ) -> None:
     code = "import os, time; print('importing', os.getpid(), flush=True); time.sleep(600)"
     facts(server, tmp_path / "before")  # it has started
-    error = given_up(
-        server, tmp_path, "dump", lambda error: "importing" in error, modules=module(code)
-    )
+    error = given_up(server, tmp_path, "dump", lambda error: "importing" in error, modules=module(code))
     importing = re.search(r"importing (\d+)", error)
     assert importing is not None
     assert ends(int(importing[1]))
