@@ -103,6 +103,7 @@ def test_against_the_same_interpreter_nothing_is_red(project: Project) -> None:
     record = project.measurement(Q4, "timed").metrics["throughput/decode"]
     assert record.processes is not None
     assert len(record.processes) == 2
+    assert record.beside
     old = project.results / "timed" / f"{Q4}~old.json"
     assert (
         Measurement.model_validate_json(old.read_bytes()).metrics["throughput/decode"].beside == record.beside
