@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from selftest.project import Project
 
 F16 = "tiny/llamacpp/F16"
-FP32, FP8, INT8 = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8"))
+FP32, FP8, INT8, TWIN = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8", "twin"))
 
 
 @pytest.mark.slow
@@ -49,13 +49,18 @@ def test_an_option_that_the_method_does_not_take_is_a_usage_error(project: Proje
 def test_a_torchao_cell_is_measured_and_reproduces(project: Project) -> None:
     quantization = {"method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
     int8 = {"bits": 8, "dtype": "float32", "rounding": "weights", "quantization": quantization}
-    project.matrix["backends"] = {"transformers": {"schemes": {"int8": int8}}}
-    project.matrix["tiers"]["smoke"] |= {"cells": [FP32, INT8], "memory": {"prompt": 32, "processes": 1}}
-    assert project.update("-m", "perplexity or memory").status == 0
-    result = project.run("-m", "perplexity or memory")
+    project.matrix["backends"] = {"transformers": {"schemes": {"int8": int8, "twin": int8}}}
+    tier = project.matrix["tiers"]["smoke"]
+    tier |= {"cells": [FP32, INT8, TWIN], "memory": {"prompt": 32, "processes": 1}}
+    result = project.update("-m", "perplexity or memory")
     assert result.status == 0, result.output
-    metrics = project.measurement(INT8).metrics
-    assert metrics["memory/quantized_share"].value == 1.0
+    record = project.measurement(INT8)
+    assert record.environment["torchao"]
+    assert record.metrics["memory/quantized_share"].value == 1.0
+    perplexity = record.metrics["perplexity"]
+    assert perplexity.samples == project.measurement(TWIN).metrics["perplexity"].samples
     plain = project.measurement(FP32).metrics["perplexity"].value
-    assert 0 < abs(metrics["perplexity"].value / plain - 1) < 0.01
-    assert project.measurement(INT8).environment["torchao"]
+    assert 0 < abs(perplexity.value / plain - 1) < 0.01
+    result = project.run("-m", "perplexity or memory", "--reuse")
+    assert result.status == 0, result.output
+    assert result.verdict(INT8, "perplexity").status == Status.PASS
