@@ -36,11 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     """Do the job named on the command line, or those that come. On an error, the last line of the log says which."""
     end_with_parent()
     try:
-        if arguments[0] == "--serve":
-            describe()  # once for all that it forks: hashing the engine's code takes half a second
-            file = serve(int(arguments[1]))
-        else:
-            file = Path(arguments[0])
+        # Once for all cells; what makes checkpoints and workloads imports nothing here, and describes nothing.
+        serving = arguments[0] == "--serve"
+        file = serve(int(arguments[1]), first=describe) if serving else Path(arguments[0])
         if file:
             work(file)
     except Exception as error:

@@ -7,6 +7,7 @@ import importlib
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from quantgate.processes.progress import VARIABLE, End
@@ -17,14 +18,14 @@ NEVER = 2**31 - 1
 """Collections of younger objects before one of all."""
 
 
-def serve(descriptor: int) -> Path | None:
+def serve(descriptor: int, first: Callable[[], object]) -> Path | None:
     """Fork for each job that comes over the socket `descriptor`. Returns the job's file in each forked process, and
     None in this one when the other side has closed the socket.
 
     A message holds the path of a job's file and the modules to import first, separated by NUL; with it come the
     descriptors of the log and, for a job that takes turns with another one, of their connection. The forked process
     sends its progress over the same socket. When it has ended, the answer is an `End`. An empty path asks for the
-    imports alone; the answer is an `End` with status 0.
+    imports alone; the answer is an `End` with status 0. first: is called before the first import.
     """
     control = socket.socket(fileno=descriptor)
     control.set_inheritable(False)
@@ -41,6 +42,8 @@ def serve(descriptor: int) -> Path | None:
         os.close(log)
         file, *modules = os.fsdecode(message).split("\0")
         if not imported.issuperset(modules):
+            if not imported:
+                first()
             thresholds = gc.get_threshold()
             # What is imported stays: to look at all of it again and again takes a fifth of the time of torch's imports.
             gc.set_threshold(*thresholds[:2], NEVER)
