@@ -15,6 +15,8 @@ from quantgate.errors import AssetError
 def import_without_torch() -> None:
     """Import transformers as where there is no torch. Where there is, it imports that for its configurations, which
     takes two seconds; it reads tokenizers of folders without."""
+    if "torch" in sys.modules:
+        return
     sys.modules["torch"] = None  # type: ignore[assignment]
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that it finds none
     importlib.import_module("transformers")
