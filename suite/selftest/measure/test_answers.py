@@ -92,7 +92,7 @@ def test_answers_and_marks_are_those_of_the_harnesss_own_class(
     chat: bool, tmp_path: Path, backend: Any, encoder: Encoder
 ) -> None:
     here = Here(tmp_path, backend)
-    rows = documents(["1"] * 12)
+    rows = documents(["1"] * 6)
     questions = prepared(here, encoder, rows, chat=chat)
     texts = measured(here)["answers/gsm8k/texts/length"].raw["ids"]
     session = here.session()
