@@ -47,7 +47,7 @@ def test_a_section_that_was_accepted_passes_in_the_next_run(
     lines = " ".join(again.output.split())
     assert f"{project.folder / 'report'}: no report was written, since no gate was judged" in lines
     assert "a page of the findings: python -m quantgate.proofs.papers --results=" in lines
-    beside = project.run(*options, "-m", "papers or perplexity", "--reuse")
+    beside = project.run(*options, "-m", "papers or perplexity or tokenizer")
     assert beside.cases[case] == "passed", beside.output
     file = path_of("small", project.baselines)
     file.write_text(re.sub(r"(?<=value = )[-.0-9e]+", "0.9", file.read_text()))
