@@ -106,6 +106,7 @@ def test_what_another_plugin_deselects_last_is_not_measured(project: Project) ->
     assert result.status == 0, result.output
     assert result.processes == [F16]
     assert project.measurement(F16).requests == ["tokenizer"]
+    assert result.verdict(F16, "tokenizer/mismatches").status == Status.NO_BASELINE
 
 
 def test_a_run_whose_cells_are_all_left_out_says_why_and_has_judged_nothing(project: Project) -> None:
