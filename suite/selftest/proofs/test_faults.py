@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,12 +48,16 @@ def fault(*gates: str, **further: Any) -> Fault:
 # --- the catalogue --------------------------------------------------------------------------------
 
 
+matrix = functools.cache(load_matrix)
+"""The one of fixtures/."""
+
+
+@functools.cache
 def gated_metrics(cell: str, tier: str) -> set[str]:
     """Names of all metrics of a cell that have a gate, by what their groups declare."""
-    matrix = load_matrix()
-    declared = possible(matrix.tier(tier).group_options)
+    declared = possible(matrix().tier(tier).group_options)
     names = {*declared, *(f"{name}/reproduction" for name in declared)}
-    tolerances = load_tolerances().for_tier(tier, matrix.roundings())
+    tolerances = load_tolerances().for_tier(tier, matrix().roundings())
     return {
         name
         for name in names
@@ -69,7 +74,7 @@ def test_the_catalogue_covers_every_backend() -> None:
 def test_a_fault_names_cells_groups_and_gates_that_exist(name: str) -> None:
     fault = CATALOGUE[name]
     cell, tier = f"{MODEL}/{fault.cell}", fault.tier or "smoke"
-    assert cell in [c.id for c in load_matrix().cells(tier)]
+    assert cell in [c.id for c in matrix().cells(tier)]
     assert set(fault.groups) <= set(metric_groups())
     assert fault.gates
     for gate in fault.gates:
