@@ -11,75 +11,82 @@ from typing import Any
 import psutil
 import pytest
 
-from selftest.once import Once
-
 AT_START = frozenset(os.environ)
 LOCAL = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
+HEAD = {"no_monitor": True, "include_log_monitor": False}
+"""Nothing scales the cluster, and no driver prints what its workers log: two processes less."""
 
 
 class LocalCluster:
-    """A cluster of nodes on this machine: its head measures nothing. environment: of the nodes' processes."""
+    """A cluster of nodes on this machine. environment: of the nodes' processes. cpus: of its head; none: it measures
+    nothing."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], cpus: int = 0) -> None:
         from ray.cluster_utils import Cluster
 
         self._environment = environment
-        self._cluster = Cluster(
-            initialize_head=True, head_node_args={**LOCAL, "num_cpus": 0, "env_vars": environment}
-        )
+        head = {**LOCAL, **HEAD, "num_cpus": cpus, "env_vars": environment}
+        self._cluster = Cluster(initialize_head=True, head_node_args=head)
 
     @property
     def address(self) -> str:
         return str(self._cluster.address)
 
-    def add(self, environment: dict[str, str] | None = None, **arguments: Any) -> Any:
-        """Add a node of one processor; return what `kill` takes."""
-        variables = {**self._environment, **(environment or {})}
-        return self._cluster.add_node(**{**LOCAL, "env_vars": variables, **arguments})
+    def add(self) -> None:
+        """Add a node of one processor."""
+        self._cluster.add_node(**LOCAL, env_vars=self._environment)
 
     def kill(self, node: Any) -> None:
         """End a node as a machine ends that loses its power."""
         self._cluster.remove_node(node, allow_graceful=False)
 
-    def measuring(self) -> tuple[psutil.Process, Any]:
-        """A process that imports libraries for, or measures, a cell, as soon as there is one, and its node. Clusters of
-        other tests may measure beside this one."""
+    def measuring(self, cell: str) -> tuple[psutil.Process, Any]:
+        """A process that imports libraries for, or measures, this cell on an added node, as soon as there is one, and
+        the node. It is stopped, so that it does not come to its end first: see `ends`."""
         deadline = time.monotonic() + 600
         while time.monotonic() < deadline:
-            for process in psutil.process_iter():
-                with suppress(psutil.Error, OSError):
-                    if "quantgate.measure.worker" not in process.cmdline():
-                        continue
-                    above = {one.pid for one in process.parents()}
-                    for node in self._cluster.list_all_nodes():
-                        if above & _processes(node):
+            for node in self._cluster.worker_nodes:
+                [raylet] = node.all_processes["raylet"]
+                with suppress(psutil.Error, OSError):  # they come and go
+                    for process in psutil.Process(raylet.process.pid).children(recursive=True):
+                        if _works_for(process, cell):
+                            process.suspend()
                             return process, node
             time.sleep(0.05)
-        raise AssertionError("nothing measures")
+        raise AssertionError(f"nothing measures {cell}")
 
     def close(self) -> None:
         self._cluster.shutdown()
 
 
-def _processes(node: Any) -> set[int]:
-    """The ids of the processes that Ray has started for a node."""
-    return {one.process.pid for several in node.all_processes.values() for one in several}
+def _works_for(process: psutil.Process, cell: str) -> bool:
+    """Whether it is a measuring process, not its warden, with this cell's log."""
+    module = process.cmdline()[2:3] == ["quantgate.measure.worker"]
+    return module and os.readlink(f"/proc/{process.pid}/fd/1").endswith(f"/{cell}.log")  # noqa: PTH115
+
+
+def ends(process: psutil.Process) -> bool:
+    """Let a stopped process go on; return whether it ends, by a signal or as nobody is there to work for."""
+    with suppress(psutil.NoSuchProcess):
+        process.resume()
+    psutil.wait_procs([process], timeout=60)
+    return not process.is_running()
 
 
 @pytest.fixture(scope="session")
-def new_cluster(environment: dict[str, str], once: Once) -> Iterator[Callable[[], LocalCluster]]:
+def new_cluster(environment: dict[str, str]) -> Iterator[Callable[..., LocalCluster]]:
     """Starts clusters, which end with the test session; skips where there is no Ray."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'quantgate[ray]'")
     started: list[LocalCluster] = []
     # Sockets have short paths; beside other tests, workers of Ray's niceness get no processor.
     settings = {"RAY_TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 
-    def start() -> LocalCluster:
+    def start(cpus: int = 0, **further: str) -> LocalCluster:
         # What libraries that other tests have imported set for OpenMP is not in the environment of a run.
         for name in [name for name in os.environ if name.startswith("KMP_") and name not in AT_START]:
             del os.environ[name]
         os.environ.update(settings)
-        started.append(LocalCluster({**environment, **settings}))
+        started.append(LocalCluster({**environment, **settings, **further}, cpus))
         return started[-1]
 
     yield start
@@ -88,8 +95,8 @@ def new_cluster(environment: dict[str, str], once: Once) -> Iterator[Callable[[]
 
 
 @pytest.fixture(scope="session")
-def two_nodes(new_cluster: Callable[[], LocalCluster]) -> LocalCluster:
-    """A cluster of two nodes with one processor each, for tests that leave it as it is."""
+def two_nodes(new_cluster: Callable[..., LocalCluster]) -> LocalCluster:
+    """A cluster of two nodes with one processor each, for tests that leave it with two."""
     cluster = new_cluster()
     cluster.add()
     cluster.add()
