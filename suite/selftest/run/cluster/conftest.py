@@ -33,8 +33,9 @@ class LocalCluster:
         return str(self._cluster.address)
 
     def add(self) -> None:
-        """Add a node of one processor."""
+        """Add a node of one processor; return when Ray lists it, and none any more that was killed."""
         self._cluster.add_node(**LOCAL, env_vars=self._environment)
+        self._cluster.wait_for_nodes(timeout=120)
 
     def kill(self, node: Any) -> None:
         """End a node as a machine ends that loses its power."""
@@ -43,12 +44,12 @@ class LocalCluster:
     def measuring(self, cell: str) -> tuple[psutil.Process, Any]:
         """A process that imports libraries for, or measures, this cell on an added node, as soon as there is one, and
         the node. It is stopped, so that it does not come to its end first: see `ends`."""
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             for node in self._cluster.worker_nodes:
                 [raylet] = node.all_processes["raylet"]
-                with suppress(psutil.Error, OSError):  # they come and go
-                    for process in psutil.Process(raylet.process.pid).children(recursive=True):
+                for process in psutil.Process(raylet.process.pid).children(recursive=True):
+                    with suppress(psutil.Error, OSError):  # they come and go
                         if _works_for(process, cell):
                             process.suspend()
                             return process, node
