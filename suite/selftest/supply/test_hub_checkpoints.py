@@ -102,10 +102,11 @@ def test_a_run_whose_every_checkpoint_is_on_a_hub(project: Project, hub: Hub, tm
         "gguf": {"hub": "me/files", "revision": COMMIT, "file": "mine.gguf"},
     }
     project.matrix["tiers"]["smoke"].update(cells=[FP32, NF4, F16], time_limit=300.0)
+    project.matrix["tiers"]["smoke"]["memory"]["processes"] = 1
     with hub.serving() as address:
         result = project.run("-m", "memory or tokenizer", HF_ENDPOINT=address)
     assert {v.status for v in result.verdicts} == {Status.NO_BASELINE}, result.output
     assert set(result.measured) == {FP32, NF4, F16}
     # The commit pins them: nobody is asked again.
-    again = project.run("-m", "memory", HF_ENDPOINT="http://127.0.0.1:9")
+    again = project.run("-m", "memory", "-k", "fp32 or F16", HF_ENDPOINT="http://127.0.0.1:9")
     assert {v.status for v in again.verdicts} == {Status.NO_BASELINE}, again.output

@@ -79,8 +79,14 @@ def new_cluster(environment: dict[str, str]) -> Iterator[Callable[..., LocalClus
     """Starts clusters, which end with the test session; skips where there is no Ray."""
     pytest.importorskip("ray", reason="ray is not installed: pip install 'quantgate[ray]'")
     started: list[LocalCluster] = []
-    # Sockets have short paths; beside other tests, workers of Ray's niceness get no processor.
-    settings = {"RAY_TMPDIR": "/tmp", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    # Sockets have short paths; beside other tests, workers of Ray's niceness get no processor; a node counts as killed
+    # after five failed checks.
+    settings = {
+        "RAY_TMPDIR": "/tmp",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+        "RAY_health_check_period_ms": "500",
+    }
 
     def start(cpus: int = 0, **further: str) -> LocalCluster:
         # What libraries that other tests have imported set for OpenMP is not in the environment of a run.
