@@ -72,14 +72,19 @@ def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def worker(run: Forked, cell: str) -> psutil.Process:
-    """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's."""
+    """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's. It is
+    stopped, so that it does not end before it is dealt with: `resume()`."""
     parent, deadline = psutil.Process(run.pid), time.monotonic() + 600
     while time.monotonic() < deadline:
         with suppress(psutil.Error, OSError):  # they come and go
             for server in (server for warden in parent.children() for server in warden.children()):
                 for child in server.children():
                     if str(Path(f"/proc/{child.pid}/fd/1").readlink()).endswith(f"/{cell}.log"):
-                        return child
+                        child.suspend()
+                        while (status := child.status()) not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                            time.sleep(0.001)
+                        if status == psutil.STATUS_STOPPED:
+                            return child
         time.sleep(0.005)
     raise AssertionError(f"no process for {cell}")
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,10 @@ def test_a_killed_cell_is_an_error_and_the_others_are_judged(
 ) -> None:
     baselined.write()
     process = baselined.start(*(("-m", "perplexity") if cases is PERPLEXITY else ()))
-    worker(process, F16).send_signal(signal.Signals[name])
+    measuring = worker(process, F16)
+    measuring.send_signal(signal.Signals[name])
+    with suppress(psutil.NoSuchProcess):
+        measuring.resume()
     result = baselined.finish(process)
     assert result.status == 10
     assert result.failed() == [case for case in cases if F16 in case]
@@ -169,8 +173,7 @@ def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     before = baselined.measurement(F16).run
     select = ("-m", "perplexity")
     process = baselined.start(*select)
-    child = worker(process, Q4)
-    child.suspend()  # it ends only if it is ended
+    child = worker(process, Q4)  # stopped: it ends only if it is ended
     process.send_signal(signal.SIGINT)
     result = baselined.finish(process)
     assert result.status == 2

@@ -3,6 +3,7 @@ directly."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -82,8 +83,8 @@ def test_answers_of_a_ready_made_gguf_are_scored_as_llamacpp_computes_them(
     metric = next(m for name, m in metrics.items() if name.startswith(f"accuracy/{TASK}/") and m.raw)
     assert metric.raw is not None
     assert metric.conditions["scoring"] == "shared"
-    (file,) = project.cache.glob(f"workloads/tiny-*/task-{TASK}.json")
-    items = Task.model_validate_json(file.read_bytes()).items
+    workload = json.loads((project.results / "smoke" / f"{CELL}~job.json").read_bytes())["workload"]
+    items = Task.model_validate_json(Path(workload, f"task-{TASK}.json").read_bytes()).items
     assert len(items) == ITEMS
     choices = [((*c.context, *c.continuation), len(c.context)) for item in items for c in item.choices]
     logits = logits_by_beginning(shipped, choices)
