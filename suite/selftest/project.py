@@ -235,7 +235,7 @@ def tiny_matrix(tiny: TinyModel) -> Table:
                     "first_token": 8,
                     "rounds": 4,
                     "seconds": 1.0,
-                    "turns": 0.1,
+                    "turns": 0.03,
                 },
             },
         },

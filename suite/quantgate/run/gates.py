@@ -3,8 +3,8 @@ of an A/B run, say before anything is measured what a tier's samples will be too
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
     everywhere = _names(gates.values())
 
     def why(entry: Tolerance) -> str:
-        hits = {name for name in everywhere if entry.meets(name)}
+        hits = {name for name in fnmatch.filter(everywhere, entry.metric) if entry.meets(name)}
         if not hits:
             measured = _nearest(entry.metric, everywhere, "metrics")
             return f"no tier of {matrix.path} measures a metric of this name{measured}"
@@ -122,7 +122,7 @@ def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matr
         where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
         here = {tier: cells for tier, cells in gates.items() if entry.tier in (None, tier)}
         ids = [cell for cells in here.values() for cell in cells]
-        matching = [cell for cell in ids if fnmatchcase(cell, entry.cell)]
+        matching = fnmatch.filter(ids, entry.cell)
         if not matching:
             return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
         matching = [cell for cell in matching if entry.rounding in (None, roundings[cell])]

@@ -42,7 +42,6 @@ def tool_matrix() -> Table:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not TEXT, reason="QUANTGATE_WIKITEXT2 names no file: WikiText-2 raw, test split, as plain text"
 )

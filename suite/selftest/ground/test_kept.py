@@ -123,7 +123,6 @@ def test_an_environment_is_compared_by_names_sizes_and_times(root: Path) -> None
     assert damage(path) == "files in it were changed, added or removed"
 
 
-@pytest.mark.slow
 def test_a_changed_token_is_noticed_and_the_workload_made_anew(baselined: Project) -> None:
     cache_folder = baselined.take_cache(baselined.folder / "cache")
     # Other tests share the cache: what this project's own cell was given.

@@ -118,7 +118,6 @@ def move(project: Project, factor: float) -> None:
     write_file(old.model_copy(update={"metrics": metrics}), "selftest")
 
 
-@pytest.mark.slow
 def test_peaks_on_kernels_that_the_baseline_lacks_are_judged_and_then_kept_beside(baselined: Project) -> None:
     move(baselined, 1.0)
     selected = ("--reuse", "-m", "memory", "-k", "Q4_K_M")
@@ -140,7 +139,6 @@ def test_peaks_on_kernels_that_the_baseline_lacks_are_judged_and_then_kept_besid
     assert "elsewhere" not in result.verdict(Q4, PEAK).text
 
 
-@pytest.mark.slow
 def test_a_doubled_peak_is_red_there_too(baselined: Project) -> None:
     move(baselined, 0.45)
     select = ("--reuse", "-m", "memory", "-k", "Q4_K_M")

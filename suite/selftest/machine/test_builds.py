@@ -237,7 +237,6 @@ def test_memory_of_one_machine_varies_from_start_to_start() -> None:
 # --- whole runs ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Project) -> None:
     selected = ("-m", "perplexity", "-k", "F16", "--reuse")
     result = baselined.run(*selected, GGML_SELFTEST="1")
@@ -251,7 +250,6 @@ def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Pr
     assert baselined.run(*selected, GGML_SELFTEST="1").measured == []
 
 
-@pytest.mark.slow
 def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baselined: Project) -> None:
     """A copy of the same version in front on the path: in the folder where pytest is started, and on PYTHONPATH."""
     import llama_cpp
@@ -270,7 +268,6 @@ def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baseli
     assert line.startswith("build of llama-cpp-python ")
 
 
-@pytest.mark.slow
 def test_libraries_of_another_build_are_named_and_measured_anew_under_reuse(
     baselined: Project, tmp_path: Path
 ) -> None:

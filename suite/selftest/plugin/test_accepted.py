@@ -24,6 +24,7 @@ from selftest.plugin.runs import (
 from selftest.project import REPO, Accepted, Project, tree
 
 
+@pytest.mark.slow
 def test_without_baselines_cases_are_skipped_and_counted(unjudged: Project) -> None:
     result = unjudged.run("--reuse")
     assert result.status == 0
@@ -172,7 +173,6 @@ def test_a_baseline_whose_cell_is_gone_is_told(baselined: Project) -> None:
     assert note in " ".join(result.output.split())
 
 
-@pytest.mark.slow
 def test_reuse_measures_what_changed(baselined: Project) -> None:
     select = ("--reuse", "-k", "tokenizer")
     break_quantizer(baselined)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-import pytest
 from quantgate.baselines import store
 from quantgate.files import write_atomic
 from quantgate.records import Status
@@ -33,7 +32,6 @@ def states(result: Result) -> dict[str, Status]:
     return {v.metric: v.status for v in result.verdicts if v.metric in names}
 
 
-@pytest.mark.slow
 def test_small_accepted_steps_end_in_drift_until_the_anchor_is_moved(baselined: Project) -> None:
     worsen(baselined)
     first = baselined.update(*THIS)

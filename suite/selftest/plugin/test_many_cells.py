@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from selftest.project import Project
 
 SCHEMES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
@@ -21,7 +19,6 @@ def seconds(project: Project, models: int) -> float:
     return taken
 
 
-@pytest.mark.slow
 def test_twice_as_many_cells_take_twice_as_long(project: Project) -> None:
     models = 60
     [model] = project.matrix["models"].values()

@@ -90,7 +90,6 @@ def faster(project: Project, metric: str, machine: str | None) -> None:
     write_file(old.model_copy(update={"metrics": metrics, "path": path, "kept": {}}), "test")
 
 
-@pytest.mark.slow
 def test_a_named_machine_gates_absolute_timings(timed: Project) -> None:
     faster(timed, "throughput/decode", "bench")
     result = timed.run("--tier", "timed", "--reuse", "-k", f"decode and {Q4}", "--machine", "bench")
@@ -103,7 +102,6 @@ def test_a_named_machine_gates_absolute_timings(timed: Project) -> None:
     assert verdict.confirmed in result.output
 
 
-@pytest.mark.slow
 def test_a_lost_kernel_fails_on_any_machine(timed: Project) -> None:
     faster(timed, "throughput/decode_ratio", None)
     result = timed.run("--tier", "timed", "--reuse", "-k", f"decode and {Q4}")

@@ -124,7 +124,6 @@ def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyMode
     assert (project.baselines / F16 / "smoke.toml").exists()
 
 
-@pytest.mark.slow
 def test_another_text_is_not_comparable(baselined: Project) -> None:
     text = baselined.text.read_text()
     baselined.text.write_text(text[100:] + text[:100])
@@ -141,7 +140,6 @@ def test_another_text_is_not_comparable(baselined: Project) -> None:
     assert verdict.text in result.output
 
 
-@pytest.mark.slow
 def test_xdist_measures_each_cell_once(baselined: Project) -> None:
     result = baselined.run("-n", "2", "-m", "perplexity or tokenizer")
     assert result.status == 0
@@ -167,7 +165,6 @@ def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:
     assert result.measured == []
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_reuse(baselined: Project) -> None:
     baselined.write()
     before = baselined.measurement(F16).run

@@ -102,7 +102,6 @@ def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result]) 
     assert "1 failed" in again.stdout
 
 
-@pytest.mark.slow
 def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> None:
     before = tree(baselined.baselines)
     break_quantizer(baselined)
@@ -145,7 +144,6 @@ def test_one_scheme_broken_is_told_from_all_that_moved(broken: tuple[Project, Re
     assert "one cause" not in result.output
 
 
-@pytest.mark.slow
 def test_everything_broken_is_one_finding(baselined: Project) -> None:
     def triple(weights: Any) -> None:
         weights[:] *= 3

@@ -85,7 +85,6 @@ def test_processes_and_schemes_do_not_share_files() -> None:
     assert sibling(Path("Q4~2.log"), "part") == Path("Q4~2~part.json")
 
 
-@pytest.mark.slow
 def test_files_of_before_do_not_disturb_a_run(project: Project) -> None:
     """Whatever stands where a run writes, its own measurement takes the place. One kind of content a cell."""
     contents = [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}']
@@ -105,7 +104,6 @@ def test_files_of_before_do_not_disturb_a_run(project: Project) -> None:
 # --- one run a folder
 
 
-@pytest.mark.slow
 def test_a_folder_of_results_takes_one_run_at_a_time(project: Project) -> None:
     with locked(project.results / ".lock", "test"):
         result = project.run("-k", "perplexity")
@@ -220,7 +218,6 @@ def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
     assert result.verdict(F16, "perplexity").measured
 
 
-@pytest.mark.slow
 def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path: Path) -> None:
     """The reference's log-probabilities then go to the results; what would have to be made is named with a remedy."""
     smoke = project.matrix["tiers"]["smoke"]

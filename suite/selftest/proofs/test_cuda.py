@@ -221,7 +221,6 @@ def test_the_rehearsal_runs_every_row_that_makes_sense(rehearsed: dict[str, Any]
     assert set(outcomes.values()) == {"within", "not tried"}
 
 
-@pytest.mark.slow
 def test_the_rehearsal_finds_what_is_there_to_find(rehearsed: dict[str, Any]) -> None:
     what = {row["name"]: [check["what"] for check in row["checks"]] for row in rehearsed["rows"]}
     assert "hybrid, takes the plain way; plain is right" in what["scoring/bf16"]

@@ -174,7 +174,6 @@ def test_tasks_share_one_line_with_the_largest_change() -> None:
 # --- for real -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_faults_turn_their_gates_red_and_nothing_is_red_without_one(baselined: Project) -> None:
     names = ("logits-overflow", "last-window-dropped", "one-character", "tokenizer-normalizes")
     markdown = baselined.folder / "faults.md"
@@ -200,6 +199,7 @@ def test_faults_turn_their_gates_red_and_nothing_is_red_without_one(baselined: P
     assert summary.startswith("4 faults: 4 caught; 1 control: 1 clean; ")
 
 
+@pytest.mark.slow
 def test_what_varies_is_compared_with_clean_processes_in_alternation(project: Project) -> None:
     project.matrix["tiers"]["smoke"]["memory"]["processes"] = 1
     project.write()
@@ -215,7 +215,6 @@ def test_what_varies_is_compared_with_clean_processes_in_alternation(project: Pr
     assert all(60e6 < size < 72e6 for size in kept.values()), kept
 
 
-@pytest.mark.slow
 def test_a_cache_that_forgets_in_generation_only_is_caught(project: Project) -> None:
     """Perplexity and accuracy never decode token by token."""
     smoke = project.matrix["tiers"]["smoke"]

@@ -151,6 +151,7 @@ def test_lm_eval_takes_the_weights_of_a_gguf(tiny: TinyModel, tmp_path: Path) ->
     assert largest_difference(ours, lm_eval(coarse)) < largest_difference(ours, folders) / 4
 
 
+@pytest.mark.slow
 def test_the_command_scores_10_items_as_lm_eval_does(with_tasks: Project) -> None:
     project = with_tasks
     project.write()

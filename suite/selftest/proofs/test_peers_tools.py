@@ -179,7 +179,6 @@ def beside(bed: Bed, tool: str = "tool") -> Callable[[int], tuple[Measurement, t
     return bed.beside(ours, "llamacpp/F16", ["perplexity"], tool, ["--model", "m"], "first")
 
 
-@pytest.mark.slow
 def test_a_pair_is_a_process_of_each_side_and_the_first_alternates(tiny_bed: Bed) -> None:
     pair = beside(tiny_bed)
     for index in (0, 1):

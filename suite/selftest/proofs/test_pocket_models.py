@@ -96,7 +96,6 @@ def test_llamacpp_and_transformers_agree(folder: Path, converter: str, tmp_path:
     assert np.abs(first - second).mean() < 1e-3
 
 
-@pytest.mark.slow
 def test_a_ready_made_file_is_what_its_command_makes(converter: str, tmp_path: Path) -> None:
     """To the byte where it was made; elsewhere activations, and with them some weights, are rounded otherwise."""
     name, ftype, text = "qwen3-pocket", "Q4_K_M", "wikipedia"

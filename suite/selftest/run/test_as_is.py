@@ -154,6 +154,7 @@ def ready(make_project: Callable[[], Project], shipped: Path) -> Ready:
     return Ready(project, files, before)
 
 
+@pytest.mark.slow
 def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(ready: Ready, tmp_path: Path) -> None:
     record, job = ready.project.measurement(CELL), ready.job(CELL)
     file, reference = Path(job["weights"]), Path(ready.job(REFERENCE)["weights"])
@@ -191,6 +192,7 @@ def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(ready: Ready)
     assert state(ready.files) == ready.before
 
 
+@pytest.mark.slow
 def test_another_file_under_the_same_name_is_judged_and_named(
     ready: Ready, tiny: TinyModel, tmp_path: Path
 ) -> None:

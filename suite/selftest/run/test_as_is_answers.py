@@ -69,7 +69,6 @@ def logits_by_beginning(file: Path, choices: list[tuple[Ids, int]]) -> dict[Ids,
     return dict(zip((b for b in members if b in scored), logits, strict=True))
 
 
-@pytest.mark.slow
 def test_answers_of_a_ready_made_gguf_are_scored_as_llamacpp_computes_them(
     with_tasks: Project, shipped: Path
 ) -> None:

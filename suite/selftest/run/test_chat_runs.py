@@ -6,8 +6,6 @@ import shutil
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 from selftest.plugin.runs import F16, Q4
 from selftest.supply.copies import edit
 
@@ -29,7 +27,6 @@ def with_template(project: Project, tiny: TinyModel, template: str = REFUSES_SYS
     project.matrix["models"]["tiny"]["weights"]["path"] = str(folder)
 
 
-@pytest.mark.slow
 def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_model(
     project: Project, tiny: TinyModel
 ) -> None:
@@ -52,7 +49,6 @@ def test_texts_go_through_the_template_and_what_does_not_is_noted_once_for_the_m
     assert "tiny: the model has a chat template" in output
 
 
-@pytest.mark.slow
 def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: TinyModel) -> None:
     with_template(project, tiny)
     tier = project.matrix["tiers"]["smoke"]
@@ -72,7 +68,6 @@ def test_a_template_that_refuses_leaves_the_other_cases(project: Project, tiny: 
     )
 
 
-@pytest.mark.slow
 def test_in_a_comparison_of_environments_too_each_case_says_what_it_lacks_itself(project: Project) -> None:
     """Of a model without a template nothing can be measured on either side, so no process is started."""
     tier = project.matrix["tiers"]["smoke"]

@@ -31,7 +31,6 @@ def packed(project: Project, tiny: TinyModel, tmp_path: Path) -> Project:
     return project
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not MISSING, reason="gptqmodel and optimum are installed")
 def test_a_packed_folder_is_skipped_with_what_has_to_be_installed(packed: Project) -> None:
     packed.matrix["tiers"]["smoke"]["cells"][0] = F16
@@ -44,7 +43,6 @@ def test_a_packed_folder_is_skipped_with_what_has_to_be_installed(packed: Projec
     assert result.verdict(F16, "perplexity").status == Status.NO_BASELINE
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(bool(MISSING), reason="needs gptqmodel and optimum")
 def test_packed_folders_are_measured_accepted_and_judged(
     packed: Project, tiny: TinyModel, tmp_path: Path

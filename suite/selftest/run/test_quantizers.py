@@ -15,7 +15,6 @@ F16 = "tiny/llamacpp/F16"
 FP32, FP8, INT8, TWIN = (f"tiny/transformers/{name}" for name in ("fp32", "fp8", "int8", "twin"))
 
 
-@pytest.mark.slow
 def test_a_method_that_cannot_run_here_is_skipped_and_others_are_judged(project: Project) -> None:
     here = {"bits": 8, "dtype": "float32"}
     project.matrix["backends"] = {

@@ -265,10 +265,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def listener(fake: Fake, port: int = 0) -> ThreadingHTTPServer:
-    """A server on the loopback address, not yet running."""
-    handler = type("Handler", (Handler,), {"fake": fake})
-    return ThreadingHTTPServer(("127.0.0.1", port), handler)
+def listener(fake: Fake, port: int = 0, host: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """A server that is not yet running."""
+    return ThreadingHTTPServer((host, port), type("Handler", (Handler,), {"fake": fake}))
 
 
 @contextmanager
@@ -288,11 +287,8 @@ def main(model: str, port: str, defect: str = "") -> None:
     """Serve until the process is ended."""
     if defect == "refuses to start":
         sys.exit("error: cannot load the model")
-    if defect == "open":
-        server = ThreadingHTTPServer(("0.0.0.0", int(port)), type("H", (Handler,), {"fake": Fake(Bigrams())}))
-    else:
-        served = Bigrams() if model == "bigrams" else Gguf(Path(model))
-        server = listener(Fake(served, defect), int(port))
+    served = Bigrams() if model == "bigrams" else Gguf(Path(model))
+    server = listener(Fake(served, defect), int(port), "0.0.0.0" if defect == "open" else "127.0.0.1")
     print("system_info: n_threads = 1 | CPU : AVX2 = 1 | FMA = 0 |", flush=True)
     server.serve_forever()
 

@@ -214,7 +214,6 @@ def test_what_transformers_has_renamed_is_converted(
     assert difference(written(tmp_path / name, tiny, *FEW[name]), converter) < NEAR
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", MANY)
 def test_a_converted_model_is_the_same(name: str, tiny: TinyModel, converter: str, tmp_path: Path) -> None:
     assert difference(written(tmp_path / name, tiny, *MANY[name]), converter) < NEAR
