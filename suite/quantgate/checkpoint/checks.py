@@ -193,6 +193,15 @@ def puts_bos(folder: Path) -> bool | None:
     return None if before is None else token is not None and before[:1] == (token,)
 
 
+def leaves_out_bos(folder: Path) -> bool:
+    """Whether transformers puts no beginning-of-sequence token before a text, by the folder's tokenizer: with a
+    `tokenizer.json` it goes by its template alone, without one by `add_bos_token`, where that is said."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return bos_token(folder) not in _before_text(_tokenizer(path).get("post_processor"))[:1]
+    return read_json(folder / "tokenizer_config.json").get("add_bos_token") is False
+
+
 def put_before(folder: Path) -> tuple[str, ...] | None:
     """Return the special tokens that the tokenizer of the folder puts before a text: its configuration says so
     (`add_bos_token`), or the template in `tokenizer.json` does; of these, libraries go by one or the other. None: that

@@ -55,8 +55,8 @@ _LOADING = {"LD_LIBRARY_PATH", LLAMA_LIBRARIES, "GGML_BACKEND_PATH", "BNB_CUDA_V
 """Exceptions: these decide which library is loaded."""
 
 _WORDS_OR_STRING = re.compile(
-    r'(?m)(?P<words>^[ \t]*r?"{3}(?s:[^\\]|\\.)*?"{3}[ \t]*$|[ \t]*#.*$)'
-    r'|("{3}|\x27{3})(?s:[^\\]|\\.)*?\2|(["\x27])(?:[^\\\n]|\\.)*?\3'
+    r'(?m)(?P<words>^[ \t]*r?"{3}(?s:(?!"{3})[^\\]|\\.)*"{3}[ \t]*$|[ \t]*#.*$)'
+    r'|("{3}|\x27{3})(?s:[^\\]|\\.)*?\2|(["\x27])(?:[^\\\n]|\\(?s:.))*?\3'
 )
 """Docstrings and comments of Python source, which are no code, and strings, in which `#` begins no comment. Python's
 parser takes seven times as long, in each process that measures."""

@@ -82,8 +82,10 @@ class Encoder:
         encoded, content = self._beginning(text, needed)
         ids = list(encoded["input_ids"])[:needed]
         if len(ids) < needed:
+            named = f"{name!r} ({spec['path']})" if "path" in spec else repr(name)
             raise InputError(
-                f"text {name!r} has {len(ids)} tokens, the tier needs {needed}: lower `windows` or `n_ctx`"
+                f"text {named} has {len(ids)} tokens, the tier needs {needed}: lower `windows` or `n_ctx`, or name a "
+                "longer text"
             )
         ends = [0, *itertools.accumulate(len(character.encode()) for character in content)]
         offsets = encoded["offset_mapping"]

@@ -13,7 +13,7 @@ from quantgate.supply.sources import Sources
 
 UNDER_TEST = "the checkpoint under test"
 """The condition `source` of such a model, in place of the identity of its weights."""
-BOS = "beginning-of-sequence token"
+LEFT_OUT = "beginning-of-sequence token that the checkpoint leaves out"
 """The condition of a checkpoint under test that does not put the token which the matrix puts."""
 
 

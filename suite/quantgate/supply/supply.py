@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from quantgate.checkpoint.checks import puts_bos
+from quantgate.checkpoint.checks import leaves_out_bos
 from quantgate.checkpoint.gguf_header import gguf_puts_bos, read_header
 from quantgate.config.matrix import NO_WORK, Cell, Matrix, Tier
 from quantgate.config.source import Source
@@ -30,7 +30,7 @@ from quantgate.supply.chat import read_chats
 from quantgate.supply.derived import Derived
 from quantgate.supply.fitness import Length, check_cell, check_gguf, check_model
 from quantgate.supply.maker import Maker
-from quantgate.supply.shipped import BOS, UNDER_TEST, check_measured, shipped
+from quantgate.supply.shipped import LEFT_OUT, UNDER_TEST, check_measured, shipped
 from quantgate.supply.sources import ROW_CODE, Sources
 
 MAKE_WORKLOAD = "quantgate.supply.workload:main"
@@ -170,8 +170,8 @@ class Supply:
         if source is None or not model.add_bos:
             return {}
         path = self._sources.locate(source)
-        puts = gguf_puts_bos(read_header(path).values) if path.is_file() else puts_bos(path)
-        return {BOS: "put by add_bos, not by the checkpoint"} if puts is False else {}
+        left_out = not gguf_puts_bos(read_header(path).values) if path.is_file() else leaves_out_bos(path)
+        return {LEFT_OUT: "one that add_bos puts"} if left_out else {}
 
     def scheme_options(self, cell: Cell) -> dict[str, Any]:
         """Return what the cell's backend is given. `tokenizer`: the folder of the model's, for a checkpoint as it is

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial as bound
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,11 +38,15 @@ MAKERS: dict[str, Callable[[str, dict[str, Any], Encoder], Record]] = {
 """By kind (of `quantgate.items.part`); lines of several texts make one file."""
 
 
-def main(output: Path, *, tokenizer: str, **arguments: Any) -> None:
+WITH_RULES = ("task", "programs", "questions")
+"""Kinds whose makers run rules of lm-eval's or of the user's, which may want all of transformers."""
+
+
+def main(output: Path, *, tokenizer: str, specs: Specs, **arguments: Any) -> None:
     """`make_workload` in a process that does nothing else."""
-    if Path(tokenizer).is_dir():
+    if Path(tokenizer).is_dir() and not any(specs.get(kind) for kind in WITH_RULES):
         import_without_torch()
-    make_workload(output, tokenizer=tokenizer, **arguments)
+    make_workload(output, tokenizer=tokenizer, specs=specs, **arguments)
 
 
 def make_workload(
@@ -114,7 +119,8 @@ def make_workload(
         (work / MISSING).write_text(json.dumps(missing))
         if errors:
             if partial:
-                with whole(Path(partial), folder=True) as rest:
+                # Where it cannot be written, the error is what it is made for.
+                with suppress(OSError), whole(Path(partial), folder=True) as rest:
                     shutil.copytree(work, rest, dirs_exist_ok=True)
             raise errors[0]
 

@@ -185,10 +185,17 @@ def test_a_shipped_checkpoint_that_does_not_put_the_token_is_compared_with_none_
         supply = make_supply(matrix, matrix.tiers["t"], 1, tmp_path, ignore_progress, None)
         return [supply.conditions(cell) for cell in matrix.cells("t")]
 
-    left_out = {"beginning-of-sequence token": "put by add_bos, not by the checkpoint"}
+    left_out = {"beginning-of-sequence token that the checkpoint leaves out": "one that add_bos puts"}
     assert conditions() == [{}, left_out, left_out]
     set_metadata(Path(file), "tokenizer.ggml.add_bos_token", True)
     edit(folder / "tokenizer_config.json", add_bos_token=True)
+    assert conditions() == [{}, {}, left_out], "transformers goes by the template"
+    edit(folder / "tokenizer.json", post_processor=TEMPLATE)
+    _tokenizer_is_read_anew()
     assert conditions() == [{}, {}, {}]
+    (folder / "tokenizer.json").unlink()
+    assert conditions() == [{}, {}, {}]
+    edit(folder / "tokenizer_config.json", add_bos_token=False)
+    assert conditions() == [{}, {}, left_out]
     matrix.models["m"] = matrix.models["m"].model_copy(update={"add_bos": False})
     assert conditions() == [{}, {}, {}]

@@ -55,7 +55,7 @@ def test_a_set_is_rows_of_the_text_in_order(tiny: TinyModel, sequences: Path) ->
 
 def test_a_text_that_is_too_short_is_refused(tiny: TinyModel, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("short")
-    with pytest.raises(InputError, match=r"text 'mine' has \d+ tokens, the tier needs 64"):
+    with pytest.raises(InputError, match=r"text 'mine' .*has \d+ tokens, the tier needs 64"):
         make_sequences(
             tmp_path / "out.json",
             report=quiet,

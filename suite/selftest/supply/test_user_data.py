@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,6 +217,23 @@ def test_written_answers_are_marked_by_the_rules_that_the_workload_was_made_with
     )
     marks = mark(questions, ["Bern", "Graz"], rules=tmp_path / "workload" / RULES / "capitals")
     assert (questions.until, questions.limit, marks.solved) == (["."], 8, [1, 0])
+
+
+def test_rules_of_a_task_have_all_of_transformers(folder: Path, tiny: TinyModel, tmp_path: Path) -> None:
+    """A workload of texts alone is made without torch."""
+    (folder / "evals" / "capitals.yaml").write_text(WRITTEN)
+    check = "from transformers.utils import is_torch_available\nassert is_torch_available()\n"
+    (folder / "evals" / "rules.py").write_text(check + RESULTS)
+    posed = {"items": 2, "chat": False, "system": None, "fewshot": None, "turns": True}
+    specs = {"questions": {"capitals": {**sources(folder).task("capitals"), **posed}}}
+    program = (
+        "import json, sys; from pathlib import Path; from quantgate.supply.workload import main; "
+        "main(Path(sys.argv[1]), report=print, tokenizer=sys.argv[2], add_bos=None, key='k', "
+        "specs=json.loads(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "w"), str(tiny.safetensors), json.dumps(specs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_group_of_tasks_is_told_from_a_name_that_nobody_has(
