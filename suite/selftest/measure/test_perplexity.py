@@ -243,5 +243,7 @@ def test_a_text_of_long_tokens_is_read_until_there_are_enough(tmp_path: Path) ->
     text = encoder.text("t", {**spec, "tokens": 100})
     assert text.ids == ([0, 1, 2] * 34)[:100]
     assert text.bytes_between(0, 100) == 41 * 100
-    with pytest.raises(InputError, match=r"text 't' \(.*text\) has 120 tokens, the tier needs 121: .* or name a longer text"):
+    with pytest.raises(
+        InputError, match=r"text 't' \(.*text\) has 120 tokens, the tier needs 121: .* or name a longer text"
+    ):
         encoder.text("t", {**spec, "tokens": 121})
