@@ -187,8 +187,9 @@ def test_a_gguf_alone_is_measured_itself_by_the_scheme_of_its_type(ready: Ready)
     records = {one: ready.project.measurement(f"alone/llamacpp/{one}") for one in schemes}
     assert [one for one, record in records.items() if "checkpoint" in record.environment] == ["Q4_K_M"]
     assert records["Q4_K_M"].metrics["memory/file_bytes"].value == (ready.files / ALONE).stat().st_size
-    made = ready.made()
-    assert [one for one in schemes if f"alone-{one}" in made] == ["F16", "Q8_0"]
+    weights = {one: Path(ready.job(f"alone/llamacpp/{one}")["weights"]) for one in schemes}
+    assert weights.pop("Q4_K_M").samefile(ready.files / ALONE)
+    assert {file.parent for file in weights.values()} == {ready.project.cache / "checkpoints"}, "made of it"
     assert state(ready.files) == ready.before
 
 
