@@ -191,16 +191,8 @@ def _install(python: Path, needed: Sequence[str], pins: Sequence[str], folder: P
             say(line.strip())
 
     # Its warnings about packages that no longer go together would be read by nobody.
-    install = [
-        "install",
-        "--progress-bar",
-        "off",
-        "--no-warn-conflicts",
-        "-r",
-        str(file),
-        "-c",
-        str(constraints),
-    ]
+    quiet = ["--progress-bar", "off", "--no-warn-conflicts"]
+    install = ["install", *quiet, "-r", str(file), "-c", str(constraints)]
     if run_pip(["--python", str(python), *install], read) != 0:
         output = "".join(f"\n    | {line}" for line in tail if line)
         raise InputError(
