@@ -4,8 +4,7 @@ of an A/B run, say before anything is measured what a tier's samples will be too
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,65 +93,79 @@ def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None
     """
     shipped = path.resolve() == TOLERANCES.resolve()
     copied = [] if shipped else load_tolerances().tolerance
-    entries = dict(enumerate(tolerances.tolerance, start=1))
-    wrong = _idle({n: entry for n, entry in entries.items() if entry not in copied}, tolerances, matrix)
-    if wrong and shipped and matrix.path.resolve() != MATRIX.resolve():
-        wrong = _idle({n: entries[n] for n in wrong}, tolerances, load_matrix())
-    if wrong:
-        entry = "{}: entry {} (metric = {!r}) gates nothing: {}"
-        raise InputError("\n".join(entry.format(path, n, entries[n].metric, why) for n, why in wrong.items()))
-
-
-def _idle(entries: Mapping[int, Tolerance], tolerances: Tolerances, matrix: Matrix) -> dict[int, str]:
-    """Return, by number, why entries decide nothing in the matrix; without those that decide something."""
-    if not entries:
-        return {}
-    roundings, gates = matrix.roundings(), {tier: gates_of(matrix, tier) for tier in matrix.tiers}
-    in_force = {tier: tolerances.for_tier(tier, roundings) for tier in matrix.tiers}
-    everywhere = _names(gates.values())
-
-    def why(entry: Tolerance) -> str:
-        hits = {name for name in fnmatch.filter(everywhere, entry.metric) if entry.meets(name)}
-        if not hits:
-            measured = _nearest(entry.metric, everywhere, "metrics")
-            return f"no tier of {matrix.path} measures a metric of this name{measured}"
-        if entry.tier is not None and entry.tier not in gates:
-            tiers = _nearest(entry.tier, gates, "tiers")
-            return f"tier = {entry.tier!r} is not a tier of {matrix.path}{tiers}"
-        where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {matrix.path}"
-        here = {tier: cells for tier, cells in gates.items() if entry.tier in (None, tier)}
-        ids = [cell for cells in here.values() for cell in cells]
-        matching = fnmatch.filter(ids, entry.cell)
-        if not matching:
-            return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
-        matching = [cell for cell in matching if entry.rounding in (None, roundings[cell])]
-        if not matching:
-            return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
-        chosen = set(matching)
-        gates_of_entry = (
-            (in_force[tier], cell, name)
-            for tier, cells in here.items()
-            for cell, its_names in cells.items()
-            if cell in chosen
-            for name in its_names
-            if name in hits
+    entries = {n: entry for n, entry in enumerate(tolerances.tolerance, start=1) if entry not in copied}
+    gates = _Gates(matrix, tolerances)
+    idle = [n for n, entry in entries.items() if not gates.go_by(entry)]
+    if idle and shipped and matrix.path.resolve() != MATRIX.resolve():
+        gates = _Gates(load_matrix(), tolerances)
+        idle = [n for n in idle if not gates.go_by(entries[n])]
+    if idle:
+        text = "{}: entry {} (metric = {!r}) gates nothing: {}"
+        raise InputError(
+            "\n".join(text.format(path, n, entries[n].metric, gates.why_idle(entries[n])) for n in idle)
         )
-        if (first := next(gates_of_entry, None)) is None:
-            names = _names(here.values())
-            if hits.isdisjoint(names):
+
+
+class _Gates:
+    """All gates that a matrix can have, and the entries in force in each of its tiers."""
+
+    def __init__(self, matrix: Matrix, tolerances: Tolerances) -> None:
+        self._path = matrix.path
+        self._roundings = matrix.roundings()
+        self._tiers = {tier: gates_of(matrix, tier) for tier in matrix.tiers}
+        self._rules = {tier: tolerances.for_tier(tier, self._roundings) for tier in matrix.tiers}
+        self._metrics = _names(self._tiers.values())
+
+    def go_by(self, entry: Tolerance) -> bool:
+        """Return whether an entry decides something: whether any gate goes by it."""
+        return any(
+            entry is _in_force(entry, rules, cell, name) or entry is rules.of(name, cell, against=True)
+            for rules, cell, name in self._matching(entry)
+        )
+
+    def _matching(self, entry: Tolerance) -> Iterator[tuple[Tolerances, str, str]]:
+        """Yield the gates that an entry matches: what is in force in the tier, the cell, the metric's name."""
+        names = self._names_of(entry)
+        for tier, gates in self._in(entry.tier).items():
+            for cell in self._cells_of(entry, gates):
+                for name in gates[cell]:
+                    if name in names:
+                        yield self._rules[tier], cell, name
+
+    def _in(self, tier: str | None) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Return the gates of a tier; None: of all."""
+        return {name: gates for name, gates in self._tiers.items() if tier in (None, name)}
+
+    def _names_of(self, entry: Tolerance) -> set[str]:
+        return {name for name in fnmatch.filter(self._metrics, entry.metric) if entry.meets(name)}
+
+    def _cells_of(self, entry: Tolerance, cells: Iterable[str]) -> list[str]:
+        matching = fnmatch.filter(cells, entry.cell)
+        return [cell for cell in matching if entry.rounding in (None, self._roundings[cell])]
+
+    def why_idle(self, entry: Tolerance) -> str:
+        """Return why an entry decides nothing."""
+        if not (hits := self._names_of(entry)):
+            measured = _nearest(entry.metric, self._metrics, "metrics")
+            return f"no tier of {self._path} measures a metric of this name{measured}"
+        if not (here := self._in(entry.tier)):
+            tiers = _nearest(str(entry.tier), self._tiers, "tiers")
+            return f"tier = {entry.tier!r} is not a tier of {self._path}{tiers}"
+        where = f"{'any tier' if entry.tier is None else f'tier {entry.tier!r}'} of {self._path}"
+        ids = list(dict.fromkeys(cell for gates in here.values() for cell in gates))
+        if not fnmatch.filter(ids, entry.cell):
+            return f"cell = {entry.cell!r} matches no cell of {where}{_nearest(entry.cell, ids, 'cells')}"
+        if not (matching := self._cells_of(entry, ids)):
+            return f"rounding = {entry.rounding!r}: no scheme of these cells has it, in {where}"
+        if (first := next(self._matching(entry), None)) is None:
+            if hits.isdisjoint(names := _names(here.values())):
                 return f"{where} measures no such metric{_nearest(entry.metric, names, 'metrics')}"
-            its = shortened(list(dict.fromkeys(matching)), 1)
-            return f"the cells that it is for ({its}) have no such metric in {where}"
-        for rules, cell, name in chain([first], gates_of_entry):
-            if entry is _in_force(entry, rules, cell, name) or entry is rules.of(name, cell, against=True):
-                return ""
+            return f"the cells that it is for ({shortened(matching, 1)}) have no such metric in {where}"
         (_, cell, name), other = first, _in_force(entry, *first)
         return (
             "of the entries that match a gate the last one counts, and this one is never the last "
             f"(for {name} of {cell}, metric = {other.metric!r} is): move it to the end"
         )
-
-    return {number: text for number, entry in entries.items() if (text := why(entry))}
 
 
 def gates_of(matrix: Matrix, tier: str) -> dict[str, tuple[str, ...]]:
