@@ -61,8 +61,10 @@ class Hunt:
         return next((r for r in reversed(replies) if r and r.answer != Answer.BROKEN), None)
 
     def python(self, pins: Pins) -> str:
-        """Return the interpreter of an environment, which is in the cache. Raises InputError."""
-        return self._environment(pins).python
+        """Return the interpreter of an environment, built on top of what is here unless it is in the cache. Raises
+        InputError."""
+        needed, others = split(pins, changes_between(self.good, self.bad), self.here)
+        return str(layer(needed, self.progress.note, others)) if needed else sys.executable
 
     def _judge(self, pins: Pins) -> Answer:
         self.count += 1
@@ -115,11 +117,9 @@ class Hunt:
         return answered(verdict, target)
 
     def _environment(self, pins: Pins) -> Environment:
-        """Return an environment, built on top of what is here unless it is in the cache. Raises InputError."""
+        """Return an environment with what is installed there. Raises InputError."""
         if place(pins) not in self._environments:
-            needed, others = split(pins, changes_between(self.good, self.bad), self.here)
-            python = layer(needed, self.progress.note, others) if needed else Path(sys.executable)
-            self._environments[place(pins)] = examined(python)
+            self._environments[place(pins)] = examined(Path(self.python(pins)))
         return self._environments[place(pins)]
 
 

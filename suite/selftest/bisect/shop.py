@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import inspect
-import signal
 import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftest.forked import start
+from selftest.forked import Forked, start
 from selftest.tiny import TEXT, TinyModel
 
 BACKEND = '''
@@ -36,7 +35,7 @@ def knob(name):
 class Dummy:
     def __init__(self, checkpoint, options, threads):
         self.worse = knob("c") + knob("p") * knob("q")
-        self.noise = knob("n")
+        self.noise = knob("a")
 
     def sizes(self):
         return Sizes(vocabulary=512)
@@ -110,30 +109,23 @@ class Shop:
         cell = ("--cell", "tiny/dummy/flat", "--metric", "perplexity")
         return [*cell, *ends, "--tolerances=tolerances.toml", "--text=text.txt", "--threads=1", *more]
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, text=True,
-            # As from a terminal: what a shell starts in the background ignores Ctrl-C.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
     def run(self, *command: str) -> Run:
-        with self.start(*command) as process:
-            output, _ = process.communicate(timeout=3600)
-        return Run(process.returncode, output)
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=3600,
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout)
+
+    def start(self, good: Path | None, bad: Path | None, *more: str) -> Forked:
+        return start("quantgate.bisect", self.options(good, bad, *more), self.folder, self.environment)
 
     def bisect(self, good: Path | None, bad: Path | None, *more: str) -> Run:
-        options = self.options(good, bad, *more)
-        return Run(*start("quantgate.bisect", options, self.folder, self.environment).finish(3600))
+        return Run(*self.start(good, bad, *more).finish(3600))
 
 
 def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Shop:
     """Make the wheels, the plugin and the files of a user."""
     wheels, info = folder / "wheels", folder / "dummy_backend-1.0.dist-info"
-    for key in "abdr":
-        for version in (1, 2):
-            knob(wheels, key, version, 0.0)
     for version in (1, 2, 3, 4, 5):
         # Version 3 can be downloaded, but not installed.
         needs = "Requires-Dist: knob-absent\n" if version == 3 else ""
@@ -142,8 +134,8 @@ def open_shop(folder: Path, tiny: TinyModel, environment: dict[str, str]) -> Sho
         for version in (1, 2):
             knob(wheels, key, version, 0.25 if version == 2 else 0.0)
     for version in (1, 2, 3, 4):
-        needs = "Requires-Dist: knob-a!=1\n" if version == 4 else ""
-        knob(wheels, "n", version, 0.1 if version == 2 else 0.0, needs)
+        needs = "Requires-Dist: knob-c!=1\n" if version == 4 else ""
+        knob(wheels, "a", version, 0.1 if version == 2 else 0.0, needs)
     info.mkdir(parents=True)
     (folder / "dummy_backend.py").write_text(BACKEND)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dummy-backend\nVersion: 1.0\n")
