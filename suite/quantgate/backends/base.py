@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from quantgate.backends.tree import TokenSequence, TokenTree
 from quantgate.checkpoint.template import Message
 from quantgate.machine.environment import Facts
+from quantgate.serving.level import Level
 from quantgate.serving.replies import Answer
-from quantgate.serving.traffic import Level
 
 
 @dataclass(frozen=True)

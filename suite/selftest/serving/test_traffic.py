@@ -14,8 +14,9 @@ from quantgate.records import Measurement, Metric
 from quantgate.run.relative import served_speed
 from quantgate.serving.client import Client
 from quantgate.serving.dialect import Vocabulary
+from quantgate.serving.level import Level
 from quantgate.serving.llama_server import LlamaServer
-from quantgate.serving.traffic import Job, Level, run_traffic, send, timed
+from quantgate.serving.traffic import Job, run_traffic, send, timed
 
 from selftest.serving.fake import Fake, serving
 from selftest.serving.models import Bigrams

@@ -20,9 +20,10 @@ from quantgate.machine.environment import Facts, instruction_sets
 from quantgate.serving.client import Client
 from quantgate.serving.dialects import DIALECTS
 from quantgate.serving.handshake import handshake
+from quantgate.serving.level import Level
 from quantgate.serving.process import ModelServer
 from quantgate.serving.replies import Answer, checked
-from quantgate.serving.traffic import Job, Level, run_traffic
+from quantgate.serving.traffic import Job, run_traffic
 from quantgate.serving.vocabulary import vocabulary_of
 
 USUAL = 64

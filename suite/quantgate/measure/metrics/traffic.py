@@ -21,7 +21,7 @@ from quantgate.measure.groups import Group, level, rounds
 from quantgate.measure.session import Session
 from quantgate.measure.watch import watched
 from quantgate.records import Declared, Metric, Record, Scalar
-from quantgate.serving.traffic import Level
+from quantgate.serving.level import Level
 
 MOST = 0.5
 """Share of a core from which on the client itself may be what is slow."""
