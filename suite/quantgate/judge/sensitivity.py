@@ -218,7 +218,7 @@ def _as_option(metric: Metric, factor: float) -> str:
         return f" (processes = {math.ceil(metric.process_count * factor)})"
     for key, option in {"windows": "windows", "items": "items", "decoded": "tokens"}.items():
         if isinstance(now := metric.conditions.get(key), int):
-            return f" ({option} = {math.ceil(now * factor)} instead of {now})"
+            return f" ({option} = {math.ceil(now * factor)} instead of {now}, if the data suffices)"
     return ""
 
 

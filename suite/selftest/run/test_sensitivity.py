@@ -242,8 +242,8 @@ def test_a_gate_of_a_single_process_can_never_fail_and_that_is_told() -> None:
 @pytest.mark.parametrize(
     ("metric", "remedy"),
     [
-        (perplexity(conditions={"windows": 8}), r"\(windows = \d+ instead of 8\)"),
-        (accuracy(80).model_copy(update={"conditions": {"items": 80}}), r"\(items = 434 instead of 80\)"),
+        (perplexity(conditions={"windows": 8}), r"\(windows = \d+ instead of 8, if the data suffices\)"),
+        (accuracy(80).model_copy(update={"conditions": {"items": 80}}), r"\(items = 434 instead of 80, if the data suffices\)"),
     ],
 )
 def test_what_would_do_is_named_as_the_option_of_the_tier(metric: Metric, remedy: str) -> None:
