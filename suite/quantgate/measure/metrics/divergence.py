@@ -262,5 +262,5 @@ GROUP = Group(
     needs=perplexity.needs,
     length=("n_ctx",),
     expected=expected,
-    columns=(Column("KL", "nats", 4, 3, 0, ("divergence/kl_mean",), ("divergence/*",)),),
+    columns=(Column("KL", "nats", 4, 3, 6, ("divergence/kl_mean",), ("divergence/*",)),),
 )
