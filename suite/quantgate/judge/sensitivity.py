@@ -169,9 +169,10 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
     unit = " %" if tolerance.relative is not None or metric.unit == "fraction" else f" {metric.unit}"
     scale = 100 if unit == " %" else 1
     amount, noun = _amount(metric)
+    elsewhere = " in another environment" if tolerance.here is not None else ""
     text = (
-        f"{name}: the tolerance of {limit * scale:.3g}{unit} is below {smallest * scale:.3g}{unit}, the smallest loss "
-        f"that {amount:,} {noun} detect {POWER * 100:.0f} % of the time"
+        f"{name}: the tolerance of {limit * scale:.3g}{unit}{elsewhere} is below {smallest * scale:.3g}{unit}, the "
+        f"smallest loss that {amount:,} {noun} detect {POWER * 100:.0f} % of the time"
     )
     if limit > 0 and smallest < MOST:
         enough = _enough(metric, tolerance, smallest, alpha)

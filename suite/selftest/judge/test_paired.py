@@ -110,7 +110,10 @@ def test_an_inconclusive_mean_says_how_many_windows_show_a_change_of_this_size()
     old, new = OLD * 4, [x + 0.012 + 25 * j for x, j in zip(OLD * 4, JITTER * 4, strict=True)]
     verdict = judged(of_windows(new), of_windows(old), alpha=1e-5)
     assert verdict.status == Status.INCONCLUSIVE
-    match = re.search(r"; ([\d,]+) scored tokens detect .* \(windows = (\d+) instead of 4, if the data suffices\)", verdict.text)
+    match = re.search(
+        r"; ([\d,]+) scored tokens detect .* \(windows = (\d+) instead of 4, if the data suffices\)",
+        verdict.text,
+    )
     assert match is not None
     times = math.ceil(int(match[2]) / 4)
     settled = judged(of_windows(new * times), of_windows(old * times), alpha=1e-5)

@@ -81,7 +81,9 @@ def test_samples_that_are_too_small_are_named_before_anything_is_measured(projec
     before, _, after = narrow.output.partition("test_perplexity.py")
     assert f"note: {Q4}: perplexity: the tolerance of 0.05 % is below" in before
     assert detects in before
-    assert re.search(r"tokens would do \(windows = \d+ instead of 16, if the data suffices\): measure more", before)
+    assert re.search(
+        r"tokens would do \(windows = \d+ instead of 16, if the data suffices\): measure more", before
+    )
     assert detects in " ".join(after.split()), "beside the values that become the baseline"
     project.matrix["tiers"]["smoke"]["perplexity"].update(windows=2, block=32)
     file.write_text(file.read_text().replace("absolute = 0.002", "absolute = 0.2"))

@@ -156,6 +156,10 @@ def test_flips_are_told_with_the_number_of_items_that_would_do() -> None:
         in text
     )
     assert not with_sensitivity(CELL, {entry.metric: accuracy(436)}, tolerances(entry), ALPHA).narrow
+    two = entry.model_copy(update={"here": 0.01})
+    assert "the tolerance of 5 % in another environment is" in too_narrow(
+        "x", accuracy(80), two, smallest, ALPHA
+    )
 
 
 def test_a_relative_tolerance_on_answers_asks_for_the_items_of_its_share() -> None:
@@ -243,7 +247,10 @@ def test_a_gate_of_a_single_process_can_never_fail_and_that_is_told() -> None:
     ("metric", "remedy"),
     [
         (perplexity(conditions={"windows": 8}), r"\(windows = \d+ instead of 8, if the data suffices\)"),
-        (accuracy(80).model_copy(update={"conditions": {"items": 80}}), r"\(items = 434 instead of 80, if the data suffices\)"),
+        (
+            accuracy(80).model_copy(update={"conditions": {"items": 80}}),
+            r"\(items = 434 instead of 80, if the data suffices\)",
+        ),
     ],
 )
 def test_what_would_do_is_named_as_the_option_of_the_tier(metric: Metric, remedy: str) -> None:
