@@ -20,10 +20,12 @@ from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from quantgate.backends.spec import backends
 from quantgate.config.sentences import mistakes
 from quantgate.errors import AssetError, InputError, QuantgateError, place_of, with_place
 from quantgate.jobs import Job, Preparation
 from quantgate.machine.environment import describe
+from quantgate.measure.groups import metric_groups
 from quantgate.measure.session import measure_cell
 from quantgate.processes.ends import CAUSE, REFUSAL
 from quantgate.processes.fork import serve
@@ -36,9 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     """Do the job named on the command line, or those that come. On an error, the last line of the log says which."""
     end_with_parent()
     try:
-        # Once for all cells; what makes checkpoints and workloads imports nothing here, and describes nothing.
         serving = arguments[0] == "--serve"
-        file = serve(int(arguments[1]), first=describe) if serving else Path(arguments[0])
+        file = serve(int(arguments[1]), first=_begin) if serving else Path(arguments[0])
         if file:
             work(file)
     except Exception as error:
@@ -49,6 +50,13 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{begin}{cause}", file=sys.stderr)
         return 1
     return 0
+
+
+def _begin() -> None:
+    """Do once what each cell needs; what makes checkpoints and workloads needs nothing of it."""
+    describe()
+    backends()
+    metric_groups()
 
 
 def _cause(error: Exception) -> str:

@@ -19,7 +19,6 @@ from quantgate.measure.options import OfTasks
 from quantgate.measure.session import Session
 from quantgate.measure.written import check_room, of_texts, write
 from quantgate.records import Declared, Metric, Scalar
-from quantgate.supply.marks import mark
 
 POOLED = "pooled"
 """Stands in a request for the items of all tasks together."""
@@ -83,6 +82,8 @@ def _of_task(
     stops = _stops(session, questions)
     texts = write(session, questions.items, limit, stops, what, progress)
     answers = [answer_of(session, questions, text) for text in texts]
+    from quantgate.supply.marks import mark  # and all of `supply` with it
+
     marks = mark(questions, answers, session.folder(NLTK_DATA), session.folder(f"{RULES}/{name}"))
     conditions: dict[str, Scalar] = {
         "source": session.source_hash,
