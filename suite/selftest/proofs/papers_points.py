@@ -23,6 +23,7 @@ from quantgate.proofs.papers.statistics import (
 from quantgate.records import Measurement, Metric
 
 MODELS = {"a": 1e6, "b": 4e6, "c": 16e6}
+REQUESTS = load_entries()["kbit"].requests
 
 
 SIZES = np.full(32, 128.0)
@@ -85,7 +86,7 @@ def record(cell: Cell, result: Point) -> Measurement:
         tier="papers",
         fingerprint="x",
         created="now",
-        requests=load_entries()["kbit"].requests,
+        requests=REQUESTS,
         metrics=metrics,
         complete=True,
     )

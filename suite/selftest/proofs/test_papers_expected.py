@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from quantgate.proofs.papers.expected import (
     outcomes,
     workload_of,
 )
-from quantgate.proofs.papers.plugin import Answers, FindingCase, questions
+from quantgate.proofs.papers.plugin import Answers, FindingCase, Question, questions
 from quantgate.proofs.papers.section import Finding
 from quantgate.run.inputs import load_matrix
 
@@ -56,6 +57,13 @@ def test_the_file_and_the_module_have_the_same_findings(written: dict[str, str])
 SAME = Accepted(value=0.5, low=0.25, high=0.75)
 
 
+@functools.cache
+def first() -> Question:
+    """The first question of the k-bit section, of three of its cells."""
+    question = questions("papers", load_matrix().cells("papers"))[0]
+    return replace(question, cells=question.cells[:3])
+
+
 def case(
     monkeypatch: pytest.MonkeyPatch,
     results: list[Finding],
@@ -64,7 +72,7 @@ def case(
     baseline: Accepted | None = SAME,
 ) -> FindingCase:
     """Of the first finding of the k-bit section, as if that had come out so, and had this baseline."""
-    question = questions("papers", load_matrix().cells("papers"))[0]
+    question = first()
     entry = question.entry.model_copy(update={"findings": {question.key: Expected.model_validate(expected)}})
     monkeypatch.setattr("quantgate.proofs.papers.kbit.findings", lambda measured: results)
     records = {cell.id: record(cell, point("a", cell.bits, 5.0)) for cell in question.cells}
@@ -86,7 +94,7 @@ def case(
 
 
 def test_a_finding_that_holds_as_expected_passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
     case(monkeypatch, [finding(key=key)], "holds", tmp_path).check()
 
 
@@ -94,7 +102,7 @@ def test_a_finding_that_holds_as_expected_passes(monkeypatch: pytest.MonkeyPatch
 def test_a_finding_that_does_not_hold_as_expected_is_an_expected_failure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
 ) -> None:
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
     with pytest.raises(
         pytest.xfail.Exception, match=rf"It falls: {state}\n.*\n  measured: 0.5 nats .*\n  Small."
     ):
@@ -107,7 +115,7 @@ def test_a_finding_that_does_not_hold_as_expected_is_an_expected_failure(
 def test_a_finding_that_has_changed_fails(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, expected: str
 ) -> None:
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
     with pytest.raises(pytest.fail.Exception, match=f"It falls: {state}, expected: {expected} "):
         case(monkeypatch, [finding(state, key)], expected, tmp_path).check()
 
@@ -116,7 +124,7 @@ def test_a_finding_that_has_changed_fails(
 def test_a_finding_of_which_nothing_is_known_is_skipped_with_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str
 ) -> None:
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
     text = rf"It falls: {state}\n.*\n  measured: 0.5 nats .*\n  nothing is expected yet"
     with pytest.raises(pytest.skip.Exception, match=text):
         case(monkeypatch, [finding(state, key)], "unknown", tmp_path).check()
@@ -124,7 +132,7 @@ def test_a_finding_of_which_nothing_is_known_is_skipped_with_what_was_measured(
 
 def test_a_finding_that_has_left_its_baseline_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Though it is open, as before."""
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
 
     def check(baseline: Accepted | None) -> None:
         case(monkeypatch, [finding("open", key)], "open", tmp_path, baseline).check()
@@ -143,7 +151,7 @@ def test_a_finding_that_has_left_its_baseline_fails(monkeypatch: pytest.MonkeyPa
 def test_a_baseline_of_another_workload_is_not_comparable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    key = questions("papers", load_matrix().cells("papers"))[0].key
+    key = first().key
     one = case(monkeypatch, [finding("open", key)], "open", tmp_path)
     accept("kbit", [finding("open", key)], "another", "a reason", tmp_path)
     with pytest.raises(pytest.fail.Exception, match="open, not comparable: its baseline is of other cells"):

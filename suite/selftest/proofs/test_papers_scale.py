@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 from quantgate.errors import InputError
@@ -14,9 +17,16 @@ from quantgate.proofs.papers.scale_findings import (
     condition,
     kept,
 )
+from quantgate.proofs.papers.section import Finding
 
 from selftest.proofs import papers_records
 from selftest.proofs.papers_records import ITEMS, by_key, cells, paired, record, sizes, three_dimensions
+
+
+@functools.cache
+def findings(**invented: Any) -> dict[str, Finding]:
+    """Of a family like `sizes`, by key."""
+    return by_key(scale.findings(sizes(**invented)))
 
 
 def test_the_calibration_error_is_the_gap_of_each_bin_by_its_items() -> None:
@@ -57,24 +67,24 @@ def test_what_is_kept_is_the_lead_over_chance() -> None:
 
 
 def test_larger_models_are_better_and_more_resilient_where_they_are() -> None:
-    results = by_key(scale.findings(sizes(resilient=True)))
+    results = findings()
     assert results["larger-models-lose-less"].state == "holds"
     assert results["larger-models-reasoning"].state == "holds"
     assert results["larger-models-resilient"].state == "holds"
-    assert by_key(scale.findings(sizes(resilient=False)))["larger-models-resilient"].state == "does not hold"
+    assert findings(resilient=False)["larger-models-resilient"].state == "does not hold"
 
 
 def test_collapse_is_not_loss() -> None:
-    results = by_key(scale.findings(sizes()))
+    results = findings()
     assert results["collapse-2-bits"].state == "holds"
     assert results["loss-3-bits"].state == "holds"
     assert results["calibration-2-bits"].state == "holds", "surer, and less often right"
 
 
 def test_three_bits_that_lose_nothing_are_no_loss() -> None:
-    results = by_key(scale.findings(sizes(lost=0.0)))["loss-3-bits"]
+    results = findings(lost=0.0)["loss-3-bits"]
     assert (results.value, results.state) == (1.0, "does not hold")
-    assert by_key(scale.findings(sizes(lost=0.001)))["loss-3-bits"].state != "holds"
+    assert findings(lost=0.001)["loss-3-bits"].state != "holds"
 
 
 def test_a_step_that_surely_loses_comes_before_one_that_is_open() -> None:
@@ -95,7 +105,7 @@ def test_a_step_that_surely_loses_comes_before_one_that_is_open() -> None:
 
 
 def test_what_the_paper_says_of_four_bits_it_says_of_no_others() -> None:
-    results = by_key(scale.findings(sizes()))
+    results = findings()
     claims = {bits: results[f"equal-memory-{bits}-bits"].claim for bits in (8, 4, 3, 2)}
     assert claims[4].startswith("a larger model at 4 bits is better")
     assert {claims[bits] for bits in (8, 3, 2)} == {
@@ -111,7 +121,7 @@ def test_in_the_same_memory_small_models_are_interpolated() -> None:
             assert other.mean() == pytest.approx(true, abs=0.02)
     reached = [p.model for p, _ in family.at_equal_memory(2.0)]
     assert reached == ["pocket-660k", "pocket-3m"], "the others take less than the smallest at 16 bits"
-    cheap, dear = (by_key(scale.findings(sizes(equal=cost))) for cost in (0.0, 40.0))
+    cheap, dear = (findings(equal=cost) for cost in (0.0, 40.0))
     assert cheap["equal-memory-4-bits"].state == "holds"
     assert cheap["equal-memory-4-bits"].value == pytest.approx(1.0, abs=0.02)  # log2(16 / 4) / 2
     assert dear["equal-memory-4-bits"].state == "does not hold"

@@ -25,6 +25,8 @@ from selftest.serving.models import Bigrams, Gguf, Model, ends_within
 CONTEXT = 512
 CUT = 12
 """Tokens that a server keeps which cuts the context."""
+BEFORE_MODEL = ("dies", "hangs", "503")
+"""Defects of servers that never come to look at their model."""
 
 
 class Fake:
@@ -287,7 +289,7 @@ def main(model: str, port: str, defect: str = "") -> None:
     """Serve until the process is ended."""
     if defect == "refuses to start":
         sys.exit("error: cannot load the model")
-    served = Bigrams() if model == "bigrams" else Gguf(Path(model))
+    served = Bigrams() if model == "bigrams" or defect in BEFORE_MODEL else Gguf(Path(model))
     server = listener(Fake(served, defect), int(port), "0.0.0.0" if defect == "open" else "127.0.0.1")
     print("system_info: n_threads = 1 | CPU : AVX2 = 1 | FMA = 0 |", flush=True)
     server.serve_forever()

@@ -9,7 +9,6 @@ from typing import Any
 
 import psutil
 import pytest
-from quantgate.paths import import_root
 
 from selftest.project import Project, Result
 
@@ -48,12 +47,19 @@ def served(make_project: Callable[[], Project]) -> Project:
         "tiny/llamacpp/F16-stepwise",
         *(f"tiny/served/{name}" for name in schemes),
     ]
-    smoke["divergence"] = smoke["perplexity"]
+    smoke["perplexity"] = smoke["divergence"] = {"text": "boolq", "n_ctx": 32, "windows": 4, "block": 16}
     smoke["traffic"] = {"concurrency": [1, 2], "requests": 3, "prompt": 4, "tokens": 3, "processes": 1}
     smoke["throughput"] = {"prompt": 8, "decode": 4, "first_token": 4, "rounds": 2, "processes": 1}
     smoke["serving"] = {"text": "boolq", "prompts": 4, "context": 8, "tokens": 4}
     del smoke["memory"]
     return project
+
+
+LOOKED_AT = (
+    "right or stepwise or perplexity and (F16 or dead or cut or hanging or refusing or warm)"
+    " or serving and (busy or mixed)"
+)
+"""The cases of the sound server, and one of each defect."""
 
 
 def fakes() -> list[psutil.Process]:
@@ -69,7 +75,7 @@ def fakes() -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_served_cells_are_measured_and_judged_beside_others(served: Project) -> None:
-    first = served.update(PYTHONPATH=str(import_root()))
+    first = served.update("-k", LOOKED_AT)
     assert first.cases["perplexity[tiny/served/right]"] == "skipped", "no baseline yet"
     for cell, says in (
         ("dead", "has ended with exit status 3"),
