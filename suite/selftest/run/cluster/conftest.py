@@ -46,7 +46,7 @@ class LocalCluster:
         the node. It is stopped, so that it does not come to its end first: see `ends`."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            for node in self._cluster.worker_nodes:
+            for node in self._cluster.list_all_nodes():
                 [raylet] = node.all_processes["raylet"]
                 for process in psutil.Process(raylet.process.pid).children(recursive=True):
                     with suppress(psutil.Error, OSError):  # they come and go
