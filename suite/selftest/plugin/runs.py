@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -30,14 +31,19 @@ def break_quantizer(project: Project, ftype: str = "Q2_K") -> None:
 
 def change_weights(cache: Path, scheme: str, tensor: str, change: Callable[[Any], object]) -> None:
     """Change a tensor of the tiny model in a scheme, in a cache of the test's own."""
+    for checkpoint in (cache / "checkpoints").glob(f"tiny-{scheme}-*.gguf"):  # other tests leave some, too
+        change_tensor(checkpoint, tensor, change)
+        keep(checkpoint)
+
+
+def change_tensor(file: Path, tensor: str, change: Callable[[Any], object]) -> None:
+    """Change a tensor in a GGUF, if it has one of this name."""
     import gguf
 
-    for checkpoint in (cache / "checkpoints").glob(f"tiny-{scheme}-*.gguf"):  # other tests leave some, too
-        weights = {one.name: one.data for one in gguf.GGUFReader(checkpoint, "r+").tensors}
-        if tensor in weights:
-            change(weights[tensor])
-        del weights  # writes the mapped file
-        keep(checkpoint)
+    weights = {one.name: one.data for one in gguf.GGUFReader(file, "r+").tensors}
+    if tensor in weights:
+        change(weights[tensor])
+    del weights  # writes the mapped file
 
 
 def exact(measurement: Measurement) -> dict[str, Metric]:
@@ -71,15 +77,26 @@ def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def children(pid: int) -> list[int]:
+    """Processes that a process has started; psutil looks at every process of the machine to tell, again and again."""
+    with suppress(OSError):  # they come and go
+        files = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(number) for file in files for number in file.read_text().split()]
+    return []
+
+
 def worker(run: Forked, cell: str) -> psutil.Process:
     """The process that measures `cell`, as soon as there is one: forked by a server, under a warden of pytest's. It is
     stopped, so that it does not end before it is dealt with: `resume()`."""
-    parent, deadline = psutil.Process(run.pid), time.monotonic() + 600
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        with suppress(psutil.Error, OSError):  # they come and go
-            for server in (server for warden in parent.children() for server in warden.children()):
-                for child in server.children():
-                    if str(Path(f"/proc/{child.pid}/fd/1").readlink()).endswith(f"/{cell}.log"):
+        for server in (server for warden in children(run.pid) for server in children(warden)):
+            for pid in children(server):
+                with suppress(psutil.Error, OSError):
+                    # Only it leads a session: not what the server starts to describe its environment.
+                    log = str(Path(f"/proc/{pid}/fd/1").readlink())
+                    if os.getsid(pid) == pid and log.endswith(f"/{cell}.log"):
+                        child = psutil.Process(pid)
                         child.suspend()
                         while (status := child.status()) not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
                             time.sleep(0.001)

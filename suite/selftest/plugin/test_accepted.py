@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from quantgate.baselines import store as baselines
 from quantgate.baselines.file import write_file
 from quantgate.records import Status
 
+from selftest.forked import start
 from selftest.plugin.runs import (
     CASES,
     F16,
@@ -17,11 +19,10 @@ from selftest.plugin.runs import (
     break_quantizer,
     check_environment,
     exact,
-    shell,
     statuses,
     worker,
 )
-from selftest.project import REPO, Accepted, Project, tree
+from selftest.project import REPO, Accepted, Project, Result, tree
 
 
 @pytest.mark.slow
@@ -35,7 +36,8 @@ def test_without_baselines_cases_are_skipped_and_counted(unjudged: Project) -> N
     # What it says to do, does it.
     report = (unjudged.folder / "report/report.md").read_text()
     (command,) = re.findall(r"^pytest --update-baselines.*", report, re.MULTILINE)
-    assert shell(unjudged, command).returncode == 0
+    program, *words = shlex.split(command)
+    assert start(program, [*words, "--reuse"], REPO, unjudged.environment).finish(600)[0] == 0
     assert unjudged.run("--reuse").cases == dict.fromkeys(CASES, "passed")
 
 
@@ -76,20 +78,19 @@ def test_an_update_writes_and_prints_old_and_new(accepted: Accepted, baselined: 
     assert f"wrote 1 baseline in {baselined.baselines}: read the differences" in again.output
 
 
-def test_two_runs_agree_to_the_last_digit(baselined: Project) -> None:
-    before = {cell: baselined.measurement(cell) for cell in (F16, Q4)}
-    result = baselined.run("--require-baselines")
+def test_two_runs_agree_to_the_last_digit(accepted: Accepted, unchanged: tuple[Project, Result]) -> None:
+    project, result = unchanged
     assert result.status == 0, result.output
     assert result.measured == [F16, Q4]
     assert result.cases == dict.fromkeys(CASES, "passed")
     assert statuses(result, F16, Q4) == {Status.PASS}
     for cell in (F16, Q4):
-        after = baselined.measurement(cell)
-        assert after.run != before[cell].run
-        assert exact(after) == exact(before[cell])
+        before, after = accepted.project.measurement(cell), project.measurement(cell)
+        assert after.run != before.run
+        assert exact(after) == exact(before)
         assert {"perplexity", "perplexity/bits_per_byte", "memory/bits_per_weight"} <= set(exact(after))
         assert result.verdict(cell, "perplexity").text == "equal to the last digit"
-    check_environment(baselined)
+    check_environment(project)
 
 
 def test_an_update_takes_what_this_run_judged_and_nothing_else(baselined: Project) -> None:

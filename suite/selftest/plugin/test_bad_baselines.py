@@ -73,11 +73,11 @@ def test_a_disk_that_fills_up_while_baselines_are_written(baselined: Project) ->
 
 
 def test_two_updates_at_once(baselined: Project, tmp_path: Path) -> None:
-    both = [baselined, Project(tmp_path / "second", baselined.matrix, baselined.environment)]
+    both = [baselined, baselined.copy(tmp_path / "second")]
     both[1].options["--baselines"] = baselined.baselines
     for project in both:
         project.write()
-    select = ("-m", "perplexity")
+    select = ("--reuse", "-m", "perplexity")
     running = [p.start("--update-baselines", "--reason", f"update {n}", *select) for n, p in enumerate(both)]
     results = [project.finish(process) for project, process in zip(both, running, strict=True)]
     for result in results:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 from quantgate.history.__main__ import main
 from quantgate.history.series import STATUSES, read
 
 from selftest.plugin.runs import F16, Q4
-from selftest.project import Project, tree
+from selftest.project import Project, Result, tree
 
 
-def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(baselined: Project) -> None:
-    folder = baselined.folder / "history"
-    result = baselined.run(f"--history={folder}")
+def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(
+    unchanged: tuple[Project, Result], tmp_path: Path
+) -> None:
+    project, result = unchanged
     assert result.status == 0, result.output
-    history = read(folder)
+    history = read(project.folder / "history")
     (run,) = history.runs
     assert f"wrote {run.path}" in result.output
     assert history.problems == []
@@ -24,7 +26,7 @@ def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(baselined
     series = {(one.cell, one.metric): one for one in history.series}
     assert series.keys() == {(v.cell, v.metric) for v in result.verdicts}
     for cell in (F16, Q4):
-        record = baselined.measurement(cell)
+        record = project.measurement(cell)
         assert run.id == record.run
         for name, metric in record.metrics.items():
             one = series[cell, name]
@@ -36,11 +38,13 @@ def test_a_run_appends_what_it_measured_and_its_report_is_the_same_run(baselined
             } == record.environment
         assert STATUSES[series[cell, "perplexity"].status[0]] == "pass"
         assert series[cell, "perplexity"].weights[0] >= 0
+    later = project.copy(tmp_path / "project")
+    folder = later.folder / "history"
     before = tree(folder)
-    assert main(["import", str(baselined.folder / "report"), f"--history={folder}"]) == 0
+    assert main(["import", str(later.folder / "report"), f"--history={folder}"]) == 0
     assert tree(folder) == before
 
-    again = baselined.run(f"--history={folder}", "--reuse", "-k", "perplexity")
+    again = later.run(f"--history={folder}", "--reuse", "-k", "perplexity")
     assert again.status == 0
     assert len(read(folder).runs) == 2
     assert tree(folder).items() >= before.items()

@@ -21,13 +21,6 @@ from selftest.plugin.foreign import CELLS, INI, MATRIX, PERPLEXITY, REPO, THEIRS
 from selftest.tiny import TinyModel
 
 
-def test_a_repository_without_a_matrix_gets_no_case_option_or_mark(repository: Path) -> None:
-    status, cases, output = run(repository, "-p", "quantgate.plugin.entry", fresh=True)
-    assert (status, cases) == (0, THEIRS), output
-    shown = run(repository, "-p", "quantgate.plugin.entry", "--help", fresh=True)[2]
-    assert "quantgate" not in shown.replace("quantgate.plugin.entry", "")
-
-
 @pytest.mark.parametrize(
     ("file", "arguments"),
     [
@@ -194,9 +187,13 @@ perplexity = { text = "boolq", n_ctx = 32, windows = 16 }
 def test_the_wheel_gates_a_model_in_another_repository(
     repository: Path, python: Path, tiny: TinyModel
 ) -> None:
-    """It measures, accepts, passes, and is red with exit status 1 once the scheme is worse. Their tests pass."""
+    """Without a matrix it adds no case, option or mark. With one it measures, accepts, passes, and is red with exit
+    status 1 once the scheme is worse. Their tests pass."""
     alone = run(repository, python=python)
     assert alone[:2] == (0, THEIRS), alone[2]
+    status, _, shown = run(repository, "--help", python=python)
+    assert status == 0, shown
+    assert "quantgate" not in shown
 
     matrix = repository / "quantgate.toml"
     write(matrix, LLAMACPP)
@@ -215,6 +212,6 @@ def test_the_wheel_gates_a_model_in_another_repository(
     assert (status, cases) == (0, THEIRS | {full: "PASSED", ours: "PASSED"}), output
 
     matrix.write_text(LLAMACPP.replace("Q4_K_M", "Q2_K"))
-    status, cases, output = run(repository, *options, python=python)
+    status, cases, output = run(repository, *options, "--reuse", python=python)
     assert (status, cases) == (1, THEIRS | {full: "PASSED", ours: "FAILED"}), output
     assert f"pytest --quantgate-tier smoke --quantgate-text=text.txt --threads=1 '{ours}'" in output

@@ -47,22 +47,13 @@ def test_recorded_rounds_are_pytest_benchmarks(in_two: Project) -> None:
         assert decode.processes == [4, 4] == written[f"decode[{cell}]"]["extra_info"]["rounds per process"]
         assert decode.value == pytest.approx(8 / statistics.median(decode.medians))
     assert "benchmark 'decode': 2 tests" in result.output
-
-
-def test_timings_are_gated_as_ratio_everywhere(in_two: Project) -> None:
-    result = in_two.run("--tier", "timed", "-k", f"decode and {Q4}")
-    processes = [f"{cell}{number}" for cell in (F16, Q4) for number in ("", ".2")]
-    assert sorted(result.processes) == processes  # the reference too, which no case asked for
-    fast, slow = (in_two.measurement(c, "timed").metrics["throughput/decode"] for c in (Q4, F16))
-    assert result.verdict(Q4, "throughput/decode_ratio").measured == pytest.approx(fast.value / slow.value)
-    assert "throughput/decode_ratio" not in in_two.measurement(Q4, "timed").metrics, "made of two records"
     # An absolute timing is shown and never fails.
     assert result.verdict(Q4, "throughput/decode").status == Status.PASS
 
 
 @pytest.fixture
-def timed(once: Once, tiny: TinyModel, environment: dict[str, str], tmp_path: Path) -> Project:
-    """With baselines of decoding on the machine `bench`."""
+def on_bench(once: Once, tiny: TinyModel, environment: dict[str, str]) -> Project:
+    """With baselines of decoding on the machine `bench`; tests change copies of it."""
 
     def at(folder: Path) -> Project:
         return Project(folder / "p", tiny_matrix(tiny), environment)
@@ -72,7 +63,22 @@ def timed(once: Once, tiny: TinyModel, environment: dict[str, str], tmp_path: Pa
         assert result.status == 0, result.output
         assert (at(folder).baselines / "machines/bench.toml").is_file()
 
-    return at(once("on-bench", make)).copy(tmp_path / "project")
+    return at(once("on-bench", make))
+
+
+@pytest.fixture
+def timed(on_bench: Project, tmp_path: Path) -> Project:
+    """A copy of it."""
+    return on_bench.copy(tmp_path / "project")
+
+
+def test_timings_are_gated_as_ratio_everywhere(on_bench: Project) -> None:
+    result = on_bench.left(0, "")
+    processes = [f"{cell}{number}" for cell in (F16, Q4) for number in ("", ".2", ".3")]
+    assert sorted(result.processes) == processes  # the reference too, which no case asked for
+    fast, slow = (on_bench.measurement(c, "timed").metrics["throughput/decode"] for c in (Q4, F16))
+    assert result.verdict(Q4, "throughput/decode_ratio").measured == pytest.approx(fast.value / slow.value)
+    assert "throughput/decode_ratio" not in on_bench.measurement(Q4, "timed").metrics, "made of two records"
 
 
 def faster(project: Project, metric: str, machine: str | None) -> None:

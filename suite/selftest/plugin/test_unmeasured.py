@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from selftest.plugin.runs import (
     CASES,
     F16,
     Q4,
-    change_weights,
+    change_tensor,
     check_environment,
     exact,
     statuses,
@@ -98,30 +99,15 @@ def test_processes_of_a_cell_come_from_different_servers_which_serve_all_cells(
     assert not worker_left(baselined)
 
 
-def test_logits_that_overflow_are_an_error_with_the_log(baselined: Project) -> None:
-    def overflow(weights: Any) -> None:
-        weights[3] = 3e38  # more than the F16 that it is multiplied in can hold
-
-    cache = baselined.take_cache(baselined.folder / "cache")
-    change_weights(cache, "F16", "blk.1.ffn_norm.weight", overflow)
-    result = baselined.run("-k", F16)
+def test_a_failed_cell_never_becomes_a_baseline(unjudged: Project, tiny: TinyModel) -> None:
+    half = unjudged.folder / "half.gguf"
+    half.write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
+    unjudged.matrix["models"]["half"] = {**unjudged.matrix["models"]["tiny"], "gguf": {"path": "half.gguf"}}
+    unjudged.matrix["tiers"]["smoke"]["cells"] = [F16, "half/llamacpp/F16"]
+    result = unjudged.update("--reuse", "-m", "perplexity")
     assert result.status == 10
-    assert result.failed() == [case for case in CASES if F16 in case]
-    verdict = result.verdict(F16, "perplexity")
-    assert verdict.status == Status.ERROR
-    assert "the model's logits are not finite" in verdict.text
-    assert "the model's logits are not finite" in " ".join(result.output.split())
-
-
-def test_a_failed_cell_never_becomes_a_baseline(project: Project, tiny: TinyModel) -> None:
-    project.write()
-    (project.folder / "half.gguf").write_bytes(tiny.gguf.read_bytes()[: tiny.gguf.stat().st_size // 2])
-    project.matrix["models"]["half"] = {**project.matrix["models"]["tiny"], "gguf": {"path": "half.gguf"}}
-    project.matrix["tiers"]["smoke"]["cells"] = [F16, "half/llamacpp/F16"]
-    result = project.update("-m", "perplexity")
-    assert result.status == 10
-    assert not (project.baselines / "half").exists()
-    assert (project.baselines / F16 / "smoke.toml").exists()
+    assert not (unjudged.baselines / "half").exists()
+    assert (unjudged.baselines / F16 / "smoke.toml").exists()
 
 
 def test_another_text_is_not_comparable(baselined: Project) -> None:
@@ -140,21 +126,28 @@ def test_another_text_is_not_comparable(baselined: Project) -> None:
     assert verdict.text in result.output
 
 
-def test_xdist_measures_each_cell_once(baselined: Project) -> None:
-    result = baselined.run("-n", "2", "-m", "perplexity or tokenizer")
-    assert result.status == 0
-    assert result.cases == {case: "passed" for case in CASES if "memory" not in case}
-    assert sorted(result.measured) == [F16, Q4]
-    assert statuses(result, F16, Q4) == {Status.PASS}
-    check_environment(baselined)  # the process that writes the report has measured nothing
+def test_xdist_measures_each_cell_once_and_passes_a_failure_on(baselined: Project, tiny: TinyModel) -> None:
+    """A model whose logits overflow is not tried twice, and its error has the log."""
 
+    def overflow(weights: Any) -> None:
+        weights[3] = 3e38  # more than the F16 that it is multiplied in can hold
 
-def test_xdist_passes_a_failure_on_without_trying_twice(baselined: Project) -> None:
-    baselined.matrix["tiers"]["smoke"]["time_limit"] = 0.05
+    file, cell = baselined.folder / "wild.gguf", "wild/llamacpp/F16"
+    shutil.copyfile(tiny.gguf, file)
+    change_tensor(file, "blk.1.ffn_norm.weight", overflow)
+    baselined.matrix["models"]["wild"] = {**baselined.matrix["models"]["tiny"], "gguf": {"path": str(file)}}
+    baselined.matrix["tiers"]["smoke"]["cells"].append(cell)
     result = baselined.run("-n", "2", "-m", "perplexity or tokenizer")
     assert result.status == 10
-    assert sorted(result.measured) == [F16, Q4]
-    assert set(result.failed()) == {case for case in CASES if "memory" not in case}
+    assert sorted(result.measured) == [F16, Q4, cell]
+    failed = {f"{case}[{cell}]": "failed" for case in ("perplexity", "tokenizer")}
+    assert result.cases == {case: "passed" for case in CASES if "memory" not in case} | failed
+    assert statuses(result, F16, Q4) == {Status.PASS}
+    check_environment(baselined)  # the process that writes the report has measured nothing
+    verdict = result.verdict(cell, "perplexity")
+    assert verdict.status == Status.ERROR
+    assert "the model's logits are not finite" in verdict.text
+    assert "the model's logits are not finite" in " ".join(result.output.split())
 
 
 def test_xdist_with_throughput_is_a_usage_error(project: Project) -> None:

@@ -55,7 +55,7 @@ def test_a_broken_quantizer_fails_its_case_with_the_figures(
 def test_another_computation_is_told_from_a_worse_one(baselined: Project) -> None:
     """More bits than the name says: nothing gets worse, and it is still not what the baseline measured."""
     break_quantizer(baselined, "Q8_0")
-    result = baselined.run("-k", Q4, "-m", "perplexity")
+    result = baselined.run("--reuse", "-k", Q4, "-m", "perplexity")
     assert result.verdict(Q4, "perplexity").status != Status.REGRESSION
     verdict = result.verdict(Q4, "perplexity/reproduction")
     assert verdict.status == Status.CHANGED
@@ -94,9 +94,9 @@ def test_samples_that_are_too_small_are_named_before_anything_is_measured(projec
     assert "as it is, this gate can never fail" in void.output
 
 
-def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result]) -> None:
+def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result], tmp_path: Path) -> None:
     project, first = broken
-    elsewhere = shlex.quote(str(project.folder / "elsewhere"))  # other tests read the records
+    elsewhere = shlex.quote(str(tmp_path))  # other tests read the records
     again = shell(project, f"{first.verdict(Q4, 'perplexity').reproduce} --results {elsewhere}")
     assert again.returncode == 1, again.stdout
     assert f"regression: perplexity of {Q4}" in again.stdout
@@ -104,21 +104,23 @@ def test_the_reproducing_command_shows_it_again(broken: tuple[Project, Result]) 
     assert "1 failed" in again.stdout
 
 
-def test_an_update_takes_a_regression_only_when_told_to(baselined: Project) -> None:
-    before = tree(baselined.baselines)
-    break_quantizer(baselined)
-    select = ("-k", f"perplexity and {Q4}")
-    refused = baselined.update(*select)
+def test_an_update_takes_a_regression_only_when_told_to(
+    broken: tuple[Project, Result], tmp_path: Path
+) -> None:
+    project = broken[0].copy(tmp_path / "project")
+    before = tree(project.baselines)
+    select = ("--reuse", "-k", f"perplexity and {Q4}")
+    refused = project.update(*select)
     assert refused.status == 1
     assert f"{Q4} (smoke): the baseline is not updated" in refused.output
     assert "--accept-regressions and --re-anchor accept it" in " ".join(refused.output.split())
-    assert tree(baselined.baselines) == before
+    assert tree(project.baselines) == before
 
-    accepted = baselined.update("--reuse", *select, "--accept-regressions", "--re-anchor")
+    accepted = project.update(*select, "--accept-regressions", "--re-anchor")
     assert accepted.status == 0
-    changed = {name for name, data in tree(baselined.baselines).items() if before.get(name) != data}
+    changed = {name for name, data in tree(project.baselines).items() if before.get(name) != data}
     assert {Path(name).parent.as_posix() for name in changed} == {Q4}
-    assert baselined.run("--reuse", *select).status == 0
+    assert project.run(*select).status == 0
 
 
 def test_a_quantized_cell_is_measured_against_its_reference(accepted: Accepted) -> None:
