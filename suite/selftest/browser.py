@@ -23,6 +23,7 @@ QUIET = (
 )
 PHONE = 390
 """Width of a small screen, in pixels."""
+SCREENS = [(width, dark) for width in (1280, PHONE) for dark in (False, True)]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ def browser() -> Iterator[Browser]:
         handle.close()
 
 
+def reopen(tab: Any, *, width: int, dark: bool) -> None:
+    """Open the page again, on another screen."""
+    tab.set_viewport_size({"width": width, "height": 900})
+    tab.emulate_media(color_scheme="dark" if dark else "light")
+    tab.reload()
+
+
 def overflow(tab: Any) -> int:
     """By how many pixels the page is wider than the screen."""
     wider: int = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
@@ -78,4 +86,5 @@ def overflow(tab: Any) -> int:
 
 def visible(tab: Any, selector: str) -> list[str]:
     """The texts of the elements that can be seen."""
-    return [e.text_content().strip() for e in tab.query_selector_all(selector) if e.is_visible()]
+    texts: list[str] = tab.locator(f"{selector} >> visible=true").all_text_contents()
+    return [text.strip() for text in texts]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from quantgate.records import Verdict
 from quantgate.report.page.figures import to_html
 from quantgate.report.summary import outcome
 
-from selftest.browser import PHONE, Browser, overflow, visible
+from selftest.browser import PHONE, SCREENS, Browser, overflow, reopen, visible
 from selftest.report.examples import INFO, example, slowed
 from selftest.report.pages import charted, hostile
 
@@ -23,16 +22,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1280, PHONE])
-def test_it_opens_without_errors_and_fits(browser: Browser, page: Path, *, width: int, dark: bool) -> None:
-    with browser.visit(page, width=width, dark=dark) as tab:
-        assert tab.inner_text("h1") == outcome(charted())
-        assert overflow(tab) <= 0
-        red, green, blue = tab.evaluate(
-            "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
-        )[:3]
-        assert (max(red, green, blue) < 40) if dark else (min(red, green, blue) > 240)
+def test_it_opens_without_errors_and_fits(browser: Browser, page: Path) -> None:
+    with browser.visit(page) as tab:
+        for width, dark in SCREENS:
+            reopen(tab, width=width, dark=dark)
+            assert tab.inner_text("h1") == outcome(charted())
+            assert overflow(tab) <= 0, (width, dark)
+            red, green, blue = tab.evaluate(
+                "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"
+            )[:3]
+            assert (max(red, green, blue) < 40) if dark else (min(red, green, blue) > 240)
 
 
 def test_the_filter_leaves_what_matches(browser: Browser, page: Path) -> None:
@@ -109,13 +108,15 @@ def test_verdicts_are_read_without_javascript(browser: Browser, page: Path) -> N
         assert len(visible(tab, GATES)) == 13
 
 
-@pytest.mark.parametrize(
-    "verdicts", [hostile(), slowed(), example()[:1], []], ids=["hostile", "slowed", "one", "none"]
-)
-def test_odd_runs_open_too(browser: Browser, tmp_path: Path, verdicts: list[Verdict]) -> None:
+def test_odd_runs_open_too(browser: Browser, tmp_path: Path) -> None:
+    runs = {"hostile": hostile(), "slowed": slowed(), "one": example()[:1], "none": []}
     path = tmp_path / "report.html"
-    path.write_text(to_html(verdicts, INFO), encoding="utf-8")
+    path.touch()
     with browser.visit(path, width=PHONE) as tab:
-        assert tab.evaluate("typeof hacked") == "undefined"
-        assert tab.query_selector("img") is None
-        assert overflow(tab) <= 0
+        for name, verdicts in runs.items():
+            path.write_text(to_html(verdicts, INFO), encoding="utf-8")
+            tab.reload()
+            assert tab.inner_text("h1") == outcome(verdicts)
+            assert tab.evaluate("typeof hacked") == "undefined", name
+            assert tab.query_selector("img") is None, name
+            assert overflow(tab) <= 0, name
