@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from copy import deepcopy
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +78,7 @@ TOLERANCES: dict[str, Any] = {
         {"metric": "memory/peak", "cell": "*", "absolute": 1.0, "elsewhere": 2.0, "reason": "r"},
     ],
 }
-WRONG = [-1, 10**30, math.nan, "", "x", [], [1], {}, {"a": 1}, date(2020, 1, 2)]
+WRONG = ["-1", f"1{30 * '0'}", "nan", '""', '"x"', "[]", "[1]", "{}", "{ a = 1 }", "2020-01-02"]
 ENGLISH_OF_PYDANTIC = re.compile(
     r"Value error|[Ii]nput|Extra|valid (dict|string|int|num|bool|list)|instance|validation error|\(got |None|<class"
 )
@@ -94,14 +92,16 @@ def keys_of(table: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from keys_of(value, (*above, key))
 
 
-def changed(table: dict[str, Any], keys: tuple[Any, ...], value: Any) -> str:
-    """The text of a file with another value there."""
+def changed(table: dict[str, Any], keys: tuple[Any, ...]) -> Iterator[str]:
+    """The texts of files with a wrong value there."""
     copy = deepcopy(table)
     inner: Any = copy
     for key in keys[:-1]:
         inner = inner[key]
-    inner[keys[-1]] = value
-    return tomlkit.dumps(copy)
+    inner[keys[-1]] = "HERE"
+    before, after = tomlkit.dumps(copy).split('"HERE"')
+    for value in WRONG:
+        yield f"{before}{value}{after}"
 
 
 @pytest.mark.slow
@@ -122,15 +122,15 @@ def test_whatever_stands_in_place_of_a_value_ends_in_a_sentence(
     load(file)
     refused = 0
     for keys in keys_of(table):
-        for value in WRONG:
-            file.write_text(changed(table, keys, value))
+        for text in changed(table, keys):
+            file.write_text(text)
             try:
                 load(file)
             except InputError as error:
                 refused += 1
                 for line in str(error).splitlines():
-                    assert line.startswith(f"{file}: "), (keys, value)
-                    assert not ENGLISH_OF_PYDANTIC.search(line), (keys, value)
+                    assert line.startswith(f"{file}: "), text
+                    assert not ENGLISH_OF_PYDANTIC.search(line), text
     assert refused > 80
 
 

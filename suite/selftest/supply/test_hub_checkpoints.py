@@ -3,6 +3,7 @@ cell."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -31,61 +32,68 @@ def hub(tiny: TinyModel) -> Hub:
     return Hub({"me/mine": {**files_of(tiny.safetensors), **FOREIGN}, "me/files": files})
 
 
-def fetched(hub: Hub, output: Path, repository: str, revision: str, file: str | None) -> str:
-    """Fetch in a process of its own, as the maker does; returns what it says on its way out."""
+Wanted = tuple[str, str, str | None]
+"""Repository, revision, file."""
+
+
+def fetched(hub: Hub, folder: Path, *wanted: Wanted) -> list[str]:
+    """Fetch to `0`, `1` and so on, in a process of its own, as the maker does; returns the errors, "" for none."""
     code = (
-        "import sys; from pathlib import Path; from quantgate.supply.checkpoints import hub_checkpoint as fetch; "
-        "fetch(Path(sys.argv[1]), report=lambda *_: None, hub=sys.argv[2], revision=sys.argv[3], "
-        "file=sys.argv[4] or None)"
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from quantgate.errors import AssetError\n"
+        "from quantgate.supply.checkpoints import hub_checkpoint\n"
+        "errors = []\n"
+        "for n, (hub, revision, file) in enumerate(json.loads(sys.argv[1])):\n"
+        "    try:\n"
+        "        hub_checkpoint(Path(str(n)), report=lambda *_: None, hub=hub, revision=revision, file=file)\n"
+        "        errors.append('')\n"
+        "    except AssetError as error:\n"
+        "        errors.append(str(error))\n"
+        "print(json.dumps(errors))\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     with hub.serving() as address:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(output), repository, revision, file or ""],
+            [sys.executable, "-c", code, json.dumps(wanted)],
             env=kept
-            | {"HF_ENDPOINT": address, "HF_HOME": str(output.parent / "hf"), "NO_PROXY": "127.0.0.1"}
+            | {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1"}
             | {"PYTHONPATH": str(IMPORT_ROOT)},
+            cwd=folder,
             capture_output=True,
             text=True,
         )
-    return done.stderr
+    assert done.returncode == 0, done.stderr
+    errors: list[str] = json.loads(done.stdout)
+    return errors
 
 
-def test_of_a_folder_what_is_loaded_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    fetched(hub, output, "me/mine", COMMIT, None)
+def test_what_is_loaded_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
+    """Of a folder what a library loads, of a repository of files the one that is named."""
+    assert fetched(hub, tmp_path, ("me/mine", COMMIT, None), ("me/files", COMMIT, "mine.gguf")) == ["", ""]
     loaded = hub.repositories["me/mine"].keys() - FOREIGN.keys()
-    assert sorted(hub.requests) == sorted(f"me/mine/{name}" for name in loaded)
-    assert {name: (output / name).read_bytes() for name in loaded} == {
+    assert sorted(hub.requests) == ["me/files/mine.gguf", *sorted(f"me/mine/{name}" for name in loaded)]
+    assert {name: (tmp_path / "0" / name).read_bytes() for name in loaded} == {
         name: hub.repositories["me/mine"][name] for name in loaded
     }
-    assert not any((output / name).exists() for name in FOREIGN)
+    assert not any((tmp_path / "0" / name).exists() for name in FOREIGN)
+    assert (tmp_path / "1" / "mine.gguf").read_bytes() == hub.repositories["me/files"]["mine.gguf"]
 
 
-def test_of_a_repository_of_files_one_is_fetched(hub: Hub, tmp_path: Path) -> None:
-    fetched(hub, tmp_path / "out", "me/files", COMMIT, "mine.gguf")
-    assert hub.requests == ["me/files/mine.gguf"]
-    assert (tmp_path / "out" / "mine.gguf").read_bytes() == hub.repositories["me/files"]["mine.gguf"]
+MISSING = {
+    ("me/files", COMMIT, "mine-Q5_K_M.gguf"): f"repository me/files at {COMMIT} has no mine-Q5_K_M.gguf",
+    ("me/files", COMMIT, "other.gguf"): "other.gguf: is cut off or damaged",
+    ("me/mine", "f" * 40, None): f"repository me/mine at {'f' * 40} cannot be fetched (",
+    ("me/nobody", COMMIT, None): "check the network and HF_TOKEN, or point the matrix at a local `path`",
+}
 
 
-@pytest.mark.parametrize(
-    ("repository", "revision", "file", "message"),
-    [
-        ("me/files", COMMIT, "mine-Q5_K_M.gguf", f"repository me/files at {COMMIT} has no mine-Q5_K_M.gguf"),
-        ("me/files", COMMIT, "other.gguf", "other.gguf: is cut off or damaged"),
-        ("me/mine", "f" * 40, None, f"repository me/mine at {'f' * 40} cannot be fetched ("),
-        ("me/nobody", COMMIT, None, "check the network and HF_TOKEN, or point the matrix at a local `path`"),
-    ],
-    ids=["no such file", "damaged", "no such commit", "no such repository"],
-)
-def test_what_a_hub_does_not_have(
-    hub: Hub, tmp_path: Path, repository: str, revision: str, file: str | None, message: str
-) -> None:
-    last = fetched(hub, tmp_path / "out", repository, revision, file)
-    sentence = last.rpartition("quantgate.errors.AssetError: ")[2].strip()
-    assert message in sentence, last
-    assert "\n" not in sentence
-    assert not (tmp_path / "out").exists()
+def test_what_a_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
+    errors = fetched(hub, tmp_path, *MISSING)
+    for number, (error, message) in enumerate(zip(errors, MISSING.values(), strict=True)):
+        assert message in error
+        assert "\n" not in error
+        assert not (tmp_path / str(number)).exists()
 
 
 @pytest.mark.slow
