@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from selftest.forked import start
 from selftest.hub import COMMIT, Hub
 
 FILES = {
@@ -36,21 +35,16 @@ def server() -> Iterator[str]:
         yield address
 
 
-def init(folder: Path, model: str, endpoint: str) -> subprocess.CompletedProcess[str]:
+def init(folder: Path, model: str, endpoint: str) -> tuple[int, str]:
+    """Its exit status and what it prints."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    return subprocess.run(
-        [sys.executable, "-m", "quantgate.init", model],
-        cwd=folder,
-        env=kept | {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    hub = {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "hf"), "NO_PROXY": "127.0.0.1"}
+    return start("quantgate.init", [model], folder, kept | hub).finish(120)
 
 
 def test_a_model_of_the_hub(server: str, tmp_path: Path) -> None:
-    done = init(tmp_path, "me/mine", server)
-    assert done.returncode == 0, done.stderr
+    status, output = init(tmp_path, "me/mine", server)
+    assert status == 0, output
     text = (tmp_path / "quantgate.toml").read_text()
     assert tomllib.loads(text)["models"]["mine"] == {
         "license": "apache-2.0",
@@ -62,15 +56,15 @@ def test_a_model_of_the_hub(server: str, tmp_path: Path) -> None:
 
 
 def test_a_repository_of_gguf_files(server: str, tmp_path: Path) -> None:
-    done = init(tmp_path, "me/files", server)
-    assert done.returncode == 4
-    assert "me/files: holds GGUF files (a-Q4_K_M.gguf) and no safetensors" in done.stderr
+    status, output = init(tmp_path, "me/files", server)
+    assert status == 4
+    assert "me/files: holds GGUF files (a-Q4_K_M.gguf) and no safetensors" in output
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_no_such_model_and_no_network(there: bool, server: str, tmp_path: Path) -> None:
-    done = init(tmp_path, "me/other", server if there else "http://127.0.0.1:9")
-    assert done.returncode == 4
-    assert done.stderr.startswith("me/other: no such file or folder here, and the hub did not give it (")
-    assert done.stderr.endswith("check the name, the network and HF_TOKEN, or name a local path\n")
-    assert done.stderr.count("\n") == 1, done.stderr
+    status, output = init(tmp_path, "me/other", server if there else "http://127.0.0.1:9")
+    assert status == 4
+    assert output.startswith("me/other: no such file or folder here, and the hub did not give it (")
+    assert output.endswith("check the name, the network and HF_TOKEN, or name a local path\n")
+    assert output.count("\n") == 1, output

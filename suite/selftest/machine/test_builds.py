@@ -237,19 +237,6 @@ def test_memory_of_one_machine_varies_from_start_to_start() -> None:
 # --- whole runs ---------------------------------------------------------------------------------------
 
 
-def test_a_variable_is_in_the_record_and_measured_anew_under_reuse(baselined: Project) -> None:
-    selected = ("-m", "perplexity", "-k", "F16", "--reuse")
-    result = baselined.run(*selected, GGML_SELFTEST="1")
-    assert result.measured == [F16]
-    assert result.verdict(F16, "perplexity").environment == ["GGML_SELFTEST none -> 1"]
-    assert "changed since the baselines: GGML_SELFTEST none -> 1" in result.output
-    record = baselined.measurement(F16).environment
-    assert record["GGML_SELFTEST"] == "1"
-    assert record["quantgate code"] == environment.code_hash(*environment.MEASURING)
-    assert record["build of llama-cpp-python"] == builds()["build of llama-cpp-python"]
-    assert baselined.run(*selected, GGML_SELFTEST="1").measured == []
-
-
 def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baselined: Project) -> None:
     """A copy of the same version in front on the path: in the folder where pytest is started, and on PYTHONPATH."""
     import llama_cpp
@@ -268,23 +255,30 @@ def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baseli
     assert line.startswith("build of llama-cpp-python ")
 
 
-def test_libraries_of_another_build_are_named_and_measured_anew_under_reuse(
-    baselined: Project, tmp_path: Path
+def test_a_variable_and_libraries_of_another_build_are_named_and_measured_anew_under_reuse(
+    baselined: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama-cpp-python loads those that a variable names. What stands behind the end of a library changes nothing."""
     import llama_cpp
 
     built = shutil.copytree(Path(llama_cpp.__file__).parent / "lib", tmp_path / "built")
     selected = ("-m", "perplexity", "-k", "F16", "--reuse")
+    new = {"GGML_SELFTEST": "1", "LLAMA_CPP_LIB_PATH": str(built)}
     for change in (b"one", b"another"):
         for library in built.glob("libllama.so*"):
             with library.open("ab") as file:
                 file.write(change)
-        result = baselined.run(*selected, LLAMA_CPP_LIB_PATH=str(built))
+        result = baselined.run(*selected, **new)
         assert result.measured == [F16]
         verdict = result.verdict(F16, "perplexity")
-        variable, build = sorted(verdict.environment)
-        assert variable == f"LLAMA_CPP_LIB_PATH none -> {built}"
+        *variables, build = sorted(verdict.environment)
+        assert variables == [f"{name} none -> {value}" for name, value in new.items()]
         assert build.startswith("build of llama-cpp-python ")
         assert verdict.status == Status.PASS
-    assert baselined.run(*selected, LLAMA_CPP_LIB_PATH=str(built)).measured == []
+    assert "changed since the baselines: GGML_SELFTEST none -> 1" in result.output
+    assert baselined.run(*selected, **new).measured == []
+    record = baselined.measurement(F16).environment
+    assert record["GGML_SELFTEST"] == "1"
+    assert record["quantgate code"] == environment.code_hash(*environment.MEASURING)
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(built))
+    assert record["build of llama-cpp-python"] == builds()["build of llama-cpp-python"]

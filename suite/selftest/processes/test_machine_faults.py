@@ -88,8 +88,11 @@ def test_processes_and_schemes_do_not_share_files() -> None:
 def test_files_of_before_do_not_disturb_a_run(project: Project) -> None:
     """Whatever stands where a run writes, its own measurement takes the place. One kind of content a cell."""
     contents = [b"", b"{", b"[]", b"\xff\xfe", b"[" * 50_000, b'{"run": "x"}']
-    schemes = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
+    schemes = [f"F16-{number}" for number in range(len(contents))]
     cells = [f"tiny/llamacpp/{scheme}" for scheme in schemes]
+    project.matrix["backends"] = {
+        "llamacpp": {"schemes": {name: {"bits": 16, "ftype": "F16"} for name in schemes}}
+    }
     project.matrix["tiers"]["smoke"]["cells"] = cells
     folder = project.results / "smoke" / "tiny" / "llamacpp"
     folder.mkdir(parents=True)
