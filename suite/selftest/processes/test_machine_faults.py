@@ -221,25 +221,22 @@ def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
     assert result.verdict(F16, "perplexity").measured
 
 
-def test_a_cache_that_is_only_read_gives_what_it_has(project: Project, tmp_path: Path) -> None:
+def test_a_cache_that_is_only_read_gives_what_it_has(baselined: Project, tmp_path: Path) -> None:
     """The reference's log-probabilities then go to the results; what would have to be made is named with a remedy."""
-    smoke = project.matrix["tiers"]["smoke"]
+    smoke = baselined.matrix["tiers"]["smoke"]
     smoke["divergence"] = {"text": "boolq", "n_ctx": 32, "windows": 16, "block": 16}
-    project.write()
-    cache = project.take_cache(tmp_path / "cache")
-    assert project.run("-m", "divergence", "-k", Q4).status == 0
-    (project.folder / "read_only.py").write_text(
+    cache = baselined.take_cache(tmp_path / "cache")  # texts of perplexity, and no log-probabilities
+    (baselined.folder / "read_only.py").write_text(
         "from quantgate import files\n"
         "from quantgate.run import bench\n"
         f"cache = {str(cache)!r}\n"
         "check = files.writable\n"
         "bench.writable = lambda folder: not str(folder).startswith(cache) and check(folder)\n"
     )
-    shutil.rmtree(cache / "logprobs")
-    result = project.run("-m", "divergence", "-k", Q4, "-p", "read_only")
+    result = baselined.run("-m", "divergence", "-k", Q4, "-p", "read_only")
     assert result.status == 0, result.output
     assert not (cache / "logprobs").exists()
-    assert list((project.results / "logprobs").glob("tiny-llamacpp-F16-*"))
+    assert list((baselined.results / "logprobs").glob("tiny-llamacpp-F16-*"))
 
 
 @pytest.mark.parametrize(
