@@ -22,6 +22,7 @@ import pytest
 CONTEXT = multiprocessing.get_context("forkserver")
 IMPORTS = [
     __name__,
+    "selftest.templates",
     *(f"_pytest.{name}" for name in ("junitxml", "terminal", "logging", "pastebin", "skipping")),
     *(f"quantgate.{name}" for name in ("plugin.wiring", "plugin.case", "plugin.finish", "plugin.screen")),
     *(f"quantgate.proofs.papers.{name}" for name in ("section", "expected")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -28,20 +29,13 @@ def render(
 
     styles, scripts: files of `folder` that follow `style.css` and `page.js`. Every value is escaped.
     """
-    import jinja2
     import markupsafe
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, FOLDER]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # Both are files of the project, not input; neither contains an end tag (a selftest holds them to that).
     css = _together("style.css", folder, styles)
     code = _together("page.js", folder, scripts)
-    page: str = environment.get_template(name).render(
+    template = templates(folder).get_template(name)
+    page: str = template.render(
         marks=MARKS,
         slugs=SLUGS,
         css=markupsafe.Markup(css),  # noqa: S704
@@ -51,6 +45,20 @@ def render(
         **values,
     )
     return page
+
+
+@functools.cache
+def templates(folder: Path) -> Any:
+    """Return jinja2's environment of `folder`, which compiles a template once."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, FOLDER]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _together(first: str, folder: Path, files: tuple[str, ...]) -> str:
