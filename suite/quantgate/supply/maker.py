@@ -10,7 +10,7 @@ from quantgate.cache.kept import made
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.jobs import Preparation
 from quantgate.machine.builds import BUILD
-from quantgate.machine.environment import WORKER, Environment, code_hash
+from quantgate.machine.environment import Environment, code_hash
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress, ignore_progress
 from quantgate.processes.server import Server
@@ -52,13 +52,15 @@ class Maker:
         """
 
         def prepare() -> None:
-            run_preparation(
-                Preparation(title=title, maker=function, arguments=arguments(), output=output),
-                self._logs / f"{output.name}.log",
-                timeout=time_limit or self.time_limit,
-                on_progress=self.on_progress,
-                command=command() if command else self.environment.worker,
-            )
+            job = Preparation(title=title, maker=function, arguments=arguments(), output=output)
+            with Server(command() if command else self.environment.worker) as server:
+                run_preparation(
+                    job,
+                    self._logs / f"{output.name}.log",
+                    server,
+                    timeout=time_limit or self.time_limit,
+                    on_progress=self.on_progress,
+                )
 
         return self.once(output, lambda: made(output, title, prepare))
 
@@ -83,16 +85,16 @@ class Maker:
 def run_preparation(
     job: Preparation,
     log: Path,
+    server: Server,
     *,
     timeout: float,
-    command: Sequence[str] = WORKER,
     on_progress: OnProgress = ignore_progress,
-    threads: int | None = None,
+    modules: Sequence[str] = (),
 ) -> None:
-    """Run one maker in a process of its own. Raises MeasurementError with the cause from its log."""
+    """Run one maker in a process that the server forks once it has imported `modules`. Raises MeasurementError with the
+    cause from its log."""
     try:
         file = write_job(job.model_dump_json(indent=1), log)
-        with Server(command, threads) as server:
-            run_together([Assignment(server, file, log, on_progress)], timeout=timeout)
+        run_together([Assignment(server, file, log, on_progress, modules)], timeout=timeout)
     except ProcessError as error:
         raise MeasurementError(str(error)) from error

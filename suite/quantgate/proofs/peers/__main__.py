@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from quantgate.commands import Parser, run_command
@@ -44,13 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare_all(options: argparse.Namespace, entries: Sequence[Entry]) -> tuple[list[Row], list[str]]:
     """Return the rows, and notes on kernels, text and timings. Raises InputError for options that do not fit."""
-    bed = _bed(options)
     rows: list[Row] = []
-    for number, entry in enumerate(entries, start=1):
-        _print(f"[{number}/{len(entries)}] {entry.name}: {entry.text}")
-        rows.append(compare(entry, bed))
-        _print(f"[{number}/{len(entries)}] {entry.name}: {rows[-1].outcome}, {duration(rows[-1].seconds)}")
-    return rows, _notes(bed)
+    with closing(_bed(options)) as bed:
+        for number, entry in enumerate(entries, start=1):
+            _print(f"[{number}/{len(entries)}] {entry.name}: {entry.text}")
+            rows.append(compare(entry, bed))
+            _print(
+                f"[{number}/{len(entries)}] {entry.name}: {rows[-1].outcome}, {duration(rows[-1].seconds)}"
+            )
+        return rows, _notes(bed)
 
 
 def compare(entry: Entry, bed: Bed) -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 from quantgate.errors import MeasurementError
 from quantgate.files import write_atomic
 from quantgate.proofs.checks import Check
-from quantgate.proofs.peers.bed import REFERENCE, Bed
+from quantgate.proofs.peers.bed import LM_EVAL, REFERENCE, Bed
 from quantgate.records import Record
 from quantgate.supply.checkpoints import Report
 from quantgate.supply.tasks import load_task
@@ -36,6 +36,7 @@ def same_answers(chat: bool, bed: Bed) -> list[Check]:
     output = bed.made(
         "lm-eval-answers.json",
         write,
+        LM_EVAL,
         model=str(ours.checkpoint(REFERENCE)),
         add_bos=bed.matrix.models[bed.config.model].add_bos,
         task=name,

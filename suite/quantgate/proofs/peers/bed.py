@@ -14,8 +14,10 @@ from pydantic import TypeAdapter
 from quantgate.config.matrix import Cell, Matrix, Tier
 from quantgate.items import Questions, Task
 from quantgate.jobs import Preparation
+from quantgate.machine.environment import WORKER
 from quantgate.measure.groups import parse_options
 from quantgate.processes.progress import OnProgress
+from quantgate.processes.server import Server
 from quantgate.proofs.peers import build, harness, parse
 from quantgate.proofs.peers.config import Config
 from quantgate.proofs.peers.tools import ToolRun, Tools
@@ -27,6 +29,9 @@ from quantgate.supply.supply import Supply
 
 REFERENCE = "transformers/fp32"
 """The cell that lm-eval's class runs."""
+
+LM_EVAL = ("lm_eval.models.huggingface", "transformers.modeling_utils")
+"""What the harness's processes import, once for all of them."""
 
 TIER = "peers"
 TIME_LIMIT = 3600.0
@@ -128,6 +133,13 @@ class Bed:
     kernels: dict[str, set[str]] = field(default_factory=dict)
     _results: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._server = Server(WORKER, self.threads)
+
+    def close(self) -> None:
+        """End the process that others were forked from."""
+        self._server.close()
+
     @property
     def logs(self) -> Path:
         return self.results / "logs"
@@ -174,8 +186,10 @@ class Bed:
             lambda: self.noted(ours.measure(cell, *requests)), lambda: self.tool(tool, arguments, log)
         )
 
-    def made(self, name: str, maker: Callable[..., None], **arguments: Any) -> Path:
-        """Make a file below the results in a separate process, replacing an earlier one."""
+    def made(
+        self, name: str, maker: Callable[..., None], modules: Sequence[str] = (), **arguments: Any
+    ) -> Path:
+        """Make a file below the results in a separate process, replacing an earlier one. modules: what it imports."""
         output = self.results / "made" / name
         output.parent.mkdir(parents=True, exist_ok=True)
         output.unlink(missing_ok=True)
@@ -185,7 +199,8 @@ class Bed:
             arguments=arguments,
             output=output.resolve(),
         )
-        run_preparation(job, self.logs / f"{name}.log", timeout=TIME_LIMIT, threads=self.threads)
+        log = self.logs / f"{name}.log"
+        run_preparation(job, log, self._server, timeout=TIME_LIMIT, modules=modules)
         return output
 
     def lm_eval(
@@ -197,6 +212,7 @@ class Bed:
         output = self.made(
             "lm-eval.json",
             harness.score,
+            LM_EVAL,
             model=str(ours.checkpoint(REFERENCE)),
             gguf=str(ours.checkpoint(cell)) if gguf else None,
             add_bos=self.matrix.models[model].add_bos,
