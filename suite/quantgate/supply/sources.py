@@ -257,7 +257,8 @@ def task_file(name: str) -> Path:
 def _defining(harness: Path, name: str) -> Path:
     definition, grouped = _line(rb"""^["']?task["']?:\s*""", name), False
     group = _line(rb"^(?:(?:group|tag):\s*|tag:\n(?:\s+- .*\n)*\s+- )", name)
-    for file in sorted((harness / "tasks").rglob("*.yaml")):
+    files = (harness / "tasks").rglob("*.yaml")
+    for file in sorted(files, key=lambda file: (name not in str(file), file)):  # most are where it says so
         content = file.read_bytes()
         if definition.search(content):
             return file
