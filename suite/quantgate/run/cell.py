@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def make_supply(
     )
 
 
+@functools.cache
 def here() -> Offer:
     """Return what this machine has for a cell."""
     memory = round(memory_bytes() / 1e9, 1)
