@@ -196,7 +196,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(diverging: Project, tmp_path
     files(diverging)[0].unlink()
     diverging.write()
     other.write()
-    runs = [(p, p.start("-k", "divergence")) for p in (diverging, other)]
+    runs = [(p, p.start("-k", "divergence and Q4_K_M")) for p in (diverging, other)]
     for project, process in runs:
         result = project.finish(process)
         assert result.status == 0, result.output

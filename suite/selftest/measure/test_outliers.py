@@ -14,9 +14,11 @@ from quantgate.backends.runtime import transformers
 from quantgate.config.tolerances import load_tolerances
 from quantgate.errors import MeasurementError
 from quantgate.items import Text
+from quantgate.jobs import Job
 from quantgate.judge.judge import Subject, reproduction
 from quantgate.measure.metrics import outliers
 from quantgate.measure.metrics.outliers import kurtosis, largest_to_median
+from quantgate.measure.session import measure_cell
 from scipy import stats
 
 from selftest.backends.test_loading import gpt2, saved
@@ -129,13 +131,19 @@ def test_outliers_that_move_are_seen_either_way(here: Here, factor: float) -> No
 
 @pytest.mark.slow
 def test_the_gate_measures_accepts_and_repeats(project: Project) -> None:
-    smoke = project.matrix["tiers"]["smoke"]
-    smoke["cells"] = ["tiny/transformers/fp32"]
+    """The second time in this process, which has the library, as a measuring process does."""
+    cell, smoke = "tiny/transformers/fp32", project.matrix["tiers"]["smoke"]
+    smoke["cells"] = [cell]
     smoke["outliers"] = {"texts": ["boolq"], "n_ctx": 32, "windows": 16}  # of the text that others have made
     accepted = project.update("-m", "outliers")
     assert accepted.status == 0, accepted.output
-    again = project.run("-m", "outliers")
-    assert (again.status, again.cases) == (0, {"outliers[tiny/transformers/fp32/boolq]": "passed"})
+    record = project.results / "smoke" / f"{cell}.json"
+    job = Job.model_validate_json(record.with_name("fp32~job.json").read_bytes())
+    record.unlink()
+    measure_cell(job.model_copy(update={"output": record}))
+    again = project.run("-m", "outliers", "--reuse")
+    assert again.measured == []
+    assert (again.status, again.cases) == (0, {f"outliers[{cell}/boolq]": "passed"})
     assert {v.status for v in again.verdicts} == {"pass"}
 
 
