@@ -42,8 +42,8 @@ class LocalCluster:
         self._cluster.remove_node(node, allow_graceful=False)
 
     def measuring(self, cell: str) -> tuple[psutil.Process, Any]:
-        """A process that imports libraries for, or measures, this cell on an added node, as soon as there is one, and
-        the node. It is stopped, so that it does not come to its end first: see `ends`."""
+        """A process that imports libraries for, or measures, this cell, as soon as there is one, and its
+        node. It is stopped, so that it does not come to its end first: see `ends`."""
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             for node in self._cluster.list_all_nodes():
