@@ -72,6 +72,8 @@ THEIRS = {
     "tests/test_theirs.py::test_option": "PASSED",
 }
 PERPLEXITY = "quantgate.toml::test_perplexity[{}]"
+PLAIN = [w for plugin in ("cacheprovider", "hypothesispytest", "anyio") for w in ("-p", f"no:{plugin}")]
+"""Without plugins that take a quarter of a second to import."""
 CELLS = ("mine/transformers/fp32", "mine/kbit/ours")
 
 
@@ -82,7 +84,7 @@ def write(file: Path, text: str) -> None:
 
 def variables(folder: Path) -> dict[str, str]:
     """Of a run in `folder`: nothing that the test session set."""
-    foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_")
+    foreign = ("PYTEST_", "QUANTGATE_", "GITHUB_", "PYTHONDONTWRITEBYTECODE")
     settings = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     settings |= {"PYTHONPATH": str(IMPORT_ROOT), "COLUMNS": "200"}
     return settings | {"QUANTGATE_CACHE": str(folder.parent / "cache")}
@@ -93,7 +95,7 @@ def run(
 ) -> tuple[int, dict[str, str], str]:
     """Exit status, outcome by case, and everything that pytest printed. python: of an environment that has the wheel.
     fresh: by a new interpreter."""
-    words = ["-v", "-p", "no:cacheprovider", *arguments]
+    words = ["-v", *PLAIN, *arguments]
     if python is None:
         status, output = start("pytest", words, folder, variables(folder), fresh=fresh).finish(600)
     else:
@@ -108,7 +110,7 @@ def run(
 
 def collected(folder: Path, *arguments: str) -> list[str]:
     """The node ids that pytest collects where the plugin's entry point is installed."""
-    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", *arguments]
+    words = [*PLAIN, "-p", "quantgate.plugin.entry", "--collect-only", "-q", *arguments]
     words.append("-Wdefault::ResourceWarning")
     _, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert "rror" not in output, output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from quantgate.records import Measurement, Metric, Status
 from quantgate.report import RunInfo
 
 from selftest.forked import Forked
+from selftest.plugin.foreign import PLAIN
 from selftest.project import REPO, Project, Result
 
 F16, Q4 = "tiny/llamacpp/F16", "tiny/llamacpp/Q4_K_M"
@@ -67,7 +69,7 @@ def statuses(result: Result, *cells: str) -> set[Status]:
 def shell(project: Project, command: str) -> subprocess.CompletedProcess[str]:
     """Run the command that a message names."""
     return subprocess.run(
-        f"{command} -p no:cacheprovider",
+        f"{command} {shlex.join(PLAIN)}",
         shell=True,
         cwd=REPO,
         env=project.environment,

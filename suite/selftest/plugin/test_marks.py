@@ -11,7 +11,7 @@ from quantgate.measure.metrics.accuracy import Options
 from quantgate.plugin.marks import parts_of, without_cases, wrong_request
 
 from selftest.forked import start
-from selftest.plugin.foreign import MATRIX, variables, write
+from selftest.plugin.foreign import MATRIX, PLAIN, variables, write
 
 CASE = """
     import pytest
@@ -67,7 +67,7 @@ def test_timings_of_a_function_of_ones_own_are_not_taken_side_by_side(tmp_path: 
     folder = tmp_path / "repository"
     write(folder / "quantgate.toml", f"{MATRIX}throughput = {{ processes = 2 }}\n")
     write(folder / "test_mine.py", CASE.format(request="throughput/decode", more=""))
-    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "-n", "1", "test_mine.py"]
+    words = [*PLAIN, "-p", "quantgate.plugin.entry", "-n", "1", "test_mine.py"]
     status, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert status == 10, output
     assert "-n measures cells side by side, and throughput cases are selected: their timings would" in output
@@ -79,7 +79,7 @@ def test_a_case_without_a_mark_is_an_error_of_collection(tmp_path: Path) -> None
     folder = tmp_path / "repository"
     write(folder / "quantgate.toml", MATRIX)
     write(folder / "test_mine.py", "def test_mine(quantgate_case):\n    quantgate_case.check()\n")
-    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", "test_mine.py"]
+    words = [*PLAIN, "-p", "quantgate.plugin.entry", "--collect-only", "-q", "test_mine.py"]
     status, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert status == 2, output
     assert "test_mine: takes quantgate_case, but has no @pytest.mark.quantgate(REQUEST)" in output
@@ -90,7 +90,7 @@ def test_a_mark_of_a_module_for_what_the_tier_lacks_is_an_error_of_collection(tm
     write(folder / "quantgate.toml", MATRIX)
     text = 'import pytest\n\npytestmark = pytest.mark.quantgate("generation")\n\n\ndef test_mine(quantgate_case):\n'
     write(folder / "test_mine.py", f"{text}    quantgate_case.check()\n")
-    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", "test_mine.py"]
+    words = [*PLAIN, "-p", "quantgate.plugin.entry", "--collect-only", "-q", "test_mine.py"]
     status, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert status == 2, output
     assert "test_mine: the tier smoke does not measure generation: mark the function itself" in output
@@ -113,7 +113,7 @@ def test_a_misspelt_mark_is_an_error_of_collection(
     folder = tmp_path / "repository"
     write(folder / "quantgate.toml", MATRIX)
     write(folder / "test_mine.py", CASE.format(request=request_, more=more))
-    words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--collect-only", "-q", "test_mine.py"]
+    words = [*PLAIN, "-p", "quantgate.plugin.entry", "--collect-only", "-q", "test_mine.py"]
     status, output = start("pytest", words, folder, variables(folder)).finish(600)
     assert status == 2, output
     assert message in output

@@ -160,6 +160,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--no-deps",
             "--no-index",
             "--ignore-installed",
+            "--no-compile",
             str(wheel),
         ],
         check=True,

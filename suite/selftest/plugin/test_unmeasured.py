@@ -39,7 +39,7 @@ def test_a_killed_cell_is_an_error_and_the_others_are_judged(
     baselined: Project, name: str, cases: list[str]
 ) -> None:
     baselined.write()
-    process = baselined.start(*(("-m", "perplexity") if cases is PERPLEXITY else ()))
+    process = baselined.start("-k", "perplexity" if cases is PERPLEXITY else "perplexity or F16")
     measuring = worker(process, F16)
     measuring.send_signal(signal.Signals[name])
     with suppress(psutil.NoSuchProcess):
