@@ -33,19 +33,14 @@ def break_quantizer(project: Project, ftype: str = "Q2_K") -> None:
 
 def change_weights(cache: Path, scheme: str, tensor: str, change: Callable[[Any], object]) -> None:
     """Change a tensor of the tiny model in a scheme, in a cache of the test's own."""
-    for checkpoint in (cache / "checkpoints").glob(f"tiny-{scheme}-*.gguf"):  # other tests leave some, too
-        change_tensor(checkpoint, tensor, change)
-        keep(checkpoint)
-
-
-def change_tensor(file: Path, tensor: str, change: Callable[[Any], object]) -> None:
-    """Change a tensor in a GGUF, if it has one of this name."""
     import gguf
 
-    weights = {one.name: one.data for one in gguf.GGUFReader(file, "r+").tensors}
-    if tensor in weights:
-        change(weights[tensor])
-    del weights  # writes the mapped file
+    for checkpoint in (cache / "checkpoints").glob(f"tiny-{scheme}-*.gguf"):  # other tests leave some, too
+        weights = {one.name: one.data for one in gguf.GGUFReader(checkpoint, "r+").tensors}
+        if tensor in weights:
+            change(weights[tensor])
+        del weights  # writes the mapped file
+        keep(checkpoint)
 
 
 def exact(measurement: Measurement) -> dict[str, Metric]:
