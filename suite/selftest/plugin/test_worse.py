@@ -65,17 +65,16 @@ def test_another_computation_is_told_from_a_worse_one(baselined: Project) -> Non
     assert "the computation or the weights differ from the baseline's" in result.output
 
 
-def test_samples_that_are_too_small_are_named_before_anything_is_measured(project: Project) -> None:
+def test_samples_that_are_too_small_are_named_before_anything_is_measured(unjudged: Project) -> None:
     """A tolerance below what the sample shows is taken with a word; a gate that would never turn red is not."""
-    file = project.folder / "tolerances.toml"
-    project.write()
+    file = unjudged.folder / "tolerances.toml"
     file.write_text(
         "run_alpha = 0.01\n"
         '[[tolerance]]\nmetric = "perplexity"\nrelative = 0.0005\n'
         '[[tolerance]]\nmetric = "perplexity/reproduction"\nabsolute = 0.002\nhere = 0.002\n'
     )
-    arguments = ("-k", Q4, "-m", "perplexity", "--tolerances", str(file))
-    narrow = project.update(*arguments)
+    arguments = ("--reuse", "-k", Q4, "-m", "perplexity", "--tolerances", str(file))
+    narrow = unjudged.update(*arguments)
     assert narrow.status == 0, narrow.output
     detects = "the smallest loss that 496 scored tokens detect 95 % of the time"
     before, _, after = narrow.output.partition("test_perplexity.py")
@@ -85,9 +84,9 @@ def test_samples_that_are_too_small_are_named_before_anything_is_measured(projec
         r"tokens would do \(windows = \d+ instead of 16, if the data suffices\): measure more", before
     )
     assert detects in " ".join(after.split()), "beside the values that become the baseline"
-    project.matrix["tiers"]["smoke"]["perplexity"].update(windows=2, block=32)
+    unjudged.matrix["tiers"]["smoke"]["perplexity"].update(windows=2, block=32)
     file.write_text(file.read_text().replace("absolute = 0.002", "absolute = 0.2"))
-    void = project.update(*arguments)
+    void = unjudged.update(*arguments)
     assert (void.status, void.measured) == (4, []), void.output
     assert "tier smoke: samples are too small" in void.output
     assert "windows = " in void.output
