@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LIMIT = 24
 WORDS = TEXT.split()
-PROMPTS = [" ".join(WORDS[5 * n : 5 * n + 3 + n % 7]) for n in range(32)]
+PROMPTS = [" ".join(WORDS[5 * n : 5 * n + 3 + n % 7]) for n in range(16)]
 STOPS = [".", "\n\n"]
 CHAT = (
     "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

@@ -261,7 +261,10 @@ def test_pytest_measures_what_was_written_and_accepts_it(
     Path("text.txt").write_text(TEXT * 20)
     words = ["-p", "quantgate.plugin.entry", "-p", "no:cacheprovider", "--threads=1"]
     words += ["--quantgate-text=text.txt", "-m", "perplexity or tokenizer"]
-    for further, result in ((["--update-baselines", "--reason", "first"], "4 skipped"), ([], "4 passed")):
+    for further, result in (
+        (["--update-baselines", "--reason", "first"], "4 skipped"),
+        (["--reuse"], "4 passed"),
+    ):
         status, output = start("pytest", [*words, *further], tmp_path, environment).finish(600)
         assert status == 0, output
         assert result in output

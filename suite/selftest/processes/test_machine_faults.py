@@ -199,6 +199,7 @@ def test_a_cache_at_a_path_that_is_no_utf8_is_a_usage_error(project: Project) ->
 
 def test_without_clear_refs_memory_alone_is_an_error(project: Project) -> None:
     """As where /proc is mounted read-only."""
+    project.matrix["tiers"]["smoke"]["memory"]["processes"] = 1
     project.write()
     (project.folder / "sitecustomize.py").write_text(
         "import errno, pathlib\n"

@@ -128,7 +128,7 @@ def test_what_is_installed_here_is_known() -> None:
 # --- building ---------------------------------------------------------------------------------------
 
 
-def test_an_environment_is_built_once_and_kept(cache: Path) -> None:
+def test_an_environment_is_built_once_and_kept_and_a_half_built_one_is_never_used(cache: Path) -> None:
     lines: list[str] = []
     python = build(["quantgate-tiny==1.0"], lines.append)
     assert version_in(python) == "1.0"
@@ -138,15 +138,11 @@ def test_an_environment_is_built_once_and_kept(cache: Path) -> None:
     lines.clear()
     assert build(["quantgate-tiny==1.0"], lines.append) == python
     assert lines == []
-
-
-def test_a_half_built_one_is_never_used(cache: Path) -> None:
-    python = build(["quantgate-tiny==1.0"], lambda text: None)
     kept._checked.clear()  # as in another run
     kept.entry_file(python.parents[1]).unlink()
     (module,) = python.parents[1].rglob("quantgate_tiny.py")
     module.write_text("VERSION = 'half'")
-    assert version_in(build(["quantgate-tiny==1.0"], lambda text: None)) == "1.0"
+    assert version_in(build(["quantgate-tiny==1.0"], lines.append)) == "1.0"
 
 
 def test_pips_error_is_shown_with_the_remedy_and_nothing_is_left(cache: Path) -> None:
@@ -187,16 +183,20 @@ def test_of_two_runs_at_once_one_builds(cache: Path) -> None:
     assert sum(line.startswith("Successfully installed") for line in lines) == 1
 
 
-def test_a_layer_has_its_own_packages_and_beneath_them_those_of_this_environment(cache: Path) -> None:
+def test_a_layer_has_those_of_this_environment_beneath_it_and_what_has_nothing_beneath_is_refused(
+    cache: Path,
+) -> None:
     python = layer(["quantgate-tiny==1.0"], lambda text: None)
     assert version_in(python) == "1.0"
     code = "import numpy, quantgate_tiny; print(numpy.__file__)"
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == np.__file__, "not installed again"
     assert layer(["quantgate-tiny==1.0"], lambda text: None) == python
-    assert build(["quantgate-tiny==1.0"], lambda text: None) != python, (
-        "without anything beneath it is another"
-    )
+    bare = build(["quantgate-tiny==1.0"], lambda text: None)
+    assert bare != python, "without anything beneath it is another"
+    message = r"quantgate cannot measure there: ModuleNotFoundError.*pyproject\.toml"
+    with pytest.raises(InputError, match=message):
+        environment_of(bare, lambda text: None)
 
 
 def test_a_layer_keeps_to_the_pins_of_packages_that_are_pulled_in(cache: Path) -> None:
@@ -215,11 +215,3 @@ def test_versions_of_the_other_environment_are_its_own() -> None:
     assert other.versions == versions()
     assert other.llama_library == llama_library_hash()
     assert other.worker == (sys.executable, "-m", "quantgate.measure.worker")
-
-
-def test_an_environment_without_the_suites_needs_is_refused(cache: Path) -> None:
-    python = build(["quantgate-tiny==1.0"], lambda text: None)
-    with pytest.raises(
-        InputError, match=r"quantgate cannot measure there: ModuleNotFoundError.*pyproject\.toml"
-    ):
-        environment_of(python, lambda text: None)

