@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +31,39 @@ class Browser:
     """A browser that was started."""
 
     handle: Any
+    tabs: dict[bool, Any] = field(default_factory=dict)
+    """One with JavaScript and one without: a new tab takes longer than a page. That of a failed visit is not kept."""
 
     @contextmanager
     def visit(
         self, page: Path, hash_: str = "", *, width: int = 1280, dark: bool = False, javascript: bool = True
     ) -> Iterator[Any]:
         """Open a file and, when the block ends, assert that it reported nothing to the console and loaded nothing."""
-        context = self.handle.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme="dark" if dark else "light",
-            java_script_enabled=javascript,
-        )
+        tab = self.tabs.pop(javascript, None) or self._new_tab(javascript)
+        loaded: list[str] = []
+        messages: list[str] = []
+        listeners = {
+            "request": lambda request: loaded.append(request.url),
+            "console": lambda message: messages.append(message.text),
+            "pageerror": lambda error: messages.append(str(error)),
+        }
+        show_as(tab, width=width, dark=dark)
+        for event, listener in listeners.items():
+            tab.on(event, listener)
+        tab.goto(f"{page.as_uri()}{hash_}")
+        yield tab
+        assert messages == []
+        assert [url for url in loaded if not url.startswith(("data:", page.as_uri()))] == []
+        for event, listener in listeners.items():
+            tab.remove_listener(event, listener)
+        tab.evaluate("localStorage.clear()")  # where a page keeps what was chosen
+        tab.goto("about:blank")
+        self.tabs[javascript] = tab
+
+    def _new_tab(self, javascript: bool) -> Any:
+        context = self.handle.new_context(java_script_enabled=javascript)
         context.set_default_timeout(120_000)  # a machine may be busy
-        try:
-            tab = context.new_page()
-            loaded: list[str] = []
-            messages: list[str] = []
-            tab.on("request", lambda request: loaded.append(request.url))
-            tab.on("console", lambda message: messages.append(message.text))
-            tab.on("pageerror", lambda error: messages.append(str(error)))
-            tab.goto(f"{page.as_uri()}{hash_}")
-            yield tab
-            assert messages == []
-            assert [url for url in loaded if not url.startswith(("data:", page.as_uri()))] == []
-        finally:
-            context.close()
+        return context.new_page()
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +79,10 @@ def browser() -> Iterator[Browser]:
         handle.close()
 
 
-def reopen(tab: Any, *, width: int, dark: bool) -> None:
-    """Open the page again, on another screen."""
+def show_as(tab: Any, *, width: int, dark: bool) -> None:
+    """Give a tab another screen."""
     tab.set_viewport_size({"width": width, "height": 900})
     tab.emulate_media(color_scheme="dark" if dark else "light")
-    tab.reload()
 
 
 def overflow(tab: Any) -> int:

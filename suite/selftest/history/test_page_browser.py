@@ -12,7 +12,7 @@ from quantgate.history.events import events
 from quantgate.history.page.write import write_page
 from quantgate.history.series import read
 
-from selftest.browser import PHONE, SCREENS, Browser, overflow, reopen, visible
+from selftest.browser import PHONE, SCREENS, Browser, overflow, show_as, visible
 from selftest.history.nights import Kind, Plan
 from selftest.history.nights import write as write_nights
 from selftest.history.year import CELLS, STEP, make
@@ -31,7 +31,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_opens_without_errors_and_fits(browser: Browser, page: Path) -> None:
     with browser.visit(page) as tab:
         for width, dark in SCREENS:
-            reopen(tab, width=width, dark=dark)
+            show_as(tab, width=width, dark=dark)
+            tab.reload()
             assert tab.inner_text("h1") == "Worse: perplexity +3.00 % in 2 cells since 2026-04-11."
             tab.wait_for_selector(".event svg .trace", state="attached")
             assert overflow(tab) <= 0, (width, dark)

@@ -8,7 +8,7 @@ import pytest
 from quantgate.report.page.figures import to_html
 from quantgate.report.summary import outcome
 
-from selftest.browser import PHONE, SCREENS, Browser, overflow, reopen, visible
+from selftest.browser import PHONE, SCREENS, Browser, overflow, show_as, visible
 from selftest.report.examples import INFO, example, slowed
 from selftest.report.pages import charted, hostile
 
@@ -25,7 +25,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_opens_without_errors_and_fits(browser: Browser, page: Path) -> None:
     with browser.visit(page) as tab:
         for width, dark in SCREENS:
-            reopen(tab, width=width, dark=dark)
+            show_as(tab, width=width, dark=dark)
+            tab.reload()
             assert tab.inner_text("h1") == outcome(charted())
             assert overflow(tab) <= 0, (width, dark)
             red, green, blue = tab.evaluate(
