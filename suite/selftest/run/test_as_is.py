@@ -176,6 +176,8 @@ def test_a_ready_made_gguf_is_measured_as_llamacpp_computes_it(ready: Ready, tmp
     assert 1e-4 < kl < 1
     assert state(ready.files) == ready.before
     assert "tiny-Q4_K_M" not in ready.made()
+    checks = [name for name in ready.made().splitlines() if ".json~" in name]
+    assert len(checks) == 1, "equal files are compared with the model's tokenizer once"
     assert metrics["memory/quantized_share"].value == 1.0
     assert metrics["memory/file_bytes"].value == file.stat().st_size
     assert record.environment["checkpoint"]
