@@ -23,6 +23,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 IMPORTS = [
     __name__,
     "selftest.templates",
+    "selftest.installed",
     *(f"_pytest.{name}" for name in ("junitxml", "terminal", "logging", "pastebin", "skipping")),
     *(f"quantgate.{name}" for name in ("plugin.wiring", "plugin.case", "plugin.finish", "plugin.screen")),
     *(f"quantgate.proofs.papers.{name}" for name in ("section", "expected")),

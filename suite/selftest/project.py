@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import tomlkit
+from quantgate.machine.builds import LLAMA_LIBRARIES
 from quantgate.paths import cache_dir
 from quantgate.records import Measurement, Verdict
 
@@ -118,7 +119,8 @@ class Project:
             *arguments,
         ]
         variables = self.environment | {"QUANTGATE_SPY": str(spy)} | environment
-        return start("pytest", words, self.folder, variables, fresh="PYTHONPATH" in environment)
+        fresh = not environment.keys().isdisjoint(("PYTHONPATH", LLAMA_LIBRARIES))  # other libraries
+        return start("pytest", words, self.folder, variables, fresh=fresh)
 
     def finish(self, process: Forked) -> Result:
         """Wait for a started run."""

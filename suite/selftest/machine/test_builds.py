@@ -244,12 +244,12 @@ def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baseli
     over, site = baselined.folder, Path(llama_cpp.__file__).parents[1]
     for source in (site / "llama_cpp", *site.glob("llama_cpp_python-*.dist-info")):
         shutil.copytree(source, over / source.name, copy_function=shutil.copy2)
-    baselined.environment["PYTHONPATH"] += f"{os.pathsep}{over}"
+    path = f"{baselined.environment['PYTHONPATH']}{os.pathsep}{over}"
     selected = ("-m", "perplexity", "-k", "F16", "--reuse")
-    assert baselined.run(*selected).measured == [], "the same build, elsewhere"
+    assert baselined.run(*selected, PYTHONPATH=path).measured == [], "the same build, elsewhere"
     edited = over / "llama_cpp/llama_cpp.py"
     edited.write_text(edited.read_text() + "\n# edited\n")
-    result = baselined.run(*selected)
+    result = baselined.run(*selected, PYTHONPATH=path)
     assert result.measured == [F16]
     (line,) = result.verdict(F16, "perplexity").environment
     assert line.startswith("build of llama-cpp-python ")
