@@ -29,7 +29,8 @@ class Server:
     def __init__(self, command: Sequence[str], threads: int | None = None) -> None:
         self._command = [*command, "--serve"]
         self._threads = threads
-        self._imported: set[str] = set()
+        self.imported: set[str] = set()
+        """What the latest job had it import."""
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._loading = False
@@ -43,7 +44,7 @@ class Server:
     def load(self, modules: Sequence[str], log: Path) -> None:
         """Begin to import `modules` before there is a job, so that several servers can do so at the same time: call
         `wait` for each of them. An import that fails is reported when the server is given a job."""
-        if not self._alive() or set(modules) != self._imported:
+        if not self._alive() or set(modules) != self.imported:
             self.send("", modules, log)
             self._loading = True
 
@@ -92,7 +93,7 @@ class Server:
         if self._control is not None:
             self._control.close()
         self._process = self._control = None
-        self._imported = set()
+        self.imported = set()
         self._loading = False
 
     def _alive(self) -> bool:
@@ -101,7 +102,7 @@ class Server:
     def _connection(self, output: int, modules: set[str]) -> socket.socket:
         """Return the connection with a server that has imported nothing but some of `modules`. A server that is started
         for it prints to `output`."""
-        if not self._alive() or self._control is None or not self._imported <= modules:
+        if not self._alive() or self._control is None or not self.imported <= modules:
             self.close()
             # Messages keep their boundaries, and each side sees the end of the other: unix(7).
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -116,7 +117,7 @@ class Server:
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
                 )
-        self._imported = modules
+        self.imported = modules
         return self._control
 
 

@@ -93,7 +93,7 @@ class Bench:
             output.unlink(missing_ok=True)  # a killed process may have left one
             with prefix_errors(self.place):
                 job = self.job(cell, requests, output, first=number == 0)
-            modules, server = self.modules(cell), self._server(name)
+            modules, server = self.modules(cell), self.server(name)
             if following and modules:
                 self._load(cell, modules, [name, *following])
             file = write_job(job.model_dump_json(indent=1), log)
@@ -134,13 +134,14 @@ class Bench:
             output=output,
         )
 
-    def _server(self, name: str) -> Server:
+    def server(self, name: str = "") -> Server:
+        """Return what forks the process of this name of each cell."""
         return self._servers.setdefault(name, Server(self.worker, self.threads))
 
     def _load(self, cell: Cell, modules: Sequence[str], names: Sequence[str]) -> None:
         """Have the servers that are kept import their modules now: it takes seconds, and must not run during a
         measurement."""
-        servers = {n: self._server(n) for n in names if n in self._servers or len(self._servers) < KEPT}
+        servers = {n: self.server(n) for n in names if n in self._servers or len(self._servers) < KEPT}
         for name, server in servers.items():
             server.load(modules, self.file(cell, name).with_suffix(".log"))
         for server in servers.values():

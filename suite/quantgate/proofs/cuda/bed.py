@@ -19,11 +19,9 @@ from quantgate.config.source import Source
 from quantgate.errors import MeasurementError, ProcessError
 from quantgate.files import hash_of
 from quantgate.jobs import Preparation
-from quantgate.machine.environment import WORKER
 from quantgate.measure.groups import parse_options
 from quantgate.processes.isolate import Assignment, run_together, write_job
 from quantgate.processes.progress import OnProgress
-from quantgate.processes.server import Server
 from quantgate.proofs.cuda.config import Config, Device, Setting
 from quantgate.proofs.cuda.prepare import MADE
 from quantgate.records import Measurement, Record
@@ -86,13 +84,11 @@ class Bed:
 
     def __post_init__(self) -> None:
         self._end = time.monotonic() + self.setting.seconds
-        self._server = Server(WORKER, self.threads)
         self.bench = self._new_bench()
 
     def close(self) -> None:
         """End the processes that are left."""
         self.bench.close()
-        self._server.close()
 
     @property
     def setting(self) -> Setting:
@@ -235,8 +231,12 @@ class Bed:
         job = Preparation(title=maker, maker=maker, arguments=arguments, output=output)
         log = self.results / "logs" / f"{output.stem}.log"
         # As Bench.modules: what has looked for a device is not forked.
-        modules = [] if self.device == "cuda" else list(backends()["transformers"].imports)
-        task = Assignment(self._server, write_job(job.model_dump_json(indent=1), log), log, self.say, modules)
+        server, imports = (
+            self.bench.server(),
+            () if self.device == "cuda" else backends()["transformers"].imports,
+        )
+        modules = sorted({*imports, *server.imported})  # that of the cells, as it is
+        task = Assignment(server, write_job(job.model_dump_json(indent=1), log), log, self.say, modules)
         try:
             run_together([task], timeout=self.left())
         except ProcessError as error:
