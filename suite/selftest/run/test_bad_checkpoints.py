@@ -187,9 +187,7 @@ def matrix_of(tiny: TinyModel, folder: Path) -> str:
 
 
 def run(folder: Path, *arguments: str) -> tuple[int, list[Verdict], str]:
-    """Exit status, verdicts and everything that pytest printed. The import of torch ends a process: none needs it."""
-    (folder / "without/torch").mkdir(parents=True, exist_ok=True)
-    (folder / "without/torch/__init__.py").write_text("raise SystemExit('torch was imported')")
+    """Exit status, verdicts and everything that pytest printed."""
     settings = variables(folder)
     settings["PYTHONPATH"] += f"{os.pathsep}{folder / 'without'}"
     words = [
@@ -206,9 +204,13 @@ def test_each_is_one_sentence_and_the_other_cell_is_judged(tiny: TinyModel, tmp_
     folder.mkdir()
     (folder / "text.txt").write_text(TEXT)
     (folder / "quantgate.toml").write_text(matrix_of(tiny, folder))
+    # The import of torch ends a process: none needs it.
+    (folder / "without/torch").mkdir(parents=True)
+    (folder / "without/torch/__init__.py").write_text("raise SystemExit('torch was imported')")
     assert run(folder, "-k", "F16", "--update-baselines", "--reason=first")[0] == 0
     status, verdicts, output = run(folder, "-rs", "--reuse")
     assert status == 10, output
+    assert f"{GOOD}: reused" in output
     of_cell = {v.cell: v for v in verdicts if v.metric == "perplexity"}
     assert of_cell[GOOD].status == Status.PASS
     for one in BAD:
