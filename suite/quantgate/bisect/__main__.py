@@ -103,7 +103,7 @@ def _hunt(
             if options.fresh or options.retry_skipped:
                 state.forget(broken=not options.fresh)
             if state.count:
-                progress.note(f"going on: {state.count} replies are in {state.file}")
+                progress.note(f"going on from {state.file} (replies: {state.count})")
             versions = Versions(state.folder / "repositories", progress.note)
             hunt = Hunt(question, good, bad, here, state, progress, versions)
             changes = changes_between(good, bad)

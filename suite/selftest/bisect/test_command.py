@@ -45,7 +45,7 @@ def test_one_of_two_is_traced_to_its_release_after_an_interruption(shop: Shop, t
     count = replies(tmp_path)
     run = shop.bisect(good, bad, results)
     assert run.status == 0, run.output
-    assert f"going on: {count} replies are in" in run.output
+    assert f"(replies: {count})" in run.output
     assert len(re.findall("as judged before", run.output)) == count
     assert len(run.lines("bad end is bad (regression")) == 1
     # One for the packages; for the releases 3, which cannot be installed, 4 and 5.
