@@ -231,11 +231,9 @@ class Bed:
         job = Preparation(title=maker, maker=maker, arguments=arguments, output=output)
         log = self.results / "logs" / f"{output.stem}.log"
         # As Bench.modules: what has looked for a device is not forked.
-        server, imports = (
-            self.bench.server(),
-            () if self.device == "cuda" else backends()["transformers"].imports,
-        )
-        modules = sorted({*imports, *server.imported})  # that of the cells, as it is
+        imports = () if self.device == "cuda" else backends()["transformers"].imports
+        server = self.bench.server()  # that of the cells, as it is
+        modules = sorted({*imports, *server.imported})
         task = Assignment(server, write_job(job.model_dump_json(indent=1), log), log, self.say, modules)
         try:
             run_together([task], timeout=self.left())
