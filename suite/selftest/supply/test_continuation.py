@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 from quantgate.supply.documents import continuation, sentences
 from quantgate.supply.encoder import Encoder
@@ -61,6 +60,8 @@ def test_items_are_the_same_each_time_and_leave_short_passages_out() -> None:
 
 
 def test_it_is_a_task_of_the_harness(tiny: TinyModel, tmp_path: Path) -> None:
+    import datasets  # here: it takes a third of a second in each process that collects
+
     datasets.Dataset.from_dict({"passage": PASSAGES}).save_to_disk(tmp_path / "passages")
     spec = {"folder": str(tmp_path / "passages"), "split": "test", "documents": "continuation", "items": 8}
     assert task_file("continuation").parent.name == "tasks"
