@@ -153,6 +153,7 @@ def test_what_a_scheme_may_not_say(tiny: TinyModel, scheme: dict[str, Any], mess
 # --- a run ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_claims_neither_memory_nor_speed(project: Project) -> None:
     cell = "tiny/kbit/int4"
     # Its own reference, so that no other cell is measured.

@@ -255,6 +255,7 @@ def test_a_library_that_was_edited_is_named_and_measured_anew_under_reuse(baseli
     assert line.startswith("build of llama-cpp-python ")
 
 
+@pytest.mark.slow
 def test_a_variable_and_libraries_of_another_build_are_named_and_measured_anew_under_reuse(
     baselined: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_text_in_another_encoding_is_a_usage_error(project: Project) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_task_without_data_fails_alone(project: Project) -> None:
     """Its case and the mean's; what takes other texts and tasks is measured, and nothing is cached without it."""
     project.matrix["tiers"]["smoke"].update(accuracy={"tasks": ["race"], "items": 2})

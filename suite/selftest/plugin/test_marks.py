@@ -63,6 +63,7 @@ def test_a_group_of_the_tier_without_a_case_is_named() -> None:
     assert not notes(source.INVOCATION_DIR), "another process collects"
 
 
+@pytest.mark.slow
 def test_timings_of_a_function_of_ones_own_are_not_taken_side_by_side(tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     write(folder / "quantgate.toml", f"{MATRIX}throughput = {{ processes = 2 }}\n")

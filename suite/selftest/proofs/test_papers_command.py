@@ -26,7 +26,6 @@ from quantgate.run.inputs import load_matrix
 from selftest.proofs.papers_points import cost, finding, point, record
 
 
-@pytest.mark.slow
 def test_a_section_that_was_accepted_passes_in_the_next_run(
     project: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -149,6 +149,7 @@ def ready(make_project: Callable[[], Project], shipped: Path) -> Ready:
     windowed = {"text": "boolq", "n_ctx": WINDOW, "windows": WINDOWS, "protocol": "full", "block": 16}
     project.matrix["tiers"]["smoke"] |= {"divergence": windowed, "memory": {"prompt": 32, "processes": 1}}
     before = state(files)
+    project.take_cache(project.folder / "cache")  # without other tests' comparisons of tokenizers
     result = project.update("-m", "perplexity or divergence or memory")
     assert result.status == 0, result.output
     return Ready(project, files, before)

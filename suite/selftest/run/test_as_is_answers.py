@@ -141,6 +141,7 @@ def test_a_case_says_what_it_lacks_itself_and_leaves_the_others(project: Project
     assert [v.text for v in again.verdicts] == [verdict.text]
 
 
+@pytest.mark.slow
 def test_answers_of_a_ready_made_gguf_are_scored_as_llamacpp_computes_them(
     answered: Project, shipped: Path
 ) -> None:

@@ -219,6 +219,7 @@ def test_written_answers_are_marked_by_the_rules_that_the_workload_was_made_with
     assert (questions.until, questions.limit, marks.solved) == (["."], 8, [1, 0])
 
 
+@pytest.mark.slow
 def test_rules_of_a_task_have_all_of_transformers(folder: Path, tiny: TinyModel, tmp_path: Path) -> None:
     """A workload of texts alone is made without torch."""
     (folder / "evals" / "capitals.yaml").write_text(WRITTEN)
