@@ -1,11 +1,13 @@
-"""What is installed here, and the code that measures: looked up once, where runs are forked from. A run that is to find
-other libraries begins in a fresh interpreter (`Project.start`)."""
+"""What is installed here, the code that measures, the shipped tolerances: looked up once, where runs are forked from. A
+run that is to find other libraries begins in a fresh interpreter (`Project.start`)."""
 
 from __future__ import annotations
 
 from quantgate.machine.builds import builds
 from quantgate.machine.environment import MEASURING, code_hash, versions
+from quantgate.run.gates import idle_as_shipped
 
 versions()
 builds()
 code_hash(*MEASURING)
+idle_as_shipped()
