@@ -216,9 +216,9 @@ def write_update(
         raise InputError('an update of baselines needs a reason: --reason "why the values change"')
     agreed = {ACCEPT: accept_regressions, MOVE: update.re_anchor}
     refusals = update.refusals + [
-        f"{objection.text} ({objection.remedy})"
-        for objection in update.objections
-        if not all(agreed[option] for option in objection.options)
+        f"{text} ({Objection(text=text, options=missing).remedy})"
+        for text, options in ((one.text, one.options) for one in update.objections)
+        if (missing := [option for option in options if not agreed[option]])
     ]
     if refusals:
         raise InputError("\n  ".join([f"{new.cell} ({new.tier}): the baseline is not updated:", *refusals]))

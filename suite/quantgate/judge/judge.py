@@ -278,7 +278,7 @@ def _text(status: Status, change: Change, beyond: bool, alpha: float, evidence: 
         if change.estimate == change.se == 0:
             return "equal to the last digit"
         return f"within tolerance ({evidence})" if evidence else "within tolerance"
-    tail = f" ({evidence}, p = {change.p:.2g})" if evidence else ""
+    tail = f" ({evidence}, p {f'= {change.p:.2g}' if change.p else '< 1e-300'})" if evidence else ""
     if status == Status.REGRESSION:
         return f"worse by more than the tolerance{tail}"
     if status == Status.IMPROVEMENT:

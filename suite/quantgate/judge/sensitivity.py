@@ -25,6 +25,9 @@ NOISY = {"paired", "level", "ratio", "rounds"}
 MOST = 1e9
 """The largest relative change that is reported: more than any model loses, and safe for a float."""
 
+FAR = 100
+"""A smallest change so many times above the tolerance asks for ten thousand times the sample, which nobody measures."""
+
 
 def gate_level(
     tolerances: Tolerances,
@@ -174,7 +177,7 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
         f"{name}: the tolerance of {limit * scale:.3g}{unit}{elsewhere} is below {smallest * scale:.3g}{unit}, the "
         f"smallest loss that {amount:,} {noun} detect {POWER * 100:.0f} % of the time"
     )
-    if limit > 0 and smallest < MOST:
+    if smallest < min(FAR * limit, MOST):
         enough = _enough(metric, tolerance, smallest, alpha)
         text += f"; {enough:,} {noun} would do{_as_option(metric, enough / amount)}"
     return f"{text}: measure more in this tier, or widen the tolerance"

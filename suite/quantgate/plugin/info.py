@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from quantgate.baselines.store import without_cell
+from quantgate.judge.anchor import ANCHOR
 from quantgate.judge.environment import changed_environment
 from quantgate.machine.environment import Environment, commit_of, instruction_sets
 from quantgate.measure.groups import TEMPLATE
@@ -111,7 +112,7 @@ def in_common(
 def _changed(wiring: Wiring, outcome: Outcome) -> list[str]:
     """List what differs from the environment of the baselines, or from the other one of an A/B run: versions and builds
     of its libraries, and what the measuring processes recorded."""
-    lines = [line for verdict in outcome.verdicts for line in verdict.environment]
+    lines = [line for v in outcome.verdicts if not v.metric.endswith(ANCHOR) for line in v.environment]
     if wiring.against is not None:
         lines = [*changed_environment(wiring.against.libraries, Environment().libraries), *lines]
     return list(dict.fromkeys(lines))

@@ -25,7 +25,7 @@ SOME = 6
 FAILED = (*MOVED, Status.ERROR)
 OTHER_FILE = (
     "another checkpoint is under test: put the old one back, or accept this one by --update-baselines "
-    '--accept-regressions --reason "..."'
+    '--accept-regressions --re-anchor --reason "..."'
 )
 
 

@@ -55,6 +55,7 @@ def test_a_broken_candidate_is_a_regression_however_wide_it_spreads(broken: floa
     assert verdict.status == Status.REGRESSION
     assert verdict.change_low is not None
     assert verdict.change_low > 0.01
+    assert "p = 0" not in verdict.text
     assert judged(perplexity(new), perplexity(OLD), relative(0.01)).status == Status.INCONCLUSIVE
 
 

@@ -17,13 +17,18 @@ STEP = 0.002
 THIS = ("--reuse", "-k", f"perplexity and {Q4}")
 
 
-def worsen(project: Project) -> None:
+def worsen(project: Project, **environment: str) -> None:
     """Let the latest measurement have lost another step of perplexity, as a library that rounds more would."""
     record = project.measurement(Q4)
     metric = record.metrics["perplexity"]
     samples = [sample + math.log1p(STEP) for sample in metric.samples or []]
     worse = metric.model_copy(update={"samples": samples, "value": metric.value * (1 + STEP)})
-    record = record.model_copy(update={"metrics": {**record.metrics, "perplexity": worse}})
+    record = record.model_copy(
+        update={
+            "metrics": {**record.metrics, "perplexity": worse},
+            "environment": {**record.environment, **environment},
+        }
+    )
     write_atomic(project.results / "smoke" / f"{Q4}.json", record.model_dump_json().encode())
 
 
@@ -81,3 +86,14 @@ def test_small_accepted_steps_end_in_drift_until_the_anchor_is_moved(baselined: 
     assert after.anchors == {}
     assert after.origin("perplexity").reason == "faster kernels"
     assert baselined.run(*THIS).status == 0
+
+
+def test_what_has_changed_since_the_anchor_alone_is_not_said_of_the_baselines(baselined: Project) -> None:
+    worsen(baselined, torch="0.0")
+    first = baselined.update(*THIS)
+    assert first.status == 0, first.output
+    assert re.search("changed since the baselines: torch .* -> 0.0", first.output)
+    green = baselined.run(*THIS)
+    assert green.status == 0, green.output
+    assert "perplexity/anchor" in states(green)
+    assert "changed since the baselines" not in green.output

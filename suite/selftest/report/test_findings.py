@@ -34,9 +34,9 @@ def test_another_checkpoint_that_is_worse_is_put_back_or_accepted() -> None:
     worse = {"change": 0.1, "environment": ["checkpoint 1 -> 2 (x.gguf)"]}
     text = " ".join(rendered([verdict("m/b/s", "perplexity", Status.REGRESSION, **worse)]).split())
     assert (
-        "since the baseline: checkpoint 1 -> 2 (x.gguf) another checkpoint is under test: put the old one"
-        in text
-    )
+        "since the baseline: checkpoint 1 -> 2 (x.gguf) another checkpoint is under test: put the old one back, "
+        "or accept this one by --update-baselines --accept-regressions --re-anchor --reason"
+    ) in text
     worse["environment"] = ["torch 1 -> 2"]
     assert "under test" not in rendered([verdict("m/b/s", "perplexity", Status.REGRESSION, **worse)])
 

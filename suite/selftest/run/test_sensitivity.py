@@ -139,6 +139,12 @@ def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
         assert with_sensitivity(CELL, {"perplexity": fewer}, rules, ALPHA).narrow
 
 
+def test_a_sample_that_nobody_measures_is_not_advised() -> None:
+    entry = PERPLEXITY.model_copy(update={"relative": 1e-6})
+    (text,) = with_sensitivity(CELL, {"perplexity": perplexity()}, tolerances(entry, SAME), ALPHA).narrow
+    assert text.endswith("% of the time: measure more in this tier, or widen the tolerance")
+
+
 def test_windows_are_called_windows() -> None:
     """Each of them weighs one; blocks of text weigh their tokens."""
     entry = PERPLEXITY.model_copy(update={"relative": 0.0001})
