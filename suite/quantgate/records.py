@@ -58,13 +58,14 @@ class Declared(NamedTuple):
 
     share: whether it is a share of right answers, which has a recovery. ratio: whether a timing is compared with the
     reference's (both: `quantgate.run.relative`). held: whether only a cell that is held against a reference has it.
-    """
+    repeats: whether what does not vary by its kind is equal to the last digit when the same machine measures twice."""
 
     kind: Kind
     link: Link = "identity"
     share: bool = False
     ratio: bool = True
     held: bool = False
+    repeats: bool = True
 
 
 class Estimate(Record):

@@ -21,6 +21,7 @@ from quantgate.history.noisy import WARM, Shift, packed, shifts
 from quantgate.history.series import ABSENT, History, Series
 from quantgate.judge.anchor import ANCHOR
 from quantgate.judge.environment import changed_environment
+from quantgate.measure.groups import group_name, metric_groups
 
 Direction = Literal["worse", "better", "unequal"]
 """unequal: too small to matter, but nothing recorded explains it: the computation does not repeat itself."""
@@ -120,10 +121,17 @@ def _steps(history: History, series: Series, runs: NDArray[np.intp]) -> Iterator
             direction: Direction = "worse" if worse else "better"
             away.append(_move(history, series, direction, (since, before, now), level, value))
             level_run = now
-        elif not unequal and not _cause(history, series, before, now):
+        elif not unequal and _repeats(series.metric) and not _cause(history, series, before, now):
             unequal = True  # reported once: it does not repeat itself, and will not tomorrow
             yield _move(history, series, "unequal", (before, before, now), float(series.value[before]), value)
     yield from away
+
+
+def _repeats(metric: str) -> bool:
+    """Return whether a metric of this name should be equal when the same machine measures twice: not where its group
+    declares otherwise."""
+    group = metric_groups().get(group_name(metric))
+    return group is None or metric not in group.metrics or group.metrics[metric].repeats
 
 
 def _is_back(move: Move, run: int, value: float) -> bool:

@@ -16,7 +16,7 @@ from quantgate.history.issues import to_issues
 from quantgate.history.series import read
 
 from selftest.history import nights
-from selftest.history.nights import Change, Plan
+from selftest.history.nights import Change, Kind, Plan
 
 LLAMA = {60: {"llama-cpp-python": "0.3.37"}}
 
@@ -93,6 +93,16 @@ def test_last_digits_that_move_with_the_environment_are_nothing_and_without_a_ca
     jitter: Change = lambda cell, metric, night: 1 + 1e-9 * (night % 3) if metric == "perplexity" else 1.0  # noqa: E731
     (event,) = of(tmp_path / "h", Plan(nights=80, change=jitter))
     assert len(event.members) == 3, "told once, not every night"
+
+
+def test_what_need_not_repeat_is_an_event_where_it_moves_alone(tmp_path: Path) -> None:
+    """Memory that a process holds grows by some bytes more or fewer with each token."""
+    growth = Kind("decoding/growth", "exact", "bytes/token", "lower", 120.0, 1000.0)
+    jitter: Change = lambda cell, metric, night: 1 + 0.1 * (night % 3)  # noqa: E731
+    assert of(tmp_path / "h", Plan(nights=80, metrics=(growth,), change=jitter)) == []
+    leak: Change = lambda cell, metric, night: 100.0 if night >= 60 else 1.0  # noqa: E731
+    (event,) = of(tmp_path / "h", Plan(nights=80, metrics=(growth,), change=leak))
+    assert event.direction == "worse"
 
 
 def test_small_steps_add_up(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ GROUP = Group(
     metrics={
         "decoding/kl_mean": Declared("paired"),
         "decoding/perplexity": Declared("paired", "exp"),
-        "decoding/growth": Declared("exact"),
+        "decoding/growth": Declared("exact", repeats=False),
     },
     measure=measure,
     family="decoding",
