@@ -18,7 +18,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -191,7 +190,6 @@ def imported(converter: Path) -> Iterator[Any]:
     (script,) = converter.glob(f"*/vendor/llama.cpp/{SCRIPT}.py")
     parts = (SCRIPT, "conversion", "gguf")
     before = {n: m for n, m in sys.modules.items() if n.partition(".")[0] in parts}
-    mine = _imported_before(converter)
     path = [str(script.parent), str(script.parent / "gguf-py"), *sys.path]
     config, tokenizer = transformers.AutoConfig, transformers.AutoTokenizer
     try:
@@ -206,18 +204,11 @@ def imported(converter: Path) -> Iterator[Any]:
             os.environ.pop("NO_LOCAL_GGUF", None)
             for name in before:
                 del sys.modules[name]
-            sys.modules.update(mine)
             yield importlib.import_module(SCRIPT)
     finally:
         for name in [n for n in sys.modules if n.partition(".")[0] in parts]:
-            mine[name] = sys.modules.pop(name)
+            del sys.modules[name]
         sys.modules.update(before)
-
-
-@functools.cache
-def _imported_before(converter: Path) -> dict[str, ModuleType]:
-    """Return the modules of a converter by name, which this process imports once; `imported` adds to them."""
-    return {}
 
 
 def _without_code(load: Callable[..., Any]) -> Callable[..., Any]:
