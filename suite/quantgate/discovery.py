@@ -21,19 +21,12 @@ def discover(package: str, attribute: str, group: str, kind: type[T]) -> dict[st
 
     Raises InputError: a module or an entry point cannot be imported, is of another kind, or has the name of another.
     """
-    declared: dict[str, T] = {}
-    folder = importlib.import_module(package).__path__
-    modules = sorted(m.name for m in pkgutil.iter_modules(folder))
-    for name in modules:
-        if name.startswith("_"):
-            continue
-        origin = f"{folder[0]}/{name}.py"
-        try:
-            module = importlib.import_module(f"{package}.{name}")
-        except Exception as error:
-            raise InputError(f"{origin}: cannot be imported: {with_place(error)}; correct it") from error
-        if hasattr(module, attribute):
-            declared[name] = _checked(f"{origin}: {attribute}", getattr(module, attribute), kind)
+    modules = import_all(package)
+    declared = {
+        name: _checked(f"{module.__file__}: {attribute}", getattr(module, attribute), kind)
+        for name, module in modules.items()
+        if hasattr(module, attribute)
+    }
     for entry in metadata.entry_points(group=group):
         origin = f"entry point {entry.name} of {entry.dist.name if entry.dist else 'a distribution'}"
         if entry.name in declared:
@@ -47,6 +40,19 @@ def discover(package: str, attribute: str, group: str, kind: type[T]) -> dict[st
         remedy = f": name the object, {entry.value}:{attribute}" if isinstance(offered, ModuleType) else ""
         declared[entry.name] = _checked(f"{origin}: {entry.value}", offered, kind, remedy)
     return declared
+
+
+def import_all(package: str) -> dict[str, ModuleType]:
+    """Import the modules of a package, and return them by name, sorted; without those that begin with `_`. Raises
+    InputError for one that cannot be imported."""
+    folder, modules = importlib.import_module(package).__path__, {}
+    for name in sorted(m.name for m in pkgutil.iter_modules(folder) if not m.name.startswith("_")):
+        try:
+            modules[name] = importlib.import_module(f"{package}.{name}")
+        except Exception as error:
+            cause = with_place(error)
+            raise InputError(f"{folder[0]}/{name}.py: cannot be imported: {cause}; correct it") from error
+    return modules
 
 
 def guarded(what: str, function: Callable[..., T]) -> Callable[..., T]:

@@ -25,8 +25,8 @@ NOISY = {"paired", "level", "ratio", "rounds"}
 MOST = 1e9
 """The largest relative change that is reported: more than any model loses, and safe for a float."""
 
-FAR = 100
-"""A smallest change so many times above the tolerance asks for ten thousand times the sample, which nobody measures."""
+FAR = 10_000_000
+"""Times a sample that nobody measures: it is not advised."""
 
 
 def gate_level(
@@ -177,8 +177,8 @@ def too_narrow(name: str, metric: Metric, tolerance: Tolerance, smallest: float 
         f"{name}: the tolerance of {limit * scale:.3g}{unit}{elsewhere} is below {smallest * scale:.3g}{unit}, the "
         f"smallest loss that {amount:,} {noun} detect {POWER * 100:.0f} % of the time"
     )
-    if smallest < min(FAR * limit, MOST):
-        enough = _enough(metric, tolerance, smallest, alpha)
+    enough = _enough(metric, tolerance, smallest, alpha) if limit > 0 and smallest < MOST else math.inf
+    if enough <= FAR * amount:
         text += f"; {enough:,} {noun} would do{_as_option(metric, enough / amount)}"
     return f"{text}: measure more in this tier, or widen the tolerance"
 

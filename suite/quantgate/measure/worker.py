@@ -20,12 +20,11 @@ from typing import NoReturn
 
 from pydantic import BaseModel, ValidationError
 
-from quantgate.backends.spec import backends
 from quantgate.config.sentences import mistakes
+from quantgate.discovery import import_all
 from quantgate.errors import AssetError, InputError, QuantgateError, place_of, with_place
 from quantgate.jobs import Job, Preparation
 from quantgate.machine.environment import describe
-from quantgate.measure.groups import metric_groups
 from quantgate.measure.session import measure_cell
 from quantgate.processes.ends import CAUSE, REFUSAL
 from quantgate.processes.fork import serve
@@ -55,8 +54,9 @@ def main(arguments: Sequence[str]) -> int:
 def _begin() -> None:
     """Do once what each cell needs; what makes checkpoints and workloads needs nothing of it."""
     describe()
-    backends()
-    metric_groups()
+    # Without what other distributions add: an import of theirs may begin threads, which are not forked.
+    import_all("quantgate.backends")
+    import_all("quantgate.measure.metrics")
 
 
 def _cause(error: Exception) -> str:

@@ -107,7 +107,7 @@ class AsIs:
             ]
         )
         result = self._maker.make(
-            cache_dir() / "tokenizers" / f"{cell.model}-{key}.json",
+            cache_dir() / "tokenizers" / f"{cell.id.replace('/', '-')}-{key}.json",
             f"compare the tokenizer of {cell.id} with the model's",
             "quantgate.supply.same_tokens:main",
             lambda: {

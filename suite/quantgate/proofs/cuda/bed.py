@@ -230,10 +230,11 @@ class Bed:
         MeasurementError, NotTriedError."""
         job = Preparation(title=maker, maker=maker, arguments=arguments, output=output)
         log = self.results / "logs" / f"{output.stem}.log"
-        # As Bench.modules: what has looked for a device is not forked.
-        imports = () if self.device == "cuda" else backends()["transformers"].imports
-        server = self.bench.server()  # that of the cells, as it is
-        modules = sorted({*imports, *server.imported})
+        server = self.bench.server()
+        # As Bench.modules: what has looked for a device is not forked. Without one, the cells' server goes on as it is.
+        modules = (
+            [] if self.device == "cuda" else sorted({*backends()["transformers"].imports, *server.imported})
+        )
         task = Assignment(server, write_job(job.model_dump_json(indent=1), log), log, self.say, modules)
         try:
             run_together([task], timeout=self.left())
