@@ -140,7 +140,7 @@ def test_a_tolerance_below_what_the_sample_shows_is_told_with_what_would_do(
 
 
 def test_a_sample_that_nobody_measures_is_not_advised() -> None:
-    entry = PERPLEXITY.model_copy(update={"relative": 1e-6})
+    entry = PERPLEXITY.model_copy(update={"relative": 1e-7})
     (text,) = with_sensitivity(CELL, {"perplexity": perplexity()}, tolerances(entry, SAME), ALPHA).narrow
     assert text.endswith("% of the time: measure more in this tier, or widen the tolerance")
 
