@@ -168,10 +168,9 @@ class Project:
     def take_cache(self, folder: Path) -> Path:
         """From now on use a copy of the cache's checkpoints and workloads, which a test may change."""
         for kind in ("checkpoints", "workloads", "entries"):
-            if (self.cache / kind).is_dir():
-                shutil.copytree(
-                    self.cache / kind, folder / kind, ignore=shutil.ignore_patterns(".*", "*.partial")
-                )
+            shutil.copytree(
+                self.cache / kind, folder / kind, ignore=shutil.ignore_patterns(".*", "*.partial")
+            )
         self.environment["QUANTGATE_CACHE"] = str(folder)
         return folder
 

@@ -95,6 +95,8 @@ def check_tolerances(path: Path, tolerances: Tolerances, matrix: Matrix) -> None
     shipped = path.resolve() == TOLERANCES.resolve()
     copied = [] if shipped else load_tolerances().tolerance
     entries = {n: entry for n, entry in enumerate(tolerances.tolerance, start=1) if entry not in copied}
+    if not entries:
+        return
     gates = _Gates(matrix, tolerances)
     idle = [n for n, entry in entries.items() if not gates.go_by(entry)]
     if shipped and matrix.path.resolve() != MATRIX.resolve():
